@@ -1,0 +1,166 @@
+//! Content addresses: the BLAKE3 digest of bytes, files and streams. Knows nothing of the cache that is named by them.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The BLAKE3 digest of some bytes; shown and stored as 64 lower-case hexadecimal digits, as `b3sum` prints it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest of `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
+        Digest(*blake3::hash(bytes).as_bytes())
+    }
+
+    /// The digest of a file's bytes, read with a memory map on all cores.
+    ///
+    /// # Errors
+    /// Whatever opening or reading the file gives.
+    pub fn of_file(path: &Path) -> io::Result<Self> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_mmap_rayon(path)?;
+        Ok(Digest(*hasher.finalize().as_bytes()))
+    }
+
+    /// The digest of all that `reader` gives, and how many bytes that was.
+    ///
+    /// # Errors
+    /// Whatever the reader gives.
+    pub fn of_reader(mut reader: impl Read) -> io::Result<(Self, u64)> {
+        let mut hasher = blake3::Hasher::new();
+        let size = io::copy(&mut reader, &mut hasher)?;
+        Ok((Digest(*hasher.finalize().as_bytes()), size))
+    }
+
+    /// The first twelve digits, for people; never used as a name.
+    pub fn short(&self) -> String {
+        self.to_string()[..12].to_owned()
+    }
+}
+
+/// Why bytes that were asked for by their digest could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The file could not be read.
+    #[error("cannot read {path}")]
+    Io {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file's bytes are not those its name promises.
+    #[error("{path} holds other bytes than its digest says (expected {expected}, found {found})")]
+    Corrupt {
+        /// The file.
+        path: String,
+        /// The digest asked for.
+        expected: Digest,
+        /// The digest of what is there.
+        found: Digest,
+    },
+}
+
+/// Reads a whole file and checks that its bytes have the digest `expected`, so that nothing is computed from corrupt input.
+///
+/// # Errors
+/// [`ReadError::Io`] if it cannot be read, [`ReadError::Corrupt`] if the bytes differ.
+pub fn read_verified(path: &Path, expected: Digest) -> Result<Vec<u8>, ReadError> {
+    let shown = || path.display().to_string();
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|mut file| file.read_to_end(&mut bytes))
+        .map_err(|source| ReadError::Io { path: shown(), source })?;
+    let found = Digest::of(&bytes);
+    if found == expected { Ok(bytes) } else { Err(ReadError::Corrupt { path: shown(), expected, found }) }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({})", self.short())
+    }
+}
+
+/// The text is not 64 lower-case hexadecimal digits.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("not a BLAKE3 digest: expected 64 lower-case hexadecimal digits")]
+pub struct ParseDigestError;
+
+impl FromStr for Digest {
+    type Err = ParseDigestError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digit = |byte: u8| match byte {
+            b'0'..=b'9' => Ok(byte - b'0'),
+            b'a'..=b'f' => Ok(byte - b'a' + 10),
+            _ => Err(ParseDigestError),
+        };
+        let text = text.as_bytes();
+        if text.len() != 64 {
+            return Err(ParseDigestError);
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+        }
+        Ok(Digest(bytes))
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `printf abc | b3sum`
+    const ABC: &str = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85";
+
+    #[test]
+    fn digests_are_those_of_b3sum_and_survive_a_round_trip() {
+        assert_eq!(Digest::of(b"abc").to_string(), ABC);
+        assert_eq!(ABC.parse(), Ok(Digest::of(b"abc")));
+        assert_eq!(Digest::of_reader(&b"abc"[..]).unwrap(), (Digest::of(b"abc"), 3));
+    }
+
+    #[test]
+    fn other_spellings_are_refused() {
+        for text in ["", "abc", &ABC.to_uppercase(), &format!("{ABC}0"), &ABC.replace('6', "g")] {
+            assert_eq!(text.parse::<Digest>(), Err(ParseDigestError), "{text}");
+        }
+    }
+
+    #[test]
+    fn reading_by_digest_refuses_other_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("blob");
+        std::fs::write(&path, b"abc").unwrap();
+        assert_eq!(read_verified(&path, Digest::of(b"abc")).unwrap(), b"abc");
+        std::fs::write(&path, b"abd").unwrap();
+        assert!(matches!(read_verified(&path, Digest::of(b"abc")), Err(ReadError::Corrupt { .. })));
+        assert!(matches!(read_verified(&dir.path().join("none"), Digest::of(b"")), Err(ReadError::Io { .. })));
+    }
+}

@@ -1,0 +1,110 @@
+//! Predictions: what a model said of each image of a set, in the order of the set.
+
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use serde::{Deserialize, Serialize};
+
+use super::{FormatError, f32s, i32s, read_metadata, tensor, write};
+
+const ARTIFACT: &str = "predictions file";
+const FORMAT: &str = "predictions/1";
+
+/// What a model said of each image of a set; all of the same length, in the order of the set.
+///
+/// File: tensors `labels` and `predicted`, I32, `probability` and `loss`, F32, all of shape N; metadata `{"format": "predictions/1"}`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Predictions {
+    /// The true class.
+    pub labels: Vec<i32>,
+    /// The class with the largest logit; the first of equals.
+    pub predicted: Vec<i32>,
+    /// Softmax probability of the true class, 0 to 1.
+    pub probability: Vec<f32>,
+    /// Cross-entropy of the true class, in nats.
+    pub loss: Vec<f32>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Metadata {
+    format: String,
+}
+
+impl Predictions {
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there is no image.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Whether the image at `index` is classified correctly.
+    pub fn correct(&self, index: usize) -> bool {
+        self.predicted[index] == self.labels[index]
+    }
+
+    /// The predictions as a file.
+    ///
+    /// # Errors
+    /// [`FormatError::Safetensors`] if the four are not equally long.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, FormatError> {
+        let ints = |values: &[i32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
+        let floats = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
+        let shape = || vec![self.labels.len()];
+        let (labels, predicted) = (ints(&self.labels), ints(&self.predicted));
+        let (probability, loss) = (floats(&self.probability), floats(&self.loss));
+        let tensors = [
+            ("labels", TensorView::new(Dtype::I32, shape(), &labels)?),
+            ("predicted", TensorView::new(Dtype::I32, shape(), &predicted)?),
+            ("probability", TensorView::new(Dtype::F32, shape(), &probability)?),
+            ("loss", TensorView::new(Dtype::F32, shape(), &loss)?),
+        ];
+        write(tensors, &Metadata { format: FORMAT.to_owned() })
+    }
+
+    /// Reads predictions from a file's bytes.
+    ///
+    /// # Errors
+    /// Any [`FormatError`]: other bytes, another version, tensors of different lengths.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
+        let metadata: Metadata = read_metadata(ARTIFACT, bytes)?;
+        if metadata.format != FORMAT {
+            let reason = format!("its format is `{}`, this version reads `{FORMAT}`", metadata.format);
+            return Err(FormatError::Metadata { artifact: ARTIFACT, reason });
+        }
+        let file = SafeTensors::deserialize(bytes)?;
+        let column = |name, dtype| tensor(ARTIFACT, &file, name, dtype);
+        let labels = i32s(column("labels", Dtype::I32)?.data());
+        let predicted = i32s(column("predicted", Dtype::I32)?.data());
+        let probability = f32s(column("probability", Dtype::F32)?.data());
+        let loss = f32s(column("loss", Dtype::F32)?.data());
+        for (name, len) in [("predicted", predicted.len()), ("probability", probability.len()), ("loss", loss.len())] {
+            if len != labels.len() {
+                return Err(FormatError::Tensor { artifact: ARTIFACT, tensor: name });
+            }
+        }
+        Ok(Predictions { labels, predicted, probability, loss })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn predictions_survive_a_round_trip_and_other_files_are_refused() {
+        let some = Predictions {
+            labels: vec![0, 1, 2],
+            predicted: vec![0, 2, 2],
+            probability: vec![0.9, 0.25, 0.5],
+            loss: vec![0.1, 1.4, 0.7],
+        };
+        let bytes = some.to_bytes().unwrap();
+        assert_eq!(Predictions::from_bytes(&bytes).unwrap(), some);
+        assert!(!some.correct(1) && some.correct(2));
+        assert!(Predictions::from_bytes(&bytes[..bytes.len() - 2]).is_err());
+        assert!(super::super::ImageSet::from_bytes(&bytes).is_err());
+    }
+}

@@ -1,0 +1,155 @@
+//! What the engine and a worker say to each other: one JSON object a line, requests on the worker's standard input,
+//! events on its standard output. Knows neither how a worker is started nor what a stage computes.
+//! The file format is told in `docs/protocol.md`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::kinds::Kind;
+
+/// Raised when a message changes its meaning. Engine and worker of different versions refuse each other at the first line.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// From the engine to a worker. The end of standard input asks the worker to leave.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub enum Request {
+    /// Run one stage; the worker does one at a time.
+    Run(Job),
+    /// Give the stage up as soon as can be; answered by [`Event::Failed`] with [`FailureCode::Cancelled`].
+    Cancel {
+        /// The job's id.
+        id: u64,
+    },
+}
+
+/// One stage to run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Job {
+    /// Names the job in the events that answer it.
+    pub id: u64,
+    /// The instance's name, for messages.
+    pub stage: String,
+    /// What to do.
+    pub kind: Kind,
+    /// The kind's canonical parameters ([`crate::kinds`]).
+    pub params: serde_json::Value,
+    /// The seed of every random draw.
+    pub seed: u64,
+    /// Threads to compute with on the CPU.
+    pub threads: usize,
+    /// The inputs, in the order of the pipeline file where order matters.
+    pub inputs: Vec<Input>,
+    /// Where each output, by name, is to be written. The files do not exist yet; their folder does.
+    pub outputs: BTreeMap<String, PathBuf>,
+}
+
+impl Job {
+    /// The inputs given for a slot, in order.
+    pub fn inputs_of<'a>(&'a self, slot: &'a str) -> impl Iterator<Item = &'a Input> {
+        self.inputs.iter().filter(move |input| input.slot == slot)
+    }
+}
+
+/// One input of a stage: a blob of the cache, read-only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// The need it fills: `model`, `set`, `data`, …
+    pub slot: String,
+    /// The label of the instance it comes from, for rows and columns; empty where the slot takes one input only.
+    pub label: String,
+    /// The file.
+    pub path: PathBuf,
+    /// The digest that its bytes must have ([`crate::digest::read_verified`]).
+    pub digest: Digest,
+}
+
+/// From a worker to the engine.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The first line of a worker that is ready.
+    Hello {
+        /// [`PROTOCOL_VERSION`] as the worker was built with.
+        protocol: u32,
+        /// The worker's own version.
+        version: String,
+        /// The version of libtorch that it runs on.
+        libtorch: String,
+        /// Where it computes: `cpu`, `cuda:0`, …
+        device: String,
+        /// The device's name for people, such as the GPU's model.
+        device_name: String,
+    },
+    /// The only line of a worker that cannot work at all: CUDA asked for and not there, say.
+    Unusable {
+        /// What is wrong and why.
+        message: String,
+    },
+    /// A line of the stage's log.
+    Log {
+        /// The job's id.
+        id: u64,
+        /// One line, without its end.
+        line: String,
+    },
+    /// How far a stage is.
+    Progress {
+        /// The job's id.
+        id: u64,
+        /// Units done so far.
+        done: u64,
+        /// Units in all; may grow.
+        total: u64,
+        /// A few words on what is going on: `epoch 3/6  loss 0.41  accuracy 85.2 %`.
+        message: String,
+    },
+    /// The stage is done and every output is written.
+    Finished {
+        /// The job's id.
+        id: u64,
+        /// A line for people on what came out, such as `accuracy 87.4 % (n = 2,000)`.
+        summary: String,
+        /// Peak resident memory of the worker so far, in bytes.
+        peak_memory: u64,
+    },
+    /// The stage failed; its outputs, if any, are to be thrown away.
+    Failed {
+        /// The job's id.
+        id: u64,
+        /// Why.
+        failure: Failure,
+    },
+}
+
+/// Why a stage failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What sort of failure, for what the engine does next.
+    pub code: FailureCode,
+    /// What happened, as a sentence without its full stop.
+    pub message: String,
+    /// What caused it, outermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub causes: Vec<String>,
+}
+
+/// The sorts of failure that the engine tells apart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureCode {
+    /// An input's bytes are not those of its digest: quarantine it and make it again.
+    CorruptInput {
+        /// The input's digest.
+        digest: Digest,
+    },
+    /// The stage was given up because the engine asked.
+    Cancelled,
+    /// Parameters or inputs do not fit together; a rerun would fail again.
+    Invalid,
+    /// Anything else: no memory, no disk, a failed operator, a panic.
+    Broken,
+}
