@@ -7,3 +7,4 @@ pub mod formats;
 pub mod kinds;
 pub mod number;
 pub mod protocol;
+pub mod spec;

@@ -33,6 +33,7 @@ pub struct NoAttack {}
 #[serde(deny_unknown_fields)]
 pub struct Fgsm {
     /// Radius of the L-infinity ball, in pixel units of [0, 1]; 0 to 1.
+    #[schemars(extend("minimum" = 0, "maximum" = 1))]
     pub eps: Real,
 }
 
@@ -45,10 +46,13 @@ pub struct Pgd {
     #[serde(default)]
     pub norm: Norm,
     /// Radius of the ball, in pixel units of [0, 1]; 0 to 1 for the L-infinity norm.
+    #[schemars(extend("minimum" = 0, "maximum" = 1))]
     pub eps: Real,
     /// Length of one step, in the same units; above 0.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub step: Real,
     /// Number of steps; at least 1.
+    #[schemars(range(min = 1))]
     pub steps: u32,
     /// Where the first step starts.
     #[serde(default)]

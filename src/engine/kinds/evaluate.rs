@@ -16,6 +16,7 @@ pub struct EvaluateParams {
     pub attack: Attack,
     /// Images computed at a time; changes results by rounding only.
     #[serde(default = "default_batch_size")]
+    #[schemars(range(min = 1))]
     pub batch_size: u32,
     /// Only the first so many images of the set.
     #[serde(default, skip_serializing_if = "Option::is_none")]

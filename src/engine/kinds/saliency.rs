@@ -32,9 +32,11 @@ pub enum Method {
     Smoothgrad {
         /// Noisy copies, at least 1.
         #[serde(default = "default_samples")]
+        #[schemars(range(min = 1))]
         samples: u32,
         /// Standard deviation of the noise over the range of the image, 0 or more.
         #[serde(default = "default_spread")]
+        #[schemars(extend("minimum" = 0))]
         spread: Real,
     },
 }

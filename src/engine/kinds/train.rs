@@ -16,9 +16,11 @@ pub struct TrainParams {
     /// The network.
     pub net: Net,
     /// Passes over the data, at least 1.
+    #[schemars(range(min = 1))]
     pub epochs: u32,
     /// Images a step, at least 1; the last batch of an epoch may be smaller.
     #[serde(default = "default_batch_size")]
+    #[schemars(range(min = 1))]
     pub batch_size: u32,
     /// The optimiser.
     #[serde(default)]
@@ -37,6 +39,7 @@ pub struct TrainParams {
     pub augmentation: Augmentation,
     /// Stop after the first epoch whose accuracy on `validation` reaches this share, 0 to 1: the paper's underfit model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("minimum" = 0, "maximum" = 1))]
     pub stop_at_accuracy: Option<Real>,
     /// Only the first so many images of `data`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,6 +59,7 @@ pub enum Net {
     /// (He et al. 2016, section 4.2, with projection shortcuts).
     Resnet {
         /// Channels of the first group, at least 1.
+        #[schemars(range(min = 1, max = 4096))]
         width: u32,
         /// Basic blocks in each group.
         blocks: Vec<u32>,
@@ -73,10 +77,13 @@ pub enum Net {
 #[serde(deny_unknown_fields, default)]
 pub struct Sgd {
     /// Learning rate at its highest, above 0.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub lr: Real,
     /// Momentum, 0 to 1.
+    #[schemars(extend("minimum" = 0, "maximum" = 1))]
     pub momentum: Real,
     /// Weight decay of every parameter, batch norm included, as in the authors' code.
+    #[schemars(extend("minimum" = 0))]
     pub weight_decay: Real,
 }
 
@@ -95,6 +102,7 @@ pub enum Schedule {
     /// Linear from 0 to `lr` over the first `warmup` share of all steps, then linear back to 0.
     Triangle {
         /// Share of the steps spent rising, 0 to 1.
+        #[schemars(extend("minimum" = 0, "maximum" = 1))]
         warmup: Real,
     },
     /// Divided by ten at the start of each of these epochs, counted from 1.

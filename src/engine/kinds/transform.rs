@@ -22,6 +22,7 @@ pub enum TransformParams {
 #[serde(deny_unknown_fields)]
 pub struct Saturate {
     /// Saturation level p, above 0; 2 leaves the image as it is, larger values wipe out texture.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub level: Real,
 }
 
@@ -31,5 +32,6 @@ pub struct Saturate {
 #[serde(deny_unknown_fields)]
 pub struct PatchShuffle {
     /// Pieces per side, at least 1; height and width must be multiples of it.
+    #[schemars(range(min = 1))]
     pub k: u32,
 }

@@ -1,0 +1,235 @@
+//! Which result stands in which cell of a table, or at which point of a figure. Coordinates decide; the numbers themselves are not known here.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
+
+use super::expand::Expander;
+use super::instance::{Instance, InstanceId, Need};
+use super::problem::{Problem, suggestion};
+use super::source::{Place, YamlPath};
+use crate::kinds::{Column, ColumnSpec, ColumnsSpec, FigureParams, FigureSpec, Kind, Metric, TableParams, TableSpec};
+use crate::number::Real;
+
+/// Replaces the results that a table or figure needs by one input for each cell, and its parameters by what is assembled.
+pub(super) fn resolve(expander: &Expander, instance: &mut Instance) -> Result<(), Vec<Problem>> {
+    let results: Vec<InstanceId> = instance.needs.iter().map(|need| need.from).collect();
+    let mut grid = Grid { expander, table: instance, results, needs: Vec::new() };
+    let params = match instance.kind {
+        Kind::Table => {
+            let spec: TableSpec = grid.read_spec()?;
+            let params = grid_table(&mut grid, &spec)?;
+            grid.canonical(&params)?
+        }
+        _ => {
+            let spec: FigureSpec = grid.read_spec()?;
+            let params = grid_figure(&mut grid, &spec)?;
+            grid.canonical(&params)?
+        }
+    };
+    let needs = grid.needs;
+    instance.params = params;
+    instance.needs = needs;
+    Ok(())
+}
+
+struct Grid<'a> {
+    expander: &'a Expander<'a>,
+    table: &'a Instance,
+    results: Vec<InstanceId>,
+    needs: Vec<Need>,
+}
+
+fn grid_table(grid: &mut Grid, spec: &TableSpec) -> Result<TableParams, Vec<Problem>> {
+    let with = grid.table.path.key("with");
+    let rows = grid.labels(&spec.rows, &with.key("rows"))?;
+    let columns: Vec<(String, ColumnSpec)> = match &spec.columns {
+        ColumnsSpec::Coordinate(coordinate) => {
+            let labels = grid.labels(coordinate, &with.key("columns"))?;
+            let filter = |label: &String| BTreeMap::from([(coordinate.clone(), label.clone())]);
+            labels.into_iter().map(|label| (label.clone(), ColumnSpec { filter: filter(&label), cell: None })).collect()
+        }
+        ColumnsSpec::Each(columns) => {
+            for (heading, column) in columns {
+                for coordinate in column.filter.keys() {
+                    grid.labels(coordinate, &with.key("columns").key(heading).key("where").key(coordinate))?;
+                }
+            }
+            columns.iter().map(|(heading, column)| (heading.clone(), column.clone())).collect()
+        }
+    };
+    for row in &rows {
+        for (heading, column) in &columns {
+            let mut filter = column.filter.clone();
+            filter.insert(spec.rows.clone(), row.clone());
+            let path = with.key("columns");
+            grid.cell(&filter, &format!("{row}/{heading}"), column.cell.unwrap_or(spec.cell), &path)?;
+        }
+    }
+    for (heading, _) in &columns {
+        if !grid.needs.iter().any(|need| rows.iter().any(|row| need.label == format!("{row}/{heading}"))) {
+            let message = format!("no result fits column `{heading}`");
+            return Err(vec![grid.problem(with.key("columns").key(heading), message)]);
+        }
+    }
+    let metric = |column: &ColumnSpec| column.cell.unwrap_or(spec.cell);
+    Ok(TableParams {
+        title: spec.title.clone(),
+        corner: axis(&spec.rows).to_owned(),
+        rows,
+        columns: columns.into_iter().map(|(label, column)| Column { metric: metric(&column), label }).collect(),
+    })
+}
+
+fn grid_figure(grid: &mut Grid, spec: &FigureSpec) -> Result<FigureParams, Vec<Problem>> {
+    let with = grid.table.path.key("with");
+    let series = grid.labels(&spec.series, &with.key("series"))?;
+    let mut points = Vec::new();
+    for label in grid.labels(&spec.x, &with.key("x"))? {
+        // A label has `_` where its value had the bar of a fraction.
+        let Some(value) = Real::parse(&label.replace('_', "/")) else {
+            let message =
+                format!("the values of `{}` must be numbers to be drawn along an axis; `{label}` is none", spec.x);
+            return Err(vec![grid.problem(with.key("x"), message)]);
+        };
+        if spec.scale == crate::kinds::Scale::Log2 && value.get() <= 0.0 {
+            let message = format!("a logarithmic axis needs values above 0; `{}` has {label}", spec.x);
+            return Err(vec![grid.problem(with.key("scale"), message)]);
+        }
+        points.push((value, label));
+    }
+    points.sort_by(|a, b| a.0.get().total_cmp(&b.0.get()));
+    for curve in &series {
+        for (_, label) in &points {
+            let filter = BTreeMap::from([(spec.series.clone(), curve.clone()), (spec.x.clone(), label.clone())]);
+            grid.cell(&filter, &format!("{curve}/{label}"), spec.cell, &with.key("x"))?;
+        }
+    }
+    Ok(FigureParams {
+        title: spec.title.clone(),
+        x_name: axis(&spec.x).to_owned(),
+        x_values: points.iter().map(|(value, _)| *value).collect(),
+        x_labels: points.into_iter().map(|(_, label)| label).collect(),
+        scale: spec.scale,
+        series,
+        metric: spec.cell,
+    })
+}
+
+/// The axis of a coordinate: `p` of `saturated.p`.
+fn axis(coordinate: &str) -> &str {
+    coordinate.rsplit_once('.').map_or(coordinate, |(_, axis)| axis)
+}
+
+impl Grid<'_> {
+    fn read_spec<T: DeserializeOwned>(&self) -> Result<T, Vec<Problem>> {
+        serde_json::from_value(self.table.params.clone())
+            .map_err(|error| vec![self.problem(self.table.path.key("with"), error.to_string())])
+    }
+
+    fn canonical(&self, params: &impl Serialize) -> Result<Json, Vec<Problem>> {
+        serde_json::to_value(params).map_err(|error| vec![self.problem(self.table.path.key("with"), error.to_string())])
+    }
+
+    fn problem(&self, path: YamlPath, message: impl Into<String>) -> Problem {
+        Problem::at(Place::value(&self.table.file, path), message, "here")
+    }
+
+    /// The values of a coordinate among the results, in the order of the results.
+    fn labels(&self, coordinate: &str, path: &YamlPath) -> Result<Vec<String>, Vec<Problem>> {
+        let mut labels: Vec<String> = Vec::new();
+        for id in &self.results {
+            if let Some(label) = self.expander.instance(*id).coordinates.get(coordinate)
+                && !labels.contains(label)
+            {
+                labels.push(label.clone());
+            }
+        }
+        if labels.is_empty() {
+            let mut known: Vec<&str> = Vec::new();
+            for id in &self.results {
+                known.extend(self.expander.instance(*id).coordinates.keys().map(String::as_str));
+            }
+            known.sort_unstable();
+            known.dedup();
+            let mut problem = self.problem(
+                path.clone(),
+                format!("no result of `{}` has the coordinate `{coordinate}`", self.table.stage),
+            );
+            problem.help = suggestion(coordinate, known);
+            return Err(vec![problem]);
+        }
+        Ok(labels)
+    }
+
+    /// Finds the result of one cell; a cell without one stays empty.
+    fn cell(
+        &mut self,
+        filter: &BTreeMap<String, String>,
+        label: &str,
+        metric: Metric,
+        path: &YamlPath,
+    ) -> Result<(), Vec<Problem>> {
+        let fits = |id: &&InstanceId| {
+            let coordinates = &self.expander.instance(**id).coordinates;
+            filter
+                .iter()
+                .all(|(name, value)| coordinates.get(name).is_some_and(|label| *label == value.replace('/', "_")))
+        };
+        let fitting: Vec<InstanceId> = self.results.iter().filter(fits).copied().collect();
+        let result = match fitting.as_slice() {
+            [] => return Ok(()),
+            [one] => *one,
+            several => {
+                let names: Vec<String> =
+                    several.iter().take(3).map(|id| format!("`{}`", self.expander.instance(*id).name)).collect();
+                let message = format!("{} results fit the cell `{label}`: {}", several.len(), names.join(", "));
+                let help = "tell them apart with `where`, or need fewer results";
+                return Err(vec![self.problem(path.clone(), message).help(help)]);
+            }
+        };
+        self.push("value", label, result);
+        if metric == Metric::AccuracyOnCorrect {
+            let reference = self.reference(result).ok_or_else(|| {
+                let name = &self.expander.instance(result).name;
+                let message = format!("`accuracy_on_correct` of `{name}` needs the same model's predictions of the untransformed set, without attack");
+                let help = "add the stage that makes them to the needs of this one";
+                vec![self.problem(self.table.path.key("needs"), message).help(help)]
+            })?;
+            self.push("reference", label, reference);
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, slot: &str, label: &str, from: InstanceId) {
+        self.needs.push(Need { slot: slot.into(), label: label.into(), from, output: "predictions".into() });
+    }
+
+    /// The result of the same model on the set that this result's set was made from, without attack.
+    fn reference(&self, result: InstanceId) -> Option<InstanceId> {
+        let of = |id: InstanceId| self.expander.instance(id);
+        let origin = |id: InstanceId| {
+            let mut set = of(id).need("set")?;
+            while of(set.from).kind == Kind::Transform {
+                set = of(set.from).need("data")?;
+            }
+            Some((set.from, set.output.as_str()))
+        };
+        let wanted = origin(result)?;
+        let model = of(result).need("model")?;
+        let unattacked =
+            |id: InstanceId| of(id).params.pointer("/attack/attack").and_then(Json::as_str) == Some("none");
+        self.results.iter().copied().find(|&id| {
+            let candidate = of(id);
+            let same_model =
+                candidate.need("model").is_some_and(|need| need.from == model.from && need.output == model.output);
+            let set = candidate.need("set").map(|need| (need.from, need.output.as_str()));
+            same_model
+                && set == Some(wanted)
+                && unattacked(id)
+                && candidate.params.get("limit") == of(result).params.get("limit")
+        })
+    }
+}

@@ -1,0 +1,101 @@
+//! An instance: one stage at one point of its matrix, with every parameter known. What is still open is what its inputs hold.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+use serde_yaml::Mapping;
+
+use super::source::{Place, SourceFile, YamlPath};
+use crate::kinds::{Kind, Source};
+
+/// The position of an instance among all of its pipeline. Producers stand before their consumers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InstanceId(pub usize);
+
+/// One stage at one point of its matrix.
+#[derive(Debug, Clone)]
+pub struct Instance {
+    /// Its name, such as `tested/pgd-inf-8/saturated-1024`: stable, and unique in the pipeline.
+    pub name: String,
+    /// The stage's name.
+    pub stage: String,
+    /// What it does.
+    pub kind: Kind,
+    /// Canonical parameters, as they are hashed and as a worker gets them.
+    pub params: Json,
+    /// The seed of its random draws.
+    pub seed: u64,
+    /// CPU threads that it computes with.
+    pub threads: usize,
+    /// Inputs made by other instances, in order.
+    pub needs: Vec<Need>,
+    /// Inputs read from files or fetched.
+    pub sources: Vec<SourceNeed>,
+    /// Its outputs.
+    pub outputs: Vec<OutputSpec>,
+    /// Values of matrix axes that it stands for, `STAGE.AXIS` to label: its own, and those of all that it is made from.
+    pub coordinates: BTreeMap<String, String>,
+    /// Its axes and what each stands at, for `${…}` in stages that fan out over it.
+    pub(super) axes: Mapping,
+    /// The way to its stage in the pipeline file.
+    pub(super) path: YamlPath,
+    pub(super) file: Arc<SourceFile>,
+}
+
+/// An input made by another instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need {
+    /// The slot that it fills.
+    pub slot: String,
+    /// Tells it from others in the same slot; empty where the slot takes one input only.
+    pub label: String,
+    /// Who makes it.
+    pub from: InstanceId,
+    /// Which of its outputs.
+    pub output: String,
+}
+
+/// An input read from a file or fetched.
+#[derive(Debug, Clone)]
+pub struct SourceNeed {
+    /// The slot that it fills.
+    pub slot: String,
+    /// Where it is.
+    pub source: Source,
+    pub(super) path: YamlPath,
+}
+
+/// An output of an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputSpec {
+    /// Its name.
+    pub name: String,
+    /// The name of a file of it among the results, for those that people look at.
+    pub result: Option<String>,
+}
+
+impl Instance {
+    /// Where its stage is declared.
+    pub fn place(&self) -> Place {
+        Place::key(&self.file, self.path.clone())
+    }
+
+    /// Where a source of it is named; `field` is one of its keys, `path` or `sha256`, or nothing for the whole.
+    pub fn source_place(&self, source: &SourceNeed, field: Option<&str>) -> Place {
+        match field {
+            Some(field) => Place::value(&self.file, source.path.key(field)),
+            None => Place::value(&self.file, source.path.clone()),
+        }
+    }
+
+    /// The name without the stage's: `pgd-inf-8/saturated-1024`; the stage's own where it has no axes.
+    pub fn tail(&self) -> &str {
+        self.name.split_once('/').map_or(&self.name, |(_, tail)| tail)
+    }
+
+    /// The input of a slot that takes one.
+    pub fn need(&self, slot: &str) -> Option<&Need> {
+        self.needs.iter().find(|need| need.slot == slot)
+    }
+}

@@ -1,0 +1,22 @@
+//! The pipeline file: from text to instances. Knows no cache and runs nothing.
+//!
+//! text → [`PipelineSpec`] (keys and names checked) → [`Instance`]s (matrices multiplied out, parameters checked, references resolved).
+
+mod check;
+mod expand;
+mod grid;
+mod instance;
+mod params;
+mod pipeline;
+mod problem;
+mod refs;
+mod source;
+mod substitute;
+mod yaml;
+
+pub use expand::expand;
+pub use instance::{Instance, InstanceId, Need, OutputSpec, SourceNeed};
+pub use params::schema;
+pub use pipeline::{Overrides, PipelineSpec};
+pub use problem::{Problem, Problems, suggestion};
+pub use source::{Part, Place, SourceFile, Step, YamlPath};

@@ -1,0 +1,85 @@
+//! What is wrong with a pipeline, as facts with their place in the file. How it is shown is up to the command line.
+
+use super::source::Place;
+
+/// One thing that is wrong.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    /// What is wrong: a sentence without its full stop.
+    pub message: String,
+    /// Where; `None` where no file is to blame (a wrong `--set`).
+    pub place: Option<Place>,
+    /// A few words shown at the place.
+    pub label: String,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
+impl Problem {
+    /// A problem at a place.
+    pub fn at(place: Place, message: impl Into<String>, label: impl Into<String>) -> Self {
+        Problem { message: message.into(), place: Some(place), label: label.into(), help: None }
+    }
+
+    /// A problem with no place in a file.
+    pub fn anywhere(message: impl Into<String>) -> Self {
+        Problem { message: message.into(), place: None, label: String::new(), help: None }
+    }
+
+    /// The same with advice.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// The same with the valid name nearest to `wrong`, or all of them where none is near.
+    #[must_use]
+    pub fn suggest<'a>(mut self, wrong: &str, valid: impl IntoIterator<Item = &'a str>) -> Self {
+        self.help = suggestion(wrong, valid);
+        self
+    }
+}
+
+/// Advice on what `wrong` may have been meant to be.
+pub fn suggestion<'a>(wrong: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let valid: Vec<&str> = valid.into_iter().collect();
+    let near = valid
+        .iter()
+        .map(|name| (strsim::damerau_levenshtein(wrong, name), *name))
+        .filter(|(distance, name)| *distance <= 1 + wrong.chars().count().max(name.chars().count()) / 3)
+        .min();
+    match (near, valid.as_slice()) {
+        (Some((_, name)), _) => Some(format!("did you mean `{name}`?")),
+        (None, []) => None,
+        (None, [only]) => Some(format!("the only valid name is `{only}`")),
+        (None, names) if names.len() <= 12 => {
+            Some(format!("valid: {}", names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")))
+        }
+        _ => None,
+    }
+}
+
+/// Everything that is wrong with a pipeline; never empty.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{}", .0.iter().map(|problem| problem.message.as_str()).collect::<Vec<_>>().join("; "))]
+pub struct Problems(pub Vec<Problem>);
+
+impl From<Problem> for Problems {
+    fn from(problem: Problem) -> Self {
+        Problems(vec![problem])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::suggestion;
+
+    #[test]
+    fn the_nearest_name_is_suggested_and_far_ones_are_listed() {
+        let kinds = ["train", "table", "transform"];
+        assert_eq!(suggestion("trian", kinds).unwrap(), "did you mean `train`?");
+        assert_eq!(suggestion("xyz", kinds).unwrap(), "valid: `train`, `table`, `transform`");
+        assert_eq!(suggestion("xyz", []), None);
+    }
+}

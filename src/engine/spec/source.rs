@@ -1,0 +1,313 @@
+//! A pipeline file's text and the places in it, for people. A place is a path of keys; where that is in the text is found by a second, marked
+//! parse, which happens only once somebody asks. Knows nothing of what the file means.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use saphyr_parser::{Event, Marker, Parser};
+
+/// How deep the marked parse follows nested collections; the real parser gives up earlier.
+const MAX_DEPTH: usize = 256;
+
+/// A file as it was read.
+#[derive(Debug)]
+pub struct SourceFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it holds.
+    pub text: String,
+    tree: OnceLock<Node>,
+}
+
+impl SourceFile {
+    /// A file with the text it holds.
+    pub fn new(path: impl Into<PathBuf>, text: impl Into<String>) -> Arc<Self> {
+        Arc::new(SourceFile { path: path.into(), text: text.into(), tree: OnceLock::new() })
+    }
+
+    /// The file's name as it was given.
+    pub fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    /// The byte range of what `path` leads to, or of the nearest thing around it that the text has.
+    pub fn locate(&self, path: &YamlPath, part: Part) -> Range<usize> {
+        let mut node = self.tree.get_or_init(|| parse_tree(&self.text));
+        let mut key: Option<&Range<usize>> = None;
+        for step in &path.0 {
+            let next = match (step, &node.inner) {
+                (Step::Key(wanted), Inner::Map(entries)) => entries
+                    .iter()
+                    .rfind(|entry| entry.key == *wanted)
+                    .map(|entry| (&entry.value, Some(&entry.key_span))),
+                (Step::Index(index), Inner::Sequence(items)) => items.get(*index).map(|item| (item, None)),
+                _ => None,
+            };
+            // A substituted value has no text of its own: the place that holds it is shown instead.
+            let Some((value, value_key)) = next else { break };
+            (node, key) = (value, value_key);
+        }
+        let span = match (part, key, &node.inner) {
+            (Part::Key, Some(key), _) => key.clone(),
+            // A whole block is a poor thing to underline: its key says enough.
+            (Part::Value, Some(key), Inner::Map(_) | Inner::Sequence(_)) if self.spans_lines(&node.span) => key.clone(),
+            _ => node.span.clone(),
+        };
+        span.start.min(self.text.len())..span.end.min(self.text.len())
+    }
+
+    /// The line, counted from 1, and the column, counted from 1 in characters, of a byte offset.
+    pub fn line_column(&self, offset: usize) -> (usize, usize) {
+        let before = &self.text[..offset.min(self.text.len())];
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+    }
+
+    fn spans_lines(&self, span: &Range<usize>) -> bool {
+        self.text.get(span.clone()).is_some_and(|text| text.trim_end().contains('\n'))
+    }
+}
+
+/// One step of a path into a YAML document.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Step {
+    /// The value of a key.
+    Key(String),
+    /// An item of a sequence.
+    Index(usize),
+}
+
+/// The way from the root of a document to a value.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct YamlPath(pub Vec<Step>);
+
+impl YamlPath {
+    /// The root, then these keys.
+    pub fn of(keys: &[&str]) -> Self {
+        YamlPath(keys.iter().map(|key| Step::Key((*key).to_owned())).collect())
+    }
+
+    /// One key further.
+    #[must_use]
+    pub fn key(&self, key: &str) -> Self {
+        let mut path = self.clone();
+        path.0.push(Step::Key(key.to_owned()));
+        path
+    }
+
+    /// One item further.
+    #[must_use]
+    pub fn index(&self, index: usize) -> Self {
+        let mut path = self.clone();
+        path.0.push(Step::Index(index));
+        path
+    }
+}
+
+impl fmt::Display for YamlPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, step) in self.0.iter().enumerate() {
+            match step {
+                Step::Key(key) if position == 0 => f.write_str(key)?,
+                Step::Key(key) => write!(f, ".{key}")?,
+                Step::Index(index) => write!(f, "[{index}]")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Which side of a `key: value` is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// The key.
+    Key,
+    /// The value.
+    Value,
+}
+
+/// A place in a file.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The file.
+    pub file: Arc<SourceFile>,
+    spot: Spot,
+}
+
+#[derive(Debug, Clone)]
+enum Spot {
+    Path(YamlPath, Part),
+    Bytes(Range<usize>),
+}
+
+impl Place {
+    /// The key that a path ends in.
+    pub fn key(file: &Arc<SourceFile>, path: YamlPath) -> Self {
+        Place { file: file.clone(), spot: Spot::Path(path, Part::Key) }
+    }
+
+    /// The value that a path leads to.
+    pub fn value(file: &Arc<SourceFile>, path: YamlPath) -> Self {
+        Place { file: file.clone(), spot: Spot::Path(path, Part::Value) }
+    }
+
+    /// A stretch of the text itself, where it is too broken to have paths.
+    pub fn bytes(file: &Arc<SourceFile>, range: Range<usize>) -> Self {
+        Place { file: file.clone(), spot: Spot::Bytes(range) }
+    }
+
+    /// The byte range in the file's text.
+    pub fn span(&self) -> Range<usize> {
+        match &self.spot {
+            Spot::Path(path, part) => self.file.locate(path, *part),
+            Spot::Bytes(range) => range.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (line, column) = self.file.line_column(self.span().start);
+        write!(f, "{}:{line}:{column}", self.file.name())
+    }
+}
+
+#[derive(Debug)]
+struct Node {
+    span: Range<usize>,
+    inner: Inner,
+}
+
+#[derive(Debug)]
+enum Inner {
+    Leaf,
+    Sequence(Vec<Node>),
+    Map(Vec<Entry>),
+}
+
+#[derive(Debug)]
+struct Entry {
+    key: String,
+    key_span: Range<usize>,
+    value: Node,
+}
+
+/// Parses as far as the text can be parsed; what comes after an error is simply not there.
+fn parse_tree(text: &str) -> Node {
+    let lines = LineStarts::new(text);
+    let mut parser = Parser::new_from_str(text);
+    let empty = || Node { span: 0..0, inner: Inner::Leaf };
+    // One frame for each open collection: the collection, and the key that waits for its value.
+    let mut open: Vec<(Node, Option<(String, Range<usize>)>)> = Vec::new();
+    let mut depth_beyond = 0_usize;
+    while let Some(Ok((event, span))) = parser.next_event() {
+        let range = lines.offset(text, &span.start)..lines.offset(text, &span.end);
+        let (node, key_text) = match event {
+            Event::Scalar(value, ..) => (Node { span: range, inner: Inner::Leaf }, Some(value.into_owned())),
+            Event::Alias(_) => (Node { span: range, inner: Inner::Leaf }, None),
+            Event::MappingStart(..) | Event::SequenceStart(..) if depth_beyond > 0 || open.len() >= MAX_DEPTH => {
+                depth_beyond += 1;
+                continue;
+            }
+            Event::MappingStart(..) => {
+                open.push((Node { span: range, inner: Inner::Map(Vec::new()) }, None));
+                continue;
+            }
+            Event::SequenceStart(..) => {
+                open.push((Node { span: range, inner: Inner::Sequence(Vec::new()) }, None));
+                continue;
+            }
+            Event::MappingEnd | Event::SequenceEnd if depth_beyond > 0 => {
+                depth_beyond -= 1;
+                continue;
+            }
+            Event::MappingEnd | Event::SequenceEnd => {
+                let Some((mut node, _)) = open.pop() else { break };
+                node.span.end = range.end.max(node.span.end);
+                (node, None)
+            }
+            _ => continue,
+        };
+        if depth_beyond > 0 {
+            continue;
+        }
+        let Some((parent, waiting)) = open.last_mut() else { return node };
+        match (&mut parent.inner, waiting.take()) {
+            (Inner::Sequence(items), _) => items.push(node),
+            (Inner::Map(entries), Some((key, key_span))) => entries.push(Entry { key, key_span, value: node }),
+            (Inner::Map(_), None) => *waiting = Some((key_text.unwrap_or_default(), node.span)),
+            (Inner::Leaf, _) => {}
+        }
+    }
+    // The text ended early: close what is open so that places before the error are still found.
+    while open.len() > 1 {
+        let Some((child, _)) = open.pop() else { break };
+        if let Some((parent, waiting)) = open.last_mut() {
+            match (&mut parent.inner, waiting.take()) {
+                (Inner::Sequence(items), _) => items.push(child),
+                (Inner::Map(entries), Some((key, key_span))) => entries.push(Entry { key, key_span, value: child }),
+                _ => {}
+            }
+        }
+    }
+    open.pop().map_or_else(empty, |(node, _)| node)
+}
+
+/// The parser counts characters in a line; texts are sliced by bytes.
+struct LineStarts(Vec<usize>);
+
+impl LineStarts {
+    fn new(text: &str) -> Self {
+        LineStarts(std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect())
+    }
+
+    fn offset(&self, text: &str, marker: &Marker) -> usize {
+        let Some(&start) = self.0.get(marker.line().saturating_sub(1)) else { return text.len() };
+        let rest = &text[start..];
+        start + rest.char_indices().nth(marker.col()).map_or(rest.len(), |(at, _)| at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "params: {eps: 8/255, größe: 3}\nstages:\n  model:\n    kind: train\n    list: [a, bc]\n";
+
+    fn at(path: &YamlPath, part: Part) -> String {
+        let file = SourceFile::new("p.yaml", TEXT);
+        TEXT[file.locate(path, part)].to_owned()
+    }
+
+    #[test]
+    fn keys_values_and_items_are_found() {
+        assert_eq!(at(&YamlPath::of(&["params", "eps"]), Part::Value), "8/255");
+        assert_eq!(at(&YamlPath::of(&["params", "größe"]), Part::Key), "größe");
+        assert_eq!(at(&YamlPath::of(&["params", "größe"]), Part::Value), "3");
+        assert_eq!(at(&YamlPath::of(&["stages", "model", "kind"]), Part::Value), "train");
+        assert_eq!(at(&YamlPath::of(&["stages", "model", "list"]).index(1), Part::Value), "bc");
+    }
+
+    #[test]
+    fn what_is_not_in_the_text_is_shown_at_what_holds_it() {
+        assert_eq!(at(&YamlPath::of(&["stages", "model", "kind", "deeper"]), Part::Value), "train");
+        assert_eq!(at(&YamlPath::of(&["stages", "model", "none"]), Part::Value), "model");
+    }
+
+    #[test]
+    fn places_are_told_as_file_line_and_column() {
+        let file = SourceFile::new("p.yaml", TEXT);
+        let place = Place::value(&file, YamlPath::of(&["stages", "model", "kind"]));
+        assert_eq!(place.to_string(), "p.yaml:4:11");
+    }
+
+    #[test]
+    fn deep_and_broken_texts_do_no_harm() {
+        for text in ["[".repeat(100_000), "a: [1, 2\nb: }".to_owned(), "{".repeat(5_000), String::new()] {
+            let file = SourceFile::new("p.yaml", text);
+            file.locate(&YamlPath::of(&["a", "b"]), Part::Value);
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! `${name.part}` in a value is replaced by another value: a parameter, or what an axis of the matrix stands at. It is substitution and no language.
+//! A text that is nothing but one `${…}` takes the value as it is; within a longer text the value must be a scalar. `$${` is a plain `${`.
+
+use serde_yaml::{Mapping, Value};
+
+use super::problem::suggestion;
+
+/// Deeper nesting than any value that the parser lets through.
+const MAX_DEPTH: usize = 140;
+
+/// The names that can be used in `${…}`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scope<'a> {
+    /// What the axes stand at; they win over parameters of the same name.
+    pub axes: &'a Mapping,
+    /// The pipeline's parameters.
+    pub params: &'a Mapping,
+    /// First parts that are left as they are, for somebody else to fill in.
+    pub reserved: &'a [&'a str],
+}
+
+/// Why a `${…}` could not be replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SubstituteError {
+    pub message: String,
+    pub help: Option<String>,
+}
+
+impl Scope<'_> {
+    /// The same value with every `${…}` in it replaced. Errors come with the way from `value` to the text, as indices and keys.
+    pub(super) fn apply(&self, value: &Value) -> Result<Value, (Vec<String>, SubstituteError)> {
+        self.walk(value, 0).map_err(|(mut trail, error)| {
+            trail.reverse();
+            (trail, error)
+        })
+    }
+
+    fn walk(&self, value: &Value, depth: usize) -> Result<Value, (Vec<String>, SubstituteError)> {
+        if depth > MAX_DEPTH {
+            let error = SubstituteError {
+                message: "parameters refer to one another in a circle, or too deeply".to_owned(),
+                help: None,
+            };
+            return Err((Vec::new(), error));
+        }
+        Ok(match value {
+            Value::String(text) => self.text(text, depth).map_err(|error| (Vec::new(), error))?,
+            Value::Sequence(items) => {
+                let mut out = Vec::with_capacity(items.len());
+                for (index, item) in items.iter().enumerate() {
+                    out.push(self.walk(item, depth + 1).map_err(|error| trailed(error, &index.to_string()))?);
+                }
+                Value::Sequence(out)
+            }
+            Value::Mapping(map) => {
+                let mut out = Mapping::with_capacity(map.len());
+                for (key, item) in map {
+                    let name = key.as_str().unwrap_or_default();
+                    out.insert(key.clone(), self.walk(item, depth + 1).map_err(|error| trailed(error, name))?);
+                }
+                Value::Mapping(out)
+            }
+            other => other.clone(),
+        })
+    }
+
+    fn text(&self, text: &str, depth: usize) -> Result<Value, SubstituteError> {
+        if !text.contains("${") {
+            return Ok(Value::String(text.to_owned()));
+        }
+        let mut out = String::new();
+        let mut rest = text;
+        while let Some(start) = rest.find("${") {
+            if rest[..start].ends_with('$') {
+                out.push_str(&rest[..start - 1]);
+                out.push_str("${");
+                rest = &rest[start + 2..];
+                continue;
+            }
+            let Some(length) = rest[start..].find('}') else {
+                let message = format!("`{}` has no closing brace", &rest[start..]);
+                return Err(SubstituteError { message, help: Some("write `$${` for a plain `${`".to_owned()) });
+            };
+            let (before, name) = (&rest[..start], rest[start + 2..start + length].trim());
+            let after = &rest[start + length + 1..];
+            if self.reserved.contains(&name.split('.').next().unwrap_or_default()) {
+                out.push_str(&rest[..start + length + 1]);
+                rest = after;
+                continue;
+            }
+            let value = self.lookup(name, depth)?;
+            if out.is_empty() && before.is_empty() && after.is_empty() && rest.len() == text.len() {
+                return Ok(value);
+            }
+            out.push_str(before);
+            match &value {
+                Value::String(inner) => out.push_str(inner),
+                Value::Number(number) => out.push_str(&number.to_string()),
+                Value::Bool(flag) => out.push_str(if *flag { "true" } else { "false" }),
+                _ => {
+                    let message = format!("`${{{name}}}` is not a plain value, so it cannot be part of a text");
+                    return Err(SubstituteError {
+                        message,
+                        help: Some("let the whole value be that one `${…}`".to_owned()),
+                    });
+                }
+            }
+            rest = after;
+        }
+        out.push_str(rest);
+        Ok(Value::String(out))
+    }
+
+    fn lookup(&self, name: &str, depth: usize) -> Result<Value, SubstituteError> {
+        let mut parts = name.split('.');
+        let first = parts.next().unwrap_or_default();
+        let is_axis = self.axes.contains_key(first);
+        let Some(mut value) = self.axes.get(first).or_else(|| self.params.get(first)) else {
+            let names = self.axes.keys().chain(self.params.keys()).filter_map(Value::as_str);
+            return Err(SubstituteError {
+                message: format!("`${{{name}}}` names no parameter and no axis"),
+                help: suggestion(first, names),
+            });
+        };
+        for part in parts {
+            let Some(inner) = value.as_mapping().and_then(|map| map.get(part)) else {
+                let names = value.as_mapping().into_iter().flat_map(Mapping::keys).filter_map(Value::as_str);
+                return Err(SubstituteError {
+                    message: format!("`${{{name}}}`: there is no `{part}`"),
+                    help: suggestion(part, names),
+                });
+            };
+            value = inner;
+        }
+        // An axis that stands at an instance is a mapping with its label; alone it means the label.
+        if is_axis && let Some(label) = value.as_mapping().and_then(|map| map.get(LABEL)) {
+            return Ok(label.clone());
+        }
+        self.walk(value, depth + 1).map_err(|(_, error)| error)
+    }
+}
+
+/// The key under which an axis that stands at an instance keeps that instance's label.
+pub(super) const LABEL: &str = "\u{0}label";
+
+fn trailed((mut trail, error): (Vec<String>, SubstituteError), step: &str) -> (Vec<String>, SubstituteError) {
+    trail.push(step.to_owned());
+    (trail, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn apply(text: &str) -> Result<Value, String> {
+        let params: Mapping =
+            serde_yaml::from_str("{eps: 8/255, n: 3, deep: {a: {b: yes}}, again: '${eps}', loop: '${loop}'}").unwrap();
+        let axes: Mapping = serde_yaml::from_str("{variant: {adversary: {attack: pgd, eps: '${eps}'}}, n: 4}").unwrap();
+        let scope = Scope { axes: &axes, params: &params, reserved: &["in"] };
+        scope.apply(&Value::String(text.to_owned())).map_err(|(_, error)| error.message)
+    }
+
+    #[test]
+    fn whole_values_keep_their_type_and_texts_are_joined() {
+        assert_eq!(apply("${n}").unwrap(), Value::from(4), "an axis wins over a parameter");
+        assert_eq!(apply("${again}").unwrap(), Value::from("8/255"));
+        assert_eq!(apply("a ${n} b ${eps}").unwrap(), Value::from("a 4 b 8/255"));
+        assert_eq!(apply("${deep.a.b}").unwrap(), Value::from("yes"));
+        assert_eq!(apply("${variant.adversary}").unwrap()["eps"], Value::from("8/255"));
+    }
+
+    #[test]
+    fn escapes_and_reserved_names_are_left() {
+        assert_eq!(apply("$${n}").unwrap(), Value::from("${n}"));
+        assert_eq!(apply("x ${in.data} ${n}").unwrap(), Value::from("x ${in.data} 4"));
+    }
+
+    #[test]
+    fn what_cannot_be_replaced_is_an_error() {
+        for text in ["${nothing}", "${deep.x}", "${n", "a ${deep}", "${loop}", "${n.x}"] {
+            assert!(apply(text).is_err(), "{text}");
+        }
+    }
+}
