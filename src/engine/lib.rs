@@ -8,3 +8,4 @@ pub mod kinds;
 pub mod number;
 pub mod picture;
 pub mod protocol;
+pub mod results;
