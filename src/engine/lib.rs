@@ -2,9 +2,14 @@
 //!
 //! It knows no terminal and no libtorch. `docs/architecture.md` tells how the modules stand on one another.
 
+pub mod cache;
 pub mod digest;
 pub mod formats;
+pub mod fsio;
 pub mod kinds;
 pub mod number;
+pub mod picture;
 pub mod protocol;
+pub mod record;
+pub mod results;
 pub mod spec;

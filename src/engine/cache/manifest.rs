@@ -1,0 +1,92 @@
+//! Manifests: what a stage made, from what, where and how. One file for each key; written last, so a stage without one is not done.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Cache, CacheError};
+use crate::digest::Digest;
+use crate::fsio;
+use crate::record::{Key, Record};
+
+/// Version of a manifest. An older one that cannot be read counts as not there; so does a newer one.
+pub const MANIFEST_FORMAT: u32 = 1;
+
+/// What a stage made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`MANIFEST_FORMAT`].
+    pub format: u32,
+    /// What was hashed into the key.
+    pub record: Record,
+    /// The outputs by name.
+    pub outputs: BTreeMap<String, OutputBlob>,
+    /// Where and how it was made; never part of a key.
+    pub made: Made,
+}
+
+/// A blob that is an output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputBlob {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+}
+
+/// Where and how something was made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Made {
+    /// The instance's name then.
+    pub stage: String,
+    /// The pipeline's name then.
+    pub pipeline: String,
+    /// When it was finished, RFC 3339 in UTC.
+    pub at: String,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+    /// The machine's name.
+    pub host: String,
+    /// Where it was computed: `cpu`, `cuda:0`; `engine` for what needs no tensors.
+    pub device: String,
+    /// The device's name for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub device_name: String,
+    /// CPU threads.
+    pub threads: usize,
+    /// Version of atflow.
+    pub atflow: String,
+    /// Version of libtorch, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub libtorch: Option<String>,
+    /// The commit of the repository that holds the pipeline file, with `-dirty` if it had changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// Peak memory of the worker, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory: Option<u64>,
+    /// A line on what came out.
+    pub summary: String,
+    /// The stage's log.
+    pub log: OutputBlob,
+}
+
+impl Cache {
+    /// The manifest of a key. One that is broken or of another version counts as not there: the stage runs again and replaces it.
+    pub fn lookup(&self, key: Key) -> Option<Manifest> {
+        let bytes = std::fs::read(self.action_path(key)).ok()?;
+        let manifest: Manifest = serde_json::from_slice(&bytes).ok()?;
+        (manifest.format == MANIFEST_FORMAT && manifest.record.key() == key).then_some(manifest)
+    }
+
+    /// Records a finished stage. Its blobs are in the cache already.
+    ///
+    /// # Errors
+    /// [`CacheError`].
+    pub fn commit(&self, manifest: &Manifest) -> Result<Key, CacheError> {
+        let key = manifest.record.key();
+        let text = serde_json::to_string_pretty(manifest).unwrap_or_default() + "\n";
+        fsio::write_atomic(&self.action_path(key), &self.tmp(), text.as_bytes())?;
+        Ok(key)
+    }
+}

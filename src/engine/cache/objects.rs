@@ -1,0 +1,112 @@
+//! Blobs: files named by the digest of their bytes, written once and read-only.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Cache, CacheError, OutputBlob};
+use crate::digest::{self, Digest};
+use crate::fsio::{self, Context};
+
+impl Cache {
+    /// Where the blob of a digest is, or would be.
+    pub fn object_path(&self, digest: Digest) -> PathBuf {
+        let name = digest.to_string();
+        self.root.join("objects").join(&name[..2]).join(name)
+    }
+
+    /// Whether a blob is there in full length. Its bytes are checked where they are read.
+    pub fn has(&self, blob: OutputBlob) -> bool {
+        fs::metadata(self.object_path(blob.digest))
+            .is_ok_and(|metadata| metadata.is_file() && metadata.len() == blob.size)
+    }
+
+    /// Takes a finished file of the cache's file system in as a blob; the file is gone from its old place afterwards.
+    ///
+    /// # Errors
+    /// [`CacheError`].
+    pub fn ingest(&self, file: &Path) -> Result<OutputBlob, CacheError> {
+        let size = fs::metadata(file).on("read", file)?.len();
+        let blob = OutputBlob { digest: Digest::of_file(file).on("read", file)?, size };
+        if self.has(blob) {
+            fs::remove_file(file).on("remove", file)?;
+            return Ok(blob);
+        }
+        fsio::sync(file)?;
+        let mut permissions = fs::metadata(file).on("read", file)?.permissions();
+        permissions.set_readonly(true);
+        fs::set_permissions(file, permissions).on("change the permissions of", file)?;
+        let target = self.object_path(blob.digest);
+        if let Some(folder) = target.parent() {
+            fsio::create_dir(folder)?;
+        }
+        // The bytes are on the disk before they have their name: a crash leaves a blob whole or not there.
+        fs::rename(file, &target).on("write", &target)?;
+        Ok(blob)
+    }
+
+    /// Takes bytes in as a blob.
+    ///
+    /// # Errors
+    /// [`CacheError`].
+    pub fn put(&self, bytes: &[u8]) -> Result<OutputBlob, CacheError> {
+        let blob = OutputBlob { digest: Digest::of(bytes), size: bytes.len() as u64 };
+        if !self.has(blob) {
+            fsio::write_atomic(&self.object_path(blob.digest), &self.tmp(), bytes)?;
+        }
+        Ok(blob)
+    }
+
+    /// Reads a blob and checks its bytes.
+    ///
+    /// # Errors
+    /// [`digest::ReadError`].
+    pub fn read(&self, digest: Digest) -> Result<Vec<u8>, digest::ReadError> {
+        digest::read_verified(&self.object_path(digest), digest)
+    }
+
+    /// Moves a blob with other bytes than its name out of the way, so that it is made or fetched again.
+    ///
+    /// # Errors
+    /// [`CacheError`].
+    pub fn quarantine(&self, digest: Digest) -> Result<PathBuf, CacheError> {
+        let from = self.object_path(digest);
+        let folder = self.root.join("quarantine");
+        fsio::create_dir(&folder)?;
+        let to = folder.join(format!("{digest}-{}", jiff::Timestamp::now().as_second()));
+        fs::rename(&from, &to).on("move away", &from)?;
+        Ok(to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blobs_are_found_by_their_bytes_and_corrupt_ones_are_put_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let file = dir.path().join("tmp/out");
+        fs::write(&file, b"weights").unwrap();
+        let blob = cache.ingest(&file).unwrap();
+        assert!(!file.exists() && cache.has(blob));
+        assert_eq!(cache.read(blob.digest).unwrap(), b"weights");
+        assert_eq!(cache.put(b"weights").unwrap(), blob);
+
+        let path = cache.object_path(blob.digest);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, b"weighty").unwrap();
+        assert!(cache.has(blob), "length alone does not tell");
+        assert!(matches!(cache.read(blob.digest), Err(digest::ReadError::Corrupt { .. })));
+        let kept = cache.quarantine(blob.digest).unwrap();
+        assert!(!cache.has(blob) && kept.exists());
+    }
+
+    #[test]
+    fn a_cache_of_another_version_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("VERSION"), "99\n").unwrap();
+        assert!(matches!(Cache::open(dir.path()), Err(CacheError::Format { .. })));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

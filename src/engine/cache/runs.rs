@@ -1,0 +1,60 @@
+//! Records of runs: which key each instance had. They let a later run say what changed, and commands find the results of a name.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Cache, CacheError};
+use crate::fsio;
+use crate::record::Key;
+
+/// How many records are kept. Only the newest that names an instance is ever asked for.
+const KEPT: usize = 200;
+
+/// What one run knew when it ended.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The pipeline file as it was given.
+    pub file: PathBuf,
+    /// When the run ended, RFC 3339 in UTC.
+    pub at: String,
+    /// The key of each instance that was fresh or became so.
+    pub keys: BTreeMap<String, Key>,
+}
+
+impl Cache {
+    /// Keeps the record of a run, and drops the oldest beyond [`KEPT`].
+    ///
+    /// # Errors
+    /// [`CacheError`].
+    pub fn remember(&self, run: &RunRecord) -> Result<(), CacheError> {
+        // Names sort by time; the process tells two runs of one microsecond apart.
+        let name = format!("{:020}-{}.json", jiff::Timestamp::now().as_microsecond(), std::process::id());
+        let text = serde_json::to_string(run).unwrap_or_default();
+        fsio::write_atomic(&self.root.join("runs").join(name), &self.tmp(), text.as_bytes())?;
+        let paths = self.run_paths();
+        for path in paths.iter().skip(KEPT) {
+            // Somebody else may have removed it: the aim is reached either way.
+            _ = std::fs::remove_file(path);
+        }
+        Ok(())
+    }
+
+    /// Records of runs, newest first; of one pipeline, or of any. Those that cannot be read are left out.
+    pub fn runs(&self, pipeline: Option<&str>) -> impl Iterator<Item = RunRecord> + use<'_> {
+        let pipeline = pipeline.map(str::to_owned);
+        let read = |path: PathBuf| serde_json::from_slice::<RunRecord>(&std::fs::read(path).ok()?).ok();
+        let wanted = move |run: &RunRecord| pipeline.as_ref().is_none_or(|pipeline| run.pipeline == *pipeline);
+        self.run_paths().into_iter().filter_map(read).filter(wanted)
+    }
+
+    fn run_paths(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.root.join("runs")).into_iter().flatten();
+        let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        paths.sort_unstable_by(|a, b| b.cmp(a));
+        paths
+    }
+}

@@ -1,0 +1,73 @@
+//! File operations whose errors say which file, and the one way in which a finished file becomes visible. Knows nothing of what the files hold.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// A file operation that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {doing} {}", path.display())]
+pub struct FileError {
+    /// What was being done: `read`, `write`.
+    pub doing: &'static str,
+    /// The file.
+    pub path: PathBuf,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+/// Puts the path and the operation on an [`io::Error`].
+pub trait Context<T> {
+    /// `doing` is a verb that is read before the path.
+    ///
+    /// # Errors
+    /// The same error with its path.
+    fn on(self, doing: &'static str, path: &Path) -> Result<T, FileError>;
+}
+
+impl<T> Context<T> for io::Result<T> {
+    fn on(self, doing: &'static str, path: &Path) -> Result<T, FileError> {
+        self.map_err(|source| FileError { doing, path: path.to_owned(), source })
+    }
+}
+
+/// Makes a folder and those above it.
+///
+/// # Errors
+/// [`FileError`].
+pub fn create_dir(path: &Path) -> Result<(), FileError> {
+    fs::create_dir_all(path).on("make the folder", path)
+}
+
+/// Writes a file that is either there as a whole or not at all. `scratch` is a folder of the same file system.
+///
+/// What survives: the bytes are on the disk before the name is, so after a crash the name leads to the old file, to the new one, or nowhere; never to
+/// half of it. The name itself may be lost in a crash of the machine (the folder is not synchronised): then the work is done again.
+///
+/// # Errors
+/// [`FileError`]; the final name is untouched then.
+pub fn write_atomic(path: &Path, scratch: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let mut file = tempfile::NamedTempFile::new_in(scratch).on("write in", scratch)?;
+    file.write_all(bytes).on("write", file.path())?;
+    file.as_file().sync_all().on("write", file.path())?;
+    publish(file.into_temp_path(), path)
+}
+
+/// Gives a finished file, already on the disk, its final name.
+///
+/// # Errors
+/// [`FileError`].
+pub fn publish(file: tempfile::TempPath, path: &Path) -> Result<(), FileError> {
+    if let Some(folder) = path.parent() {
+        create_dir(folder)?;
+    }
+    file.persist(path).map_err(|error| error.error).on("write", path)
+}
+
+/// Brings a file's bytes to the disk.
+///
+/// # Errors
+/// [`FileError`].
+pub fn sync(path: &Path) -> Result<(), FileError> {
+    File::open(path).and_then(|file| file.sync_all()).on("write", path)
+}

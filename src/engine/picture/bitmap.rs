@@ -1,0 +1,47 @@
+//! An RGB picture in memory and its PNG.
+
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+use image::{ExtendedColorType, ImageEncoder};
+
+use super::{MAX_PIXELS, PictureError};
+
+/// An RGB picture, row by row, three bytes a pixel.
+pub(super) struct Bitmap {
+    pub(super) width: u32,
+    pub(super) height: u32,
+    pub(super) rgb: Vec<u8>,
+}
+
+impl Bitmap {
+    /// A white picture.
+    pub(super) fn white(width: u64, height: u64) -> Result<Self, PictureError> {
+        let too_large = || PictureError::TooLarge { width, height };
+        let pixels = width.checked_mul(height).filter(|&pixels| pixels <= MAX_PIXELS).ok_or_else(too_large)?;
+        let side = |side: u64| u32::try_from(side).map_err(|_| too_large());
+        Ok(Bitmap { width: side(width)?, height: side(height)?, rgb: vec![255; pixels as usize * 3] })
+    }
+
+    /// Lays `color` over a pixel with opacity `alpha`, 0 to 1; outside of the picture nothing happens.
+    pub(super) fn blend(&mut self, x: i64, y: i64, color: [u8; 3], alpha: f32) {
+        if x < 0 || y < 0 || x >= i64::from(self.width) || y >= i64::from(self.height) {
+            return;
+        }
+        let at = (y as usize * self.width as usize + x as usize) * 3;
+        for (below, above) in self.rgb[at..at + 3].iter_mut().zip(color) {
+            let mixed = f32::from(*below) + (f32::from(above) - f32::from(*below)) * alpha.clamp(0.0, 1.0);
+            *below = mixed.round() as u8;
+        }
+    }
+
+    /// The picture as a PNG file.
+    pub(super) fn png(&self) -> Result<Vec<u8>, PictureError> {
+        let mut bytes = Vec::new();
+        PngEncoder::new_with_quality(&mut bytes, CompressionType::Default, FilterType::Adaptive).write_image(
+            &self.rgb,
+            self.width,
+            self.height,
+            ExtendedColorType::Rgb8,
+        )?;
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,149 @@
+//! The record of a stage: all that its outputs depend on, and the key that is the record's digest. The same record is hashed, stored in the manifest
+//! and compared to say why a stage is stale, so an explanation cannot drift from the key. Knows neither cache nor graph.
+//!
+//! Rules of the canonical encoding, which [`Record::canonical`] writes and `docs/cache-format.md` repeats:
+//! - JSON without white space; the keys of every object in ascending order of their UTF-8 bytes;
+//! - numbers that are real by their meaning are written as the shortest text that reads back to the same IEEE double, always with a point or an
+//!   exponent (`0.5`, `1.0`, `1e-7`); counts and seeds as whole numbers;
+//! - inputs by name, each the digest of its content with its algorithm (`blake3:…`; `sha256:…` or `md5:…` for a file that is known by what its publisher gives);
+//! - no paths, names of stages, times, hosts, devices or thread counts.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+use crate::digest::Digest;
+use crate::kinds::Kind;
+
+/// Version of the record itself. Raising it makes every stage of every pipeline stale.
+pub const RECORD_FORMAT: u32 = 1;
+
+/// All that a stage's outputs depend on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// [`RECORD_FORMAT`].
+    pub format: u32,
+    /// What the stage does.
+    pub kind: Kind,
+    /// The version of the kind's code ([`Kind::version`]).
+    pub version: u32,
+    /// Canonical parameters.
+    pub params: Json,
+    /// The seed, for kinds that draw random numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// Digests of the inputs' contents.
+    pub inputs: BTreeMap<String, String>,
+}
+
+impl Record {
+    /// The text that is hashed.
+    pub fn canonical(&self) -> String {
+        // A record is plain data with string keys; turning it into JSON cannot fail.
+        let json = serde_json::to_value(self).unwrap_or_default();
+        let mut out = String::new();
+        write_canonical(&json, &mut out);
+        out
+    }
+
+    /// The stage's key.
+    pub fn key(&self) -> Key {
+        Key(Digest::of(self.canonical().as_bytes()))
+    }
+}
+
+/// Names what a stage computes: the digest of its record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Key(pub Digest);
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+fn write_canonical(value: &Json, out: &mut String) {
+    match value {
+        Json::Object(map) => {
+            // Sorted here, whatever order the map keeps: a dependency could switch on insertion order.
+            let sorted: BTreeMap<&String, &Json> = map.iter().collect();
+            out.push('{');
+            for (index, (key, value)) in sorted.into_iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                out.push_str(&Json::from(key.as_str()).to_string());
+                out.push(':');
+                write_canonical(value, out);
+            }
+            out.push('}');
+        }
+        Json::Array(items) => {
+            out.push('[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                write_canonical(item, out);
+            }
+            out.push(']');
+        }
+        scalar => out.push_str(&scalar.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        Record {
+            format: 1,
+            kind: Kind::Transform,
+            version: 1,
+            params: serde_json::json!({"op": "saturate", "level": 64.0}),
+            seed: Some(0),
+            inputs: BTreeMap::from([("data".to_owned(), format!("blake3:{}", Digest::of(b"abc")))]),
+        }
+    }
+
+    #[test]
+    fn the_encoding_is_pinned() {
+        // A change here makes every cache in the world stale: raise RECORD_FORMAT and say why in the changelog.
+        let digest = Digest::of(b"abc");
+        let text = format!(
+            r#"{{"format":1,"inputs":{{"data":"blake3:{digest}"}},"kind":"transform","params":{{"level":64.0,"op":"saturate"}},"seed":0,"version":1}}"#
+        );
+        assert_eq!(record().canonical(), text);
+        assert_eq!(record().key().to_string(), GOLDEN);
+    }
+
+    /// The canonical text above, through `b3sum`.
+    const GOLDEN: &str = "1323e1bbe180098560bfa349f25095228213e48276b102125c35dfcbdcbe5603";
+
+    #[test]
+    fn a_record_survives_its_manifest() {
+        let text = serde_json::to_string(&record()).unwrap();
+        assert_eq!(serde_json::from_str::<Record>(&text).unwrap().key(), record().key());
+    }
+
+    #[test]
+    fn every_field_changes_the_key() {
+        let key = record().key();
+        let changes: [fn(&mut Record); 6] = [
+            |record| record.version = 2,
+            |record| record.kind = Kind::Train,
+            |record| record.seed = Some(1),
+            |record| record.seed = None,
+            |record| record.params["level"] = Json::from(63.0),
+            |record| _ = record.inputs.insert("other".into(), "blake3:".into()),
+        ];
+        for change in changes {
+            let mut changed = record();
+            change(&mut changed);
+            assert_ne!(changed.key(), key);
+        }
+    }
+}
