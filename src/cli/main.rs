@@ -1,3 +1,33 @@
-//! The command line of atflow.
+//! The command line of atflow: words, progress and exit codes around the engine. What a command does is in its file under `commands`; every error
+//! sentence a user sees passes through `report`.
 
-fn main() {}
+mod args;
+mod commands;
+mod progress;
+mod report;
+mod ui;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // clap prints help to standard output and errors to standard error, and its exit code 2 is ours for a wrong command line.
+        Err(error) => error.exit(),
+    };
+    let result = match cli.command {
+        Command::Run(args) => commands::run::run(&args),
+        Command::Plan(args) => commands::plan::run(&args),
+        Command::Show(args) => commands::show::run(&args),
+        Command::Log(args) => commands::log::run(&args),
+        Command::Table(args) => commands::table::run(&args),
+    };
+    match result {
+        Ok(exit) => exit.into(),
+        Err(error) => error.show(),
+    }
+}

@@ -4,12 +4,21 @@
 
 pub mod cache;
 pub mod digest;
+pub mod event;
+pub mod explain;
+pub mod export;
+pub mod fetch;
 pub mod formats;
 pub mod fsio;
+pub mod graph;
 pub mod kinds;
 pub mod number;
 pub mod picture;
+pub mod plan;
 pub mod protocol;
 pub mod record;
 pub mod results;
+pub mod scheduler;
+pub mod sources;
 pub mod spec;
+pub mod stages;

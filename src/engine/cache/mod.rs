@@ -12,7 +12,7 @@ use crate::fsio::{self, Context, FileError};
 use crate::record::Key;
 
 pub use manifest::{MANIFEST_FORMAT, Made, Manifest, OutputBlob};
-pub use runs::RunRecord;
+pub use runs::{FailedStage, RunRecord};
 pub use stat::{SourceDigests, StatMemo};
 
 /// Version of the layout. A cache of another version is refused, never changed.

@@ -64,6 +64,24 @@ impl Cache {
         digest::read_verified(&self.object_path(digest), digest)
     }
 
+    /// The blob that a fetched file became, by its publisher's digest (`sha256:…`); nothing if it was never fetched.
+    pub fn fetched(&self, identity: &str) -> Option<OutputBlob> {
+        serde_json::from_slice(&fs::read(self.fetched_path(identity)).ok()?).ok()
+    }
+
+    /// Remembers which blob a fetched file became.
+    ///
+    /// # Errors
+    /// [`CacheError`].
+    pub fn remember_fetched(&self, identity: &str, blob: OutputBlob) -> Result<(), CacheError> {
+        let text = serde_json::to_string(&blob).unwrap_or_default();
+        Ok(fsio::write_atomic(&self.fetched_path(identity), &self.tmp(), text.as_bytes())?)
+    }
+
+    fn fetched_path(&self, identity: &str) -> PathBuf {
+        self.root.join("fetched").join(format!("{}.json", identity.replace(':', "-")))
+    }
+
     /// Moves a blob with other bytes than its name out of the way, so that it is made or fetched again.
     ///
     /// # Errors

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cache, CacheError};
+use super::{Cache, CacheError, OutputBlob};
 use crate::fsio;
+use crate::protocol::Failure;
 use crate::record::Key;
 
 /// How many records are kept. Only the newest that names an instance is ever asked for.
@@ -23,6 +24,18 @@ pub struct RunRecord {
     pub at: String,
     /// The key of each instance that was fresh or became so.
     pub keys: BTreeMap<String, Key>,
+    /// What failed, and its log.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub failed: BTreeMap<String, FailedStage>,
+}
+
+/// A stage that failed in a run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FailedStage {
+    /// Why.
+    pub failure: Failure,
+    /// Its log.
+    pub log: OutputBlob,
 }
 
 impl Cache {

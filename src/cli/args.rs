@@ -1,0 +1,155 @@
+//! The command line as typed. What it means is in the commands.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A build system for experiments on adversarially trained networks.
+#[derive(Debug, Parser)]
+#[command(name = "atflow", version, about, propagate_version = true, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the stages of a pipeline that are stale
+    Run(RunArgs),
+    /// Show what would run, and why
+    Plan(PlanArgs),
+    /// Show what a stage made, from what, where and how
+    Show(NameArgs),
+    /// Show the log of a stage
+    Log(NameArgs),
+    /// Print a table
+    Table(TableArgs),
+}
+
+/// What a pipeline is and which part of it is meant.
+#[derive(Debug, Args)]
+pub(crate) struct PipelineArgs {
+    /// The pipeline file
+    pub pipeline: PathBuf,
+    /// Stages, instances (`model/standard`) or patterns (`tested/pgd-*/*`); all if none is given
+    pub targets: Vec<String>,
+    /// Override a parameter, as in `--set eps=4/255`
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+    /// Use a profile of the pipeline, a named set of parameters
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+    #[command(flatten)]
+    pub cache: CacheArgs,
+    /// Run these even if they are fresh
+    #[arg(long, value_name = "TARGET")]
+    pub force: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CacheArgs {
+    /// The cache's folder
+    #[arg(long, value_name = "DIR", env = "ATFLOW_CACHE", default_value = "cache")]
+    pub cache: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub pipeline: PipelineArgs,
+    /// Where tables, figures and pictures are laid [default: results/<pipeline>]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// CPU threads to use at once [default: all]
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: Option<u16>,
+    /// Where tensors are computed: auto, cpu, cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device)]
+    pub device: String,
+    /// Go on with what does not need a failed stage
+    #[arg(long)]
+    pub keep_going: bool,
+    /// Only show what would run, as `plan` does
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    /// Say nothing but errors
+    #[arg(long, short, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Show the logs of stages as they run
+    #[arg(long, short)]
+    pub verbose: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub pipeline: PipelineArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Show fresh stages too
+    #[arg(long, short)]
+    pub all: bool,
+}
+
+/// An instance of a pipeline that was run.
+#[derive(Debug, Args)]
+pub(crate) struct NameArgs {
+    /// The instance, such as `model/standard`
+    pub stage: String,
+    #[command(flatten)]
+    pub found: FindArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FindArgs {
+    /// The name of the pipeline; the one that was run last if none is given
+    #[arg(long, short, value_name = "NAME")]
+    pub pipeline: Option<String>,
+    #[command(flatten)]
+    pub cache: CacheArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TableArgs {
+    /// The table's stage
+    pub name: String,
+    #[command(flatten)]
+    pub found: FindArgs,
+    /// How it is printed
+    #[arg(long, value_enum, default_value_t = TableFormat::Md)]
+    pub format: TableFormat,
+}
+
+/// How a table is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TableFormat {
+    /// Markdown
+    Md,
+    /// One line for each number
+    Csv,
+    /// Every cell with its counts
+    Json,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE, such as eps=4/255".to_owned()),
+    }
+}
+
+fn device(text: &str) -> Result<String, String> {
+    let is_cuda = text.strip_prefix("cuda:").is_some_and(|index| index.parse::<u8>().is_ok());
+    match text {
+        "cuda" => Ok("cuda:0".to_owned()),
+        _ if is_cuda || text == "auto" || text == "cpu" => Ok(text.to_owned()),
+        _ => Err("expected auto, cpu or cuda:N".to_owned()),
+    }
+}

@@ -1,0 +1,120 @@
+//! `atflow run`.
+
+use std::path::{Path, PathBuf};
+
+use atflow::event::{RunEvent, RunSummary};
+use atflow::export::export;
+use atflow::kinds::Kind;
+use atflow::results::TableDocument;
+use atflow::scheduler::{self, Interrupt, Options};
+
+use super::{Loaded, plan};
+use crate::args::RunArgs;
+use crate::progress::Progress;
+use crate::report::{CliError, Exit, eprint};
+use crate::ui;
+
+pub(crate) fn run(args: &RunArgs) -> Result<Exit, CliError> {
+    let loaded = Loaded::new(&args.pipeline)?;
+    if args.dry_run {
+        return plan::show(&loaded, args.json, false);
+    }
+    let interrupt = Interrupt::default();
+    let asked = interrupt.clone();
+    ctrlc::set_handler(move || asked.ask())
+        .map_err(|error| CliError::environment(format!("cannot listen for Ctrl-C: {error}")))?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let options = Options {
+        wanted: loaded.wanted.clone(),
+        forced: loaded.forced.clone(),
+        needed: loaded.needed.clone(),
+        jobs: args.jobs.map_or(cores, usize::from),
+        device: args.device.clone(),
+        keep_going: args.keep_going,
+        worker: worker_program(),
+        pipeline: loaded.name.clone(),
+        file: loaded.file.clone(),
+    };
+    let mut progress = Progress::new(args);
+    let observer = &mut |event: RunEvent| progress.event(event);
+    let summary = scheduler::run(&loaded.graph, &loaded.cache, &loaded.sources, &options, &interrupt, observer)?;
+    progress.finish();
+    let folder = args.out.clone().unwrap_or_else(|| Path::new("results").join(&loaded.name));
+    let files = lay_out(&loaded, &summary, &folder, !args.json && !args.quiet)?;
+    if args.json {
+        print_json_end(&summary)?;
+    } else if !args.quiet {
+        eprint(&closing_words(&summary, &folder, &files));
+    }
+    Ok(match summary {
+        _ if summary.interrupted => Exit::Interrupted,
+        RunSummary { failed: 1.., .. } => Exit::StageFailed,
+        _ => Exit::Done,
+    })
+}
+
+/// Lays results in their folder, and prints the tables among them.
+fn lay_out(loaded: &Loaded, summary: &RunSummary, folder: &Path, print: bool) -> Result<Vec<PathBuf>, CliError> {
+    let mut files = Vec::new();
+    for id in loaded.graph.ids().filter(|id| loaded.wanted[id.0]) {
+        let instance = loaded.graph.instance(id);
+        if instance.outputs.iter().all(|output| output.result.is_none()) {
+            continue;
+        }
+        let Some(manifest) = summary.keys.get(&instance.name).and_then(|key| loaded.cache.lookup(*key)) else { continue };
+        files.extend(export(&loaded.cache, instance, &manifest, folder)?);
+        if print && instance.kind == Kind::Table {
+            let bytes = loaded.cache.read(manifest.outputs["json"].digest);
+            let bytes = bytes.map_err(|error| CliError::environment(error.to_string()))?;
+            let table = TableDocument::from_json(&bytes).map_err(|error| CliError::environment(error.to_string()))?;
+            ui::print(&format!("{}\n", table.to_markdown()))?;
+        }
+    }
+    Ok(files)
+}
+
+fn print_json_end(summary: &RunSummary) -> Result<(), CliError> {
+    let RunSummary { ran, cached, failed, skipped, seconds, .. } = summary;
+    let line = serde_json::json!({
+        "event": "run_finished", "ran": ran, "cached": cached, "failed": failed, "skipped": skipped, "seconds": seconds,
+    });
+    ui::print(&format!("{line}\n"))
+}
+
+fn closing_words(summary: &RunSummary, folder: &Path, files: &[PathBuf]) -> String {
+    let mut parts = Vec::new();
+    for (number, word) in [
+        (summary.ran, "ran"),
+        (summary.cached, "cached"),
+        (summary.failed, "failed"),
+        (summary.skipped, "skipped"),
+    ] {
+        if number > 0 {
+            parts.push(format!("{number} {word}"));
+        }
+    }
+    let what = match summary {
+        RunSummary { ran: 0, failed: 0, skipped: 0, .. } => {
+            format!("nothing to do: {} up to date", ui::count(summary.cached, "stage"))
+        }
+        _ => parts.join(", "),
+    };
+    let mut words = format!("{what} ({})\n", ui::duration(summary.seconds));
+    if summary.interrupted {
+        words.push_str("stopped; run the same command again to go on\n");
+    }
+    if !files.is_empty() {
+        let names: Vec<String> = files.iter().filter_map(|file| Some(file.file_name()?.to_string_lossy().into_owned())).collect();
+        words.push_str(&format!("results in {}/: {}\n", folder.display(), names.join(" ")));
+    }
+    words
+}
+
+/// The worker's program: `$ATFLOW_WORKER`, or the one that lies beside this program.
+fn worker_program() -> PathBuf {
+    if let Some(program) = std::env::var_os("ATFLOW_WORKER") {
+        return program.into();
+    }
+    let own = std::env::current_exe().unwrap_or_default();
+    own.with_file_name("atflow-worker")
+}

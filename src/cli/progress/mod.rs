@@ -1,0 +1,61 @@
+//! How a run is shown: JSON lines for programs, live rows on a terminal, plain lines elsewhere. Each takes [`RunEvent`]s and knows nothing else.
+
+mod fancy;
+mod jsonl;
+mod plain;
+
+use atflow::event::{RunEvent, Status};
+
+use crate::args::RunArgs;
+use crate::report::{eprint, stage_failure};
+
+/// The display of one run.
+pub(crate) enum Progress {
+    Json(jsonl::JsonLines),
+    Fancy(fancy::Fancy),
+    Plain(plain::Plain),
+    Quiet,
+}
+
+impl Progress {
+    /// The display that fits where output goes and what was asked for.
+    pub(crate) fn new(args: &RunArgs) -> Self {
+        if args.json {
+            Progress::Json(jsonl::JsonLines)
+        } else if args.quiet {
+            Progress::Quiet
+        } else if console::user_attended_stderr() {
+            Progress::Fancy(fancy::Fancy::new(args.verbose))
+        } else {
+            Progress::Plain(plain::Plain::new(args.verbose))
+        }
+    }
+
+    /// Shows one fact. Failures are told in full wherever people read.
+    pub(crate) fn event(&mut self, event: RunEvent) {
+        if let RunEvent::StageFinished { stage, status: Status::Failed, failure: Some(failure), .. } = &event {
+            let words = stage_failure(stage, failure);
+            match self {
+                Progress::Fancy(fancy) => fancy.above(&words),
+                _ => eprint(&words),
+            }
+        }
+        match self {
+            Progress::Json(json) => json.event(&event),
+            Progress::Fancy(fancy) => fancy.event(event),
+            Progress::Plain(plain) => plain.event(event),
+            Progress::Quiet => {
+                if let RunEvent::Warning(message) = event {
+                    eprint(&format!("warning: {message}\n"));
+                }
+            }
+        }
+    }
+
+    /// Clears what is live.
+    pub(crate) fn finish(&mut self) {
+        if let Progress::Fancy(fancy) = self {
+            fancy.finish();
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Plain lines on standard error, for logs and pipes: what starts, what ends, and a sign of life of what takes long.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use atflow::event::{RunEvent, Status};
+
+use crate::report::eprint;
+use crate::ui;
+
+/// How often a running stage says how far it is.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
+
+/// The display without a terminal.
+pub(crate) struct Plain {
+    verbose: bool,
+    spoke: HashMap<String, Instant>,
+}
+
+impl Plain {
+    pub(super) fn new(verbose: bool) -> Self {
+        Plain { verbose, spoke: HashMap::new() }
+    }
+
+    pub(super) fn event(&mut self, event: RunEvent) {
+        match event {
+            RunEvent::RunStarted { .. } => {}
+            RunEvent::StageStarted { stage, reason, .. } => {
+                eprint(&format!("start   {stage}  ({reason})\n"));
+                self.spoke.insert(stage, Instant::now());
+            }
+            RunEvent::StageProgress { stage, message, .. } => {
+                if let Some(spoke) = self.spoke.get_mut(&stage)
+                    && spoke.elapsed() >= SIGN_OF_LIFE
+                {
+                    eprint(&format!("        {stage}  {message}\n"));
+                    *spoke = Instant::now();
+                }
+            }
+            RunEvent::StageLog { stage, line } if self.verbose => eprint(&format!("        {stage} | {line}\n")),
+            RunEvent::StageLog { .. } => {}
+            RunEvent::StageFinished { stage, status, seconds, summary, .. } => match status {
+                Status::Ran => eprint(&format!("done    {stage}  {}  {summary}\n", ui::duration(seconds))),
+                Status::Failed => eprint(&format!("failed  {stage}  {}\n", ui::duration(seconds))),
+                Status::Skipped if self.verbose => eprint(&format!("skipped {stage}\n")),
+                Status::Cached if self.verbose => eprint(&format!("cached  {stage}  {summary}\n")),
+                Status::Skipped | Status::Cached => {}
+            },
+            RunEvent::Warning(message) => eprint(&format!("warning: {message}\n")),
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Every error a user sees: its words, its place in a file, and the exit code. The engine gives facts; sentences are made here.
+
+use std::process::ExitCode;
+
+use atflow::cache::CacheError;
+use atflow::protocol::{Failure, FailureCode};
+use atflow::scheduler::{RunError, WorkerError};
+use atflow::sources::causes;
+use atflow::spec::{Problem, Problems};
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
+
+/// How the program ends. The numbers are fixed: scripts rely on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Done = 0,
+    StageFailed = 1,
+    Wrong = 2,
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// An error on its way to the user.
+#[derive(Debug)]
+pub(crate) struct CliError {
+    diagnostics: Vec<Shown>,
+    exit: Exit,
+}
+
+impl CliError {
+    /// Something about this machine is wrong.
+    pub(crate) fn environment(message: impl Into<String>) -> Self {
+        Shown { message: message.into(), causes: Vec::new(), help: None, source: None, span: None, label: String::new() }.into()
+    }
+
+    /// The same with advice.
+    #[must_use]
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
+        if let Some(first) = self.diagnostics.first_mut() {
+            first.help = Some(help.into());
+        }
+        self
+    }
+
+    fn because(mut self, causes: Vec<String>) -> Self {
+        if let Some(first) = self.diagnostics.first_mut() {
+            first.causes = causes;
+        }
+        self
+    }
+
+    /// Prints the error to standard error and gives the exit code.
+    pub(crate) fn show(&self) -> ExitCode {
+        for shown in &self.diagnostics {
+            eprint(&render(shown));
+        }
+        self.exit.into()
+    }
+}
+
+impl From<Shown> for CliError {
+    fn from(shown: Shown) -> Self {
+        CliError { diagnostics: vec![shown], exit: Exit::Wrong }
+    }
+}
+
+impl From<Problems> for CliError {
+    fn from(problems: Problems) -> Self {
+        CliError { diagnostics: problems.0.into_iter().map(Shown::from).collect(), exit: Exit::Wrong }
+    }
+}
+
+impl From<CacheError> for CliError {
+    fn from(error: CacheError) -> Self {
+        let help = match &error {
+            CacheError::Format { .. } => "use another folder with --cache, or the version of atflow that made this one",
+            CacheError::File(error) if error.source.kind() == std::io::ErrorKind::StorageFull => {
+                "free some space and run again: nothing that was finished is lost"
+            }
+            CacheError::File(_) => "check the folder and its permissions, or use another one with --cache",
+        };
+        let mut chain = causes(&error);
+        // The file error stands for itself: its sentence names the operation and the path.
+        let message = chain.remove(0);
+        CliError::environment(message).because(chain).help(help)
+    }
+}
+
+impl From<RunError> for CliError {
+    fn from(error: RunError) -> Self {
+        let help = match &error {
+            RunError::Cache(_) => match error {
+                RunError::Cache(error) => return error.into(),
+                RunError::Worker(_) => None,
+            },
+            RunError::Worker(WorkerError::Start { .. }) => {
+                Some("the worker is built with `make build` and lies beside atflow; $ATFLOW_WORKER names another one")
+            }
+            RunError::Worker(WorkerError::Protocol { .. }) => Some("build both programs from the same source: `make build`"),
+            RunError::Worker(WorkerError::Died { .. }) => Some("run the program by hand to see why: atflow-worker --version"),
+            RunError::Worker(WorkerError::Unusable(_)) => None,
+        };
+        let mut chain = causes(&error);
+        let message = chain.remove(0);
+        // `transparent` errors name themselves twice.
+        chain.retain(|cause| *cause != message);
+        let shown = CliError::environment(message).because(chain);
+        match help {
+            Some(help) => shown.help(help),
+            None => shown,
+        }
+    }
+}
+
+/// What is shown of a failed stage.
+pub(crate) fn stage_failure(stage: &str, failure: &Failure) -> String {
+    let help = match failure.code {
+        FailureCode::Invalid => "correct the pipeline; the rest of its results are kept".to_owned(),
+        _ => format!("`atflow log {stage}` shows all that it said; what was finished is kept"),
+    };
+    render(&Shown {
+        message: format!("{stage} failed: {}", failure.message),
+        causes: failure.causes.clone(),
+        help: Some(help),
+        source: None,
+        span: None,
+        label: String::new(),
+    })
+}
+
+/// A diagnostic with the source it is about.
+#[derive(Debug)]
+struct Shown {
+    message: String,
+    causes: Vec<String>,
+    help: Option<String>,
+    source: Option<NamedSource<String>>,
+    span: Option<std::ops::Range<usize>>,
+    label: String,
+}
+
+impl From<Problem> for Shown {
+    fn from(problem: Problem) -> Self {
+        let place = problem.place.as_ref();
+        Shown {
+            message: problem.message,
+            causes: Vec::new(),
+            help: problem.help,
+            source: place.map(|place| NamedSource::new(place.file.name(), place.file.text.clone())),
+            span: place.map(|place| place.span()),
+            label: problem.label,
+        }
+    }
+}
+
+impl std::fmt::Display for Shown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)?;
+        self.causes.iter().try_for_each(|cause| write!(f, "\n{cause}"))
+    }
+}
+
+impl std::error::Error for Shown {}
+
+impl Diagnostic for Shown {
+    fn help<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
+        self.help.as_ref().map(|help| Box::new(help) as Box<dyn std::fmt::Display>)
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        self.source.as_ref().map(|source| source as &dyn SourceCode)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        let span = self.span.clone()?;
+        let label = (!self.label.is_empty()).then(|| self.label.clone());
+        Some(Box::new(std::iter::once(LabeledSpan::new(label, span.start, span.len()))))
+    }
+}
+
+fn render(diagnostic: &dyn Diagnostic) -> String {
+    // Colour and line drawing only where somebody sees them; a log gets plain ASCII.
+    let is_terminal = console::user_attended_stderr();
+    let theme = match (is_terminal, console::colors_enabled_stderr()) {
+        (true, true) => GraphicalTheme::unicode(),
+        (true, false) => GraphicalTheme::unicode_nocolor(),
+        (false, _) => GraphicalTheme::none(),
+    };
+    let width = if is_terminal { usize::from(console::Term::stderr().size().1).clamp(40, 120) } else { 120 };
+    let handler = GraphicalReportHandler::new_themed(theme).with_width(width).with_links(false).without_cause_chain();
+    let mut out = String::new();
+    if handler.render_report(&mut out, diagnostic).is_err() {
+        out = format!("{diagnostic}\n");
+    }
+    out
+}
+
+/// Prints to standard error; if even that is closed there is nobody to tell.
+pub(crate) fn eprint(text: &str) {
+    use std::io::Write;
+    _ = std::io::stderr().lock().write_all(text.as_bytes());
+}

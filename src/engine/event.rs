@@ -1,0 +1,96 @@
+//! What happens in a run, one fact at a time: all that a display or a log may know. Plain data; knows neither who makes it nor who shows it.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::kinds::Kind;
+use crate::protocol::Failure;
+use crate::record::Key;
+
+/// One fact of a run.
+#[derive(Debug, Clone)]
+pub enum RunEvent {
+    /// The run begins.
+    RunStarted {
+        /// Instances that the targets reach.
+        wanted: usize,
+    },
+    /// An instance begins to run.
+    StageStarted {
+        /// Its name.
+        stage: String,
+        /// What it does.
+        kind: Kind,
+        /// Why it runs.
+        reason: String,
+    },
+    /// How far a running instance is.
+    StageProgress {
+        /// Its name.
+        stage: String,
+        /// Units done.
+        done: u64,
+        /// Units in all.
+        total: u64,
+        /// A few words.
+        message: String,
+    },
+    /// A line of a running instance's log.
+    StageLog {
+        /// Its name.
+        stage: String,
+        /// The line.
+        line: String,
+    },
+    /// An instance is done with, one way or another.
+    StageFinished {
+        /// Its name.
+        stage: String,
+        /// Which way.
+        status: Status,
+        /// How long it ran; 0 if it did not.
+        seconds: f64,
+        /// A line on what came out.
+        summary: String,
+        /// Why it failed.
+        failure: Option<Failure>,
+    },
+    /// Something that the user should know and that does not stop the run.
+    Warning(String),
+}
+
+/// How an instance ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It ran.
+    Ran,
+    /// Its result was there.
+    Cached,
+    /// It failed.
+    Failed,
+    /// It was not tried, because something it needs failed or the run was stopped.
+    Skipped,
+}
+
+/// The counts at the end of a run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct RunSummary {
+    /// Instances that ran.
+    pub ran: usize,
+    /// Instances whose result was there.
+    pub cached: usize,
+    /// Instances that failed.
+    pub failed: usize,
+    /// Instances that were not tried.
+    pub skipped: usize,
+    /// How long it all took.
+    pub seconds: f64,
+    /// Whether the user stopped it.
+    #[serde(skip)]
+    pub interrupted: bool,
+    /// The key of each instance whose result is known, by name.
+    #[serde(skip)]
+    pub keys: BTreeMap<String, Key>,
+}

@@ -1,0 +1,159 @@
+//! Why a stage is stale: the difference between its record and the last one of the same name. It compares the record that was hashed, so it cannot
+//! disagree with the key.
+
+use std::fmt;
+
+use serde_json::Value as Json;
+
+use crate::record::Record;
+
+/// One difference between two records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// The kind's code has another version.
+    Code {
+        /// Before.
+        old: u32,
+        /// Now.
+        new: u32,
+    },
+    /// The stage is of another kind.
+    Kind,
+    /// The seed is another one.
+    Seed {
+        /// Before.
+        old: Option<u64>,
+        /// Now.
+        new: Option<u64>,
+    },
+    /// A parameter has another value; `None` where it was not there.
+    Param {
+        /// Its path, `adversary.eps`.
+        path: String,
+        /// Before.
+        old: Option<String>,
+        /// Now.
+        new: Option<String>,
+    },
+    /// An input holds other bytes.
+    Input {
+        /// Its name.
+        name: String,
+    },
+    /// An input is new.
+    InputAdded {
+        /// Its name.
+        name: String,
+    },
+    /// An input is gone.
+    InputRemoved {
+        /// Its name.
+        name: String,
+    },
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "not set".to_owned());
+        match self {
+            Change::Code { old, new } => write!(f, "the code of its kind has version {new}, was {old}"),
+            Change::Kind => write!(f, "it is of another kind"),
+            Change::Seed { old, new } => {
+                let shown = |seed: &Option<u64>| seed.map_or_else(|| "not set".to_owned(), |seed| seed.to_string());
+                write!(f, "seed: {} → {}", shown(old), shown(new))
+            }
+            Change::Param { path, old, new } => write!(f, "{path}: {} → {}", shown(old), shown(new)),
+            Change::Input { name } => write!(f, "input {name} changed"),
+            Change::InputAdded { name } => write!(f, "input {name} is new"),
+            Change::InputRemoved { name } => write!(f, "input {name} is gone"),
+        }
+    }
+}
+
+/// All differences, parameters first; empty for equal records.
+pub fn changes(old: &Record, new: &Record) -> Vec<Change> {
+    let mut out = Vec::new();
+    if old.kind != new.kind {
+        out.push(Change::Kind);
+    } else if old.version != new.version {
+        out.push(Change::Code { old: old.version, new: new.version });
+    }
+    params(&old.params, &new.params, "", &mut out);
+    if old.seed != new.seed {
+        out.push(Change::Seed { old: old.seed, new: new.seed });
+    }
+    for (name, digest) in &new.inputs {
+        match old.inputs.get(name) {
+            None => out.push(Change::InputAdded { name: name.clone() }),
+            Some(before) if before != digest => out.push(Change::Input { name: name.clone() }),
+            Some(_) => {}
+        }
+    }
+    let removed = old.inputs.keys().filter(|name| !new.inputs.contains_key(*name));
+    out.extend(removed.map(|name| Change::InputRemoved { name: name.clone() }));
+    out
+}
+
+fn params(old: &Json, new: &Json, path: &str, out: &mut Vec<Change>) {
+    if let (Json::Object(old), Json::Object(new)) = (old, new) {
+        let mut keys: Vec<&String> = old.keys().chain(new.keys()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        for key in keys {
+            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            match (old.get(key), new.get(key)) {
+                (Some(old), Some(new)) => params(old, new, &path, out),
+                (old, new) => out.push(Change::Param { path, old: old.map(shown), new: new.map(shown) }),
+            }
+        }
+    } else if old != new {
+        out.push(Change::Param { path: path.to_owned(), old: Some(shown(old)), new: Some(shown(new)) });
+    }
+}
+
+/// A value for people. Pixel distances are near multiples of 1/255 and are known by those.
+fn shown(value: &Json) -> String {
+    match value.as_f64() {
+        Some(number) if value.is_f64() => {
+            let steps = number * 255.0;
+            let whole = steps.round();
+            let is_fraction = (1.0..=254.0).contains(&whole) && (steps - whole).abs() < 1e-9 && number.to_string().len() > 6;
+            if is_fraction { format!("{whole}/255") } else { number.to_string() }
+        }
+        _ => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::kinds::Kind;
+
+    fn record(params: Json, inputs: &[(&str, &str)]) -> Record {
+        let inputs: BTreeMap<String, String> = inputs.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect();
+        Record { format: 1, kind: Kind::Train, version: 1, params, seed: Some(0), inputs }
+    }
+
+    fn told(old: &Record, new: &Record) -> Vec<String> {
+        changes(old, new).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn changes_are_told_with_their_values() {
+        let old = record(json!({"epochs": 4, "adversary": {"attack": "pgd", "eps": 8.0 / 255.0}}), &[("data", "a")]);
+        let new = record(json!({"epochs": 4, "adversary": {"attack": "pgd", "eps": 4.0 / 255.0}, "limit": 5}), &[("data", "b")]);
+        assert_eq!(told(&old, &new), ["adversary.eps: 8/255 → 4/255", "limit: not set → 5", "input data changed"]);
+        assert!(told(&old, &old).is_empty());
+    }
+
+    #[test]
+    fn inputs_that_come_and_go_are_told() {
+        let old = record(json!({}), &[("model", "a")]);
+        let new = record(json!({}), &[("set", "a")]);
+        assert_eq!(told(&old, &new), ["input set is new", "input model is gone"]);
+    }
+}

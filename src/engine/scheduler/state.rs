@@ -1,0 +1,111 @@
+//! The states of instances during a run and the one function through which they change. Knows nothing of why they change.
+
+use crate::event::Status;
+use crate::graph::Outputs;
+use crate::spec::InstanceId;
+
+/// Where an instance stands in a run.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum State {
+    /// No target reaches it.
+    Unwanted,
+    /// Some of its producers are not done; how many.
+    Waiting(usize),
+    /// All its producers are done and its own result is not there: it may start once a slot is free.
+    Ready,
+    /// A worker or the engine is at it.
+    Running,
+    /// Its outputs are known.
+    Done(Outputs),
+    /// It failed.
+    Failed,
+    /// It will not be tried: something it needs failed, or the run was stopped.
+    Skipped,
+}
+
+/// The states of all instances, by id, and how many are in those that a run waits for.
+#[derive(Debug)]
+pub(super) struct States {
+    states: Vec<State>,
+    /// Instances that are ready, the most urgent last.
+    ready: Vec<InstanceId>,
+    urgency: Vec<f64>,
+    /// Instances that were ended, and how; the first ending counts.
+    ended: Vec<Option<Status>>,
+}
+
+impl States {
+    pub(super) fn new(urgency: Vec<f64>) -> Self {
+        let count = urgency.len();
+        States { states: vec![State::Unwanted; count], ready: Vec::new(), urgency, ended: vec![None; count] }
+    }
+
+    pub(super) fn get(&self, id: InstanceId) -> &State {
+        &self.states[id.0]
+    }
+
+    /// The outputs of an instance that is done.
+    pub(super) fn outputs(&self, id: InstanceId) -> Option<&Outputs> {
+        match &self.states[id.0] {
+            State::Done(outputs) => Some(outputs),
+            _ => None,
+        }
+    }
+
+    /// Every transition passes through here.
+    pub(super) fn set(&mut self, id: InstanceId, state: State) {
+        if self.states[id.0] == State::Ready {
+            self.ready.retain(|ready| *ready != id);
+        }
+        if state == State::Ready {
+            let urgency = |id: InstanceId| (self.urgency[id.0], std::cmp::Reverse(id));
+            let position = self.ready.partition_point(|other| urgency(*other) < urgency(id));
+            self.ready.insert(position, id);
+        }
+        self.states[id.0] = state;
+    }
+
+    /// Instances that may start, the most urgent first.
+    pub(super) fn ready(&self) -> impl Iterator<Item = InstanceId> + '_ {
+        self.ready.iter().rev().copied()
+    }
+
+    /// Notes how an instance ended; `false` if it had ended before (its result was lost and made again).
+    pub(super) fn end(&mut self, id: InstanceId, status: Status) -> bool {
+        let first = self.ended[id.0].is_none();
+        // What was cached and had to be made after all did run.
+        if first || (self.ended[id.0] == Some(Status::Cached) && status != Status::Cached) {
+            self.ended[id.0] = Some(status);
+        }
+        first
+    }
+
+    /// How many instances ended in a way.
+    pub(super) fn count(&self, status: Status) -> usize {
+        self.ended.iter().filter(|ended| **ended == Some(status)).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_urgent_comes_first_and_the_earlier_of_equals() {
+        let mut states = States::new(vec![1.0, 5.0, 5.0, 2.0]);
+        for id in [0, 2, 1, 3] {
+            states.set(InstanceId(id), State::Ready);
+        }
+        assert_eq!(states.ready().map(|id| id.0).collect::<Vec<_>>(), [1, 2, 3, 0]);
+        states.set(InstanceId(2), State::Running);
+        assert_eq!(states.ready().map(|id| id.0).collect::<Vec<_>>(), [1, 3, 0]);
+    }
+
+    #[test]
+    fn an_instance_that_was_cached_and_had_to_run_counts_once_as_run() {
+        let mut states = States::new(vec![0.0]);
+        assert!(states.end(InstanceId(0), Status::Cached));
+        assert!(!states.end(InstanceId(0), Status::Ran));
+        assert_eq!((states.count(Status::Cached), states.count(Status::Ran)), (0, 1));
+    }
+}

@@ -1,0 +1,263 @@
+//! Worker processes: started when first needed, kept for many stages, replaced when they die. Knows the protocol, not the graph.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use super::Message;
+use crate::digest::Digest;
+use crate::protocol::{Event, Job, PROTOCOL_VERSION, Request};
+
+/// How many inputs a worker is believed to keep in memory.
+const HELD: usize = 16;
+
+/// How long a worker may take to leave once it is asked to.
+const LEAVE: Duration = Duration::from_secs(2);
+
+/// Why no worker can be had.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The program could not be started.
+    #[error("cannot start {}", program.display())]
+    Start {
+        /// The program.
+        program: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The worker said that it cannot work.
+    #[error("{0}")]
+    Unusable(String),
+    /// The worker is of another version.
+    #[error("{} speaks protocol {found}; this version of atflow speaks {PROTOCOL_VERSION}", program.display())]
+    Protocol {
+        /// The program.
+        program: PathBuf,
+        /// Its protocol.
+        found: u32,
+    },
+    /// The worker left before it was ready.
+    #[error("{} ended before it was ready ({status})", program.display())]
+    Died {
+        /// The program.
+        program: PathBuf,
+        /// How, and what it said last.
+        status: String,
+    },
+}
+
+/// What a worker computes on.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Platform {
+    pub libtorch: String,
+    pub device: String,
+    pub device_name: String,
+}
+
+struct Worker {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    platform: Option<Platform>,
+    job: Option<u64>,
+    held: VecDeque<Digest>,
+    /// The last lines of its standard error, for when it dies.
+    said: VecDeque<String>,
+}
+
+/// All workers of a run.
+pub(super) struct Workers {
+    program: PathBuf,
+    device: String,
+    limit: usize,
+    messages: Sender<Message>,
+    workers: Vec<Option<Worker>>,
+}
+
+impl Workers {
+    /// No workers yet. `limit` is how many may work on a CPU at once; a GPU has one.
+    pub(super) fn new(program: PathBuf, device: String, limit: usize, messages: Sender<Message>) -> Self {
+        Workers { program, device, limit, messages, workers: Vec::new() }
+    }
+
+    /// A worker that can take a job with these inputs now, the one that holds most of them; a new one is started if none is idle and there may be more.
+    pub(super) fn idle_for(&mut self, inputs: &[Digest]) -> Result<Option<usize>, WorkerError> {
+        let overlap = |worker: &Worker| inputs.iter().filter(|digest| worker.held.contains(digest)).count();
+        let idle = self.workers.iter().enumerate().filter_map(|(index, slot)| {
+            let worker = slot.as_ref()?;
+            (worker.job.is_none() && worker.platform.is_some()).then(|| (overlap(worker), std::cmp::Reverse(index)))
+        });
+        if let Some((_, std::cmp::Reverse(index))) = idle.max() {
+            return Ok(Some(index));
+        }
+        let alive = self.workers.iter().flatten().count();
+        let starting = self.workers.iter().flatten().any(|worker| worker.platform.is_none());
+        // The first worker tells what the device is; until then there is no saying how many there may be.
+        let on_cpu = self.workers.iter().flatten().filter_map(|worker| worker.platform.as_ref()).all(|p| p.device == "cpu");
+        if alive < if on_cpu { self.limit } else { 1 } && !starting {
+            self.start()?;
+        }
+        Ok(None)
+    }
+
+    fn start(&mut self) -> Result<(), WorkerError> {
+        let index = self.workers.len();
+        let mut child = Command::new(&self.program)
+            .args(["--device", &self.device])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|source| WorkerError::Start { program: self.program.clone(), source })?;
+        if let Some(stdout) = child.stdout.take() {
+            let messages = self.messages.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                    let message = match serde_json::from_str(&line) {
+                        Ok(event) => Message::Worker(index, event),
+                        // A library that prints to standard output must not break the conversation.
+                        Err(_) => Message::WorkerSaid(index, line),
+                    };
+                    if messages.send(message).is_err() {
+                        return;
+                    }
+                }
+                _ = messages.send(Message::WorkerGone(index));
+            });
+        }
+        if let Some(stderr) = child.stderr.take() {
+            let messages = self.messages.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                    if messages.send(Message::WorkerSaid(index, line)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        let stdin = child.stdin.take();
+        let said = VecDeque::new();
+        self.workers.push(Some(Worker { child, stdin, platform: None, job: None, held: VecDeque::new(), said }));
+        Ok(())
+    }
+
+    /// Notes the first line of a worker.
+    pub(super) fn greeted(&mut self, index: usize, event: Event) -> Result<(), WorkerError> {
+        match event {
+            Event::Hello { protocol, .. } if protocol != PROTOCOL_VERSION => {
+                Err(WorkerError::Protocol { program: self.program.clone(), found: protocol })
+            }
+            Event::Hello { libtorch, device, device_name, .. } => {
+                if let Some(worker) = self.get(index) {
+                    worker.platform = Some(Platform { libtorch, device, device_name });
+                }
+                Ok(())
+            }
+            Event::Unusable { message } => Err(WorkerError::Unusable(message)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives a job to an idle worker. A worker that is gone is noticed when its output ends.
+    pub(super) fn give(&mut self, index: usize, job: &Job) {
+        if let Some(worker) = self.get(index) {
+            worker.job = Some(job.id);
+            for input in &job.inputs {
+                worker.held.retain(|held| *held != input.digest);
+                worker.held.push_back(input.digest);
+            }
+            while worker.held.len() > HELD {
+                worker.held.pop_front();
+            }
+            worker.send(&Request::Run(job.clone()));
+        }
+    }
+
+    /// Asks a worker to give its job up.
+    pub(super) fn cancel(&mut self, index: usize, id: u64) {
+        if let Some(worker) = self.get(index) {
+            worker.send(&Request::Cancel { id });
+        }
+    }
+
+    /// A worker has ended its job.
+    pub(super) fn freed(&mut self, index: usize) {
+        if let Some(worker) = self.get(index) {
+            worker.job = None;
+        }
+    }
+
+    /// The job that a worker is at.
+    pub(super) fn job_of(&self, index: usize) -> Option<u64> {
+        self.workers.get(index)?.as_ref()?.job
+    }
+
+    /// What a worker computes on.
+    pub(super) fn platform(&self, index: usize) -> Platform {
+        let worker = self.workers.get(index).and_then(Option::as_ref);
+        worker.and_then(|worker| worker.platform.clone()).unwrap_or_default()
+    }
+
+    /// Notes a line that a worker wrote outside the protocol.
+    pub(super) fn said(&mut self, index: usize, line: String) {
+        if let Some(worker) = self.get(index) {
+            worker.said.push_back(line);
+            if worker.said.len() > 20 {
+                worker.said.pop_front();
+            }
+        }
+    }
+
+    /// Buries a worker whose output has ended; tells how it died and, if it never was ready, that no worker can be had.
+    pub(super) fn gone(&mut self, index: usize) -> Result<String, WorkerError> {
+        let Some(mut worker) = self.workers.get_mut(index).and_then(Option::take) else { return Ok(String::new()) };
+        let status = worker.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+        let said: Vec<String> = worker.said.drain(..).collect();
+        let status = [vec![status], said].concat().join("\n");
+        match worker.platform {
+            Some(_) => Ok(status),
+            None => Err(WorkerError::Died { program: self.program.clone(), status }),
+        }
+    }
+
+    /// Kills every worker at once.
+    pub(super) fn kill(&mut self) {
+        for worker in self.workers.iter_mut().flatten() {
+            // It may have ended by itself.
+            _ = worker.child.kill();
+        }
+    }
+
+    fn get(&mut self, index: usize) -> Option<&mut Worker> {
+        self.workers.get_mut(index)?.as_mut()
+    }
+}
+
+impl Worker {
+    fn send(&mut self, request: &Request) {
+        if let (Some(stdin), Ok(mut line)) = (&mut self.stdin, serde_json::to_string(request)) {
+            line.push('\n');
+            // A worker that is gone is noticed when its output ends.
+            _ = stdin.write_all(line.as_bytes()).and_then(|()| stdin.flush());
+        }
+    }
+}
+
+impl Drop for Workers {
+    /// Lets the workers leave, and kills those that do not.
+    fn drop(&mut self) {
+        for worker in self.workers.iter_mut().flatten() {
+            worker.stdin = None;
+        }
+        let deadline = Instant::now() + LEAVE;
+        for worker in self.workers.iter_mut().flatten() {
+            while Instant::now() < deadline && matches!(worker.child.try_wait(), Ok(None)) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            _ = worker.child.kill();
+            _ = worker.child.wait();
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Files from outside the cache: those beside a pipeline file, and those fetched. Finds what is wrong with them before anything runs, gives each its
+//! identity for the key of the stage that reads it, and brings it in when that stage runs.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::cache::{Cache, SourceDigests, StatMemo};
+use crate::digest::Digest;
+use crate::fetch;
+use crate::graph::Graph;
+use crate::kinds::Source;
+use crate::protocol::{Failure, FailureCode};
+use crate::spec::{Instance, InstanceId, Problem, Problems, SourceNeed};
+use crate::stages::Reporter;
+
+/// A source that was checked.
+#[derive(Debug, Clone)]
+pub enum CheckedSource {
+    /// A file of this machine.
+    Local {
+        /// Where it is.
+        path: PathBuf,
+        /// The digest of its bytes.
+        digest: Digest,
+    },
+    /// A file to fetch; its publisher's digest is its identity.
+    Remote {
+        /// Where, and with which digest.
+        source: Source,
+    },
+}
+
+impl CheckedSource {
+    /// What stands for the source in a record.
+    pub fn identity(&self) -> String {
+        match self {
+            CheckedSource::Local { digest, .. } => format!("blake3:{digest}"),
+            CheckedSource::Remote { source } => match (&source.sha256, &source.md5) {
+                (Some(sha256), _) => format!("sha256:{}", sha256.to_lowercase()),
+                (None, Some(md5)) => format!("md5:{}", md5.to_lowercase()),
+                // A remote source without a digest is refused when the pipeline is read.
+                (None, None) => String::new(),
+            },
+        }
+    }
+}
+
+/// All sources of a pipeline that a run needs.
+#[derive(Debug, Default)]
+pub struct Sources {
+    by_slot: HashMap<(InstanceId, String), CheckedSource>,
+}
+
+impl Sources {
+    /// Checks the sources of the wanted instances: every local file is there, can be read, and has the digest that the pipeline names.
+    /// `base` is the folder of the pipeline file.
+    ///
+    /// # Errors
+    /// A [`Problem`] at its place for each source that is not right.
+    pub fn check(graph: &Graph, wanted: &[bool], base: &Path, memo: &mut StatMemo) -> Result<Self, Problems> {
+        let mut sources = Sources::default();
+        let mut problems: Vec<Problem> = Vec::new();
+        for id in graph.ids().filter(|id| wanted[id.0]) {
+            let instance = graph.instance(id);
+            for need in &instance.sources {
+                match check(instance, need, base, memo) {
+                    Ok(checked) => _ = sources.by_slot.insert((id, need.slot.clone()), checked),
+                    Err(problem) => problems.push(problem),
+                }
+            }
+        }
+        if problems.is_empty() { Ok(sources) } else { Err(Problems(problems)) }
+    }
+
+    /// A source that was checked.
+    ///
+    /// # Panics
+    /// If it was not: only wanted instances are ever asked for.
+    pub fn get(&self, id: InstanceId, need: &SourceNeed) -> &CheckedSource {
+        &self.by_slot[&(id, need.slot.clone())]
+    }
+}
+
+fn check(instance: &Instance, need: &SourceNeed, base: &Path, memo: &mut StatMemo) -> Result<CheckedSource, Problem> {
+    let source = &need.source;
+    let Some(name) = &source.path else { return Ok(CheckedSource::Remote { source: source.clone() }) };
+    let path = base.join(name);
+    let place = |field| instance.source_place(need, field);
+    let at_path = || if source == &(Source { path: source.path.clone(), ..Source::default() }) { None } else { Some("path") };
+    let read = |path: &Path| -> io::Result<SourceDigests> {
+        let sums = fetch::checksums(path)?;
+        Ok(SourceDigests { blake3: sums.blake3, sha256: sums.sha256, md5: sums.md5 })
+    };
+    let digests = memo.digests(&path, read).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            Problem::at(place(at_path()), format!("there is no file {}", path.display()), "not found")
+                .help(format!("paths are relative to the pipeline file, in {}", shown_folder(base)))
+        }
+        _ => Problem::at(place(at_path()), format!("cannot read {}: {error}", path.display()), "cannot be read"),
+    })?;
+    for (field, wanted, found) in
+        [("sha256", &source.sha256, &digests.sha256), ("md5", &source.md5, &digests.md5)]
+    {
+        if let Some(wanted) = wanted
+            && !wanted.eq_ignore_ascii_case(found)
+        {
+            let message = format!("{} has another {field} than the pipeline says", path.display());
+            let problem = Problem::at(place(Some(field)), message, format!("found {found}"));
+            return Err(problem.help("the file is not the one meant, or is damaged: get it again, or correct the digest"));
+        }
+    }
+    Ok(CheckedSource::Local { path, digest: digests.blake3 })
+}
+
+fn shown_folder(base: &Path) -> String {
+    if base.as_os_str().is_empty() { "the current folder".to_owned() } else { base.display().to_string() }
+}
+
+/// Brings a source to this machine and gives its file and digest: a local one is where it is, a remote one is fetched into the cache unless it is there.
+///
+/// # Errors
+/// A [`Failure`] of the stage that needs it.
+pub fn obtain(
+    source: &CheckedSource,
+    cache: &Cache,
+    scratch: &Path,
+    reporter: &dyn Reporter,
+) -> Result<(PathBuf, Digest), Failure> {
+    let source = match source {
+        CheckedSource::Local { path, digest } => return Ok((path.clone(), *digest)),
+        CheckedSource::Remote { source } => source,
+    };
+    let identity = CheckedSource::Remote { source: source.clone() }.identity();
+    if let Some(blob) = cache.fetched(&identity).filter(|blob| cache.has(*blob)) {
+        return Ok((cache.object_path(blob.digest), blob.digest));
+    }
+    let url = source.url.as_deref().unwrap_or_default();
+    reporter.log(&format!("fetching {url}"));
+    let failed = |message: String, error: &dyn std::error::Error| Failure {
+        code: FailureCode::Broken,
+        message,
+        causes: causes(error),
+    };
+    let file = scratch.join(identity.replace(':', "-"));
+    fetch::fetch(source, &file, reporter).map_err(|error| failed(format!("could not fetch {url}"), &error))?;
+    let blob = cache.ingest(&file).map_err(|error| failed(format!("could not keep {url}"), &error))?;
+    cache.remember_fetched(&identity, blob).map_err(|error| failed(format!("could not keep {url}"), &error))?;
+    Ok((cache.object_path(blob.digest), blob.digest))
+}
+
+/// An error and what caused it, outermost first.
+pub fn causes(error: &dyn std::error::Error) -> Vec<String> {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect()
+}
