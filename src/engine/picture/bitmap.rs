@@ -33,6 +33,20 @@ impl Bitmap {
         }
     }
 
+    /// The picture with each square of `factor` × `factor` pixels averaged into one.
+    pub(super) fn averaged(&self, factor: u32) -> Self {
+        let (width, height, side) = (self.width / factor, self.height / factor, factor as usize);
+        let stride = self.width as usize * 3;
+        let mean = |x: usize, y: usize, channel: usize| {
+            let row = |dy: usize| &self.rgb[(y * side + dy) * stride + x * side * 3..][..side * 3];
+            let sum: u32 = (0..side).flat_map(|dy| row(dy)[channel..].iter().step_by(3)).map(|&v| u32::from(v)).sum();
+            ((sum + factor * factor / 2) / (factor * factor)) as u8
+        };
+        let pixels = (0..height as usize).flat_map(|y| (0..width as usize).map(move |x| (x, y)));
+        let rgb = pixels.flat_map(|(x, y)| [0, 1, 2].map(|channel| mean(x, y, channel))).collect();
+        Bitmap { width, height, rgb }
+    }
+
     /// The picture as a PNG file.
     pub(super) fn png(&self) -> Result<Vec<u8>, PictureError> {
         let mut bytes = Vec::new();
