@@ -82,7 +82,10 @@ pub fn curves_svg(curves: &Curves) -> Result<String, PictureError> {
     let size = (drawn(layout.width), drawn(layout.height));
     let mut text = String::new();
     let mut backend = SVGBackend::with_string(&mut text, size);
-    layout.draw(&mut Canvas { backend: &mut backend, scale: SVG_SCALE })?;
+    let mut canvas = Canvas { backend: &mut backend, scale: SVG_SCALE };
+    let (right, bottom) = (layout.width, layout.height);
+    canvas.fill(&[(0.0, 0.0), (right, 0.0), (right, bottom), (0.0, bottom)], RGBColor(255, 255, 255).mix(1.0))?;
+    layout.draw(&mut canvas)?;
     backend.present().map_err(|error| PictureError::Draw(error.to_string()))?;
     drop(backend);
     // The first element carries the size in drawing units; shown at one unit a pixel it would be ten times too large.
@@ -183,8 +186,6 @@ impl<'a> Layout<'a> {
     }
 
     fn draw<B: Backend>(&self, canvas: &mut Canvas<'_, B>) -> Result<(), PictureError> {
-        let page = [(0.0, 0.0), (self.width, 0.0), (self.width, self.height), (0.0, self.height)];
-        canvas.fill(&page, RGBColor(255, 255, 255).mix(1.0))?;
         for (index, line) in self.title.iter().enumerate() {
             canvas.text(line, (MARGIN, MARGIN + 16.0 + index as f32 * 23.0), TITLE, Align::Left, INK)?;
         }
