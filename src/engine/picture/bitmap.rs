@@ -33,6 +33,27 @@ impl Bitmap {
         }
     }
 
+    /// The picture with each square of `factor` × `factor` pixels averaged into one.
+    pub(super) fn averaged(&self, factor: u32) -> Self {
+        let (width, height) = (self.width / factor, self.height / factor);
+        let (side, area) = (factor as usize, factor * factor);
+        let stride = self.width as usize * 3;
+        let mut rgb = Vec::with_capacity(width as usize * height as usize * 3);
+        let mut sums = vec![0_u32; width as usize * 3];
+        for rows in self.rgb.chunks_exact(stride * side) {
+            sums.fill(0);
+            for row in rows.chunks_exact(stride) {
+                for (sum, square) in sums.chunks_exact_mut(3).zip(row.chunks_exact(3 * side)) {
+                    for (index, &value) in square.iter().enumerate() {
+                        sum[index % 3] += u32::from(value);
+                    }
+                }
+            }
+            rgb.extend(sums.iter().map(|sum| ((sum + area / 2) / area) as u8));
+        }
+        Bitmap { width, height, rgb }
+    }
+
     /// The picture as a PNG file.
     pub(super) fn png(&self) -> Result<Vec<u8>, PictureError> {
         let mut bytes = Vec::new();
@@ -43,5 +64,22 @@ impl Bitmap {
             ExtendedColorType::Rgb8,
         )?;
         Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn averages_are_of_whole_squares() {
+        let mut picture = Bitmap::white(5, 4).unwrap();
+        picture.blend(0, 0, [0, 255, 100], 1.0);
+        picture.blend(3, 3, [0, 0, 0], 0.5);
+        picture.blend(4, 0, [0, 0, 0], 1.0);
+        picture.blend(5, 0, [0, 0, 0], 1.0);
+        let small = picture.averaged(2);
+        assert_eq!((small.width, small.height), (2, 2));
+        assert_eq!(small.rgb, [[191, 255, 216], [255; 3], [255; 3], [223; 3]].concat());
     }
 }

@@ -1,12 +1,18 @@
-//! Pictures that people look at: contact sheets of images. Knows numbers, pixels and words,
+//! Pictures that people look at: contact sheets of images, and curves. Knows numbers, pixels and words,
 //! not where they come from.
 //!
 //! All of it is deterministic: text is set in a font that is part of the program, and the same content gives the same bytes.
 
 mod bitmap;
+mod canvas;
+mod curves;
+mod marker;
 mod sheet;
 mod text;
 
+use crate::kinds::Scale;
+
+pub use curves::{Curves, Point, Series, curves_png, curves_svg};
 pub use sheet::{Sheet, Tile, sheet_png};
 
 /// Why a picture cannot be drawn.
@@ -37,6 +43,26 @@ pub enum PictureError {
         height: u32,
         /// Its bytes; three a pixel were expected.
         bytes: usize,
+    },
+    /// A series, or the labels of an axis, has another number of points than the axis has values.
+    #[error("{of} has {found} points where the horizontal axis has {expected} values")]
+    Points {
+        /// The series.
+        of: String,
+        /// How many it has.
+        found: usize,
+        /// How many it should have.
+        expected: usize,
+    },
+    /// The values of the horizontal axis cannot be drawn: none, not ascending, or not above 0 for a logarithm.
+    #[error(
+        "{values:?} cannot be drawn along a {scale:?} axis: the values must ascend, and a logarithm needs them above 0"
+    )]
+    Axis {
+        /// The values.
+        values: Vec<f64>,
+        /// How they were to be spaced.
+        scale: Scale,
     },
     /// The picture would have more than [`MAX_PIXELS`] pixels.
     #[error("a picture of {width} × {height} pixels is too large")]
