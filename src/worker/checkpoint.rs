@@ -1,0 +1,158 @@
+//! Checkpoints: a network's description, its classes and every tensor of it, as one safetensors file that PyTorch users can load.
+//! Knows nothing of how the weights came about.
+
+use std::collections::BTreeSet;
+
+use atflow::formats::{self, FormatError};
+use atflow::kinds::Net;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use serde::{Deserialize, Serialize};
+use tch::{Device, TchError, Tensor};
+
+use crate::error::StageError;
+use crate::networks::{self, Network};
+use crate::rng::Rng;
+
+const ARTIFACT: &str = "checkpoint";
+const FORMAT: &str = "checkpoint/1";
+
+/// A network with what must be known to use it.
+///
+/// File: the network's tensors, F32, by the names PyTorch gives them (`layer1.0.bn1.running_mean`), running statistics included; metadata
+/// `{"format": "checkpoint/1", "net": {…}, "channels": C, "classes": […]}`, `net` as in the parameters of training.
+pub struct Checkpoint {
+    /// The description it was built from.
+    pub net: Net,
+    /// Channels of the images it takes.
+    pub channels: usize,
+    /// Names of the classes, in the order of the logits.
+    pub classes: Vec<String>,
+    /// The network.
+    pub network: Box<dyn Network>,
+}
+
+/// Why some bytes are not a checkpoint that can be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// Not the right sort of file.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// Not a safetensors file, or a cut one.
+    #[error("not a safetensors file")]
+    Safetensors(#[from] safetensors::SafeTensorError),
+    /// Made by another version.
+    #[error("its format is `{found}`, this version reads `{FORMAT}`")]
+    Version {
+        /// What it says.
+        found: String,
+    },
+    /// Its description makes no network.
+    #[error("its network cannot be built")]
+    Network(#[source] Box<StageError>),
+    /// It holds other tensors than the network has.
+    #[error("its tensors are not those of its network (missing: {}; unknown: {})", list(missing), list(unknown))]
+    Names {
+        /// Tensors of the network that the file lacks.
+        missing: Vec<String>,
+        /// Tensors of the file that the network lacks.
+        unknown: Vec<String>,
+    },
+    /// A tensor has another shape or type.
+    #[error("its tensor `{name}` is {found}, not {expected}")]
+    Shape {
+        /// The tensor.
+        name: String,
+        /// As the file has it.
+        found: String,
+        /// As the network has it.
+        expected: String,
+    },
+    /// An operator of libtorch failed.
+    #[error("libtorch failed")]
+    Torch(#[from] TchError),
+}
+
+fn list(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    match names.len() {
+        0 => "none".to_owned(),
+        1..=SHOWN => names.join(", "),
+        more => format!("{}, and {} more", names[..SHOWN].join(", "), more - SHOWN),
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Metadata {
+    format: String,
+    net: Net,
+    channels: usize,
+    classes: Vec<String>,
+}
+
+impl Checkpoint {
+    /// The checkpoint as a file; the same weights give the same bytes.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Torch`] or [`CheckpointError::Format`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>, CheckpointError> {
+        let mut values = Vec::new();
+        for entry in self.network.state().entries() {
+            let shape: Vec<usize> = entry.tensor.size().iter().map(|&side| side as usize).collect();
+            // The file is in row-major order whatever the layout in memory.
+            let flat = entry.tensor.f_detach()?.f_to_device(Device::Cpu)?.f_contiguous()?.f_view(-1)?;
+            let bytes: Vec<u8> = Vec::<f32>::try_from(flat)?.iter().flat_map(|value| value.to_le_bytes()).collect();
+            values.push((entry.name.as_str(), shape, bytes));
+        }
+        let views = values
+            .iter()
+            .map(|(name, shape, bytes)| Ok((*name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+            .collect::<Result<Vec<_>, FormatError>>()?;
+        let metadata = Metadata {
+            format: FORMAT.to_owned(),
+            net: self.net.clone(),
+            channels: self.channels,
+            classes: self.classes.clone(),
+        };
+        Ok(formats::write(views, &metadata)?)
+    }
+
+    /// Reads a checkpoint from a file's bytes, and puts its network on a device.
+    ///
+    /// # Errors
+    /// Any [`CheckpointError`]: every tensor of the network must be there, and no other.
+    pub fn from_bytes(bytes: &[u8], device: Device) -> Result<Self, CheckpointError> {
+        let metadata: Metadata = formats::read_metadata(ARTIFACT, bytes)?;
+        if metadata.format != FORMAT {
+            return Err(CheckpointError::Version { found: metadata.format });
+        }
+        let Metadata { net, channels, classes, .. } = metadata;
+        let network = networks::build(&net, channels, classes.len(), Rng::new(0), device)
+            .map_err(|error| CheckpointError::Network(Box::new(error)))?;
+        let file = SafeTensors::deserialize(bytes)?;
+        let entries = network.state().entries();
+        let (known, found): (BTreeSet<&str>, BTreeSet<&str>) =
+            (entries.iter().map(|entry| entry.name.as_str()).collect(), file.names().into_iter().collect());
+        if known != found {
+            let beyond =
+                |a: &BTreeSet<&str>, b: &BTreeSet<&str>| a.difference(b).map(|&name| name.to_owned()).collect();
+            return Err(CheckpointError::Names { missing: beyond(&known, &found), unknown: beyond(&found, &known) });
+        }
+        let _guard = tch::no_grad_guard();
+        for entry in entries {
+            let view = file.tensor(&entry.name)?;
+            let expected = entry.tensor.size();
+            let shape: Vec<i64> = view.shape().iter().map(|&side| side as i64).collect();
+            if view.dtype() != Dtype::F32 || shape != expected {
+                return Err(CheckpointError::Shape {
+                    name: entry.name.clone(),
+                    found: format!("{:?} {shape:?}", view.dtype()),
+                    expected: format!("F32 {expected:?}"),
+                });
+            }
+            let values = Tensor::f_from_data_size(view.data(), &shape, tch::Kind::Float)?;
+            entry.tensor.shallow_clone().f_copy_(&values)?;
+        }
+        Ok(Checkpoint { net, channels, classes, network })
+    }
+}

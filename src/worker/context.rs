@@ -1,0 +1,188 @@
+//! What a running stage may ask for: its parameters, inputs and outputs, random numbers, and a line to the engine.
+
+use std::io::Write;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use atflow::protocol::{Event, Input, Job};
+use serde::de::DeserializeOwned;
+use tch::Device;
+
+use crate::checkpoint::Checkpoint;
+use crate::data::{DeviceSet, Library};
+use crate::error::StageError;
+use crate::rng::Rng;
+
+/// Progress is told no more often than this.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
+/// And, while a stage calls [`Reporter::pulse`], at least this often.
+const LONGEST_PAUSE: Duration = Duration::from_millis(800);
+
+/// Which jobs are to be given up; shared with the thread that listens to the engine.
+#[derive(Debug, Default)]
+pub struct Control {
+    cancelled: Mutex<Vec<u64>>,
+    closed: AtomicBool,
+}
+
+impl Control {
+    /// Marks a job as cancelled, whether it runs already or not.
+    pub fn cancel(&self, id: u64) {
+        self.cancelled.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+    }
+
+    /// The engine left: every job is to be given up.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    fn is_cancelled(&self, id: u64) -> bool {
+        self.closed.load(Ordering::Acquire)
+            || self.cancelled.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
+    }
+}
+
+/// Tells the engine how a job goes.
+pub struct Reporter<'a> {
+    id: u64,
+    events: &'a mut dyn FnMut(Event),
+    control: &'a Control,
+    said: Option<Instant>,
+    done: u64,
+    total: u64,
+    message: String,
+}
+
+impl Reporter<'_> {
+    /// Says how far the job is; `message` is made only if it is time to say something. Fails if the job is to be given up.
+    ///
+    /// # Errors
+    /// [`StageError::Cancelled`].
+    pub fn progress(&mut self, done: u64, total: u64, message: impl FnOnce() -> String) -> Result<(), StageError> {
+        (self.done, self.total) = (done, total);
+        if self.is_due(SHORTEST_PAUSE) || done == total {
+            self.message = message();
+            self.say();
+        }
+        self.check()
+    }
+
+    /// Says the last progress again if the engine has heard nothing for long. Fails if the job is to be given up.
+    ///
+    /// # Errors
+    /// [`StageError::Cancelled`].
+    pub fn pulse(&mut self) -> Result<(), StageError> {
+        if self.is_due(LONGEST_PAUSE) {
+            self.say();
+        }
+        self.check()
+    }
+
+    /// Whether [`Reporter::progress`] would say something now.
+    pub fn is_progress_due(&self) -> bool {
+        self.is_due(SHORTEST_PAUSE)
+    }
+
+    /// Adds a line to the stage's log.
+    pub fn log(&mut self, line: impl Into<String>) {
+        (self.events)(Event::Log { id: self.id, line: line.into() });
+    }
+
+    fn is_due(&self, pause: Duration) -> bool {
+        self.said.is_none_or(|said| said.elapsed() >= pause)
+    }
+
+    fn say(&mut self) {
+        self.said = Some(Instant::now());
+        let (id, done, total, message) = (self.id, self.done, self.total, self.message.clone());
+        (self.events)(Event::Progress { id, done, total, message });
+    }
+
+    fn check(&self) -> Result<(), StageError> {
+        if self.control.is_cancelled(self.id) { Err(StageError::Cancelled) } else { Ok(()) }
+    }
+}
+
+/// A running stage's surroundings.
+pub struct Context<'a> {
+    /// What is asked for.
+    pub job: &'a Job,
+    /// Where to compute.
+    pub device: Device,
+    /// The job's random numbers.
+    pub rng: Rng,
+    /// Says how the job goes.
+    pub reporter: Reporter<'a>,
+    library: &'a mut Library,
+}
+
+impl<'a> Context<'a> {
+    /// The surroundings of one job.
+    pub fn new(
+        job: &'a Job,
+        device: Device,
+        library: &'a mut Library,
+        events: &'a mut dyn FnMut(Event),
+        control: &'a Control,
+    ) -> Self {
+        let reporter =
+            Reporter { id: job.id, events, control, said: None, done: 0, total: 0, message: "starting".to_owned() };
+        Context { job, device, rng: Rng::new(job.seed), reporter, library }
+    }
+
+    /// The parameters, as the kind has them.
+    ///
+    /// # Errors
+    /// [`StageError::Params`].
+    pub fn params<T: DeserializeOwned>(&self) -> Result<T, StageError> {
+        T::deserialize(&self.job.params).map_err(|source| StageError::Params { kind: self.job.kind, source })
+    }
+
+    /// The one input of a slot.
+    ///
+    /// # Errors
+    /// [`StageError::Slot`] unless there is exactly one.
+    pub fn input(&self, slot: &'static str) -> Result<&'a Input, StageError> {
+        let inputs = self.inputs(slot);
+        match inputs[..] {
+            [input] => Ok(input),
+            _ => Err(StageError::Slot { slot, expected: "one input", found: inputs.len() }),
+        }
+    }
+
+    /// Every input of a slot, in order.
+    pub fn inputs(&self, slot: &'static str) -> Vec<&'a Input> {
+        self.job.inputs_of(slot).collect()
+    }
+
+    /// The image set of an input.
+    ///
+    /// # Errors
+    /// As [`Library::set`].
+    pub fn set(&mut self, input: &Input) -> Result<Rc<DeviceSet>, StageError> {
+        self.library.set(input)
+    }
+
+    /// The checkpoint of an input.
+    ///
+    /// # Errors
+    /// As [`Library::checkpoint`].
+    pub fn checkpoint(&mut self, input: &Input) -> Result<Rc<Checkpoint>, StageError> {
+        self.library.checkpoint(input)
+    }
+
+    /// Writes an output.
+    ///
+    /// # Errors
+    /// [`StageError::NoOutput`] or [`StageError::Write`].
+    pub fn write(&self, output: &'static str, bytes: &[u8]) -> Result<(), StageError> {
+        let path = self.job.outputs.get(output).ok_or(StageError::NoOutput(output))?;
+        let written = std::fs::File::create(path).and_then(|mut file| file.write_all(bytes));
+        written.map_err(|source| StageError::Write { path: path.clone(), source })
+    }
+}
+
+/// The control of a session, to be shared between its threads.
+pub type SharedControl = Arc<Control>;

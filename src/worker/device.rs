@@ -1,0 +1,162 @@
+//! Where a worker computes: the device asked for on the command line, and the one that is there. Knows nothing of stages.
+
+use std::fmt;
+use std::str::FromStr;
+
+use tch::{Cuda, Device};
+
+use crate::system::{self, CudaLibraryError};
+
+/// The device that `--device` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// The first GPU if it can be used, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// One GPU, by its number from 0.
+    Cuda(usize),
+}
+
+/// The text names no device.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("expected `auto`, `cpu` or `cuda:N`, found `{0}`")]
+pub struct ParseWantedError(String);
+
+impl FromStr for Wanted {
+    type Err = ParseWantedError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let cuda = |rest: &str| match rest.strip_prefix(':') {
+            None if rest.is_empty() => Some(0),
+            None => None,
+            Some(number) if number.bytes().all(|byte| byte.is_ascii_digit()) => number.parse().ok(),
+            Some(_) => None,
+        };
+        match text {
+            "auto" => Ok(Wanted::Auto),
+            "cpu" => Ok(Wanted::Cpu),
+            _ => text
+                .strip_prefix("cuda")
+                .and_then(cuda)
+                .map(Wanted::Cuda)
+                .ok_or_else(|| ParseWantedError(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Wanted::Auto => f.write_str("auto"),
+            Wanted::Cpu => f.write_str("cpu"),
+            Wanted::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+/// Why a GPU cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum NoCuda {
+    /// This libtorch has no CUDA half.
+    #[error("this libtorch is for the CPU only: no libtorch_cuda.so in {folder}")]
+    CpuOnly {
+        /// Where libtorch was found.
+        folder: String,
+    },
+    /// It has one that cannot be loaded.
+    #[error(transparent)]
+    Library(#[from] CudaLibraryError),
+    /// No driver is loaded.
+    #[error("libtorch has CUDA, but this machine has no NVIDIA driver (no /proc/driver/nvidia)")]
+    NoDriver,
+    /// The driver is there and libtorch finds no usable GPU all the same.
+    #[error(
+        "libtorch has CUDA and the NVIDIA driver is loaded, but no GPU can be used; \
+         the driver may be too old for this libtorch, or CUDA_VISIBLE_DEVICES hides the GPUs"
+    )]
+    NoGpu,
+    /// There are GPUs, but not this one.
+    #[error("there is no cuda:{number}: this process sees {count} GPU(s)")]
+    NoSuchGpu {
+        /// The GPU asked for.
+        number: usize,
+        /// How many there are.
+        count: i64,
+    },
+}
+
+impl NoCuda {
+    /// Whether CUDA was meant to work here: such a failure is told even where the CPU will do.
+    fn is_defect(&self) -> bool {
+        matches!(self, NoCuda::NoGpu | NoCuda::Library(_))
+    }
+}
+
+/// The device that is used.
+#[derive(Debug)]
+pub struct Chosen {
+    /// The device.
+    pub device: Device,
+    /// Its name in commands and messages: `cpu`, `cuda:0`.
+    pub name: String,
+    /// Its model, for people.
+    pub model: String,
+    /// What should be told before anything is computed: CUDA that is there and does not work.
+    pub warning: Option<String>,
+}
+
+/// Finds the device asked for. Must run before the first tensor is made.
+///
+/// # Errors
+/// [`NoCuda`] if a GPU is asked for and cannot be used.
+pub fn choose(wanted: Wanted) -> Result<Chosen, NoCuda> {
+    let cpu = |warning| Chosen { device: Device::Cpu, name: "cpu".to_owned(), model: system::cpu_name(), warning };
+    match wanted {
+        Wanted::Cpu => Ok(cpu(None)),
+        Wanted::Cuda(number) => cuda(number),
+        Wanted::Auto => match cuda(0) {
+            Ok(chosen) => Ok(chosen),
+            Err(why) if why.is_defect() => Ok(cpu(Some(format!("computing on the CPU: {why}")))),
+            Err(_) => Ok(cpu(None)),
+        },
+    }
+}
+
+fn cuda(number: usize) -> Result<Chosen, NoCuda> {
+    if system::load_cuda_library()?.is_none() {
+        let folder = system::libtorch_folder();
+        return Err(NoCuda::CpuOnly { folder: folder.map_or("?".to_owned(), |folder| folder.display().to_string()) });
+    }
+    let count = if Cuda::is_available() { Cuda::device_count() } else { 0 };
+    let models = system::gpu_models();
+    match count {
+        0 if models.is_empty() => return Err(NoCuda::NoDriver),
+        0 => return Err(NoCuda::NoGpu),
+        count if number as i64 >= count => return Err(NoCuda::NoSuchGpu { number, count }),
+        _ => {}
+    }
+    // Benchmarking picks kernels by their speed of the moment, and other kernels give other low bits.
+    Cuda::cudnn_set_benchmark(false);
+    let name = format!("cuda:{number}");
+    // The driver lists GPUs in another order than CUDA numbers them: only one model among all is certain.
+    let model = if let [model] = &models[..] { model.clone() } else { name.clone() };
+    Ok(Chosen { device: Device::Cuda(number), name, model, warning: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_read_as_people_write_them() {
+        for (text, wanted) in
+            [("auto", Wanted::Auto), ("cpu", Wanted::Cpu), ("cuda:1", Wanted::Cuda(1)), ("cuda", Wanted::Cuda(0))]
+        {
+            assert_eq!(text.parse(), Ok(wanted), "{text}");
+        }
+        for text in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:+1", "cuda0", "CPU"] {
+            assert_eq!(text.parse::<Wanted>(), Err(ParseWantedError(text.to_owned())), "{text}");
+        }
+    }
+}

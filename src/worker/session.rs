@@ -1,0 +1,190 @@
+//! The conversation with the engine: a hello, then one job after another until the engine closes the worker's input.
+//! A thread listens meanwhile, so that a job can be given up while it runs. Knows no kind of stage.
+
+use std::any::Any;
+use std::io::{self, BufRead, Write};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use atflow::protocol::{Event, Failure, FailureCode, Job, PROTOCOL_VERSION, Request};
+
+use crate::context::{Context, Control};
+use crate::data::Library;
+use crate::device::Chosen;
+use crate::error::StageError;
+use crate::{stages, system};
+
+/// Why a conversation ended other than by the engine's wish.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The engine said something that no request is, and that names no job it could be answered to.
+    #[error("cannot understand the request `{line}`")]
+    Request {
+        /// What it said.
+        line: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// The engine cannot be heard.
+    #[error("cannot read from the engine")]
+    Input(#[source] io::Error),
+    /// The engine does not listen any more.
+    #[error("cannot write to the engine")]
+    Output(#[source] io::Error),
+}
+
+/// What the listening thread passes on.
+enum Heard {
+    Run(Box<Job>),
+    /// A request that cannot be read, but whose job is known.
+    Unreadable(u64, serde_json::Error),
+    Failed(SessionError),
+}
+
+/// Writes one event as one line.
+///
+/// # Errors
+/// What the system says.
+pub fn send(output: &mut impl Write, event: &Event) -> io::Result<()> {
+    let mut line = serde_json::to_string(event)?;
+    line.push('\n');
+    output.write_all(line.as_bytes())?;
+    output.flush()
+}
+
+/// Serves jobs until the engine closes `input`; a job that runs then is given up.
+///
+/// # Errors
+/// [`SessionError`] if the conversation breaks.
+pub fn serve(input: impl BufRead + Send + 'static, mut output: impl Write, chosen: Chosen) -> Result<(), SessionError> {
+    let hello = Event::Hello {
+        protocol: PROTOCOL_VERSION,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        libtorch: system::libtorch_version(),
+        device: chosen.name.clone(),
+        device_name: chosen.model.clone(),
+    };
+    send(&mut output, &hello).map_err(SessionError::Output)?;
+    let control = Arc::new(Control::default());
+    let heard = listen(input, Arc::clone(&control));
+    let panics = catch_panics();
+    let mut library = Library::new(chosen.device);
+    let mut warning = chosen.warning;
+    for heard in heard {
+        let (id, outcome) = match heard {
+            Heard::Failed(error) => return Err(error),
+            Heard::Unreadable(id, error) => (id, Err(unreadable(&error))),
+            Heard::Run(job) => {
+                let mut broken = None;
+                // A line that cannot be sent is not lost silently: the job is ended by closing the control, and the error told below.
+                let mut events = |event: Event| {
+                    if let Err(error) = send(&mut output, &event) {
+                        broken.get_or_insert(error);
+                        control.close();
+                    }
+                };
+                if let Some(line) = warning.take() {
+                    events(Event::Log { id: job.id, line });
+                }
+                let outcome = run(&job, chosen.device, &mut library, &mut events, &control, &panics);
+                if let Some(error) = broken {
+                    return Err(SessionError::Output(error));
+                }
+                (job.id, outcome)
+            }
+        };
+        let answer = match outcome {
+            Ok(summary) => Event::Finished { id, summary, peak_memory: system::peak_memory() },
+            Err(failure) => Event::Failed { id, failure },
+        };
+        send(&mut output, &answer).map_err(SessionError::Output)?;
+    }
+    Ok(())
+}
+
+fn unreadable(error: &serde_json::Error) -> Failure {
+    let message = "the worker cannot read this request: engine and worker may be of different versions".to_owned();
+    Failure { code: FailureCode::Broken, message, causes: vec![error.to_string()] }
+}
+
+/// Starts the listening thread. The channel ends when the engine closes the input.
+fn listen(input: impl BufRead + Send + 'static, control: Arc<Control>) -> Receiver<Heard> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in input.lines() {
+            let heard = match line {
+                Ok(line) if line.trim().is_empty() => continue,
+                Ok(line) => match understand(line) {
+                    Ok(Request::Cancel { id }) => {
+                        control.cancel(id);
+                        continue;
+                    }
+                    Ok(Request::Run(job)) => Heard::Run(Box::new(job)),
+                    Err(heard) => heard,
+                },
+                Err(error) => Heard::Failed(SessionError::Input(error)),
+            };
+            let last = matches!(heard, Heard::Failed(_));
+            if sender.send(heard).is_err() || last {
+                break;
+            }
+        }
+        control.close();
+    });
+    receiver
+}
+
+fn understand(line: String) -> Result<Request, Heard> {
+    serde_json::from_str(&line).map_err(|source| {
+        let id = serde_json::from_str(&line).ok().and_then(|value: serde_json::Value| value.get("id")?.as_u64());
+        match id {
+            Some(id) => Heard::Unreadable(id, source),
+            None => Heard::Failed(SessionError::Request { line, source }),
+        }
+    })
+}
+
+/// Runs one job; whatever happens in it, the worker lives on.
+fn run(
+    job: &Job,
+    device: tch::Device,
+    library: &mut Library,
+    events: &mut dyn FnMut(Event),
+    control: &Control,
+    panics: &Mutex<String>,
+) -> Result<String, Failure> {
+    let threads = i32::try_from(job.threads.max(1)).unwrap_or(i32::MAX);
+    tch::set_num_threads(threads);
+    let mut context = Context::new(job, device, library, events, control);
+    // Gradients are the exception: a stage that needs them says so. The guard also undoes what a panic left behind.
+    let _guard = tch::no_grad_guard();
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
+        context.reporter.pulse()?;
+        stages::run(&mut context)
+    }));
+    match outcome {
+        Ok(outcome) => outcome.map_err(|error| error.to_failure()),
+        Err(payload) => {
+            let place = std::mem::take(&mut *panics.lock().unwrap_or_else(PoisonError::into_inner));
+            Err(StageError::Panic(format!("{}{place}", panic_text(payload.as_ref()))).to_failure())
+        }
+    }
+}
+
+/// Keeps the place of the last panic for the failure that tells of it, and off standard error.
+fn catch_panics() -> Arc<Mutex<String>> {
+    let place = Arc::new(Mutex::new(String::new()));
+    let kept = Arc::clone(&place);
+    panic::set_hook(Box::new(move |info| {
+        let text = info.location().map(|location| format!(" ({location})")).unwrap_or_default();
+        *kept.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    }));
+    place
+}
+
+fn panic_text(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}

@@ -1,0 +1,119 @@
+//! Stochastic gradient descent as PyTorch has it, and the schedules of its learning rate. Written here and not taken from tch because
+//! momentum must be readable from outside, and weight decay certain to reach every parameter.
+
+use atflow::kinds::{Schedule, Sgd};
+use tch::{TchError, Tensor};
+
+use crate::error::StageError;
+
+/// The optimiser's parameters and its memory.
+pub struct Optimizer {
+    momentum: f64,
+    weight_decay: f64,
+    parameters: Vec<Tensor>,
+    /// Empty before the first step.
+    velocities: Vec<Tensor>,
+}
+
+impl Optimizer {
+    /// An optimiser of these parameters, which it will change in place.
+    ///
+    /// # Errors
+    /// [`StageError::Setting`].
+    pub fn new(sgd: &Sgd, parameters: Vec<Tensor>) -> Result<Self, StageError> {
+        if sgd.lr.get() <= 0.0 {
+            return Err(StageError::setting("optimizer.lr", "must be above 0"));
+        }
+        if !(0.0..=1.0).contains(&sgd.momentum.get()) {
+            return Err(StageError::setting("optimizer.momentum", "must be between 0 and 1"));
+        }
+        if sgd.weight_decay.get() < 0.0 {
+            return Err(StageError::setting("optimizer.weight_decay", "must not be below 0"));
+        }
+        let (momentum, weight_decay) = (sgd.momentum.get(), sgd.weight_decay.get());
+        Ok(Optimizer { momentum, weight_decay, parameters, velocities: Vec::new() })
+    }
+
+    /// Computes the gradients of a scalar loss, and takes one step: g += weight_decay · p; v = momentum · v + g; p −= lr · v
+    /// (`torch.optim.SGD` without dampening; v starts as the first g).
+    ///
+    /// # Errors
+    /// What libtorch says.
+    pub fn step(&mut self, loss: &Tensor, lr: f64) -> Result<(), TchError> {
+        let mut gradients = Tensor::f_run_backward(&[loss], &self.parameters, false, false)?;
+        let _guard = tch::no_grad_guard();
+        for (gradient, parameter) in gradients.iter_mut().zip(&self.parameters) {
+            if self.weight_decay != 0.0 {
+                let _ = gradient.f_add_(&parameter.f_mul_scalar(self.weight_decay)?)?;
+            }
+        }
+        if self.velocities.is_empty() {
+            self.velocities = gradients;
+        } else {
+            for (velocity, gradient) in self.velocities.iter_mut().zip(&gradients) {
+                let _ = velocity.f_mul_scalar_(self.momentum)?.f_add_(gradient)?;
+            }
+        }
+        for (parameter, velocity) in self.parameters.iter_mut().zip(&self.velocities) {
+            let _ = parameter.f_sub_(&velocity.f_mul_scalar(lr)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// The learning rate of step `step` (from 0) of `steps`, in an epoch counted from 1. A triangle is read at the middle of each step, so that
+/// no step is wasted at a rate of 0.
+pub fn learning_rate(schedule: &Schedule, highest: f64, step: u64, steps: u64, epoch: u32) -> f64 {
+    match schedule {
+        Schedule::Constant => highest,
+        Schedule::Triangle { warmup } => {
+            let (time, warmup) = ((step as f64 + 0.5) / steps as f64, warmup.get());
+            highest * if time < warmup { time / warmup } else { (1.0 - time) / (1.0 - warmup) }
+        }
+        Schedule::Steps { drop_at } => {
+            let drops = drop_at.iter().filter(|&&at| at <= epoch).count();
+            highest * 0.1f64.powi(i32::try_from(drops).unwrap_or(i32::MAX))
+        }
+    }
+}
+
+/// Checks the ranges of a schedule.
+///
+/// # Errors
+/// [`StageError::Setting`].
+pub fn check_schedule(schedule: &Schedule) -> Result<(), StageError> {
+    match schedule {
+        Schedule::Triangle { warmup } if !(0.0..=1.0).contains(&warmup.get()) => {
+            Err(StageError::setting("schedule.warmup", "must be between 0 and 1"))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use atflow::number::Real;
+
+    #[test]
+    fn a_triangle_rises_to_its_highest_and_falls_back() {
+        let rate = |warmup, step| learning_rate(&Schedule::Triangle { warmup: Real::new(warmup) }, 0.4, step, 100, 1);
+        assert!((rate(0.2, 0) - 0.4 * 0.005 / 0.2).abs() < 1e-12);
+        assert!((rate(0.2, 10) - 0.4 * 0.105 / 0.2).abs() < 1e-12);
+        assert!((rate(0.2, 60) - 0.4 * 0.395 / 0.8).abs() < 1e-12);
+        assert!((rate(0.2, 99) - 0.4 * 0.005 / 0.8).abs() < 1e-12);
+        for warmup in [0.0, 1.0] {
+            assert!((0..100).all(|step| (0.0..=0.4).contains(&rate(warmup, step))), "{warmup}");
+        }
+        assert!(rate(0.0, 0) > 0.39 && rate(1.0, 99) > 0.39);
+    }
+
+    #[test]
+    fn steps_divide_by_ten_at_the_start_of_their_epochs() {
+        let schedule = Schedule::Steps { drop_at: vec![6, 9] };
+        let rates = [1, 5, 6, 8, 9, 11].map(|epoch| learning_rate(&schedule, 0.01, 0, 1, epoch));
+        for (rate, expected) in rates.into_iter().zip([0.01, 0.01, 0.001, 0.001, 1e-4, 1e-4]) {
+            assert!((rate - expected).abs() < 1e-12, "{rates:?}");
+        }
+    }
+}

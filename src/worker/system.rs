@@ -1,0 +1,120 @@
+//! What the worker asks of the operating system and of the dynamic linker: finding CUDA's half of libtorch, keeping standard output
+//! to the protocol, ignoring Ctrl-C. All unsafe code of the worker is here. Knows nothing of stages.
+#![allow(unsafe_code, reason = "dlopen, signal dispositions and environment variables have no safe interface in std")]
+
+use std::ffi::{CStr, CString};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// The CUDA half of libtorch is there but the dynamic linker does not take it.
+#[derive(Debug, thiserror::Error)]
+#[error("{} is there but cannot be loaded: {reason}", library.display())]
+pub struct CudaLibraryError {
+    /// The library that was tried.
+    pub library: PathBuf,
+    /// What the dynamic linker said.
+    pub reason: String,
+}
+
+/// Prepares the process; to be called first of all, while it has one thread only.
+///
+/// Ctrl-C reaches every process of the terminal: the engine decides what becomes of this one, by a message or by closing its input.
+/// TF32 is switched off and cuBLAS told to be repeatable, by the variables that the CUDA libraries read when they start.
+pub fn prepare_process() {
+    // SAFETY: the process has one thread, so nobody reads the environment or changes signal dispositions meanwhile.
+    unsafe {
+        libc::signal(libc::SIGINT, libc::SIG_IGN);
+        for (name, value) in [("NVIDIA_TF32_OVERRIDE", "0"), ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")] {
+            std::env::set_var(name, value);
+        }
+    }
+}
+
+/// Takes standard output for the protocol alone; what a library prints there from now on goes to standard error.
+///
+/// # Errors
+/// What the system says, where the process has no standard output or error.
+pub fn claim_stdout() -> io::Result<File> {
+    let own = io::stdout().as_fd().try_clone_to_owned()?;
+    // SAFETY: both descriptors are open for the whole life of the process; nothing owns descriptor 1 exclusively.
+    if unsafe { libc::dup2(libc::STDERR_FILENO, libc::STDOUT_FILENO) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(File::from(own))
+}
+
+/// Loads `libtorch_cuda.so` if it lies beside the `libtorch_cpu.so` of this process. Nothing in the worker names a symbol of it, so the
+/// linker leaves it out, and without this call CUDA would be silently missing. To be called before the first tensor.
+/// Gives the library's path, or none where libtorch is for the CPU only.
+///
+/// # Errors
+/// [`CudaLibraryError`] if it is there and cannot be loaded.
+pub fn load_cuda_library() -> Result<Option<PathBuf>, CudaLibraryError> {
+    let Some(library) = libtorch_folder().map(|folder| folder.join("libtorch_cuda.so")).filter(|path| path.exists())
+    else {
+        return Ok(None);
+    };
+    let failed = |reason: String| CudaLibraryError { library: library.clone(), reason };
+    let name = CString::new(library.as_os_str().as_bytes()).map_err(|error| failed(error.to_string()))?;
+    // SAFETY: the name is a C string. The library's constructors only register operators with libtorch_cpu.so, which is loaded.
+    // dlerror gives a string that is valid until this thread's next call of it, and it is copied here.
+    unsafe {
+        if libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL).is_null() {
+            let reason = libc::dlerror();
+            let reason = if reason.is_null() { c"no reason given" } else { CStr::from_ptr(reason) };
+            return Err(failed(reason.to_string_lossy().into_owned()));
+        }
+    }
+    Ok(Some(library))
+}
+
+/// The version of the libtorch that is loaded, such as `2.11.0`.
+pub fn libtorch_version() -> String {
+    // SAFETY: the name is a C string, and libtorch declares it as `uint64_t aoti_torch_abi_version()`
+    // (torch/csrc/inductor/aoti_torch/c/shim.h), part of its stable ABI.
+    let version = unsafe {
+        let symbol = libc::dlsym(libc::RTLD_DEFAULT, c"aoti_torch_abi_version".as_ptr());
+        if symbol.is_null() {
+            return "unknown".to_owned();
+        }
+        std::mem::transmute::<*mut libc::c_void, extern "C" fn() -> u64>(symbol)()
+    };
+    format!("{}.{}.{}", version >> 56, (version >> 48) & 0xff, (version >> 40) & 0xff)
+}
+
+/// The folder of the `libtorch_cpu.so` that is mapped into this process.
+pub fn libtorch_folder() -> Option<PathBuf> {
+    let maps = fs::read_to_string("/proc/self/maps").ok()?;
+    let mapped = maps.lines().filter_map(|line| line.find('/').map(|at| Path::new(&line[at..])));
+    let library = mapped.into_iter().find(|path| path.file_name().is_some_and(|name| name == "libtorch_cpu.so"))?;
+    Some(library.parent()?.to_owned())
+}
+
+/// The largest resident memory of this process so far, in bytes; 0 where the system does not tell.
+pub fn peak_memory() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kibibytes.unwrap_or(0) * 1024
+}
+
+/// The processor's name for people.
+pub fn cpu_name() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    name.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
+}
+
+/// The models of the NVIDIA GPUs that the driver sees, each once; none where no driver is loaded.
+pub fn gpu_models() -> Vec<String> {
+    let Ok(folder) = fs::read_dir("/proc/driver/nvidia/gpus") else { return Vec::new() };
+    let infos = folder.flatten().filter_map(|gpu| fs::read_to_string(gpu.path().join("information")).ok());
+    let model = |info: String| Some(info.lines().find_map(|line| line.strip_prefix("Model:"))?.trim().to_owned());
+    let mut models: Vec<String> = infos.filter_map(model).collect();
+    models.sort();
+    models.dedup();
+    models
+}

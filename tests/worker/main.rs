@@ -1,0 +1,1 @@
+//! Tests of the worker: numbers against PyTorch, and the protocol through the binary.
