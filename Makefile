@@ -38,7 +38,7 @@ quickstart: build ## build, then run pipelines/quickstart.yaml (ARGS='…' are p
 
 # The set-up's own tests come first because they are short. Stories that need a worker find the one that `build` made.
 test: build ## all tests
-	$(PYTHON) tests/setup/test_setup_libtorch.py
+	$(PYTHON) -m unittest discover -s tests/setup
 	cargo test --release --workspace --locked
 
 lint: setup ## formatting, clippy and rustdoc, warnings as errors
