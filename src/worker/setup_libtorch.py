@@ -413,10 +413,12 @@ def c_compiler() -> list[str]:
 def unpack(wheel: Path, members: dict, folder: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         for member in archive.infolist():
+            if member.is_dir():
+                continue
             for source, destination in members.items():
                 if member.filename == source:
                     target = folder / destination
-                elif source.endswith("/") and member.filename.startswith(source) and not member.is_dir():
+                elif source.endswith("/") and member.filename.startswith(source):
                     target = folder / destination / member.filename[len(source) :]
                 else:
                     continue

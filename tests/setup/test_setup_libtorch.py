@@ -44,6 +44,8 @@ TORCH_WHEEL = wheel(
     "torch-2.11.0",
     "cp311-cp311-manylinux_2_28_x86_64",
     {
+        # Some wheels list their folders, too.
+        "torch/include/": "",
         "torch/" + TORCH_H: "// torch.h",
         "torch/include/ATen/ATen.h": "// ATen.h",
         "torch/lib/libtorch_cpu.so": LIBRARY,
