@@ -1,0 +1,58 @@
+# Two commands do: `make quickstart` and `make test`. What follows a name below is what `make help` prints.
+
+PYTHON ?= python3
+DEVICE ?= cpu
+PREFIX ?= $(HOME)/.local
+ARGS ?=
+
+# ~ is not expanded by every shell in `make install PREFIX=~/.local`.
+prefix := $(patsubst ~/%,$(HOME)/%,$(PREFIX))
+setup_libtorch := $(PYTHON) src/worker/setup_libtorch.py
+
+.PHONY: help setup tools build quickstart test lint install clean
+
+help: ## this list
+	@echo 'make TARGET, where TARGET is one of:'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 16
+	@echo 'DEVICE=cuda takes a libtorch with CUDA (5 GB from the package index, or set LIBTORCH).'
+
+setup: tools ## find or make libtorch (once, about 540 MB) and write .cargo/config.toml
+	@$(setup_libtorch) --device $(DEVICE) --cargo-config .cargo/config.toml >/dev/null
+
+# Said here, because what cargo and cc-rs say about a missing compiler comes after minutes and in other words.
+tools:
+	@ok=yes; \
+	need() { ok=no; echo "error: $$1" >&2; }; \
+	command -v cargo >/dev/null || need 'cargo is missing. Install Rust 1.95 or newer with rustup (your distribution may call it rustup, too).'; \
+	command -v "$${CXX:-c++}" >/dev/null || command -v g++ >/dev/null || need 'a C++ compiler is missing. On Debian or Ubuntu: apt-get install g++'; \
+	command -v $(PYTHON) >/dev/null && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 9))' || need 'Python 3.9 or newer is missing ($(PYTHON)). On Debian or Ubuntu: apt-get install python3 python3-pip'; \
+	test $$ok = yes || exit 2
+
+build: setup ## compile everything; ./atflow is the result
+	cargo build --release --workspace --locked
+	@target=$$(cargo metadata --no-deps --format-version 1 --locked --offline | $(PYTHON) -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])') \
+	    && ln -sfn "$$target/release/atflow" atflow
+
+quickstart: build ## build, then run pipelines/quickstart.yaml (ARGS='…' are passed on)
+	./atflow run pipelines/quickstart.yaml $(ARGS)
+
+# The set-up's own tests come first because they are short. Stories that need a worker find the one that `build` made.
+test: build ## all tests
+	$(PYTHON) -m unittest discover -s tests/setup
+	cargo test --release --workspace --locked
+
+lint: setup ## formatting, clippy and rustdoc, warnings as errors
+	cargo fmt --check --all
+	cargo clippy --release --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --release --workspace --no-deps --locked
+
+install: build ## copy atflow and its worker to PREFIX/bin (default ~/.local)
+	@mkdir -p "$(prefix)/bin"
+	@target=$$(dirname "$$(readlink atflow)") && for program in atflow atflow-worker; do \
+	    cp -f "$$target/$$program" "$(prefix)/bin/.$$program.new" && mv -f "$(prefix)/bin/.$$program.new" "$(prefix)/bin/$$program" \
+	        && echo "$(prefix)/bin/$$program" || exit; \
+	done
+
+clean: ## remove what was built here; libtorch, cache/ and results/ stay
+	cargo clean
+	rm -f atflow
