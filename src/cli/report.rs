@@ -34,7 +34,15 @@ pub(crate) struct CliError {
 impl CliError {
     /// Something about this machine is wrong.
     pub(crate) fn environment(message: impl Into<String>) -> Self {
-        Shown { message: message.into(), causes: Vec::new(), help: None, source: None, span: None, label: String::new() }.into()
+        Shown {
+            message: message.into(),
+            causes: Vec::new(),
+            help: None,
+            source: None,
+            span: None,
+            label: String::new(),
+        }
+        .into()
     }
 
     /// The same with advice.
@@ -100,8 +108,12 @@ impl From<RunError> for CliError {
             RunError::Worker(WorkerError::Start { .. }) => {
                 Some("the worker is built with `make build` and lies beside atflow; $ATFLOW_WORKER names another one")
             }
-            RunError::Worker(WorkerError::Protocol { .. }) => Some("build both programs from the same source: `make build`"),
-            RunError::Worker(WorkerError::Died { .. }) => Some("run the program by hand to see why: atflow-worker --version"),
+            RunError::Worker(WorkerError::Protocol { .. }) => {
+                Some("build both programs from the same source: `make build`")
+            }
+            RunError::Worker(WorkerError::Died { .. }) => {
+                Some("run the program by hand to see why: atflow-worker --version")
+            }
             RunError::Worker(WorkerError::Unusable(_)) => None,
         };
         let mut chain = causes(&error);

@@ -26,7 +26,11 @@ pub(crate) fn duration(seconds: f64) -> String {
         s if s < 59.5 => format!("{s:.0} s"),
         s => {
             let s = s.round() as u64;
-            if s < 3600 { format!("{} min {} s", s / 60, s % 60) } else { format!("{} h {} min", s / 3600, s % 3600 / 60) }
+            if s < 3600 {
+                format!("{} min {} s", s / 60, s % 60)
+            } else {
+                format!("{} h {} min", s / 3600, s % 3600 / 60)
+            }
         }
     }
 }
@@ -40,7 +44,11 @@ pub(crate) fn bytes(size: u64) -> String {
         value /= 1000.0;
         unit += 1;
     }
-    if unit == 0 || value >= 99.5 { format!("{value:.0} {}", UNITS[unit]) } else { format!("{value:.1} {}", UNITS[unit]) }
+    if unit == 0 || value >= 99.5 {
+        format!("{value:.0} {}", UNITS[unit])
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
+    }
 }
 
 /// A count with its noun: `1 stage`, `3 stages`.
@@ -56,6 +64,9 @@ mod tests {
     fn durations_and_sizes_read_well() {
         let durations = [0.0, 0.004, 0.2, 9.96, 59.4, 59.6, 3725.0].map(duration);
         assert_eq!(durations, ["0 s", "4 ms", "0.2 s", "10 s", "59 s", "1 min 0 s", "1 h 2 min"]);
-        assert_eq!([0, 999, 1000, 999_600, 8_500_000].map(bytes), ["0 bytes", "999 bytes", "1.0 kB", "1.0 MB", "8.5 MB"]);
+        assert_eq!(
+            [0, 999, 1000, 999_600, 8_500_000].map(bytes),
+            ["0 bytes", "999 bytes", "1.0 kB", "1.0 MB", "8.5 MB"]
+        );
     }
 }

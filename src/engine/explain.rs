@@ -117,7 +117,8 @@ fn shown(value: &Json) -> String {
         Some(number) if value.is_f64() => {
             let steps = number * 255.0;
             let whole = steps.round();
-            let is_fraction = (1.0..=254.0).contains(&whole) && (steps - whole).abs() < 1e-9 && number.to_string().len() > 6;
+            let is_fraction =
+                (1.0..=254.0).contains(&whole) && (steps - whole).abs() < 1e-9 && number.to_string().len() > 6;
             if is_fraction { format!("{whole}/255") } else { number.to_string() }
         }
         _ => value.to_string(),
@@ -145,7 +146,10 @@ mod tests {
     #[test]
     fn changes_are_told_with_their_values() {
         let old = record(json!({"epochs": 4, "adversary": {"attack": "pgd", "eps": 8.0 / 255.0}}), &[("data", "a")]);
-        let new = record(json!({"epochs": 4, "adversary": {"attack": "pgd", "eps": 4.0 / 255.0}, "limit": 5}), &[("data", "b")]);
+        let new = record(
+            json!({"epochs": 4, "adversary": {"attack": "pgd", "eps": 4.0 / 255.0}, "limit": 5}),
+            &[("data", "b")],
+        );
         assert_eq!(told(&old, &new), ["adversary.eps: 8/255 → 4/255", "limit: not set → 5", "input data changed"]);
         assert!(told(&old, &old).is_empty());
     }

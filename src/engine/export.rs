@@ -11,7 +11,12 @@ use crate::spec::Instance;
 ///
 /// # Errors
 /// [`CacheError`] if a blob cannot be read or the folder cannot be written.
-pub fn export(cache: &Cache, instance: &Instance, manifest: &Manifest, folder: &Path) -> Result<Vec<PathBuf>, CacheError> {
+pub fn export(
+    cache: &Cache,
+    instance: &Instance,
+    manifest: &Manifest,
+    folder: &Path,
+) -> Result<Vec<PathBuf>, CacheError> {
     let mut paths = Vec::new();
     for output in &instance.outputs {
         let (Some(name), Some(blob)) = (&output.result, manifest.outputs.get(&output.name)) else { continue };

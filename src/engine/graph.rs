@@ -98,7 +98,9 @@ impl Graph {
                 let mut names: Vec<&str> = stages.chain(self.ids().map(|id| self.instance(id).name.as_str())).collect();
                 names.sort_unstable();
                 names.dedup();
-                problems.push(Problem::anywhere(format!("nothing in the pipeline is called `{target}`")).suggest(target, names));
+                problems.push(
+                    Problem::anywhere(format!("nothing in the pipeline is called `{target}`")).suggest(target, names),
+                );
             }
         }
         found.sort_unstable();

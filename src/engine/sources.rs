@@ -87,7 +87,8 @@ fn check(instance: &Instance, need: &SourceNeed, base: &Path, memo: &mut StatMem
     let Some(name) = &source.path else { return Ok(CheckedSource::Remote { source: source.clone() }) };
     let path = base.join(name);
     let place = |field| instance.source_place(need, field);
-    let at_path = || if source == &(Source { path: source.path.clone(), ..Source::default() }) { None } else { Some("path") };
+    let at_path =
+        || if source == &(Source { path: source.path.clone(), ..Source::default() }) { None } else { Some("path") };
     let read = |path: &Path| -> io::Result<SourceDigests> {
         let sums = fetch::checksums(path)?;
         Ok(SourceDigests { blake3: sums.blake3, sha256: sums.sha256, md5: sums.md5 })
@@ -99,15 +100,15 @@ fn check(instance: &Instance, need: &SourceNeed, base: &Path, memo: &mut StatMem
         }
         _ => Problem::at(place(at_path()), format!("cannot read {}: {error}", path.display()), "cannot be read"),
     })?;
-    for (field, wanted, found) in
-        [("sha256", &source.sha256, &digests.sha256), ("md5", &source.md5, &digests.md5)]
-    {
+    for (field, wanted, found) in [("sha256", &source.sha256, &digests.sha256), ("md5", &source.md5, &digests.md5)] {
         if let Some(wanted) = wanted
             && !wanted.eq_ignore_ascii_case(found)
         {
             let message = format!("{} has another {field} than the pipeline says", path.display());
             let problem = Problem::at(place(Some(field)), message, format!("found {found}"));
-            return Err(problem.help("the file is not the one meant, or is damaged: get it again, or correct the digest"));
+            return Err(
+                problem.help("the file is not the one meant, or is damaged: get it again, or correct the digest")
+            );
         }
     }
     Ok(CheckedSource::Local { path, digest: digests.blake3 })

@@ -23,9 +23,15 @@ pub(crate) fn run(args: &NameArgs) -> Result<Exit, CliError> {
                 continue;
             }
         };
-        let bytes = cache.read(log.digest).map_err(|error| CliError::environment(format!("the log cannot be read: {error}")))?;
+        let bytes = cache
+            .read(log.digest)
+            .map_err(|error| CliError::environment(format!("the log cannot be read: {error}")))?;
         let text = String::from_utf8_lossy(&bytes);
-        let text = if args.json { format!("{}\n", serde_json::json!({"stage": args.stage, "log": text})) } else { text.into_owned() };
+        let text = if args.json {
+            format!("{}\n", serde_json::json!({"stage": args.stage, "log": text}))
+        } else {
+            text.into_owned()
+        };
         ui::print(&text)?;
         return Ok(Exit::Done);
     }

@@ -90,10 +90,12 @@ pub(crate) fn not_found(stage: &str, mut known: Vec<String>, args: &FindArgs) ->
     let of = args.pipeline.as_ref().map(|name| format!(" of pipeline {name}")).unwrap_or_default();
     let error = CliError::environment(format!("no run{of} in {} has made `{stage}`", args.cache.cache.display()));
     // The instances of a stage are listed where the stage alone was named.
-    let under: Vec<&str> = known.iter().map(String::as_str).filter(|name| name.starts_with(&format!("{stage}/"))).collect();
+    let under: Vec<&str> =
+        known.iter().map(String::as_str).filter(|name| name.starts_with(&format!("{stage}/"))).collect();
     let help = match under.as_slice() {
         [] => suggestion(stage, known.iter().map(String::as_str)),
         names => Some(format!("name one of its instances: {}", names.join(", "))),
     };
-    error.help(help.unwrap_or_else(|| "`atflow run` makes it; `atflow plan PIPELINE --all` lists every name".to_owned()))
+    error
+        .help(help.unwrap_or_else(|| "`atflow run` makes it; `atflow plan PIPELINE --all` lists every name".to_owned()))
 }

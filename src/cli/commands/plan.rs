@@ -34,7 +34,8 @@ fn words(stages: &[PlannedStage], all: bool) -> String {
         text.push_str(&format!("{state}  {:width$}  {}{last}\n", stage.name, stage.reason));
     }
     let count = |state| stages.iter().filter(|stage| stage.state == state).count();
-    let (fresh, stale, pending) = (count(PlannedState::Fresh), count(PlannedState::Stale), count(PlannedState::Pending));
+    let (fresh, stale, pending) =
+        (count(PlannedState::Fresh), count(PlannedState::Stale), count(PlannedState::Pending));
     if stale + pending == 0 {
         text.push_str(&format!("nothing to do: {} up to date\n", ui::count(fresh, "stage")));
         return text;

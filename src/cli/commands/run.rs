@@ -61,13 +61,15 @@ fn lay_out(loaded: &Loaded, summary: &RunSummary, folder: &Path, print: bool) ->
         if instance.outputs.iter().all(|output| output.result.is_none()) {
             continue;
         }
-        let Some(manifest) = summary.keys.get(&instance.name).and_then(|key| loaded.cache.lookup(*key)) else { continue };
+        let Some(manifest) = summary.keys.get(&instance.name).and_then(|key| loaded.cache.lookup(*key)) else {
+            continue;
+        };
         files.extend(export(&loaded.cache, instance, &manifest, folder)?);
         if print && instance.kind == Kind::Table {
             let bytes = loaded.cache.read(manifest.outputs["json"].digest);
             let bytes = bytes.map_err(|error| CliError::environment(error.to_string()))?;
             let table = TableDocument::from_json(&bytes).map_err(|error| CliError::environment(error.to_string()))?;
-            ui::print(&format!("{}\n", table.to_markdown()))?;
+            ui::print(&format!("{}\n", atflow::results::markdown(&table)))?;
         }
     }
     Ok(files)
@@ -83,12 +85,9 @@ fn print_json_end(summary: &RunSummary) -> Result<(), CliError> {
 
 fn closing_words(summary: &RunSummary, folder: &Path, files: &[PathBuf]) -> String {
     let mut parts = Vec::new();
-    for (number, word) in [
-        (summary.ran, "ran"),
-        (summary.cached, "cached"),
-        (summary.failed, "failed"),
-        (summary.skipped, "skipped"),
-    ] {
+    for (number, word) in
+        [(summary.ran, "ran"), (summary.cached, "cached"), (summary.failed, "failed"), (summary.skipped, "skipped")]
+    {
         if number > 0 {
             parts.push(format!("{number} {word}"));
         }
@@ -104,7 +103,8 @@ fn closing_words(summary: &RunSummary, folder: &Path, files: &[PathBuf]) -> Stri
         words.push_str("stopped; run the same command again to go on\n");
     }
     if !files.is_empty() {
-        let names: Vec<String> = files.iter().filter_map(|file| Some(file.file_name()?.to_string_lossy().into_owned())).collect();
+        let names: Vec<String> =
+            files.iter().filter_map(|file| Some(file.file_name()?.to_string_lossy().into_owned())).collect();
         words.push_str(&format!("results in {}/: {}\n", folder.display(), names.join(" ")));
     }
     words

@@ -22,7 +22,11 @@ fn words(cache: &Cache, manifest: &Manifest) -> String {
     line("stage", format!("{} ({})", made.stage, manifest.record.kind));
     line("result", made.summary.clone());
     line("made", format!("{} in {} on {}", made.at, ui::duration(made.seconds), made.host));
-    let device = if made.device_name.is_empty() { made.device.clone() } else { format!("{} ({})", made.device, made.device_name) };
+    let device = if made.device_name.is_empty() {
+        made.device.clone()
+    } else {
+        format!("{} ({})", made.device, made.device_name)
+    };
     line("device", format!("{device}, {}", ui::count(made.threads, "thread")));
     let libtorch = made.libtorch.as_ref().map(|version| format!(", libtorch {version}")).unwrap_or_default();
     line("with", format!("atflow {}{libtorch}", made.atflow));

@@ -21,8 +21,8 @@ pub(crate) fn run(args: &TableArgs) -> Result<Exit, CliError> {
     })?;
     let table = TableDocument::from_json(&bytes).map_err(|error| CliError::environment(error.to_string()))?;
     let text = match args.format {
-        TableFormat::Md => table.to_markdown(),
-        TableFormat::Csv => table.to_csv().map_err(|error| CliError::environment(error.to_string()))?,
+        TableFormat::Md => atflow::results::markdown(&table),
+        TableFormat::Csv => atflow::results::csv(&table),
         TableFormat::Json => String::from_utf8_lossy(&bytes).into_owned(),
     };
     ui::print(&text)?;

@@ -56,13 +56,21 @@ impl Fancy {
             }
             RunEvent::StageProgress { stage, done, total, message } => {
                 if let Some(row) = self.rows.get(&stage) {
-                    let percent = if total > 0 { format!("{:3.0} %  ", 100.0 * done as f64 / total as f64) } else { String::new() };
+                    let percent = if total > 0 {
+                        format!("{:3.0} %  ", 100.0 * done as f64 / total as f64)
+                    } else {
+                        String::new()
+                    };
                     row.set_message(format!("{percent}{message}"));
                 }
             }
-            RunEvent::StageLog { stage, line } if self.verbose => self.above(&format!("{} {line}", style(format!("{stage} |")).dim())),
+            RunEvent::StageLog { stage, line } if self.verbose => {
+                self.above(&format!("{} {line}", style(format!("{stage} |")).dim()))
+            }
             RunEvent::StageLog { .. } => {}
-            RunEvent::StageFinished { stage, status, seconds, summary, .. } => self.finished(&stage, status, seconds, &summary),
+            RunEvent::StageFinished { stage, status, seconds, summary, .. } => {
+                self.finished(&stage, status, seconds, &summary)
+            }
             RunEvent::Warning(message) => self.above(&format!("{} {message}", style("warning:").yellow().bold())),
         }
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// `markdown`; `csv`.
 ///
 /// A *coordinate* such as `model.variant` or `saturated.p` is the value of a matrix axis, named by the stage whose axis it is. A result has the coordinates of
-/// its own stage and of every instance that it fans out over; results without a coordinate that the table asks for are left out.
+/// its own stage and of every instance that it is made from, and the coordinate `stage`, its own stage's name; results without a coordinate that the table asks for are left out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TableSpec {

@@ -1,6 +1,6 @@
 //! How a stage ends: its outputs are taken into the cache and recorded, or its failure is, or it is tried again.
 
-use super::{FailureCode, Manifest, Running, RunError, Scheduler, State, Status, TRIES};
+use super::{FailureCode, Manifest, RunError, Running, Scheduler, State, Status, TRIES};
 use crate::cache::{CacheError, FailedStage, MANIFEST_FORMAT, Made};
 use crate::event::RunEvent;
 use crate::protocol::Failure;
@@ -30,7 +30,13 @@ impl Scheduler<'_> {
         Ok(())
     }
 
-    fn take_in(&mut self, running: &Running, seconds: f64, summary: &str, peak_memory: Option<u64>) -> Result<Manifest, CacheError> {
+    fn take_in(
+        &mut self,
+        running: &Running,
+        seconds: f64,
+        summary: &str,
+        peak_memory: Option<u64>,
+    ) -> Result<Manifest, CacheError> {
         let mut outputs = std::collections::BTreeMap::new();
         for (name, path) in &running.outputs {
             outputs.insert(name.clone(), self.cache.ingest(path)?);
@@ -58,7 +64,8 @@ impl Scheduler<'_> {
 
     /// The commit that the pipeline file stands at; asked for once a run.
     fn commit(&mut self) -> Option<String> {
-        let folder = self.options.file.parent().map(|folder| if folder.as_os_str().is_empty() { ".".as_ref() } else { folder });
+        let folder =
+            self.options.file.parent().map(|folder| if folder.as_os_str().is_empty() { ".".as_ref() } else { folder });
         self.commit.get_or_insert_with(|| folder.and_then(commit_of)).clone()
     }
 
@@ -76,7 +83,10 @@ impl Scheduler<'_> {
             FailureCode::CorruptInput { digest } if self.tries[id.0] < TRIES => {
                 let kept = self.cache.quarantine(digest)?;
                 let name = self.name(id);
-                let message = format!("an input of {name} had other bytes than its digest says; it was moved to {} and is made again", kept.display());
+                let message = format!(
+                    "an input of {name} had other bytes than its digest says; it was moved to {} and is made again",
+                    kept.display()
+                );
                 self.emit(RunEvent::Warning(message));
                 self.again(id, running);
                 Ok(())
@@ -98,7 +108,10 @@ impl Scheduler<'_> {
         self.tries[id.0] += 1;
         if self.tries[id.0] < TRIES {
             let name = self.name(id);
-            self.emit(RunEvent::Warning(format!("the worker died while it ran {name} ({}); it is tried once more", first_line(status))));
+            self.emit(RunEvent::Warning(format!(
+                "the worker died while it ran {name} ({}); it is tried once more",
+                first_line(status)
+            )));
             self.again(id, running);
             return Ok(());
         }
@@ -147,7 +160,8 @@ impl Scheduler<'_> {
             if let super::CheckedSource::Local { path, digest } = self.sources.get(id, need)
                 && !crate::digest::Digest::of_file(path).is_ok_and(|now| now == *digest)
             {
-                let message = format!("{} changed while it was read, so nothing was recorded; run again", path.display());
+                let message =
+                    format!("{} changed while it was read, so nothing was recorded; run again", path.display());
                 return Some(Failure { code: FailureCode::Broken, message, causes: Vec::new() });
             }
         }

@@ -184,7 +184,9 @@ pub fn run(
         keys: scheduler.run.keys.clone(),
     };
     // A run that only looked things up teaches nothing that the last record does not say.
-    if summary.ran + summary.failed > 0 || scheduler.run.keys.iter().any(|(name, key)| !scheduler.history.knows(name, *key)) {
+    if summary.ran + summary.failed > 0
+        || scheduler.run.keys.iter().any(|(name, key)| !scheduler.history.knows(name, *key))
+    {
         scheduler.run.at = jiff::Timestamp::now().to_string();
         cache.remember(&scheduler.run)?;
     }
@@ -250,7 +252,8 @@ impl Scheduler<'_> {
     fn settle(&mut self, id: InstanceId) {
         let mut open = VecDeque::from([id]);
         while let Some(id) = open.pop_front() {
-            let revived: Vec<InstanceId> = self.graph.producers(id).filter(|p| self.states.outputs(*p).is_none()).collect();
+            let revived: Vec<InstanceId> =
+                self.graph.producers(id).filter(|p| self.states.outputs(*p).is_none()).collect();
             if !revived.is_empty() {
                 self.wait_for(id, &revived);
                 continue;
@@ -284,7 +287,14 @@ impl Scheduler<'_> {
     }
 
     /// An instance's outputs are known; gives the consumers that wait for nothing else now.
-    fn done(&mut self, id: InstanceId, outputs: Outputs, status: Status, seconds: f64, summary: String) -> Vec<InstanceId> {
+    fn done(
+        &mut self,
+        id: InstanceId,
+        outputs: Outputs,
+        status: Status,
+        seconds: f64,
+        summary: String,
+    ) -> Vec<InstanceId> {
         self.end(id, State::Done(outputs), status, seconds, summary, None);
         let consumers = self.revived.remove(&id).unwrap_or_else(|| self.graph.consumers(id).collect());
         let mut settled = Vec::new();
@@ -299,7 +309,15 @@ impl Scheduler<'_> {
         settled
     }
 
-    fn end(&mut self, id: InstanceId, state: State, status: Status, seconds: f64, summary: String, failure: Option<Failure>) {
+    fn end(
+        &mut self,
+        id: InstanceId,
+        state: State,
+        status: Status,
+        seconds: f64,
+        summary: String,
+        failure: Option<Failure>,
+    ) {
         self.states.set(id, state);
         let first = self.states.end(id, status);
         if first || status != Status::Cached {
@@ -357,7 +375,8 @@ impl Scheduler<'_> {
         }
         self.wait_for(id, &awaited);
         for (producer, output) in lost {
-            let message = format!("output `{output}` of {} is gone from the cache; it is made again", self.name(producer));
+            let message =
+                format!("output `{output}` of {} is gone from the cache; it is made again", self.name(producer));
             self.emit(RunEvent::Warning(message));
             self.forced.insert(producer, Absence::Output(output));
             self.settle(producer);
@@ -382,7 +401,8 @@ impl Scheduler<'_> {
         let folder = scratch.path().join("out");
         crate::fsio::create_dir(&folder).map_err(CacheError::from)?;
         // Numbered, because an output's name is the author's and a file's name is not.
-        let file = |(index, output): (usize, &crate::spec::OutputSpec)| (output.name.clone(), folder.join(index.to_string()));
+        let file =
+            |(index, output): (usize, &crate::spec::OutputSpec)| (output.name.clone(), folder.join(index.to_string()));
         let outputs: HashMap<String, PathBuf> = instance.outputs.iter().enumerate().map(file).collect();
         let job = Job {
             id: self.next_job,
@@ -410,8 +430,13 @@ impl Scheduler<'_> {
 
     /// Runs a stage that needs no tensors, on a thread of its own.
     fn start_in_engine(&self, id: InstanceId, mut job: Job, scratch: &Path, cancel: Arc<AtomicBool>) {
-        let sources: Vec<(String, CheckedSource)> =
-            self.graph.instance(id).sources.iter().map(|need| (need.slot.clone(), self.sources.get(id, need).clone())).collect();
+        let sources: Vec<(String, CheckedSource)> = self
+            .graph
+            .instance(id)
+            .sources
+            .iter()
+            .map(|need| (need.slot.clone(), self.sources.get(id, need).clone()))
+            .collect();
         let reporter = EngineReporter { job: job.id, cancel, sender: self.sender.clone() };
         let (cache, scratch, sender) = (self.cache.clone(), scratch.to_owned(), self.sender.clone());
         std::thread::spawn(move || {

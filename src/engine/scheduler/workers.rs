@@ -95,7 +95,8 @@ impl Workers {
         let alive = self.workers.iter().flatten().count();
         let starting = self.workers.iter().flatten().any(|worker| worker.platform.is_none());
         // The first worker tells what the device is; until then there is no saying how many there may be.
-        let on_cpu = self.workers.iter().flatten().filter_map(|worker| worker.platform.as_ref()).all(|p| p.device == "cpu");
+        let on_cpu =
+            self.workers.iter().flatten().filter_map(|worker| worker.platform.as_ref()).all(|p| p.device == "cpu");
         if alive < if on_cpu { self.limit } else { 1 } && !starting {
             self.start()?;
         }

@@ -19,6 +19,9 @@ use crate::kinds::{Kind, Slot};
 /// A matrix beyond this is a mistake, or an attack.
 const MAX_INSTANCES: usize = 200_000;
 
+/// The coordinate that every instance has: the name of its stage.
+const STAGE_COORDINATE: &str = "stage";
+
 /// Beyond so many problems of one file nobody reads on.
 const MAX_PROBLEMS: usize = 50;
 
@@ -266,7 +269,7 @@ impl Expander<'_> {
         let file = &self.spec.file;
         let mut axes = Mapping::new();
         let mut name = stage.name.clone();
-        let mut coordinates: BTreeMap<String, String> = BTreeMap::new();
+        let mut coordinates = BTreeMap::from([(STAGE_COORDINATE.to_owned(), stage.name.clone())]);
         for (axis, (label, value, _)) in stage.matrix.iter().zip(point) {
             axes.insert(axis.name.clone().into(), value.clone());
             name = format!("{name}/{label}");
