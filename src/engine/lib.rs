@@ -9,3 +9,4 @@ pub mod number;
 pub mod picture;
 pub mod protocol;
 pub mod results;
+pub mod stages;
