@@ -1,0 +1,151 @@
+//! Why a stage of the engine fails, and what the engine makes of it.
+
+use std::error::Error;
+use std::io;
+
+use super::idx::IdxError;
+use crate::digest::{Digest, ReadError};
+use crate::formats::FormatError;
+use crate::kinds::Kind;
+use crate::picture::PictureError;
+use crate::protocol::{Failure, FailureCode};
+use crate::results::{DocumentError, MetricError};
+
+/// Facts about a failure; [`Failure`] carries them on as text.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StageError {
+    #[error("stages of kind {kind} need a worker")]
+    Kind { kind: Kind },
+    #[error("the parameters of this {kind} stage cannot be read at `{path}`: {reason}")]
+    Params { kind: Kind, path: String, reason: String },
+    #[error("the stage was given up")]
+    Cancelled,
+
+    #[error("input {input} cannot be read")]
+    Read { input: String, source: Box<ReadError> },
+    #[error("input {input} is corrupt")]
+    Corrupt { input: String, digest: Digest, source: Box<ReadError> },
+    #[error("the stage was given no input {slot}")]
+    NoInput { slot: String },
+    #[error("the stage was given {count} inputs {slot} and takes one")]
+    ManyInputs { slot: String, count: usize },
+    #[error("input {input} is not what it should be")]
+    Format { input: String, source: FormatError },
+    #[error("the stage was not told where to write its output {output}")]
+    NoOutput { output: String },
+    #[error("output {output} cannot be written")]
+    Write { output: String, source: io::Error },
+    #[error("output {output} cannot be encoded")]
+    Encode { output: &'static str, source: FormatError },
+
+    #[error("{file}: {source}")]
+    Idx { file: String, source: IdxError },
+    #[error("{labels_file} has {labels} labels, {images_file} has {images} images")]
+    LabelCount { labels_file: String, labels: usize, images_file: String, images: usize },
+    #[error("{file}: image {index} has label {label}, but the pipeline names {classes} classes, 0 to {}", classes.saturating_sub(1))]
+    Label { file: String, index: usize, label: u8, classes: usize },
+
+    #[error("two cells would both be filled by inputs labelled `{label}`")]
+    AmbiguousLabel { label: String },
+    #[error("input {input} belongs to no cell")]
+    NoCell { input: String },
+    #[error("more than one input {input} was given")]
+    Twice { input: String },
+    #[error("the number of {cell} cannot be computed")]
+    Metric { cell: String, source: MetricError },
+    #[error("{labels} labels were given for the {values} values of the horizontal axis")]
+    AxisLabels { labels: usize, values: usize },
+    #[error("the table cannot be assembled")]
+    Document(#[from] DocumentError),
+    #[error("the figure cannot be drawn")]
+    Picture(#[from] PictureError),
+
+    #[error("`${{{name}}}` names nothing that this stage has; it has {}", known_names(known))]
+    UnknownName { name: String, known: Vec<String> },
+    #[error("`${{` without its `}}` in `{text}`")]
+    Unclosed { text: String },
+    #[error("`{text}` names several needs that have several inputs each: one argument for each input cannot be made")]
+    ManyLists { text: String },
+    #[error("`run` names no program")]
+    NoProgram,
+    #[error("output {output} is to be read from `{file}`, which is not a file name inside the program's folder")]
+    OutputFile { output: String, file: String },
+    #[error("outputs {first} and {second} are to be read from one file, `{file}`")]
+    SharedFile { first: String, second: String, file: String },
+    #[error("a folder for the program cannot be made")]
+    Scratch(#[source] io::Error),
+    #[error("`{program}` cannot be started")]
+    Spawn { program: String, source: io::Error },
+    #[error("`{program}` cannot be waited for")]
+    Wait { program: String, source: io::Error },
+    #[error("`{program}` {ending}")]
+    Exit { program: String, ending: String, last_lines: Vec<String> },
+    #[error("the program ended well but did not write {}; in its folder {}", missing.join(", "), there(found))]
+    Unwritten { missing: Vec<String>, found: Vec<String> },
+}
+
+fn known_names(known: &[String]) -> String {
+    if known.is_empty() { "no inputs, files or outputs".to_owned() } else { known.join(", ") }
+}
+
+fn there(found: &[String]) -> String {
+    if found.is_empty() { "is nothing".to_owned() } else { format!("are {}", found.join(", ")) }
+}
+
+impl StageError {
+    fn code(&self) -> FailureCode {
+        use StageError::*;
+        match self {
+            Corrupt { digest, .. } => FailureCode::CorruptInput { digest: *digest },
+            Cancelled => FailureCode::Cancelled,
+            // A rerun, perhaps on another machine or after making room, may succeed.
+            Read { .. } | Write { .. } | Scratch(_) | Spawn { .. } | Wait { .. } | Exit { .. } | Unwritten { .. } => {
+                FailureCode::Broken
+            }
+            Kind { .. }
+            | Params { .. }
+            | NoInput { .. }
+            | ManyInputs { .. }
+            | Format { .. }
+            | NoOutput { .. }
+            | Encode { .. }
+            | Idx { .. }
+            | LabelCount { .. }
+            | Label { .. }
+            | AmbiguousLabel { .. }
+            | NoCell { .. }
+            | Twice { .. }
+            | Metric { .. }
+            | AxisLabels { .. }
+            | Document(_)
+            | Picture(_)
+            | UnknownName { .. }
+            | Unclosed { .. }
+            | ManyLists { .. }
+            | NoProgram
+            | OutputFile { .. }
+            | SharedFile { .. } => FailureCode::Invalid,
+        }
+    }
+}
+
+impl From<StageError> for Failure {
+    fn from(error: StageError) -> Self {
+        let mut causes = match &error {
+            StageError::Exit { last_lines, .. } => last_lines.clone(),
+            _ => vec![],
+        };
+        let mut said = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            // Some messages end with that of their source.
+            if !said.ends_with(&text) {
+                causes.push(text.clone());
+            }
+            said = text;
+            source = cause.source();
+        }
+        Failure { code: error.code(), message: error.to_string(), causes }
+    }
+}

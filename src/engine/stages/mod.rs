@@ -1,0 +1,82 @@
+//! The stages that the engine runs itself because they need no tensors: `dataset`, `table`, `figure` and `command`.
+//! Knows jobs as a worker knows them, inputs and outputs as files; neither the graph nor the cache nor a terminal.
+
+mod command;
+mod dataset;
+mod error;
+mod figure;
+mod grid;
+mod idx;
+mod substitute;
+mod table;
+
+use std::fs;
+
+use serde::de::DeserializeOwned;
+
+use crate::digest::{ReadError, read_verified};
+use crate::kinds::Kind;
+use crate::protocol::{Failure, Input, Job};
+use error::StageError;
+
+/// What a running stage tells, and what it asks; the scheduler stands behind it.
+pub trait Reporter: Sync {
+    /// A line of the stage's log, without its end.
+    fn log(&self, line: &str);
+    /// `done` of `total` units are done, and a few words on what is going on.
+    fn progress(&self, done: u64, total: u64, message: &str);
+    /// Whether the stage is to be given up. Asked often.
+    fn cancelled(&self) -> bool;
+}
+
+/// Runs a stage: reads its inputs, checks them against their digests, writes its outputs, and returns a line on what came out.
+/// What it writes depends on parameters and inputs only, but for what a command's program does.
+///
+/// # Errors
+/// A [`Failure`] as of a worker; outputs may then be missing or unfinished.
+pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, Failure> {
+    let summary = match job.kind {
+        Kind::Dataset => dataset::run(job, reporter),
+        Kind::Table => table::run(job, reporter),
+        Kind::Figure => figure::run(job, reporter),
+        Kind::Command => command::run(job, reporter),
+        kind @ (Kind::Transform | Kind::Train | Kind::Evaluate | Kind::Saliency) => Err(StageError::Kind { kind }),
+    };
+    Ok(summary?)
+}
+
+fn params<T: DeserializeOwned>(job: &Job) -> Result<T, StageError> {
+    serde_path_to_error::deserialize(&job.params).map_err(|error| StageError::Params {
+        kind: job.kind,
+        path: error.path().to_string(),
+        reason: error.inner().to_string(),
+    })
+}
+
+/// The bytes of an input; only ever those of its digest.
+fn read(input: &Input) -> Result<Vec<u8>, StageError> {
+    read_verified(&input.path, input.digest).map_err(|source| read_error(input, source))
+}
+
+fn read_error(input: &Input, source: ReadError) -> StageError {
+    let (input, digest, source) = (name(input), input.digest, Box::new(source));
+    match *source {
+        ReadError::Corrupt { .. } => StageError::Corrupt { input, digest, source },
+        ReadError::Io { .. } => StageError::Read { input, source },
+    }
+}
+
+/// An input as messages name it.
+fn name(input: &Input) -> String {
+    if input.label.is_empty() { input.slot.clone() } else { format!("{} {}", input.slot, input.label) }
+}
+
+fn write(job: &Job, output: &'static str, bytes: &[u8]) -> Result<(), StageError> {
+    let path = job.outputs.get(output).ok_or_else(|| StageError::NoOutput { output: output.to_owned() })?;
+    fs::write(path, bytes).map_err(|source| StageError::Write { output: output.to_owned(), source })
+}
+
+/// Leaves the stage if it was cancelled.
+fn go_on(reporter: &dyn Reporter) -> Result<(), StageError> {
+    if reporter.cancelled() { Err(StageError::Cancelled) } else { Ok(()) }
+}

@@ -1,0 +1,172 @@
+//! Programs as stages.
+
+use std::time::{Duration, Instant};
+
+use atflow::kinds::Kind;
+use atflow::protocol::FailureCode;
+use serde_json::{Value, json};
+
+use crate::support::Bench;
+
+fn bench(run: Value, outputs: Value) -> Bench {
+    let names: Vec<String> = outputs.as_object().unwrap().keys().cloned().collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    Bench::new(Kind::Command, json!({"run": run, "outputs": outputs}), &names)
+}
+
+#[test]
+fn a_shell_line_reads_its_inputs_and_writes_its_outputs() {
+    let line = "ls -A | wc -l; cat ${in.text} ${in.many} > ${out.all}; echo ${HOME:+home} $ATFLOW_SEED $WHERE >&2; mkdir -p d; cp ${file.a b.txt} ${out.deep}";
+    let mut bench = bench(json!(line), json!({"all": "all.txt", "deep": "d/e.txt"}));
+    bench.job.params["env"] = json!({"WHERE": "${in.text}"});
+    bench.input("text", "", b"one ");
+    bench.input("many", "x/1", b"two ");
+    bench.input("many", "x/2", b"three ");
+    bench.input("file:a b.txt", "", b"file");
+    assert_eq!(bench.run().unwrap(), "all (14 bytes), deep (4 bytes)");
+    assert_eq!((bench.text("all"), bench.text("deep")), ("one two three ".into(), "file".into()));
+    let mut log = bench.recorder.log();
+    log.sort();
+    // The folder held nothing but the folder of an output.
+    assert_eq!(log, ["1", "home 7 ../in/text"]);
+    assert_eq!(bench.left(), ["all", "deep"], "the scratch folder is left behind");
+}
+
+#[test]
+fn a_program_gets_its_arguments_as_they_are() {
+    let run = json!(["sh", "-c", "printf '%s\\n' \"$@\" > out", "name", "a b", "--in=${in.many}", "${HOME}", "$(id)"]);
+    let mut bench = bench(run, json!({"out": "out"}));
+    bench.input("many", "1", b"x");
+    bench.input("many", "2", b"y");
+    bench.run().unwrap();
+    assert_eq!(bench.text("out"), "a b\n--in=../in/many/1\n--in=../in/many/2\n${HOME}\n$(id)\n");
+}
+
+#[test]
+fn a_script_given_as_file_runs_and_finds_the_one_beside_it() {
+    let mut bench = bench(json!(["${file.bin/main.sh}", "${out.o}"]), json!({"o": "o"}));
+    bench.input("file:bin/main.sh", "", b"#!/bin/sh\n. \"$(dirname \"$0\")/more.sh\"\necho $more > \"$1\"\n");
+    bench.input("file:bin/more.sh", "", b"more=found\n");
+    bench.run().unwrap();
+    assert_eq!(bench.text("o"), "found\n");
+}
+
+#[test]
+fn a_program_cannot_change_the_cache_and_corrupt_inputs_do_not_reach_it() {
+    let mut bench = bench(json!("chmod u+w ${in.a}; echo changed > ${in.a}; touch o"), json!({"o": "o"}));
+    let path = bench.input("a", "", b"as it was");
+    bench.run().unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"as it was");
+    std::fs::write(&path, b"as it should not be").unwrap();
+    assert_eq!(bench.failure().code, FailureCode::CorruptInput { digest: bench.job.inputs[0].digest });
+}
+
+#[test]
+fn failures_say_what_happened_with_the_last_lines() {
+    let failed = bench(json!("seq 1 30; echo no memory >&2; exit 3"), json!({"o": "o"})).failure();
+    assert_eq!((failed.code, failed.message.as_str()), (FailureCode::Broken, "`sh` ended with exit status 3"));
+    assert_eq!(failed.causes.len(), 10);
+    assert!(failed.causes.contains(&"30".to_owned()) || failed.causes.contains(&"no memory".to_owned()));
+
+    let killed = bench(json!("kill -9 $$"), json!({"o": "o"})).failure();
+    assert_eq!(killed.message, "`sh` was ended by signal 9");
+
+    let unwritten =
+        bench(json!("touch here; ln -s /etc/passwd link"), json!({"o": "o", "p": "link", "q": "here"})).failure();
+    assert_eq!(unwritten.code, FailureCode::Broken);
+    assert_eq!(
+        unwritten.message,
+        "the program ended well but did not write o (`o`), p (`link`); in its folder are `here`, `link`"
+    );
+
+    let absent = bench(json!(["no-such-program-here"]), json!({"o": "o"})).failure();
+    assert_eq!(absent.message, "`no-such-program-here` cannot be started");
+    assert_eq!(absent.causes.len(), 1);
+}
+
+#[test]
+fn mistakes_in_the_pipeline_are_found_before_anything_runs() {
+    let message = |run: Value, outputs: Value| {
+        let mut bench = bench(run, outputs);
+        bench.input("data", "", b"");
+        let failure = bench.failure();
+        assert_eq!(failure.code, FailureCode::Invalid);
+        assert!(bench.recorder.log().is_empty() && bench.left().is_empty());
+        failure.message
+    };
+    let messages = [
+        message(json!("echo ran; cat ${in.date}"), json!({"o": "o"})),
+        message(json!("echo ran; cat ${in.data"), json!({"o": "o"})),
+        message(json!([]), json!({"o": "o"})),
+        message(json!("echo ran"), json!({"o": "../o"})),
+        message(json!("echo ran"), json!({"o": "/tmp/o"})),
+        message(json!("echo ran"), json!({"o": "x", "p": "x"})),
+    ];
+    insta::assert_snapshot!(messages.join("\n"), @r#"
+    `${in.date}` names nothing that this stage has; it has ${in.data}, ${out.o}
+    `${` without its `}` in `echo ran; cat ${in.data`
+    `run` names no program
+    output o is to be read from `../o`, which is not a file name inside the program's folder
+    output o is to be read from `/tmp/o`, which is not a file name inside the program's folder
+    outputs o and p are to be read from one file, `x`
+    "#);
+}
+
+#[test]
+fn a_cancelled_program_is_ended_with_all_that_it_started() {
+    let mut bench = bench(json!("sleep 600 & echo started $!; trap 'echo bye; exit 0' TERM; wait"), json!({"o": "o"}));
+    bench.recorder.cancel_at = Some("started".into());
+    let start = Instant::now();
+    assert_eq!(bench.failure().code, FailureCode::Cancelled);
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    let log = bench.recorder.log();
+    assert!(log.contains(&"bye".to_owned()), "the program had no time to end by itself: {log:?}");
+    assert_gone(log[0].strip_prefix("started ").unwrap());
+}
+
+#[test]
+fn a_program_that_does_not_listen_is_killed() {
+    let mut bench = bench(json!("trap '' TERM; echo started; while :; do sleep 0.05; done"), json!({"o": "o"}));
+    bench.recorder.cancel_at = Some("started".into());
+    let start = Instant::now();
+    assert_eq!(bench.failure().code, FailureCode::Cancelled);
+    assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+}
+
+#[test]
+fn what_a_program_leaves_running_does_not_hold_the_stage() {
+    let bench = bench(json!("sleep 600 & echo $!; touch o"), json!({"o": "o"}));
+    let start = Instant::now();
+    bench.run().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert_gone(&bench.recorder.log()[0]);
+}
+
+/// The process is no more, or only waits for its parent to notice.
+fn assert_gone(pid: &str) {
+    let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let gone = || state().rsplit(')').next().is_none_or(|rest| rest.is_empty() || rest.trim_start().starts_with('Z'));
+    let start = Instant::now();
+    while !gone() {
+        assert!(start.elapsed() < Duration::from_secs(2), "process {pid} is still there: {}", state());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn output_without_line_ends_and_without_sense_is_logged_all_the_same() {
+    let bench = bench(json!("head -c 100000 /dev/zero | tr '\\0' x; printf '\\377\\n'; touch o"), json!({"o": "o"}));
+    bench.run().unwrap();
+    let log = bench.recorder.log();
+    assert_eq!(log.iter().map(|line| line.matches('x').count()).sum::<usize>(), 100_000);
+    assert!(log.len() > 1 && log.last().unwrap().ends_with('\u{fffd}'));
+}
+
+#[test]
+fn a_trivial_program_costs_little() {
+    let bench = bench(json!(["true"]), json!({}));
+    let start = Instant::now();
+    (0..20).for_each(|_| drop(bench.run().unwrap()));
+    let each = start.elapsed() / 20;
+    assert!(each < Duration::from_millis(25), "{each:?}");
+}

@@ -1,0 +1,6 @@
+//! The stages that the engine runs itself, on files as the scheduler gives them, and fetching from a server on this machine.
+
+mod command;
+mod dataset;
+mod numbers;
+mod support;

@@ -1,0 +1,165 @@
+//! Tables and figures from predictions.
+
+use atflow::formats::Predictions;
+use atflow::kinds::Kind;
+use atflow::protocol::FailureCode;
+use serde_json::{Value, json};
+
+use crate::support::Bench;
+
+/// Predictions of `n` images of class 0 to 9 in turn, the first `correct` of them right.
+fn predictions(n: usize, correct: usize) -> Vec<u8> {
+    let labels: Vec<i32> = (0..n).map(|image| (image % 10) as i32).collect();
+    let predicted = labels.iter().enumerate().map(|(image, &label)| if image < correct { label } else { 10 }).collect();
+    Predictions { predicted, probability: vec![0.5; n], loss: vec![0.7; n], labels }.to_bytes().unwrap()
+}
+
+fn table() -> Bench {
+    let params = json!({
+        "title": "Robustness", "corner": "model", "rows": ["a/b", "c"],
+        "columns": [{"label": "clean", "metric": "accuracy"}, {"label": "p=64", "metric": "accuracy_on_correct"}],
+    });
+    let mut bench = Bench::new(Kind::Table, params, &["json", "markdown", "csv"]);
+    bench.input("value", "c/clean", &predictions(200, 100));
+    bench.input("value", "a/b/p=64", &predictions(200, 150));
+    bench.input("reference", "a/b/p=64", &predictions(200, 180));
+    bench.input("value", "a/b/clean", &predictions(200, 180));
+    bench
+}
+
+#[test]
+fn a_table_has_its_numbers_in_their_places() {
+    let bench = table();
+    assert_eq!(bench.run().unwrap(), "3 of 4 numbers in 2 rows and 2 columns");
+    insta::assert_snapshot!(bench.text("markdown"), @r#"
+    # Robustness
+
+    | model |             clean |              p=64 |
+    | ----- | ----------------: | ----------------: |
+    | a/b   | 90.0 [85.1, 93.4] | 83.3 [77.2, 88.1] |
+    | c     | 50.0 [43.1, 56.9] |                 – |
+
+    Accuracy in percent [95 % Wilson interval], n = 200 images.
+
+    Accuracy on correctly classified images in percent [95 % Wilson interval], n = 180 images that the same model classifies correctly untransformed.
+    "#);
+    insta::assert_snapshot!(bench.text("csv"), @r#"
+    row,column,metric,share,low,high,hits,n
+    a/b,clean,accuracy,0.900000,0.850594,0.934330,180,200
+    a/b,p=64,accuracy_on_correct,0.833333,0.772048,0.880688,150,180
+    c,clean,accuracy,0.500000,0.431361,0.568639,100,200
+    "#);
+    let document: Value = serde_json::from_slice(&bench.output("json")).unwrap();
+    assert_eq!(document["cells"][0][1]["hits"], 150);
+    assert_eq!(document["cells"][0][1]["n"], 180);
+    assert_eq!(document["cells"][1][1], Value::Null);
+}
+
+#[test]
+fn the_order_of_inputs_changes_nothing() {
+    let (bench, mut other) = (table(), table());
+    other.job.inputs.reverse();
+    bench.run().unwrap();
+    other.run().unwrap();
+    for output in ["json", "markdown", "csv"] {
+        assert_eq!(bench.output(output), other.output(output));
+    }
+}
+
+#[test]
+fn inputs_that_do_not_fit_the_table_are_named() {
+    let message = |change: &dyn Fn(&mut Bench)| {
+        let mut bench = table();
+        change(&mut bench);
+        let failure = bench.failure();
+        assert_eq!(failure.code, FailureCode::Invalid);
+        [vec![failure.message], failure.causes].concat().join(": ")
+    };
+    let messages = [
+        message(&|bench| drop(bench.input("value", "c/other", &predictions(1, 1)))),
+        message(&|bench| drop(bench.input("value", "c/clean", &predictions(1, 1)))),
+        message(&|bench| drop(bench.input("value", "c/p=64", &predictions(200, 1)))),
+        message(&|bench| {
+            bench.input("value", "c/p=64", &predictions(200, 1));
+            bench.input("reference", "c/p=64", &predictions(100, 1));
+        }),
+        message(&|bench| bench.job.params["rows"] = json!(["a", "a/b"])),
+        message(&|bench| {
+            bench.job.params["rows"] = json!(["a", "a/b"]);
+            bench.job.params["columns"] =
+                json!([{"label": "b/x", "metric": "accuracy"}, {"label": "x", "metric": "accuracy"}]);
+        }),
+        message(&|bench| {
+            bench.job.inputs.retain(|input| input.label != "c/clean");
+            bench.input("value", "c/clean", b"not predictions at all");
+        }),
+        message(&|bench| drop(bench.job.outputs.remove("csv"))),
+    ];
+    insta::assert_snapshot!(messages.join("\n"), @r#"
+    input value c/other belongs to no cell
+    more than one input value c/clean was given
+    the number of c/p=64 cannot be computed: accuracy on correctly classified images needs the model's predictions on the untransformed set
+    the number of c/p=64 cannot be computed: the predictions are of 200 images, those on the untransformed set of 100
+    input value c/clean belongs to no cell
+    two cells would both be filled by inputs labelled `a/b/x`
+    input value c/clean is not what it should be: not a safetensors file: header too large
+    the stage was not told where to write its output csv
+    "#);
+}
+
+#[test]
+fn a_corrupt_prediction_is_told_by_its_digest() {
+    let bench = table();
+    std::fs::write(&bench.job.inputs[1].path, b"other").unwrap();
+    assert_eq!(bench.failure().code, FailureCode::CorruptInput { digest: bench.job.inputs[1].digest });
+}
+
+#[test]
+fn a_cancelled_table_stops() {
+    let bench = table();
+    bench.recorder.cancel.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(bench.failure().code, FailureCode::Cancelled);
+    assert!(bench.left().is_empty());
+}
+
+fn figure() -> Bench {
+    let params = json!({
+        "title": "Saturation", "x_name": "level", "x_values": [0.5, 1.0, 1024.0], "x_labels": ["1/2", "1", "1024"],
+        "scale": "log2", "series": ["standard", "pgd"], "metric": "accuracy",
+    });
+    let mut bench = Bench::new(Kind::Figure, params, &["svg", "png", "csv"]);
+    for (series, label, correct) in
+        [("standard", "1/2", 60), ("standard", "1", 90), ("standard", "1024", 10), ("pgd", "1", 70)]
+    {
+        bench.input("value", &format!("{series}/{label}"), &predictions(100, correct));
+    }
+    bench
+}
+
+#[test]
+fn a_figure_is_drawn_with_its_numbers_beside_it() {
+    let (bench, again) = (figure(), figure());
+    assert_eq!(bench.run().unwrap(), "4 of 6 numbers in 2 curves");
+    insta::assert_snapshot!(bench.text("csv"), @r#"
+    series,x,x_label,metric,share,low,high,hits,n
+    standard,0.5,1/2,accuracy,0.600000,0.502003,0.690599,60,100
+    standard,1,1,accuracy,0.900000,0.825634,0.944771,90,100
+    standard,1024,1024,accuracy,0.100000,0.055229,0.174366,10,100
+    pgd,1,1,accuracy,0.700000,0.604151,0.781051,70,100
+    "#);
+    assert!(bench.text("svg").contains("Saturation") && bench.text("svg").contains("1024"));
+    assert!(bench.output("png").starts_with(b"\x89PNG"));
+    again.run().unwrap();
+    assert_eq!((bench.output("svg"), bench.output("png")), (again.output("svg"), again.output("png")));
+}
+
+#[test]
+fn an_axis_that_cannot_be_drawn_is_refused() {
+    let mut bench = figure();
+    bench.job.params["x_values"] = json!([0.0, 1.0, 1024.0]);
+    let failure = bench.failure();
+    assert_eq!(failure.code, FailureCode::Invalid);
+    assert!(failure.causes[0].contains("above 0"), "{failure:?}");
+    bench.job.params["x_values"] = json!([1.0, 1024.0]);
+    assert_eq!(bench.failure().message, "3 labels were given for the 2 values of the horizontal axis");
+}
