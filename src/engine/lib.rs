@@ -3,6 +3,7 @@
 //! It knows no terminal and no libtorch. `docs/architecture.md` tells how the modules stand on one another.
 
 pub mod digest;
+pub mod fetch;
 pub mod formats;
 pub mod kinds;
 pub mod number;
