@@ -5,19 +5,20 @@
 //! leaves a `.part` at most, which the next fetch to the same place goes on with; after it the file is whole. Two fetches to one place at the
 //! same time would write into one `.part` and both fail their checks: the caller sees to it that there is one.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+mod part;
+
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use md5::Md5;
-use sha2::{Digest as _, Sha256};
 use ureq::http::{Response, StatusCode, header};
 
 use crate::digest::Digest;
 use crate::kinds::Source;
+use part::{Part, Sums};
 
 /// The sums of a file's bytes.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -388,90 +389,6 @@ impl Failed {
         match self {
             Failed::Network(source) => FetchError::Network { url, tries, source: Box::new(source) },
             Failed::Status(status) => FetchError::Status { url, status: status.as_u16(), tries },
-        }
-    }
-}
-
-/// What has come so far, with its sums.
-struct Part {
-    path: PathBuf,
-    file: File,
-    sums: Sums,
-}
-
-impl Part {
-    /// The part beside `to`, and the sums of what it holds already.
-    fn open(to: &Path) -> Result<Self, FetchError> {
-        let mut name = to.as_os_str().to_owned();
-        name.push(".part");
-        let path = PathBuf::from(name);
-        let opened = || {
-            let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
-            let (mut sums, mut buffer) = (Sums::default(), vec![0; BUFFER]);
-            loop {
-                match file.read(&mut buffer)? {
-                    0 => return Ok((file, sums)),
-                    count => sums.update(&buffer[..count]),
-                }
-            }
-        };
-        match opened() {
-            Ok((file, sums)) => Ok(Part { path, file, sums }),
-            Err(source) => Err(FetchError::File { path, source }),
-        }
-    }
-
-    fn size(&self) -> u64 {
-        self.sums.size
-    }
-
-    fn clear(&mut self) -> Result<(), FetchError> {
-        self.sums = Sums::default();
-        let cleared = self.file.set_len(0).and_then(|()| self.file.seek(SeekFrom::Start(0)).map(drop));
-        cleared.map_err(|source| self.error(source))
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> Result<(), FetchError> {
-        self.file.write_all(bytes).map_err(|source| self.error(source))?;
-        self.sums.update(bytes);
-        Ok(())
-    }
-
-    /// Gives the file its name.
-    fn keep(self, to: &Path) -> Result<(), FetchError> {
-        // The bytes reach the disk before the name does: after a crash the name stands for all of them or for what stood there before.
-        let kept = self.file.sync_all().and_then(|()| fs::rename(&self.path, to));
-        kept.map_err(|source| self.error(source))
-    }
-
-    fn error(&self, source: io::Error) -> FetchError {
-        FetchError::File { path: self.path.clone(), source }
-    }
-}
-
-#[derive(Clone, Default)]
-struct Sums {
-    blake3: blake3::Hasher,
-    sha256: Sha256,
-    md5: Md5,
-    size: u64,
-}
-
-impl Sums {
-    fn update(&mut self, bytes: &[u8]) {
-        self.blake3.update(bytes);
-        self.sha256.update(bytes);
-        self.md5.update(bytes);
-        self.size += bytes.len() as u64;
-    }
-
-    fn finish(self) -> Checksums {
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        Checksums {
-            blake3: Digest::from(self.blake3.finalize()),
-            sha256: hex(&self.sha256.finalize()),
-            md5: hex(&self.md5.finalize()),
-            size: self.size,
         }
     }
 }
