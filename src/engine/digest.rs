@@ -81,6 +81,12 @@ pub fn read_verified(path: &Path, expected: Digest) -> Result<Vec<u8>, ReadError
     if found == expected { Ok(bytes) } else { Err(ReadError::Corrupt { path: shown(), expected, found }) }
 }
 
+impl From<blake3::Hash> for Digest {
+    fn from(hash: blake3::Hash) -> Self {
+        Digest(*hash.as_bytes())
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))

@@ -18,7 +18,7 @@ pub(super) enum Align {
     Right,
 }
 
-/// A drawing surface. A unit is a hundredth of an inch or so; each is `scale` pixels of the backend.
+/// A drawing surface. A unit is a pixel of an ordinary screen, and `scale` pixels of the backend.
 pub(super) struct Canvas<'a, B> {
     pub(super) backend: &'a mut B,
     pub(super) scale: f32,

@@ -8,6 +8,7 @@ use super::bitmap::Bitmap;
 use super::canvas::{Align, Backend, Canvas};
 use super::marker;
 use super::text::Face;
+use super::ticks::Ticks;
 use crate::kinds::Scale;
 
 /// A diagram of curves.
@@ -137,12 +138,14 @@ impl<'a> Layout<'a> {
         let title = curves.title.as_deref().map_or(vec![], |title| title_face.wrap(title, width - 2.0 * MARGIN));
         let top = MARGIN + title.len() as f32 * 23.0 + if title.is_empty() { 0.0 } else { 6.0 } + LINE + 8.0;
 
+        let points = curves.series.iter().flat_map(|series| series.points.iter().flatten());
+        let intervals = points.map(|point| (point.low, point.high));
         let mut layout = Layout {
             curves,
             title,
             legend,
             label_rows: vec![],
-            ticks: Ticks::new(curves),
+            ticks: Ticks::new(intervals),
             left,
             top,
             width,
@@ -317,38 +320,6 @@ fn check(curves: &Curves) -> Result<(), PictureError> {
     }
 }
 
-/// The vertical axis, in percent.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Ticks {
-    low: f64,
-    high: f64,
-    step: f64,
-}
-
-impl Ticks {
-    /// An axis that holds every interval, from one round number to another; from 0 where that costs less than half of the height.
-    fn new(curves: &Curves) -> Self {
-        let points = || curves.series.iter().flat_map(|series| series.points.iter().flatten());
-        let least = points().map(|point| point.low).fold(1.0, f64::min) * 100.0;
-        let most = points().map(|point| point.high).fold(0.0, f64::max) * 100.0;
-        if least > most {
-            return Ticks { low: 0.0, high: 100.0, step: 20.0 };
-        }
-        let least = if least < most / 2.0 { 0.0 } else { least };
-        let fits = |step: f64| {
-            let (low, high) = ((least / step).floor() * step, ((most / step).ceil() * step).min(100.0));
-            // Less than 7 steps leave room for the eye; an interval of no height cannot be drawn.
-            (low < high && (high - low) / step <= 6.0).then_some(Ticks { low, high, step })
-        };
-        [1.0, 2.0, 5.0, 10.0, 20.0].into_iter().find_map(fits).unwrap_or(Ticks { low: 0.0, high: 100.0, step: 20.0 })
-    }
-
-    fn values(self) -> impl Iterator<Item = f64> {
-        let steps = ((self.high - self.low) / self.step + 1e-9).floor() as u32;
-        (0..=steps).map(move |step| self.low + f64::from(step) * self.step)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -446,21 +417,6 @@ mod tests {
         let runs = Layout::new(&curves).unwrap().runs(0);
         assert_eq!(runs.iter().map(Vec::len).collect::<Vec<_>>(), [3, 4]);
         curves_png(&curves).unwrap();
-    }
-
-    #[test]
-    fn the_vertical_axis_is_round_and_holds_every_interval() {
-        let ticks = |low: f64, high: f64| {
-            let mut curves = saturation(1, 100);
-            curves.series[0].points = vec![None; 9];
-            curves.series[0].points[0] = Some(Point { share: low, low, high });
-            Ticks::new(&curves)
-        };
-        assert_eq!(ticks(0.871, 0.923), Ticks { low: 87.0, high: 93.0, step: 1.0 });
-        assert_eq!(ticks(0.2, 0.83), Ticks { low: 0.0, high: 100.0, step: 20.0 });
-        assert_eq!(ticks(0.6, 0.999), Ticks { low: 60.0, high: 100.0, step: 10.0 });
-        assert_eq!(ticks(0.0, 0.0), Ticks { low: 0.0, high: 100.0, step: 20.0 });
-        assert_eq!(ticks(1.0, 1.0), Ticks { low: 0.0, high: 100.0, step: 20.0 });
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod curves;
 mod marker;
 mod sheet;
 mod text;
+mod ticks;
 
 use crate::kinds::Scale;
 

@@ -163,10 +163,14 @@ fn output_without_line_ends_and_without_sense_is_logged_all_the_same() {
 }
 
 #[test]
-fn a_trivial_program_costs_little() {
+fn a_trivial_program_does_not_wait_for_the_next_look_at_it() {
     let bench = bench(json!(["true"]), json!({}));
-    let start = Instant::now();
-    (0..20).for_each(|_| drop(bench.run().unwrap()));
-    let each = start.elapsed() / 20;
-    assert!(each < Duration::from_millis(25), "{each:?}");
+    let timed = |_| {
+        let start = Instant::now();
+        bench.run().unwrap();
+        start.elapsed()
+    };
+    // The fastest of some: on a busy machine any one may be slow.
+    let fastest = (0..20).map(timed).min().unwrap();
+    assert!(fastest < Duration::from_millis(25), "{fastest:?}");
 }

@@ -2,5 +2,6 @@
 
 mod command;
 mod dataset;
+mod fetch;
 mod numbers;
 mod support;

@@ -1,0 +1,435 @@
+//! Files from elsewhere: `https://`, `http://` and `file://`, checked against the digests that the pipeline gives. Knows neither the cache nor
+//! what a file is for.
+//!
+//! A download goes to `NAME.part` beside its place, is checked while it comes, flushed to the disk, and renamed. Whoever dies before the rename
+//! leaves a `.part` at most, which the next fetch to the same place goes on with; after it the file is whole. Two fetches to one place at the
+//! same time would write into one `.part` and both fail their checks: the caller sees to it that there is one.
+
+mod part;
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use ureq::http::{Response, StatusCode, header};
+
+use crate::digest::Digest;
+use crate::kinds::Source;
+use part::{Part, Sums};
+
+/// The sums of a file's bytes.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Checksums {
+    /// Its name in the cache.
+    pub blake3: Digest,
+    /// SHA-256 in lower-case hexadecimal, as `sha256sum` prints it.
+    pub sha256: String,
+    /// MD5 in lower-case hexadecimal, as `md5sum` prints it.
+    pub md5: String,
+    /// Its length in bytes.
+    pub size: u64,
+}
+
+/// How patient a fetch is.
+#[derive(Debug, Clone)]
+pub struct Patience {
+    /// For a connection to stand, names and encryption included.
+    pub connect: Duration,
+    /// For the first byte of an answer, and from each byte to the next.
+    pub stall: Duration,
+    /// Times that a server is asked before its failure counts; at least 1.
+    pub tries: u32,
+    /// The pause after the first failure; it doubles with each.
+    pub pause: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Patience { connect: seconds(15), stall: seconds(30), tries: 3, pause: Duration::from_millis(500) }
+    }
+}
+
+/// Why a file could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The source has no URL.
+    #[error("the source has no url")]
+    NoUrl,
+    /// The source says neither `sha256` nor `md5`: what comes could be anything.
+    #[error("{url} has neither sha256 nor md5 to check it against")]
+    NoDigest {
+        /// The URL.
+        url: String,
+    },
+    /// The URL cannot be used.
+    #[error("{url} cannot be fetched: {reason}")]
+    Url {
+        /// The URL.
+        url: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The server refused, or failed as often as it was asked.
+    #[error("{url}: the server answered {status} (asked {tries} times)")]
+    Status {
+        /// The URL.
+        url: String,
+        /// The HTTP status code.
+        status: u16,
+        /// How often it was asked.
+        tries: u32,
+    },
+    /// The server could not be reached, or broke off, as often as it was asked.
+    #[error("{url}: no whole answer (asked {tries} times)")]
+    Network {
+        /// The URL.
+        url: String,
+        /// How often it was asked.
+        tries: u32,
+        /// The last failure.
+        source: Box<ureq::Error>,
+    },
+    /// A file of this machine could not be read or written.
+    #[error("{path}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is another than the pipeline says; it was deleted.
+    #[error("{url} has another {algorithm} than the pipeline says: expected {expected}, found {found} ({size} bytes)")]
+    Mismatch {
+        /// The URL.
+        url: String,
+        /// `sha256` or `md5`.
+        algorithm: &'static str,
+        /// What the pipeline says.
+        expected: String,
+        /// What came.
+        found: String,
+        /// How many bytes came.
+        size: u64,
+    },
+    /// The progress callback asked to stop; what came so far is kept for the next fetch.
+    #[error("the fetch was stopped")]
+    Stopped,
+}
+
+/// Told the bytes that are there and the bytes in all, where known; says whether to go on.
+pub type Progress<'a> = dyn FnMut(u64, Option<u64>) -> ControlFlow<()> + 'a;
+
+/// The sums of a file, in one pass over its bytes.
+///
+/// # Errors
+/// Whatever opening or reading the file gives.
+pub fn checksums(path: &Path) -> io::Result<Checksums> {
+    let mut sums = Sums::default();
+    let mut file = File::open(path)?;
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(sums.finish()),
+            Ok(count) => sums.update(&buffer[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Fetches the file at `source.url` to `to`, and returns its sums. A file that is already there is replaced.
+///
+/// A server that breaks off is asked for the rest; if it sends something else than the rest, the download starts again. Failures of the network,
+/// statuses 408, 429 and 5xx are tried again after a pause, others are not.
+///
+/// # Errors
+/// Any [`FetchError`]; nothing then stands at `to` that did not before.
+pub fn fetch(
+    source: &Source,
+    to: &Path,
+    patience: &Patience,
+    progress: &mut Progress<'_>,
+) -> Result<Checksums, FetchError> {
+    let url = source.url.clone().ok_or(FetchError::NoUrl)?;
+    if source.sha256.is_none() && source.md5.is_none() {
+        return Err(FetchError::NoDigest { url });
+    }
+    let origin = match url.split_once("://") {
+        Some(("http" | "https", _)) => Origin::Server(agent(patience)),
+        Some(("file", rest)) => Origin::File(local_path(&url, rest)?),
+        _ => return Err(FetchError::Url { url, reason: "it begins with none of https://, http:// and file://" }),
+    };
+    let mut fetch = Fetch { url, part: Part::open(to)?, origin, patience, progress, resumed: false };
+    let sums = match fetch.whole(source) {
+        // The part was left by an earlier fetch and may have been of another file: that costs one more download, not an error.
+        Err(FetchError::Mismatch { .. }) if fetch.resumed => {
+            fetch.part.clear()?;
+            fetch.whole(source)
+        }
+        result => result,
+    };
+    match sums {
+        Ok(sums) => {
+            fetch.part.keep(to)?;
+            Ok(sums)
+        }
+        Err(error) => {
+            if matches!(error, FetchError::Mismatch { .. }) || fetch.part.size() == 0 {
+                // What the error says matters more than whether a useless part could be removed.
+                let _ = fs::remove_file(&fetch.part.path);
+            }
+            Err(error)
+        }
+    }
+}
+
+const BUFFER: usize = 256 << 10;
+
+enum Origin {
+    Server(ureq::Agent),
+    File(PathBuf),
+}
+
+struct Fetch<'a, 'b> {
+    url: String,
+    part: Part,
+    origin: Origin,
+    patience: &'a Patience,
+    progress: &'a mut Progress<'b>,
+    /// Whether any of the part was there before this fetch.
+    resumed: bool,
+}
+
+impl Fetch<'_, '_> {
+    /// All bytes, checked.
+    fn whole(&mut self, source: &Source) -> Result<Checksums, FetchError> {
+        if let Origin::File(path) = &self.origin {
+            let path = path.clone();
+            self.part.clear()?;
+            let file = File::open(&path).map_err(|source| FetchError::File { path: path.clone(), source })?;
+            let total = file.metadata().ok().map(|found| found.len());
+            return match self.receive(file, total)? {
+                Received::All => self.checked(source),
+                Received::Broken(source) => Err(FetchError::File { path, source }),
+            };
+        }
+        self.resumed = self.part.size() > 0;
+        if self.resumed
+            && let Ok(sums) = self.checked(source)
+        {
+            return Ok(sums);
+        }
+        let mut seen = Seen::default();
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.ask(&mut seen)? {
+                Answer::All => return self.checked(source),
+                Answer::Other => {
+                    // Not the server's failure: it has another file than the part is of. Asked from the start, it can give no other answer
+                    // of this sort.
+                    self.part.clear()?;
+                    self.resumed = false;
+                    tries -= 1;
+                }
+                Answer::Failed(error) if error.is_final() || tries >= self.patience.tries => {
+                    return Err(error.told(&self.url, tries));
+                }
+                Answer::Failed(_) => self.pause(tries)?,
+            }
+        }
+    }
+
+    /// Asks the server once, for what is missing.
+    fn ask(&mut self, seen: &mut Seen) -> Result<Answer, FetchError> {
+        let Origin::Server(agent) = &self.origin else { return Ok(Answer::All) };
+        let have = self.part.size();
+        let mut request = agent.get(&self.url);
+        if have > 0 {
+            request = request.header(header::RANGE, format!("bytes={have}-"));
+            if let Some(tag) = &seen.tag {
+                request = request.header(header::IF_RANGE, tag);
+            }
+        }
+        let response = match request.call() {
+            Ok(response) => response,
+            Err(error) => return Ok(Answer::Failed(Failed::Network(error))),
+        };
+        let total = match response.status() {
+            StatusCode::PARTIAL_CONTENT => match range(&response) {
+                Some((start, total)) if have > 0 && start == have && seen.agrees(total) => total,
+                _ if have > 0 => return Ok(Answer::Other),
+                _ => return Ok(Answer::Failed(Failed::Status(StatusCode::PARTIAL_CONTENT))),
+            },
+            // The part is as long as the file, or longer.
+            StatusCode::RANGE_NOT_SATISFIABLE if have > 0 => return Ok(Answer::Other),
+            status if status.is_success() => {
+                self.part.clear()?;
+                self.resumed = false;
+                number(&response, header::CONTENT_LENGTH)
+            }
+            status => return Ok(Answer::Failed(Failed::Status(status))),
+        };
+        seen.total = total;
+        // A weak tag promises no equal bytes and may not be used here (RFC 9110, section 13.1.5).
+        let tag = text(&response, header::ETAG).filter(|tag| !tag.starts_with("W/"));
+        seen.tag = tag.map(str::to_owned);
+        match self.receive(response.into_body().into_reader(), total)? {
+            Received::All if total.is_none_or(|total| total == self.part.size()) => Ok(Answer::All),
+            Received::All if total.is_some_and(|total| total < self.part.size()) => Ok(Answer::Other),
+            Received::All => Ok(Answer::Failed(Failed::Network(io::Error::from(io::ErrorKind::UnexpectedEof).into()))),
+            Received::Broken(error) => Ok(Answer::Failed(Failed::Network(error.into()))),
+        }
+    }
+
+    fn receive(&mut self, mut from: impl Read, total: Option<u64>) -> Result<Received, FetchError> {
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            if (self.progress)(self.part.size(), total).is_break() {
+                return Err(FetchError::Stopped);
+            }
+            match from.read(&mut buffer) {
+                Ok(0) => return Ok(Received::All),
+                Ok(count) => self.part.append(&buffer[..count])?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Ok(Received::Broken(error)),
+            }
+        }
+    }
+
+    fn checked(&self, source: &Source) -> Result<Checksums, FetchError> {
+        let sums = self.part.sums.clone().finish();
+        for (algorithm, expected, found) in [("sha256", &source.sha256, &sums.sha256), ("md5", &source.md5, &sums.md5)]
+        {
+            if let Some(expected) = expected.as_ref().filter(|expected| !expected.trim().eq_ignore_ascii_case(found)) {
+                let (expected, found) = (expected.clone(), found.clone());
+                return Err(FetchError::Mismatch {
+                    url: self.url.clone(),
+                    algorithm,
+                    expected,
+                    found,
+                    size: sums.size,
+                });
+            }
+        }
+        Ok(sums)
+    }
+
+    /// Waits before the next try, a little at a time so that a stop is heard.
+    fn pause(&mut self, tries: u32) -> Result<(), FetchError> {
+        let mut left = self.patience.pause * 2_u32.saturating_pow(tries.saturating_sub(1)).min(64);
+        while !left.is_zero() {
+            let step = left.min(Duration::from_millis(100));
+            thread::sleep(step);
+            left -= step;
+            if (self.progress)(self.part.size(), None).is_break() {
+                return Err(FetchError::Stopped);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the server said of the file so far.
+#[derive(Default)]
+struct Seen {
+    total: Option<u64>,
+    tag: Option<String>,
+}
+
+impl Seen {
+    fn agrees(&self, total: Option<u64>) -> bool {
+        self.total.is_none() || total.is_none() || self.total == total
+    }
+}
+
+enum Received {
+    All,
+    Broken(io::Error),
+}
+
+enum Answer {
+    All,
+    /// The part is not of the file that the server has.
+    Other,
+    Failed(Failed),
+}
+
+enum Failed {
+    Network(ureq::Error),
+    Status(StatusCode),
+}
+
+impl Failed {
+    /// Whether another try would fail in the same way.
+    fn is_final(&self) -> bool {
+        match self {
+            Failed::Status(status) => {
+                let passing = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
+                !status.is_server_error() && !passing.contains(status)
+            }
+            Failed::Network(error) => !matches!(
+                error,
+                ureq::Error::Io(_)
+                    | ureq::Error::Timeout(_)
+                    | ureq::Error::HostNotFound
+                    | ureq::Error::ConnectionFailed
+                    | ureq::Error::BodyStalled
+                    | ureq::Error::Protocol(_)
+            ),
+        }
+    }
+
+    fn told(self, url: &str, tries: u32) -> FetchError {
+        let url = url.to_owned();
+        match self {
+            Failed::Network(source) => FetchError::Network { url, tries, source: Box::new(source) },
+            Failed::Status(status) => FetchError::Status { url, status: status.as_u16(), tries },
+        }
+    }
+}
+
+fn agent(patience: &Patience) -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_resolve(Some(patience.connect))
+        .timeout_connect(Some(patience.connect))
+        .timeout_recv_response(Some(patience.stall))
+        .timeout_per_read(Some(patience.stall))
+        .timeout_per_write(Some(patience.stall))
+        // Digests are of the bytes as they lie on the server, `.gz` files included.
+        .accept_encoding("identity")
+        .user_agent(concat!("atflow/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .new_agent()
+}
+
+/// The path of a `file://` URL: `file:///a%20b` is `/a b`.
+fn local_path(url: &str, rest: &str) -> Result<PathBuf, FetchError> {
+    let error = |reason| FetchError::Url { url: url.to_owned(), reason };
+    let path = rest.strip_prefix("localhost").unwrap_or(rest);
+    if !path.starts_with('/') {
+        return Err(error("a file:// URL names an absolute path: file:///folder/file"));
+    }
+    let decoded = percent_encoding::percent_decode_str(path).decode_utf8();
+    decoded.map(|path| PathBuf::from(path.as_ref())).map_err(|_| error("its path is not UTF-8"))
+}
+
+fn text<T>(response: &Response<T>, name: header::HeaderName) -> Option<&str> {
+    response.headers().get(name)?.to_str().ok()
+}
+
+fn number<T>(response: &Response<T>, name: header::HeaderName) -> Option<u64> {
+    text(response, name)?.trim().parse().ok()
+}
+
+/// Where a partial answer starts, and the size of the whole: `bytes 100-199/200`.
+fn range<T>(response: &Response<T>) -> Option<(u64, Option<u64>)> {
+    let (range, total) = text(response, header::CONTENT_RANGE)?.trim().strip_prefix("bytes ")?.split_once('/')?;
+    let (start, _) = range.split_once('-')?;
+    Some((start.trim().parse().ok()?, total.trim().parse().ok()))
+}
