@@ -3,11 +3,12 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use crate::cache::{Cache, SourceDigests, StatMemo};
 use crate::digest::Digest;
-use crate::fetch;
+use crate::fetch::{self, FetchError, Patience};
 use crate::graph::Graph;
 use crate::kinds::Source;
 use crate::protocol::{Failure, FailureCode};
@@ -122,12 +123,7 @@ fn shown_folder(base: &Path) -> String {
 ///
 /// # Errors
 /// A [`Failure`] of the stage that needs it.
-pub fn obtain(
-    source: &CheckedSource,
-    cache: &Cache,
-    scratch: &Path,
-    reporter: &dyn Reporter,
-) -> Result<(PathBuf, Digest), Failure> {
+pub fn obtain(source: &CheckedSource, cache: &Cache, reporter: &dyn Reporter) -> Result<(PathBuf, Digest), Failure> {
     let source = match source {
         CheckedSource::Local { path, digest } => return Ok((path.clone(), *digest)),
         CheckedSource::Remote { source } => source,
@@ -143,8 +139,23 @@ pub fn obtain(
         message,
         causes: causes(error),
     };
-    let file = scratch.join(identity.replace(':', "-"));
-    fetch::fetch(source, &file, reporter).map_err(|error| failed(format!("could not fetch {url}"), &error))?;
+    // A place of its own by identity, so that a fetch that was cut off goes on where it stopped; locked, so that two runs do not write into it at once.
+    let (file, _lock) =
+        cache.fetch_place(&identity).map_err(|error| failed(format!("could not fetch {url}"), &error))?;
+    if let Some(blob) = cache.fetched(&identity).filter(|blob| cache.has(*blob)) {
+        return Ok((cache.object_path(blob.digest), blob.digest));
+    }
+    let progress = &mut |done: u64, total: Option<u64>| {
+        let of = total.map(|total| format!(" of {:.1}", total as f64 / 1e6)).unwrap_or_default();
+        reporter.progress(done, total.unwrap_or(0), &format!("fetching {:.1}{of} MB", done as f64 / 1e6));
+        if reporter.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    fetch::fetch(source, &file, &Patience::default(), progress).map_err(|error| match error {
+        FetchError::Stopped => {
+            Failure { code: FailureCode::Cancelled, message: "stopped".to_owned(), causes: Vec::new() }
+        }
+        error => failed(format!("could not fetch {url}"), &error),
+    })?;
     let blob = cache.ingest(&file).map_err(|error| failed(format!("could not keep {url}"), &error))?;
     cache.remember_fetched(&identity, blob).map_err(|error| failed(format!("could not keep {url}"), &error))?;
     Ok((cache.object_path(blob.digest), blob.digest))

@@ -78,21 +78,38 @@ impl Cache {
         Ok(fsio::write_atomic(&self.fetched_path(identity), &self.tmp(), text.as_bytes())?)
     }
 
+    /// A place to fetch a file to, and the lock that keeps others from it while it is held.
+    ///
+    /// # Errors
+    /// [`CacheError`].
+    pub fn fetch_place(&self, identity: &str) -> Result<(PathBuf, fs::File), CacheError> {
+        let folder = self.root.join("tmp").join(format!("fetch-{}", identity.replace(':', "-")));
+        fsio::create_dir(&folder)?;
+        let lock = folder.join("lock");
+        let file = fs::File::create(&lock).on("write", &lock)?;
+        file.lock().on("lock", &lock)?;
+        Ok((folder.join("file"), file))
+    }
+
     fn fetched_path(&self, identity: &str) -> PathBuf {
         self.root.join("fetched").join(format!("{}.json", identity.replace(':', "-")))
     }
 
-    /// Moves a blob with other bytes than its name out of the way, so that it is made or fetched again.
+    /// Moves a blob with other bytes than its name out of the way, so that it is made or fetched again, and tells where to; nothing if the blob is
+    /// gone or right.
     ///
     /// # Errors
     /// [`CacheError`].
-    pub fn quarantine(&self, digest: Digest) -> Result<PathBuf, CacheError> {
+    pub fn quarantine(&self, digest: Digest) -> Result<Option<PathBuf>, CacheError> {
         let from = self.object_path(digest);
+        if Digest::of_file(&from).is_ok_and(|found| found == digest) || !from.exists() {
+            return Ok(None);
+        }
         let folder = self.root.join("quarantine");
         fsio::create_dir(&folder)?;
-        let to = folder.join(format!("{digest}-{}", jiff::Timestamp::now().as_second()));
+        let to = folder.join(format!("{digest}-{}", jiff::Timestamp::now().as_millisecond()));
         fs::rename(&from, &to).on("move away", &from)?;
-        Ok(to)
+        Ok(Some(to))
     }
 }
 
@@ -116,8 +133,9 @@ mod tests {
         fs::write(&path, b"weighty").unwrap();
         assert!(cache.has(blob), "length alone does not tell");
         assert!(matches!(cache.read(blob.digest), Err(digest::ReadError::Corrupt { .. })));
-        let kept = cache.quarantine(blob.digest).unwrap();
+        let kept = cache.quarantine(blob.digest).unwrap().unwrap();
         assert!(!cache.has(blob) && kept.exists());
+        assert_eq!(cache.quarantine(blob.digest).unwrap(), None, "it is away already");
     }
 
     #[test]

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Runs a program in an empty folder. It is told where things are by `${in.NEED}`, `${file.PATH}` and `${out.NAME}` in its arguments and environment.
+/// Runs a program in an empty folder. It is told where things are by `${in.NEED}`, `${file.PATH}` and `${out.NAME}` in its arguments and its
+/// environment: paths relative to that folder, the same in every run. A need with several inputs gives all their paths. `ATFLOW_SEED` and
+/// `ATFLOW_THREADS` are in its environment.
 ///
 /// Needs: any names. Outputs: those declared.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

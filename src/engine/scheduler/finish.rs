@@ -1,6 +1,6 @@
 //! How a stage ends: its outputs are taken into the cache and recorded, or its failure is, or it is tried again.
 
-use super::{FailureCode, Manifest, RunError, Running, Scheduler, State, Status, TRIES};
+use super::{FailureCode, Manifest, RunError, Running, Scheduler, Stale, State, Status, TRIES};
 use crate::cache::{CacheError, FailedStage, MANIFEST_FORMAT, Made};
 use crate::event::RunEvent;
 use crate::protocol::Failure;
@@ -22,6 +22,7 @@ impl Scheduler<'_> {
         }
         let manifest = self.take_in(&running, seconds, &summary, peak_memory)?;
         let key = self.cache.commit(&manifest)?;
+        self.made.insert(key);
         let name = self.name(id);
         self.run.keys.insert(name, key);
         for consumer in self.done(id, manifest.outputs, Status::Ran, seconds, summary) {
@@ -81,13 +82,13 @@ impl Scheduler<'_> {
                 Ok(())
             }
             FailureCode::CorruptInput { digest } if self.tries[id.0] < TRIES => {
-                let kept = self.cache.quarantine(digest)?;
-                let name = self.name(id);
-                let message = format!(
-                    "an input of {name} had other bytes than its digest says; it was moved to {} and is made again",
-                    kept.display()
-                );
-                self.emit(RunEvent::Warning(message));
+                // Several stages may have met it at once: the first one moves it away.
+                if let Some(kept) = self.cache.quarantine(digest)? {
+                    let (name, kept) = (self.name(id), kept.display());
+                    self.emit(RunEvent::Warning(format!(
+                        "an input of {name} had other bytes than its digest says; it was moved to {kept} and is made again"
+                    )));
+                }
                 self.again(id, running);
                 Ok(())
             }
@@ -121,7 +122,8 @@ impl Scheduler<'_> {
     }
 
     fn again(&mut self, id: InstanceId, running: Running) {
-        self.stale.insert(id, (running.record, "tried again".to_owned()));
+        let Running { record, key, .. } = running;
+        self.stale.insert(id, Stale { record, key, reason: "tried again".to_owned() });
         self.states.set(id, State::Ready);
     }
 

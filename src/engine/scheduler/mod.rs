@@ -8,8 +8,8 @@ mod finish;
 mod state;
 mod workers;
 
-use std::collections::{HashMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -20,7 +20,7 @@ use crate::event::{RunEvent, RunSummary, Status};
 use crate::graph::{Graph, Outputs};
 use crate::plan::{Absence, Assessment, History, assess};
 use crate::protocol::{Event, Failure, FailureCode, Input, Job};
-use crate::record::Record;
+use crate::record::{Key, Record};
 use crate::sources::{CheckedSource, Sources, obtain};
 use crate::spec::InstanceId;
 use crate::stages::{self, Reporter};
@@ -102,6 +102,7 @@ enum Message {
 struct Running {
     id: InstanceId,
     record: Record,
+    key: Key,
     started: Instant,
     scratch: tempfile::TempDir,
     outputs: HashMap<String, PathBuf>,
@@ -109,6 +110,13 @@ struct Running {
     cancel: Arc<AtomicBool>,
     threads: usize,
     log: Vec<u8>,
+}
+
+/// What a ready instance is to run.
+struct Stale {
+    record: Record,
+    key: Key,
+    reason: String,
 }
 
 struct Scheduler<'a> {
@@ -130,8 +138,10 @@ struct Scheduler<'a> {
     forced: HashMap<InstanceId, Absence>,
     /// Producers that run again because an output of theirs was lost, and who waits for it. Everybody else had them counted as done before.
     revived: HashMap<InstanceId, Vec<InstanceId>>,
-    /// Records of ready instances, and why they run.
-    stale: HashMap<InstanceId, (Record, String)>,
+    /// What ready instances are to run, and why.
+    stale: HashMap<InstanceId, Stale>,
+    /// Keys that this run made: another instance of the same key need not run.
+    made: HashSet<Key>,
     run: RunRecord,
     commit: Option<Option<String>>,
     stopped: bool,
@@ -169,6 +179,7 @@ pub fn run(
         forced: graph.ids().filter(|id| options.forced[id.0]).map(|id| (id, Absence::Forced)).collect(),
         revived: HashMap::new(),
         stale: HashMap::new(),
+        made: HashSet::new(),
         run: RunRecord { pipeline: options.pipeline.clone(), file: options.file.clone(), ..RunRecord::default() },
         commit: None,
         stopped: false,
@@ -282,7 +293,8 @@ impl Scheduler<'_> {
 
     fn make_ready(&mut self, id: InstanceId, record: Record, absence: &Absence) {
         let reason = self.history.reason(self.graph.instance(id), &record, absence);
-        self.stale.insert(id, (record, reason));
+        let key = record.key();
+        self.stale.insert(id, Stale { record, key, reason });
         self.states.set(id, State::Ready);
     }
 
@@ -334,6 +346,9 @@ impl Scheduler<'_> {
             if *self.states.get(id) != State::Ready || self.revive_producers(id) {
                 continue;
             }
+            if self.is_made_elsewhere(id) {
+                continue;
+            }
             let instance = self.graph.instance(id);
             let used: usize = self.running.values().map(|running| running.threads).sum();
             let threads = instance.threads.min(self.options.jobs);
@@ -351,8 +366,25 @@ impl Scheduler<'_> {
             };
             self.start(id, worker, threads)?;
         }
-        // A worker that is starting has no job yet: wait for its first line.
         Ok(())
+    }
+
+    /// Whether another instance is making, or has made, what this one would: two names of the same computation run once.
+    fn is_made_elsewhere(&mut self, id: InstanceId) -> bool {
+        let Some(Stale { key, .. }) = self.stale.get(&id) else { return false };
+        let key = *key;
+        if self.running.values().any(|running| running.key == key) {
+            return true;
+        }
+        let manifest = self.made.contains(&key).then(|| self.cache.lookup(key)).flatten();
+        let Some(manifest) = manifest else { return false };
+        self.stale.remove(&id);
+        let name = self.name(id);
+        self.run.keys.insert(name, key);
+        for consumer in self.done(id, manifest.outputs, Status::Cached, 0.0, manifest.made.summary) {
+            self.settle(consumer);
+        }
+        true
     }
 
     /// Sends an instance back to waiting if a blob that it needs is gone, and has its producer run again.
@@ -396,7 +428,7 @@ impl Scheduler<'_> {
 
     fn start(&mut self, id: InstanceId, worker: Option<usize>, threads: usize) -> Result<(), RunError> {
         let instance = self.graph.instance(id);
-        let Some((record, reason)) = self.stale.remove(&id) else { return Ok(()) };
+        let Some(Stale { record, key, reason }) = self.stale.remove(&id) else { return Ok(()) };
         let scratch = self.cache.scratch()?;
         let folder = scratch.path().join("out");
         crate::fsio::create_dir(&folder).map_err(CacheError::from)?;
@@ -419,9 +451,9 @@ impl Scheduler<'_> {
         let started = Instant::now();
         match worker {
             Some(worker) => self.workers.give(worker, &job),
-            None => self.start_in_engine(id, job.clone(), scratch.path(), cancel.clone()),
+            None => self.start_in_engine(id, job.clone(), cancel.clone()),
         }
-        let running = Running { id, record, started, scratch, outputs, worker, cancel, threads, log: Vec::new() };
+        let running = Running { id, record, key, started, scratch, outputs, worker, cancel, threads, log: Vec::new() };
         self.running.insert(job.id, running);
         self.states.set(id, State::Running);
         self.emit(RunEvent::StageStarted { stage: job.stage, kind: job.kind, reason });
@@ -429,7 +461,7 @@ impl Scheduler<'_> {
     }
 
     /// Runs a stage that needs no tensors, on a thread of its own.
-    fn start_in_engine(&self, id: InstanceId, mut job: Job, scratch: &Path, cancel: Arc<AtomicBool>) {
+    fn start_in_engine(&self, id: InstanceId, mut job: Job, cancel: Arc<AtomicBool>) {
         let sources: Vec<(String, CheckedSource)> = self
             .graph
             .instance(id)
@@ -438,12 +470,12 @@ impl Scheduler<'_> {
             .map(|need| (need.slot.clone(), self.sources.get(id, need).clone()))
             .collect();
         let reporter = EngineReporter { job: job.id, cancel, sender: self.sender.clone() };
-        let (cache, scratch, sender) = (self.cache.clone(), scratch.to_owned(), self.sender.clone());
+        let (cache, sender) = (self.cache.clone(), self.sender.clone());
         std::thread::spawn(move || {
             let id = job.id;
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 for (slot, source) in sources {
-                    let (path, digest) = obtain(&source, &cache, &scratch, &reporter)?;
+                    let (path, digest) = obtain(&source, &cache, &reporter)?;
                     job.inputs.push(Input { slot, label: String::new(), path, digest });
                 }
                 stages::run(&job, &reporter)

@@ -82,7 +82,7 @@ impl Checker<'_> {
             let words: Vec<&str> = resolved.iter().filter_map(|choice| tag_value(choice, &tag)).collect();
             return match map.get(tag.as_str()) {
                 None => {
-                    let message = format!("`{tag}` is missing in {}", self.what);
+                    let message = format!("{} needs the parameter `{tag}`", self.what);
                     let help = format!("add `{tag}:` with one of {}", list(&words));
                     let problem = Problem::at(Place::key(self.file, path.clone()), message, format!("needs `{tag}`"));
                     self.problems.push(problem.help(help));
@@ -137,10 +137,10 @@ impl Checker<'_> {
             match (properties.get(key), open) {
                 (Some(property), _) => self.check(property, value, &path.key(key)),
                 (None, Some(Json::Bool(false))) => {
-                    let message = format!("{} has no `{key}`", self.what);
+                    let message = format!("{} has no parameter `{key}`", self.what);
                     let place = Place::key(self.file, path.key(key));
                     let names = properties.keys().map(String::as_str).filter(|name| !map.contains_key(*name));
-                    self.problems.push(Problem::at(place, message, "unknown key").suggest(key, names));
+                    self.problems.push(Problem::at(place, message, "unknown parameter").suggest(key, names));
                 }
                 (None, Some(any @ Json::Object(_))) => self.check(any, value, &path.key(key)),
                 (None, _) => {}
@@ -150,7 +150,7 @@ impl Checker<'_> {
             if !map.contains_key(name) {
                 let meaning =
                     properties.get(name).and_then(|property| property.get("description")).and_then(Json::as_str);
-                let message = format!("`{name}` is missing in {}", self.what);
+                let message = format!("{} needs the parameter `{name}`", self.what);
                 let mut problem = Problem::at(Place::key(self.file, path.clone()), message, format!("needs `{name}`"));
                 problem.help = meaning.map(|meaning| format!("{name}: {}", first_sentence(meaning)));
                 self.problems.push(problem);

@@ -49,7 +49,7 @@ pub fn schema(kind: Kind) -> &'static Json {
 
 /// Reads the parameters of one instance; `path` leads to them in the file.
 pub(super) fn read(kind: Kind, value: &Value, file: &Arc<SourceFile>, path: &YamlPath) -> Result<Params, Vec<Problem>> {
-    let what = format!("the parameters of a `{kind}` stage");
+    let what = format!("a stage of kind `{kind}`");
     let mut checker = Checker { file, root: schema(kind), what, problems: Vec::new() };
     checker.check(schema(kind), value, path);
     if !checker.problems.is_empty() {

@@ -1,0 +1,166 @@
+//! What is lost when something goes wrong: nothing that was finished.
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::time::{Duration, Instant};
+
+use crate::support::Space;
+
+fn pipeline(middle: &str) -> String {
+    format!(
+        r#"
+stages:
+  good: {{kind: command, with: {{run: "echo 1 > ${{out.n}}", outputs: {{n: n}}}}}}
+  bad:
+    kind: command
+    needs: {{of: good}}
+    with: {{run: "{middle}", outputs: {{n: n}}}}
+  above: {{kind: command, needs: {{of: bad}}, with: {{run: "cat ${{in.of}} > ${{out.n}}; echo above >> ${{out.n}}", outputs: {{n: n}}}}}}
+  beside: {{kind: command, needs: {{of: good}}, with: {{run: "sleep 0.3; echo beside; cat ${{in.of}} > ${{out.n}}", outputs: {{n: n}}}}}}
+  later: {{kind: command, needs: {{of: beside}}, with: {{run: "echo later; cat ${{in.of}} > ${{out.n}}", outputs: {{n: n}}}}}}
+"#
+    )
+}
+
+#[test]
+fn a_failed_stage_stops_the_run_and_the_rest_is_kept() {
+    let space = Space::new();
+    space.write("p.yaml", pipeline("echo working; echo no such luck >&2; exit 7"));
+    let ran = space.run(&["run", "p.yaml", "--json"]);
+    assert_eq!(ran.code, Some(1));
+    let stages = ran.stages();
+    assert_eq!(
+        (stages["good"].as_str(), stages["bad"].as_str(), stages["above"].as_str()),
+        ("ran", "failed", "skipped")
+    );
+    assert!(ran.stderr.contains("bad failed") && ran.stderr.contains("no such luck"), "{}", ran.stderr);
+    let log = space.run(&["log", "bad"]);
+    assert!(log.stdout.contains("working") && log.stdout.contains("no such luck"), "{}", log.stdout);
+
+    space.write("p.yaml", pipeline("cat ${in.of} > ${out.n}"));
+    let ran = space.ran(&[]);
+    assert!(
+        !ran.contains(&"good".to_owned()) && ran.contains(&"bad".to_owned()) && ran.contains(&"above".to_owned()),
+        "{ran:?}"
+    );
+}
+
+#[test]
+fn keep_going_does_all_that_does_not_need_the_failed_stage() {
+    let space = Space::new();
+    space.write("p.yaml", pipeline("exit 1"));
+    let ran = space.run(&["run", "p.yaml", "--json", "--keep-going"]);
+    assert_eq!(ran.code, Some(1));
+    let stages = ran.stages();
+    let ends = ["good", "bad", "above", "beside", "later"].map(|name| stages[name].as_str());
+    assert_eq!(ends, ["ran", "failed", "skipped", "ran", "ran"]);
+}
+
+#[test]
+fn an_output_that_is_not_written_is_an_error_that_names_it() {
+    let space = Space::new();
+    space.write("p.yaml", pipeline("true"));
+    let ran = space.run(&["run", "p.yaml"]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.contains("`n`"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_corrupt_blob_is_found_put_aside_and_made_again() {
+    let space = Space::new();
+    space.write("p.yaml", pipeline("cat ${in.of} > ${out.n}"));
+    space.ran(&["good"]);
+    let blob = space.cached_files("objects").into_iter().find(|path| std::fs::read(path).unwrap() == b"1\n").unwrap();
+    std::fs::set_permissions(&blob, std::fs::Permissions::from_mode(0o644)).unwrap();
+    std::fs::write(&blob, b"2\n").unwrap();
+    let ran = space.run(&["run", "p.yaml", "--json"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(ran.stages()["good"], "ran");
+    assert!(ran.stdout.contains("warning"), "the user is told: {}", ran.stdout);
+    assert_eq!(std::fs::read(&blob).unwrap(), b"1\n", "the right bytes are back");
+    assert_eq!(space.cached_files("quarantine").len(), 1);
+}
+
+#[test]
+fn a_blob_that_is_gone_is_made_again_when_somebody_needs_it() {
+    let space = Space::new();
+    space.write("p.yaml", pipeline("cat ${in.of} > ${out.n}; echo bad >> ${out.n}"));
+    space.ran(&["bad"]);
+    for blob in space.cached_files("objects") {
+        std::fs::remove_file(blob).unwrap();
+    }
+    // `above` is new and needs what `bad` made, which needs what `good` made.
+    assert_eq!(space.ran(&["above"]), ["above", "bad", "good"]);
+    assert_eq!(space.ran(&[]), ["beside", "later"]);
+}
+
+#[test]
+fn a_broken_manifest_counts_as_not_there() {
+    let space = Space::new();
+    space.write("p.yaml", pipeline("cat ${in.of} > ${out.n}"));
+    space.ran(&[]);
+    for manifest in space.cached_files("actions") {
+        let bytes = std::fs::read(&manifest).unwrap();
+        std::fs::write(&manifest, &bytes[..bytes.len() / 2]).unwrap();
+    }
+    assert_eq!(space.ran(&[]).len(), 5);
+    assert_eq!(space.ran(&[]).len(), 0);
+}
+
+#[test]
+fn two_names_of_one_computation_run_once() {
+    let space = Space::new();
+    let stage = |name: &str| {
+        format!("  {name}: {{kind: command, with: {{run: 'sleep 0.2; echo 1 > ${{out.n}}', outputs: {{n: n}}}}}}\n")
+    };
+    space.write("p.yaml", format!("stages:\n{}{}", stage("one"), stage("other")));
+    let stages = space.stages(&["--jobs", "4"]);
+    let mut ends: Vec<&str> = stages.values().map(String::as_str).collect();
+    ends.sort_unstable();
+    assert_eq!(ends, ["cached", "ran"]);
+}
+
+#[test]
+fn ctrl_c_stops_at_once_and_the_next_run_goes_on() {
+    let space = Space::new();
+    space.write("p.yaml", pipeline("sleep 30; cat ${in.of} > ${out.n}"));
+    let child = space.command(&["run", "p.yaml"]).spawn().unwrap();
+    let started = Instant::now();
+    while space.cached_files("actions").is_empty() && started.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let kill = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.status.signal()), (Some(130), None));
+    assert!(started.elapsed() < Duration::from_secs(20), "it did not wait for the sleeping stage");
+    assert_eq!(space.cached_files("tmp").len(), 0, "nothing half done is left");
+    space.write("p.yaml", pipeline("cat ${in.of} > ${out.n}"));
+    assert!(!space.ran(&[]).contains(&"good".to_owned()));
+}
+
+#[test]
+fn without_a_worker_the_error_says_how_to_get_one() {
+    let space = Space::new();
+    space.write("zero.idx", [[0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1].as_slice(), &[9]].concat());
+    space.write("zero.lab", [0, 0, 8, 1, 0, 0, 0, 1, 0]);
+    space.write(
+        "p.yaml",
+        r#"
+stages:
+  data:
+    kind: dataset
+    with:
+      format: idx
+      train: {images: {path: zero.idx}, labels: {path: zero.lab}}
+      test: {images: {path: zero.idx}, labels: {path: zero.lab}}
+      classes: [zero]
+  dark: {kind: transform, needs: {data: data}, with: {op: saturate, level: 4}}
+"#,
+    );
+    let output = space.command(&["run", "p.yaml"]).env("ATFLOW_WORKER", "/nowhere/atflow-worker").output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr.contains("cannot start /nowhere/atflow-worker") && stderr.contains("make build"), "{stderr}");
+    assert_eq!(space.ran(&["data"]), [""; 0], "what needs no worker was done and kept");
+}
