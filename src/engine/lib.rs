@@ -6,4 +6,6 @@ pub mod digest;
 pub mod formats;
 pub mod kinds;
 pub mod number;
+pub mod picture;
 pub mod protocol;
+pub mod results;
