@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use atflow::protocol::{Event, Input, Job};
@@ -61,8 +61,10 @@ impl Reporter<'_> {
     /// # Errors
     /// [`StageError::Cancelled`].
     pub fn progress(&mut self, done: u64, total: u64, message: impl FnOnce() -> String) -> Result<(), StageError> {
+        // The last unit is told at once, and once.
+        let is_last = done == total && self.done != total;
         (self.done, self.total) = (done, total);
-        if self.is_due(SHORTEST_PAUSE) || done == total {
+        if self.is_due(SHORTEST_PAUSE) || is_last {
             self.message = message();
             self.say();
         }
@@ -183,6 +185,3 @@ impl<'a> Context<'a> {
         written.map_err(|source| StageError::Write { path: path.clone(), source })
     }
 }
-
-/// The control of a session, to be shared between its threads.
-pub type SharedControl = Arc<Control>;

@@ -249,3 +249,34 @@ fn cuda_that_is_not_there_is_told_with_its_reason() {
     assert!(message.contains("cuda:0") && message.contains("for the CPU only"), "{message}");
     assert_eq!(engine.leave().0, Some(2));
 }
+
+/// A libtorch whose CUDA half is a file that no linker takes.
+fn libtorch_with_broken_cuda() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for library in fs::read_dir(atflow_worker::system::libtorch_folder().unwrap()).unwrap() {
+        let library = library.unwrap();
+        std::os::unix::fs::symlink(library.path(), folder.path().join(library.file_name())).unwrap();
+    }
+    let cuda = folder.path().join("libtorch_cuda.so");
+    let _ = fs::remove_file(&cuda);
+    fs::write(&cuda, "not a library").unwrap();
+    folder
+}
+
+#[test]
+fn a_cuda_library_that_cannot_be_loaded_is_not_passed_over_in_silence() {
+    let libtorch = libtorch_with_broken_cuda();
+    let variables = [("LD_LIBRARY_PATH", libtorch.path())];
+    let engine = Engine::start_with("cuda:0", &variables);
+    let Event::Unusable { message } = engine.hear() else { panic!("CUDA without CUDA") };
+    assert!(message.contains("libtorch_cuda.so is there but cannot be loaded: "), "{message}");
+
+    let mut engine = Engine::start_with("auto", &variables);
+    assert!(matches!(engine.hear(), Event::Hello { device, .. } if device == "cpu"));
+    let data = engine.input("data", &shapes(6, 1, 1).to_bytes().unwrap());
+    let id = engine.send(Kind::Transform, json!({"op": "saturate", "level": 4}), vec![data], &["images"]);
+    let (outcome, heard) = engine.finish(id);
+    assert!(outcome.is_ok());
+    let Some(Event::Log { line, .. }) = heard.first() else { panic!("no warning in the log: {heard:?}") };
+    assert!(line.starts_with("computing on the CPU: ") && line.contains("cannot be loaded"), "{line}");
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
@@ -30,8 +30,14 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn start(device: &str) -> Self {
+        Engine::start_with(device, &[])
+    }
+
+    /// A worker with some variables in its environment.
+    pub(crate) fn start_with(device: &str, variables: &[(&str, &Path)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_atflow-worker"))
             .args(["--device", device])
+            .envs(variables.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

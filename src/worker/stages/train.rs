@@ -245,7 +245,7 @@ impl Training {
         let is_attacked = !matches!(self.params.adversary, Attack::None(_))
             && match self.params.adversarial_batches {
                 AdversarialBatches::All => true,
-                AdversarialBatches::Alternate => index % 2 == 0,
+                AdversarialBatches::Alternate => index.is_multiple_of(2),
             };
         let images = if is_attacked {
             let frozen = self.network.freeze()?;
