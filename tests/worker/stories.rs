@@ -120,6 +120,10 @@ fn each_failure_has_its_code_and_a_sentence() {
     invalid(Kind::Train, training(json!({"speed": 9})), train, "unknown field `speed`");
     invalid(Kind::Train, training(json!({"optimizer": {"lr": 0}})), train, "`optimizer.lr` must be above 0");
     invalid(Kind::Train, training(json!({"adversary": {"attack": "fgsm", "eps": 8}})), train, "`adversary.eps`");
+    let wide = json!({"net": {"arch": "resnet", "width": 5000, "blocks": [1, 1]}});
+    invalid(Kind::Train, training(wide), train, "`net.width` grows beyond 8192 channels");
+    let normalised = json!({"net": {"arch": "resnet", "width": 4, "blocks": [1], "mean": [0.5, 0.5]}});
+    invalid(Kind::Train, training(normalised), train, "`net.mean` has 2 numbers, but the images have 1 channels");
     invalid(Kind::Train, training(json!({})), &[], "expected one input as `data`, found 0");
     invalid(Kind::Transform, json!({"op": "patch_shuffle", "k": 3}), train, "8 × 8");
     invalid(Kind::Table, json!({}), &[], "`table`");
