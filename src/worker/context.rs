@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use atflow::protocol::{Event, Input, Job};
@@ -61,12 +61,21 @@ impl Reporter<'_> {
     /// # Errors
     /// [`StageError::Cancelled`].
     pub fn progress(&mut self, done: u64, total: u64, message: impl FnOnce() -> String) -> Result<(), StageError> {
-        (self.done, self.total) = (done, total);
-        if self.is_due(SHORTEST_PAUSE) || done == total {
-            self.message = message();
-            self.say();
+        if self.wants(done, total) {
+            self.tell(done, total, message());
         }
         self.check()
+    }
+
+    /// Whether it is time to say something: some time has passed, or the last unit is done.
+    pub fn wants(&self, done: u64, total: u64) -> bool {
+        self.is_due(SHORTEST_PAUSE) || (done == total && self.done != total)
+    }
+
+    /// Says how far the job is.
+    pub fn tell(&mut self, done: u64, total: u64, message: String) {
+        (self.done, self.total, self.message) = (done, total, message);
+        self.say();
     }
 
     /// Says the last progress again if the engine has heard nothing for long. Fails if the job is to be given up.
@@ -78,11 +87,6 @@ impl Reporter<'_> {
             self.say();
         }
         self.check()
-    }
-
-    /// Whether [`Reporter::progress`] would say something now.
-    pub fn is_progress_due(&self) -> bool {
-        self.is_due(SHORTEST_PAUSE)
     }
 
     /// Adds a line to the stage's log.
@@ -183,6 +187,3 @@ impl<'a> Context<'a> {
         written.map_err(|source| StageError::Write { path: path.clone(), source })
     }
 }
-
-/// The control of a session, to be shared between its threads.
-pub type SharedControl = Arc<Control>;

@@ -61,6 +61,15 @@ impl DeviceSet {
         self.shape[0] as usize
     }
 
+    /// The bytes of one image: C × H × W.
+    ///
+    /// # Errors
+    /// What libtorch says.
+    pub fn pixels(&self, index: usize) -> Result<Vec<u8>, TchError> {
+        let image = self.images.f_select(0, index as i64)?.f_to_device(Device::Cpu)?.f_contiguous()?;
+        Vec::try_from(image.f_view(-1)?)
+    }
+
     /// The images at `indices`, f32 in [0, 1], N × C × H × W, and their labels.
     ///
     /// # Errors

@@ -192,6 +192,6 @@ mod tests {
     /// Pinned: changing the generator changes results, and must raise the versions of the kinds that draw.
     #[test]
     fn the_generator_is_the_one_that_results_were_made_with() {
-        assert_eq!(format!("{:016x}", Rng::new(42).stream("weights", &[1]).bits()), "PINNED");
+        assert_eq!(format!("{:016x}", Rng::new(42).stream("weights", &[1]).bits()), "629a030525aa8cec");
     }
 }

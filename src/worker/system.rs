@@ -2,7 +2,7 @@
 //! to the protocol, ignoring Ctrl-C. All unsafe code of the worker is here. Knows nothing of stages.
 #![allow(unsafe_code, reason = "dlopen, signal dispositions and environment variables have no safe interface in std")]
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
@@ -53,10 +53,13 @@ pub fn claim_stdout() -> io::Result<File> {
 /// # Errors
 /// [`CudaLibraryError`] if it is there and cannot be loaded.
 pub fn load_cuda_library() -> Result<Option<PathBuf>, CudaLibraryError> {
-    let Some(library) = libtorch_folder().map(|folder| folder.join("libtorch_cuda.so")).filter(|path| path.exists())
-    else {
-        return Ok(None);
-    };
+    // The folder may be a farm of links, with or without the CUDA half among them.
+    let folders = libtorch_folder().into_iter().flat_map(|folder| {
+        let real = fs::canonicalize(folder.join("libtorch_cpu.so")).ok();
+        [Some(folder), real.and_then(|library| Some(library.parent()?.to_owned()))]
+    });
+    let mut libraries = folders.flatten().map(|folder| folder.join("libtorch_cuda.so"));
+    let Some(library) = libraries.find(|path| path.exists()) else { return Ok(None) };
     let failed = |reason: String| CudaLibraryError { library: library.clone(), reason };
     let name = CString::new(library.as_os_str().as_bytes()).map_err(|error| failed(error.to_string()))?;
     // SAFETY: the name is a C string. The library's constructors only register operators with libtorch_cpu.so, which is loaded.
@@ -73,24 +76,38 @@ pub fn load_cuda_library() -> Result<Option<PathBuf>, CudaLibraryError> {
 
 /// The version of the libtorch that is loaded, such as `2.11.0`.
 pub fn libtorch_version() -> String {
-    // SAFETY: the name is a C string, and libtorch declares it as `uint64_t aoti_torch_abi_version()`
-    // (torch/csrc/inductor/aoti_torch/c/shim.h), part of its stable ABI.
-    let version = unsafe {
-        let symbol = libc::dlsym(libc::RTLD_DEFAULT, c"aoti_torch_abi_version".as_ptr());
-        if symbol.is_null() {
-            return "unknown".to_owned();
-        }
-        std::mem::transmute::<*mut libc::c_void, extern "C" fn() -> u64>(symbol)()
-    };
+    let symbol = version_symbol();
+    if symbol.is_null() {
+        return "unknown".to_owned();
+    }
+    // SAFETY: libtorch declares the symbol as `uint64_t aoti_torch_abi_version()` (torch/csrc/inductor/aoti_torch/c/shim.h), part of its
+    // stable ABI.
+    let version = unsafe { std::mem::transmute::<*mut libc::c_void, extern "C" fn() -> u64>(symbol)() };
     format!("{}.{}.{}", version >> 56, (version >> 48) & 0xff, (version >> 40) & 0xff)
 }
 
-/// The folder of the `libtorch_cpu.so` that is mapped into this process.
+/// The folder that the dynamic linker took `libtorch_cpu.so` from.
 pub fn libtorch_folder() -> Option<PathBuf> {
-    let maps = fs::read_to_string("/proc/self/maps").ok()?;
-    let mapped = maps.lines().filter_map(|line| line.find('/').map(|at| Path::new(&line[at..])));
-    let library = mapped.into_iter().find(|path| path.file_name().is_some_and(|name| name == "libtorch_cpu.so"))?;
+    let symbol = version_symbol();
+    if symbol.is_null() {
+        return None;
+    }
+    // SAFETY: dladdr fills the structure, whose fields may all be null, or says by 0 that it did not; the name it points to lives as long
+    // as the library, and is copied here.
+    let library = unsafe {
+        let mut info: libc::Dl_info = std::mem::zeroed();
+        if libc::dladdr(symbol, &raw mut info) == 0 || info.dli_fname.is_null() {
+            return None;
+        }
+        Path::new(OsStr::from_bytes(CStr::from_ptr(info.dli_fname).to_bytes())).to_owned()
+    };
     Some(library.parent()?.to_owned())
+}
+
+/// A symbol that libtorch_cpu.so alone has; null where it is not loaded.
+fn version_symbol() -> *mut libc::c_void {
+    // SAFETY: the name is a C string.
+    unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"aoti_torch_abi_version".as_ptr()) }
 }
 
 /// The largest resident memory of this process so far, in bytes; 0 where the system does not tell.

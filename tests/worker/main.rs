@@ -1,1 +1,7 @@
-//! Tests of the worker: numbers against PyTorch, and the protocol through the binary.
+//! Tests of the worker: numbers against PyTorch, properties that no number may break, and its conversation with the engine
+//! through the real binary.
+
+mod parity;
+mod properties;
+mod stories;
+mod support;

@@ -13,6 +13,11 @@ use crate::rng::Rng;
 
 pub use state::{Entry, Role, State};
 
+/// Channels of images beyond which something is wrong with them: memory is asked for by these numbers.
+const MOST_CHANNELS: usize = 1 << 12;
+/// Classes beyond which the same holds.
+const MOST_CLASSES: usize = 1 << 16;
+
 /// Which statistics batch norm uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -89,7 +94,7 @@ pub fn build(
     rng: Rng,
     device: Device,
 ) -> Result<Box<dyn Network>, StageError> {
-    if channels == 0 || classes == 0 {
+    if !(1..=MOST_CHANNELS).contains(&channels) || !(1..=MOST_CLASSES).contains(&classes) {
         let problem = format!("cannot be made for {channels} channels and {classes} classes");
         return Err(StageError::setting("net", problem));
     }

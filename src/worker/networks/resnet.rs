@@ -10,7 +10,7 @@ use crate::error::StageError;
 use crate::rng::Rng;
 
 /// Channels beyond which a description is a slip of the pen rather than a network.
-const MOST_CHANNELS: i64 = 1 << 16;
+const MOST_CHANNELS: i64 = 1 << 13;
 /// Blocks in all beyond which the same holds.
 const MOST_BLOCKS: i64 = 1 << 12;
 

@@ -199,15 +199,17 @@ impl Training {
             let step = before + index as u64;
             lr = learning_rate(&self.params.schedule, self.params.optimizer.lr.get(), step, steps, epoch);
             self.step(context, epoch, index, indices, lr, [&mut all, &mut attacked])?;
-            let read = if context.reporter.is_progress_due() { Some(all.read()?) } else { None };
-            if let Some((loss, _)) = read.filter(|(loss, _)| !loss.is_finite()) {
-                return Err(StageError::Diverged { epoch, loss });
+            if context.reporter.wants(step + 1, steps) {
+                let (loss, correct) = all.read()?;
+                if !loss.is_finite() {
+                    return Err(StageError::Diverged { epoch, loss });
+                }
+                let (at, accuracy) = (index + 1, percent(correct, all.images));
+                let message =
+                    format!("epoch {epoch}/{epochs}  batch {at}/{batches}  loss {loss:.2}  accuracy {accuracy}");
+                context.reporter.tell(step + 1, steps, message);
             }
-            context.reporter.progress(step + 1, steps, || {
-                let (loss, correct) = read.unwrap_or((f64::NAN, 0));
-                let accuracy = percent(correct, all.images);
-                format!("epoch {epoch}/{epochs}  batch {}/{batches}  loss {loss:.2}  accuracy {accuracy}", index + 1)
-            })?;
+            context.reporter.pulse()?;
         }
         let (loss, correct) = all.read()?;
         if !loss.is_finite() {
@@ -245,7 +247,7 @@ impl Training {
         let is_attacked = !matches!(self.params.adversary, Attack::None(_))
             && match self.params.adversarial_batches {
                 AdversarialBatches::All => true,
-                AdversarialBatches::Alternate => index % 2 == 0,
+                AdversarialBatches::Alternate => index.is_multiple_of(2),
             };
         let images = if is_attacked {
             let frozen = self.network.freeze()?;

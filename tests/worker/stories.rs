@@ -1,0 +1,286 @@
+//! Conversations between an engine and the real binary.
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use atflow::digest::Digest;
+use atflow::formats;
+use atflow::kinds::Kind;
+use atflow::protocol::{Event, FailureCode, PROTOCOL_VERSION, Request};
+use atflow_worker::checkpoint::Checkpoint;
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
+use serde_json::{Value, json};
+
+use crate::support::{Engine, shapes, training};
+
+/// Cancelled and abandoned jobs end within this time.
+const SOON: Duration = Duration::from_secs(2);
+
+fn endless() -> Value {
+    training(json!({"epochs": 1_000_000}))
+}
+
+#[test]
+fn a_worker_serves_one_job_after_another_and_leaves_when_its_input_ends() {
+    let mut engine = Engine::start("cpu");
+    let Event::Hello { protocol, libtorch, device, device_name, .. } = engine.hear() else { panic!("no hello") };
+    assert_eq!((protocol, device.as_str()), (PROTOCOL_VERSION, "cpu"));
+    assert!(libtorch.starts_with("2.") && !device_name.is_empty(), "{libtorch} {device_name}");
+
+    let data = engine.input("data", &shapes(60, 1, 1).to_bytes().unwrap());
+    let id = engine.send(Kind::Train, training(json!({})), vec![data.clone()], &["checkpoint", "metrics"]);
+    let (outcome, heard) = engine.finish(id);
+    assert!(outcome.unwrap().starts_with("epoch 4/4  loss "));
+    let last = heard.iter().rev().find_map(|event| match event {
+        Event::Progress { done, total, message, .. } => Some((*done, *total, message.clone())),
+        _ => None,
+    });
+    let (done, total, message) = last.expect("progress was told");
+    assert_eq!((done, total), (16, 16));
+    assert!(message.starts_with("epoch 4/4  batch 4/4  loss ") && !message.contains("NaN"), "{message}");
+    let logged = |event: &&Event| matches!(event, Event::Log { .. });
+    assert_eq!(heard.iter().filter(logged).count(), 4, "a line for each epoch");
+
+    let failure = engine.fail(Kind::Train, training(json!({"epochs": 0})), vec![data]);
+    assert_eq!((failure.code, failure.message.as_str()), (FailureCode::Invalid, "`epochs` must be at least 1"));
+
+    let model = engine.input("model", &fs::read(engine.path(&format!("{id}-checkpoint"))).unwrap());
+    let set = engine.input("set", &shapes(30, 1, 2).to_bytes().unwrap());
+    let (_, summary) = engine.run(Kind::Evaluate, json!({}), vec![model, set], ["predictions"]);
+    assert!(summary.starts_with("accuracy ") && summary.ends_with(" (n = 30)"), "{summary}");
+    assert_eq!(engine.leave().0, Some(0));
+}
+
+#[test]
+fn a_cancelled_training_ends_at_once_and_the_worker_goes_on() {
+    let mut engine = Engine::ready();
+    let data = engine.input("data", &shapes(60, 1, 1).to_bytes().unwrap());
+    let id = engine.send(Kind::Train, endless(), vec![data.clone()], &["checkpoint", "metrics"]);
+    while !matches!(engine.hear(), Event::Progress { done: 1.., .. }) {}
+    let queued = engine.send(Kind::Train, endless(), vec![data.clone()], &["checkpoint", "metrics"]);
+    let start = Instant::now();
+    for id in [queued, id] {
+        engine.say(&serde_json::to_string(&Request::Cancel { id }).unwrap());
+    }
+    for id in [id, queued] {
+        assert_eq!(engine.finish(id).0.unwrap_err().code, FailureCode::Cancelled);
+    }
+    assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+    engine.run(Kind::Transform, json!({"op": "saturate", "level": 4}), vec![data], ["images"]);
+}
+
+#[test]
+fn a_worker_whose_engine_is_gone_leaves_at_once() {
+    let mut engine = Engine::ready();
+    let data = engine.input("data", &shapes(60, 1, 1).to_bytes().unwrap());
+    engine.send(Kind::Train, endless(), vec![data], &["checkpoint", "metrics"]);
+    while !matches!(engine.hear(), Event::Progress { done: 1.., .. }) {}
+    let (code, time) = engine.leave();
+    assert_eq!(code, Some(0));
+    assert!(time < SOON, "{time:?}");
+}
+
+#[test]
+fn ctrl_c_is_left_to_the_engine() {
+    let mut engine = Engine::ready();
+    assert!(Command::new("kill").args(["-INT", &engine.pid().to_string()]).status().unwrap().success());
+    std::thread::sleep(Duration::from_millis(50));
+    let data = engine.input("data", &shapes(6, 1, 1).to_bytes().unwrap());
+    engine.run(Kind::Transform, json!({"op": "saturate", "level": 4}), vec![data], ["images"]);
+}
+
+#[test]
+fn each_failure_has_its_code_and_a_sentence() {
+    let mut engine = Engine::ready();
+    let data = engine.input("data", &shapes(30, 1, 1).to_bytes().unwrap());
+    let [checkpoint, _] =
+        engine.run(Kind::Train, training(json!({"epochs": 1})), vec![data.clone()], ["checkpoint", "metrics"]).0;
+    let set = engine.input("set", &shapes(9, 1, 2).to_bytes().unwrap());
+    let model = engine.input("model", &checkpoint);
+
+    let mut corrupt = engine.input("data", &shapes(30, 1, 5).to_bytes().unwrap());
+    fs::write(&corrupt.path, b"rot").unwrap();
+    let failure = engine.fail(Kind::Train, training(json!({})), vec![corrupt.clone()]);
+    assert_eq!(failure.code, FailureCode::CorruptInput { digest: corrupt.digest });
+    corrupt.path = engine.path("nowhere");
+    corrupt.digest = Digest::of(b"nothing");
+    assert_eq!(engine.fail(Kind::Train, training(json!({})), vec![corrupt]).code, FailureCode::Broken);
+
+    let mut invalid = |kind, params, inputs: &[_], words: &str| {
+        let failure = engine.fail(kind, params, inputs.to_vec());
+        let text = [vec![failure.message.clone()], failure.causes.clone()].concat().join(": ");
+        assert_eq!(failure.code, FailureCode::Invalid, "{text}");
+        assert!(text.contains(words), "`{text}` should say `{words}`");
+        failure
+    };
+    let train = std::slice::from_ref(&data);
+    invalid(Kind::Train, training(json!({"stop_at_accuracy": 0.9})), train, "`stop_at_accuracy` needs a `validation`");
+    invalid(Kind::Train, training(json!({"speed": 9})), train, "unknown field `speed`");
+    invalid(Kind::Train, training(json!({"optimizer": {"lr": 0}})), train, "`optimizer.lr` must be above 0");
+    invalid(Kind::Train, training(json!({"adversary": {"attack": "fgsm", "eps": 8}})), train, "`adversary.eps`");
+    let wide = json!({"net": {"arch": "resnet", "width": 5000, "blocks": [1, 1]}});
+    invalid(Kind::Train, training(wide), train, "`net.width` grows beyond 8192 channels");
+    let normalised = json!({"net": {"arch": "resnet", "width": 4, "blocks": [1], "mean": [0.5, 0.5]}});
+    invalid(Kind::Train, training(normalised), train, "`net.mean` has 2 numbers, but the images have 1 channels");
+    invalid(Kind::Train, training(json!({})), &[], "expected one input as `data`, found 0");
+    invalid(Kind::Transform, json!({"op": "patch_shuffle", "k": 3}), train, "8 × 8");
+    invalid(Kind::Table, json!({}), &[], "`table`");
+    invalid(Kind::Evaluate, json!({}), &[model.clone(), model.clone()], "one input as `model`, found 2");
+    let saliency = [atflow::protocol::Input { slot: "models".into(), ..model.clone() }, set.clone()];
+    invalid(Kind::Saliency, json!({"images": [9]}), &saliency, "names image 9, but the set has 9 images");
+}
+
+/// A checkpoint's file after a change to its tensors.
+fn changed<'a>(
+    file: &SafeTensors<'a>,
+    metadata: &Value,
+    change: impl FnOnce(&mut Vec<(String, TensorView<'a>)>),
+) -> Vec<u8> {
+    let mut tensors = file.iter().map(|(name, view)| (name.to_owned(), view)).collect();
+    change(&mut tensors);
+    formats::write(tensors, metadata).unwrap()
+}
+
+#[test]
+fn inputs_that_do_not_fit_are_told_apart() {
+    let mut engine = Engine::ready();
+    let data = engine.input("data", &shapes(30, 1, 1).to_bytes().unwrap());
+    let [checkpoint, _] =
+        engine.run(Kind::Train, training(json!({"epochs": 1})), vec![data.clone()], ["checkpoint", "metrics"]).0;
+    let set = engine.input("set", &shapes(9, 1, 2).to_bytes().unwrap());
+    let colour = engine.input("set", &shapes(9, 3, 2).to_bytes().unwrap());
+    let mut renamed = shapes(9, 1, 2);
+    renamed.classes[1] = "bottom".to_owned();
+    let renamed = engine.input("set", &renamed.to_bytes().unwrap());
+
+    // The checkpoint with a tensor more, a tensor less, one of another shape.
+    let file = SafeTensors::deserialize(&checkpoint).unwrap();
+    let metadata: Value = formats::read_metadata("checkpoint", &checkpoint).unwrap();
+    let bias = file.tensor("linear.bias").unwrap();
+    let more = changed(&file, &metadata, |tensors| tensors.push(("layer9.weight".to_owned(), bias.clone())));
+    let less = changed(&file, &metadata, |tensors| tensors.retain(|(name, _)| name != "bn1.running_var"));
+    let other = changed(&file, &metadata, |tensors| {
+        tensors.iter_mut().filter(|(name, _)| name == "bn1.bias").for_each(|t| t.1 = bias.clone())
+    });
+    let again = Checkpoint::from_bytes(&checkpoint, tch::Device::Cpu).unwrap().to_bytes().unwrap();
+    assert!(again == checkpoint, "the same weights have one encoding");
+
+    let cases = [
+        (&checkpoint, &colour, "the model takes images of 1 channels, the set has 3"),
+        (&checkpoint, &renamed, "class 1 is `top` and `bottom`"),
+        (&more, &set, "unknown: layer9.weight"),
+        (&less, &set, "missing: bn1.running_var"),
+        (&other, &set, "`bn1.bias` is F32 [3], not F32 [4]"),
+        (&shapes(3, 1, 1).to_bytes().unwrap(), &set, "checkpoint"),
+    ];
+    for (model, set, words) in cases {
+        let model = engine.input("model", model);
+        let failure = engine.fail(Kind::Evaluate, json!({}), vec![model, set.clone()]);
+        let text = [vec![failure.message], failure.causes].concat().join(": ");
+        assert_eq!(failure.code, FailureCode::Invalid, "{text}");
+        assert!(text.contains(words), "`{text}` should say `{words}`");
+    }
+    let validation = atflow::protocol::Input { slot: "validation".into(), ..colour };
+    let failure = engine.fail(Kind::Train, training(json!({})), vec![data, validation]);
+    assert_eq!(failure.code, FailureCode::Invalid);
+}
+
+#[test]
+fn a_training_that_diverges_says_what_to_try() {
+    let mut engine = Engine::ready();
+    let data = engine.input("data", &shapes(60, 1, 1).to_bytes().unwrap());
+    let params = training(json!({"optimizer": {"lr": 1e30}, "schedule": {"shape": "constant"}}));
+    let failure = engine.fail(Kind::Train, params, vec![data]);
+    assert_eq!(failure.code, FailureCode::Broken);
+    assert!(failure.message.contains("diverged") && failure.message.contains("`optimizer.lr`"), "{failure:?}");
+}
+
+#[test]
+fn saliency_maps_of_several_models_are_numbers_and_a_picture() {
+    let mut engine = Engine::ready();
+    let bytes = shapes(30, 1, 1).to_bytes().unwrap();
+    let mut models = Vec::new();
+    for (label, epochs) in [("short", 1), ("long", 3)] {
+        let data = engine.input("data", &bytes);
+        let params = training(json!({"epochs": epochs}));
+        let ([checkpoint, _], _) = engine.run(Kind::Train, params, vec![data], ["checkpoint", "metrics"]);
+        models.push(atflow::protocol::Input { label: label.to_owned(), ..engine.input("models", &checkpoint) });
+    }
+    let mut draw = |params: Value, models: &[atflow::protocol::Input]| {
+        let inputs = [models, &[engine.input("set", &bytes)]].concat();
+        let ([maps, grid], _) = engine.run(Kind::Saliency, params, inputs, ["maps", "grid"]);
+        assert!(grid.starts_with(b"\x89PNG"));
+        let file = SafeTensors::deserialize(&maps).unwrap();
+        let view = file.tensor("maps").unwrap();
+        let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
+        (view.shape().to_vec(), values.collect::<Vec<f32>>())
+    };
+    let smooth = |images: &[u32]| json!({"images": images, "method": {"name": "smoothgrad", "samples": 60}});
+    let (shape, both) = draw(smooth(&[4, 7, 2]), &models);
+    assert_eq!(shape, [2, 3, 8, 8]);
+    assert!(both.iter().all(|value| value.is_finite() && *value >= 0.0) && both.iter().any(|value| *value > 0.0));
+    // A map depends on its model and image, not on what else is drawn.
+    let (_, one) = draw(smooth(&[7]), &models[1..]);
+    let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-5 * a.abs().max(1e-3));
+    assert!(close(&one, &both[4 * 64..5 * 64]) && !close(&one, &both[64..2 * 64]));
+    let (_, plain) = draw(json!({"images": [7], "method": {"name": "grad"}}), &models[1..]);
+    let still = json!({"images": [7], "method": {"name": "smoothgrad", "samples": 1, "spread": 0}});
+    assert_eq!(plain, draw(still, &models[1..]).1);
+    assert!(!close(&plain, &one), "noise changes a map");
+}
+
+#[test]
+fn requests_that_cannot_be_read_are_answered_where_their_job_is_known() {
+    let mut engine = Engine::ready();
+    engine.say(r#"{"request": "run", "id": 77, "kind": "dance"}"#);
+    let (outcome, _) = engine.finish(77);
+    assert_eq!(outcome.unwrap_err().code, FailureCode::Broken);
+    engine.say("hello?");
+    let (code, _) = engine.leave();
+    assert_eq!(code, Some(1));
+}
+
+#[test]
+fn cuda_that_is_not_there_is_told_with_its_reason() {
+    let libtorch = atflow_worker::system::libtorch_folder().unwrap();
+    if libtorch.join("libtorch_cuda.so").exists() {
+        return; // This libtorch has CUDA; whether it can be used depends on the machine.
+    }
+    let engine = Engine::start("cuda:0");
+    let Event::Unusable { message } = engine.hear() else { panic!("CUDA without CUDA") };
+    assert!(message.contains("cuda:0") && message.contains("for the CPU only"), "{message}");
+    assert_eq!(engine.leave().0, Some(2));
+}
+
+/// A libtorch whose CUDA half is a file that no linker takes.
+fn libtorch_with_broken_cuda() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for library in fs::read_dir(atflow_worker::system::libtorch_folder().unwrap()).unwrap() {
+        let library = library.unwrap();
+        std::os::unix::fs::symlink(library.path(), folder.path().join(library.file_name())).unwrap();
+    }
+    let cuda = folder.path().join("libtorch_cuda.so");
+    let _ = fs::remove_file(&cuda);
+    fs::write(&cuda, "not a library").unwrap();
+    folder
+}
+
+#[test]
+fn a_cuda_library_that_cannot_be_loaded_is_not_passed_over_in_silence() {
+    let libtorch = libtorch_with_broken_cuda();
+    let variables = [("LD_LIBRARY_PATH", libtorch.path())];
+    let engine = Engine::start_with("cuda:0", &variables);
+    let Event::Unusable { message } = engine.hear() else { panic!("CUDA without CUDA") };
+    assert!(message.contains("libtorch_cuda.so is there but cannot be loaded: "), "{message}");
+
+    let mut engine = Engine::start_with("auto", &variables);
+    assert!(matches!(engine.hear(), Event::Hello { device, .. } if device == "cpu"));
+    let data = engine.input("data", &shapes(6, 1, 1).to_bytes().unwrap());
+    let id = engine.send(Kind::Transform, json!({"op": "saturate", "level": 4}), vec![data], &["images"]);
+    let (outcome, heard) = engine.finish(id);
+    assert!(outcome.is_ok());
+    let Some(Event::Log { line, .. }) = heard.first() else { panic!("no warning in the log: {heard:?}") };
+    assert!(line.starts_with("computing on the CPU: ") && line.contains("cannot be loaded"), "{line}");
+}
