@@ -10,7 +10,7 @@ use crate::cache::{Cache, SourceDigests, StatMemo};
 use crate::digest::Digest;
 use crate::fetch::{self, FetchError, Patience};
 use crate::graph::Graph;
-use crate::kinds::Source;
+use crate::kinds::{Kind, Source};
 use crate::protocol::{Failure, FailureCode};
 use crate::spec::{Instance, InstanceId, Problem, Problems, SourceNeed};
 use crate::stages::Reporter;
@@ -60,15 +60,28 @@ impl Sources {
     /// # Errors
     /// A [`Problem`] at its place for each source that is not right.
     pub fn check(graph: &Graph, wanted: &[bool], base: &Path, memo: &mut StatMemo) -> Result<Self, Problems> {
+        let of = |id: InstanceId| graph.instance(id).sources.iter().map(move |need| (id, need));
+        let needs: Vec<(InstanceId, &SourceNeed)> = graph.ids().filter(|id| wanted[id.0]).flat_map(of).collect();
+        let local = |need: &SourceNeed| need.source.path.as_ref().map(|name| base.join(name));
+        let paths: Vec<PathBuf> = needs.iter().filter_map(|(_, need)| local(need)).collect();
+        let read = |path: &Path| -> io::Result<SourceDigests> {
+            let sums = fetch::checksums(path)?;
+            Ok(SourceDigests { blake3: sums.blake3, sha256: sums.sha256, md5: sums.md5 })
+        };
+        let mut files = paths.iter().zip(memo.digests(&paths, read));
         let mut sources = Sources::default();
         let mut problems: Vec<Problem> = Vec::new();
-        for id in graph.ids().filter(|id| wanted[id.0]) {
-            let instance = graph.instance(id);
-            for need in &instance.sources {
-                match check(instance, need, base, memo) {
-                    Ok(checked) => _ = sources.by_slot.insert((id, need.slot.clone()), checked),
-                    Err(problem) => problems.push(problem),
+        for (id, need) in needs {
+            let checked = match (local(need), &mut files) {
+                (None, _) => Ok(CheckedSource::Remote { source: need.source.clone() }),
+                (Some(path), files) => {
+                    let digests = files.next().map_or_else(|| Err(io::ErrorKind::NotFound.into()), |(_, digests)| digests);
+                    check(graph.instance(id), need, base, path, digests)
                 }
+            };
+            match checked {
+                Ok(checked) => _ = sources.by_slot.insert((id, need.slot.clone()), checked),
+                Err(problem) => problems.push(problem),
             }
         }
         if problems.is_empty() { Ok(sources) } else { Err(Problems(problems)) }
@@ -83,23 +96,21 @@ impl Sources {
     }
 }
 
-fn check(instance: &Instance, need: &SourceNeed, base: &Path, memo: &mut StatMemo) -> Result<CheckedSource, Problem> {
+fn check(
+    instance: &Instance,
+    need: &SourceNeed,
+    base: &Path,
+    path: PathBuf,
+    digests: io::Result<SourceDigests>,
+) -> Result<CheckedSource, Problem> {
     let source = &need.source;
-    let Some(name) = &source.path else { return Ok(CheckedSource::Remote { source: source.clone() }) };
-    let path = base.join(name);
     let place = |field| instance.source_place(need, field);
-    let at_path =
-        || if source == &(Source { path: source.path.clone(), ..Source::default() }) { None } else { Some("path") };
-    let read = |path: &Path| -> io::Result<SourceDigests> {
-        let sums = fetch::checksums(path)?;
-        Ok(SourceDigests { blake3: sums.blake3, sha256: sums.sha256, md5: sums.md5 })
-    };
-    let digests = memo.digests(&path, read).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => {
-            Problem::at(place(at_path()), format!("there is no file {}", path.display()), "not found")
-                .help(format!("paths are relative to the pipeline file, in {}", shown_folder(base)))
-        }
-        _ => Problem::at(place(at_path()), format!("cannot read {}: {error}", path.display()), "cannot be read"),
+    // The files of a command are bare names, other sources are mappings with a `path`.
+    let at_path = if instance.kind == Kind::Command { None } else { Some("path") };
+    let digests = digests.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Problem::at(place(at_path), format!("there is no file {}", path.display()), "not found")
+            .help(format!("paths are relative to the pipeline file, in {}", shown_folder(base))),
+        _ => Problem::at(place(at_path), format!("cannot read {}: {error}", path.display()), "cannot be read"),
     })?;
     for (field, wanted, found) in [("sha256", &source.sha256, &digests.sha256), ("md5", &source.md5, &digests.md5)] {
         if let Some(wanted) = wanted

@@ -19,6 +19,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, CliError> {
     if args.dry_run {
         return plan::show(&loaded, args.json, false);
     }
+    loaded.cache.clear_abandoned();
     let interrupt = Interrupt::default();
     let asked = interrupt.clone();
     ctrlc::set_handler(move || asked.ask())

@@ -74,8 +74,27 @@ impl Cache {
     /// # Errors
     /// [`CacheError`].
     pub fn scratch(&self) -> Result<tempfile::TempDir, CacheError> {
-        let tmp = self.root.join("tmp");
-        Ok(tempfile::Builder::new().prefix("stage-").tempdir_in(&tmp).on("make a folder in", &tmp)?)
+        let tmp = self.tmp();
+        let prefix = format!("{}{}-", scratch_prefix(), std::process::id());
+        Ok(tempfile::Builder::new().prefix(&prefix).tempdir_in(&tmp).on("make a folder in", &tmp)?)
+    }
+
+    /// Removes the scratch folders that killed runs of this machine left behind.
+    pub fn clear_abandoned(&self) {
+        let prefix = scratch_prefix();
+        for entry in walkdir::WalkDir::new(self.tmp()).min_depth(1).max_depth(1).into_iter().flatten() {
+            let name = entry.file_name().to_string_lossy();
+            let owner = name.strip_prefix(&prefix).and_then(|rest| rest.split('-').next()).and_then(|pid| pid.parse().ok());
+            let is_gone = |pid: i32| {
+                rustix::process::Pid::from_raw(pid).is_some_and(|pid| {
+                    rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH)
+                })
+            };
+            if owner.is_some_and(is_gone) {
+                // Another run may be at the same: what matters is that it goes.
+                _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
     }
 
     fn tmp(&self) -> PathBuf {
@@ -86,4 +105,10 @@ impl Cache {
         let name = key.to_string();
         self.root.join("actions").join(&name[..2]).join(format!("{name}.json"))
     }
+}
+
+/// Scratch folders are named by machine and process, so that those of the dead are known.
+fn scratch_prefix() -> String {
+    let host: String = gethostname::gethostname().to_string_lossy().replace('-', "_");
+    format!("stage-{host}-")
 }

@@ -2,9 +2,11 @@
 //! or out of date on another machine, and then files are read once more.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{Cache, CacheError};
@@ -40,7 +42,7 @@ struct Stamp {
 }
 
 impl Stamp {
-    fn of(path: &Path) -> std::io::Result<Self> {
+    fn of(path: &Path) -> io::Result<Self> {
         let metadata = std::fs::metadata(path)?;
         let time = |seconds: i64, nanoseconds: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
         Ok(Stamp {
@@ -72,31 +74,39 @@ impl StatMemo {
         StatMemo { path, tmp: cache.tmp(), entries, changed: false }
     }
 
-    /// The digests of a file: remembered, or computed by `read` if the file is new or changed.
+    /// The digests of files, in their order: remembered, or computed by `read`, on all cores, where a file is new or changed.
     ///
     /// # Errors
-    /// What the file system or `read` gives.
+    /// For each file what the file system or `read` gives.
     pub fn digests(
         &mut self,
-        path: &Path,
-        read: impl FnOnce(&Path) -> std::io::Result<SourceDigests>,
-    ) -> std::io::Result<SourceDigests> {
-        let absolute = std::path::absolute(path)?;
-        let stamp = Stamp::of(path)?;
-        if let Some(entry) = self.entries.get(&absolute)
-            && entry.stamp == stamp
-        {
-            return Ok(entry.digests.clone());
-        }
-        let digests = read(path)?;
+        paths: &[PathBuf],
+        read: impl Fn(&Path) -> io::Result<SourceDigests> + Sync,
+    ) -> Vec<io::Result<SourceDigests>> {
+        let look = |path: &PathBuf| -> io::Result<(PathBuf, Entry)> {
+            let absolute = std::path::absolute(path)?;
+            // Stamped before it is read: a change meanwhile is seen the next time.
+            let stamp = Stamp::of(path)?;
+            if let Some(entry) = self.entries.get(&absolute).filter(|entry| entry.stamp == stamp) {
+                return Ok((absolute, entry.clone()));
+            }
+            Ok((absolute, Entry { stamp, digests: read(path)? }))
+        };
+        let found: Vec<io::Result<(PathBuf, Entry)>> = paths.par_iter().map(look).collect();
         let now = jiff::Timestamp::now().as_nanosecond();
-        let settled = now - stamp.modified.max(stamp.changed) > SETTLED_NANOSECONDS;
-        // Stamped before it was read: a change meanwhile is seen the next time.
-        if settled {
-            self.entries.insert(absolute, Entry { stamp, digests: digests.clone() });
-            self.changed = true;
+        let mut out = Vec::with_capacity(found.len());
+        for file in found {
+            out.push(file.map(|(path, entry)| {
+                let digests = entry.digests.clone();
+                let settled = now - entry.stamp.modified.max(entry.stamp.changed) > SETTLED_NANOSECONDS;
+                if settled && self.entries.get(&path) != Some(&entry) {
+                    self.entries.insert(path, entry);
+                    self.changed = true;
+                }
+                digests
+            }));
         }
-        Ok(digests)
+        out
     }
 
     /// Writes what was learnt.

@@ -8,6 +8,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
+use serde_path_to_error::Segment;
 use serde_yaml::Value;
 
 use super::check::Checker;
@@ -96,10 +97,17 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     fn typed<T: DeserializeOwned>(&mut self, value: &Value) -> Option<T> {
-        serde_yaml::from_value(value.clone())
+        serde_path_to_error::deserialize(value.clone())
             .map_err(|error| {
-                let place = Place::value(self.file, self.path.clone());
-                self.problems.push(Problem::at(place, error.to_string(), "in these parameters"));
+                let mut path = self.path.clone();
+                for segment in error.path() {
+                    match segment {
+                        Segment::Map { key } => path = path.key(key),
+                        Segment::Seq { index } => path = path.index(*index),
+                        Segment::Enum { .. } | Segment::Unknown => break,
+                    }
+                }
+                self.problems.push(Problem::at(Place::value(self.file, path), error.inner().to_string(), "here"));
             })
             .ok()
     }
