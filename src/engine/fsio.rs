@@ -1,7 +1,8 @@
 //! File operations whose errors say which file, and the one way in which a finished file becomes visible. Knows nothing of what the files hold.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// A file operation that failed.
@@ -47,7 +48,9 @@ pub fn create_dir(path: &Path) -> Result<(), FileError> {
 /// # Errors
 /// [`FileError`]; the final name is untouched then.
 pub fn write_atomic(path: &Path, scratch: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    let mut file = tempfile::NamedTempFile::new_in(scratch).on("write in", scratch)?;
+    // Readable by whom the user's umask lets read: caches and results are shared.
+    let mode = Permissions::from_mode(0o666);
+    let mut file = tempfile::Builder::new().permissions(mode).tempfile_in(scratch).on("write in", scratch)?;
     file.write_all(bytes).on("write", file.path())?;
     file.as_file().sync_all().on("write", file.path())?;
     publish(file.into_temp_path(), path)

@@ -75,7 +75,8 @@ impl Sources {
             let checked = match (local(need), &mut files) {
                 (None, _) => Ok(CheckedSource::Remote { source: need.source.clone() }),
                 (Some(path), files) => {
-                    let digests = files.next().map_or_else(|| Err(io::ErrorKind::NotFound.into()), |(_, digests)| digests);
+                    let digests =
+                        files.next().map_or_else(|| Err(io::ErrorKind::NotFound.into()), |(_, digests)| digests);
                     check(graph.instance(id), need, base, path, digests)
                 }
             };
@@ -108,8 +109,10 @@ fn check(
     // The files of a command are bare names, other sources are mappings with a `path`.
     let at_path = if instance.kind == Kind::Command { None } else { Some("path") };
     let digests = digests.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Problem::at(place(at_path), format!("there is no file {}", path.display()), "not found")
-            .help(format!("paths are relative to the pipeline file, in {}", shown_folder(base))),
+        io::ErrorKind::NotFound => {
+            Problem::at(place(at_path), format!("there is no file {}", path.display()), "not found")
+                .help(format!("paths are relative to the pipeline file, in {}", shown_folder(base)))
+        }
         _ => Problem::at(place(at_path), format!("cannot read {}: {error}", path.display()), "cannot be read"),
     })?;
     for (field, wanted, found) in [("sha256", &source.sha256, &digests.sha256), ("md5", &source.md5, &digests.md5)] {

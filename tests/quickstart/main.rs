@@ -56,7 +56,8 @@ fn digests(folder: &Path) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     for folder in std::fs::read_dir(folder.join("cache/actions")).unwrap() {
         for file in std::fs::read_dir(folder.unwrap().path()).unwrap() {
-            let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(file.unwrap().path()).unwrap()).unwrap();
+            let manifest: serde_json::Value =
+                serde_json::from_slice(&std::fs::read(file.unwrap().path()).unwrap()).unwrap();
             for (name, blob) in manifest["outputs"].as_object().unwrap() {
                 out.insert(format!("{} {name}", manifest["made"]["stage"]), blob["digest"].to_string());
             }
@@ -75,7 +76,14 @@ fn the_quickstart_runs_once_then_only_what_eps_reaches_and_gives_the_same_bytes_
     };
     let all = run_all(first.path(), &[]);
     assert_eq!(all.ran().len(), all.stages.len(), "everything is new");
-    for file in ["robustness.md", "saturation.csv", "shuffle.json", "saturation-curves.svg", "saturation-curves.png", "smoothgrad.png"] {
+    for file in [
+        "robustness.md",
+        "saturation.csv",
+        "shuffle.json",
+        "saturation-curves.svg",
+        "saturation-curves.png",
+        "smoothgrad.png",
+    ] {
         assert!(first.path().join("results/quickstart").join(file).exists(), "{file}");
     }
     let digests_of_first = digests(first.path());
@@ -157,11 +165,7 @@ fn a_stage_that_kills_its_worker_twice_fails_with_what_the_worker_said() {
 fn cuda_that_is_not_there_is_an_error_that_says_why() {
     let folder = tempfile::tempdir().unwrap();
     small(folder.path());
-    let output = atflow()
-        .current_dir(folder.path())
-        .args(["run", "p.yaml", "--device", "cuda:63"])
-        .output()
-        .unwrap();
+    let output = atflow().current_dir(folder.path()).args(["run", "p.yaml", "--device", "cuda:63"]).output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{stderr}");
     assert!(stderr.contains("cuda:63"), "{stderr}");

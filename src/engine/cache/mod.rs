@@ -84,11 +84,11 @@ impl Cache {
         let prefix = scratch_prefix();
         for entry in walkdir::WalkDir::new(self.tmp()).min_depth(1).max_depth(1).into_iter().flatten() {
             let name = entry.file_name().to_string_lossy();
-            let owner = name.strip_prefix(&prefix).and_then(|rest| rest.split('-').next()).and_then(|pid| pid.parse().ok());
+            let owner =
+                name.strip_prefix(&prefix).and_then(|rest| rest.split('-').next()).and_then(|pid| pid.parse().ok());
             let is_gone = |pid: i32| {
-                rustix::process::Pid::from_raw(pid).is_some_and(|pid| {
-                    rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH)
-                })
+                rustix::process::Pid::from_raw(pid)
+                    .is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
             };
             if owner.is_some_and(is_gone) {
                 // Another run may be at the same: what matters is that it goes.

@@ -17,6 +17,9 @@ pub struct FigureSpec {
     pub title: Option<String>,
     /// The coordinate along the horizontal axis; its values must be numbers.
     pub x: String,
+    /// The title of the horizontal axis; the coordinate's axis if none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub x_title: Option<String>,
     /// How the horizontal axis is spaced.
     #[serde(default)]
     pub scale: Scale,

@@ -33,14 +33,16 @@ pub struct TableSpec {
 pub enum ColumnsSpec {
     /// One column for each value of a coordinate.
     Coordinate(String),
-    /// Columns by their heading.
-    Each(std::collections::BTreeMap<String, ColumnSpec>),
+    /// These columns.
+    Each(Vec<ColumnSpec>),
 }
 
 /// One column of a table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ColumnSpec {
+    /// Heading.
+    pub label: String,
     /// Which results stand in the column: the value that each of these coordinates must have.
     #[serde(rename = "where")]
     pub filter: BTreeMap<String, String>,

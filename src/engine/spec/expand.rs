@@ -150,7 +150,7 @@ impl Expander<'_> {
         let mut points: Vec<Point> = vec![Vec::new()];
         for axis in axes {
             let extend = |point: &Point| {
-                axis.iter().map(|value| [point.as_slice(), &[value.clone()]].concat()).collect::<Vec<_>>()
+                axis.iter().map(|value| [point.as_slice(), std::slice::from_ref(value)].concat()).collect::<Vec<_>>()
             };
             points = points.iter().flat_map(extend).collect();
         }

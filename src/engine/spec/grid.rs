@@ -45,33 +45,39 @@ struct Grid<'a> {
 fn grid_table(grid: &mut Grid, spec: &TableSpec) -> Result<TableParams, Vec<Problem>> {
     let with = grid.table.path.key("with");
     let rows = grid.labels(&spec.rows, &with.key("rows"))?;
-    let columns: Vec<(String, ColumnSpec)> = match &spec.columns {
+    let columns: Vec<ColumnSpec> = match &spec.columns {
         ColumnsSpec::Coordinate(coordinate) => {
             let labels = grid.labels(coordinate, &with.key("columns"))?;
             let filter = |label: &String| BTreeMap::from([(coordinate.clone(), label.clone())]);
-            labels.into_iter().map(|label| (label.clone(), ColumnSpec { filter: filter(&label), cell: None })).collect()
+            labels.into_iter().map(|label| ColumnSpec { filter: filter(&label), label, cell: None }).collect()
         }
         ColumnsSpec::Each(columns) => {
-            for (heading, column) in columns {
+            for (index, column) in columns.iter().enumerate() {
+                let path = with.key("columns").index(index);
+                if columns[..index].iter().any(|other| other.label == column.label) {
+                    let message = format!("two columns have the label `{}`", column.label);
+                    return Err(vec![grid.problem(path.key("label"), message)]);
+                }
                 for coordinate in column.filter.keys() {
-                    grid.labels(coordinate, &with.key("columns").key(heading).key("where").key(coordinate))?;
+                    grid.labels(coordinate, &path.key("where").key(coordinate))?;
                 }
             }
-            columns.iter().map(|(heading, column)| (heading.clone(), column.clone())).collect()
+            columns.clone()
         }
     };
-    for row in &rows {
-        for (heading, column) in &columns {
+    for (index, column) in columns.iter().enumerate() {
+        let path = match &spec.columns {
+            ColumnsSpec::Coordinate(_) => with.key("columns"),
+            ColumnsSpec::Each(_) => with.key("columns").index(index),
+        };
+        let before = grid.needs.len();
+        for row in &rows {
             let mut filter = column.filter.clone();
             filter.insert(spec.rows.clone(), row.clone());
-            let path = with.key("columns");
-            grid.cell(&filter, &format!("{row}/{heading}"), column.cell.unwrap_or(spec.cell), &path)?;
+            grid.cell(&filter, &format!("{row}/{}", column.label), column.cell.unwrap_or(spec.cell), &path)?;
         }
-    }
-    for (heading, _) in &columns {
-        if !grid.needs.iter().any(|need| rows.iter().any(|row| need.label == format!("{row}/{heading}"))) {
-            let message = format!("no result fits column `{heading}`");
-            return Err(vec![grid.problem(with.key("columns").key(heading), message)]);
+        if grid.needs.len() == before {
+            return Err(vec![grid.problem(path, format!("no result fits column `{}`", column.label))]);
         }
     }
     let metric = |column: &ColumnSpec| column.cell.unwrap_or(spec.cell);
@@ -79,7 +85,7 @@ fn grid_table(grid: &mut Grid, spec: &TableSpec) -> Result<TableParams, Vec<Prob
         title: spec.title.clone(),
         corner: axis(&spec.rows).to_owned(),
         rows,
-        columns: columns.into_iter().map(|(label, column)| Column { metric: metric(&column), label }).collect(),
+        columns: columns.into_iter().map(|column| Column { metric: metric(&column), label: column.label }).collect(),
     })
 }
 
@@ -109,7 +115,7 @@ fn grid_figure(grid: &mut Grid, spec: &FigureSpec) -> Result<FigureParams, Vec<P
     }
     Ok(FigureParams {
         title: spec.title.clone(),
-        x_name: axis(&spec.x).to_owned(),
+        x_name: spec.x_title.clone().unwrap_or_else(|| axis(&spec.x).to_owned()),
         x_values: points.iter().map(|(value, _)| *value).collect(),
         x_labels: points.into_iter().map(|(_, label)| label).collect(),
         scale: spec.scale,

@@ -194,13 +194,15 @@ struct Entry {
     value: Node,
 }
 
+/// An open collection, and the key in it that waits for its value.
+type Frame = (Node, Option<(String, Range<usize>)>);
+
 /// Parses as far as the text can be parsed; what comes after an error is simply not there.
 fn parse_tree(text: &str) -> Node {
     let lines = LineStarts::new(text);
     let mut parser = Parser::new_from_str(text);
     let empty = || Node { span: 0..0, inner: Inner::Leaf };
-    // One frame for each open collection: the collection, and the key that waits for its value.
-    let mut open: Vec<(Node, Option<(String, Range<usize>)>)> = Vec::new();
+    let mut open: Vec<Frame> = Vec::new();
     let mut depth_beyond = 0_usize;
     while let Some(Ok((event, span))) = parser.next_event() {
         let range = lines.offset(text, &span.start)..lines.offset(text, &span.end);
