@@ -5,38 +5,38 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// A folder of its own for one story.
-pub struct Space {
+pub(crate) struct Space {
     dir: tempfile::TempDir,
 }
 
 /// What one run of the program did.
-pub struct Ran {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Space {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Space { dir: tempfile::tempdir().unwrap() }
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    pub fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, text).unwrap();
         path
     }
 
-    pub fn read(&self, name: &str) -> String {
+    pub(crate) fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.path().join(name)).unwrap()
     }
 
-    pub fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_atflow"));
         command.args(args).current_dir(self.path()).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", self.path());
@@ -44,24 +44,24 @@ impl Space {
     }
 
     /// Runs the program to its end.
-    pub fn run(&self, args: &[&str]) -> Ran {
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
         Ran::of(self.command(args).output().unwrap())
     }
 
     /// Runs `p.yaml` and tells how each stage ended; the run must go well.
-    pub fn stages(&self, args: &[&str]) -> BTreeMap<String, String> {
+    pub(crate) fn stages(&self, args: &[&str]) -> BTreeMap<String, String> {
         let ran = self.run(&[&["run", "p.yaml", "--json"], args].concat());
         assert_eq!(ran.code, Some(0), "{}", ran.stderr);
         ran.stages()
     }
 
     /// The names of the stages that a run of `p.yaml` runs, the others being cached.
-    pub fn ran(&self, args: &[&str]) -> Vec<String> {
+    pub(crate) fn ran(&self, args: &[&str]) -> Vec<String> {
         self.stages(args).into_iter().filter(|(_, status)| status == "ran").map(|(stage, _)| stage).collect()
     }
 
     /// Every file under a folder of the cache.
-    pub fn cached_files(&self, folder: &str) -> Vec<PathBuf> {
+    pub(crate) fn cached_files(&self, folder: &str) -> Vec<PathBuf> {
         let mut files = Vec::new();
         let mut open = vec![self.path().join("cache").join(folder)];
         while let Some(path) = open.pop() {
@@ -82,19 +82,19 @@ impl Ran {
     }
 
     /// The JSON lines on standard output.
-    pub fn events(&self) -> Vec<serde_json::Value> {
+    pub(crate) fn events(&self) -> Vec<serde_json::Value> {
         self.stdout.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect()
     }
 
     /// How each stage ended, last word first.
-    pub fn stages(&self) -> BTreeMap<String, String> {
+    pub(crate) fn stages(&self) -> BTreeMap<String, String> {
         let finished = self.events().into_iter().filter(|event| event["event"] == "stage_finished");
         let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
         finished.map(|event| (text(&event["stage"]), text(&event["status"]))).collect()
     }
 
     /// All that a user sees, for a snapshot: exit code, standard output, standard error.
-    pub fn seen(&self) -> String {
+    pub(crate) fn seen(&self) -> String {
         let part = |name: &str, text: &str| if text.is_empty() { String::new() } else { format!("--- {name}\n{text}") };
         let code = self.code.map_or("killed".to_owned(), |code| code.to_string());
         format!("exit {code}\n{}{}", part("stdout", &self.stdout), part("stderr", &self.stderr))
