@@ -24,6 +24,10 @@ pub(crate) enum Command {
     Log(NameArgs),
     /// Print a table
     Table(TableArgs),
+    /// Copy results into a cache elsewhere, so that others can take them from there
+    Push(PushArgs),
+    /// Bring results of a cache elsewhere here, without running anything
+    Pull(PullArgs),
 }
 
 /// What a pipeline is and which part of it is meant.
@@ -44,6 +48,12 @@ pub(crate) struct PipelineArgs {
     /// Run these even if they are fresh
     #[arg(long, value_name = "TARGET")]
     pub force: Vec<String>,
+    /// Take results from a cache elsewhere: a web server's folder (https://…) or a folder
+    #[arg(long, value_name = "URL", env = "ATFLOW_REMOTE")]
+    pub remote: Option<String>,
+    /// Fetch nothing: no remote cache, no data
+    #[arg(long)]
+    pub offline: bool,
 }
 
 #[derive(Debug, Args)]
@@ -125,6 +135,18 @@ pub(crate) struct TableArgs {
     /// How it is printed
     #[arg(long, value_enum, default_value_t = TableFormat::Md)]
     pub format: TableFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PushArgs {
+    #[command(flatten)]
+    pub pipeline: PipelineArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PullArgs {
+    #[command(flatten)]
+    pub pipeline: PipelineArgs,
 }
 
 /// How a table is printed.

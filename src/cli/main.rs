@@ -25,6 +25,8 @@ fn main() -> ExitCode {
         Command::Show(args) => commands::show::run(&args),
         Command::Log(args) => commands::log::run(&args),
         Command::Table(args) => commands::table::run(&args),
+        Command::Push(args) => commands::push::run(&args),
+        Command::Pull(args) => commands::pull::run(&args),
     };
     match result {
         Ok(exit) => exit.into(),

@@ -17,6 +17,7 @@ pub mod picture;
 pub mod plan;
 pub mod protocol;
 pub mod record;
+pub mod remote;
 pub mod results;
 pub mod scheduler;
 pub mod sources;

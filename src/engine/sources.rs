@@ -147,6 +147,10 @@ pub fn obtain(source: &CheckedSource, cache: &Cache, reporter: &dyn Reporter) ->
         return Ok((cache.object_path(blob.digest), blob.digest));
     }
     let url = source.url.as_deref().unwrap_or_default();
+    if cache.is_offline() {
+        let message = format!("{url} has to be fetched, and this run is offline");
+        return Err(Failure { code: FailureCode::Broken, message, causes: Vec::new() });
+    }
     reporter.log(&format!("fetching {url}"));
     let failed = |message: String, error: &dyn std::error::Error| Failure {
         code: FailureCode::Broken,

@@ -2,6 +2,8 @@
 
 pub(crate) mod log;
 pub(crate) mod plan;
+pub(crate) mod pull;
+pub(crate) mod push;
 pub(crate) mod run;
 pub(crate) mod show;
 pub(crate) mod table;
@@ -38,6 +40,11 @@ pub(crate) struct Loaded {
 impl Loaded {
     /// Reads a pipeline and checks all that can be checked before anything runs.
     pub(crate) fn new(args: &PipelineArgs) -> Result<Self, CliError> {
+        Loaded::with(args, true)
+    }
+
+    /// The same; `read_through` says whether the remote cache that is named is read, or is only where results go.
+    pub(crate) fn with(args: &PipelineArgs, read_through: bool) -> Result<Self, CliError> {
         let overrides = Overrides { profile: args.profile.clone(), set: args.set.clone() };
         let spec = PipelineSpec::read(&args.pipeline, &overrides)?;
         let graph = Graph::new(expand(&spec)?);
@@ -53,6 +60,11 @@ impl Loaded {
             return Err(Problems(vec![problem.help("name it as a target too, or leave the targets out")]).into());
         }
         let cache = Cache::open(&args.cache.cache)?;
+        let cache = match (&args.remote, args.offline) {
+            (_, true) => cache.offline(),
+            (Some(remote), false) if read_through => cache.read_through(remote)?,
+            _ => cache,
+        };
         let mut memo = StatMemo::open(&cache);
         let base = args.pipeline.parent().unwrap_or(Path::new(""));
         let sources = Sources::check(&graph, &wanted, base, &mut memo)?;

@@ -3,15 +3,20 @@
 
 mod manifest;
 mod objects;
+mod read_through;
 mod runs;
 mod stat;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use crate::fetch::Patience;
 use crate::fsio::{self, Context, FileError};
 use crate::record::Key;
+use crate::remote::{Remote, RemoteError};
 
 pub use manifest::{MANIFEST_FORMAT, Made, Manifest, OutputBlob};
+pub use read_through::Obtained;
 pub use runs::{FailedStage, RunRecord};
 pub use stat::{SourceDigests, StatMemo};
 
@@ -24,6 +29,9 @@ pub enum CacheError {
     /// The file system said no.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The remote cache that is read through failed.
+    #[error("the remote cache failed")]
+    Remote(#[from] RemoteError),
     /// The cache was made by another version.
     #[error("the cache {} has format {found}; this version of atflow reads format {CACHE_FORMAT}", path.display())]
     Format {
@@ -34,10 +42,12 @@ pub enum CacheError {
     },
 }
 
-/// An open cache.
+/// An open cache, and perhaps a remote one that is read through it.
 #[derive(Debug, Clone)]
 pub struct Cache {
     root: PathBuf,
+    remote: Option<Arc<Remote>>,
+    offline: bool,
 }
 
 impl Cache {
@@ -61,7 +71,16 @@ impl Cache {
         }
         // Absolute, because programs run by stages work in folders of their own.
         let root = std::path::absolute(root).on("find", root)?;
-        Ok(Cache { root })
+        Ok(Cache { root, remote: None, offline: false })
+    }
+
+    /// The same cache with a remote one behind it: what is not here is looked for there.
+    ///
+    /// # Errors
+    /// [`CacheError`] if there is no cache at `remote`.
+    pub fn read_through(self, remote: &str) -> Result<Self, CacheError> {
+        let remote = Remote::open(remote, Patience::default(), &self.tmp())?;
+        Ok(Cache { remote: Some(Arc::new(remote)), ..self })
     }
 
     /// The folder.
@@ -97,11 +116,27 @@ impl Cache {
         }
     }
 
+    /// The same cache with nothing fetched for it.
+    #[must_use]
+    pub fn offline(self) -> Self {
+        Cache { remote: None, offline: true, ..self }
+    }
+
+    /// Whether nothing may be fetched.
+    pub fn is_offline(&self) -> bool {
+        self.offline
+    }
+
+    /// Whether there is a remote cache behind this one.
+    pub fn has_remote(&self) -> bool {
+        self.remote.is_some()
+    }
+
     fn tmp(&self) -> PathBuf {
         self.root.join("tmp")
     }
 
-    fn action_path(&self, key: Key) -> PathBuf {
+    pub(crate) fn action_path(&self, key: Key) -> PathBuf {
         let name = key.to_string();
         self.root.join("actions").join(&name[..2]).join(format!("{name}.json"))
     }
