@@ -176,6 +176,7 @@ pub fn obtain(source: &CheckedSource, cache: &Cache, reporter: &dyn Reporter) ->
     })?;
     let blob = cache.ingest(&file).map_err(|error| failed(format!("could not keep {url}"), &error))?;
     cache.remember_fetched(&identity, blob).map_err(|error| failed(format!("could not keep {url}"), &error))?;
+    cache.leave_fetch_place(&file);
     Ok((cache.object_path(blob.digest), blob.digest))
 }
 

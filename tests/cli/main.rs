@@ -2,5 +2,6 @@
 
 mod errors;
 mod failures;
+mod remote;
 mod rerun;
 mod support;

@@ -55,6 +55,7 @@ impl Cache {
             Ok(false) => Ok(Obtained::Missing),
             Ok(true) => {
                 self.ingest(&file)?;
+                self.leave_fetch_place(&file);
                 Ok(Obtained::Fetched)
             }
             Err(error) if error.is_wrong_bytes() => Ok(Obtained::Wrong(error.to_string())),
