@@ -20,6 +20,8 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Show what a stage made, from what, where and how
     Show(NameArgs),
+    /// Say why a stage has to run, or why it has not
+    Why(WhyArgs),
     /// Show the log of a stage
     Log(NameArgs),
     /// Print a table
@@ -33,6 +35,13 @@ pub(crate) struct PipelineArgs {
     pub pipeline: PathBuf,
     /// Stages, instances (`model/standard`) or patterns (`tested/pgd-*/*`); all if none is given
     pub targets: Vec<String>,
+    #[command(flatten)]
+    pub changes: ChangeArgs,
+}
+
+/// What the command line changes in a pipeline, and the cache that it is compared with.
+#[derive(Debug, Args)]
+pub(crate) struct ChangeArgs {
     /// Override a parameter, as in `--set eps=4/255`
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
     pub set: Vec<(String, String)>,
@@ -93,6 +102,21 @@ pub(crate) struct PlanArgs {
     /// Show fresh stages too
     #[arg(long, short)]
     pub all: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(allow_missing_positional = true)]
+pub(crate) struct WhyArgs {
+    /// The pipeline file; that of the last run if only a stage is given
+    pub pipeline: Option<PathBuf>,
+    /// A stage, an instance (`model/standard`) or a pattern (`tested/pgd-*/*`)
+    #[arg(required = true)]
+    pub stage: String,
+    #[command(flatten)]
+    pub changes: ChangeArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// An instance of a pipeline that was run.

@@ -22,3 +22,4 @@ pub mod scheduler;
 pub mod sources;
 pub mod spec;
 pub mod stages;
+pub mod why;

@@ -4,3 +4,4 @@ mod errors;
 mod failures;
 mod rerun;
 mod support;
+mod why;

@@ -1,6 +1,6 @@
 //! `atflow plan`.
 
-use atflow::plan::{PlannedStage, PlannedState};
+use atflow::plan::{PlannedStage, PlannedState, plan};
 
 use super::Loaded;
 use crate::args::PlanArgs;
@@ -14,7 +14,7 @@ pub(crate) fn run(args: &PlanArgs) -> Result<Exit, CliError> {
 
 /// Prints the plan of a pipeline; `all` shows fresh stages too.
 pub(crate) fn show(loaded: &Loaded, json: bool, all: bool) -> Result<Exit, CliError> {
-    let stages = loaded.plan();
+    let stages = plan(&loaded.graph, &loaded.survey(), &loaded.history());
     let text = if json { format!("{}\n", serde_json::json!({ "stages": stages })) } else { words(&stages, all) };
     ui::print(&text)?;
     Ok(Exit::Done)

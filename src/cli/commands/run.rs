@@ -33,14 +33,14 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, CliError> {
         device: args.device.clone(),
         keep_going: args.keep_going,
         worker: worker_program(),
-        pipeline: loaded.name.clone(),
+        pipeline: loaded.name().to_owned(),
         file: loaded.file.clone(),
     };
     let mut progress = Progress::new(args);
     let observer = &mut |event: RunEvent| progress.event(event);
     let summary = scheduler::run(&loaded.graph, &loaded.cache, &loaded.sources, &options, &interrupt, observer)?;
     progress.finish();
-    let folder = args.out.clone().unwrap_or_else(|| Path::new("results").join(&loaded.name));
+    let folder = args.out.clone().unwrap_or_else(|| Path::new("results").join(loaded.name()));
     let files = lay_out(&loaded, &summary, &folder, !args.json && !args.quiet)?;
     if args.json {
         print_json_end(&summary)?;
