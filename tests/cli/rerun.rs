@@ -177,11 +177,13 @@ fn a_plan_says_what_would_run_and_why_and_runs_nothing() {
         .unwrap()
         .iter()
         .map(|stage| {
-            format!("{} {} {}: {}", stage["name"], stage["kind"], stage["state"], stage["reason"]).replace('"', "")
+            let [name, kind, state, reason] =
+                ["name", "kind", "state", "reason"].map(|key| stage[key].as_str().unwrap());
+            format!("{name} {kind} {state}: {reason}")
         })
         .collect();
     insta::assert_snapshot!(states.join("\n"), @r#"
-    left command stale: run: echo 4 > ${out.n} → echo 6 > ${out.n}
+    left command stale: run: "echo 4 > ${out.n}" → "echo 6 > ${out.n}"
     right command fresh: up to date
     even command pending: needs left
     sum command pending: needs even

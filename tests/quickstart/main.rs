@@ -51,19 +51,20 @@ fn run_with(folder: &Path, args: &[&str], prepare: impl FnOnce(&mut Command)) ->
     }
 }
 
-/// The digest of every output of every stage that was run in a cache.
+/// The digest of every output under every key of a cache. (Not by name: of two stages that are one computation, either may have run.)
 fn digests(folder: &Path) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     for folder in std::fs::read_dir(folder.join("cache/actions")).unwrap() {
         for file in std::fs::read_dir(folder.unwrap().path()).unwrap() {
-            let manifest: serde_json::Value =
-                serde_json::from_slice(&std::fs::read(file.unwrap().path()).unwrap()).unwrap();
+            let path = file.unwrap().path();
+            let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
             for (name, blob) in manifest["outputs"].as_object().unwrap() {
-                out.insert(format!("{} {name}", manifest["made"]["stage"]), blob["digest"].to_string());
+                out.insert(format!("{} {name}", path.display()), blob["digest"].to_string());
             }
         }
     }
-    out
+    // The folder is another one in each cache.
+    out.into_iter().map(|(name, digest)| (name.rsplit('/').next().unwrap().to_owned(), digest)).collect()
 }
 
 #[test]
@@ -75,7 +76,12 @@ fn the_quickstart_runs_once_then_only_what_eps_reaches_and_gives_the_same_bytes_
         run
     };
     let all = run_all(first.path(), &[]);
-    assert_eq!(all.ran().len(), all.stages.len(), "everything is new");
+    assert_eq!(all.stages.len(), 73);
+    for (stage, status) in &all.stages {
+        // After one epoch the underfit network is the standard one to the byte, and what is computed from either is computed once.
+        let twin = ["/standard", "/underfit"].iter().any(|name| stage.contains(name)) && !stage.starts_with("model");
+        assert!(status == "ran" || (twin && status == "cached"), "{stage} {status}");
+    }
     for file in [
         "robustness.md",
         "saturation.csv",
@@ -110,7 +116,7 @@ fn the_quickstart_runs_once_then_only_what_eps_reaches_and_gives_the_same_bytes_
     let second = tempfile::tempdir().unwrap();
     run_all(second.path(), &["--jobs", "1"]);
     let digests_of_second = digests(second.path());
-    assert!(digests_of_second.len() > 80, "{}", digests_of_second.len());
+    assert!(digests_of_second.len() > 70, "{}", digests_of_second.len());
     assert_eq!(digests_of_second, digests_of_first);
 }
 

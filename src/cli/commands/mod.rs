@@ -18,6 +18,9 @@ use atflow::spec::{InstanceId, Overrides, PipelineSpec, Problem, Problems, expan
 use crate::args::{ChangeArgs, FindArgs, PipelineArgs};
 use crate::report::CliError;
 
+/// How many names a hint lists.
+const SHOWN: usize = 10;
+
 /// A pipeline ready to be planned or run.
 pub(crate) struct Loaded {
     pub file: PathBuf,
@@ -117,7 +120,11 @@ pub(crate) fn not_found(stage: &str, mut known: Vec<String>, args: &FindArgs) ->
         known.iter().map(String::as_str).filter(|name| name.starts_with(&format!("{stage}/"))).collect();
     let help = match under.as_slice() {
         [] => suggestion(stage, known.iter().map(String::as_str)),
-        names => Some(format!("name one of its instances: {}", names.join(", "))),
+        names => {
+            let more = names.len().saturating_sub(SHOWN);
+            let rest = if more > 0 { format!(", and {more} more") } else { String::new() };
+            Some(format!("name one of its instances: {}{rest}", names[..names.len() - more].join(", ")))
+        }
     };
     error
         .help(help.unwrap_or_else(|| "`atflow run` makes it; `atflow plan PIPELINE --all` lists every name".to_owned()))

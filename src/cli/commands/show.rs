@@ -21,7 +21,17 @@ fn words(cache: &Cache, manifest: &Manifest) -> String {
     let mut line = |name: &str, value: String| lines.push((name.to_owned(), value));
     line("stage", format!("{} ({})", made.stage, manifest.record.kind));
     line("result", made.summary.clone());
-    line("made", format!("{} in {} on {}", made.at, ui::duration(made.seconds), made.host));
+    // Fractions of a second are for machines.
+    let at = made.at.split_once('.').map_or(made.at.as_str(), |(whole, _)| whole);
+    line(
+        "made",
+        format!(
+            "{} UTC in {} on {}",
+            at.trim_end_matches('Z').replace('T', " "),
+            ui::duration(made.seconds),
+            made.host
+        ),
+    );
     let device = if made.device_name.is_empty() {
         made.device.clone()
     } else {

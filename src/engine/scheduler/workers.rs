@@ -14,6 +14,9 @@ use crate::protocol::{Event, Job, PROTOCOL_VERSION, Request};
 /// How many inputs a worker is believed to keep in memory.
 const HELD: usize = 16;
 
+/// How long the last words of a dead worker are waited for.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// How long a worker may take to leave once it is asked to.
 const LEAVE: Duration = Duration::from_secs(2);
 
@@ -112,6 +115,18 @@ impl Workers {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|source| WorkerError::Start { program: self.program.clone(), source })?;
+        let (stderr_ended, wait_for_stderr) = std::sync::mpsc::channel::<()>();
+        if let Some(stderr) = child.stderr.take() {
+            let messages = self.messages.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                    if messages.send(Message::WorkerSaid(index, line)).is_err() {
+                        break;
+                    }
+                }
+                drop(stderr_ended);
+            });
+        }
         if let Some(stdout) = child.stdout.take() {
             let messages = self.messages.clone();
             std::thread::spawn(move || {
@@ -125,17 +140,9 @@ impl Workers {
                         return;
                     }
                 }
+                // Its last words come first; a grandchild that holds the pipe open is not waited for.
+                _ = wait_for_stderr.recv_timeout(LAST_WORDS);
                 _ = messages.send(Message::WorkerGone(index));
-            });
-        }
-        if let Some(stderr) = child.stderr.take() {
-            let messages = self.messages.clone();
-            std::thread::spawn(move || {
-                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                    if messages.send(Message::WorkerSaid(index, line)).is_err() {
-                        return;
-                    }
-                }
             });
         }
         let stdin = child.stdin.take();
