@@ -55,7 +55,7 @@ pub(crate) struct ChangeArgs {
     pub force: Vec<String>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct CacheArgs {
     /// The cache's folder
     #[arg(long, value_name = "DIR", env = "ATFLOW_CACHE", default_value = "cache")]
@@ -64,8 +64,16 @@ pub(crate) struct CacheArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
+    /// The pipeline file
+    #[arg(required_unless_present = "plan")]
+    pub pipeline: Option<PathBuf>,
+    /// Stages, instances (`model/standard`) or patterns (`tested/pgd-*/*`); all if none is given
+    pub targets: Vec<String>,
+    /// Run a plan that `atflow plan --save` kept, if it would still do what was shown
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["pipeline", "targets", "set", "profile", "force"])]
+    pub plan: Option<PathBuf>,
     #[command(flatten)]
-    pub pipeline: PipelineArgs,
+    pub changes: ChangeArgs,
     /// Where tables, figures and pictures are laid [default: results/<pipeline>]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -102,6 +110,15 @@ pub(crate) struct PlanArgs {
     /// Show fresh stages too
     #[arg(long, short)]
     pub all: bool,
+    /// CPU threads that the time is reckoned with [default: all]
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: Option<u16>,
+    /// Ask servers how large the files are that would be fetched
+    #[arg(long)]
+    pub sizes: bool,
+    /// Keep the plan in a file, for `atflow run --plan`
+    #[arg(long, value_name = "FILE")]
+    pub save: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cache::{Cache, Manifest, OutputBlob, RunRecord};
 use crate::explain;
@@ -14,7 +14,7 @@ use crate::sources::Sources;
 use crate::spec::{Instance, InstanceId};
 
 /// How an instance stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PlannedState {
     /// Its result is in the cache.

@@ -2,6 +2,7 @@
 
 mod errors;
 mod failures;
+mod kept;
 mod rerun;
 mod support;
 mod why;

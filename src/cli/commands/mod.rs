@@ -1,5 +1,6 @@
 //! One command a file, and what several of them begin with: a pipeline read, expanded, and its targets found.
 
+pub(crate) mod kept;
 pub(crate) mod log;
 pub(crate) mod plan;
 pub(crate) mod run;
@@ -90,6 +91,11 @@ impl Loaded {
     pub(crate) fn history(&self) -> History<'_> {
         History::new(&self.cache, self.name())
     }
+}
+
+/// How many CPU threads to use: those that were asked for, or all.
+pub(crate) fn jobs(asked: Option<u16>) -> usize {
+    asked.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
 }
 
 /// The folder that a pipeline's paths start from.
