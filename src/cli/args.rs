@@ -20,6 +20,8 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Show what a stage made, from what, where and how
     Show(NameArgs),
+    /// Say why a stage has to run, or why it has not
+    Why(WhyArgs),
     /// Show the log of a stage
     Log(NameArgs),
     /// Print a table
@@ -37,6 +39,13 @@ pub(crate) struct PipelineArgs {
     pub pipeline: PathBuf,
     /// Stages, instances (`model/standard`) or patterns (`tested/pgd-*/*`); all if none is given
     pub targets: Vec<String>,
+    #[command(flatten)]
+    pub changes: ChangeArgs,
+}
+
+/// What the command line changes in a pipeline, and the cache that it is compared with.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ChangeArgs {
     /// Override a parameter, as in `--set eps=4/255`
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
     pub set: Vec<(String, String)>,
@@ -56,7 +65,7 @@ pub(crate) struct PipelineArgs {
     pub offline: bool,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct CacheArgs {
     /// The cache's folder
     #[arg(long, value_name = "DIR", env = "ATFLOW_CACHE", default_value = "cache")]
@@ -65,8 +74,16 @@ pub(crate) struct CacheArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
+    /// The pipeline file
+    #[arg(required_unless_present = "plan")]
+    pub pipeline: Option<PathBuf>,
+    /// Stages, instances (`model/standard`) or patterns (`tested/pgd-*/*`); all if none is given
+    pub targets: Vec<String>,
+    /// Run a plan that `atflow plan --save` kept, if it would still do what was shown
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["pipeline", "targets", "set", "profile", "force"])]
+    pub plan: Option<PathBuf>,
     #[command(flatten)]
-    pub pipeline: PipelineArgs,
+    pub changes: ChangeArgs,
     /// Where tables, figures and pictures are laid [default: results/<pipeline>]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -103,6 +120,30 @@ pub(crate) struct PlanArgs {
     /// Show fresh stages too
     #[arg(long, short)]
     pub all: bool,
+    /// CPU threads that the time is reckoned with [default: all]
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: Option<u16>,
+    /// Ask servers how large the files are that would be fetched
+    #[arg(long)]
+    pub sizes: bool,
+    /// Keep the plan in a file, for `atflow run --plan`
+    #[arg(long, value_name = "FILE")]
+    pub save: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(allow_missing_positional = true)]
+pub(crate) struct WhyArgs {
+    /// The pipeline file; that of the last run if only a stage is given
+    pub pipeline: Option<PathBuf>,
+    /// A stage, an instance (`model/standard`) or a pattern (`tested/pgd-*/*`)
+    #[arg(required = true)]
+    pub stage: String,
+    #[command(flatten)]
+    pub changes: ChangeArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// An instance of a pipeline that was run.

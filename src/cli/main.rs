@@ -22,6 +22,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => commands::run::run(&args),
         Command::Plan(args) => commands::plan::run(&args),
+        Command::Why(args) => commands::why::run(&args),
         Command::Show(args) => commands::show::run(&args),
         Command::Log(args) => commands::log::run(&args),
         Command::Table(args) => commands::table::run(&args),

@@ -56,6 +56,15 @@ pub enum RunEvent {
         /// Why it failed.
         failure: Option<Failure>,
     },
+    /// A file of an instance is being fetched from the remote cache.
+    Fetching {
+        /// The name of the instance that made it.
+        stage: String,
+        /// Bytes that are here.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
     /// Something that the user should know and that does not stop the run.
     Warning(String),
 }

@@ -3,12 +3,14 @@
 
 use std::fmt;
 
+use serde::Serialize;
 use serde_json::Value as Json;
 
 use crate::record::Record;
 
 /// One difference between two records.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(tag = "change", rename_all = "snake_case")]
 pub enum Change {
     /// The kind's code has another version.
     Code {

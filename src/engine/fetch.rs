@@ -215,6 +215,16 @@ pub fn download(
     }
 }
 
+/// The size of the file at `source.url`, if it can be told; a server is only asked if `ask` says so.
+pub fn size(source: &Source, ask: bool) -> Option<u64> {
+    let url = source.url.as_ref()?;
+    if let Some(rest) = url.strip_prefix("file://") {
+        return Some(fs::metadata(local_path(url, rest).ok()?).ok()?.len());
+    }
+    let response = ask.then(|| agent(&Patience::default()).head(url).call().ok()).flatten()?;
+    response.status().is_success().then(|| number(&response, header::CONTENT_LENGTH)).flatten()
+}
+
 const BUFFER: usize = 256 << 10;
 
 enum Origin {

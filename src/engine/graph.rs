@@ -132,6 +132,12 @@ impl Graph {
         urgency
     }
 
+    /// The inputs that other instances make for this one, by their names in its record.
+    pub fn inputs(&self, id: InstanceId) -> impl Iterator<Item = (String, &Need)> {
+        let instance = self.instance(id);
+        instance.needs.iter().enumerate().map(move |(index, need)| (input_name(instance, index, need), need))
+    }
+
     /// The record of an instance whose inputs are known. `outputs` gives what a producer made, `sources` the identity of a source.
     pub fn record<'a>(
         &self,
@@ -141,9 +147,8 @@ impl Graph {
     ) -> Record {
         let instance = self.instance(id);
         let mut inputs = BTreeMap::new();
-        for (index, need) in instance.needs.iter().enumerate() {
-            let made = outputs(need.from)[&need.output];
-            inputs.insert(input_name(instance, index, need), format!("blake3:{}", made.digest));
+        for (name, need) in self.inputs(id) {
+            inputs.insert(name, format!("blake3:{}", outputs(need.from)[&need.output].digest));
         }
         for source in &instance.sources {
             inputs.insert(source.slot.clone(), sources(source));

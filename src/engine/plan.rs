@@ -2,20 +2,19 @@
 //! time while it runs; nothing is changed here.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::cache::{Cache, Manifest, OutputBlob, RunRecord};
+use crate::cache::{Cache, CacheError, Manifest, OutputBlob, RunRecord};
 use crate::explain;
 use crate::graph::{Graph, Outputs};
 use crate::kinds::Kind;
 use crate::record::{Key, Record};
 use crate::sources::Sources;
-use crate::spec::{Instance, InstanceId};
+use crate::spec::{Instance, InstanceId, OutputSpec};
 
 /// How an instance stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PlannedState {
     /// Its result is in the cache.
@@ -62,7 +61,11 @@ pub enum Absence {
     Forced,
 }
 
-/// Looks an instance up whose inputs are all known. `needed` says that its outputs themselves must be there, not just be known.
+/// Looks an instance up whose inputs are all known. `needed` says that its outputs themselves must be there, here or in the remote cache, not just be
+/// known.
+///
+/// # Errors
+/// [`CacheError`] if the remote cache could not be asked.
 pub fn assess<'a>(
     graph: &Graph,
     cache: &Cache,
@@ -70,20 +73,23 @@ pub fn assess<'a>(
     id: InstanceId,
     outputs: impl Fn(InstanceId) -> &'a Outputs,
     needed: bool,
-) -> Assessment {
+) -> Result<Assessment, CacheError> {
     let record = graph.record(id, outputs, |need| sources.get(id, need).identity());
     let key = record.key();
-    let Some(manifest) = cache.lookup(key) else { return Assessment::Stale(Box::new(record), Absence::Unknown) };
-    let instance = graph.instance(id);
-    let missing = instance.outputs.iter().find(|output| {
-        let shown = needed || output.result.is_some();
-        let is_there = |blob: &OutputBlob| !shown || cache.has(*blob);
+    let Some(manifest) = cache.find(key)? else { return Ok(Assessment::Stale(Box::new(record), Absence::Unknown)) };
+    let missing = graph.instance(id).outputs.iter().find(|output| {
+        let is_there = |blob: &OutputBlob| !must_be_there(output, needed) || cache.has_remote() || cache.has(*blob);
         !manifest.outputs.get(&output.name).is_some_and(is_there)
     });
-    match missing {
+    Ok(match missing {
         Some(output) => Assessment::Stale(Box::new(record), Absence::Output(output.name.clone())),
         None => Assessment::Fresh(key, Box::new(manifest)),
-    }
+    })
+}
+
+/// Whether the bytes of an output must be there at the end of a run: they were asked for by name, or are for people.
+pub fn must_be_there(output: &OutputSpec, needed: bool) -> bool {
+    needed || output.result.is_some()
 }
 
 /// What earlier runs of a pipeline knew, read as far back as somebody asks.
@@ -109,7 +115,21 @@ impl<'a> History<'a> {
         self.last_key(name) == Some(key)
     }
 
-    fn last_key(&self, name: &str) -> Option<Key> {
+    /// The newest manifest of an instance's name that fits.
+    pub fn find(&self, name: &str, fits: impl Fn(&Manifest) -> bool) -> Option<Manifest> {
+        let mut runs = self.runs.borrow_mut();
+        let (read, rest) = &mut *runs;
+        read.extend(rest);
+        let mut tried: Vec<Key> = Vec::new();
+        read.iter().filter_map(|run| run.keys.get(name)).find_map(|key| {
+            let is_new = !tried.contains(key);
+            tried.push(*key);
+            self.cache.lookup(*key).filter(|manifest| is_new && fits(manifest))
+        })
+    }
+
+    /// The key that an instance had when it was last heard of.
+    pub fn last_key(&self, name: &str) -> Option<Key> {
         let mut runs = self.runs.borrow_mut();
         let known = runs.0.iter().find_map(|run| run.keys.get(name)).copied();
         known.or_else(|| {
@@ -129,7 +149,12 @@ impl<'a> History<'a> {
             Absence::Output(name) => return format!("its output `{name}` is gone from the cache"),
             Absence::Unknown => {}
         }
-        let Some(last) = self.last(&instance.name) else { return "never run".to_owned() };
+        let Some(last_key) = self.last_key(&instance.name) else { return "never run".to_owned() };
+        let Some(last) = self.cache.lookup(last_key) else {
+            let is_same = last_key == record.key();
+            let reason = if is_same { "its result is gone from the cache" } else { "changed since its last run" };
+            return reason.to_owned();
+        };
         let changes = explain::changes(&last.record, record);
         match changes.as_slice() {
             [] => "its result is gone from the cache".to_owned(),
@@ -139,42 +164,83 @@ impl<'a> History<'a> {
     }
 }
 
-/// Plans a run. `wanted` says which instances the targets reach, `forced` which must run, `needed` whose outputs must be there; all by id.
-pub fn plan(
+/// How an instance stands, with what is known of it.
+#[derive(Debug)]
+pub enum Standing {
+    /// Its result is in the cache.
+    Fresh(Key, Box<Manifest>),
+    /// It has to run.
+    Stale(Box<Record>, Absence),
+    /// It needs this one, which is not fresh.
+    Pending(InstanceId),
+}
+
+impl Standing {
+    /// The same without what is known.
+    pub fn state(&self) -> PlannedState {
+        match self {
+            Standing::Fresh(..) => PlannedState::Fresh,
+            Standing::Stale(..) => PlannedState::Stale,
+            Standing::Pending(_) => PlannedState::Pending,
+        }
+    }
+}
+
+/// Looks at every instance that is `wanted`; nothing for the others. `forced` says which must run, `needed` whose outputs must be there; all by id.
+///
+/// # Errors
+/// [`CacheError`] if the remote cache could not be asked.
+pub fn survey(
     graph: &Graph,
     cache: &Cache,
     sources: &Sources,
-    pipeline: &str,
     wanted: &[bool],
     forced: &[bool],
     needed: &[bool],
-) -> Vec<PlannedStage> {
-    let history = History::new(cache, pipeline);
-    let mut fresh: BTreeMap<InstanceId, Outputs> = BTreeMap::new();
-    let mut stages = Vec::new();
-    for id in graph.ids().filter(|id| wanted[id.0]) {
-        let instance = graph.instance(id);
-        let waits_for = graph.producers(id).filter(|producer| !fresh.contains_key(producer)).min();
-        let (state, reason, seconds) = if let Some(producer) = waits_for {
-            let reason = format!("needs {}", graph.instance(producer).name);
-            (PlannedState::Pending, reason, history.last(&instance.name).map(|manifest| manifest.made.seconds))
+) -> Result<Vec<Option<Standing>>, CacheError> {
+    let mut standings: Vec<Option<Standing>> = Vec::with_capacity(graph.len());
+    for id in graph.ids() {
+        if !wanted[id.0] {
+            standings.push(None);
+            continue;
+        }
+        let is_fresh = |producer: InstanceId| matches!(standings[producer.0], Some(Standing::Fresh(..)));
+        let standing = if let Some(producer) = graph.producers(id).filter(|producer| !is_fresh(*producer)).min() {
+            Standing::Pending(producer)
         } else {
-            match assess(graph, cache, sources, id, |producer| &fresh[&producer], needed[id.0]) {
-                Assessment::Fresh(_, manifest) if !forced[id.0] => {
-                    fresh.insert(id, manifest.outputs);
-                    (PlannedState::Fresh, "up to date".to_owned(), Some(manifest.made.seconds))
-                }
-                Assessment::Fresh(_, manifest) => {
-                    let reason = history.reason(instance, &manifest.record, &Absence::Forced);
-                    (PlannedState::Stale, reason, Some(manifest.made.seconds))
-                }
-                Assessment::Stale(record, absence) => {
-                    let reason = history.reason(instance, &record, &absence);
-                    (PlannedState::Stale, reason, history.last(&instance.name).map(|manifest| manifest.made.seconds))
-                }
+            let outputs = |producer: InstanceId| match &standings[producer.0] {
+                Some(Standing::Fresh(_, manifest)) => &manifest.outputs,
+                _ => unreachable!("producers were found fresh above"),
+            };
+            match assess(graph, cache, sources, id, outputs, needed[id.0])? {
+                Assessment::Fresh(key, manifest) if !forced[id.0] => Standing::Fresh(key, manifest),
+                Assessment::Fresh(_, manifest) => Standing::Stale(Box::new(manifest.record), Absence::Forced),
+                Assessment::Stale(record, absence) => Standing::Stale(record, absence),
             }
         };
-        stages.push(PlannedStage { name: instance.name.clone(), kind: instance.kind, state, reason, seconds });
+        standings.push(Some(standing));
     }
-    stages
+    Ok(standings)
+}
+
+/// Tells a survey, one line for each instance that was looked at.
+pub fn plan(graph: &Graph, standings: &[Option<Standing>], history: &History) -> Vec<PlannedStage> {
+    let tell = |id: InstanceId| {
+        let instance = graph.instance(id);
+        let standing = standings[id.0].as_ref()?;
+        let last = || history.last(&instance.name).map(|manifest| manifest.made.seconds);
+        let (reason, seconds) = match standing {
+            Standing::Fresh(_, manifest) => ("up to date".to_owned(), Some(manifest.made.seconds)),
+            Standing::Stale(record, absence) => (history.reason(instance, record, absence), last()),
+            Standing::Pending(producer) => (format!("needs {}", graph.instance(*producer).name), last()),
+        };
+        Some(PlannedStage {
+            name: instance.name.clone(),
+            kind: instance.kind,
+            state: standing.state(),
+            reason,
+            seconds,
+        })
+    };
+    graph.ids().filter_map(tell).collect()
 }

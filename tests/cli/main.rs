@@ -2,6 +2,8 @@
 
 mod errors;
 mod failures;
+mod kept;
 mod remote;
 mod rerun;
 mod support;
+mod why;

@@ -1,5 +1,6 @@
 //! One command a file, and what several of them begin with: a pipeline read, expanded, and its targets found.
 
+pub(crate) mod kept;
 pub(crate) mod log;
 pub(crate) mod plan;
 pub(crate) mod pull;
@@ -7,16 +8,17 @@ pub(crate) mod push;
 pub(crate) mod run;
 pub(crate) mod show;
 pub(crate) mod table;
+pub(crate) mod why;
 
 use std::path::{Path, PathBuf};
 
 use atflow::cache::{Cache, Manifest, StatMemo};
 use atflow::graph::Graph;
-use atflow::plan::{PlannedStage, plan};
+use atflow::plan::{History, Standing, survey};
 use atflow::sources::Sources;
-use atflow::spec::{InstanceId, Overrides, PipelineSpec, Problem, Problems, expand, suggestion};
+use atflow::spec::{Instance, InstanceId, Overrides, PipelineSpec, Problem, Problems, expand, suggestion};
 
-use crate::args::{FindArgs, PipelineArgs};
+use crate::args::{ChangeArgs, FindArgs, PipelineArgs};
 use crate::report::CliError;
 
 /// How many names a hint lists.
@@ -24,8 +26,9 @@ const SHOWN: usize = 10;
 
 /// A pipeline ready to be planned or run.
 pub(crate) struct Loaded {
-    pub name: String,
     pub file: PathBuf,
+    pub spec: PipelineSpec,
+    pub overrides: Overrides,
     pub graph: Graph,
     pub cache: Cache,
     pub sources: Sources,
@@ -40,15 +43,16 @@ pub(crate) struct Loaded {
 impl Loaded {
     /// Reads a pipeline and checks all that can be checked before anything runs.
     pub(crate) fn new(args: &PipelineArgs) -> Result<Self, CliError> {
-        Loaded::with(args, true)
+        Self::open(&args.pipeline, &args.targets, &args.changes)
     }
 
-    /// The same; `read_through` says whether the remote cache that is named is read, or is only where results go.
-    pub(crate) fn with(args: &PipelineArgs, read_through: bool) -> Result<Self, CliError> {
+    /// The same from its parts.
+    pub(crate) fn open(file: &Path, targets: &[String], args: &ChangeArgs) -> Result<Self, CliError> {
         let overrides = Overrides { profile: args.profile.clone(), set: args.set.clone() };
-        let spec = PipelineSpec::read(&args.pipeline, &overrides)?;
+        let spec = PipelineSpec::read(file, &overrides)?;
         let graph = Graph::new(expand(&spec)?);
-        let targets = graph.targets(&args.targets).map_err(Problems)?;
+        let are_named = !targets.is_empty();
+        let targets = graph.targets(targets).map_err(Problems)?;
         let wanted = graph.reached_from(&targets);
         let forced = match args.force.as_slice() {
             [] => Vec::new(),
@@ -62,28 +66,58 @@ impl Loaded {
         let cache = Cache::open(&args.cache.cache)?;
         let cache = match (&args.remote, args.offline) {
             (_, true) => cache.offline(),
-            (Some(remote), false) if read_through => cache.read_through(remote)?,
-            _ => cache,
+            (Some(remote), false) => cache.read_through(remote)?,
+            (None, false) => cache,
         };
         let mut memo = StatMemo::open(&cache);
-        let base = args.pipeline.parent().unwrap_or(Path::new(""));
-        let sources = Sources::check(&graph, &wanted, base, &mut memo)?;
+        let sources = Sources::check(&graph, &wanted, base(file), &mut memo)?;
         memo.save()?;
         // Without targets it is enough to know what lies between; with them, what was asked for by name must be there.
-        let named = if args.targets.is_empty() { Vec::new() } else { targets };
+        let named = if are_named { targets } else { Vec::new() };
         let marked = |ids: &[InstanceId]| {
             let mut marks = vec![false; graph.len()];
             ids.iter().for_each(|id| marks[id.0] = true);
             marks
         };
         let (forced, needed) = (marked(&forced), marked(&named));
-        Ok(Loaded { name: spec.name, file: args.pipeline.clone(), graph, cache, sources, wanted, forced, needed })
+        let file = file.to_owned();
+        Ok(Loaded { file, spec, overrides, graph, cache, sources, wanted, forced, needed })
     }
 
-    /// What would run, and why.
-    pub(crate) fn plan(&self) -> Vec<PlannedStage> {
-        plan(&self.graph, &self.cache, &self.sources, &self.name, &self.wanted, &self.forced, &self.needed)
+    /// The pipeline's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.spec.name
     }
+
+    /// How every wanted instance stands.
+    pub(crate) fn survey(&self) -> Result<Vec<Option<Standing>>, CliError> {
+        Ok(survey(&self.graph, &self.cache, &self.sources, &self.wanted, &self.forced, &self.needed)?)
+    }
+
+    /// The name and the manifest of every wanted instance that is fresh.
+    pub(crate) fn fresh(&self) -> Result<Vec<(&Instance, Manifest)>, CliError> {
+        let standings = self.survey()?.into_iter().enumerate();
+        let fresh = standings.filter_map(|(index, standing)| match standing {
+            Some(Standing::Fresh(_, manifest)) => Some((self.graph.instance(InstanceId(index)), *manifest)),
+            _ => None,
+        });
+        Ok(fresh.collect())
+    }
+
+    /// What earlier runs of the pipeline knew.
+    pub(crate) fn history(&self) -> History<'_> {
+        History::new(&self.cache, self.name())
+    }
+}
+
+/// How many CPU threads to use: those that were asked for, or all.
+pub(crate) fn jobs(asked: Option<u16>) -> usize {
+    asked.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
+}
+
+/// The folder that a pipeline's paths start from.
+pub(crate) fn base(file: &Path) -> &Path {
+    file.parent().unwrap_or(Path::new(""))
 }
 
 /// The newest result of an instance by its name.

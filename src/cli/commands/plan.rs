@@ -1,26 +1,48 @@
 //! `atflow plan`.
 
-use atflow::plan::{PlannedStage, PlannedState};
+use atflow::plan::{PlannedStage, PlannedState, plan};
+use atflow::price::{Price, price};
 
-use super::Loaded;
+use super::{Loaded, jobs, kept};
 use crate::args::PlanArgs;
 use crate::report::{CliError, Exit};
 use crate::ui;
 
 pub(crate) fn run(args: &PlanArgs) -> Result<Exit, CliError> {
     let loaded = Loaded::new(&args.pipeline)?;
-    show(&loaded, args.json, args.all)
+    if let Some(file) = &args.save {
+        kept::save(file, &loaded, &args.pipeline)?;
+    }
+    show(&loaded, &Shown { json: args.json, all: args.all, jobs: jobs(args.jobs), sizes: args.sizes })
 }
 
-/// Prints the plan of a pipeline; `all` shows fresh stages too.
-pub(crate) fn show(loaded: &Loaded, json: bool, all: bool) -> Result<Exit, CliError> {
-    let stages = loaded.plan();
-    let text = if json { format!("{}\n", serde_json::json!({ "stages": stages })) } else { words(&stages, all) };
+/// How a plan is shown.
+pub(crate) struct Shown {
+    /// As JSON.
+    pub json: bool,
+    /// With fresh stages.
+    pub all: bool,
+    /// CPU threads that the time is reckoned with.
+    pub jobs: usize,
+    /// Whether servers are asked for the sizes of files.
+    pub sizes: bool,
+}
+
+/// Prints the plan of a pipeline.
+pub(crate) fn show(loaded: &Loaded, how: &Shown) -> Result<Exit, CliError> {
+    let standings = loaded.survey()?;
+    let stages = plan(&loaded.graph, &standings, &loaded.history());
+    let price = price(&loaded.graph, &loaded.cache, &loaded.sources, &standings, &stages, how.jobs, how.sizes);
+    let text = if how.json {
+        format!("{}\n", serde_json::json!({ "stages": stages, "price": price }))
+    } else {
+        words(&stages, how.all, &price)
+    };
     ui::print(&text)?;
     Ok(Exit::Done)
 }
 
-fn words(stages: &[PlannedStage], all: bool) -> String {
+fn words(stages: &[PlannedStage], all: bool, price: &Price) -> String {
     let shown: Vec<&PlannedStage> = stages.iter().filter(|stage| all || stage.state != PlannedState::Fresh).collect();
     let width = shown.iter().map(|stage| stage.name.chars().count()).max().unwrap_or(0);
     let mut text = String::new();
@@ -41,13 +63,31 @@ fn words(stages: &[PlannedStage], all: bool) -> String {
         return text;
     }
     text.push_str(&format!("{stale} to run, {pending} pending (may turn out fresh), {fresh} fresh\n"));
+    text.push_str(&price_words(price));
+    text
+}
+
+fn price_words(price: &Price) -> String {
+    let mut text = String::new();
     // What has never run has no price: it is said how many those are, not guessed.
-    let priced: f64 = shown.iter().filter_map(|stage| stage.seconds).sum();
-    let unknown = shown.iter().filter(|stage| stage.state != PlannedState::Fresh && stage.seconds.is_none()).count();
-    if priced > 0.0 {
-        let rest = if unknown > 0 { format!(", and {unknown} that never ran") } else { String::new() };
-        let work: f64 = shown.iter().filter(|stage| stage.state != PlannedState::Fresh).filter_map(|s| s.seconds).sum();
-        text.push_str(&format!("at most {} of work by the last durations{rest}\n", ui::duration(work)));
+    if price.work > 0.0 {
+        let wall = match price.jobs {
+            1 => String::new(),
+            jobs => format!(", about {} with {jobs} threads", ui::duration(price.wall)),
+        };
+        let rest = match price.never_ran {
+            0 => String::new(),
+            count => format!("; {} never ran, and what they cost is not known", ui::count(count, "stage")),
+        };
+        text.push_str(&format!("at most {} of work by the last durations{wall}{rest}\n", ui::duration(price.work)));
+    }
+    if price.fetch_files > 0 {
+        let known = match (price.fetch_bytes, price.fetch_unknown) {
+            (0, 1..) => "size not known; --sizes asks for it".to_owned(),
+            (bytes, 0) => ui::bytes(bytes),
+            (bytes, unknown) => format!("{}, and {unknown} of unknown size", ui::bytes(bytes)),
+        };
+        text.push_str(&format!("{} to fetch ({known})\n", ui::count(price.fetch_files, "file")));
     }
     text
 }

@@ -8,39 +8,43 @@ use atflow::kinds::Kind;
 use atflow::results::TableDocument;
 use atflow::scheduler::{self, Interrupt, Options};
 
-use super::{Loaded, plan};
+use super::{Loaded, jobs, kept, plan};
 use crate::args::RunArgs;
 use crate::progress::Progress;
 use crate::report::{CliError, Exit, eprint};
 use crate::ui;
 
 pub(crate) fn run(args: &RunArgs) -> Result<Exit, CliError> {
-    let loaded = Loaded::new(&args.pipeline)?;
+    let loaded = match (&args.plan, &args.pipeline) {
+        (Some(plan), _) => kept::open(plan, &args.changes)?,
+        (None, Some(file)) => Loaded::open(file, &args.targets, &args.changes)?,
+        (None, None) => return Err(CliError::environment("no pipeline is named")),
+    };
+    let jobs = jobs(args.jobs);
     if args.dry_run {
-        return plan::show(&loaded, args.json, false);
+        return plan::show(&loaded, &plan::Shown { json: args.json, all: false, jobs, sizes: false });
     }
     loaded.cache.clear_abandoned();
     let interrupt = Interrupt::default();
     let asked = interrupt.clone();
     ctrlc::set_handler(move || asked.ask())
         .map_err(|error| CliError::environment(format!("cannot listen for Ctrl-C: {error}")))?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let options = Options {
         wanted: loaded.wanted.clone(),
         forced: loaded.forced.clone(),
         needed: loaded.needed.clone(),
-        jobs: args.jobs.map_or(cores, usize::from),
+        jobs,
         device: args.device.clone(),
         keep_going: args.keep_going,
         worker: worker_program(),
-        pipeline: loaded.name.clone(),
+        pipeline: loaded.name().to_owned(),
         file: loaded.file.clone(),
     };
     let mut progress = Progress::new(args);
     let observer = &mut |event: RunEvent| progress.event(event);
     let summary = scheduler::run(&loaded.graph, &loaded.cache, &loaded.sources, &options, &interrupt, observer)?;
     progress.finish();
-    let folder = args.out.clone().unwrap_or_else(|| Path::new("results").join(&loaded.name));
+    let folder = args.out.clone().unwrap_or_else(|| Path::new("results").join(loaded.name()));
     let files = lay_out(&loaded, &summary, &folder, !args.json && !args.quiet)?;
     if args.json {
         print_json_end(&summary)?;

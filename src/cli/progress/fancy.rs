@@ -71,6 +71,13 @@ impl Fancy {
             RunEvent::StageFinished { stage, status, seconds, summary, .. } => {
                 self.finished(&stage, status, seconds, &summary)
             }
+            RunEvent::Fetching { stage, done, total } => {
+                self.show();
+                self.all.set_message(format!("fetching {stage}  {} of {}", ui::bytes(done), ui::bytes(total)));
+                if done == total {
+                    self.all.set_message("");
+                }
+            }
             RunEvent::Warning(message) => self.above(&format!("{} {message}", style("warning:").yellow().bold())),
         }
     }

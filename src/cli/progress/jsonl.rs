@@ -30,6 +30,10 @@ impl JsonLines {
                 json!({"event": "stage_progress", "stage": stage, "done": done, "total": total, "message": message})
             }
             RunEvent::StageLog { stage, line } => json!({"event": "stage_log", "stage": stage, "line": line}),
+            RunEvent::Fetching { stage, done, total } if done == total => {
+                json!({"event": "fetched", "stage": stage, "bytes": total})
+            }
+            RunEvent::Fetching { .. } => return,
             RunEvent::Warning(message) => json!({"event": "warning", "message": message}),
         };
         if ui::print(&format!("{line}\n")).is_err() {

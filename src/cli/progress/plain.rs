@@ -46,6 +46,14 @@ impl Plain {
                 Status::Cached if self.verbose => eprint(&format!("cached  {stage}  {summary}\n")),
                 Status::Skipped | Status::Cached => {}
             },
+            RunEvent::Fetching { stage, done, total } => {
+                if done == total {
+                    eprint(&format!("fetched {stage}  {}\n", ui::bytes(total)));
+                } else if self.spoke.get(&stage).is_none_or(|spoke| spoke.elapsed() >= SIGN_OF_LIFE) {
+                    eprint(&format!("        {stage}  fetching {} of {}\n", ui::bytes(done), ui::bytes(total)));
+                    self.spoke.insert(stage, Instant::now());
+                }
+            }
             RunEvent::Warning(message) => eprint(&format!("warning: {message}\n")),
         }
     }

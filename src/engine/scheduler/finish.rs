@@ -26,7 +26,7 @@ impl Scheduler<'_> {
         let name = self.name(id);
         self.run.keys.insert(name, key);
         for consumer in self.done(id, manifest.outputs, Status::Ran, seconds, summary) {
-            self.settle(consumer);
+            self.settle(consumer)?;
         }
         Ok(())
     }

@@ -9,18 +9,21 @@ mod state;
 mod workers;
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use crate::cache::{Cache, CacheError, Manifest, RunRecord};
+use crate::cache::{Cache, CacheError, Manifest, Obtained, OutputBlob, RunRecord};
 use crate::event::{RunEvent, RunSummary, Status};
+use crate::fetch::FetchError;
 use crate::graph::{Graph, Outputs};
-use crate::plan::{Absence, Assessment, History, assess};
+use crate::plan::{Absence, Assessment, History, assess, must_be_there};
 use crate::protocol::{Event, Failure, FailureCode, Input, Job};
 use crate::record::{Key, Record};
+use crate::remote::RemoteError;
 use crate::sources::{CheckedSource, Sources, obtain};
 use crate::spec::InstanceId;
 use crate::stages::{self, Reporter};
@@ -216,7 +219,7 @@ impl Scheduler<'_> {
         }
         for id in &wanted {
             if *self.states.get(*id) == State::Waiting(0) {
-                self.settle(*id);
+                self.settle(*id)?;
             }
         }
         let mut asked = 0;
@@ -260,7 +263,7 @@ impl Scheduler<'_> {
     }
 
     /// Looks an instance up whose producers are all done; those that this makes ready to be looked up follow.
-    fn settle(&mut self, id: InstanceId) {
+    fn settle(&mut self, id: InstanceId) -> Result<(), CacheError> {
         let mut open = VecDeque::from([id]);
         while let Some(id) = open.pop_front() {
             let revived: Vec<InstanceId> =
@@ -271,8 +274,12 @@ impl Scheduler<'_> {
             }
             let outputs = |producer| self.states.outputs(producer).expect("checked above");
             let needed = self.options.needed[id.0];
-            match (assess(self.graph, self.cache, self.sources, id, outputs, needed), self.forced.remove(&id)) {
+            match (assess(self.graph, self.cache, self.sources, id, outputs, needed)?, self.forced.remove(&id)) {
                 (Assessment::Fresh(key, manifest), None) => {
+                    if let Some(name) = self.bring_outputs(id, &manifest)? {
+                        self.make_ready(id, manifest.record, &Absence::Output(name));
+                        continue;
+                    }
                     let name = self.name(id);
                     self.run.keys.insert(name, key);
                     open.extend(self.done(id, manifest.outputs, Status::Cached, 0.0, manifest.made.summary));
@@ -280,6 +287,39 @@ impl Scheduler<'_> {
                 (Assessment::Fresh(_, manifest), Some(absence)) => self.make_ready(id, manifest.record, &absence),
                 (Assessment::Stale(record, absence), _) => self.make_ready(id, *record, &absence),
             }
+        }
+        Ok(())
+    }
+
+    /// Fetches the outputs of a fresh instance that must be there; names the first that nobody has.
+    fn bring_outputs(&mut self, id: InstanceId, manifest: &Manifest) -> Result<Option<String>, CacheError> {
+        let graph = self.graph;
+        for output in &graph.instance(id).outputs {
+            if must_be_there(output, self.options.needed[id.0]) && !self.bring(id, manifest.outputs[&output.name])? {
+                return Ok(Some(output.name.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Sees to it that a blob is here, from the remote cache if need be; `false` if nobody has it.
+    fn bring(&mut self, of: InstanceId, blob: OutputBlob) -> Result<bool, CacheError> {
+        let stage = self.name(of);
+        let (observer, interrupt) = (&mut self.observer, self.interrupt);
+        let progress = &mut |done: u64, total: Option<u64>| {
+            let total = total.unwrap_or(blob.size);
+            observer(RunEvent::Fetching { stage: stage.clone(), done, total });
+            if interrupt.asked() > 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        match self.cache.obtain(blob, progress) {
+            Ok(Obtained::Here | Obtained::Fetched) => Ok(true),
+            Ok(Obtained::Missing) => Ok(false),
+            Ok(Obtained::Wrong(message)) => {
+                self.emit(RunEvent::Warning(message));
+                Ok(false)
+            }
+            Err(CacheError::Remote(RemoteError::Fetch(FetchError::Stopped))) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -343,10 +383,10 @@ impl Scheduler<'_> {
         let ready: Vec<InstanceId> = self.states.ready().collect();
         for id in ready {
             // Starting one may have sent another back to waiting.
-            if *self.states.get(id) != State::Ready || self.revive_producers(id) {
+            if *self.states.get(id) != State::Ready || self.revive_producers(id)? {
                 continue;
             }
-            if self.is_made_elsewhere(id) {
+            if self.is_made_elsewhere(id)? {
                 continue;
             }
             let instance = self.graph.instance(id);
@@ -370,40 +410,45 @@ impl Scheduler<'_> {
     }
 
     /// Whether another instance is making, or has made, what this one would: two names of the same computation run once.
-    fn is_made_elsewhere(&mut self, id: InstanceId) -> bool {
-        let Some(Stale { key, .. }) = self.stale.get(&id) else { return false };
+    fn is_made_elsewhere(&mut self, id: InstanceId) -> Result<bool, CacheError> {
+        let Some(Stale { key, .. }) = self.stale.get(&id) else { return Ok(false) };
         let key = *key;
         if self.running.values().any(|running| running.key == key) {
-            return true;
+            return Ok(true);
         }
         let manifest = self.made.contains(&key).then(|| self.cache.lookup(key)).flatten();
-        let Some(manifest) = manifest else { return false };
+        let Some(manifest) = manifest else { return Ok(false) };
         self.stale.remove(&id);
         let name = self.name(id);
         self.run.keys.insert(name, key);
         for consumer in self.done(id, manifest.outputs, Status::Cached, 0.0, manifest.made.summary) {
-            self.settle(consumer);
+            self.settle(consumer)?;
         }
-        true
+        Ok(true)
     }
 
     /// Sends an instance back to waiting if a blob that it needs is gone, and has its producer run again.
-    fn revive_producers(&mut self, id: InstanceId) -> bool {
+    fn revive_producers(&mut self, id: InstanceId) -> Result<bool, CacheError> {
         let mut lost: Vec<(InstanceId, String)> = Vec::new();
         let mut awaited: Vec<InstanceId> = Vec::new();
-        for need in &self.graph.instance(id).needs {
-            let there = self.states.outputs(need.from).map(|outputs| self.cache.has(outputs[&need.output]));
-            if there == Some(true) || awaited.contains(&need.from) {
+        let graph = self.graph;
+        for need in &graph.instance(id).needs {
+            let blob = self.states.outputs(need.from).map(|outputs| outputs[&need.output]);
+            let there = match blob {
+                Some(blob) => self.bring(need.from, blob)?,
+                // One that is not done is being made again for somebody else already.
+                None => false,
+            };
+            if there || awaited.contains(&need.from) {
                 continue;
             }
             awaited.push(need.from);
-            // One that is not done is being made again for somebody else already.
-            if there == Some(false) {
+            if blob.is_some() {
                 lost.push((need.from, need.output.clone()));
             }
         }
         if awaited.is_empty() {
-            return false;
+            return Ok(false);
         }
         self.wait_for(id, &awaited);
         for (producer, output) in lost {
@@ -411,9 +456,9 @@ impl Scheduler<'_> {
                 format!("output `{output}` of {} is gone from the cache; it is made again", self.name(producer));
             self.emit(RunEvent::Warning(message));
             self.forced.insert(producer, Absence::Output(output));
-            self.settle(producer);
+            self.settle(producer)?;
         }
-        true
+        Ok(true)
     }
 
     /// The inputs of an instance that are blobs.

@@ -12,6 +12,7 @@ mod problem;
 mod refs;
 mod source;
 mod substitute;
+mod trace;
 mod yaml;
 
 pub use expand::expand;
@@ -20,3 +21,4 @@ pub use params::schema;
 pub use pipeline::{Overrides, PipelineSpec};
 pub use problem::{Problem, Problems, suggestion};
 pub use source::{Part, Place, SourceFile, Step, YamlPath};
+pub use trace::{At, Written, written};

@@ -58,6 +58,21 @@ impl SourceFile {
         span.start.min(self.text.len())..span.end.min(self.text.len())
     }
 
+    /// Whether the text itself has something at `path`.
+    pub fn has(&self, path: &YamlPath) -> bool {
+        let mut node = self.tree.get_or_init(|| parse_tree(&self.text));
+        path.0.iter().all(|step| {
+            let next = match (step, &node.inner) {
+                (Step::Key(wanted), Inner::Map(entries)) => {
+                    entries.iter().rfind(|entry| entry.key == *wanted).map(|entry| &entry.value)
+                }
+                (Step::Index(index), Inner::Sequence(items)) => items.get(*index),
+                _ => None,
+            };
+            next.inspect(|next| node = next).is_some()
+        })
+    }
+
     /// The line, counted from 1, and the column, counted from 1 in characters, of a byte offset.
     pub fn line_column(&self, offset: usize) -> (usize, usize) {
         let before = &self.text[..offset.min(self.text.len())];

@@ -1,0 +1,194 @@
+//! `atflow why`.
+
+use std::path::PathBuf;
+
+use atflow::cache::{Cache, Manifest};
+use atflow::explain::Change;
+use atflow::plan::{PlannedState, Standing};
+use atflow::spec::{At, InstanceId, Problems, Written};
+use atflow::why::{Cause, Question, What};
+
+use super::Loaded;
+use crate::args::WhyArgs;
+use crate::report::{CliError, Exit};
+use crate::ui;
+
+/// Beyond so many causes of one sort nobody reads on; `--json` has them all.
+const SHOWN: usize = 6;
+
+pub(crate) fn run(args: &WhyArgs) -> Result<Exit, CliError> {
+    let file = match &args.pipeline {
+        Some(file) => file.clone(),
+        None => file_of_last_run(args)?,
+    };
+    let loaded = Loaded::open(&file, std::slice::from_ref(&args.stage), &args.changes)?;
+    let ids = loaded.graph.targets(std::slice::from_ref(&args.stage)).map_err(Problems)?;
+    let standings = loaded.survey()?;
+    let history = loaded.history();
+    let question = Question {
+        spec: &loaded.spec,
+        overrides: &loaded.overrides,
+        graph: &loaded.graph,
+        sources: &loaded.sources,
+        standings: &standings,
+        history: &history,
+    };
+    let mut answers: Vec<serde_json::Value> = Vec::new();
+    let mut text = String::new();
+    for id in ids {
+        let Some(standing) = &standings[id.0] else { continue };
+        let causes = question.causes(id);
+        if args.json {
+            answers.push(json(&loaded, id, standing, &causes));
+        } else {
+            if !text.is_empty() {
+                text.push('\n');
+            }
+            text.push_str(&words(&loaded, id, standing, &causes));
+        }
+    }
+    if args.json {
+        text = format!("{}\n", serde_json::json!({ "stages": answers }));
+    }
+    ui::print(&text)?;
+    Ok(Exit::Done)
+}
+
+fn file_of_last_run(args: &WhyArgs) -> Result<PathBuf, CliError> {
+    let cache = Cache::open(&args.changes.cache.cache)?;
+    let how = format!("name the pipeline, too: `atflow why PIPELINE.yaml {}`", args.stage);
+    let Some(run) = cache.runs(None).next() else {
+        let message = format!("no pipeline was run with the cache {}", args.changes.cache.cache.display());
+        return Err(CliError::environment(message).help(how));
+    };
+    if !run.file.exists() {
+        let message = format!("the pipeline of the last run, {}, is not there", run.file.display());
+        return Err(CliError::environment(message).help(how));
+    }
+    Ok(run.file)
+}
+
+fn json(loaded: &Loaded, id: InstanceId, standing: &Standing, causes: &[Cause]) -> serde_json::Value {
+    let instance = loaded.graph.instance(id);
+    let mut answer = serde_json::json!({
+        "name": instance.name, "kind": instance.kind, "state": standing.state(), "causes": causes,
+    });
+    if let Standing::Fresh(key, manifest) = standing {
+        answer["key"] = serde_json::json!(key);
+        answer["record"] = serde_json::json!(manifest.record);
+        answer["made"] = serde_json::json!(manifest.made);
+    }
+    answer
+}
+
+fn words(loaded: &Loaded, id: InstanceId, standing: &Standing, causes: &[Cause]) -> String {
+    let name = &loaded.graph.instance(id).name;
+    let state = match (standing, standing.state()) {
+        (Standing::Fresh(key, manifest), _) => return fresh_words(loaded, id, &key.to_string(), manifest),
+        (_, PlannedState::Pending) => "pending: what it needs has to run first, and it may turn out fresh",
+        _ => "stale: it has to run",
+    };
+    let mut text = format!("{name} is {state}\n");
+    let groups = groups(causes);
+    for group in &groups {
+        text.push('\n');
+        text.push_str(&group_words(group, name));
+    }
+    text
+}
+
+/// Causes of several stages that are one and the same for a person.
+fn groups(causes: &[Cause]) -> Vec<Vec<&Cause>> {
+    let mut groups: Vec<Vec<&Cause>> = Vec::new();
+    for cause in causes {
+        let same = |other: &&Cause| root(other) == root(cause) && is_alike(&other.what, &cause.what);
+        match groups.iter_mut().find(|group| group.first().is_some_and(same)) {
+            Some(group) => group.push(cause),
+            None => groups.push(vec![cause]),
+        }
+    }
+    // What was never run follows from what changed more often than not.
+    groups.sort_by_key(|group| group[0].what == What::NeverRun);
+    groups
+}
+
+fn is_alike(one: &What, other: &What) -> bool {
+    let values = |what: &What| match what {
+        What::Changed(Change::Param { old, new, .. }) => Some((old.clone(), new.clone())),
+        _ => None,
+    };
+    one == other || (values(one).is_some() && values(one) == values(other))
+}
+
+/// Where a value is written in the end.
+fn root(cause: &Cause) -> Option<String> {
+    cause.written.last().map(|written| place(&written.at))
+}
+
+fn place(at: &At) -> String {
+    match at {
+        At::File(place) => place.to_string(),
+        At::Set(key) => format!("--set {key}"),
+    }
+}
+
+fn group_words(group: &[&Cause], asked: &str) -> String {
+    let Some(first) = group.first() else { return String::new() };
+    let mut text = format!("{}\n", sentence(&first.what));
+    let mut line = |name: &str, value: &str| text.push_str(&format!("  {name:9}{value}\n"));
+    let mut name = "written";
+    for Written { name: through, at } in first.written.iter().rev() {
+        let through = through.as_ref().map(|name| format!("  ${{{name}}}")).unwrap_or_default();
+        line(name, &format!("{}{through}", place(at)));
+        name = "used";
+    }
+    let mut stages: Vec<&str> = group.iter().map(|cause| cause.stage.as_str()).collect();
+    stages.dedup();
+    let more = stages.len().saturating_sub(SHOWN);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    line("in", &format!("{}{more}", stages[..stages.len().min(SHOWN)].join(", ")));
+    if first.stage != asked {
+        line("needed", &first.way.join(" → "));
+    }
+    text
+}
+
+fn sentence(what: &What) -> String {
+    match what {
+        What::NeverRun => "it never ran".to_owned(),
+        What::Forced => "it is asked for with --force".to_owned(),
+        What::ResultGone => "its result is gone from the cache".to_owned(),
+        What::RecordGone => "it changed, and what it was made from before is gone from the cache".to_owned(),
+        What::OutputGone { output } => format!("its output `{output}` is gone from the cache"),
+        What::Changed(change) => change.to_string(),
+        What::Source { slot, file } => format!("the file {file} changed (its input `{slot}`)"),
+        What::OtherBytes { input, from, at, host } => {
+            format!("its input `{input}` changed: {from}, made {at} on {host}, came out with other bytes")
+        }
+    }
+}
+
+fn fresh_words(loaded: &Loaded, id: InstanceId, key: &str, manifest: &Manifest) -> String {
+    let instance = loaded.graph.instance(id);
+    let (made, record) = (&manifest.made, &manifest.record);
+    let mut text = format!("{} is fresh: the cache has the result of the same record\n", instance.name);
+    let mut line = |name: &str, value: String| text.push_str(&format!("  {name:9}{value}\n"));
+    line("key", key.to_owned());
+    let renamed = if made.stage == instance.name { String::new() } else { format!(", as {}", made.stage) };
+    line("made", format!("{} in {} on {}{renamed}", made.at, ui::duration(made.seconds), made.host));
+    let seed = record.seed.map(|seed| format!(", seed {seed}")).unwrap_or_default();
+    line("code", format!("{}, version {}{seed}", record.kind, record.version));
+    line("compared", record.params.to_string());
+    for (input, digest) in &record.inputs {
+        let need = loaded.graph.inputs(id).find(|(name, _)| name == input).map(|(_, need)| need);
+        let from = need.map(|need| format!("  {}.{}", loaded.graph.instance(need.from).name, need.output));
+        line("input", format!("{input}  {}{}", short(digest), from.unwrap_or_default()));
+    }
+    text
+}
+
+/// `blake3:` and the first twelve digits, for people.
+fn short(identity: &str) -> &str {
+    let end = identity.find(':').map_or(12, |colon| colon + 13);
+    identity.get(..end).unwrap_or(identity)
+}

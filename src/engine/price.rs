@@ -1,0 +1,160 @@
+//! What a plan would cost: work and time by the durations of earlier runs, and files to fetch. What never ran has no price: it is counted, not guessed.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
+
+use serde::Serialize;
+
+use crate::cache::Cache;
+use crate::fetch;
+use crate::graph::Graph;
+use crate::kinds::Source;
+use crate::plan::{PlannedStage, Standing};
+use crate::sources::{CheckedSource, Sources};
+use crate::spec::InstanceId;
+
+/// The price of a plan, if everything that is pending has to run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Price {
+    /// Seconds of work.
+    pub work: f64,
+    /// Seconds until it is done.
+    pub wall: f64,
+    /// CPU threads that this is reckoned with.
+    pub jobs: usize,
+    /// Stages that may run and have no duration: they cost more than is told.
+    pub never_ran: usize,
+    /// Files to fetch.
+    pub fetch_files: usize,
+    /// Bytes of those files whose size is known.
+    pub fetch_bytes: u64,
+    /// Files whose size is not known.
+    pub fetch_unknown: usize,
+}
+
+/// Prices a survey and the plan that was made of it. `ask` says whether servers are asked for the sizes of files.
+pub fn price(
+    graph: &Graph,
+    cache: &Cache,
+    sources: &Sources,
+    standings: &[Option<Standing>],
+    stages: &[PlannedStage],
+    jobs: usize,
+    ask: bool,
+) -> Price {
+    let looked_at = graph.ids().filter(|id| standings[id.0].is_some());
+    let mut seconds: Vec<Option<f64>> = vec![None; graph.len()];
+    let mut never_ran = 0;
+    for (id, stage) in looked_at.zip(stages) {
+        if !matches!(standings[id.0], Some(Standing::Fresh(..))) {
+            never_ran += usize::from(stage.seconds.is_none());
+            seconds[id.0] = Some(stage.seconds.unwrap_or(0.0));
+        }
+    }
+    let files = to_fetch(graph, cache, sources, standings);
+    let sizes: Vec<Option<u64>> = files.iter().map(|source| fetch::size(source, ask)).collect();
+    Price {
+        work: seconds.iter().flatten().sum(),
+        wall: wall(graph, &seconds, jobs),
+        jobs,
+        never_ran,
+        fetch_files: files.len(),
+        fetch_bytes: sizes.iter().flatten().sum(),
+        fetch_unknown: sizes.iter().filter(|size| size.is_none()).count(),
+    }
+}
+
+/// The remote files of stages that are to run and that the cache has not, each once.
+fn to_fetch(graph: &Graph, cache: &Cache, sources: &Sources, standings: &[Option<Standing>]) -> Vec<Source> {
+    let mut files: Vec<(String, Source)> = Vec::new();
+    for id in graph.ids().filter(|id| matches!(standings[id.0], Some(Standing::Stale(..) | Standing::Pending(_)))) {
+        for need in &graph.instance(id).sources {
+            let checked = sources.get(id, need);
+            if let CheckedSource::Remote { source } = checked {
+                let identity = checked.identity();
+                if !cache.fetched(&identity).is_some_and(|blob| cache.has(blob)) {
+                    files.push((identity, source.clone()));
+                }
+            }
+        }
+    }
+    files.sort_by(|a, b| a.0.cmp(&b.0));
+    files.dedup_by(|a, b| a.0 == b.0);
+    files.into_iter().map(|(_, source)| source).collect()
+}
+
+/// A time at which something ends, in an order for a heap.
+#[derive(PartialEq)]
+struct Moment(f64);
+
+impl Eq for Moment {}
+
+impl PartialOrd for Moment {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Moment {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+/// Plays a run through as the scheduler would: the most urgent first, as far as threads go.
+fn wall(graph: &Graph, seconds: &[Option<f64>], jobs: usize) -> f64 {
+    let urgency = graph.urgency();
+    let mut waits: Vec<usize> = vec![0; graph.len()];
+    let mut ready: BinaryHeap<(Moment, Reverse<usize>)> = BinaryHeap::new();
+    for id in graph.ids().filter(|id| seconds[id.0].is_some()) {
+        waits[id.0] = graph.producers(id).filter(|producer| seconds[producer.0].is_some()).count();
+        if waits[id.0] == 0 {
+            ready.push((Moment(urgency[id.0]), Reverse(id.0)));
+        }
+    }
+    let threads = |id: usize| graph.instance(InstanceId(id)).threads.min(jobs);
+    let mut running: BinaryHeap<Reverse<(Moment, usize)>> = BinaryHeap::new();
+    let (mut now, mut used) = (0.0, 0);
+    loop {
+        while let Some((_, Reverse(id))) = ready.peek() {
+            let id = *id;
+            if used > 0 && used + threads(id) > jobs {
+                break;
+            }
+            ready.pop();
+            used += threads(id);
+            running.push(Reverse((Moment(now + seconds[id].unwrap_or(0.0)), id)));
+        }
+        let Some(Reverse((Moment(end), id))) = running.pop() else { return now };
+        now = end;
+        used -= threads(id);
+        for consumer in graph.consumers(InstanceId(id)).filter(|consumer| seconds[consumer.0].is_some()) {
+            waits[consumer.0] -= 1;
+            if waits[consumer.0] == 0 {
+                ready.push((Moment(urgency[consumer.0]), Reverse(consumer.0)));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{Overrides, PipelineSpec, expand};
+
+    #[test]
+    fn time_is_that_of_the_longest_way_or_of_all_the_work() {
+        let stage = |name: &str, needs: &str| {
+            format!("  {name}: {{kind: command, needs: {{{needs}}}, with: {{run: x, outputs: {{n: n}}}}}}\n")
+        };
+        // a → b, and c beside them.
+        let text = format!("stages:\n{}{}{}", stage("a", ""), stage("b", "of: a"), stage("c", ""));
+        let spec = PipelineSpec::from_text("p", &text, &Overrides::default()).unwrap();
+        let graph = Graph::new(expand(&spec).unwrap());
+        let seconds = [Some(2.0), Some(3.0), Some(4.0)];
+        assert_eq!(wall(&graph, &seconds, 1), 9.0);
+        assert_eq!(wall(&graph, &seconds, 2), 5.0);
+        assert_eq!(wall(&graph, &[None, Some(3.0), Some(4.0)], 2), 4.0, "what is fresh takes no time");
+        assert_eq!(wall(&graph, &[None, None, None], 2), 0.0);
+    }
+}

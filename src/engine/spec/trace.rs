@@ -1,0 +1,240 @@
+//! Where a parameter of an instance is written: in its stage, and, where `${…}` brings it in, in the matrix, in the pipeline's parameters or on the
+//! command line. Walks the spec the way substitution does; reads no values but to find the way.
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_yaml::{Mapping, Value};
+
+use super::instance::Instance;
+use super::pipeline::{AxisValues, Overrides, PipelineSpec, StageSpec};
+use super::source::{Place, YamlPath};
+
+/// References that lead to references: no pipeline that could be expanded has more.
+const MAX_DEPTH: usize = 140;
+
+/// One place that a value comes from.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// The `${name}` that led here; nothing for the stage itself.
+    pub name: Option<String>,
+    /// Where.
+    pub at: At,
+}
+
+/// Where something is written.
+#[derive(Debug, Clone)]
+pub enum At {
+    /// In a file.
+    File(Place),
+    /// In a `--set` of this key.
+    Set(String),
+}
+
+impl Serialize for Written {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        if let Some(name) = &self.name {
+            map.serialize_entry("name", name)?;
+        }
+        match &self.at {
+            At::File(place) => {
+                let (line, column) = place.file.line_column(place.span().start);
+                map.serialize_entry("file", &place.file.name())?;
+                map.serialize_entry("line", &line)?;
+                map.serialize_entry("column", &column)?;
+            }
+            At::Set(key) => map.serialize_entry("set", key)?,
+        }
+        map.end()
+    }
+}
+
+/// The places that a parameter comes from, the stage's own first. `path` leads to it from the parameters (`adversary.eps`), or is `seed`. A value that is
+/// nothing but a reference has one more place for each reference; a text with several references in it has the places of each.
+pub fn written(spec: &PipelineSpec, overrides: &Overrides, instance: &Instance, path: &str) -> Vec<Written> {
+    let Some(stage) = spec.stages.iter().find(|stage| stage.name == instance.stage) else { return Vec::new() };
+    let mut trace = Trace { spec, overrides, out: Vec::new() };
+    let (value, at, rest) = match (path, &stage.seed) {
+        ("seed", Some(seed)) => (seed, stage.path.key("seed"), Vec::new()),
+        ("seed", None) => return Vec::new(),
+        _ => (&stage.with, stage.path.key("with"), path.split('.').collect()),
+    };
+    trace.follow(value, at, &rest, &instance.axes, stage, None, 0);
+    trace.out
+}
+
+struct Trace<'a> {
+    spec: &'a PipelineSpec,
+    overrides: &'a Overrides,
+    out: Vec<Written>,
+}
+
+impl Trace<'_> {
+    /// Goes from a value at a place `rest` further down, and on through the references that it meets.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the state of one step; a type for it would be built in one place only"
+    )]
+    fn follow(
+        &mut self,
+        mut value: &Value,
+        mut at: YamlPath,
+        mut rest: &[&str],
+        axes: &Mapping,
+        stage: &StageSpec,
+        name: Option<&str>,
+        depth: usize,
+    ) {
+        while let (Value::Mapping(map), [step, further @ ..]) = (value, rest) {
+            let Some(inner) = map.get(*step) else { break };
+            (value, at, rest) = (inner, at.key(step), further);
+        }
+        self.out.push(Written { name: name.map(str::to_owned), at: At::File(Place::value(&self.spec.file, at)) });
+        let Value::String(text) = value else { return };
+        if depth < MAX_DEPTH {
+            for reference in references(text) {
+                self.reference(reference, rest, axes, stage, depth + 1);
+            }
+        }
+    }
+
+    fn reference(&mut self, name: &str, rest: &[&str], axes: &Mapping, stage: &StageSpec, depth: usize) {
+        let mut steps: Vec<&str> = name.split('.').collect();
+        let first = steps.remove(0);
+        steps.extend(rest);
+        if let Some(current) = axes.get(first) {
+            self.axis(name, first, current, &steps, axes, stage, depth);
+        } else if let Some(value) = self.spec.params.get(first) {
+            self.parameter(name, first, value, &steps, axes, stage, depth);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "as above")]
+    fn axis(
+        &mut self,
+        name: &str,
+        axis: &str,
+        current: &Value,
+        steps: &[&str],
+        axes: &Mapping,
+        stage: &StageSpec,
+        depth: usize,
+    ) {
+        let at = stage.path.key("matrix").key(axis);
+        match stage.matrix.iter().find(|candidate| candidate.name == axis).map(|axis| &axis.values) {
+            Some(AxisValues::Listed(listed)) => {
+                let position = listed.iter().position(|(_, value)| value == current);
+                let by_label = position.map(|position| at.key(&listed[position].0));
+                let by_index = position.map(|position| at.index(position));
+                let place = [by_label, by_index].into_iter().flatten().find(|path| self.spec.file.has(path));
+                self.follow(current, place.unwrap_or(at), steps, axes, stage, Some(name), depth);
+            }
+            Some(AxisValues::Substituted(value)) => self.follow(value, at, &[], axes, stage, Some(name), depth),
+            // The axis stands at an instance: what it has of its own matrix is written there.
+            Some(AxisValues::Each(_)) => {
+                let inner = current.as_mapping();
+                let of = inner.and_then(|inner| inner.get("stage")).and_then(Value::as_str);
+                let stage = of.and_then(|of| self.spec.stages.iter().find(|stage| stage.name == of));
+                if let (Some(inner), Some(stage), [first, rest @ ..]) = (inner, stage, steps)
+                    && let Some(current) = inner.get(*first)
+                {
+                    self.axis(name, first, current, rest, inner, stage, depth);
+                }
+            }
+            None => {}
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "as above")]
+    fn parameter(
+        &mut self,
+        name: &str,
+        first: &str,
+        value: &Value,
+        steps: &[&str],
+        axes: &Mapping,
+        stage: &StageSpec,
+        depth: usize,
+    ) {
+        let full = [&[first], steps].concat().join(".");
+        let is_set = |key: &String| full == *key || full.starts_with(&format!("{key}."));
+        if let Some((key, _)) = self.overrides.set.iter().rev().find(|(key, _)| is_set(key)) {
+            self.out.push(Written { name: Some(name.to_owned()), at: At::Set(key.clone()) });
+            return;
+        }
+        let profile = self.overrides.profile.as_ref().map(|profile| YamlPath::of(&["profiles", profile, first]));
+        let at = profile.filter(|path| self.spec.file.has(path)).unwrap_or_else(|| YamlPath::of(&["params", first]));
+        self.follow(value, at, steps, axes, stage, Some(name), depth);
+    }
+}
+
+/// The names in the `${…}` of a text.
+fn references(text: &str) -> Vec<&str> {
+    let mut names = Vec::new();
+    let mut rest = text;
+    while let Some(start) = rest.find("${") {
+        let Some(length) = rest[start..].find('}') else { break };
+        if !rest[..start].ends_with('$') {
+            names.push(rest[start + 2..start + length].trim());
+        }
+        rest = &rest[start + length + 1..];
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::expand;
+    use super::*;
+
+    const TEXT: &str = r#"params: {eps: 8/255, level: 3}
+profiles:
+  fast: {level: 4}
+stages:
+  data: {kind: command, with: {run: "x ${level} ${eps}", outputs: {n: n}}}
+  dark:
+    kind: transform
+    matrix:
+      p: [1, 2]
+    needs: {data: data}
+    with:
+      op: saturate
+      level: "${p}"
+  model:
+    kind: train
+    matrix:
+      variant:
+        pgd: {adversary: {attack: pgd, eps: "${eps}", step: 2/255, steps: 5}}
+    needs: {data: data}
+    seed: "${level}"
+    with: {net: {arch: resnet, width: 16, blocks: [1]}, epochs: 4, adversary: "${variant.adversary}"}
+"#;
+
+    fn places(instance: &str, path: &str, overrides: &Overrides) -> Vec<String> {
+        let spec = PipelineSpec::from_text("p", TEXT, overrides).unwrap();
+        let instances = expand(&spec).unwrap();
+        let instance = instances.iter().find(|candidate| candidate.name == instance).unwrap();
+        let shown = |written: &Written| match &written.at {
+            At::File(place) => place.to_string(),
+            At::Set(key) => format!("--set {key}"),
+        };
+        written(&spec, overrides, instance, path).iter().map(shown).collect()
+    }
+
+    #[test]
+    fn values_are_followed_to_where_they_are_written() {
+        let plain = Overrides::default();
+        assert_eq!(places("model/pgd", "epochs", &plain), ["p:21:65"]);
+        assert_eq!(places("model/pgd", "adversary.eps", &plain), ["p:21:79", "p:18:45", "p:1:15"]);
+        assert_eq!(places("dark/2", "level", &plain), ["p:13:14", "p:9:14"]);
+        assert_eq!(places("data", "run", &plain), ["p:5:37", "p:1:29", "p:1:15"], "each reference of a text");
+        assert_eq!(places("model/pgd", "seed", &plain), ["p:20:11", "p:1:29"]);
+    }
+
+    #[test]
+    fn overrides_are_where_a_value_is_written() {
+        let set = Overrides { profile: None, set: vec![("eps".into(), "4/255".into())] };
+        assert_eq!(places("model/pgd", "adversary.eps", &set), ["p:21:79", "p:18:45", "--set eps"]);
+        let profile = Overrides { profile: Some("fast".into()), set: Vec::new() };
+        assert_eq!(places("model/pgd", "seed", &profile), ["p:20:11", "p:3:17"]);
+    }
+}

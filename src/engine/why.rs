@@ -1,0 +1,240 @@
+//! Why instances are stale or fresh: walks from them up to those whose own record changed, and says of each what it was. It asks the records that are
+//! hashed and the manifests of earlier runs; sentences are made by who shows it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use serde::Serialize;
+
+use crate::cache::Manifest;
+use crate::explain::{self, Change};
+use crate::graph::Graph;
+use crate::kinds::Kind;
+use crate::plan::{Absence, History, Standing};
+use crate::record::{RECORD_FORMAT, Record};
+use crate::sources::{CheckedSource, Sources};
+use crate::spec::{self, InstanceId, Overrides, PipelineSpec, Written};
+
+/// Why one instance, which may be far up, has to run.
+#[derive(Debug, Serialize)]
+pub struct Cause {
+    /// Its name.
+    pub stage: String,
+    /// What it does.
+    pub kind: Kind,
+    /// What it is.
+    #[serde(flatten)]
+    pub what: What,
+    /// For a parameter: where its new value is written, the stage first and the root of it last.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub written: Vec<Written>,
+    /// The way from this instance to the one that was asked about, both included.
+    pub way: Vec<String>,
+}
+
+/// What made an instance stale.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(tag = "cause", rename_all = "snake_case")]
+pub enum What {
+    /// No run of the pipeline knows it.
+    NeverRun,
+    /// `--force` names it.
+    Forced,
+    /// Its record is as it was, and its result is gone from the cache.
+    ResultGone,
+    /// Its record changed, and the one before is gone from the cache.
+    RecordGone,
+    /// An output that is asked for is gone from the cache.
+    OutputGone {
+        /// Its name.
+        output: String,
+    },
+    /// Its record changed.
+    Changed(Change),
+    /// A file that it reads changed.
+    Source {
+        /// The slot that it fills.
+        slot: String,
+        /// The file or address.
+        file: String,
+    },
+    /// An input was made anew from the same record and came out with other bytes, or nobody knows any more what it was made from before.
+    OtherBytes {
+        /// The input's name.
+        input: String,
+        /// Who made it.
+        from: String,
+        /// When.
+        at: String,
+        /// Where.
+        host: String,
+    },
+}
+
+/// What is asked.
+pub struct Question<'a, 'h> {
+    /// The pipeline as written, and what the command line changed in it.
+    pub spec: &'a PipelineSpec,
+    /// The same.
+    pub overrides: &'a Overrides,
+    /// Its instances.
+    pub graph: &'a Graph,
+    /// Its files.
+    pub sources: &'a Sources,
+    /// How every instance stands that those asked about need.
+    pub standings: &'a [Option<Standing>],
+    /// What earlier runs knew.
+    pub history: &'a History<'h>,
+}
+
+impl Question<'_, '_> {
+    /// The causes of an instance, each in the instance where it arises; none if it is fresh.
+    pub fn causes(&self, id: InstanceId) -> Vec<Cause> {
+        let mut walk = Walk {
+            asked: self,
+            towards: HashMap::new(),
+            seen: HashSet::from([id]),
+            open: vec![(id, None)],
+            causes: Vec::new(),
+        };
+        if matches!(self.standings[id.0], Some(Standing::Fresh(..))) {
+            return Vec::new();
+        }
+        while let Some((id, before)) = walk.open.pop() {
+            walk.look(id, before);
+        }
+        walk.causes
+    }
+
+    /// What is known of the record of an instance now. An input whose producer is not fresh stands as it did `before`, so that it makes no difference.
+    fn record(&self, id: InstanceId, before: Option<&Record>) -> Record {
+        match &self.standings[id.0] {
+            Some(Standing::Fresh(_, manifest)) => return manifest.record.clone(),
+            Some(Standing::Stale(record, _)) => return (**record).clone(),
+            Some(Standing::Pending(_)) | None => {}
+        }
+        let instance = self.graph.instance(id);
+        let mut inputs = BTreeMap::new();
+        for (name, need) in self.graph.inputs(id) {
+            let now = match &self.standings[need.from.0] {
+                Some(Standing::Fresh(_, manifest)) => {
+                    manifest.outputs.get(&need.output).map(|blob| format!("blake3:{}", blob.digest))
+                }
+                _ => before.and_then(|record| record.inputs.get(&name)).cloned(),
+            };
+            inputs.insert(name, now.unwrap_or_default());
+        }
+        for source in &instance.sources {
+            inputs.insert(source.slot.clone(), self.sources.get(id, source).identity());
+        }
+        Record {
+            format: RECORD_FORMAT,
+            kind: instance.kind,
+            version: instance.kind.version(),
+            params: instance.params.clone(),
+            seed: instance.kind.needs_worker().then_some(instance.seed),
+            inputs,
+        }
+    }
+}
+
+struct Walk<'w, 'a, 'h> {
+    asked: &'w Question<'a, 'h>,
+    /// The next instance on the way to the one that was asked about.
+    towards: HashMap<InstanceId, InstanceId>,
+    seen: HashSet<InstanceId>,
+    /// Who is to be looked at, and, where it is known, what record its consumer last saw the result of.
+    open: Vec<(InstanceId, Option<Record>)>,
+    causes: Vec<Cause>,
+}
+
+impl Walk<'_, '_, '_> {
+    fn look(&mut self, id: InstanceId, before: Option<Record>) {
+        let asked = self.asked;
+        let name = &asked.graph.instance(id).name;
+        match &asked.standings[id.0] {
+            Some(Standing::Stale(_, Absence::Forced)) => return self.cause(id, What::Forced),
+            Some(Standing::Stale(_, Absence::Output(output))) => {
+                return self.cause(id, What::OutputGone { output: output.clone() });
+            }
+            _ => {}
+        }
+        let unfinished: Vec<InstanceId> = asked.graph.producers(id).collect();
+        for producer in unfinished {
+            if !matches!(asked.standings[producer.0], Some(Standing::Fresh(..))) {
+                self.go(producer, id, None);
+            }
+        }
+        let Some(before) = before.or_else(|| asked.history.last(name).map(|manifest| manifest.record)) else {
+            return self.without_record(id);
+        };
+        let now = asked.record(id, Some(&before));
+        let changes = explain::changes(&before, &now);
+        if changes.is_empty() && matches!(asked.standings[id.0], Some(Standing::Stale(..))) {
+            return self.cause(id, What::ResultGone);
+        }
+        for change in changes {
+            match change {
+                Change::Input { name } => self.input(id, &name, &before),
+                change => self.cause(id, What::Changed(change)),
+            }
+        }
+    }
+
+    /// Nothing tells what an instance was made from before.
+    fn without_record(&mut self, id: InstanceId) {
+        let asked = self.asked;
+        let what = match (asked.history.last_key(&asked.graph.instance(id).name), &asked.standings[id.0]) {
+            (None, _) => What::NeverRun,
+            (Some(last), Some(Standing::Stale(record, _))) if record.key() != last => What::RecordGone,
+            (Some(_), _) => What::ResultGone,
+        };
+        self.cause(id, what);
+    }
+
+    /// An input holds other bytes than before, and is not to be made again: its producer is fresh, or it is a file.
+    fn input(&mut self, id: InstanceId, input: &str, before: &Record) {
+        let asked = self.asked;
+        let Some((_, need)) = asked.graph.inputs(id).find(|(name, _)| name == input) else {
+            let source = asked.graph.instance(id).sources.iter().find(|source| source.slot == input);
+            let file = source.map(|source| match asked.sources.get(id, source) {
+                CheckedSource::Local { path, .. } => path.display().to_string(),
+                CheckedSource::Remote { source } => source.url.clone().unwrap_or_default(),
+            });
+            return self.cause(id, What::Source { slot: input.to_owned(), file: file.unwrap_or_default() });
+        };
+        let Some(Standing::Fresh(_, manifest)) = &asked.standings[need.from.0] else { return };
+        let was = before.inputs.get(input);
+        let gave = |old: &Manifest| {
+            old.outputs.get(&need.output).map(|blob| format!("blake3:{}", blob.digest)).as_ref() == was
+        };
+        match asked.history.find(&asked.graph.instance(need.from).name, gave) {
+            Some(old) if old.record != manifest.record => self.go(need.from, id, Some(old.record)),
+            _ => {
+                let (from, made) = (asked.graph.instance(need.from).name.clone(), &manifest.made);
+                let (at, host) = (made.at.clone(), made.host.clone());
+                self.cause(id, What::OtherBytes { input: input.to_owned(), from, at, host });
+            }
+        }
+    }
+
+    fn go(&mut self, to: InstanceId, towards: InstanceId, before: Option<Record>) {
+        if self.seen.insert(to) {
+            self.towards.insert(to, towards);
+            self.open.push((to, before));
+        }
+    }
+
+    fn cause(&mut self, id: InstanceId, what: What) {
+        let asked = self.asked;
+        let instance = asked.graph.instance(id);
+        let path = match &what {
+            What::Changed(Change::Param { path, .. }) => Some(path.as_str()),
+            What::Changed(Change::Seed { .. }) => Some("seed"),
+            _ => None,
+        };
+        let written = path.map(|path| spec::written(asked.spec, asked.overrides, instance, path)).unwrap_or_default();
+        let way = std::iter::successors(Some(id), |id| self.towards.get(id).copied());
+        let way = way.map(|id| asked.graph.instance(id).name.clone()).collect();
+        self.causes.push(Cause { stage: instance.name.clone(), kind: instance.kind, what, written, way });
+    }
+}

@@ -1,0 +1,86 @@
+//! A plan that is kept runs as it was shown, or not at all.
+
+use crate::support::Space;
+
+const PIPELINE: &str = r#"pipeline: story
+params: {a: 4}
+stages:
+  one:
+    kind: command
+    with: {run: "cat numbers 2>/dev/null; cat ${file.numbers} > ${out.n}; echo ${a} >> ${out.n}", files: [numbers], outputs: {n: n}}
+  two: {kind: command, needs: {of: one}, with: {run: "cat ${in.of} > ${out.n}", outputs: {n: n}}}
+"#;
+
+fn space() -> Space {
+    let space = Space::new();
+    space.write("p.yaml", PIPELINE);
+    space.write("numbers", "1\n");
+    let ran = space.run(&["plan", "p.yaml", "two", "--set", "a=5", "--save", "plan.json"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    space
+}
+
+#[test]
+fn it_runs_with_what_it_was_made_with_and_again_after_a_part_of_it_ran() {
+    let space = space();
+    let ran = space.run(&["run", "--plan", "plan.json", "--json"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(ran.events().last().unwrap()["ran"], 2);
+    assert_eq!(space.run(&["run", "--plan", "plan.json"]).code, Some(0));
+    assert_eq!(space.ran(&["--set", "a=5"]), [""; 0], "the override was part of it");
+}
+
+#[test]
+fn what_moved_is_named_and_nothing_runs() {
+    let space = space();
+    space.write("numbers", "2\n");
+    space.write(
+        "p.yaml",
+        PIPELINE.replace("cat ${in.of} >", "tac ${in.of} >")
+            + "  three: {kind: command, needs: {of: two}, with: {run: x, outputs: {n: n}}}\n",
+    );
+    let ran = space.run(&["run", "--plan", "plan.json"]);
+    insta::assert_snapshot!(ran.seen());
+    assert!(space.cached_files("actions").is_empty());
+}
+
+#[test]
+fn other_files_are_no_plans() {
+    let space = space();
+    let seen = |args: &[&str]| space.run(args).seen();
+    space.write("newer.json", "{\"format\": 99}");
+    insta::assert_snapshot!(
+        [
+            seen(&["run", "--plan", "p.yaml"]),
+            seen(&["run", "--plan", "newer.json"]),
+            seen(&["run", "--plan", "none.json"]),
+            seen(&["run", "--plan", "plan.json", "--set", "a=3"]),
+            seen(&["run"]),
+        ]
+        .join("\n")
+    );
+}
+
+#[test]
+fn a_plan_has_a_price() {
+    let space = space();
+    space.write("remote", [7; 2500]);
+    let url = format!("file://{}", space.path().join("remote").display());
+    let source = format!("{{url: '{url}', sha256: '{}'}}", "0".repeat(64));
+    let files = format!("{{images: {source}, labels: {source}}}");
+    let data =
+        format!("  data: {{kind: dataset, with: {{format: idx, train: {files}, test: {files}, classes: [x]}}}}\n");
+    space.write("p.yaml", PIPELINE.to_owned() + &data);
+    space.ran(&["two"]);
+    let plan = space.run(&["plan", "p.yaml", "--set", "a=6", "--jobs", "4", "--json"]);
+    let price = serde_json::from_str::<serde_json::Value>(&plan.stdout).unwrap()["price"].clone();
+    assert!(price["work"].as_f64().unwrap() > 0.0 && price["wall"].as_f64() <= price["work"].as_f64(), "{price}");
+    assert_eq!(
+        (&price["jobs"], &price["never_ran"], &price["fetch_files"], &price["fetch_bytes"]),
+        (&4.into(), &1.into(), &1.into(), &2500.into()),
+        "the same file is fetched once"
+    );
+    let words = space.run(&["plan", "p.yaml", "--set", "a=6"]).stdout;
+    assert!(words.contains("of work by the last durations") && words.contains("; 1 stage never ran"), "{words}");
+    assert!(words.contains("1 file to fetch (2.5 kB)"), "{words}");
+}
