@@ -49,9 +49,12 @@ impl Plain {
             RunEvent::Fetching { stage, done, total } => {
                 if done == total {
                     eprint(&format!("fetched {stage}  {}\n", ui::bytes(total)));
-                } else if self.spoke.get(&stage).is_none_or(|spoke| spoke.elapsed() >= SIGN_OF_LIFE) {
+                    return;
+                }
+                let spoke = self.spoke.entry(stage.clone()).or_insert_with(Instant::now);
+                if spoke.elapsed() >= SIGN_OF_LIFE {
                     eprint(&format!("        {stage}  fetching {} of {}\n", ui::bytes(done), ui::bytes(total)));
-                    self.spoke.insert(stage, Instant::now());
+                    *spoke = Instant::now();
                 }
             }
             RunEvent::Warning(message) => eprint(&format!("warning: {message}\n")),
