@@ -86,6 +86,9 @@ impl From<CacheError> for CliError {
     fn from(error: CacheError) -> Self {
         let help = match &error {
             CacheError::Format { .. } => "use another folder with --cache, or the version of atflow that made this one",
+            CacheError::ReadOnly { .. } => {
+                "reading works: `atflow plan`, `show` and `table`; to run, use a cache of your own with --cache"
+            }
             CacheError::File(error) if error.source.kind() == std::io::ErrorKind::StorageFull => {
                 "free some space and run again: nothing that was finished is lost"
             }

@@ -3,4 +3,5 @@
 mod errors;
 mod failures;
 mod rerun;
+mod shared;
 mod support;

@@ -53,7 +53,8 @@ impl Loaded {
         let mut memo = StatMemo::open(&cache);
         let base = args.pipeline.parent().unwrap_or(Path::new(""));
         let sources = Sources::check(&graph, &wanted, base, &mut memo)?;
-        memo.save()?;
+        // A hint for the next time; a cache that can only be read does without it.
+        _ = memo.save();
         // Without targets it is enough to know what lies between; with them, what was asked for by name must be there.
         let named = if args.targets.is_empty() { Vec::new() } else { targets };
         let marked = |ids: &[InstanceId]| {
