@@ -91,6 +91,9 @@ impl From<CacheError> for CliError {
                 "try again later, or leave --remote out; what was fetched is kept"
             }
             CacheError::Remote(_) => "check the address: it names the folder that holds VERSION, objects/ and actions/",
+            CacheError::ReadOnly { .. } => {
+                "reading works: `atflow plan`, `show` and `table`; to run, use a cache of your own with --cache"
+            }
             CacheError::File(error) if error.source.kind() == std::io::ErrorKind::StorageFull => {
                 "free some space and run again: nothing that was finished is lost"
             }

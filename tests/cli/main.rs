@@ -5,5 +5,6 @@ mod failures;
 mod kept;
 mod remote;
 mod rerun;
+mod shared;
 mod support;
 mod why;

@@ -134,7 +134,9 @@ fn small(folder: &Path) {
 
 /// A worker that greets, takes a job, and dies; the real one after `deaths` such deaths.
 fn dying_worker(folder: &Path, deaths: u32) -> PathBuf {
-    let hello = r#"{"event":"hello","protocol":1,"version":"0","libtorch":"0","device":"cpu","device_name":"none"}"#;
+    let hello = serde_json::json!({
+        "event": "hello", "protocol": atflow::protocol::PROTOCOL_VERSION, "version": "0", "libtorch": "0", "device": "cpu", "device_name": "none",
+    });
     let worker = env!("CARGO_BIN_EXE_atflow-worker");
     let script = format!(
         "#!/bin/sh\ncd {}\nif [ $(cat deaths 2>/dev/null | wc -l) -lt {deaths} ]; then echo died >> deaths; echo '{hello}'; read job; echo 'out of luck' >&2; exit 9; fi\nexec {worker} \"$@\"\n",

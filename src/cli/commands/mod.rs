@@ -71,7 +71,8 @@ impl Loaded {
         };
         let mut memo = StatMemo::open(&cache);
         let sources = Sources::check(&graph, &wanted, base(file), &mut memo)?;
-        memo.save()?;
+        // A hint for the next time; a cache that can only be read does without it.
+        _ = memo.save();
         // Without targets it is enough to know what lies between; with them, what was asked for by name must be there.
         let named = if are_named { targets } else { Vec::new() };
         let marked = |ids: &[InstanceId]| {

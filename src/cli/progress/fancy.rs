@@ -8,6 +8,7 @@ use atflow::event::{RunEvent, Status};
 use console::style;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::waiting_for;
 use crate::ui;
 
 /// Nothing is drawn before this.
@@ -53,6 +54,10 @@ impl Fancy {
                     self.hidden += 1;
                     self.all.set_message(format!("and {} more running", self.hidden));
                 }
+            }
+            RunEvent::StageWaiting { stage, holder } => {
+                self.show();
+                self.above(&format!("{} {stage}  {}", style("…").dim(), waiting_for(holder.as_ref())));
             }
             RunEvent::StageProgress { stage, done, total, message } => {
                 if let Some(row) = self.rows.get(&stage) {

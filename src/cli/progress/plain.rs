@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use atflow::event::{RunEvent, Status};
 
+use super::waiting_for;
 use crate::report::eprint;
 use crate::ui;
 
@@ -28,6 +29,9 @@ impl Plain {
             RunEvent::StageStarted { stage, reason, .. } => {
                 eprint(&format!("start   {stage}  ({reason})\n"));
                 self.spoke.insert(stage, Instant::now());
+            }
+            RunEvent::StageWaiting { stage, holder } => {
+                eprint(&format!("wait    {stage}  ({})\n", waiting_for(holder.as_ref())));
             }
             RunEvent::StageProgress { stage, message, .. } => {
                 if let Some(spoke) = self.spoke.get_mut(&stage)

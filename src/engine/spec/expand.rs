@@ -298,6 +298,7 @@ impl Expander<'_> {
             params: params.json,
             seed: self.whole_number(stage, "seed", stage.seed.as_ref(), &axes, 0)?,
             threads: self.whole_number(stage, "threads", stage.threads.as_ref(), &axes, 1)?.clamp(1, 1024) as usize,
+            time_limit: None,
             needs,
             sources: params.sources.into_iter().map(source).collect(),
             outputs,

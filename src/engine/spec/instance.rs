@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value as Json;
 use serde_yaml::Mapping;
@@ -28,6 +29,8 @@ pub struct Instance {
     pub seed: u64,
     /// CPU threads that it computes with.
     pub threads: usize,
+    /// How long it may run.
+    pub time_limit: Option<Duration>,
     /// Inputs made by other instances, in order.
     pub needs: Vec<Need>,
     /// Inputs read from files or fetched.
