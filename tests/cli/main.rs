@@ -5,4 +5,5 @@ mod failures;
 mod kept;
 mod rerun;
 mod support;
+mod verify;
 mod why;

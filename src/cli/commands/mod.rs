@@ -6,6 +6,7 @@ pub(crate) mod plan;
 pub(crate) mod run;
 pub(crate) mod show;
 pub(crate) mod table;
+pub(crate) mod verify;
 pub(crate) mod why;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use atflow::cache::{Cache, Manifest, StatMemo};
 use atflow::graph::Graph;
 use atflow::plan::{History, Standing, survey};
+use atflow::scheduler::Interrupt;
 use atflow::sources::Sources;
 use atflow::spec::{InstanceId, Overrides, PipelineSpec, Problem, Problems, expand, suggestion};
 
@@ -91,6 +93,24 @@ impl Loaded {
     pub(crate) fn history(&self) -> History<'_> {
         History::new(&self.cache, self.name())
     }
+}
+
+/// Counts what the user does to stop the program.
+pub(crate) fn interrupt() -> Result<Interrupt, CliError> {
+    let interrupt = Interrupt::default();
+    let asked = interrupt.clone();
+    ctrlc::set_handler(move || asked.ask())
+        .map_err(|error| CliError::environment(format!("cannot listen for Ctrl-C: {error}")))?;
+    Ok(interrupt)
+}
+
+/// The worker's program: `$ATFLOW_WORKER`, or the one that lies beside this program.
+pub(crate) fn worker_program() -> PathBuf {
+    if let Some(program) = std::env::var_os("ATFLOW_WORKER") {
+        return program.into();
+    }
+    let own = std::env::current_exe().unwrap_or_default();
+    own.with_file_name("atflow-worker")
 }
 
 /// How many CPU threads to use: those that were asked for, or all.

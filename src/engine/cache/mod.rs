@@ -1,6 +1,7 @@
 //! The cache: blobs by their digest, manifests by the key of the stage that made them. Knows no graph and runs nothing.
 //! `docs/cache-format.md` tells the layout; nothing half-written is ever visible in it ([`crate::fsio::write_atomic`]).
 
+mod check;
 mod manifest;
 mod objects;
 mod runs;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::fsio::{self, Context, FileError};
 use crate::record::Key;
 
+pub use check::{Checked, Flaw, FlawKind};
 pub use manifest::{MANIFEST_FORMAT, Made, Manifest, OutputBlob};
 pub use runs::{FailedStage, RunRecord};
 pub use stat::{SourceDigests, StatMemo};
