@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Push(PushArgs),
     /// Bring results of a cache elsewhere here, without running anything
     Pull(PullArgs),
+    /// Check the cache's bytes, or run stages again and compare
+    Verify(VerifyArgs),
 }
 
 /// What a pipeline is and which part of it is meant.
@@ -146,6 +148,41 @@ pub(crate) struct WhyArgs {
     pub json: bool,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// The pipeline whose targets are run again; the whole cache is checked if none is given
+    #[arg(requires = "targets")]
+    pub pipeline: Option<PathBuf>,
+    /// Stages, instances (`model/standard`) or patterns to run again, and no others
+    pub targets: Vec<String>,
+    /// Compare only numbers, and let them differ by so many percentage points
+    #[arg(long, value_name = "POINTS", value_parser = tolerance, requires = "targets")]
+    pub tolerance: Option<f64>,
+    /// Put corrupt files of the cache aside, so that they are made again
+    #[arg(long, conflicts_with = "targets")]
+    pub repair: bool,
+    /// Override a parameter, as in `--set eps=4/255`
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+    /// Use a profile of the pipeline, a named set of parameters
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+    #[command(flatten)]
+    pub cache: CacheArgs,
+    /// CPU threads to use at once [default: all]
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: Option<u16>,
+    /// Where tensors are computed: auto, cpu, cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device)]
+    pub device: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Show the logs of stages as they run
+    #[arg(long, short)]
+    pub verbose: bool,
+}
+
 /// An instance of a pipeline that was run.
 #[derive(Debug, Args)]
 pub(crate) struct NameArgs {
@@ -206,6 +243,11 @@ fn key_value(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("expected KEY=VALUE, such as eps=4/255".to_owned()),
     }
+}
+
+fn tolerance(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| (0.0..=100.0).contains(number));
+    number.ok_or_else(|| "expected percentage points, 0 to 100, such as 0.5".to_owned())
 }
 
 fn device(text: &str) -> Result<String, String> {

@@ -16,6 +16,7 @@ pub(crate) enum Exit {
     Done = 0,
     StageFailed = 1,
     Wrong = 2,
+    Differs = 3,
     Interrupted = 130,
 }
 

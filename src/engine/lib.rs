@@ -25,4 +25,5 @@ pub mod scheduler;
 pub mod sources;
 pub mod spec;
 pub mod stages;
+pub mod verify;
 pub mod why;

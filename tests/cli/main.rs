@@ -7,4 +7,5 @@ mod remote;
 mod rerun;
 mod shared;
 mod support;
+mod verify;
 mod why;

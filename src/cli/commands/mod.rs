@@ -8,6 +8,7 @@ pub(crate) mod push;
 pub(crate) mod run;
 pub(crate) mod show;
 pub(crate) mod table;
+pub(crate) mod verify;
 pub(crate) mod why;
 
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use atflow::cache::{Cache, Manifest, StatMemo};
 use atflow::graph::Graph;
 use atflow::plan::{History, Standing, survey};
+use atflow::scheduler::Interrupt;
 use atflow::sources::Sources;
 use atflow::spec::{Instance, InstanceId, Overrides, PipelineSpec, Problem, Problems, expand, suggestion};
 
@@ -109,6 +111,24 @@ impl Loaded {
     pub(crate) fn history(&self) -> History<'_> {
         History::new(&self.cache, self.name())
     }
+}
+
+/// Counts what the user does to stop the program.
+pub(crate) fn interrupt() -> Result<Interrupt, CliError> {
+    let interrupt = Interrupt::default();
+    let asked = interrupt.clone();
+    ctrlc::set_handler(move || asked.ask())
+        .map_err(|error| CliError::environment(format!("cannot listen for Ctrl-C: {error}")))?;
+    Ok(interrupt)
+}
+
+/// The worker's program: `$ATFLOW_WORKER`, or the one that lies beside this program.
+pub(crate) fn worker_program() -> PathBuf {
+    if let Some(program) = std::env::var_os("ATFLOW_WORKER") {
+        return program.into();
+    }
+    let own = std::env::current_exe().unwrap_or_default();
+    own.with_file_name("atflow-worker")
 }
 
 /// How many CPU threads to use: those that were asked for, or all.

@@ -6,9 +6,9 @@ use atflow::event::{RunEvent, RunSummary};
 use atflow::export::export;
 use atflow::kinds::Kind;
 use atflow::results::TableDocument;
-use atflow::scheduler::{self, Interrupt, Options};
+use atflow::scheduler::{self, Options};
 
-use super::{Loaded, jobs, kept, plan};
+use super::{Loaded, interrupt, jobs, kept, plan, worker_program};
 use crate::args::RunArgs;
 use crate::progress::Progress;
 use crate::report::{CliError, Exit, eprint};
@@ -25,10 +25,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, CliError> {
         return plan::show(&loaded, &plan::Shown { json: args.json, all: false, jobs, sizes: false });
     }
     loaded.cache.clear_abandoned();
-    let interrupt = Interrupt::default();
-    let asked = interrupt.clone();
-    ctrlc::set_handler(move || asked.ask())
-        .map_err(|error| CliError::environment(format!("cannot listen for Ctrl-C: {error}")))?;
+    let interrupt = interrupt()?;
     let options = Options {
         wanted: loaded.wanted.clone(),
         forced: loaded.forced.clone(),
@@ -113,13 +110,4 @@ fn closing_words(summary: &RunSummary, folder: &Path, files: &[PathBuf]) -> Stri
         words.push_str(&format!("results in {}/: {}\n", folder.display(), names.join(" ")));
     }
     words
-}
-
-/// The worker's program: `$ATFLOW_WORKER`, or the one that lies beside this program.
-fn worker_program() -> PathBuf {
-    if let Some(program) = std::env::var_os("ATFLOW_WORKER") {
-        return program.into();
-    }
-    let own = std::env::current_exe().unwrap_or_default();
-    own.with_file_name("atflow-worker")
 }

@@ -25,10 +25,17 @@ impl Progress {
             Progress::Json(jsonl::JsonLines)
         } else if args.quiet {
             Progress::Quiet
-        } else if console::user_attended_stderr() {
-            Progress::Fancy(fancy::Fancy::new(args.verbose))
         } else {
-            Progress::Plain(plain::Plain::new(args.verbose))
+            Self::for_people(args.verbose)
+        }
+    }
+
+    /// The display for people, `verbose` with logs.
+    pub(crate) fn for_people(verbose: bool) -> Self {
+        if console::user_attended_stderr() {
+            Progress::Fancy(fancy::Fancy::new(verbose))
+        } else {
+            Progress::Plain(plain::Plain::new(verbose))
         }
     }
 

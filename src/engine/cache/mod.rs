@@ -1,6 +1,7 @@
 //! The cache: blobs by their digest, manifests by the key of the stage that made them. Knows no graph and runs nothing.
 //! `docs/cache-format.md` tells the layout; nothing half-written is ever visible in it ([`crate::fsio::write_atomic`]).
 
+mod check;
 mod lease;
 mod manifest;
 mod objects;
@@ -17,6 +18,7 @@ use crate::fsio::{self, Context, FileError};
 use crate::record::Key;
 use crate::remote::{Remote, RemoteError};
 
+pub use check::{Checked, Flaw, FlawKind};
 pub use lease::{Attempt, Holder, Lease, Leases};
 pub use manifest::{MANIFEST_FORMAT, Made, Manifest, OutputBlob};
 pub use read_through::Obtained;

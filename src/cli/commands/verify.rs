@@ -1,0 +1,220 @@
+//! `atflow verify`.
+
+use std::path::Path;
+
+use atflow::cache::{Cache, Checked, Flaw, FlawKind};
+use atflow::event::{RunEvent, RunSummary, Status};
+use atflow::plan::Standing;
+use atflow::scheduler::{self, Options};
+use atflow::spec::Problems;
+use atflow::verify::{self, Compared, Difference, Verdict, VerifyError};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{Loaded, interrupt, jobs, worker_program};
+use crate::args::{ChangeArgs, VerifyArgs};
+use crate::progress::Progress;
+use crate::report::{CliError, Exit};
+use crate::ui;
+
+/// Beyond so many cells of one table nobody reads on; `--json` has them all.
+const SHOWN: usize = 12;
+
+pub(crate) fn run(args: &VerifyArgs) -> Result<Exit, CliError> {
+    match &args.pipeline {
+        Some(file) => rerun(file, args),
+        None => check(args),
+    }
+}
+
+/// Reads the whole cache.
+fn check(args: &VerifyArgs) -> Result<Exit, CliError> {
+    let cache = Cache::open(&args.cache.cache)?;
+    let bar = ProgressBar::new(0);
+    // The template is a constant; one that is wrong shows as the default bar.
+    let style = ProgressStyle::with_template("{wide_bar:.cyan/dim} {bytes} of {total_bytes}  {binary_bytes_per_sec}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let checked = cache.check(&|done, all| {
+        bar.set_length(all);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    let checked = checked?;
+    let mut moved = Vec::new();
+    for flaw in checked.flaws.iter().filter(|_| args.repair) {
+        moved.push(cache.put_aside(flaw)?);
+    }
+    let text = if args.json {
+        format!("{}\n", serde_json::json!({ "checked": checked, "moved": moved }))
+    } else {
+        check_words(&checked, moved.len())
+    };
+    ui::print(&text)?;
+    Ok(if checked.flaws.is_empty() { Exit::Done } else { Exit::Differs })
+}
+
+fn check_words(checked: &Checked, moved: usize) -> String {
+    let count = |number: u64, noun| ui::count(number as usize, noun);
+    let mut text: String = checked.flaws.iter().map(flaw_words).collect();
+    let read = format!(
+        "{} ({}) and {}",
+        count(checked.blobs, "blob"),
+        ui::bytes(checked.bytes),
+        count(checked.manifests, "manifest")
+    );
+    match checked.flaws.len() {
+        0 => text.push_str(&format!("{read}: all as they should be\n")),
+        flaws => text.push_str(&format!("{read}: {}\n", ui::count(flaws, "flaw"))),
+    }
+    match (checked.flaws.is_empty(), moved) {
+        (true, _) => {}
+        (false, 0) => text.push_str(
+            "`atflow verify --repair` puts these files aside; the next run makes again what it needs of them\n",
+        ),
+        (false, _) => {
+            text.push_str("moved to the cache's quarantine/; the next run makes again what it needs of them\n")
+        }
+    }
+    if checked.absent > 0 {
+        text.push_str(&format!("{} not there; made again when needed\n", count(checked.absent, "recorded output")));
+    }
+    text
+}
+
+fn flaw_words(flaw: &Flaw) -> String {
+    let what = match flaw.what {
+        FlawKind::Corrupt => "corrupt",
+        FlawKind::BrokenManifest => "no manifest",
+        FlawKind::OtherKey => "another key",
+        FlawKind::Stray => "does not belong here",
+        FlawKind::Unreadable => "cannot be read",
+    };
+    let detail = if flaw.detail.is_empty() { String::new() } else { format!(" ({})", flaw.detail) };
+    format!("{what}: {}{detail}\n", flaw.path.display())
+}
+
+/// Runs targets again and compares.
+fn rerun(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
+    let (set, profile, cache) = (args.set.clone(), args.profile.clone(), args.cache.clone());
+    let loaded = Loaded::open(file, &args.targets, &ChangeArgs { set, profile, cache, force: Vec::new() })?;
+    let ids = loaded.graph.targets(&args.targets).map_err(Problems)?;
+    if args.tolerance.is_some() && !ids.iter().any(|id| verify::has_numbers(loaded.graph.instance(*id).kind)) {
+        let message = "--tolerance compares numbers, and none of the targets is a `table` or an `evaluate` stage";
+        return Err(CliError::environment(message).help("leave it out to compare bytes"));
+    }
+    let standings = loaded.survey();
+    let mut targets = vec![false; loaded.graph.len()];
+    ids.iter().for_each(|id| targets[id.0] = true);
+    loaded.cache.clear_abandoned();
+    let beside = verify::beside(&loaded.cache, &loaded.graph, &loaded.sources, &standings, &targets)
+        .map_err(|error| explain(error, file))?;
+    let options = Options {
+        wanted: loaded.wanted.clone(),
+        // By name and not by a missing result: a stage that is no target may have the same key.
+        forced: targets,
+        needed: vec![false; loaded.graph.len()],
+        jobs: jobs(args.jobs),
+        device: args.device.clone(),
+        keep_going: true,
+        worker: worker_program(),
+        pipeline: loaded.name().to_owned(),
+        file: loaded.file.clone(),
+    };
+    let interrupt = interrupt()?;
+    let mut progress = if args.json { Progress::Quiet } else { Progress::for_people(args.verbose) };
+    let observer = &mut |event: RunEvent| match event {
+        RunEvent::StageStarted { stage, kind, .. } => {
+            let reason = "again, to compare".to_owned();
+            progress.event(RunEvent::StageStarted { stage, kind, reason });
+        }
+        RunEvent::StageFinished { status: Status::Cached, .. } => {}
+        event => progress.event(event),
+    };
+    let summary = scheduler::run(&loaded.graph, &beside.cache, &loaded.sources, &options, &interrupt, observer)?;
+    progress.finish();
+    let mut compared: Vec<Compared> = Vec::new();
+    for id in ids {
+        let name = &loaded.graph.instance(id).name;
+        let rerun = summary.keys.get(name).and_then(|key| beside.cache.lookup(*key));
+        if let (Some(Standing::Fresh(_, recorded)), Some(rerun)) = (&standings[id.0], rerun) {
+            let outputs = verify::compare(&loaded.cache, recorded, &beside.cache, &rerun, args.tolerance);
+            compared.extend(outputs.into_iter().map(|output| Compared { stage: name.clone(), ..output }));
+        }
+    }
+    let text = if args.json {
+        format!(
+            "{}\n",
+            serde_json::json!({ "outputs": compared, "failed": summary.failed, "skipped": summary.skipped })
+        )
+    } else {
+        compared_words(&compared, &summary)
+    };
+    ui::print(&text)?;
+    let differs = |output: &Compared| matches!(output.verdict, Verdict::Bytes | Verdict::Numbers { .. });
+    Ok(match summary {
+        _ if summary.interrupted => Exit::Interrupted,
+        _ if compared.iter().any(differs) => Exit::Differs,
+        RunSummary { failed: 1.., .. } => Exit::StageFailed,
+        _ => Exit::Done,
+    })
+}
+
+fn explain(error: VerifyError, file: &Path) -> CliError {
+    let help = match &error {
+        VerifyError::NotFresh { stage } => {
+            format!("`atflow run {} {stage}` makes it; verify then compares with that", file.display())
+        }
+        VerifyError::Gone { stage, .. } => format!("`atflow run {} {stage}` makes it again", file.display()),
+        VerifyError::Cache(_) => match error {
+            VerifyError::Cache(error) => return error.into(),
+            VerifyError::NotFresh { .. } | VerifyError::Gone { .. } => String::new(),
+        },
+    };
+    CliError::environment(error.to_string()).help(help)
+}
+
+fn compared_words(compared: &[Compared], summary: &RunSummary) -> String {
+    let mut text = String::new();
+    let width = compared.iter().map(|output| output.stage.len() + output.output.len() + 1).max().unwrap_or(0);
+    let mut differ = 0;
+    let mut told: Option<&[Difference]> = None;
+    for output in compared {
+        let verdict = match &output.verdict {
+            Verdict::Same => "same".to_owned(),
+            Verdict::Within { points } => format!("within tolerance ({points:.2} points)"),
+            Verdict::Numbers { .. } => "DIFFERS".to_owned(),
+            Verdict::Bytes => "DIFFERS in its bytes".to_owned(),
+            Verdict::NotCompared => "other bytes, and no numbers to compare".to_owned(),
+        };
+        differ += usize::from(matches!(output.verdict, Verdict::Bytes | Verdict::Numbers { .. }));
+        let because = match &output.verdict {
+            Verdict::Same => "",
+            _ if output.same_inputs => "",
+            _ => "  (it had other inputs: what it needs differs)",
+        };
+        let name = format!("{}.{}", output.stage, output.output);
+        text.push_str(&format!("{name:width$}  {verdict}{because}\n"));
+        // The files of one table hold the same numbers.
+        if let Verdict::Numbers { cells } = &output.verdict
+            && told.replace(cells) != Some(cells)
+        {
+            cells.iter().take(SHOWN).for_each(|cell| text.push_str(&cell_words(cell)));
+            if cells.len() > SHOWN {
+                text.push_str(&format!("    and {} more\n", cells.len() - SHOWN));
+            }
+        }
+    }
+    let unfinished = match summary.failed + summary.skipped {
+        0 => String::new(),
+        count => format!(", {} not compared", ui::count(count, "stage")),
+    };
+    let outputs = ui::count(compared.len(), "output");
+    let end = if differ == 0 { "none differs".to_owned() } else { format!("{differ} differ") };
+    text.push_str(&format!("{outputs} of {} compared: {end}{unfinished}\n", ui::count(summary.ran, "rerun")));
+    text
+}
+
+fn cell_words(cell: &Difference) -> String {
+    let percent = |share: Option<f64>| share.map_or("nothing".to_owned(), |share| format!("{:.2} %", 100.0 * share));
+    let column = if cell.column.is_empty() { String::new() } else { format!(", {}", cell.column) };
+    format!("    {}{column}: {} → {}\n", cell.row, percent(cell.recorded), percent(cell.rerun))
+}
