@@ -141,9 +141,12 @@ impl Graph {
     ) -> Record {
         let instance = self.instance(id);
         let mut inputs = BTreeMap::new();
-        for (index, need) in instance.needs.iter().enumerate() {
+        let mut in_slot: BTreeMap<&str, usize> = BTreeMap::new();
+        for need in &instance.needs {
             let made = outputs(need.from)[&need.output];
-            inputs.insert(input_name(instance, index, need), format!("blake3:{}", made.digest));
+            let position = in_slot.entry(&need.slot).or_default();
+            inputs.insert(input_name(instance, *position, need), format!("blake3:{}", made.digest));
+            *position += 1;
         }
         for source in &instance.sources {
             inputs.insert(source.slot.clone(), sources(source));
@@ -160,15 +163,12 @@ impl Graph {
 }
 
 /// The name of an input in a record. Where several inputs share a slot their order matters and is part of the name, except in tables and figures,
-/// whose inputs are told apart by their cell.
-fn input_name(instance: &Instance, index: usize, need: &Need) -> String {
+/// whose inputs are told apart by their cell. `position` counts the inputs of the same slot.
+fn input_name(instance: &Instance, position: usize, need: &Need) -> String {
     match instance.kind {
         _ if need.label.is_empty() => need.slot.clone(),
         Kind::Table | Kind::Figure => format!("{}/{}", need.slot, need.label),
-        _ => {
-            let first = instance.needs.iter().position(|other| other.slot == need.slot).unwrap_or(index);
-            format!("{}/{:04}/{}", need.slot, index - first, need.label)
-        }
+        _ => format!("{}/{position:04}/{}", need.slot, need.label),
     }
 }
 

@@ -6,7 +6,7 @@ pub(crate) mod run;
 pub(crate) mod show;
 pub(crate) mod table;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use atflow::cache::{Cache, Manifest, StatMemo};
 use atflow::graph::Graph;
@@ -51,8 +51,7 @@ impl Loaded {
         }
         let cache = Cache::open(&args.cache.cache)?;
         let mut memo = StatMemo::open(&cache);
-        let base = args.pipeline.parent().unwrap_or(Path::new(""));
-        let sources = Sources::check(&graph, &wanted, base, &mut memo)?;
+        let sources = Sources::check(&graph, &wanted, &mut memo)?;
         memo.save()?;
         // Without targets it is enough to know what lies between; with them, what was asked for by name must be there.
         let named = if args.targets.is_empty() { Vec::new() } else { targets };
