@@ -72,7 +72,7 @@ impl Loaded {
             (None, false) => cache,
         };
         let mut memo = StatMemo::open(&cache);
-        let sources = Sources::check(&graph, &wanted, base(file), &mut memo)?;
+        let sources = Sources::check(&graph, &wanted, &mut memo)?;
         // A hint for the next time; a cache that can only be read does without it.
         _ = memo.save();
         // Without targets it is enough to know what lies between; with them, what was asked for by name must be there.
@@ -134,11 +134,6 @@ pub(crate) fn worker_program() -> PathBuf {
 /// How many CPU threads to use: those that were asked for, or all.
 pub(crate) fn jobs(asked: Option<u16>) -> usize {
     asked.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
-}
-
-/// The folder that a pipeline's paths start from.
-pub(crate) fn base(file: &Path) -> &Path {
-    file.parent().unwrap_or(Path::new(""))
 }
 
 /// The newest result of an instance by its name.

@@ -1,9 +1,12 @@
 //! `${name.part}` in a value is replaced by another value: a parameter, or what an axis of the matrix stands at. It is substitution and no language.
 //! A text that is nothing but one `${…}` takes the value as it is; within a longer text the value must be a scalar. `$${` is a plain `${`.
 
+use std::borrow::Cow;
+
 use serde_yaml::{Mapping, Value};
 
 use super::problem::suggestion;
+use super::source::Step;
 
 /// Deeper nesting than any value that the parser lets through.
 const MAX_DEPTH: usize = 140;
@@ -27,19 +30,22 @@ pub(super) struct SubstituteError {
 }
 
 impl Scope<'_> {
-    /// The same value with every `${…}` in it replaced. Errors come with the way from `value` to the text, as indices and keys.
-    pub(super) fn apply(&self, value: &Value) -> Result<Value, (Vec<String>, SubstituteError)> {
-        self.walk(value, 0).map_err(|(mut trail, error)| {
+    /// The same value with every `${…}` in it replaced. Errors come with the way from `value` to the text.
+    pub(super) fn apply<'v>(&self, value: &'v Value) -> Result<Cow<'v, Value>, (Vec<Step>, SubstituteError)> {
+        if !has_reference(value) {
+            return Ok(Cow::Borrowed(value));
+        }
+        self.walk(value, 0).map(Cow::Owned).map_err(|(mut trail, error)| {
             trail.reverse();
             (trail, error)
         })
     }
 
-    fn walk(&self, value: &Value, depth: usize) -> Result<Value, (Vec<String>, SubstituteError)> {
+    fn walk(&self, value: &Value, depth: usize) -> Result<Value, (Vec<Step>, SubstituteError)> {
         if depth > MAX_DEPTH {
             let error = SubstituteError {
                 message: "parameters refer to one another in a circle, or too deeply".to_owned(),
-                help: None,
+                help: Some("give one of them a value of its own".to_owned()),
             };
             return Err((Vec::new(), error));
         }
@@ -48,15 +54,15 @@ impl Scope<'_> {
             Value::Sequence(items) => {
                 let mut out = Vec::with_capacity(items.len());
                 for (index, item) in items.iter().enumerate() {
-                    out.push(self.walk(item, depth + 1).map_err(|error| trailed(error, &index.to_string()))?);
+                    out.push(self.walk(item, depth + 1).map_err(|error| trailed(error, Step::Index(index)))?);
                 }
                 Value::Sequence(out)
             }
             Value::Mapping(map) => {
                 let mut out = Mapping::with_capacity(map.len());
                 for (key, item) in map {
-                    let name = key.as_str().unwrap_or_default();
-                    out.insert(key.clone(), self.walk(item, depth + 1).map_err(|error| trailed(error, name))?);
+                    let step = || Step::Key(key.as_str().unwrap_or_default().to_owned());
+                    out.insert(key.clone(), self.walk(item, depth + 1).map_err(|error| trailed(error, step()))?);
                 }
                 Value::Mapping(out)
             }
@@ -143,9 +149,18 @@ impl Scope<'_> {
 /// The key under which an axis that stands at an instance keeps that instance's label.
 pub(super) const LABEL: &str = "\u{0}label";
 
-fn trailed((mut trail, error): (Vec<String>, SubstituteError), step: &str) -> (Vec<String>, SubstituteError) {
-    trail.push(step.to_owned());
+fn trailed((mut trail, error): (Vec<Step>, SubstituteError), step: Step) -> (Vec<Step>, SubstituteError) {
+    trail.push(step);
     (trail, error)
+}
+
+fn has_reference(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains("${"),
+        Value::Sequence(items) => items.iter().any(has_reference),
+        Value::Mapping(map) => map.values().any(has_reference),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -157,7 +172,7 @@ mod tests {
             serde_yaml::from_str("{eps: 8/255, n: 3, deep: {a: {b: yes}}, again: '${eps}', loop: '${loop}'}").unwrap();
         let axes: Mapping = serde_yaml::from_str("{variant: {adversary: {attack: pgd, eps: '${eps}'}}, n: 4}").unwrap();
         let scope = Scope { axes: &axes, params: &params, reserved: &["in"] };
-        scope.apply(&Value::String(text.to_owned())).map_err(|(_, error)| error.message)
+        scope.apply(&Value::String(text.to_owned())).map(Cow::into_owned).map_err(|(_, error)| error.message)
     }
 
     #[test]
