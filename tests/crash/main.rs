@@ -3,7 +3,7 @@
 mod space;
 
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use atflow::cache::Cache;
@@ -20,6 +20,11 @@ const KILLS: usize = 60;
 
 /// Stories with moments in them do not run beside each other.
 static ALONE: Mutex<()> = Mutex::new(());
+
+/// A story that failed does not keep the others from being told.
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Two trainings of some epochs, and stages without a worker before and behind them.
 const PIPELINE: &str = r#"
@@ -55,7 +60,7 @@ stages:
 
 #[test]
 fn killed_at_any_moment_it_ends_with_the_same_bytes() {
-    let _alone = ALONE.lock().unwrap();
+    let _alone = alone();
     let kills = std::env::var("ATFLOW_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS);
     let undisturbed = Space::new(PIPELINE, 480);
     undisturbed.finish();
@@ -117,7 +122,7 @@ fn eprintln_summary(kills: usize, rounds: usize, resumed: usize) {
 
 #[test]
 fn a_worker_in_the_middle_of_an_attack_does_not_outlive_its_engine() {
-    let _alone = ALONE.lock().unwrap();
+    let _alone = alone();
     let space = Space::new(
         &PIPELINE.replace(
             "needs: {set: data.test}}",
@@ -141,7 +146,7 @@ fn a_worker_in_the_middle_of_an_attack_does_not_outlive_its_engine() {
 
 #[test]
 fn two_runs_share_the_trainings_and_one_that_is_killed_is_replaced_where_it_stood() {
-    let _alone = ALONE.lock().unwrap();
+    let _alone = alone();
     let space = Space::new(PIPELINE, 960);
     let (first, second) = (space.start(), space.start());
     space.wait_until("some progress", || space.progress_left() >= 1);
@@ -154,7 +159,7 @@ fn two_runs_share_the_trainings_and_one_that_is_killed_is_replaced_where_it_stoo
 
 #[test]
 fn a_training_that_is_over_its_time_fails_and_goes_on_the_next_time() {
-    let _alone = ALONE.lock().unwrap();
+    let _alone = alone();
     let space = Space::new(PIPELINE, 480);
     let expected = {
         let undisturbed = Space::new(PIPELINE, 480);

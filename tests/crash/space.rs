@@ -164,8 +164,9 @@ impl Engine {
         let status = self.child().try_wait().unwrap();
         if let Some(status) = status
             && !matches!(status.code(), Some(0 | 1) | None)
+            && let Some(stderr) = self.child().stderr.take()
         {
-            let stderr = std::io::read_to_string(self.child().stderr.take().unwrap()).unwrap();
+            let stderr = std::io::read_to_string(stderr).unwrap();
             // Only a worker that was killed as it started may end a run in this way.
             assert!(stderr.contains("ended before it was ready"), "{status}: {stderr}");
         }

@@ -97,11 +97,13 @@ fn the_quickstart_runs_once_then_only_what_eps_reaches_and_gives_the_same_bytes_
     assert_eq!(run_all(first.path(), &[]).ran(), [""; 0], "nothing changed");
 
     let changed = run_all(first.path(), &["--set", "eps=4/255"]);
-    let reached = |stage: &str| match stage.split('/').collect::<Vec<_>>().as_slice() {
-        ["model" | "tested", "fgsm" | "pgd", ..] => true,
-        ["attacked", _] => true,
-        ["robustness" | "saturation" | "shuffle" | "saturation-curves" | "smoothgrad"] => true,
-        _ => false,
+    let reached = |stage: &str| {
+        matches!(
+            stage.split('/').collect::<Vec<_>>().as_slice(),
+            ["model" | "tested", "fgsm" | "pgd", ..]
+                | ["attacked", _]
+                | ["robustness" | "saturation" | "shuffle" | "saturation-curves" | "smoothgrad"]
+        )
     };
     for (stage, status) in &changed.stages {
         // A picture or a table may come out as before, a stage below what eps reaches may not be tried again: but nothing else may run.

@@ -230,10 +230,9 @@ impl Cache {
 /// Removes a lease if it is still the one that is meant, under the lock that makes looking and removing one act. `true` if it is not there afterwards.
 fn remove(path: &Path, is_meant: impl Fn(&Found) -> bool) -> bool {
     let lock = File::create(path.with_file_name("lock"));
-    match lock.as_ref().map(File::try_lock) {
-        Ok(Err(fs::TryLockError::WouldBlock)) => return false,
-        // Where there are no locks, the worst that can come is work done twice.
-        Ok(_) | Err(_) => {}
+    // Where there are no locks, the worst that can come is work done twice.
+    if let Ok(Err(fs::TryLockError::WouldBlock)) = lock.as_ref().map(File::try_lock) {
+        return false;
     }
     match Found::at(path) {
         Some(found) if is_meant(&found) => fs::remove_file(path).is_ok(),

@@ -105,7 +105,7 @@ impl Scheduler<'_> {
     }
 
     /// The inputs of an instance that are blobs.
-    fn inputs(&self, id: InstanceId) -> Vec<Input> {
+    pub(super) fn inputs(&self, id: InstanceId) -> Vec<Input> {
         let input = |need: &crate::spec::Need| {
             let blob = self.states.outputs(need.from)?[&need.output];
             let path = self.cache.object_path(blob.digest);

@@ -100,6 +100,11 @@ impl Scheduler<'_> {
                 self.again(id, running);
                 Ok(())
             }
+            // Another stage has just found it corrupt and had it moved away, or another run's cleaning took it: it is made again.
+            _ if self.tries[id.0] < TRIES && self.inputs(id).iter().any(|input| !input.path.exists()) => {
+                self.again(id, running);
+                Ok(())
+            }
             _ => self.failed(running, failure),
         }
     }
