@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Table(TableArgs),
     /// Check the cache's bytes, or run stages again and compare
     Verify(VerifyArgs),
+    /// Free what no pipeline and no late run reaches
+    Gc(GcArgs),
 }
 
 /// What a pipeline is and which part of it is meant.
@@ -171,6 +173,26 @@ pub(crate) struct VerifyArgs {
     /// Show the logs of stages as they run
     #[arg(long, short)]
     pub verbose: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GcArgs {
+    /// Pipelines whose results are kept as far as they reach them now
+    pub pipelines: Vec<PathBuf>,
+    /// Keep the results and logs of so many runs, the last ones
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub keep_runs: usize,
+    /// Free it; without this it is only shown
+    #[arg(long, conflicts_with = "dry_run")]
+    pub yes: bool,
+    /// Only show what would be freed (the default)
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub cache: CacheArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// An instance of a pipeline that was run.

@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         Command::Show(args) => commands::show::run(&args),
         Command::Log(args) => commands::log::run(&args),
         Command::Verify(args) => commands::verify::run(&args),
+        Command::Gc(args) => commands::gc::run(&args),
         Command::Table(args) => commands::table::run(&args),
     };
     match result {

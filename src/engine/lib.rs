@@ -11,6 +11,7 @@ pub mod fetch;
 pub mod formats;
 pub mod frozen;
 pub mod fsio;
+pub mod gc;
 pub mod graph;
 pub mod kinds;
 pub mod number;

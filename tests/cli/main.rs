@@ -2,6 +2,7 @@
 
 mod errors;
 mod failures;
+mod gc;
 mod kept;
 mod rerun;
 mod support;
