@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Log(NameArgs),
     /// Print a table
     Table(TableArgs),
+    /// Draw the stages of a pipeline
+    Graph(GraphArgs),
     /// Check the cache's bytes, or run stages again and compare
     Verify(VerifyArgs),
     /// Free what no pipeline and no late run reaches
@@ -193,6 +195,37 @@ pub(crate) struct GcArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GraphArgs {
+    /// The pipeline file
+    pub pipeline: PathBuf,
+    /// The language of the picture
+    #[arg(long, value_enum, default_value_t = GraphFormat::Svg)]
+    pub format: GraphFormat,
+    /// Draw every instance, not one box for each stage
+    #[arg(long, short)]
+    pub all: bool,
+    /// Override a parameter, as in `--set eps=4/255`
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+    /// Use a profile of the pipeline, a named set of parameters
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+    #[command(flatten)]
+    pub cache: CacheArgs,
+}
+
+/// The language of a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GraphFormat {
+    /// Graphviz
+    Dot,
+    /// Mermaid, as in Markdown
+    Mermaid,
+    /// A picture
+    Svg,
 }
 
 /// An instance of a pipeline that was run.

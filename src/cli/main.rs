@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         Command::Why(args) => commands::why::run(&args),
         Command::Show(args) => commands::show::run(&args),
         Command::Log(args) => commands::log::run(&args),
+        Command::Graph(args) => commands::graph::run(&args),
         Command::Verify(args) => commands::verify::run(&args),
         Command::Gc(args) => commands::gc::run(&args),
         Command::Table(args) => commands::table::run(&args),

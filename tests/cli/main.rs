@@ -3,6 +3,7 @@
 mod errors;
 mod failures;
 mod gc;
+mod graph;
 mod kept;
 mod rerun;
 mod support;
