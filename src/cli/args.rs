@@ -30,8 +30,12 @@ pub(crate) enum Command {
     Push(PushArgs),
     /// Bring results of a cache elsewhere here, without running anything
     Pull(PullArgs),
+    /// Draw the stages of a pipeline
+    Graph(GraphArgs),
     /// Check the cache's bytes, or run stages again and compare
     Verify(VerifyArgs),
+    /// Free what no pipeline and no late run reaches
+    Gc(GcArgs),
 }
 
 /// What a pipeline is and which part of it is meant.
@@ -181,6 +185,57 @@ pub(crate) struct VerifyArgs {
     /// Show the logs of stages as they run
     #[arg(long, short)]
     pub verbose: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GcArgs {
+    /// Pipelines whose results are kept as far as they reach them now
+    pub pipelines: Vec<PathBuf>,
+    /// Keep the results and logs of so many runs, the last ones
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub keep_runs: usize,
+    /// Free it; without this it is only shown
+    #[arg(long, conflicts_with = "dry_run")]
+    pub yes: bool,
+    /// Only show what would be freed (the default)
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub cache: CacheArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GraphArgs {
+    /// The pipeline file
+    pub pipeline: PathBuf,
+    /// The language of the picture
+    #[arg(long, value_enum, default_value_t = GraphFormat::Svg)]
+    pub format: GraphFormat,
+    /// Draw every instance, not one box for each stage
+    #[arg(long, short)]
+    pub all: bool,
+    /// Override a parameter, as in `--set eps=4/255`
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+    /// Use a profile of the pipeline, a named set of parameters
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+    #[command(flatten)]
+    pub cache: CacheArgs,
+}
+
+/// The language of a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GraphFormat {
+    /// Graphviz
+    Dot,
+    /// Mermaid, as in Markdown
+    Mermaid,
+    /// A picture
+    Svg,
 }
 
 /// An instance of a pipeline that was run.

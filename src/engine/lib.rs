@@ -3,6 +3,7 @@
 //! It knows no terminal and no libtorch. `docs/architecture.md` tells how the modules stand on one another.
 
 pub mod cache;
+pub mod diagram;
 pub mod digest;
 pub mod event;
 pub mod explain;
@@ -11,6 +12,7 @@ pub mod fetch;
 pub mod formats;
 pub mod frozen;
 pub mod fsio;
+pub mod gc;
 pub mod graph;
 pub mod kinds;
 pub mod number;

@@ -14,7 +14,7 @@ use crate::sources::Sources;
 use crate::spec::{Instance, InstanceId, OutputSpec};
 
 /// How an instance stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PlannedState {
     /// Its result is in the cache.

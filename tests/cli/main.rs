@@ -3,6 +3,8 @@
 mod bad;
 mod errors;
 mod failures;
+mod gc;
+mod graph;
 mod kept;
 mod remote;
 mod rerun;

@@ -1,5 +1,7 @@
 //! One command a file, and what several of them begin with: a pipeline read, expanded, and its targets found.
 
+pub(crate) mod gc;
+pub(crate) mod graph;
 pub(crate) mod kept;
 pub(crate) mod log;
 pub(crate) mod plan;

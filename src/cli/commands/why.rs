@@ -134,7 +134,7 @@ fn place(at: &At) -> String {
 
 fn group_words(group: &[&Cause], asked: &str) -> String {
     let Some(first) = group.first() else { return String::new() };
-    let mut text = format!("{}\n", sentence(&first.what));
+    let mut text = format!("{}{}\n", other_paths(group), sentence(&first.what));
     let mut line = |name: &str, value: &str| text.push_str(&format!("  {name:9}{value}\n"));
     let mut name = "written";
     for Written { name: through, at } in first.written.iter().rev() {
@@ -151,6 +151,20 @@ fn group_words(group: &[&Cause], asked: &str) -> String {
         line("needed", &first.way.join(" → "));
     }
     text
+}
+
+/// One value may be several parameters: those besides the first, to be read before it.
+fn other_paths(group: &[&Cause]) -> String {
+    let path = |cause: &&Cause| match &cause.what {
+        What::Changed(Change::Param { path, .. }) => Some(path.clone()),
+        _ => None,
+    };
+    let mut paths: Vec<String> = group.iter().filter_map(path).collect();
+    let first = paths.first().cloned();
+    paths.retain(|path| Some(path) != first.as_ref());
+    paths.sort_unstable();
+    paths.dedup();
+    paths.into_iter().map(|path| format!("{path}, ")).collect()
 }
 
 fn sentence(what: &What) -> String {

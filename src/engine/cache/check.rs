@@ -95,9 +95,15 @@ impl Cache {
         Ok(to)
     }
 
-    /// The files under a folder of the cache, and their sizes.
-    fn files(&self, folder: &str) -> Result<Vec<(PathBuf, u64)>, CacheError> {
+    /// The files under a folder of the cache, and their sizes; none if there is no such folder.
+    ///
+    /// # Errors
+    /// [`CacheError`] if a folder cannot be listed.
+    pub(crate) fn files(&self, folder: &str) -> Result<Vec<(PathBuf, u64)>, CacheError> {
         let folder = self.root.join(folder);
+        if !folder.exists() {
+            return Ok(Vec::new());
+        }
         let mut files = Vec::new();
         for entry in walkdir::WalkDir::new(&folder).sort_by_file_name() {
             let entry = entry.map_err(std::io::Error::from).on("list", &folder)?;

@@ -222,6 +222,13 @@ impl Cache {
         !found.holder().is_some_and(|holder| holder.machine == machine() && is_dead(&holder))
     }
 
+    /// Whether a run may be at anything in this cache.
+    pub fn is_in_use(&self) -> bool {
+        let entries = std::fs::read_dir(self.root().join("leases")).into_iter().flatten().flatten();
+        let key = |name: &str| name.strip_suffix(".json")?.parse().ok().map(Key);
+        entries.filter_map(|entry| key(&entry.file_name().to_string_lossy())).any(|key| self.is_leased(key))
+    }
+
     fn lease_path(&self, key: Key) -> PathBuf {
         self.root().join("leases").join(format!("{key}.json"))
     }

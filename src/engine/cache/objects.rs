@@ -28,6 +28,7 @@ impl Cache {
         let size = fs::metadata(file).on("read", file)?.len();
         let blob = OutputBlob { digest: Digest::of_file(file).on("read", file)?, size };
         if self.has(blob) {
+            self.touch(blob);
             fs::remove_file(file).on("remove", file)?;
             return Ok(blob);
         }
@@ -50,10 +51,19 @@ impl Cache {
     /// [`CacheError`].
     pub fn put(&self, bytes: &[u8]) -> Result<OutputBlob, CacheError> {
         let blob = OutputBlob { digest: Digest::of(bytes), size: bytes.len() as u64 };
-        if !self.has(blob) {
+        if self.has(blob) {
+            self.touch(blob);
+        } else {
             fsio::write_atomic(&self.object_path(blob.digest), &self.tmp(), bytes)?;
         }
         Ok(blob)
+    }
+
+    /// Makes a blob young again: a manifest will name it soon, and a collection that runs meanwhile must not take it for garbage.
+    fn touch(&self, blob: OutputBlob) {
+        let now = std::time::SystemTime::now();
+        // In a cache of somebody else's it cannot be done; then its age is all that protects it.
+        _ = fs::File::open(self.object_path(blob.digest)).and_then(|file| file.set_modified(now));
     }
 
     /// Reads a blob and checks its bytes.

@@ -1,0 +1,99 @@
+//! `atflow gc`.
+
+use std::collections::{BTreeMap, HashSet};
+
+use atflow::cache::{Cache, OutputBlob};
+use atflow::gc::{Amount, Sort, collect, survey};
+use atflow::plan::Standing;
+use atflow::record::Key;
+
+use super::Loaded;
+use crate::args::{ChangeArgs, GcArgs};
+use crate::report::{CliError, Exit, eprint};
+use crate::ui;
+
+pub(crate) fn run(args: &GcArgs) -> Result<Exit, CliError> {
+    let cache = Cache::open(&args.cache.cache)?;
+    let mut keys: HashSet<Key> = HashSet::new();
+    let mut logs: Vec<OutputBlob> = Vec::new();
+    for run in cache.runs(None).take(args.keep_runs) {
+        keys.extend(run.keys.values());
+        logs.extend(run.failed.values().map(|failed| failed.log));
+    }
+    for file in &args.pipelines {
+        let plain = ChangeArgs {
+            set: Vec::new(),
+            profile: None,
+            cache: args.cache.clone(),
+            force: Vec::new(),
+            remote: None,
+            offline: false,
+        };
+        for standing in Loaded::open(file, &[], &plain)?.survey()?.into_iter().flatten() {
+            if let Standing::Fresh(key, _) = standing {
+                keys.insert(key);
+            }
+        }
+    }
+    let found = survey(&cache, &keys, &logs)?;
+    let freed = found.freed();
+    let mut text = if args.json {
+        let how = serde_json::json!({ "freed": args.yes, "garbage": freed, "kept": found.kept });
+        format!("{how}\n")
+    } else {
+        words(&freed, &found.kept)
+    };
+    if !args.yes {
+        if !args.json && !freed.is_empty() {
+            text.push_str("nothing was removed; --yes frees it\n");
+        }
+        ui::print(&text)?;
+        return Ok(Exit::Done);
+    }
+    ui::print(&text)?;
+    if cache.is_in_use() {
+        // What a run has looked up is written down only at its end.
+        let error = CliError::environment(format!(
+            "a run is at work in {}, so nothing was removed",
+            args.cache.cache.display()
+        ));
+        return Err(error.help("collect when it has ended"));
+    }
+    cache.clear_abandoned();
+    let (removed, failed) = collect(&found);
+    for (path, error) in &failed {
+        eprint(&format!("warning: cannot remove {}: {error}\n", path.display()));
+    }
+    if !args.json {
+        ui::print(&format!("freed {} ({})\n", files(removed), ui::bytes(removed.bytes)))?;
+    }
+    Ok(if failed.is_empty() { Exit::Done } else { Exit::Wrong })
+}
+
+fn files(amount: Amount) -> String {
+    ui::count(amount.files as usize, "file")
+}
+
+fn words(freed: &BTreeMap<Sort, Amount>, kept: &BTreeMap<Sort, Amount>) -> String {
+    let name = |sort: Sort| match sort {
+        Sort::Manifest => "manifests",
+        Sort::Blob => "blobs",
+        Sort::Fetched => "fetched",
+        Sort::Quarantine => "quarantine",
+    };
+    let shown = |amount: Option<&Amount>| {
+        let amount = amount.copied().unwrap_or_default();
+        format!("{} ({})", amount.files, ui::bytes(amount.bytes))
+    };
+    if freed.is_empty() {
+        let total = kept.values().map(|amount| amount.bytes).sum();
+        return format!("nothing to free: {} are reached or younger than an hour\n", ui::bytes(total));
+    }
+    let mut text = format!("{:12}{:>20}{:>20}\n", "", "to free", "kept");
+    for sort in [Sort::Manifest, Sort::Blob, Sort::Fetched, Sort::Quarantine] {
+        if freed.contains_key(&sort) || kept.contains_key(&sort) {
+            text.push_str(&format!("{:12}{:>20}{:>20}\n", name(sort), shown(freed.get(&sort)), shown(kept.get(&sort))));
+        }
+    }
+    text
+}

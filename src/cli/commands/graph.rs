@@ -1,0 +1,35 @@
+//! `atflow graph`.
+
+use atflow::cache::{Cache, StatMemo};
+use atflow::diagram::Diagram;
+use atflow::graph::Graph;
+use atflow::plan::survey;
+use atflow::sources::Sources;
+use atflow::spec::{Overrides, PipelineSpec, expand};
+
+use crate::args::{GraphArgs, GraphFormat};
+use crate::report::{CliError, Exit};
+use crate::ui;
+
+pub(crate) fn run(args: &GraphArgs) -> Result<Exit, CliError> {
+    let overrides = Overrides { profile: args.profile.clone(), set: args.set.clone() };
+    let graph = Graph::new(expand(&PipelineSpec::read(&args.pipeline, &overrides)?)?);
+    let wanted = vec![true; graph.len()];
+    let not = vec![false; graph.len()];
+    // Colours are an extra: without a cache, or with files missing, there are none.
+    let mut standings = Vec::new();
+    if args.cache.cache.join("VERSION").exists() {
+        let cache = Cache::open(&args.cache.cache)?;
+        let mut memo = StatMemo::open(&cache);
+        if let Ok(sources) = Sources::check(&graph, &wanted, &mut memo) {
+            standings = survey(&graph, &cache, &sources, &wanted, &not, &not)?;
+        }
+    }
+    let diagram = Diagram::new(&graph, &standings, args.all);
+    ui::print(&match args.format {
+        GraphFormat::Dot => diagram.dot(),
+        GraphFormat::Mermaid => diagram.mermaid(),
+        GraphFormat::Svg => diagram.svg(),
+    })?;
+    Ok(Exit::Done)
+}

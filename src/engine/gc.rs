@@ -1,0 +1,173 @@
+//! Collects what nobody reaches any more in a cache: first a survey, which changes nothing, then, if somebody says so, the removal of just that.
+//! What is kept: the results of given keys with their logs, the fetched files that their records name, and everything young.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use crate::cache::{Cache, CacheError, Manifest, OutputBlob};
+use crate::digest::Digest;
+use crate::record::Key;
+
+/// A run that is going on may need what no record names yet: nothing younger than this is collected. A run writes or touches all that it uses.
+const GRACE: Duration = Duration::from_secs(3600);
+
+/// Corrupt blobs are kept so long for who wants to look at them.
+const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// What a file of the cache is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sort {
+    /// The manifest of a result.
+    Manifest,
+    /// A blob.
+    Blob,
+    /// The note which blob a fetched file became.
+    Fetched,
+    /// Something that was put aside.
+    Quarantine,
+}
+
+/// A file that nobody reaches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Garbage {
+    /// What it is.
+    pub sort: Sort,
+    /// Where.
+    pub path: PathBuf,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// A number of files and their bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Amount {
+    /// Files.
+    pub files: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl Amount {
+    fn add(&mut self, size: u64) {
+        self.files += 1;
+        self.bytes += size;
+    }
+}
+
+/// What a collection would remove and what it would keep.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// To be removed, in the order in which it is: manifests before the blobs that they name.
+    pub garbage: Vec<Garbage>,
+    /// What stays.
+    pub kept: BTreeMap<Sort, Amount>,
+}
+
+impl Survey {
+    /// What is to be removed, by sort.
+    pub fn freed(&self) -> BTreeMap<Sort, Amount> {
+        let mut freed: BTreeMap<Sort, Amount> = BTreeMap::new();
+        for garbage in &self.garbage {
+            freed.entry(garbage.sort).or_default().add(garbage.size);
+        }
+        freed
+    }
+}
+
+/// Whether somebody may be working on what a key names, or with it.
+fn is_worked_on(cache: &Cache, key: Key, manifest: &Path) -> bool {
+    is_young(manifest, GRACE) || cache.is_leased(key)
+}
+
+fn is_young(path: &Path, limit: Duration) -> bool {
+    match fs::metadata(path).and_then(|metadata| metadata.modified()) {
+        // A time in the future is a clock that goes wrong: better safe.
+        Ok(at) => SystemTime::now().duration_since(at).map_or(true, |age| age < limit),
+        // Gone: somebody else collected it.
+        Err(_) => false,
+    }
+}
+
+/// Finds what neither the keys nor anything young reaches. Logs of failed stages that are still asked for are given as `logs`.
+///
+/// # Errors
+/// [`CacheError`] if a folder cannot be listed.
+pub fn survey(cache: &Cache, keys: &HashSet<Key>, logs: &[OutputBlob]) -> Result<Survey, CacheError> {
+    let mut survey = Survey::default();
+    let mut blobs: HashSet<Digest> = logs.iter().map(|blob| blob.digest).collect();
+    let mut identities: HashSet<String> = HashSet::new();
+    let take = |survey: &mut Survey, sort, path: PathBuf, size, keep: bool| {
+        if keep {
+            survey.kept.entry(sort).or_default().add(size);
+        } else {
+            survey.garbage.push(Garbage { sort, path, size });
+        }
+    };
+    for (path, size) in cache.files("actions")? {
+        let key = name(&path, ".json").map(Key);
+        let worked_on = key.is_some_and(|key| is_worked_on(cache, key, &path));
+        let is_kept = worked_on || key.is_some_and(|key| keys.contains(&key));
+        if is_kept && let Some(manifest) = key.and_then(|key| cache.lookup(key)) {
+            reach(&manifest, &mut blobs, &mut identities);
+            // What was just made from something old is a sign that a run is using that.
+            let inputs = manifest.record.inputs.values().filter(|_| worked_on);
+            blobs.extend(inputs.filter_map(|input| input.strip_prefix("blake3:")?.parse::<Digest>().ok()));
+        }
+        take(&mut survey, Sort::Manifest, path, size, is_kept);
+    }
+    for (path, size) in cache.files("fetched")? {
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().replacen('-', ":", 1);
+        let is_kept = identities.contains(&stem) || is_young(&path, GRACE);
+        if is_kept && let Some(blob) = cache.fetched(&stem) {
+            blobs.insert(blob.digest);
+        }
+        take(&mut survey, Sort::Fetched, path, size, is_kept);
+    }
+    for (path, size) in cache.files("objects")? {
+        let is_kept = name(&path, "").is_some_and(|digest| blobs.contains(&digest)) || is_young(&path, GRACE);
+        take(&mut survey, Sort::Blob, path, size, is_kept);
+    }
+    for (path, size) in cache.files("quarantine")? {
+        let is_kept = is_young(&path, QUARANTINE);
+        take(&mut survey, Sort::Quarantine, path, size, is_kept);
+    }
+    Ok(survey)
+}
+
+fn name(path: &Path, ending: &str) -> Option<Digest> {
+    path.file_name()?.to_str()?.strip_suffix(ending)?.parse().ok()
+}
+
+/// Everything that a result needs to be used and looked at.
+fn reach(manifest: &Manifest, blobs: &mut HashSet<Digest>, identities: &mut HashSet<String>) {
+    blobs.extend(manifest.outputs.values().map(|blob| blob.digest));
+    blobs.insert(manifest.made.log.digest);
+    for identity in manifest.record.inputs.values() {
+        if !identity.starts_with("blake3:") {
+            identities.insert(identity.clone());
+        }
+    }
+}
+
+/// Removes what a survey found, but for what became young since. Gives what was removed, and what could not be with the reason.
+pub fn collect(survey: &Survey) -> (Amount, Vec<(PathBuf, std::io::Error)>) {
+    let mut freed = Amount::default();
+    let mut failed = Vec::new();
+    for garbage in &survey.garbage {
+        // A run may have come upon it meanwhile: what it uses again it touches.
+        if garbage.sort != Sort::Quarantine && is_young(&garbage.path, GRACE) {
+            continue;
+        }
+        match fs::remove_file(&garbage.path) {
+            Ok(()) => freed.add(garbage.size),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => failed.push((garbage.path.clone(), error)),
+        }
+    }
+    (freed, failed)
+}

@@ -1,0 +1,106 @@
+//! What `gc` frees: what neither a named pipeline nor a late run reaches, once it is old enough.
+
+use std::time::{Duration, SystemTime};
+
+use crate::support::Space;
+
+const PIPELINE: &str = r#"pipeline: story
+params: {a: 4}
+stages:
+  one: {kind: command, with: {run: "echo ${a} > ${out.n}", outputs: {n: n}}}
+  two: {kind: command, needs: {of: one}, with: {run: "echo two; cat ${in.of} ${in.of} > ${out.n}", outputs: {n: n}}}
+"#;
+
+/// Everything in the cache is from so many hours ago.
+fn age(space: &Space, hours: u64) {
+    let then = SystemTime::now() - Duration::from_secs(3600 * hours);
+    for path in space.cached_files("") {
+        std::fs::File::open(path).unwrap().set_modified(then).unwrap();
+    }
+}
+
+fn space() -> Space {
+    let space = Space::new();
+    space.write("p.yaml", PIPELINE);
+    space.ran(&["--set", "a=5"]);
+    space.ran(&[]);
+    space
+}
+
+fn gc(space: &Space, args: &[&str]) -> String {
+    let ran = space.run(&[&["gc"], args].concat());
+    assert_eq!(ran.code, Some(0), "{}", ran.seen());
+    ran.stdout
+}
+
+fn holds(space: &Space, bytes: &[u8]) -> bool {
+    space.cached_files("objects").iter().any(|path| std::fs::read(path).unwrap() == bytes)
+}
+
+#[test]
+fn what_is_reached_or_young_is_kept_and_the_rest_goes_when_asked() {
+    let space = space();
+    assert!(gc(&space, &["--keep-runs", "0"]).starts_with("nothing to free"), "all of it is young");
+    age(&space, 2);
+    assert!(gc(&space, &["p.yaml"]).starts_with("nothing to free"), "two runs are among the last ten");
+    // Durations and names of hosts make manifests longer or shorter.
+    insta::with_settings!({filters => vec![(r"\([\d.]+ kB\)", "(SIZE)")]}, {
+        insta::assert_snapshot!(gc(&space, &["p.yaml", "--keep-runs", "0"]));
+    });
+    assert!(holds(&space, b"5\n"), "it was only shown");
+    let said = gc(&space, &["p.yaml", "--keep-runs", "0", "--yes"]);
+    assert!(said.contains("freed 4 files"), "{said}");
+    assert!(!holds(&space, b"5\n") && holds(&space, b"4\n"));
+    assert_eq!(space.ran(&[]), [""; 0]);
+    assert_eq!(space.run(&["log", "two"]).stdout, "two\n", "logs are kept with their results");
+    assert_eq!(space.run(&["verify"]).code, Some(0));
+    assert_eq!(space.ran(&["--set", "a=5"]), ["one", "two"]);
+}
+
+#[test]
+fn a_late_run_keeps_its_results_and_the_logs_of_its_failures() {
+    let space = space();
+    space.write("p.yaml", PIPELINE.replace("cat ${in.of} ${in.of}", "echo no luck; false"));
+    assert_eq!(space.run(&["run", "p.yaml", "--set", "a=6"]).code, Some(1));
+    age(&space, 2);
+    gc(&space, &["--keep-runs", "1", "--yes"]);
+    assert!(holds(&space, b"6\n") && !holds(&space, b"5\n") && !holds(&space, b"4\n"));
+    assert!(space.run(&["log", "two"]).stdout.contains("no luck"));
+}
+
+#[test]
+fn what_a_run_comes_upon_again_becomes_young() {
+    let space = space();
+    age(&space, 2);
+    for manifest in space.cached_files("actions") {
+        std::fs::remove_file(manifest).unwrap();
+    }
+    // The same bytes are made again and found there.
+    space.ran(&[]);
+    gc(&space, &["--keep-runs", "0", "--yes"]);
+    assert!(holds(&space, b"4\n") && !holds(&space, b"5\n"));
+}
+
+#[test]
+fn a_fetched_file_goes_with_the_last_record_that_names_it() {
+    let space = Space::new();
+    let image = [[0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1].as_slice(), &[9]].concat();
+    let label = [0, 0, 8, 1, 0, 0, 0, 1, 0];
+    let source = |name: &str, bytes: &[u8]| {
+        use sha2::Digest;
+        space.write(name, bytes);
+        let sum: String = sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{{url: 'file://{}', sha256: '{sum}'}}", space.path().join(name).display())
+    };
+    let files = format!("{{images: {}, labels: {}}}", source("images", &image), source("labels", &label));
+    let text = format!(
+        "stages: {{data: {{kind: dataset, with: {{format: idx, train: {files}, test: {files}, classes: [x]}}}}}}\n"
+    );
+    space.write("p.yaml", text);
+    space.ran(&[]);
+    age(&space, 2);
+    gc(&space, &["p.yaml", "--keep-runs", "0", "--yes"]);
+    assert!(holds(&space, &image) && space.cached_files("fetched").len() == 2);
+    gc(&space, &["--keep-runs", "0", "--yes"]);
+    assert_eq!((space.cached_files("objects").len(), space.cached_files("fetched").len()), (0, 0));
+}
