@@ -2,8 +2,9 @@
 //! time while it runs; nothing is changed here.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
+use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::cache::{Cache, Manifest, OutputBlob, RunRecord};
@@ -71,9 +72,21 @@ pub fn assess<'a>(
     outputs: impl Fn(InstanceId) -> &'a Outputs,
     needed: bool,
 ) -> Assessment {
+    assess_by(graph, cache, sources, id, outputs, needed, |record, key| cache.lookup_record(record, key))
+}
+
+fn assess_by<'a>(
+    graph: &Graph,
+    cache: &Cache,
+    sources: &Sources,
+    id: InstanceId,
+    outputs: impl Fn(InstanceId) -> &'a Outputs,
+    needed: bool,
+    lookup: impl FnOnce(&Record, Key) -> Option<Manifest>,
+) -> Assessment {
     let record = graph.record(id, outputs, |need| sources.get(id, need).identity());
     let key = record.key();
-    let Some(manifest) = cache.lookup(key) else { return Assessment::Stale(Box::new(record), Absence::Unknown) };
+    let Some(manifest) = lookup(&record, key) else { return Assessment::Stale(Box::new(record), Absence::Unknown) };
     let instance = graph.instance(id);
     let missing = instance.outputs.iter().find(|output| {
         let shown = needed || output.result.is_some();
@@ -109,6 +122,16 @@ impl<'a> History<'a> {
         self.last_key(name) == Some(key)
     }
 
+    /// The key that an instance had in the newest record.
+    fn newest_key(&self, name: &str) -> Option<Key> {
+        let mut runs = self.runs.borrow_mut();
+        let (read, rest) = &mut *runs;
+        if read.is_empty() {
+            read.extend(rest.next());
+        }
+        read.first()?.keys.get(name).copied()
+    }
+
     fn last_key(&self, name: &str) -> Option<Key> {
         let mut runs = self.runs.borrow_mut();
         let known = runs.0.iter().find_map(|run| run.keys.get(name)).copied();
@@ -139,6 +162,19 @@ impl<'a> History<'a> {
     }
 }
 
+/// Fewer manifests than this are read faster one by one.
+const READ_AHEAD: usize = 128;
+
+/// The manifests that the instances had when they were last heard of, read on all cores: most of them are asked for next.
+fn read_ahead(graph: &Graph, cache: &Cache, history: &History, wanted: &[bool]) -> HashMap<Key, Manifest> {
+    let wanted: Vec<InstanceId> = graph.ids().filter(|id| wanted[id.0]).collect();
+    if wanted.len() < READ_AHEAD {
+        return HashMap::new();
+    }
+    let keys: Vec<Key> = wanted.iter().filter_map(|id| history.newest_key(&graph.instance(*id).name)).collect();
+    keys.into_par_iter().filter_map(|key| Some((key, cache.read_manifest(key)?))).collect()
+}
+
 /// Plans a run. `wanted` says which instances the targets reach, `forced` which must run, `needed` whose outputs must be there; all by id.
 pub fn plan(
     graph: &Graph,
@@ -150,18 +186,24 @@ pub fn plan(
     needed: &[bool],
 ) -> Vec<PlannedStage> {
     let history = History::new(cache, pipeline);
-    let mut fresh: BTreeMap<InstanceId, Outputs> = BTreeMap::new();
+    let mut fresh: Vec<Option<Outputs>> = vec![None; graph.len()];
+    let mut read = read_ahead(graph, cache, &history, wanted);
     let mut stages = Vec::new();
     for id in graph.ids().filter(|id| wanted[id.0]) {
         let instance = graph.instance(id);
-        let waits_for = graph.producers(id).filter(|producer| !fresh.contains_key(producer)).min();
+        let waits_for = graph.producers(id).filter(|producer| fresh[producer.0].is_none()).min();
         let (state, reason, seconds) = if let Some(producer) = waits_for {
             let reason = format!("needs {}", graph.instance(producer).name);
             (PlannedState::Pending, reason, history.last(&instance.name).map(|manifest| manifest.made.seconds))
         } else {
-            match assess(graph, cache, sources, id, |producer| &fresh[&producer], needed[id.0]) {
+            let outputs = |producer: InstanceId| fresh[producer.0].as_ref().expect("its producers are fresh");
+            let lookup = |record: &Record, key| match read.remove(&key) {
+                Some(manifest) if manifest.record == *record => Some(manifest),
+                _ => cache.lookup_record(record, key),
+            };
+            match assess_by(graph, cache, sources, id, outputs, needed[id.0], lookup) {
                 Assessment::Fresh(_, manifest) if !forced[id.0] => {
-                    fresh.insert(id, manifest.outputs);
+                    fresh[id.0] = Some(manifest.outputs);
                     (PlannedState::Fresh, "up to date".to_owned(), Some(manifest.made.seconds))
                 }
                 Assessment::Fresh(_, manifest) => {

@@ -4,4 +4,5 @@ mod bad;
 mod errors;
 mod failures;
 mod rerun;
+mod scenarios;
 mod support;

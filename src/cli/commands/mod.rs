@@ -6,6 +6,7 @@ pub(crate) mod run;
 pub(crate) mod show;
 pub(crate) mod table;
 
+use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 
 use atflow::cache::{Cache, Manifest, StatMemo};
@@ -21,7 +22,8 @@ use crate::report::CliError;
 pub(crate) struct Loaded {
     pub name: String,
     pub file: PathBuf,
-    pub graph: Graph,
+    /// Never freed: a program that ends need not take thousands of stages apart.
+    pub graph: ManuallyDrop<Graph>,
     pub cache: Cache,
     pub sources: Sources,
     /// Which instances the targets reach, by id.
@@ -36,8 +38,8 @@ impl Loaded {
     /// Reads a pipeline and checks all that can be checked before anything runs.
     pub(crate) fn new(args: &PipelineArgs) -> Result<Self, CliError> {
         let overrides = Overrides { profile: args.profile.clone(), set: args.set.clone() };
-        let spec = PipelineSpec::read(&args.pipeline, &overrides)?;
-        let graph = Graph::new(expand(&spec)?);
+        let spec = ManuallyDrop::new(PipelineSpec::read(&args.pipeline, &overrides)?);
+        let graph = ManuallyDrop::new(Graph::new(expand(&spec)?));
         let targets = graph.targets(&args.targets).map_err(Problems)?;
         let wanted = graph.reached_from(&targets);
         let forced = match args.force.as_slice() {
@@ -61,7 +63,16 @@ impl Loaded {
             marks
         };
         let (forced, needed) = (marked(&forced), marked(&named));
-        Ok(Loaded { name: spec.name, file: args.pipeline.clone(), graph, cache, sources, wanted, forced, needed })
+        Ok(Loaded {
+            name: spec.name.clone(),
+            file: args.pipeline.clone(),
+            graph,
+            cache,
+            sources,
+            wanted,
+            forced,
+            needed,
+        })
     }
 
     /// What would run, and why.
