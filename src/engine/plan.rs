@@ -2,7 +2,9 @@
 //! time while it runs; nothing is changed here.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::{Cache, CacheError, Manifest, OutputBlob, RunRecord};
@@ -74,9 +76,23 @@ pub fn assess<'a>(
     outputs: impl Fn(InstanceId) -> &'a Outputs,
     needed: bool,
 ) -> Result<Assessment, CacheError> {
+    assess_by(graph, cache, sources, id, outputs, needed, |record, key| cache.find(record, key))
+}
+
+fn assess_by<'a>(
+    graph: &Graph,
+    cache: &Cache,
+    sources: &Sources,
+    id: InstanceId,
+    outputs: impl Fn(InstanceId) -> &'a Outputs,
+    needed: bool,
+    find: impl FnOnce(&Record, Key) -> Result<Option<Manifest>, CacheError>,
+) -> Result<Assessment, CacheError> {
     let record = graph.record(id, outputs, |need| sources.get(id, need).identity());
     let key = record.key();
-    let Some(manifest) = cache.find(key)? else { return Ok(Assessment::Stale(Box::new(record), Absence::Unknown)) };
+    let Some(manifest) = find(&record, key)? else {
+        return Ok(Assessment::Stale(Box::new(record), Absence::Unknown));
+    };
     let missing = graph.instance(id).outputs.iter().find(|output| {
         let is_there = |blob: &OutputBlob| !must_be_there(output, needed) || cache.has_remote() || cache.has(*blob);
         !manifest.outputs.get(&output.name).is_some_and(is_there)
@@ -186,6 +202,18 @@ impl Standing {
     }
 }
 
+/// Fewer manifests than this are read faster one by one.
+const READ_AHEAD: usize = 128;
+
+/// The manifests that the instances had in the newest run, read on all cores: most of them are asked for next.
+fn read_ahead(graph: &Graph, cache: &Cache, wanted: &[bool]) -> HashMap<Key, Manifest> {
+    let wanted: Vec<InstanceId> = graph.ids().filter(|id| wanted[id.0]).collect();
+    let newest = if wanted.len() < READ_AHEAD { None } else { cache.runs(None).next() };
+    let Some(newest) = newest else { return HashMap::new() };
+    let keys: Vec<Key> = wanted.iter().filter_map(|id| newest.keys.get(&graph.instance(*id).name).copied()).collect();
+    keys.into_par_iter().filter_map(|key| Some((key, cache.read_manifest(key)?))).collect()
+}
+
 /// Looks at every instance that is `wanted`; nothing for the others. `forced` says which must run, `needed` whose outputs must be there; all by id.
 ///
 /// # Errors
@@ -199,6 +227,7 @@ pub fn survey(
     needed: &[bool],
 ) -> Result<Vec<Option<Standing>>, CacheError> {
     let mut standings: Vec<Option<Standing>> = Vec::with_capacity(graph.len());
+    let mut read = read_ahead(graph, cache, wanted);
     for id in graph.ids() {
         if !wanted[id.0] {
             standings.push(None);
@@ -212,7 +241,11 @@ pub fn survey(
                 Some(Standing::Fresh(_, manifest)) => &manifest.outputs,
                 _ => unreachable!("producers were found fresh above"),
             };
-            match assess(graph, cache, sources, id, outputs, needed[id.0])? {
+            let find = |record: &Record, key| match read.remove(&key) {
+                Some(manifest) if manifest.record == *record => Ok(Some(manifest)),
+                _ => cache.find(record, key),
+            };
+            match assess_by(graph, cache, sources, id, outputs, needed[id.0], find)? {
                 Assessment::Fresh(key, manifest) if !forced[id.0] => Standing::Fresh(key, manifest),
                 Assessment::Fresh(_, manifest) => Standing::Stale(Box::new(manifest.record), Absence::Forced),
                 Assessment::Stale(record, absence) => Standing::Stale(record, absence),

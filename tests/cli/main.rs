@@ -8,6 +8,7 @@ mod graph;
 mod kept;
 mod remote;
 mod rerun;
+mod scenarios;
 mod shared;
 mod support;
 mod verify;

@@ -13,6 +13,7 @@ pub(crate) mod table;
 pub(crate) mod verify;
 pub(crate) mod why;
 
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 
 use atflow::cache::{Cache, Manifest, StatMemo};
@@ -31,9 +32,10 @@ const SHOWN: usize = 10;
 /// A pipeline ready to be planned or run.
 pub(crate) struct Loaded {
     pub file: PathBuf,
-    pub spec: PipelineSpec,
+    /// Neither is ever freed: a program that ends need not take thousands of stages apart.
+    pub spec: ManuallyDrop<PipelineSpec>,
     pub overrides: Overrides,
-    pub graph: Graph,
+    pub graph: ManuallyDrop<Graph>,
     pub cache: Cache,
     pub sources: Sources,
     /// Which instances the targets reach, by id.
@@ -53,8 +55,8 @@ impl Loaded {
     /// The same from its parts.
     pub(crate) fn open(file: &Path, targets: &[String], args: &ChangeArgs) -> Result<Self, CliError> {
         let overrides = Overrides { profile: args.profile.clone(), set: args.set.clone() };
-        let spec = PipelineSpec::read(file, &overrides)?;
-        let graph = Graph::new(expand(&spec)?);
+        let spec = ManuallyDrop::new(PipelineSpec::read(file, &overrides)?);
+        let graph = ManuallyDrop::new(Graph::new(expand(&spec)?));
         let are_named = !targets.is_empty();
         let targets = graph.targets(targets).map_err(Problems)?;
         let wanted = graph.reached_from(&targets);

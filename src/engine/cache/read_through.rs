@@ -3,7 +3,7 @@
 use super::{Cache, CacheError, MANIFEST_FORMAT, Manifest, OutputBlob};
 use crate::fetch::Progress;
 use crate::fsio;
-use crate::record::Key;
+use crate::record::{Key, Record};
 
 /// What came of asking for a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,18 +19,18 @@ pub enum Obtained {
 }
 
 impl Cache {
-    /// The manifest of a key, from here or from the remote cache.
+    /// The manifest of a record whose key is `key`, from here or from the remote cache.
     ///
     /// # Errors
     /// [`CacheError::Remote`] if the remote could not be asked. A manifest of it that cannot be read, or that is of another key, counts as not there.
-    pub fn find(&self, key: Key) -> Result<Option<Manifest>, CacheError> {
-        if let Some(manifest) = self.lookup(key) {
+    pub fn find(&self, record: &Record, key: Key) -> Result<Option<Manifest>, CacheError> {
+        if let Some(manifest) = self.lookup_record(record, key) {
             return Ok(Some(manifest));
         }
         let Some(remote) = &self.remote else { return Ok(None) };
         let Some(text) = remote.manifest(key, &self.tmp())? else { return Ok(None) };
         let Ok(manifest) = serde_json::from_str::<Manifest>(&text) else { return Ok(None) };
-        if manifest.format != MANIFEST_FORMAT || manifest.record.key() != key {
+        if manifest.format != MANIFEST_FORMAT || manifest.record != *record {
             return Ok(None);
         }
         fsio::write_atomic(&self.action_path(key), &self.tmp(), text.as_bytes())?;

@@ -110,7 +110,7 @@ impl<'a> Checker<'a> {
             match value.as_str() {
                 Some(word) if words.contains(&word) => {}
                 Some(word) => self.unknown_word(word, &words),
-                None => self.wrong_type(&list(&words), value),
+                None => self.wrong_type(&format!("one of {}", list(&words)), value),
             }
             return;
         }
@@ -132,7 +132,7 @@ impl<'a> Checker<'a> {
                     self.trail.push(Crumb::Key(tag));
                     match wrong {
                         Some((word, _)) => self.unknown_word(word, &words),
-                        None => self.wrong_type(&list(&words), given),
+                        None => self.wrong_type(&format!("one of {}", list(&words)), given),
                     }
                     self.trail.pop();
                 }
@@ -159,6 +159,10 @@ impl<'a> Checker<'a> {
             }
             None => {
                 let mut all: Vec<String> = resolved.iter().map(expected).filter(|text| text != "null").collect();
+                // A fraction is a number too: one sentence tells both.
+                if all.iter().any(|text| text.starts_with("a number such as")) {
+                    all.retain(|text| text != "a number");
+                }
                 all.dedup();
                 self.wrong_type(&all.join(" or "), value);
             }
@@ -231,7 +235,13 @@ impl<'a> Checker<'a> {
 
     fn wrong_type(&mut self, expected: &str, value: &Value) {
         let message = format!("{} is {}; expected {expected}", self.shown(), describe(value));
-        self.problem(Part::Value, message, format!("expected {expected}"), None);
+        let help = match value {
+            Value::Number(number) if expected == "a text" => Some(format!("write it in quotes: \"{number}\"")),
+            Value::Bool(flag) if expected == "a text" => Some(format!("write it in quotes: \"{flag}\"")),
+            Value::String(text) if text.trim_end().ends_with("/0") => Some("nothing can be divided by 0".to_owned()),
+            _ => None,
+        };
+        self.problem(Part::Value, message, format!("expected {expected}"), help);
     }
 
     /// A problem of the value that the walk stands at.
@@ -315,6 +325,7 @@ pub(super) fn describe(value: &Value) -> String {
         Value::Null => "empty".to_owned(),
         Value::Bool(flag) => format!("`{flag}`"),
         Value::Number(number) => format!("`{number}`"),
+        Value::String(text) if text.is_empty() => "an empty text".to_owned(),
         Value::String(text) if text.chars().count() > 40 => "a long text".to_owned(),
         Value::String(text) => format!("the text `{text}`"),
         Value::Sequence(_) => "a list".to_owned(),

@@ -123,10 +123,12 @@ impl Order<'_> {
                         Some(next) => missing.push((next, at)),
                         None => {
                             unknown = true;
-                            let names = spec.stages.iter().map(|stage| stage.name.as_str());
                             let place = Place::value(&stage.file, at);
                             let problem = Problem::at(place, format!("there is no stage `{name}`"), "unknown stage");
-                            self.problems.push(problem.suggest(&name, names));
+                            // Names are compared with all others: where everything is wrong, nobody reads that much advice.
+                            let advised = self.problems.len() < 2 * MAX_PROBLEMS;
+                            let others = spec.stages.iter().filter(|other| advised && other.name != stage.name);
+                            self.problems.push(problem.suggest(&name, others.map(|other| other.name.as_str())));
                         }
                     }
                 }

@@ -26,7 +26,11 @@ pub(super) struct Document {
 /// Every file that cannot be read or parsed, at the place where it is included.
 pub(super) fn read(path: &Path) -> Result<Vec<Document>, Problems> {
     let text = yaml::text(path).map_err(|message| {
-        Problem::anywhere(message).help("give the path of a pipeline file, such as pipelines/quickstart.yaml")
+        let mut problem = Problem::anywhere(message);
+        if !path.is_file() {
+            problem.help = Some("give the path of a pipeline file, such as pipelines/quickstart.yaml".to_owned());
+        }
+        problem
     })?;
     read_text(SourceFile::new(path, text))
 }
@@ -61,7 +65,8 @@ impl Reader {
         let Value::Mapping(top) = value else {
             let message = format!("a pipeline file is a mapping with `stages`; this is {}", describe(&value));
             let place = Place::value(&file, YamlPath::default());
-            return self.problems.push(Problem::at(place, message, "expected a mapping"));
+            let help = "write `stages:`, and the stages indented below it";
+            return self.problems.push(Problem::at(place, message, "expected a mapping").help(help));
         };
         self.open.push(identity);
         self.includes(&file, &top);

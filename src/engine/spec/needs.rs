@@ -31,7 +31,11 @@ impl Expander<'_> {
                 let place = Place::key(&stage.file, path());
                 let problem =
                     Problem::at(place, format!("a `{}` stage has no need `{name}`", stage.kind), "unknown need");
-                problems.push(problem.suggest(name, slots.iter().map(|slot| slot.name)));
+                let unfilled = slots.iter().map(|slot| slot.name);
+                problems.push(match slots {
+                    [] => problem.help("this kind needs no other stage: remove `needs`"),
+                    _ => problem.suggest(name, unfilled),
+                });
                 continue;
             }
             let found = self

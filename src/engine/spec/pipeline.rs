@@ -100,7 +100,7 @@ impl PipelineSpec {
         settings.apply(overrides, &file.name(), &mut problems);
         if stages.is_empty() && problems.is_empty() {
             let place = Place::value(&file, YamlPath::of(&["stages"]));
-            let problem = Problem::at(place, format!("{} has no stages", file.name()), "expected `stages:`");
+            let problem = Problem::at(place, format!("{} has no stages", file.name()), "no stage here");
             problems.push(problem.help("a stage is `NAME: {kind: …, needs: …, with: …}` under `stages:`"));
         }
         let Settings { params, places, .. } = settings;
@@ -195,7 +195,15 @@ impl Reader<'_> {
             Some(Value::Mapping(inner)) => Some(inner),
             Some(other) => {
                 let message = format!("`{key}` must be a mapping; this is {}", describe(other));
-                self.problem(Place::value(self.file, path.key(key)), message, "expected a mapping");
+                let mut problem = Problem::at(Place::value(self.file, path.key(key)), message, "expected a mapping");
+                problem.help = match key {
+                    "stages" => Some("write `NAME: {kind: …, needs: …, with: …}` for each stage".to_owned()),
+                    "needs" => Some("write `needs: {NEED: STAGE}`; the needs of each kind have names".to_owned()),
+                    "matrix" => Some("write `matrix: {AXIS: [VALUE, …]}`".to_owned()),
+                    "params" => Some("write `params: {NAME: VALUE}`".to_owned()),
+                    _ => None,
+                };
+                self.problems.push(problem);
                 None
             }
         }

@@ -75,7 +75,8 @@ impl Settings {
                 let settings = &mut self.profiles[position].1;
                 match settings.iter().find(|setting| setting.key == key) {
                     Some(first) => {
-                        let problem = declared_twice(&format!("setting of profile `{name}`"), key, place, &first.place);
+                        let problem =
+                            declared_twice(&format!("in profile `{name}`, parameter"), key, place, &first.place);
                         reader.problems.push(problem);
                     }
                     None => settings.push(Setting { key: key.to_owned(), value: value.clone(), place }),

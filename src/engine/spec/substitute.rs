@@ -8,8 +8,19 @@ use serde_yaml::{Mapping, Value};
 use super::problem::suggestion;
 use super::source::Step;
 
-/// Deeper nesting than any value that the parser lets through.
-const MAX_DEPTH: usize = 140;
+/// Parameters within parameters beyond this are a mistake.
+const MAX_DEPTH: usize = 50;
+
+/// What one value may grow to, in characters and items: parameters that repeat one another could fill the memory.
+const MAX_MADE: usize = 4 << 20;
+
+/// What has been passed on the way through values within values.
+#[derive(Default)]
+struct Walk {
+    /// The names that are being replaced, each found in the value of the one before it.
+    names: Vec<String>,
+    made: usize,
+}
 
 /// The names that can be used in `${…}`.
 #[derive(Debug, Clone, Copy)]
@@ -35,26 +46,27 @@ impl Scope<'_> {
         if !has_reference(value) {
             return Ok(Cow::Borrowed(value));
         }
-        self.walk(value, 0).map(Cow::Owned).map_err(|(mut trail, error)| {
+        self.walk(value, &mut Walk::default()).map(Cow::Owned).map_err(|(mut trail, error)| {
             trail.reverse();
             (trail, error)
         })
     }
 
-    fn walk(&self, value: &Value, depth: usize) -> Result<Value, (Vec<Step>, SubstituteError)> {
-        if depth > MAX_DEPTH {
-            let error = SubstituteError {
-                message: "parameters refer to one another in a circle, or too deeply".to_owned(),
-                help: Some("give one of them a value of its own".to_owned()),
-            };
-            return Err((Vec::new(), error));
-        }
+    fn walk(&self, value: &Value, walk: &mut Walk) -> Result<Value, (Vec<Step>, SubstituteError)> {
+        walk.made += 1;
         Ok(match value {
-            Value::String(text) => self.text(text, depth).map_err(|error| (Vec::new(), error))?,
+            Value::String(text) => {
+                walk.made += text.len();
+                if walk.made > MAX_MADE {
+                    let message = format!("`${{…}}` repeats values beyond {} MB", MAX_MADE >> 20);
+                    return Err((Vec::new(), SubstituteError { message, help: None }));
+                }
+                self.text(text, walk).map_err(|error| (Vec::new(), error))?
+            }
             Value::Sequence(items) => {
                 let mut out = Vec::with_capacity(items.len());
                 for (index, item) in items.iter().enumerate() {
-                    out.push(self.walk(item, depth + 1).map_err(|error| trailed(error, Step::Index(index)))?);
+                    out.push(self.walk(item, walk).map_err(|error| trailed(error, Step::Index(index)))?);
                 }
                 Value::Sequence(out)
             }
@@ -62,7 +74,7 @@ impl Scope<'_> {
                 let mut out = Mapping::with_capacity(map.len());
                 for (key, item) in map {
                     let step = || Step::Key(key.as_str().unwrap_or_default().to_owned());
-                    out.insert(key.clone(), self.walk(item, depth + 1).map_err(|error| trailed(error, step()))?);
+                    out.insert(key.clone(), self.walk(item, walk).map_err(|error| trailed(error, step()))?);
                 }
                 Value::Mapping(out)
             }
@@ -70,7 +82,7 @@ impl Scope<'_> {
         })
     }
 
-    fn text(&self, text: &str, depth: usize) -> Result<Value, SubstituteError> {
+    fn text(&self, text: &str, walk: &mut Walk) -> Result<Value, SubstituteError> {
         if !text.contains("${") {
             return Ok(Value::String(text.to_owned()));
         }
@@ -94,7 +106,7 @@ impl Scope<'_> {
                 rest = after;
                 continue;
             }
-            let value = self.lookup(name, depth)?;
+            let value = self.lookup(name, walk)?;
             if out.is_empty() && before.is_empty() && after.is_empty() && rest.len() == text.len() {
                 return Ok(value);
             }
@@ -117,7 +129,7 @@ impl Scope<'_> {
         Ok(Value::String(out))
     }
 
-    fn lookup(&self, name: &str, depth: usize) -> Result<Value, SubstituteError> {
+    fn lookup(&self, name: &str, walk: &mut Walk) -> Result<Value, SubstituteError> {
         let mut parts = name.split('.');
         let first = parts.next().unwrap_or_default();
         let is_axis = self.axes.contains_key(first);
@@ -142,7 +154,23 @@ impl Scope<'_> {
         if is_axis && let Some(label) = value.as_mapping().and_then(|map| map.get(LABEL)) {
             return Ok(label.clone());
         }
-        self.walk(value, depth + 1).map_err(|(_, error)| error)
+        if let Some(start) = walk.names.iter().position(|open| open == name) {
+            let names: Vec<String> = walk.names[start..].iter().map(|open| format!("`{open}`")).collect();
+            let message = match names.as_slice() {
+                [one] => format!("parameter {one} refers to itself"),
+                _ => format!("parameters refer to one another in a circle: {} → `{name}`", names.join(" → ")),
+            };
+            let help = Some("give one of them a value of its own".to_owned());
+            return Err(SubstituteError { message, help });
+        }
+        if walk.names.len() >= MAX_DEPTH {
+            let message = format!("`${{{name}}}` is more than {MAX_DEPTH} parameters deep");
+            return Err(SubstituteError { message, help: None });
+        }
+        walk.names.push(name.to_owned());
+        let value = self.walk(value, walk).map_err(|(_, error)| error);
+        walk.names.pop();
+        value
     }
 }
 

@@ -35,7 +35,8 @@ pub(super) fn text(path: &Path) -> Result<String, String> {
     }
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        format!("{shown} is not UTF-8 text (byte {at})")
+        let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+        format!("{shown} is not UTF-8 text: line {line} has other bytes")
     })
 }
 
@@ -93,13 +94,65 @@ fn syntax(file: &Arc<SourceFile>, error: &serde_yaml::Error) -> Problems {
         };
         return Problems(repeated.iter().map(problem).collect());
     }
+    let Some(location) = error.location() else {
+        if message.contains("more than one document") {
+            return second_document(file);
+        }
+        if message.contains("merg")
+            && let Some(at) = file.text.find("<<")
+        {
+            return Problem::at(Place::bytes(file, at..at + 2), message, "here")
+                .help("`<<:` takes a mapping, or a list of mappings")
+                .into();
+        }
+        let (message, help) = words(&file.text, &mut 0, &message);
+        let mut problem = Problem::anywhere(format!("{}: {message}", file.name()));
+        problem.help = help;
+        return problem.into();
+    };
+    let mut at = floor(&file.text, location.index());
+    // What does not end is shown where it begins.
+    if let Some((_, begin)) = message.rsplit_once("while scanning a quoted scalar at ")
+        && message.contains("end of stream")
+    {
+        at = position(file, begin).unwrap_or(at);
+        let end = file.text[at..].find('\n').map_or(file.text.len(), |length| at + length);
+        return Problem::at(Place::bytes(file, at..end), "a text in quotes begins here and does not end", "here")
+            .help("close the quotes")
+            .into();
+    }
+    let opened = message.rsplit_once(" at line ").filter(|(before, _)| before.contains("while parsing a flow"));
+    let opened = opened.and_then(|(_, begin)| position(file, &format!("line {begin}")));
+    let opened = opened.map(|at| file.line_column(at));
     let message = message.split(" at line ").next().unwrap_or(&message);
-    let mut at = error.location().map_or(0, |location| floor(&file.text, location.index()));
     let (message, help) = words(&file.text, &mut at, message);
     let end = file.text[at..].chars().next().map_or(at, |next| at + next.len_utf8());
     let mut problem = Problem::at(Place::bytes(file, at..end), format!("this is not valid YAML: {message}"), "here");
-    problem.help = help;
+    problem.help = match (help, opened) {
+        (Some(help), Some((line, column))) => Some(format!("{help}; it begins in line {line}, column {column}")),
+        (help, _) => help,
+    };
     problem.into()
+}
+
+fn second_document(file: &Arc<SourceFile>) -> Problems {
+    let message = "a pipeline file is one document; a second one begins here";
+    let second = file.text.match_indices("\n---").map(|(at, _)| at + 1).find(|at| !file.text[..*at].trim().is_empty());
+    let problem = match second {
+        Some(at) => Problem::at(Place::bytes(file, at..at + 3), message, "here"),
+        None => Problem::anywhere(format!("{} holds more than one document; a pipeline file is one", file.name())),
+    };
+    problem.help("remove the `---`, or put the second into a file of its own and `include` it").into()
+}
+
+/// The offset of a position as the parser tells it: `line 2 column 7`.
+fn position(file: &SourceFile, told: &str) -> Option<usize> {
+    let mut numbers = told.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty());
+    let line: usize = numbers.next()?.parse().ok()?;
+    let column: usize = numbers.next()?.parse().ok()?;
+    let start: usize = file.text.split_inclusive('\n').take(line.checked_sub(1)?).map(str::len).sum();
+    let rest = file.text.get(start..)?;
+    Some(start + rest.char_indices().nth(column.checked_sub(1)?).map_or(rest.len(), |(at, _)| at))
 }
 
 /// What the parser says, in words of those who do not know its grammar; `at` may move to a better place.
@@ -114,10 +167,10 @@ fn words(text: &str, at: &mut usize, message: &str) -> (String, Option<String>) 
     }
     let says = |part: &str| message.contains(part);
     match message {
-        _ if says("more than one document") => {
-            let second = text.match_indices("\n---").map(|(at, _)| at + 1).find(|at| !text[..*at].trim().is_empty());
-            *at = second.unwrap_or(*at);
-            ("a second document begins here".to_owned(), help("a pipeline file is one document: remove the `---`"))
+        _ if says("mapping values are not allowed") && glued(text, line_start).is_some() => {
+            let (start, key) = glued(text, line_start).unwrap_or_default();
+            *at = start;
+            (format!("`{key}` is no key: a space is missing after the `:`"), help("write `KEY: VALUE`"))
         }
         _ if says("mapping values are not allowed") => (
             "a `:` where no key can stand".to_owned(),
@@ -148,6 +201,9 @@ fn words(text: &str, at: &mut usize, message: &str) -> (String, Option<String>) 
             ("aliases (`*name`) repeat too much".to_owned(), help("use `params` and `${…}` instead"))
         }
         _ if says("recursion limit") => ("it is nested too deeply".to_owned(), None),
+        _ if says("alphabetic or numeric") => {
+            ("a `*` or `&` without a name".to_owned(), help("a pattern that begins with `*` is written in quotes"))
+        }
         _ if says("in merge") => (message.to_owned(), help("`<<:` takes a mapping, or a list of mappings")),
         _ if says("',' or ']'") => (message.to_owned(), help("close the list with `]`, or part its items with `,`")),
         _ if says("',' or '}'") => {
@@ -156,6 +212,18 @@ fn words(text: &str, at: &mut usize, message: &str) -> (String, Option<String>) 
         _ if says("unexpected end of stream") => (message.to_owned(), help("close the quotes")),
         _ => (message.to_owned(), None),
     }
+}
+
+/// The line above, if it looks like `kind:train`: where its word begins, and the word.
+fn glued(text: &str, line_start: usize) -> Option<(usize, &str)> {
+    let above = text[..line_start].trim_end();
+    let start = above.rfind('\n').map_or(0, |end| end + 1);
+    let line = &above[start..];
+    let word = line.trim_start();
+    let (key, value) = word.split_once(':')?;
+    let plain =
+        |text: &str| !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || "{}[]'\"#&*!:".contains(c));
+    (plain(key) && plain(value)).then_some((start + line.len() - word.len(), word))
 }
 
 fn floor(text: &str, mut index: usize) -> usize {
