@@ -195,7 +195,7 @@ fn run_limited(space: &Space, limit: Duration) -> Vec<String> {
     let every = vec![true; graph.len()];
     let cache = Cache::open(&space.path().join("cache")).unwrap();
     let mut memo = atflow::cache::StatMemo::open(&cache);
-    let sources = Sources::check(&graph, &every, space.path(), &mut memo).unwrap();
+    let sources = Sources::check(&graph, &every, &mut memo).unwrap();
     let none = vec![false; graph.len()];
     let options = Options {
         wanted: every,

@@ -48,7 +48,7 @@ impl Stage {
             fields.push(format!("needs: {{{}}}", rotated(&needs, style).join(", ")));
         }
         let fields = rotated(&fields, style / 2);
-        let comment = if style % 5 == 0 { "  # a comment: with {braces}" } else { "" };
+        let comment = if style.is_multiple_of(5) { "  # a comment: with {braces}" } else { "" };
         match style % 3 {
             0 => format!("  {}: {{{}}}{comment}\n", self.name, fields.join(",   ")),
             1 => format!("  {}:{comment}\n    {}\n", self.name, fields.join("\n    ")),
