@@ -39,7 +39,7 @@ pub struct FailedStage {
 }
 
 impl Cache {
-    /// Keeps the record of a run, and drops the oldest beyond [`KEPT`].
+    /// Keeps the record of a run, and drops the oldest beyond the newest 200.
     ///
     /// # Errors
     /// [`CacheError`].

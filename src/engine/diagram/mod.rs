@@ -1,4 +1,4 @@
-//! The graph of a pipeline as a picture: what is a box and what an arrow, and the languages it is written in. Where boxes lie is found by [`layout`];
+//! The graph of a pipeline as a picture: what is a box and what an arrow, and the languages it is written in. Where boxes lie is found by `layout`;
 //! dot and Mermaid find it for themselves.
 
 mod layout;

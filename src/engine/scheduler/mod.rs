@@ -2,7 +2,7 @@
 //! workers and engine threads talk to it through one channel. It knows no terminal: what happens goes out as [`RunEvent`]s.
 //!
 //! The loop, in order: take back what was interrupted, start what is ready, wait for a message. An instance is looked up in the cache at the moment
-//! its last input becomes known ([`Scheduler::settle`]), so a rerun that gives the same bytes stops there and what hangs on it stays fresh.
+//! its last input becomes known (`Scheduler::settle`), so a rerun that gives the same bytes stops there and what hangs on it stays fresh.
 
 mod dispatch;
 mod finish;
