@@ -28,6 +28,9 @@ fn main() -> ExitCode {
         Command::Graph(args) => commands::graph::run(&args),
         Command::Verify(args) => commands::verify::run(&args),
         Command::Gc(args) => commands::gc::run(&args),
+        Command::Doctor(args) => commands::doctor::run(&args),
+        Command::Schema => commands::schema::run(),
+        Command::Completions(args) => commands::completions::run(&args),
         Command::Table(args) => commands::table::run(&args),
     };
     match result {

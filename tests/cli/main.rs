@@ -5,6 +5,7 @@ mod failures;
 mod gc;
 mod graph;
 mod kept;
+mod machine;
 mod rerun;
 mod support;
 mod verify;

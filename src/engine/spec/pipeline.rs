@@ -63,8 +63,8 @@ pub struct Overrides {
     pub set: Vec<(String, String)>,
 }
 
-const TOP_KEYS: [&str; 4] = ["pipeline", "params", "profiles", "stages"];
-const STAGE_KEYS: [&str; 8] = ["kind", "about", "matrix", "exclude", "needs", "with", "seed", "threads"];
+pub(super) const TOP_KEYS: [&str; 4] = ["pipeline", "params", "profiles", "stages"];
+pub(super) const STAGE_KEYS: [&str; 8] = ["kind", "about", "matrix", "exclude", "needs", "with", "seed", "threads"];
 
 impl PipelineSpec {
     /// Reads a pipeline file.
