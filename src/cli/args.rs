@@ -26,6 +26,10 @@ pub(crate) enum Command {
     Log(NameArgs),
     /// Print a table
     Table(TableArgs),
+    /// Copy results into a cache elsewhere, so that others can take them from there
+    Push(PushArgs),
+    /// Bring results of a cache elsewhere here, without running anything
+    Pull(PullArgs),
     /// Draw the stages of a pipeline
     Graph(GraphArgs),
     /// Check the cache's bytes, or run stages again and compare
@@ -52,7 +56,7 @@ pub(crate) struct PipelineArgs {
 }
 
 /// What the command line changes in a pipeline, and the cache that it is compared with.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct ChangeArgs {
     /// Override a parameter, as in `--set eps=4/255`
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
@@ -65,6 +69,12 @@ pub(crate) struct ChangeArgs {
     /// Run these even if they are fresh
     #[arg(long, value_name = "TARGET")]
     pub force: Vec<String>,
+    /// Take results from a cache elsewhere: a web server's folder (https://…) or a folder
+    #[arg(long, value_name = "URL", env = "ATFLOW_REMOTE")]
+    pub remote: Option<String>,
+    /// Fetch nothing: no remote cache, no data
+    #[arg(long)]
+    pub offline: bool,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -291,6 +301,18 @@ pub(crate) struct TableArgs {
     /// How it is printed
     #[arg(long, value_enum, default_value_t = TableFormat::Md)]
     pub format: TableFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PushArgs {
+    #[command(flatten)]
+    pub pipeline: PipelineArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PullArgs {
+    #[command(flatten)]
+    pub pipeline: PipelineArgs,
 }
 
 /// How a table is printed.

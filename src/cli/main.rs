@@ -32,6 +32,8 @@ fn main() -> ExitCode {
         Command::Schema => commands::schema::run(),
         Command::Completions(args) => commands::completions::run(&args),
         Command::Table(args) => commands::table::run(&args),
+        Command::Push(args) => commands::push::run(&args),
+        Command::Pull(args) => commands::pull::run(&args),
     };
     match result {
         Ok(exit) => exit.into(),

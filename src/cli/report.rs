@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use atflow::cache::CacheError;
 use atflow::protocol::{Failure, FailureCode};
+use atflow::remote::RemoteError;
 use atflow::scheduler::{RunError, WorkerError};
 use atflow::sources::causes;
 use atflow::spec::{Problem, Problems};
@@ -87,6 +88,13 @@ impl From<CacheError> for CliError {
     fn from(error: CacheError) -> Self {
         let help = match &error {
             CacheError::Format { .. } => "use another folder with --cache, or the version of atflow that made this one",
+            CacheError::Remote(RemoteError::Fetch(_)) => {
+                "try again later, or leave --remote out; what was fetched is kept"
+            }
+            CacheError::Remote(_) => "check the address: it names the folder that holds VERSION, objects/ and actions/",
+            CacheError::ReadOnly { .. } => {
+                "reading works: `atflow plan`, `show` and `table`; to run, use a cache of your own with --cache"
+            }
             CacheError::File(error) if error.source.kind() == std::io::ErrorKind::StorageFull => {
                 "free some space and run again: nothing that was finished is lost"
             }

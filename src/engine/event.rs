@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::cache::Holder;
 use crate::kinds::Kind;
 use crate::protocol::Failure;
 use crate::record::Key;
@@ -24,6 +25,13 @@ pub enum RunEvent {
         kind: Kind,
         /// Why it runs.
         reason: String,
+    },
+    /// An instance is left to another run that is at the same; told again when that is yet another one.
+    StageWaiting {
+        /// Its name.
+        stage: String,
+        /// The other run; nothing if it cannot be told.
+        holder: Option<Holder>,
     },
     /// How far a running instance is.
     StageProgress {
@@ -55,6 +63,15 @@ pub enum RunEvent {
         summary: String,
         /// Why it failed.
         failure: Option<Failure>,
+    },
+    /// A file of an instance is being fetched from the remote cache.
+    Fetching {
+        /// The name of the instance that made it.
+        stage: String,
+        /// Bytes that are here.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
     },
     /// Something that the user should know and that does not stop the run.
     Warning(String),

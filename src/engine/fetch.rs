@@ -11,6 +11,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
@@ -33,8 +34,19 @@ pub struct Checksums {
     pub size: u64,
 }
 
+/// What a file must be; nothing given is nothing checked.
+#[derive(Debug, Clone, Default)]
+pub struct Expected {
+    /// Its SHA-256, in hexadecimal.
+    pub sha256: Option<String>,
+    /// Its MD5, in hexadecimal.
+    pub md5: Option<String>,
+    /// Its BLAKE3.
+    pub blake3: Option<Digest>,
+}
+
 /// How patient a fetch is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Patience {
     /// For a connection to stand, names and encryption included.
     pub connect: Duration,
@@ -101,14 +113,14 @@ pub enum FetchError {
         /// What the system said.
         source: io::Error,
     },
-    /// The file is another than the pipeline says; it was deleted.
-    #[error("{url} has another {algorithm} than the pipeline says: expected {expected}, found {found} ({size} bytes)")]
+    /// The file is another than the one expected; it was deleted.
+    #[error("{url} has another {algorithm} than it should: expected {expected}, found {found} ({size} bytes)")]
     Mismatch {
         /// The URL.
         url: String,
-        /// `sha256` or `md5`.
+        /// `sha256`, `md5` or `blake3`.
         algorithm: &'static str,
-        /// What the pipeline says.
+        /// What it should be.
         expected: String,
         /// What came.
         found: String,
@@ -143,9 +155,6 @@ pub fn checksums(path: &Path) -> io::Result<Checksums> {
 
 /// Fetches the file at `source.url` to `to`, and returns its sums. A file that is already there is replaced.
 ///
-/// A server that breaks off is asked for the rest; if it sends something else than the rest, the download starts again. Failures of the network,
-/// statuses 408, 429 and 5xx are tried again after a pause, others are not.
-///
 /// # Errors
 /// Any [`FetchError`]; nothing then stands at `to` that did not before.
 pub fn fetch(
@@ -158,17 +167,36 @@ pub fn fetch(
     if source.sha256.is_none() && source.md5.is_none() {
         return Err(FetchError::NoDigest { url });
     }
+    let expected = Expected { sha256: source.sha256.clone(), md5: source.md5.clone(), blake3: None };
+    download(&url, &expected, to, patience, progress)
+}
+
+/// Downloads a URL to `to`, and returns the sums of what came. A file that is already there is replaced.
+///
+/// A server that breaks off is asked for the rest; if it sends something else than the rest, the download starts again. Failures of the network,
+/// statuses 408, 429 and 5xx are tried again after a pause, others are not.
+///
+/// # Errors
+/// Any [`FetchError`]; nothing then stands at `to` that did not before.
+pub fn download(
+    url: &str,
+    expected: &Expected,
+    to: &Path,
+    patience: &Patience,
+    progress: &mut Progress<'_>,
+) -> Result<Checksums, FetchError> {
+    let url = url.to_owned();
     let origin = match url.split_once("://") {
         Some(("http" | "https", _)) => Origin::Server(agent(patience)),
         Some(("file", rest)) => Origin::File(local_path(&url, rest)?),
         _ => return Err(FetchError::Url { url, reason: "it begins with none of https://, http:// and file://" }),
     };
     let mut fetch = Fetch { url, part: Part::open(to)?, origin, patience, progress, resumed: false };
-    let sums = match fetch.whole(source) {
+    let sums = match fetch.whole(expected) {
         // The part was left by an earlier fetch and may have been of another file: that costs one more download, not an error.
         Err(FetchError::Mismatch { .. }) if fetch.resumed => {
             fetch.part.clear()?;
-            fetch.whole(source)
+            fetch.whole(expected)
         }
         result => result,
     };
@@ -216,20 +244,20 @@ struct Fetch<'a, 'b> {
 
 impl Fetch<'_, '_> {
     /// All bytes, checked.
-    fn whole(&mut self, source: &Source) -> Result<Checksums, FetchError> {
+    fn whole(&mut self, expected: &Expected) -> Result<Checksums, FetchError> {
         if let Origin::File(path) = &self.origin {
             let path = path.clone();
             self.part.clear()?;
             let file = File::open(&path).map_err(|source| FetchError::File { path: path.clone(), source })?;
             let total = file.metadata().ok().map(|found| found.len());
             return match self.receive(file, total)? {
-                Received::All => self.checked(source),
+                Received::All => self.checked(expected),
                 Received::Broken(source) => Err(FetchError::File { path, source }),
             };
         }
         self.resumed = self.part.size() > 0;
         if self.resumed
-            && let Ok(sums) = self.checked(source)
+            && let Ok(sums) = self.checked(expected)
         {
             return Ok(sums);
         }
@@ -238,7 +266,7 @@ impl Fetch<'_, '_> {
         loop {
             tries += 1;
             match self.ask(&mut seen)? {
-                Answer::All => return self.checked(source),
+                Answer::All => return self.checked(expected),
                 Answer::Other => {
                     // Not the server's failure: it has another file than the part is of. Asked from the start, it can give no other answer
                     // of this sort.
@@ -311,10 +339,14 @@ impl Fetch<'_, '_> {
         }
     }
 
-    fn checked(&self, source: &Source) -> Result<Checksums, FetchError> {
+    fn checked(&self, expected: &Expected) -> Result<Checksums, FetchError> {
         let sums = self.part.sums.clone().finish();
-        for (algorithm, expected, found) in [("sha256", &source.sha256, &sums.sha256), ("md5", &source.md5, &sums.md5)]
-        {
+        let blake3 = (expected.blake3.map(|digest| digest.to_string()), sums.blake3.to_string());
+        for (algorithm, expected, found) in [
+            ("sha256", &expected.sha256, &sums.sha256),
+            ("md5", &expected.md5, &sums.md5),
+            ("blake3", &blake3.0, &blake3.1),
+        ] {
             if let Some(expected) = expected.as_ref().filter(|expected| !expected.trim().eq_ignore_ascii_case(found)) {
                 let (expected, found) = (expected.clone(), found.clone());
                 return Err(FetchError::Mismatch {
@@ -403,7 +435,17 @@ impl Failed {
     }
 }
 
+/// One agent keeps its connections, so that many small files of one server cost one greeting.
 fn agent(patience: &Patience) -> ureq::Agent {
+    static USUAL: OnceLock<ureq::Agent> = OnceLock::new();
+    if *patience == Patience::default() {
+        USUAL.get_or_init(|| new_agent(patience)).clone()
+    } else {
+        new_agent(patience)
+    }
+}
+
+fn new_agent(patience: &Patience) -> ureq::Agent {
     ureq::Agent::config_builder()
         .http_status_as_error(false)
         .timeout_resolve(Some(patience.connect))

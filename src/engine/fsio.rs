@@ -48,12 +48,26 @@ pub fn create_dir(path: &Path) -> Result<(), FileError> {
 /// # Errors
 /// [`FileError`]; the final name is untouched then.
 pub fn write_atomic(path: &Path, scratch: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    // Readable by whom the user's umask lets read: caches and results are shared.
-    let mode = Permissions::from_mode(0o666);
-    let mut file = tempfile::Builder::new().permissions(mode).tempfile_in(scratch).on("write in", scratch)?;
+    let mut file = scratch_file(scratch)?;
     file.write_all(bytes).on("write", file.path())?;
     file.as_file().sync_all().on("write", file.path())?;
     publish(file.into_temp_path(), path)
+}
+
+/// A file of this process in a folder, to be written and then named; gone when dropped. Its own name tells whose it is ([`owner`]).
+///
+/// # Errors
+/// [`FileError`].
+pub fn scratch_file(folder: &Path) -> Result<tempfile::NamedTempFile, FileError> {
+    // Readable by whom the user's umask lets read: caches and results are shared.
+    let mode = Permissions::from_mode(0o666);
+    let prefix = format!("file-{}{}-", owner(), std::process::id());
+    tempfile::Builder::new().prefix(&prefix).permissions(mode).tempfile_in(folder).on("write in", folder)
+}
+
+/// What stands between the sort and the process in the names of temporary files and folders: the machine, so that those of the dead are known.
+pub fn owner() -> String {
+    format!("{}-", gethostname::gethostname().to_string_lossy().replace('-', "_"))
 }
 
 /// Gives a finished file, already on the disk, its final name.

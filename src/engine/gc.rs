@@ -79,9 +79,9 @@ impl Survey {
     }
 }
 
-/// Whether somebody may be working on what a key names, or with it. All that is known of that is the age of its manifest.
-fn is_worked_on(_key: Key, manifest: &Path) -> bool {
-    is_young(manifest, GRACE)
+/// Whether somebody may be working on what a key names, or with it.
+fn is_worked_on(cache: &Cache, key: Key, manifest: &Path) -> bool {
+    is_young(manifest, GRACE) || cache.is_leased(key)
 }
 
 fn is_young(path: &Path, limit: Duration) -> bool {
@@ -110,7 +110,7 @@ pub fn survey(cache: &Cache, keys: &HashSet<Key>, logs: &[OutputBlob]) -> Result
     };
     for (path, size) in cache.files("actions")? {
         let key = name(&path, ".json").map(Key);
-        let worked_on = key.is_some_and(|key| is_worked_on(key, &path));
+        let worked_on = key.is_some_and(|key| is_worked_on(cache, key, &path));
         let is_kept = worked_on || key.is_some_and(|key| keys.contains(&key));
         if is_kept && let Some(manifest) = key.and_then(|key| cache.lookup(key)) {
             reach(&manifest, &mut blobs, &mut identities);

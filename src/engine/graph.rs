@@ -135,7 +135,12 @@ impl Graph {
     /// The inputs that other instances make for this one, by their names in its record.
     pub fn inputs(&self, id: InstanceId) -> impl Iterator<Item = (String, &Need)> {
         let instance = self.instance(id);
-        instance.needs.iter().enumerate().map(move |(index, need)| (input_name(instance, index, need), need))
+        let mut in_slot: BTreeMap<&str, usize> = BTreeMap::new();
+        instance.needs.iter().map(move |need| {
+            let position = in_slot.entry(&need.slot).or_default();
+            *position += 1;
+            (input_name(instance, *position - 1, need), need)
+        })
     }
 
     /// The record of an instance whose inputs are known. `outputs` gives what a producer made, `sources` the identity of a source.
@@ -165,15 +170,12 @@ impl Graph {
 }
 
 /// The name of an input in a record. Where several inputs share a slot their order matters and is part of the name, except in tables and figures,
-/// whose inputs are told apart by their cell.
-fn input_name(instance: &Instance, index: usize, need: &Need) -> String {
+/// whose inputs are told apart by their cell. `position` counts the inputs of the same slot.
+fn input_name(instance: &Instance, position: usize, need: &Need) -> String {
     match instance.kind {
         _ if need.label.is_empty() => need.slot.clone(),
         Kind::Table | Kind::Figure => format!("{}/{}", need.slot, need.label),
-        _ => {
-            let first = instance.needs.iter().position(|other| other.slot == need.slot).unwrap_or(index);
-            format!("{}/{:04}/{}", need.slot, index - first, need.label)
-        }
+        _ => format!("{}/{position:04}/{}", need.slot, need.label),
     }
 }
 

@@ -22,6 +22,7 @@ pub mod price;
 pub mod probe;
 pub mod protocol;
 pub mod record;
+pub mod remote;
 pub mod results;
 pub mod scheduler;
 pub mod sources;

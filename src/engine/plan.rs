@@ -2,16 +2,18 @@
 //! time while it runs; nothing is changed here.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::cache::{Cache, Manifest, OutputBlob, RunRecord};
+use crate::cache::{Cache, CacheError, Manifest, OutputBlob, RunRecord};
 use crate::explain;
 use crate::graph::{Graph, Outputs};
 use crate::kinds::Kind;
 use crate::record::{Key, Record};
 use crate::sources::Sources;
-use crate::spec::{Instance, InstanceId};
+use crate::spec::{Instance, InstanceId, OutputSpec};
 
 /// How an instance stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -61,7 +63,11 @@ pub enum Absence {
     Forced,
 }
 
-/// Looks an instance up whose inputs are all known. `needed` says that its outputs themselves must be there, not just be known.
+/// Looks an instance up whose inputs are all known. `needed` says that its outputs themselves must be there, here or in the remote cache, not just be
+/// known.
+///
+/// # Errors
+/// [`CacheError`] if the remote cache could not be asked.
 pub fn assess<'a>(
     graph: &Graph,
     cache: &Cache,
@@ -69,20 +75,37 @@ pub fn assess<'a>(
     id: InstanceId,
     outputs: impl Fn(InstanceId) -> &'a Outputs,
     needed: bool,
-) -> Assessment {
+) -> Result<Assessment, CacheError> {
+    assess_by(graph, cache, sources, id, outputs, needed, |record, key| cache.find(record, key))
+}
+
+fn assess_by<'a>(
+    graph: &Graph,
+    cache: &Cache,
+    sources: &Sources,
+    id: InstanceId,
+    outputs: impl Fn(InstanceId) -> &'a Outputs,
+    needed: bool,
+    find: impl FnOnce(&Record, Key) -> Result<Option<Manifest>, CacheError>,
+) -> Result<Assessment, CacheError> {
     let record = graph.record(id, outputs, |need| sources.get(id, need).identity());
     let key = record.key();
-    let Some(manifest) = cache.lookup(key) else { return Assessment::Stale(Box::new(record), Absence::Unknown) };
-    let instance = graph.instance(id);
-    let missing = instance.outputs.iter().find(|output| {
-        let shown = needed || output.result.is_some();
-        let is_there = |blob: &OutputBlob| !shown || cache.has(*blob);
+    let Some(manifest) = find(&record, key)? else {
+        return Ok(Assessment::Stale(Box::new(record), Absence::Unknown));
+    };
+    let missing = graph.instance(id).outputs.iter().find(|output| {
+        let is_there = |blob: &OutputBlob| !must_be_there(output, needed) || cache.has_remote() || cache.has(*blob);
         !manifest.outputs.get(&output.name).is_some_and(is_there)
     });
-    match missing {
+    Ok(match missing {
         Some(output) => Assessment::Stale(Box::new(record), Absence::Output(output.name.clone())),
         None => Assessment::Fresh(key, Box::new(manifest)),
-    }
+    })
+}
+
+/// Whether the bytes of an output must be there at the end of a run: they were asked for by name, or are for people.
+pub fn must_be_there(output: &OutputSpec, needed: bool) -> bool {
+    needed || output.result.is_some()
 }
 
 /// What earlier runs of a pipeline knew, read as far back as somebody asks.
@@ -179,7 +202,22 @@ impl Standing {
     }
 }
 
+/// Fewer manifests than this are read faster one by one.
+const READ_AHEAD: usize = 128;
+
+/// The manifests that the instances had in the newest run, read on all cores: most of them are asked for next.
+fn read_ahead(graph: &Graph, cache: &Cache, wanted: &[bool]) -> HashMap<Key, Manifest> {
+    let wanted: Vec<InstanceId> = graph.ids().filter(|id| wanted[id.0]).collect();
+    let newest = if wanted.len() < READ_AHEAD { None } else { cache.runs(None).next() };
+    let Some(newest) = newest else { return HashMap::new() };
+    let keys: Vec<Key> = wanted.iter().filter_map(|id| newest.keys.get(&graph.instance(*id).name).copied()).collect();
+    keys.into_par_iter().filter_map(|key| Some((key, cache.read_manifest(key)?))).collect()
+}
+
 /// Looks at every instance that is `wanted`; nothing for the others. `forced` says which must run, `needed` whose outputs must be there; all by id.
+///
+/// # Errors
+/// [`CacheError`] if the remote cache could not be asked.
 pub fn survey(
     graph: &Graph,
     cache: &Cache,
@@ -187,8 +225,9 @@ pub fn survey(
     wanted: &[bool],
     forced: &[bool],
     needed: &[bool],
-) -> Vec<Option<Standing>> {
+) -> Result<Vec<Option<Standing>>, CacheError> {
     let mut standings: Vec<Option<Standing>> = Vec::with_capacity(graph.len());
+    let mut read = read_ahead(graph, cache, wanted);
     for id in graph.ids() {
         if !wanted[id.0] {
             standings.push(None);
@@ -202,7 +241,11 @@ pub fn survey(
                 Some(Standing::Fresh(_, manifest)) => &manifest.outputs,
                 _ => unreachable!("producers were found fresh above"),
             };
-            match assess(graph, cache, sources, id, outputs, needed[id.0]) {
+            let find = |record: &Record, key| match read.remove(&key) {
+                Some(manifest) if manifest.record == *record => Ok(Some(manifest)),
+                _ => cache.find(record, key),
+            };
+            match assess_by(graph, cache, sources, id, outputs, needed[id.0], find)? {
                 Assessment::Fresh(key, manifest) if !forced[id.0] => Standing::Fresh(key, manifest),
                 Assessment::Fresh(_, manifest) => Standing::Stale(Box::new(manifest.record), Absence::Forced),
                 Assessment::Stale(record, absence) => Standing::Stale(record, absence),
@@ -210,7 +253,7 @@ pub fn survey(
         };
         standings.push(Some(standing));
     }
-    standings
+    Ok(standings)
 }
 
 /// Tells a survey, one line for each instance that was looked at.

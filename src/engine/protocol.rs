@@ -11,7 +11,8 @@ use crate::digest::Digest;
 use crate::kinds::Kind;
 
 /// Raised when a message changes its meaning. Engine and worker of different versions refuse each other at the first line.
-pub const PROTOCOL_VERSION: u32 = 1;
+/// 2: trainings keep their progress in folders that the job names.
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// From the engine to a worker. The end of standard input asks the worker to leave.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -45,6 +46,13 @@ pub struct Job {
     pub inputs: Vec<Input>,
     /// Where each output, by name, is to be written. The files do not exist yet; their folder does.
     pub outputs: BTreeMap<String, PathBuf>,
+    /// For a training: the folder in which it keeps its progress and from which it resumes; it need not exist yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partial: Option<PathBuf>,
+    /// For a training whose schedule does not depend on the number of epochs: the folder that it shares with those that differ from it in that number
+    /// alone. It may go on from what it finds there, and leaves its final state there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub onward: Option<PathBuf>,
 }
 
 impl Job {

@@ -40,10 +40,23 @@ pub struct Record {
 impl Record {
     /// The text that is hashed.
     pub fn canonical(&self) -> String {
-        // A record is plain data with string keys; turning it into JSON cannot fail.
-        let json = serde_json::to_value(self).unwrap_or_default();
-        let mut out = String::new();
-        write_canonical(&json, &mut out);
+        let Record { format, kind, version, params, seed, inputs } = self;
+        // By hand and in ascending order of the keys: a plan writes thousands of these.
+        let mut out = format!("{{\"format\":{format},\"inputs\":{{");
+        for (index, (name, digest)) in inputs.iter().enumerate() {
+            out.push_str(if index > 0 { "," } else { "" });
+            write_text(name, &mut out);
+            out.push(':');
+            write_text(digest, &mut out);
+        }
+        out.push_str("},\"kind\":");
+        write_text(kind.name(), &mut out);
+        out.push_str(",\"params\":");
+        write_canonical(params, &mut out);
+        if let Some(seed) = seed {
+            out.push_str(&format!(",\"seed\":{seed}"));
+        }
+        out.push_str(&format!(",\"version\":{version}}}"));
         out
     }
 
@@ -68,13 +81,14 @@ fn write_canonical(value: &Json, out: &mut String) {
     match value {
         Json::Object(map) => {
             // Sorted here, whatever order the map keeps: a dependency could switch on insertion order.
-            let sorted: BTreeMap<&String, &Json> = map.iter().collect();
+            let mut entries: Vec<(&String, &Json)> = map.iter().collect();
+            entries.sort_unstable_by_key(|(key, _)| *key);
             out.push('{');
-            for (index, (key, value)) in sorted.into_iter().enumerate() {
+            for (index, (key, value)) in entries.into_iter().enumerate() {
                 if index > 0 {
                     out.push(',');
                 }
-                out.push_str(&Json::from(key.as_str()).to_string());
+                write_text(key, out);
                 out.push(':');
                 write_canonical(value, out);
             }
@@ -90,7 +104,19 @@ fn write_canonical(value: &Json, out: &mut String) {
             }
             out.push(']');
         }
+        Json::String(text) => write_text(text, out),
         scalar => out.push_str(&scalar.to_string()),
+    }
+}
+
+/// A text as JSON has it.
+fn write_text(text: &str, out: &mut String) {
+    if text.bytes().any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\' || byte == 0x7f) {
+        out.push_str(&Json::from(text).to_string());
+    } else {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
     }
 }
 
@@ -118,6 +144,18 @@ mod tests {
         );
         assert_eq!(record().canonical(), text);
         assert_eq!(record().key().to_string(), GOLDEN);
+    }
+
+    #[test]
+    fn the_encoding_is_json_with_sorted_keys() {
+        let mut record = record();
+        record.params = serde_json::json!({"run": "printf 'a\t\"b\"\\n' ü \u{7f}\u{1}", "a": [1, -2.5, null, true, {"z": {}, "b": "\n"}]});
+        record.inputs.insert("x/0001/\"q\"".to_owned(), "blake3:".to_owned());
+        for seed in [None, Some(u64::MAX)] {
+            record.seed = seed;
+            // serde_json keeps the keys of its maps sorted.
+            assert_eq!(record.canonical(), serde_json::to_value(&record).unwrap().to_string());
+        }
     }
 
     /// The canonical text above, through `b3sum`.

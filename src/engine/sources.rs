@@ -55,30 +55,35 @@ pub struct Sources {
 
 impl Sources {
     /// Checks the sources of the wanted instances: every local file is there, can be read, and has the digest that the pipeline names.
-    /// `base` is the folder of the pipeline file.
     ///
     /// # Errors
     /// A [`Problem`] at its place for each source that is not right.
-    pub fn check(graph: &Graph, wanted: &[bool], base: &Path, memo: &mut StatMemo) -> Result<Self, Problems> {
+    pub fn check(graph: &Graph, wanted: &[bool], memo: &mut StatMemo) -> Result<Self, Problems> {
         let of = |id: InstanceId| graph.instance(id).sources.iter().map(move |need| (id, need));
         let needs: Vec<(InstanceId, &SourceNeed)> = graph.ids().filter(|id| wanted[id.0]).flat_map(of).collect();
-        let local = |need: &SourceNeed| need.source.path.as_ref().map(|name| base.join(name));
-        let paths: Vec<PathBuf> = needs.iter().filter_map(|(_, need)| local(need)).collect();
+        // Many instances may read one file: it is looked at once.
+        let mut paths: Vec<PathBuf> = Vec::new();
+        let mut position: HashMap<PathBuf, usize> = HashMap::new();
+        let mut local = Vec::with_capacity(needs.len());
+        for (id, need) in &needs {
+            local.push(graph.instance(*id).source_file(need).map(|path| {
+                *position.entry(path).or_insert_with_key(|path| {
+                    paths.push(path.clone());
+                    paths.len() - 1
+                })
+            }));
+        }
         let read = |path: &Path| -> io::Result<SourceDigests> {
             let sums = fetch::checksums(path)?;
             Ok(SourceDigests { blake3: sums.blake3, sha256: sums.sha256, md5: sums.md5 })
         };
-        let mut files = paths.iter().zip(memo.digests(&paths, read));
+        let files = memo.digests(&paths, read);
         let mut sources = Sources::default();
         let mut problems: Vec<Problem> = Vec::new();
-        for (id, need) in needs {
-            let checked = match (local(need), &mut files) {
-                (None, _) => Ok(CheckedSource::Remote { source: need.source.clone() }),
-                (Some(path), files) => {
-                    let digests =
-                        files.next().map_or_else(|| Err(io::ErrorKind::NotFound.into()), |(_, digests)| digests);
-                    check(graph.instance(id), need, base, path, digests)
-                }
+        for ((id, need), local) in needs.into_iter().zip(local) {
+            let checked = match local {
+                None => Ok(CheckedSource::Remote { source: need.source.clone() }),
+                Some(at) => check(graph.instance(id), need, &paths[at], &files[at]),
             };
             match checked {
                 Ok(checked) => _ = sources.by_slot.insert((id, need.slot.clone()), checked),
@@ -100,18 +105,17 @@ impl Sources {
 fn check(
     instance: &Instance,
     need: &SourceNeed,
-    base: &Path,
-    path: PathBuf,
-    digests: io::Result<SourceDigests>,
+    path: &Path,
+    digests: &io::Result<SourceDigests>,
 ) -> Result<CheckedSource, Problem> {
     let source = &need.source;
     let place = |field| instance.source_place(need, field);
     // The files of a command are bare names, other sources are mappings with a `path`.
     let at_path = if instance.kind == Kind::Command { None } else { Some("path") };
-    let digests = digests.map_err(|error| match error.kind() {
+    let digests = digests.as_ref().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
             Problem::at(place(at_path), format!("there is no file {}", path.display()), "not found")
-                .help(format!("paths are relative to the pipeline file, in {}", shown_folder(base)))
+                .help(format!("paths are relative to the pipeline file, in {}", shown_folder(instance.folder())))
         }
         _ => Problem::at(place(at_path), format!("cannot read {}: {error}", path.display()), "cannot be read"),
     })?;
@@ -126,7 +130,7 @@ fn check(
             );
         }
     }
-    Ok(CheckedSource::Local { path, digest: digests.blake3 })
+    Ok(CheckedSource::Local { path: path.to_owned(), digest: digests.blake3 })
 }
 
 fn shown_folder(base: &Path) -> String {
@@ -147,6 +151,10 @@ pub fn obtain(source: &CheckedSource, cache: &Cache, reporter: &dyn Reporter) ->
         return Ok((cache.object_path(blob.digest), blob.digest));
     }
     let url = source.url.as_deref().unwrap_or_default();
+    if cache.is_offline() {
+        let message = format!("{url} has to be fetched, and this run is offline");
+        return Err(Failure { code: FailureCode::Broken, message, causes: Vec::new() });
+    }
     reporter.log(&format!("fetching {url}"));
     let failed = |message: String, error: &dyn std::error::Error| Failure {
         code: FailureCode::Broken,
@@ -172,6 +180,7 @@ pub fn obtain(source: &CheckedSource, cache: &Cache, reporter: &dyn Reporter) ->
     })?;
     let blob = cache.ingest(&file).map_err(|error| failed(format!("could not keep {url}"), &error))?;
     cache.remember_fetched(&identity, blob).map_err(|error| failed(format!("could not keep {url}"), &error))?;
+    cache.leave_fetch_place(&file);
     Ok((cache.object_path(blob.digest), blob.digest))
 }
 

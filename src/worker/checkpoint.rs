@@ -98,10 +98,7 @@ impl Checkpoint {
     pub fn to_bytes(&self) -> Result<Vec<u8>, CheckpointError> {
         let mut values = Vec::new();
         for entry in self.network.state().entries() {
-            let shape: Vec<usize> = entry.tensor.size().iter().map(|&side| side as usize).collect();
-            // The file is in row-major order whatever the layout in memory.
-            let flat = entry.tensor.f_detach()?.f_to_device(Device::Cpu)?.f_contiguous()?.f_view(-1)?;
-            let bytes: Vec<u8> = Vec::<f32>::try_from(flat)?.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let (shape, bytes) = to_bytes(&entry.tensor)?;
             values.push((entry.name.as_str(), shape, bytes));
         }
         let views = values
@@ -140,19 +137,30 @@ impl Checkpoint {
         }
         let _guard = tch::no_grad_guard();
         for entry in entries {
-            let view = file.tensor(&entry.name)?;
-            let expected = entry.tensor.size();
-            let shape: Vec<i64> = view.shape().iter().map(|&side| side as i64).collect();
-            if view.dtype() != Dtype::F32 || shape != expected {
-                return Err(CheckpointError::Shape {
-                    name: entry.name.clone(),
-                    found: format!("{:?} {shape:?}", view.dtype()),
-                    expected: format!("F32 {expected:?}"),
-                });
-            }
-            let values = Tensor::f_from_data_size(view.data(), &shape, tch::Kind::Float)?;
+            let values = from_file(&file, &entry.name, &entry.tensor.size())?;
             entry.tensor.shallow_clone().f_copy_(&values)?;
         }
         Ok(Checkpoint { net, channels, classes, network })
     }
+}
+
+/// The shape of a tensor and its values as a file has them: F32, in row-major order whatever the layout in memory.
+pub(crate) fn to_bytes(tensor: &Tensor) -> Result<(Vec<usize>, Vec<u8>), TchError> {
+    let shape = tensor.size().iter().map(|&side| side as usize).collect();
+    let flat = tensor.f_detach()?.f_to_device(Device::Cpu)?.f_contiguous()?.f_view(-1)?;
+    Ok((shape, Vec::<f32>::try_from(flat)?.iter().flat_map(|value| value.to_le_bytes()).collect()))
+}
+
+/// A tensor of a file, on the CPU; it must have the expected shape.
+pub(crate) fn from_file(file: &SafeTensors<'_>, name: &str, expected: &[i64]) -> Result<Tensor, CheckpointError> {
+    let view = file.tensor(name)?;
+    let shape: Vec<i64> = view.shape().iter().map(|&side| side as i64).collect();
+    if view.dtype() != Dtype::F32 || shape != expected {
+        return Err(CheckpointError::Shape {
+            name: name.to_owned(),
+            found: format!("{:?} {shape:?}", view.dtype()),
+            expected: format!("F32 {expected:?}"),
+        });
+    }
+    Ok(Tensor::f_from_data_size(view.data(), &shape, tch::Kind::Float)?)
 }

@@ -7,6 +7,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use atflow::protocol::{Event, Failure, FailureCode, Job, PROTOCOL_VERSION, Request};
 
@@ -34,6 +35,9 @@ pub enum SessionError {
     #[error("cannot write to the engine")]
     Output(#[source] io::Error),
 }
+
+/// So long a job may take to give up once the engine has closed the worker's input.
+const LONGEST_FAREWELL: Duration = Duration::from_secs(5);
 
 /// What the listening thread passes on.
 enum Heard {
@@ -132,6 +136,10 @@ fn listen(input: impl BufRead + Send + 'static, control: Arc<Control>) -> Receiv
             }
         }
         control.close();
+        // A job looks up between two steps of its work. One that does not, in an operator that takes minutes, say, must not outlive the engine.
+        drop(sender);
+        thread::sleep(LONGEST_FAREWELL);
+        system::leave_at_once();
     });
     receiver
 }

@@ -21,12 +21,14 @@ pub struct CudaLibraryError {
 
 /// Prepares the process; to be called first of all, while it has one thread only.
 ///
-/// Ctrl-C reaches every process of the terminal: the engine decides what becomes of this one, by a message or by closing its input.
+/// Ctrl-C reaches every process of the terminal, and a batch system's request to end every process of the job: the engine decides what becomes of this
+/// one, by a message or by closing its input, so that an epoch that was finished is kept before it leaves.
 /// TF32 is switched off and cuBLAS told to be repeatable, by the variables that the CUDA libraries read when they start.
 pub fn prepare_process() {
     // SAFETY: the process has one thread, so nobody reads the environment or changes signal dispositions meanwhile.
     unsafe {
         libc::signal(libc::SIGINT, libc::SIG_IGN);
+        libc::signal(libc::SIGTERM, libc::SIG_IGN);
         for (name, value) in [("NVIDIA_TF32_OVERRIDE", "0"), ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")] {
             std::env::set_var(name, value);
         }
@@ -108,6 +110,12 @@ pub fn libtorch_folder() -> Option<PathBuf> {
 fn version_symbol() -> *mut libc::c_void {
     // SAFETY: the name is a C string.
     unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"aoti_torch_abi_version".as_ptr()) }
+}
+
+/// Ends the process without running what libraries want to do at its end: other threads may be in the middle of libtorch.
+pub fn leave_at_once() -> ! {
+    // SAFETY: _exit ends the process and touches nothing of it.
+    unsafe { libc::_exit(0) }
 }
 
 /// The largest resident memory of this process so far, in bytes; 0 where the system does not tell.

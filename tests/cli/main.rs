@@ -1,12 +1,16 @@
 //! Stories told through the program: what runs, what does not, and what a user sees.
 
+mod bad;
 mod errors;
 mod failures;
 mod gc;
 mod graph;
 mod kept;
 mod machine;
+mod remote;
 mod rerun;
+mod scenarios;
+mod shared;
 mod support;
 mod verify;
 mod why;

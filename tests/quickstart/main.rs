@@ -97,11 +97,13 @@ fn the_quickstart_runs_once_then_only_what_eps_reaches_and_gives_the_same_bytes_
     assert_eq!(run_all(first.path(), &[]).ran(), [""; 0], "nothing changed");
 
     let changed = run_all(first.path(), &["--set", "eps=4/255"]);
-    let reached = |stage: &str| match stage.split('/').collect::<Vec<_>>().as_slice() {
-        ["model" | "tested", "fgsm" | "pgd", ..] => true,
-        ["attacked", _] => true,
-        ["robustness" | "saturation" | "shuffle" | "saturation-curves" | "smoothgrad"] => true,
-        _ => false,
+    let reached = |stage: &str| {
+        matches!(
+            stage.split('/').collect::<Vec<_>>().as_slice(),
+            ["model" | "tested", "fgsm" | "pgd", ..]
+                | ["attacked", _]
+                | ["robustness" | "saturation" | "shuffle" | "saturation-curves" | "smoothgrad"]
+        )
     };
     for (stage, status) in &changed.stages {
         // A picture or a table may come out as before, a stage below what eps reaches may not be tried again: but nothing else may run.
@@ -134,7 +136,9 @@ fn small(folder: &Path) {
 
 /// A worker that greets, takes a job, and dies; the real one after `deaths` such deaths.
 fn dying_worker(folder: &Path, deaths: u32) -> PathBuf {
-    let hello = r#"{"event":"hello","protocol":1,"version":"0","libtorch":"0","device":"cpu","device_name":"none"}"#;
+    let hello = serde_json::json!({
+        "event": "hello", "protocol": atflow::protocol::PROTOCOL_VERSION, "version": "0", "libtorch": "0", "device": "cpu", "device_name": "none",
+    });
     let worker = env!("CARGO_BIN_EXE_atflow-worker");
     let script = format!(
         "#!/bin/sh\ncd {}\nif [ $(cat deaths 2>/dev/null | wc -l) -lt {deaths} ]; then echo died >> deaths; echo '{hello}'; read job; echo 'out of luck' >&2; exit 9; fi\nexec {worker} \"$@\"\n",

@@ -3,5 +3,6 @@
 
 mod parity;
 mod properties;
+mod resume;
 mod stories;
 mod support;

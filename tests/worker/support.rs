@@ -26,6 +26,10 @@ pub(crate) struct Engine {
     input: Option<ChildStdin>,
     events: Receiver<String>,
     next: u64,
+    /// Where trainings keep their progress; nowhere at first.
+    pub(crate) partial: Option<PathBuf>,
+    /// Where they leave their final state; nowhere at first.
+    pub(crate) onward: Option<PathBuf>,
 }
 
 impl Engine {
@@ -46,7 +50,7 @@ impl Engine {
         let (sender, events) = mpsc::channel();
         std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
         let input = child.stdin.take();
-        Engine { folder: TempDir::new().unwrap(), child, input, events, next: 1 }
+        Engine { folder: TempDir::new().unwrap(), child, input, events, next: 1, partial: None, onward: None }
     }
 
     /// A worker on the CPU that has said hello.
@@ -87,7 +91,9 @@ impl Engine {
         self.next += 1;
         let outputs: BTreeMap<String, PathBuf> =
             outputs.iter().map(|&name| (name.to_owned(), self.path(&format!("{id}-{name}")))).collect();
-        let job = Job { id, stage: format!("stage {id}"), kind, params, seed: 1, threads: 1, inputs, outputs };
+        let stage = format!("stage {id}");
+        let (partial, onward) = (self.partial.clone(), self.onward.clone());
+        let job = Job { id, stage, kind, params, seed: 1, threads: 1, inputs, outputs, partial, onward };
         self.say(&serde_json::to_string(&Request::Run(job)).unwrap());
         id
     }
@@ -122,6 +128,12 @@ impl Engine {
     pub(crate) fn fail(&mut self, kind: Kind, params: Value, inputs: Vec<Input>) -> Failure {
         let id = self.send(kind, params, inputs, &["checkpoint", "metrics", "predictions", "images", "maps", "grid"]);
         self.finish(id).0.expect_err("the job should fail")
+    }
+
+    /// Kills the worker.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// Closes the worker's input and waits for its end: its exit code, and how long it took.

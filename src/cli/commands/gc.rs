@@ -21,8 +21,15 @@ pub(crate) fn run(args: &GcArgs) -> Result<Exit, CliError> {
         logs.extend(run.failed.values().map(|failed| failed.log));
     }
     for file in &args.pipelines {
-        let plain = ChangeArgs { set: Vec::new(), profile: None, cache: args.cache.clone(), force: Vec::new() };
-        for standing in Loaded::open(file, &[], &plain)?.survey().into_iter().flatten() {
+        let plain = ChangeArgs {
+            set: Vec::new(),
+            profile: None,
+            cache: args.cache.clone(),
+            force: Vec::new(),
+            remote: None,
+            offline: false,
+        };
+        for standing in Loaded::open(file, &[], &plain)?.survey()?.into_iter().flatten() {
             if let Standing::Fresh(key, _) = standing {
                 keys.insert(key);
             }
@@ -44,6 +51,14 @@ pub(crate) fn run(args: &GcArgs) -> Result<Exit, CliError> {
         return Ok(Exit::Done);
     }
     ui::print(&text)?;
+    if cache.is_in_use() {
+        // What a run has looked up is written down only at its end.
+        let error = CliError::environment(format!(
+            "a run is at work in {}, so nothing was removed",
+            args.cache.cache.display()
+        ));
+        return Err(error.help("collect when it has ended"));
+    }
     cache.clear_abandoned();
     let (removed, failed) = collect(&found);
     for (path, error) in &failed {

@@ -7,7 +7,6 @@ use atflow::plan::survey;
 use atflow::sources::Sources;
 use atflow::spec::{Overrides, PipelineSpec, expand};
 
-use super::base;
 use crate::args::{GraphArgs, GraphFormat};
 use crate::report::{CliError, Exit};
 use crate::ui;
@@ -22,8 +21,8 @@ pub(crate) fn run(args: &GraphArgs) -> Result<Exit, CliError> {
     if args.cache.cache.join("VERSION").exists() {
         let cache = Cache::open(&args.cache.cache)?;
         let mut memo = StatMemo::open(&cache);
-        if let Ok(sources) = Sources::check(&graph, &wanted, base(&args.pipeline), &mut memo) {
-            standings = survey(&graph, &cache, &sources, &wanted, &not, &not);
+        if let Ok(sources) = Sources::check(&graph, &wanted, &mut memo) {
+            standings = survey(&graph, &cache, &sources, &wanted, &not, &not)?;
         }
     }
     let diagram = Diagram::new(&graph, &standings, args.all);

@@ -6,7 +6,7 @@ use atflow::frozen::{self, KeptPlan, Moved, PLAN_FORMAT};
 use atflow::fsio;
 
 use super::Loaded;
-use crate::args::{CacheArgs, ChangeArgs, PipelineArgs};
+use crate::args::{ChangeArgs, PipelineArgs};
 use crate::report::CliError;
 use crate::ui;
 
@@ -23,7 +23,7 @@ pub(crate) fn save(file: &Path, loaded: &Loaded, args: &PipelineArgs) -> Result<
         set: args.changes.set.clone(),
         targets: args.targets.clone(),
         force: args.changes.force.clone(),
-        stages: frozen::stages(&loaded.graph, &loaded.sources, &loaded.survey()),
+        stages: frozen::stages(&loaded.graph, &loaded.sources, &loaded.survey()?),
     };
     let text = serde_json::to_string_pretty(&plan)
         .map_err(|error| CliError::environment(format!("the plan cannot be written: {error}")))?;
@@ -37,8 +37,8 @@ pub(crate) fn save(file: &Path, loaded: &Loaded, args: &PipelineArgs) -> Result<
     })
 }
 
-/// Loads the pipeline of a kept plan; refuses if it would do anything else than was shown.
-pub(crate) fn open(file: &Path, cache: &CacheArgs) -> Result<Loaded, CliError> {
+/// Loads the pipeline of a kept plan, with the caches that are given now; refuses if it would do anything else than was shown.
+pub(crate) fn open(file: &Path, given: &ChangeArgs) -> Result<Loaded, CliError> {
     let shown = file.display();
     let bytes = std::fs::read(file).map_err(|error| CliError::environment(format!("cannot read {shown}: {error}")))?;
     let how = "`atflow plan PIPELINE.yaml --save FILE` makes one";
@@ -52,9 +52,9 @@ pub(crate) fn open(file: &Path, cache: &CacheArgs) -> Result<Loaded, CliError> {
     let plan: KeptPlan = serde_json::from_value(json)
         .map_err(|error| CliError::environment(format!("{shown} is no plan: {error}")).help(how))?;
     let changes =
-        ChangeArgs { set: plan.set.clone(), profile: plan.profile.clone(), cache: cache.clone(), force: plan.force };
+        ChangeArgs { set: plan.set.clone(), profile: plan.profile.clone(), force: plan.force, ..given.clone() };
     let loaded = Loaded::open(&plan.pipeline, &plan.targets, &changes)?;
-    let moved = frozen::moved(&plan.stages, &frozen::stages(&loaded.graph, &loaded.sources, &loaded.survey()));
+    let moved = frozen::moved(&plan.stages, &frozen::stages(&loaded.graph, &loaded.sources, &loaded.survey()?));
     if moved.is_empty() {
         return Ok(loaded);
     }

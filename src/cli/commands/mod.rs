@@ -7,6 +7,8 @@ pub(crate) mod graph;
 pub(crate) mod kept;
 pub(crate) mod log;
 pub(crate) mod plan;
+pub(crate) mod pull;
+pub(crate) mod push;
 pub(crate) mod run;
 pub(crate) mod schema;
 pub(crate) mod show;
@@ -14,6 +16,7 @@ pub(crate) mod table;
 pub(crate) mod verify;
 pub(crate) mod why;
 
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 
 use atflow::cache::{Cache, Manifest, StatMemo};
@@ -21,7 +24,7 @@ use atflow::graph::Graph;
 use atflow::plan::{History, Standing, survey};
 use atflow::scheduler::Interrupt;
 use atflow::sources::Sources;
-use atflow::spec::{InstanceId, Overrides, PipelineSpec, Problem, Problems, expand, suggestion};
+use atflow::spec::{Instance, InstanceId, Overrides, PipelineSpec, Problem, Problems, expand, suggestion};
 
 use crate::args::{ChangeArgs, FindArgs, PipelineArgs};
 use crate::report::CliError;
@@ -32,9 +35,10 @@ const SHOWN: usize = 10;
 /// A pipeline ready to be planned or run.
 pub(crate) struct Loaded {
     pub file: PathBuf,
-    pub spec: PipelineSpec,
+    /// Neither is ever freed: a program that ends need not take thousands of stages apart.
+    pub spec: ManuallyDrop<PipelineSpec>,
     pub overrides: Overrides,
-    pub graph: Graph,
+    pub graph: ManuallyDrop<Graph>,
     pub cache: Cache,
     pub sources: Sources,
     /// Which instances the targets reach, by id.
@@ -54,8 +58,8 @@ impl Loaded {
     /// The same from its parts.
     pub(crate) fn open(file: &Path, targets: &[String], args: &ChangeArgs) -> Result<Self, CliError> {
         let overrides = Overrides { profile: args.profile.clone(), set: args.set.clone() };
-        let spec = PipelineSpec::read(file, &overrides)?;
-        let graph = Graph::new(expand(&spec)?);
+        let spec = ManuallyDrop::new(PipelineSpec::read(file, &overrides)?);
+        let graph = ManuallyDrop::new(Graph::new(expand(&spec)?));
         let are_named = !targets.is_empty();
         let targets = graph.targets(targets).map_err(Problems)?;
         let wanted = graph.reached_from(&targets);
@@ -69,9 +73,15 @@ impl Loaded {
             return Err(Problems(vec![problem.help("name it as a target too, or leave the targets out")]).into());
         }
         let cache = Cache::open(&args.cache.cache)?;
+        let cache = match (&args.remote, args.offline) {
+            (_, true) => cache.offline(),
+            (Some(remote), false) => cache.read_through(remote)?,
+            (None, false) => cache,
+        };
         let mut memo = StatMemo::open(&cache);
-        let sources = Sources::check(&graph, &wanted, base(file), &mut memo)?;
-        memo.save()?;
+        let sources = Sources::check(&graph, &wanted, &mut memo)?;
+        // A hint for the next time; a cache that can only be read does without it.
+        _ = memo.save();
         // Without targets it is enough to know what lies between; with them, what was asked for by name must be there.
         let named = if are_named { targets } else { Vec::new() };
         let marked = |ids: &[InstanceId]| {
@@ -90,8 +100,18 @@ impl Loaded {
     }
 
     /// How every wanted instance stands.
-    pub(crate) fn survey(&self) -> Vec<Option<Standing>> {
-        survey(&self.graph, &self.cache, &self.sources, &self.wanted, &self.forced, &self.needed)
+    pub(crate) fn survey(&self) -> Result<Vec<Option<Standing>>, CliError> {
+        Ok(survey(&self.graph, &self.cache, &self.sources, &self.wanted, &self.forced, &self.needed)?)
+    }
+
+    /// The name and the manifest of every wanted instance that is fresh.
+    pub(crate) fn fresh(&self) -> Result<Vec<(&Instance, Manifest)>, CliError> {
+        let standings = self.survey()?.into_iter().enumerate();
+        let fresh = standings.filter_map(|(index, standing)| match standing {
+            Some(Standing::Fresh(_, manifest)) => Some((self.graph.instance(InstanceId(index)), *manifest)),
+            _ => None,
+        });
+        Ok(fresh.collect())
     }
 
     /// What earlier runs of the pipeline knew.
@@ -121,11 +141,6 @@ pub(crate) fn worker_program() -> PathBuf {
 /// How many CPU threads to use: those that were asked for, or all.
 pub(crate) fn jobs(asked: Option<u16>) -> usize {
     asked.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
-}
-
-/// The folder that a pipeline's paths start from.
-pub(crate) fn base(file: &Path) -> &Path {
-    file.parent().unwrap_or(Path::new(""))
 }
 
 /// The newest result of an instance by its name.

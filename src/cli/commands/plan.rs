@@ -30,7 +30,7 @@ pub(crate) struct Shown {
 
 /// Prints the plan of a pipeline.
 pub(crate) fn show(loaded: &Loaded, how: &Shown) -> Result<Exit, CliError> {
-    let standings = loaded.survey();
+    let standings = loaded.survey()?;
     let stages = plan(&loaded.graph, &standings, &loaded.history());
     let price = price(&loaded.graph, &loaded.cache, &loaded.sources, &standings, &stages, how.jobs, how.sizes);
     let text = if how.json {

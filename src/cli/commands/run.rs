@@ -16,7 +16,7 @@ use crate::ui;
 
 pub(crate) fn run(args: &RunArgs) -> Result<Exit, CliError> {
     let loaded = match (&args.plan, &args.pipeline) {
-        (Some(plan), _) => kept::open(plan, &args.changes.cache)?,
+        (Some(plan), _) => kept::open(plan, &args.changes)?,
         (None, Some(file)) => Loaded::open(file, &args.targets, &args.changes)?,
         (None, None) => return Err(CliError::environment("no pipeline is named")),
     };

@@ -95,13 +95,17 @@ fn flaw_words(flaw: &Flaw) -> String {
 /// Runs targets again and compares.
 fn rerun(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
     let (set, profile, cache) = (args.set.clone(), args.profile.clone(), args.cache.clone());
-    let loaded = Loaded::open(file, &args.targets, &ChangeArgs { set, profile, cache, force: Vec::new() })?;
+    let loaded = Loaded::open(
+        file,
+        &args.targets,
+        &ChangeArgs { set, profile, cache, force: Vec::new(), remote: None, offline: false },
+    )?;
     let ids = loaded.graph.targets(&args.targets).map_err(Problems)?;
     if args.tolerance.is_some() && !ids.iter().any(|id| verify::has_numbers(loaded.graph.instance(*id).kind)) {
         let message = "--tolerance compares numbers, and none of the targets is a `table` or an `evaluate` stage";
         return Err(CliError::environment(message).help("leave it out to compare bytes"));
     }
-    let standings = loaded.survey();
+    let standings = loaded.survey()?;
     let mut targets = vec![false; loaded.graph.len()];
     ids.iter().for_each(|id| targets[id.0] = true);
     loaded.cache.clear_abandoned();

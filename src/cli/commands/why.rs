@@ -23,7 +23,7 @@ pub(crate) fn run(args: &WhyArgs) -> Result<Exit, CliError> {
     };
     let loaded = Loaded::open(&file, std::slice::from_ref(&args.stage), &args.changes)?;
     let ids = loaded.graph.targets(std::slice::from_ref(&args.stage)).map_err(Problems)?;
-    let standings = loaded.survey();
+    let standings = loaded.survey()?;
     let history = loaded.history();
     let question = Question {
         spec: &loaded.spec,

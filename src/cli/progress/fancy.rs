@@ -8,6 +8,7 @@ use atflow::event::{RunEvent, Status};
 use console::style;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::waiting_for;
 use crate::ui;
 
 /// Nothing is drawn before this.
@@ -54,6 +55,10 @@ impl Fancy {
                     self.all.set_message(format!("and {} more running", self.hidden));
                 }
             }
+            RunEvent::StageWaiting { stage, holder } => {
+                self.show();
+                self.above(&format!("{} {stage}  {}", style("…").dim(), waiting_for(holder.as_ref())));
+            }
             RunEvent::StageProgress { stage, done, total, message } => {
                 if let Some(row) = self.rows.get(&stage) {
                     let percent = if total > 0 {
@@ -70,6 +75,13 @@ impl Fancy {
             RunEvent::StageLog { .. } => {}
             RunEvent::StageFinished { stage, status, seconds, summary, .. } => {
                 self.finished(&stage, status, seconds, &summary)
+            }
+            RunEvent::Fetching { stage, done, total } => {
+                self.show();
+                self.all.set_message(format!("fetching {stage}  {} of {}", ui::bytes(done), ui::bytes(total)));
+                if done == total {
+                    self.all.set_message("");
+                }
             }
             RunEvent::Warning(message) => self.above(&format!("{} {message}", style("warning:").yellow().bold())),
         }

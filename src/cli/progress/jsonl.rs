@@ -16,6 +16,10 @@ impl JsonLines {
             RunEvent::StageStarted { stage, kind, reason } => {
                 json!({"event": "stage_started", "stage": stage, "kind": kind, "reason": reason})
             }
+            RunEvent::StageWaiting { stage, holder } => {
+                let (host, pid) = holder.as_ref().map(|holder| (&holder.host, holder.pid)).unzip();
+                json!({"event": "stage_waiting", "stage": stage, "host": host, "pid": pid})
+            }
             RunEvent::StageFinished { stage, status, seconds, summary, failure } => {
                 let mut line = json!({"event": "stage_finished", "stage": stage, "status": status, "seconds": seconds});
                 if !summary.is_empty() {
@@ -30,6 +34,10 @@ impl JsonLines {
                 json!({"event": "stage_progress", "stage": stage, "done": done, "total": total, "message": message})
             }
             RunEvent::StageLog { stage, line } => json!({"event": "stage_log", "stage": stage, "line": line}),
+            RunEvent::Fetching { stage, done, total } if done == total => {
+                json!({"event": "fetched", "stage": stage, "bytes": total})
+            }
+            RunEvent::Fetching { .. } => return,
             RunEvent::Warning(message) => json!({"event": "warning", "message": message}),
         };
         if ui::print(&format!("{line}\n")).is_err() {

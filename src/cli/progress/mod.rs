@@ -4,6 +4,7 @@ mod fancy;
 mod jsonl;
 mod plain;
 
+use atflow::cache::Holder;
 use atflow::event::{RunEvent, Status};
 
 use crate::args::RunArgs;
@@ -64,5 +65,13 @@ impl Progress {
         if let Progress::Fancy(fancy) = self {
             fancy.finish();
         }
+    }
+}
+
+/// Whom a stage waits for.
+fn waiting_for(holder: Option<&Holder>) -> String {
+    match holder {
+        Some(holder) => format!("waiting for {} pid {}, which is at it", holder.host, holder.pid),
+        None => "waiting for another run, which is at it".to_owned(),
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use atflow::event::{RunEvent, Status};
 
+use super::waiting_for;
 use crate::report::eprint;
 use crate::ui;
 
@@ -29,6 +30,9 @@ impl Plain {
                 eprint(&format!("start   {stage}  ({reason})\n"));
                 self.spoke.insert(stage, Instant::now());
             }
+            RunEvent::StageWaiting { stage, holder } => {
+                eprint(&format!("wait    {stage}  ({})\n", waiting_for(holder.as_ref())));
+            }
             RunEvent::StageProgress { stage, message, .. } => {
                 if let Some(spoke) = self.spoke.get_mut(&stage)
                     && spoke.elapsed() >= SIGN_OF_LIFE
@@ -46,6 +50,17 @@ impl Plain {
                 Status::Cached if self.verbose => eprint(&format!("cached  {stage}  {summary}\n")),
                 Status::Skipped | Status::Cached => {}
             },
+            RunEvent::Fetching { stage, done, total } => {
+                if done == total {
+                    eprint(&format!("fetched {stage}  {}\n", ui::bytes(total)));
+                    return;
+                }
+                let spoke = self.spoke.entry(stage.clone()).or_insert_with(Instant::now);
+                if spoke.elapsed() >= SIGN_OF_LIFE {
+                    eprint(&format!("        {stage}  fetching {} of {}\n", ui::bytes(done), ui::bytes(total)));
+                    *spoke = Instant::now();
+                }
+            }
             RunEvent::Warning(message) => eprint(&format!("warning: {message}\n")),
         }
     }

@@ -74,9 +74,19 @@ pub struct Made {
 impl Cache {
     /// The manifest of a key. One that is broken or of another version counts as not there: the stage runs again and replaces it.
     pub fn lookup(&self, key: Key) -> Option<Manifest> {
+        self.read_manifest(key).filter(|manifest| manifest.record.key() == key)
+    }
+
+    /// The same for a record at hand whose key is `key`: records are compared, and nothing is hashed.
+    pub fn lookup_record(&self, record: &Record, key: Key) -> Option<Manifest> {
+        self.read_manifest(key).filter(|manifest| manifest.record == *record)
+    }
+
+    /// What the file of a key holds; whether its record gives that key is not looked at.
+    pub(crate) fn read_manifest(&self, key: Key) -> Option<Manifest> {
         let bytes = std::fs::read(self.action_path(key)).ok()?;
         let manifest: Manifest = serde_json::from_slice(&bytes).ok()?;
-        (manifest.format == MANIFEST_FORMAT && manifest.record.key() == key).then_some(manifest)
+        (manifest.format == MANIFEST_FORMAT).then_some(manifest)
     }
 
     /// Records a finished stage. Its blobs are in the cache already.

@@ -2,23 +2,34 @@
 //! `docs/cache-format.md` tells the layout; nothing half-written is ever visible in it ([`crate::fsio::write_atomic`]).
 
 mod check;
+mod lease;
 mod manifest;
 mod objects;
+mod partial;
+mod read_through;
 mod runs;
 mod stat;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use crate::fetch::Patience;
 use crate::fsio::{self, Context, FileError};
 use crate::record::Key;
+use crate::remote::{Remote, RemoteError};
 
 pub use check::{Checked, Flaw, FlawKind};
+pub use lease::{Attempt, Holder, Lease, Leases};
 pub use manifest::{MANIFEST_FORMAT, Made, Manifest, OutputBlob};
+pub use read_through::Obtained;
 pub use runs::{FailedStage, RunRecord};
 pub use stat::{SourceDigests, StatMemo};
 
 /// Version of the layout. A cache of another version is refused, never changed.
 pub const CACHE_FORMAT: u32 = 1;
+
+/// What every cache has.
+const FOLDERS: [&str; 4] = ["objects", "actions", "runs", "tmp"];
 
 /// Why the cache cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +37,17 @@ pub enum CacheError {
     /// The file system said no.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The remote cache that is read through failed.
+    #[error("the remote cache failed")]
+    Remote(#[from] RemoteError),
+    /// The cache can be read but not written, and something has to be.
+    #[error("the cache {} cannot be written, and this run has stages to run", path.display())]
+    ReadOnly {
+        /// The cache.
+        path: PathBuf,
+        /// What the system said.
+        source: FileError,
+    },
     /// The cache was made by another version.
     #[error("the cache {} has format {found}; this version of atflow reads format {CACHE_FORMAT}", path.display())]
     Format {
@@ -36,10 +58,12 @@ pub enum CacheError {
     },
 }
 
-/// An open cache.
+/// An open cache, and perhaps a remote one that is read through it.
 #[derive(Debug, Clone)]
 pub struct Cache {
     root: PathBuf,
+    remote: Option<Arc<Remote>>,
+    offline: bool,
 }
 
 impl Cache {
@@ -50,20 +74,33 @@ impl Cache {
     pub fn open(root: &Path) -> Result<Self, CacheError> {
         let version = root.join("VERSION");
         match std::fs::read_to_string(&version) {
-            Ok(text) if text.trim() == CACHE_FORMAT.to_string() => {}
+            Ok(text) if text.trim() == CACHE_FORMAT.to_string() => {
+                for folder in FOLDERS {
+                    // A copy may lack folders that were empty. One that cannot be made matters to those who write into it, not to readers.
+                    _ = fsio::create_dir(&root.join(folder));
+                }
+            }
             Ok(text) => return Err(CacheError::Format { path: root.to_owned(), found: text.trim().to_owned() }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                fsio::create_dir(&root.join("tmp"))?;
+                for folder in FOLDERS {
+                    fsio::create_dir(&root.join(folder))?;
+                }
                 fsio::write_atomic(&version, &root.join("tmp"), format!("{CACHE_FORMAT}\n").as_bytes())?;
             }
             Err(error) => return Err(Err::<(), _>(error).on("read", &version).unwrap_err().into()),
         }
-        for folder in ["objects", "actions", "runs", "tmp"] {
-            fsio::create_dir(&root.join(folder))?;
-        }
         // Absolute, because programs run by stages work in folders of their own.
         let root = std::path::absolute(root).on("find", root)?;
-        Ok(Cache { root })
+        Ok(Cache { root, remote: None, offline: false })
+    }
+
+    /// The same cache with a remote one behind it: what is not here is looked for there.
+    ///
+    /// # Errors
+    /// [`CacheError`] if there is no cache at `remote`.
+    pub fn read_through(self, remote: &str) -> Result<Self, CacheError> {
+        let remote = Remote::open(remote, Patience::default(), &self.tmp())?;
+        Ok(Cache { remote: Some(Arc::new(remote)), ..self })
     }
 
     /// The folder.
@@ -77,40 +114,66 @@ impl Cache {
     /// [`CacheError`].
     pub fn scratch(&self) -> Result<tempfile::TempDir, CacheError> {
         let tmp = self.tmp();
-        let prefix = format!("{}{}-", scratch_prefix(), std::process::id());
+        let prefix = format!("stage-{}{}-", fsio::owner(), std::process::id());
         Ok(tempfile::Builder::new().prefix(&prefix).tempdir_in(&tmp).on("make a folder in", &tmp)?)
     }
 
-    /// Removes the scratch folders that killed runs of this machine left behind.
+    /// Removes what killed runs of this machine left behind: their temporary files and folders, and the progress of trainings that were finished.
     pub fn clear_abandoned(&self) {
-        let prefix = scratch_prefix();
-        for entry in walkdir::WalkDir::new(self.tmp()).min_depth(1).max_depth(1).into_iter().flatten() {
-            let name = entry.file_name().to_string_lossy();
-            let owner =
-                name.strip_prefix(&prefix).and_then(|rest| rest.split('-').next()).and_then(|pid| pid.parse().ok());
-            let is_gone = |pid: i32| {
-                rustix::process::Pid::from_raw(pid)
-                    .is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
-            };
-            if owner.is_some_and(is_gone) {
-                // Another run may be at the same: what matters is that it goes.
-                _ = std::fs::remove_dir_all(entry.path());
+        for entry in std::fs::read_dir(self.tmp()).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let path = entry.path();
+            // Another run may be at the same: what matters is that it goes.
+            if is_abandoned(&name, "stage-") {
+                _ = std::fs::remove_dir_all(path);
+            } else if is_abandoned(&name, "file-") {
+                _ = std::fs::remove_file(path);
             }
         }
+        self.clear_finished_partials();
+    }
+
+    /// A failed write as an error of the cache as a whole, where nothing can be written at all.
+    fn unwritable(&self, source: FileError) -> CacheError {
+        match source.source.kind() {
+            std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied => {
+                CacheError::ReadOnly { path: self.root.clone(), source }
+            }
+            _ => source.into(),
+        }
+    }
+
+    /// The same cache with nothing fetched for it.
+    #[must_use]
+    pub fn offline(self) -> Self {
+        Cache { remote: None, offline: true, ..self }
+    }
+
+    /// Whether nothing may be fetched.
+    pub fn is_offline(&self) -> bool {
+        self.offline
+    }
+
+    /// Whether there is a remote cache behind this one.
+    pub fn has_remote(&self) -> bool {
+        self.remote.is_some()
     }
 
     fn tmp(&self) -> PathBuf {
         self.root.join("tmp")
     }
 
-    fn action_path(&self, key: Key) -> PathBuf {
+    pub(crate) fn action_path(&self, key: Key) -> PathBuf {
         let name = key.to_string();
         self.root.join("actions").join(&name[..2]).join(format!("{name}.json"))
     }
 }
 
-/// Scratch folders are named by machine and process, so that those of the dead are known.
-fn scratch_prefix() -> String {
-    let host: String = gethostname::gethostname().to_string_lossy().replace('-', "_");
-    format!("stage-{host}-")
+/// Whether a temporary file or folder was made by a process of this machine that is gone.
+fn is_abandoned(name: &str, sort: &str) -> bool {
+    let rest = name.strip_prefix(sort).and_then(|rest| rest.strip_prefix(&fsio::owner()));
+    let owner = rest.and_then(|rest| rest.split('-').next()).and_then(|pid| pid.parse().ok());
+    owner.and_then(rustix::process::Pid::from_raw).is_some_and(|pid: rustix::process::Pid| {
+        rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH)
+    })
 }

@@ -101,6 +101,14 @@ impl Cache {
         Ok((folder.join("file"), file))
     }
 
+    /// Removes a place to fetch to, once what came is a blob. Whoever waits for its lock looks for the blob first.
+    pub(crate) fn leave_fetch_place(&self, file: &Path) {
+        if let Some(folder) = file.parent() {
+            // What stays costs a few bytes.
+            _ = fs::remove_dir_all(folder);
+        }
+    }
+
     fn fetched_path(&self, identity: &str) -> PathBuf {
         self.root.join("fetched").join(format!("{}.json", identity.replace(':', "-")))
     }

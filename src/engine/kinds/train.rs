@@ -112,6 +112,16 @@ pub enum Schedule {
     },
 }
 
+impl Schedule {
+    /// Whether the rate at some epoch depends on how many epochs there are in all: if not, a longer training goes on where a shorter one ended.
+    pub const fn depends_on_epochs(&self) -> bool {
+        match self {
+            Schedule::Constant | Schedule::Steps { .. } => false,
+            Schedule::Triangle { .. } => true,
+        }
+    }
+}
+
 impl Default for Schedule {
     fn default() -> Self {
         Schedule::Triangle { warmup: Real::new(0.2) }

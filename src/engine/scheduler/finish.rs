@@ -1,9 +1,11 @@
 //! How a stage ends: its outputs are taken into the cache and recorded, or its failure is, or it is tried again.
 
-use super::{FailureCode, Manifest, RunError, Running, Scheduler, Stale, State, Status, TRIES};
-use crate::cache::{CacheError, FailedStage, MANIFEST_FORMAT, Made};
-use crate::event::RunEvent;
-use crate::protocol::Failure;
+use super::{RunError, Running, Scheduler, Stale, State, TRIES};
+use crate::cache::{CacheError, FailedStage, MANIFEST_FORMAT, Made, Manifest, OutputBlob};
+use crate::digest::Digest;
+use crate::event::{RunEvent, Status};
+use crate::protocol::{Failure, FailureCode};
+use crate::sources::CheckedSource;
 use crate::spec::InstanceId;
 
 impl Scheduler<'_> {
@@ -22,11 +24,13 @@ impl Scheduler<'_> {
         }
         let manifest = self.take_in(&running, seconds, &summary, peak_memory)?;
         let key = self.cache.commit(&manifest)?;
+        // Only now: until the result is recorded, its progress is all there is.
+        self.cache.drop_partial(key);
         self.made.insert(key);
         let name = self.name(id);
         self.run.keys.insert(name, key);
         for consumer in self.done(id, manifest.outputs, Status::Ran, seconds, summary) {
-            self.settle(consumer);
+            self.settle(consumer)?;
         }
         Ok(())
     }
@@ -76,6 +80,10 @@ impl Scheduler<'_> {
         let id = running.id;
         self.tries[id.0] += 1;
         match failure.code {
+            FailureCode::Cancelled if self.interrupt.asked() == 0 && running.overdue.is_some() => {
+                let failure = self.overdue(&running).unwrap_or(failure);
+                self.failed(running, failure)
+            }
             FailureCode::Cancelled => {
                 let seconds = running.started.elapsed().as_secs_f64();
                 self.end(id, State::Skipped, Status::Skipped, seconds, String::new(), None);
@@ -89,6 +97,11 @@ impl Scheduler<'_> {
                         "an input of {name} had other bytes than its digest says; it was moved to {kept} and is made again"
                     )));
                 }
+                self.again(id, running);
+                Ok(())
+            }
+            // Another stage has just found it corrupt and had it moved away, or another run's cleaning took it: it is made again.
+            _ if self.tries[id.0] < TRIES && self.inputs(id).iter().any(|input| !input.path.exists()) => {
                 self.again(id, running);
                 Ok(())
             }
@@ -106,6 +119,9 @@ impl Scheduler<'_> {
             self.end(id, State::Skipped, Status::Skipped, seconds, String::new(), None);
             return Ok(());
         }
+        if let Some(failure) = self.overdue(&running) {
+            return self.failed(running, failure);
+        }
         self.tries[id.0] += 1;
         if self.tries[id.0] < TRIES {
             let name = self.name(id);
@@ -122,17 +138,24 @@ impl Scheduler<'_> {
     }
 
     fn again(&mut self, id: InstanceId, running: Running) {
-        let Running { record, key, .. } = running;
-        self.stale.insert(id, Stale { record, key, reason: "tried again".to_owned() });
+        let Running { record, key, wants, .. } = running;
+        self.stale.insert(id, Stale { record, key, reason: "tried again".to_owned(), wants });
         self.states.set(id, State::Ready);
     }
 
     fn failed(&mut self, running: Running, failure: Failure) -> Result<(), RunError> {
         let id = running.id;
         let seconds = running.started.elapsed().as_secs_f64();
-        let log = self.cache.put(&running.log)?;
-        drop(running.scratch);
         let name = self.name(id);
+        // What the stage left goes first: it may have failed because the disk is full.
+        drop(running.scratch);
+        let log = match self.cache.put(&running.log) {
+            Ok(log) => log,
+            Err(error) => {
+                self.emit(RunEvent::Warning(format!("the log of {name} could not be kept: {error}")));
+                OutputBlob { digest: Digest::of(&running.log), size: running.log.len() as u64 }
+            }
+        };
         self.run.failed.insert(name, FailedStage { failure: failure.clone(), log });
         self.end(id, State::Failed, Status::Failed, seconds, String::new(), Some(failure));
         self.skip_consumers(id);
@@ -159,8 +182,8 @@ impl Scheduler<'_> {
     /// A stage whose own source changed while it ran must not be recorded: nobody knows which bytes it saw.
     fn changed_source(&self, id: InstanceId) -> Option<Failure> {
         for need in &self.graph.instance(id).sources {
-            if let super::CheckedSource::Local { path, digest } = self.sources.get(id, need)
-                && !crate::digest::Digest::of_file(path).is_ok_and(|now| now == *digest)
+            if let CheckedSource::Local { path, digest } = self.sources.get(id, need)
+                && !Digest::of_file(path).is_ok_and(|now| now == *digest)
             {
                 let message =
                     format!("{} changed while it was read, so nothing was recorded; run again", path.display());

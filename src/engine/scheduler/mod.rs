@@ -4,26 +4,34 @@
 //! The loop, in order: take back what was interrupted, start what is ready, wait for a message. An instance is looked up in the cache at the moment
 //! its last input becomes known ([`Scheduler::settle`]), so a rerun that gives the same bytes stops there and what hangs on it stays fresh.
 
+mod dispatch;
 mod finish;
+mod limits;
+mod messages;
+mod sharing;
 mod state;
 mod workers;
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use crate::cache::{Cache, CacheError, Manifest, RunRecord};
+use crate::cache::{Cache, CacheError, Lease, Leases, Manifest, Obtained, OutputBlob, RunRecord};
 use crate::event::{RunEvent, RunSummary, Status};
+use crate::fetch::FetchError;
 use crate::graph::{Graph, Outputs};
-use crate::plan::{Absence, Assessment, History, assess};
-use crate::protocol::{Event, Failure, FailureCode, Input, Job};
+use crate::plan::{Absence, Assessment, History, assess, must_be_there};
+use crate::protocol::Failure;
 use crate::record::{Key, Record};
-use crate::sources::{CheckedSource, Sources, obtain};
+use crate::remote::RemoteError;
+use crate::sources::Sources;
 use crate::spec::InstanceId;
-use crate::stages::{self, Reporter};
+use messages::Message;
+use sharing::Wait;
 use state::{State, States};
 use workers::Workers;
 
@@ -88,16 +96,6 @@ pub enum RunError {
     Cache(#[from] CacheError),
 }
 
-/// What reaches the deciding thread.
-enum Message {
-    Worker(usize, Event),
-    WorkerSaid(usize, String),
-    WorkerGone(usize),
-    EngineLog(u64, String),
-    EngineProgress(u64, u64, u64, String),
-    EngineDone(u64, Result<String, Failure>),
-}
-
 /// An instance that is being run.
 struct Running {
     id: InstanceId,
@@ -110,6 +108,11 @@ struct Running {
     cancel: Arc<AtomicBool>,
     threads: usize,
     log: Vec<u8>,
+    wants: Wants,
+    /// When it was told that its time is over.
+    overdue: Option<Instant>,
+    /// Keeps other runs from the same; given up when the stage has ended, however that was.
+    _lease: Lease,
 }
 
 /// What a ready instance is to run.
@@ -117,6 +120,18 @@ struct Stale {
     record: Record,
     key: Key,
     reason: String,
+    wants: Wants,
+}
+
+/// With what a ready instance would be content, were another run to make it first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wants {
+    /// That its result is recorded.
+    Result,
+    /// That the bytes of its outputs are there again, too.
+    Blobs,
+    /// Nothing: it was asked to run.
+    Rerun,
 }
 
 struct Scheduler<'a> {
@@ -140,6 +155,9 @@ struct Scheduler<'a> {
     revived: HashMap<InstanceId, Vec<InstanceId>>,
     /// What ready instances are to run, and why.
     stale: HashMap<InstanceId, Stale>,
+    leases: Leases,
+    /// Ready instances that another run is at.
+    waits: HashMap<InstanceId, Wait>,
     /// Keys that this run made: another instance of the same key need not run.
     made: HashSet<Key>,
     run: RunRecord,
@@ -179,6 +197,8 @@ pub fn run(
         forced: graph.ids().filter(|id| options.forced[id.0]).map(|id| (id, Absence::Forced)).collect(),
         revived: HashMap::new(),
         stale: HashMap::new(),
+        leases: Leases::new(cache),
+        waits: HashMap::new(),
         made: HashSet::new(),
         run: RunRecord { pipeline: options.pipeline.clone(), file: options.file.clone(), ..RunRecord::default() },
         commit: None,
@@ -199,7 +219,12 @@ pub fn run(
         || scheduler.run.keys.iter().any(|(name, key)| !scheduler.history.knows(name, *key))
     {
         scheduler.run.at = jiff::Timestamp::now().to_string();
-        cache.remember(&scheduler.run)?;
+        if let Err(error) = cache.remember(&scheduler.run) {
+            // Results are kept without it. Where nothing ran, on a cache that others share for reading, it is of no interest.
+            if summary.ran + summary.failed > 0 {
+                scheduler.emit(RunEvent::Warning(format!("this run could not be noted in the cache: {error}")));
+            }
+        }
     }
     drop(scheduler);
     ended?;
@@ -216,7 +241,7 @@ impl Scheduler<'_> {
         }
         for id in &wanted {
             if *self.states.get(*id) == State::Waiting(0) {
-                self.settle(*id);
+                self.settle(*id)?;
             }
         }
         let mut asked = 0;
@@ -232,6 +257,7 @@ impl Scheduler<'_> {
                 self.workers.kill();
                 deadline = Some(Instant::now() + GIVE_UP);
             }
+            self.end_overdue();
             if !self.stopped {
                 self.start_ready()?;
             }
@@ -260,7 +286,7 @@ impl Scheduler<'_> {
     }
 
     /// Looks an instance up whose producers are all done; those that this makes ready to be looked up follow.
-    fn settle(&mut self, id: InstanceId) {
+    fn settle(&mut self, id: InstanceId) -> Result<(), CacheError> {
         let mut open = VecDeque::from([id]);
         while let Some(id) = open.pop_front() {
             let revived: Vec<InstanceId> =
@@ -271,8 +297,12 @@ impl Scheduler<'_> {
             }
             let outputs = |producer| self.states.outputs(producer).expect("checked above");
             let needed = self.options.needed[id.0];
-            match (assess(self.graph, self.cache, self.sources, id, outputs, needed), self.forced.remove(&id)) {
+            match (assess(self.graph, self.cache, self.sources, id, outputs, needed)?, self.forced.remove(&id)) {
                 (Assessment::Fresh(key, manifest), None) => {
+                    if let Some(name) = self.bring_outputs(id, &manifest)? {
+                        self.make_ready(id, manifest.record, &Absence::Output(name));
+                        continue;
+                    }
                     let name = self.name(id);
                     self.run.keys.insert(name, key);
                     open.extend(self.done(id, manifest.outputs, Status::Cached, 0.0, manifest.made.summary));
@@ -280,6 +310,39 @@ impl Scheduler<'_> {
                 (Assessment::Fresh(_, manifest), Some(absence)) => self.make_ready(id, manifest.record, &absence),
                 (Assessment::Stale(record, absence), _) => self.make_ready(id, *record, &absence),
             }
+        }
+        Ok(())
+    }
+
+    /// Fetches the outputs of a fresh instance that must be there; names the first that nobody has.
+    fn bring_outputs(&mut self, id: InstanceId, manifest: &Manifest) -> Result<Option<String>, CacheError> {
+        let graph = self.graph;
+        for output in &graph.instance(id).outputs {
+            if must_be_there(output, self.options.needed[id.0]) && !self.bring(id, manifest.outputs[&output.name])? {
+                return Ok(Some(output.name.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Sees to it that a blob is here, from the remote cache if need be; `false` if nobody has it.
+    fn bring(&mut self, of: InstanceId, blob: OutputBlob) -> Result<bool, CacheError> {
+        let stage = self.name(of);
+        let (observer, interrupt) = (&mut self.observer, self.interrupt);
+        let progress = &mut |done: u64, total: Option<u64>| {
+            let total = total.unwrap_or(blob.size);
+            observer(RunEvent::Fetching { stage: stage.clone(), done, total });
+            if interrupt.asked() > 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        match self.cache.obtain(blob, progress) {
+            Ok(Obtained::Here | Obtained::Fetched) => Ok(true),
+            Ok(Obtained::Missing) => Ok(false),
+            Ok(Obtained::Wrong(message)) => {
+                self.emit(RunEvent::Warning(message));
+                Ok(false)
+            }
+            Err(CacheError::Remote(RemoteError::Fetch(FetchError::Stopped))) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -294,7 +357,12 @@ impl Scheduler<'_> {
     fn make_ready(&mut self, id: InstanceId, record: Record, absence: &Absence) {
         let reason = self.history.reason(self.graph.instance(id), &record, absence);
         let key = record.key();
-        self.stale.insert(id, Stale { record, key, reason });
+        let wants = match absence {
+            Absence::Unknown => Wants::Result,
+            Absence::Output(_) => Wants::Blobs,
+            Absence::Forced => Wants::Rerun,
+        };
+        self.stale.insert(id, Stale { record, key, reason, wants });
         self.states.set(id, State::Ready);
     }
 
@@ -336,241 +404,5 @@ impl Scheduler<'_> {
             let stage = self.name(id);
             self.emit(RunEvent::StageFinished { stage, status, seconds, summary, failure });
         }
-    }
-
-    /// Starts what is ready, most urgent first, as far as slots and workers go.
-    fn start_ready(&mut self) -> Result<(), RunError> {
-        let ready: Vec<InstanceId> = self.states.ready().collect();
-        for id in ready {
-            // Starting one may have sent another back to waiting.
-            if *self.states.get(id) != State::Ready || self.revive_producers(id) {
-                continue;
-            }
-            if self.is_made_elsewhere(id) {
-                continue;
-            }
-            let instance = self.graph.instance(id);
-            let used: usize = self.running.values().map(|running| running.threads).sum();
-            let threads = instance.threads.min(self.options.jobs);
-            if used > 0 && used + threads > self.options.jobs {
-                continue;
-            }
-            let worker = if instance.kind.needs_worker() {
-                let inputs: Vec<_> = self.inputs(id).into_iter().map(|input| input.digest).collect();
-                match self.workers.idle_for(&inputs)? {
-                    Some(worker) => Some(worker),
-                    None => continue,
-                }
-            } else {
-                None
-            };
-            self.start(id, worker, threads)?;
-        }
-        Ok(())
-    }
-
-    /// Whether another instance is making, or has made, what this one would: two names of the same computation run once.
-    fn is_made_elsewhere(&mut self, id: InstanceId) -> bool {
-        let Some(Stale { key, .. }) = self.stale.get(&id) else { return false };
-        let key = *key;
-        if self.running.values().any(|running| running.key == key) {
-            return true;
-        }
-        let manifest = self.made.contains(&key).then(|| self.cache.lookup(key)).flatten();
-        let Some(manifest) = manifest else { return false };
-        self.stale.remove(&id);
-        let name = self.name(id);
-        self.run.keys.insert(name, key);
-        for consumer in self.done(id, manifest.outputs, Status::Cached, 0.0, manifest.made.summary) {
-            self.settle(consumer);
-        }
-        true
-    }
-
-    /// Sends an instance back to waiting if a blob that it needs is gone, and has its producer run again.
-    fn revive_producers(&mut self, id: InstanceId) -> bool {
-        let mut lost: Vec<(InstanceId, String)> = Vec::new();
-        let mut awaited: Vec<InstanceId> = Vec::new();
-        for need in &self.graph.instance(id).needs {
-            let there = self.states.outputs(need.from).map(|outputs| self.cache.has(outputs[&need.output]));
-            if there == Some(true) || awaited.contains(&need.from) {
-                continue;
-            }
-            awaited.push(need.from);
-            // One that is not done is being made again for somebody else already.
-            if there == Some(false) {
-                lost.push((need.from, need.output.clone()));
-            }
-        }
-        if awaited.is_empty() {
-            return false;
-        }
-        self.wait_for(id, &awaited);
-        for (producer, output) in lost {
-            let message =
-                format!("output `{output}` of {} is gone from the cache; it is made again", self.name(producer));
-            self.emit(RunEvent::Warning(message));
-            self.forced.insert(producer, Absence::Output(output));
-            self.settle(producer);
-        }
-        true
-    }
-
-    /// The inputs of an instance that are blobs.
-    fn inputs(&self, id: InstanceId) -> Vec<Input> {
-        let input = |need: &crate::spec::Need| {
-            let blob = self.states.outputs(need.from)?[&need.output];
-            let path = self.cache.object_path(blob.digest);
-            Some(Input { slot: need.slot.clone(), label: need.label.clone(), path, digest: blob.digest })
-        };
-        self.graph.instance(id).needs.iter().filter_map(input).collect()
-    }
-
-    fn start(&mut self, id: InstanceId, worker: Option<usize>, threads: usize) -> Result<(), RunError> {
-        let instance = self.graph.instance(id);
-        let Some(Stale { record, key, reason }) = self.stale.remove(&id) else { return Ok(()) };
-        let scratch = self.cache.scratch()?;
-        let folder = scratch.path().join("out");
-        crate::fsio::create_dir(&folder).map_err(CacheError::from)?;
-        // Numbered, because an output's name is the author's and a file's name is not.
-        let file =
-            |(index, output): (usize, &crate::spec::OutputSpec)| (output.name.clone(), folder.join(index.to_string()));
-        let outputs: HashMap<String, PathBuf> = instance.outputs.iter().enumerate().map(file).collect();
-        let job = Job {
-            id: self.next_job,
-            stage: instance.name.clone(),
-            kind: instance.kind,
-            params: instance.params.clone(),
-            seed: instance.seed,
-            threads,
-            inputs: self.inputs(id),
-            outputs: outputs.clone().into_iter().collect(),
-        };
-        self.next_job += 1;
-        let cancel = Arc::new(AtomicBool::new(false));
-        let started = Instant::now();
-        match worker {
-            Some(worker) => self.workers.give(worker, &job),
-            None => self.start_in_engine(id, job.clone(), cancel.clone()),
-        }
-        let running = Running { id, record, key, started, scratch, outputs, worker, cancel, threads, log: Vec::new() };
-        self.running.insert(job.id, running);
-        self.states.set(id, State::Running);
-        self.emit(RunEvent::StageStarted { stage: job.stage, kind: job.kind, reason });
-        Ok(())
-    }
-
-    /// Runs a stage that needs no tensors, on a thread of its own.
-    fn start_in_engine(&self, id: InstanceId, mut job: Job, cancel: Arc<AtomicBool>) {
-        let sources: Vec<(String, CheckedSource)> = self
-            .graph
-            .instance(id)
-            .sources
-            .iter()
-            .map(|need| (need.slot.clone(), self.sources.get(id, need).clone()))
-            .collect();
-        let reporter = EngineReporter { job: job.id, cancel, sender: self.sender.clone() };
-        let (cache, sender) = (self.cache.clone(), self.sender.clone());
-        std::thread::spawn(move || {
-            let id = job.id;
-            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                for (slot, source) in sources {
-                    let (path, digest) = obtain(&source, &cache, &reporter)?;
-                    job.inputs.push(Input { slot, label: String::new(), path, digest });
-                }
-                stages::run(&job, &reporter)
-            }));
-            let result = result.unwrap_or_else(|_| {
-                let message = "the engine broke while it ran this stage".to_owned();
-                Err(Failure { code: FailureCode::Broken, message, causes: Vec::new() })
-            });
-            // The run is over if nobody listens.
-            _ = sender.send(Message::EngineDone(id, result));
-        });
-    }
-
-    fn receive(&mut self, message: Message) -> Result<(), RunError> {
-        match message {
-            Message::Worker(worker, event) => match event {
-                Event::Hello { .. } | Event::Unusable { .. } => self.workers.greeted(worker, event)?,
-                Event::Log { id, line } => self.log(id, &line),
-                Event::Progress { id, done, total, message } => self.progress(id, done, total, message),
-                Event::Finished { id, summary, peak_memory } => {
-                    self.workers.freed(worker);
-                    self.succeed(id, summary, Some(peak_memory))?;
-                }
-                Event::Failed { id, failure } => {
-                    self.workers.freed(worker);
-                    self.fail(id, failure)?;
-                }
-            },
-            Message::WorkerSaid(worker, line) => {
-                if let Some(id) = self.workers.job_of(worker) {
-                    self.log(id, &line);
-                }
-                self.workers.said(worker, line);
-            }
-            Message::WorkerGone(worker) => {
-                let job = self.workers.job_of(worker);
-                let status = self.workers.gone(worker);
-                match (job, status) {
-                    (Some(id), status) => self.worker_died(id, &status.unwrap_or_else(|error| error.to_string()))?,
-                    (None, status) => _ = status?,
-                }
-            }
-            Message::EngineLog(id, line) => self.log(id, &line),
-            Message::EngineProgress(id, done, total, message) => self.progress(id, done, total, message),
-            Message::EngineDone(id, Ok(summary)) => self.succeed(id, summary, None)?,
-            Message::EngineDone(id, Err(failure)) => self.fail(id, failure)?,
-        }
-        Ok(())
-    }
-
-    fn log(&mut self, id: u64, line: &str) {
-        let Some(running) = self.running.get_mut(&id) else { return };
-        running.log.extend_from_slice(line.as_bytes());
-        running.log.push(b'\n');
-        let stage = self.graph.instance(running.id).name.clone();
-        self.emit(RunEvent::StageLog { stage, line: line.to_owned() });
-    }
-
-    fn progress(&mut self, id: u64, done: u64, total: u64, message: String) {
-        let Some(running) = self.running.get(&id) else { return };
-        let stage = self.graph.instance(running.id).name.clone();
-        self.emit(RunEvent::StageProgress { stage, done, total, message });
-    }
-
-    /// Asks everything that runs to give up.
-    fn give_up(&mut self, at_once: bool) {
-        if at_once {
-            self.workers.kill();
-        }
-        for (job, running) in &self.running {
-            running.cancel.store(true, Ordering::SeqCst);
-            if let Some(worker) = running.worker {
-                self.workers.cancel(worker, *job);
-            }
-        }
-    }
-}
-
-/// Tells the deciding thread what a stage says that runs in the engine.
-struct EngineReporter {
-    job: u64,
-    cancel: Arc<AtomicBool>,
-    sender: Sender<Message>,
-}
-
-impl Reporter for EngineReporter {
-    fn log(&self, line: &str) {
-        _ = self.sender.send(Message::EngineLog(self.job, line.to_owned()));
-    }
-
-    fn progress(&self, done: u64, total: u64, message: &str) {
-        _ = self.sender.send(Message::EngineProgress(self.job, done, total, message.to_owned()));
-    }
-
-    fn cancelled(&self) -> bool {
-        self.cancel.load(Ordering::SeqCst)
     }
 }

@@ -238,6 +238,14 @@ impl Workers {
         }
     }
 
+    /// Kills a worker that does not listen; it is noticed when its output ends.
+    pub(super) fn kill_one(&mut self, index: usize) {
+        if let Some(worker) = self.get(index) {
+            // It may have ended by itself.
+            _ = worker.child.kill();
+        }
+    }
+
     fn get(&mut self, index: usize) -> Option<&mut Worker> {
         self.workers.get_mut(index)?.as_mut()
     }

@@ -2,173 +2,220 @@
 //! deserialization alone would stop at the first and lose its place. It understands what the schemas of [`crate::kinds`] use and no more;
 //! a keyword it does not know it lets pass, and deserialization has the last word.
 
-use std::sync::Arc;
-
 use serde_json::{Map, Value as Json};
 use serde_yaml::Value;
 
-use super::problem::Problem;
-use super::source::{Place, SourceFile, YamlPath};
+use super::defaults::Origin;
+use super::problem::{Problem, suggestion};
+use super::source::{Part, Step, YamlPath};
 use crate::number::Real;
 
-/// Where problems are collected while a value is walked.
-pub(super) struct Checker<'a> {
-    /// The file that the value comes from.
-    pub file: &'a Arc<SourceFile>,
-    /// The schema's root, for references.
-    pub root: &'a Json,
-    /// What is being described, for messages: ``a `train` stage``.
-    pub what: String,
-    /// What was found so far.
-    pub problems: Vec<Problem>,
+/// A schema as it is seen after references are followed: what stands beside a reference lies over what the reference leads to.
+#[derive(Clone)]
+struct View<'s> {
+    layers: Vec<&'s Map<String, Json>>,
+    /// Limits of a choice around this schema; they win.
+    limits: Option<Box<View<'s>>>,
 }
 
-impl Checker<'_> {
-    /// Checks `value` at `path` against `schema`, a part of the root.
-    pub(super) fn check(&mut self, schema: &Json, value: &Value, path: &YamlPath) {
-        let Some(schema) = self.resolve(schema) else { return };
-        if let Some(choices) = schema.get("oneOf").or_else(|| schema.get("anyOf")).and_then(Json::as_array) {
-            return self.check_choice(&schema, choices, value, path);
+impl<'s> View<'s> {
+    fn get(&self, key: &str) -> Option<&'s Json> {
+        self.layers.iter().find_map(|layer| layer.get(key))
+    }
+
+    fn limit(&self, key: &str) -> Option<f64> {
+        self.limits.as_ref().and_then(|limits| limits.limit(key)).or_else(|| self.get(key)?.as_f64())
+    }
+}
+
+/// One step from the parameters to a value in them. Ways are only written out once there is something to tell.
+#[derive(Clone, Copy)]
+enum Crumb<'a> {
+    Key(&'a str),
+    Index(usize),
+}
+
+/// Where problems are collected while a value is walked.
+struct Checker<'a> {
+    /// Where parameters stand.
+    origin: &'a Origin<'a>,
+    /// The schema's root, for references.
+    root: &'a Json,
+    /// What is being described, for messages: ``a stage of kind `train` ``.
+    what: String,
+    trail: Vec<Crumb<'a>>,
+    problems: Vec<Problem>,
+}
+
+/// Everything about `value` that is not as `schema` says; `what` is what it describes.
+pub(super) fn check(schema: &Json, value: &Value, origin: &Origin, what: String) -> Vec<Problem> {
+    let mut checker = Checker { origin, root: schema, what, trail: Vec::new(), problems: Vec::new() };
+    checker.check(schema, value);
+    checker.problems
+}
+
+impl<'a> Checker<'a> {
+    fn check(&mut self, schema: &'a Json, value: &'a Value) {
+        if let Some(schema) = self.resolve(schema) {
+            self.check_view(&schema, value);
         }
-        let types: Vec<&str> = match schema.get("type") {
-            Some(Json::String(one)) => vec![one],
-            Some(Json::Array(many)) => many.iter().filter_map(Json::as_str).collect(),
-            _ => Vec::new(),
+    }
+
+    fn check_view(&mut self, schema: &View<'a>, value: &'a Value) {
+        if let Some(choices) = schema.get("oneOf").or_else(|| schema.get("anyOf")).and_then(Json::as_array) {
+            return self.check_choice(schema, choices, value);
+        }
+        let fits = match schema.get("type") {
+            Some(Json::String(one)) => has_type(value, one),
+            Some(Json::Array(many)) => many.iter().filter_map(Json::as_str).any(|name| has_type(value, name)),
+            _ => true,
         };
-        if !types.is_empty() && !types.iter().any(|name| has_type(value, name)) {
-            return self.wrong_type(&expected(&schema), value, path);
+        if !fits {
+            return self.wrong_type(&expected(schema), value);
         }
         match value {
-            Value::Mapping(map) => self.check_map(&schema, map, path),
+            Value::Mapping(map) => self.check_map(schema, map),
             Value::Sequence(items) => {
                 if let Some(item_schema) = schema.get("items") {
                     for (index, item) in items.iter().enumerate() {
-                        self.check(item_schema, item, &path.index(index));
+                        self.trail.push(Crumb::Index(index));
+                        self.check(item_schema, item);
+                        self.trail.pop();
                     }
                 }
             }
-            _ => self.check_range(&schema, value, path),
+            _ => self.check_range(schema, value),
         }
     }
 
     /// The schema that a `$ref` leads to, with what stands beside the reference laid over it.
-    fn resolve(&self, schema: &Json) -> Option<Map<String, Json>> {
-        let object = schema.as_object()?;
-        let Some(reference) = object.get("$ref").and_then(Json::as_str) else { return Some(object.clone()) };
-        let target = self.root.pointer(reference.trim_start_matches('#'))?;
-        let mut merged = self.resolve(target)?;
-        merged.extend(object.iter().filter(|(key, _)| *key != "$ref").map(|(key, value)| (key.clone(), value.clone())));
-        Some(merged)
+    fn resolve(&self, schema: &'a Json) -> Option<View<'a>> {
+        let mut layers = Vec::with_capacity(2);
+        let mut next = Some(schema);
+        while let Some(schema) = next.take() {
+            let object = schema.as_object()?;
+            layers.push(object);
+            if let Some(reference) = object.get("$ref").and_then(Json::as_str) {
+                next = Some(self.root.pointer(reference.trim_start_matches('#'))?);
+            }
+        }
+        Some(View { layers, limits: None })
     }
 
-    fn check_choice(&mut self, schema: &Map<String, Json>, choices: &[Json], value: &Value, path: &YamlPath) {
-        let resolved: Vec<Map<String, Json>> = choices.iter().filter_map(|choice| self.resolve(choice)).collect();
+    fn check_choice(&mut self, schema: &View<'a>, choices: &'a [Json], value: &'a Value) {
+        let resolved: Vec<View> = choices.iter().filter_map(|choice| self.resolve(choice)).collect();
         // An enumeration of words.
         let words: Vec<&str> = resolved.iter().filter_map(|choice| choice.get("const")?.as_str()).collect();
         if words.len() == resolved.len() {
             match value.as_str() {
                 Some(word) if words.contains(&word) => {}
-                Some(word) => self.unknown_word(word, &words, path),
-                None => self.wrong_type(&list(&words), value, path),
+                Some(word) => self.unknown_word(word, &words),
+                None => self.wrong_type(&format!("one of {}", list(&words)), value),
             }
             return;
         }
         // Variants told apart by a tag.
         if let Some(tag) = tag_of(&resolved) {
+            let words: Vec<&str> = resolved.iter().filter_map(|choice| tag_value(choice, tag)).collect();
             let Some(map) = value.as_mapping() else {
-                let example = format!("a mapping with a `{tag}`");
-                return self.wrong_type(&example, value, path);
+                let example = format!("a mapping such as {{{tag}: {}, …}}", words.first().unwrap_or(&"…"));
+                return self.wrong_type(&example, value);
             };
-            let words: Vec<&str> = resolved.iter().filter_map(|choice| tag_value(choice, &tag)).collect();
-            return match map.get(tag.as_str()) {
-                None => {
-                    let message = format!("{} needs the parameter `{tag}`", self.what);
-                    let help = format!("add `{tag}:` with one of {}", list(&words));
-                    let problem = Problem::at(Place::key(self.file, path.clone()), message, format!("needs `{tag}`"));
-                    self.problems.push(problem.help(help));
-                }
-                Some(given) => match given.as_str().map(|word| (word, words.iter().position(|name| *name == word))) {
-                    Some((_, Some(index))) => {
-                        let chosen = Json::Object(resolved[index].clone());
-                        self.check(&chosen, value, path);
+            let Some(given) = map.get(tag) else {
+                let message = format!("{} needs the parameter `{tag}`", self.what_here());
+                let help = format!("add `{tag}:` with one of {}", list(&words));
+                return self.problem(Part::Key, message, format!("needs `{tag}`"), Some(help));
+            };
+            match given.as_str().map(|word| (word, words.iter().position(|name| *name == word))) {
+                Some((_, Some(index))) => self.check_view(&resolved[index], value),
+                wrong => {
+                    self.trail.push(Crumb::Key(tag));
+                    match wrong {
+                        Some((word, _)) => self.unknown_word(word, &words),
+                        None => self.wrong_type(&format!("one of {}", list(&words)), given),
                     }
-                    Some((word, None)) => self.unknown_word(word, &words, &path.key(&tag)),
-                    None => self.wrong_type(&list(&words), given, &path.key(&tag)),
-                },
-            };
+                    self.trail.pop();
+                }
+            }
+            return;
         }
         // Alternatives of different types: the first that takes a value of this type is meant.
-        let fits = |choice: &&Map<String, Json>| match choice.get("type") {
+        let fits = |choice: &&View| match choice.get("type") {
             Some(Json::String(name)) => has_type(value, name),
             _ => choice.get("anyOf").or_else(|| choice.get("oneOf")).is_some() && !value.is_null(),
         };
         match resolved.iter().find(fits) {
-            Some(choice) if choice.contains_key("pattern") => {
+            Some(choice) if choice.get("pattern").is_some() => {
                 let text = value.as_str().unwrap_or_default();
                 match Real::parse(text) {
-                    Some(number) => self.check_limits(schema, number.get(), path),
-                    None => self.wrong_type("a number such as 0.25 or a fraction such as 8/255", value, path),
+                    Some(number) => self.check_limits(schema, number.get()),
+                    None => self.wrong_type("a number such as 0.25 or a fraction such as 8/255", value),
                 }
             }
             Some(choice) => {
                 let mut choice = choice.clone();
-                let limits = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"];
-                let outer = schema.iter().filter(|(key, _)| limits.contains(&key.as_str()));
-                choice.extend(outer.map(|(key, value)| (key.clone(), value.clone())));
-                self.check(&Json::Object(choice), value, path);
+                choice.limits = Some(Box::new(schema.clone()));
+                self.check_view(&choice, value);
             }
             None => {
-                let all: Vec<String> = resolved.iter().map(expected).filter(|text| text != "null").collect();
-                self.wrong_type(&all.join(" or "), value, path);
+                let mut all: Vec<String> = resolved.iter().map(expected).filter(|text| text != "null").collect();
+                // A fraction is a number too: one sentence tells both.
+                if all.iter().any(|text| text.starts_with("a number such as")) {
+                    all.retain(|text| text != "a number");
+                }
+                all.dedup();
+                self.wrong_type(&all.join(" or "), value);
             }
         }
     }
 
-    fn check_map(&mut self, schema: &Map<String, Json>, map: &serde_yaml::Mapping, path: &YamlPath) {
-        let empty = Map::new();
-        let properties = schema.get("properties").and_then(Json::as_object).unwrap_or(&empty);
+    fn check_map(&mut self, schema: &View<'a>, map: &'a serde_yaml::Mapping) {
+        let properties = schema.get("properties").and_then(Json::as_object);
+        let property = |name: &str| properties.and_then(|properties| properties.get(name));
         let open = schema.get("additionalProperties");
         for (key, value) in map {
             let Some(key) = key.as_str() else {
-                let place = Place::key(self.file, path.clone());
-                self.problems.push(Problem::at(place, "a key must be a word", "in here"));
+                let message = format!("a key must be a word; one in {} is {}", self.shown(), describe(key));
+                self.problem(Part::Key, message, "in here".to_owned(), Some("write it in quotes".to_owned()));
                 continue;
             };
-            match (properties.get(key), open) {
-                (Some(property), _) => self.check(property, value, &path.key(key)),
+            self.trail.push(Crumb::Key(key));
+            match (property(key), open) {
+                (Some(property), _) => self.check(property, value),
                 (None, Some(Json::Bool(false))) => {
-                    let message = format!("{} has no parameter `{key}`", self.what);
-                    let place = Place::key(self.file, path.key(key));
-                    let names = properties.keys().map(String::as_str).filter(|name| !map.contains_key(*name));
-                    self.problems.push(Problem::at(place, message, "unknown parameter").suggest(key, names));
+                    let names = properties.into_iter().flat_map(Map::keys).map(String::as_str);
+                    let help = suggestion(key, names.filter(|name| !map.contains_key(*name)));
+                    self.trail.pop();
+                    let message = format!("{} has no parameter `{key}`", self.what_here());
+                    self.trail.push(Crumb::Key(key));
+                    self.problem(Part::Key, message, "unknown parameter".to_owned(), help);
                 }
-                (None, Some(any @ Json::Object(_))) => self.check(any, value, &path.key(key)),
+                (None, Some(any @ Json::Object(_))) => self.check(any, value),
                 (None, _) => {}
             }
+            self.trail.pop();
         }
         for name in schema.get("required").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str) {
             if !map.contains_key(name) {
-                let meaning =
-                    properties.get(name).and_then(|property| property.get("description")).and_then(Json::as_str);
-                let message = format!("{} needs the parameter `{name}`", self.what);
-                let mut problem = Problem::at(Place::key(self.file, path.clone()), message, format!("needs `{name}`"));
-                problem.help = meaning.map(|meaning| format!("{name}: {}", first_sentence(meaning)));
-                self.problems.push(problem);
+                let meaning = property(name).and_then(|property| property.get("description")).and_then(Json::as_str);
+                let message = format!("{} needs the parameter `{name}`", self.what_here());
+                let help = meaning.map(|meaning| format!("{name}: {}", first_sentence(meaning)));
+                self.problem(Part::Key, message, format!("needs `{name}`"), help);
             }
         }
     }
 
-    fn check_range(&mut self, schema: &Map<String, Json>, value: &Value, path: &YamlPath) {
+    fn check_range(&mut self, schema: &View, value: &Value) {
         if let Some(number) = value.as_f64() {
             if !number.is_finite() {
-                return self.wrong_type("a finite number", value, path);
+                return self.wrong_type("a finite number", value);
             }
-            self.check_limits(schema, number, path);
+            self.check_limits(schema, number);
         }
     }
 
-    fn check_limits(&mut self, schema: &Map<String, Json>, number: f64, path: &YamlPath) {
-        let limit = |name: &str| schema.get(name).and_then(Json::as_f64);
+    fn check_limits(&mut self, schema: &View, number: f64) {
+        let limit = |name: &str| schema.limit(name);
         let wrong = [
             limit("minimum").filter(|limit| number < *limit).map(|limit| format!("at least {limit}")),
             limit("exclusiveMinimum").filter(|limit| number <= *limit).map(|limit| format!("above {limit}")),
@@ -176,35 +223,63 @@ impl Checker<'_> {
             limit("exclusiveMaximum").filter(|limit| number >= *limit).map(|limit| format!("below {limit}")),
         ];
         for expected in wrong.into_iter().flatten() {
-            let message = format!("{path} is {number}; it must be {expected}");
-            self.problems.push(Problem::at(
-                Place::value(self.file, path.clone()),
-                message,
-                format!("must be {expected}"),
-            ));
+            let message = format!("{} is {number}; it must be {expected}", self.shown());
+            self.problem(Part::Value, message, format!("must be {expected}"), None);
         }
     }
 
-    fn unknown_word(&mut self, word: &str, words: &[&str], path: &YamlPath) {
-        let message = format!("{path} cannot be `{word}`");
-        let place = Place::value(self.file, path.clone());
-        self.problems.push(Problem::at(place, message, "not known").suggest(word, words.iter().copied()));
+    fn unknown_word(&mut self, word: &str, words: &[&str]) {
+        let message = format!("{} cannot be `{word}`", self.shown());
+        self.problem(Part::Value, message, "not known".to_owned(), suggestion(word, words.iter().copied()));
     }
 
-    fn wrong_type(&mut self, expected: &str, value: &Value, path: &YamlPath) {
-        let message = format!("{path} is {}; expected {expected}", describe(value));
-        self.problems.push(Problem::at(Place::value(self.file, path.clone()), message, format!("expected {expected}")));
+    fn wrong_type(&mut self, expected: &str, value: &Value) {
+        let message = format!("{} is {}; expected {expected}", self.shown(), describe(value));
+        let help = match value {
+            Value::Number(number) if expected == "a text" => Some(format!("write it in quotes: \"{number}\"")),
+            Value::Bool(flag) if expected == "a text" => Some(format!("write it in quotes: \"{flag}\"")),
+            Value::String(text) if text.trim_end().ends_with("/0") => Some("nothing can be divided by 0".to_owned()),
+            _ => None,
+        };
+        self.problem(Part::Value, message, format!("expected {expected}"), help);
+    }
+
+    /// A problem of the value that the walk stands at.
+    fn problem(&mut self, part: Part, message: String, label: String, help: Option<String>) {
+        let place = self.origin.place(&self.steps(), part);
+        self.problems.push(Problem { message, place: Some(place), label, help });
+    }
+
+    fn steps(&self) -> Vec<Step> {
+        let step = |crumb: &Crumb| match crumb {
+            Crumb::Key(key) => Step::Key((*key).to_owned()),
+            Crumb::Index(index) => Step::Index(*index),
+        };
+        self.trail.iter().map(step).collect()
+    }
+
+    /// The value that the walk stands at, as it is called within a stage's parameters.
+    fn shown(&self) -> String {
+        match self.trail.as_slice() {
+            [] => "`with`".to_owned(),
+            _ => format!("`{}`", YamlPath(self.steps())),
+        }
+    }
+
+    /// The mapping that the walk stands at, as messages name it.
+    fn what_here(&self) -> String {
+        if self.trail.is_empty() { self.what.clone() } else { self.shown() }
     }
 }
 
 /// The property that every variant has with a constant value.
-fn tag_of(variants: &[Map<String, Json>]) -> Option<String> {
+fn tag_of<'s>(variants: &[View<'s>]) -> Option<&'s str> {
     let first = variants.first()?.get("properties")?.as_object()?;
     let is_tag = |name: &&String| variants.iter().all(|variant| tag_value(variant, name).is_some());
-    first.keys().find(is_tag).cloned()
+    first.keys().find(is_tag).map(String::as_str)
 }
 
-fn tag_value<'a>(variant: &'a Map<String, Json>, tag: &str) -> Option<&'a str> {
+fn tag_value<'s>(variant: &View<'s>, tag: &str) -> Option<&'s str> {
     variant.get("properties")?.get(tag)?.get("const")?.as_str()
 }
 
@@ -221,8 +296,8 @@ fn has_type(value: &Value, name: &str) -> bool {
     }
 }
 
-fn expected(schema: &Map<String, Json>) -> String {
-    if schema.contains_key("pattern") || schema.get("anyOf").is_some() {
+fn expected(schema: &View) -> String {
+    if schema.get("pattern").is_some() || schema.get("anyOf").is_some() {
         return "a number such as 0.25 or a fraction such as 8/255".to_owned();
     }
     let word = match schema.get("type") {
@@ -250,6 +325,7 @@ pub(super) fn describe(value: &Value) -> String {
         Value::Null => "empty".to_owned(),
         Value::Bool(flag) => format!("`{flag}`"),
         Value::Number(number) => format!("`{number}`"),
+        Value::String(text) if text.is_empty() => "an empty text".to_owned(),
         Value::String(text) if text.chars().count() > 40 => "a long text".to_owned(),
         Value::String(text) => format!("the text `{text}`"),
         Value::Sequence(_) => "a list".to_owned(),

@@ -1,6 +1,7 @@
 //! Which result stands in which cell of a table, or at which point of a figure. Coordinates decide; the numbers themselves are not known here.
 
-use std::collections::BTreeMap;
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,9 +15,9 @@ use crate::kinds::{Column, ColumnSpec, ColumnsSpec, FigureParams, FigureSpec, Ki
 use crate::number::Real;
 
 /// Replaces the results that a table or figure needs by one input for each cell, and its parameters by what is assembled.
-pub(super) fn resolve(expander: &Expander, instance: &mut Instance) -> Result<(), Vec<Problem>> {
+pub(super) fn resolve<'a>(expander: &'a Expander<'a>, instance: &'a mut Instance) -> Result<(), Vec<Problem>> {
     let results: Vec<InstanceId> = instance.needs.iter().map(|need| need.from).collect();
-    let mut grid = Grid { expander, table: instance, results, needs: Vec::new() };
+    let mut grid = Grid { expander, table: instance, results, needs: Vec::new(), untransformed: OnceCell::new() };
     let params = match instance.kind {
         Kind::Table => {
             let spec: TableSpec = grid.read_spec()?;
@@ -40,6 +41,7 @@ struct Grid<'a> {
     table: &'a Instance,
     results: Vec<InstanceId>,
     needs: Vec<Need>,
+    untransformed: OnceCell<HashMap<Untransformed<'a>, InstanceId>>,
 }
 
 fn grid_table(grid: &mut Grid, spec: &TableSpec) -> Result<TableParams, Vec<Problem>> {
@@ -52,9 +54,10 @@ fn grid_table(grid: &mut Grid, spec: &TableSpec) -> Result<TableParams, Vec<Prob
             labels.into_iter().map(|label| ColumnSpec { filter: filter(&label), label, cell: None }).collect()
         }
         ColumnsSpec::Each(columns) => {
+            let mut seen = HashSet::new();
             for (index, column) in columns.iter().enumerate() {
                 let path = with.key("columns").index(index);
-                if columns[..index].iter().any(|other| other.label == column.label) {
+                if !seen.insert(&column.label) {
                     let message = format!("two columns have the label `{}`", column.label);
                     return Err(vec![grid.problem(path.key("label"), message)]);
                 }
@@ -65,19 +68,31 @@ fn grid_table(grid: &mut Grid, spec: &TableSpec) -> Result<TableParams, Vec<Prob
             columns.clone()
         }
     };
+    let mut coordinates: Vec<&str> = Vec::new();
+    let mut fitting: HashMap<Vec<&str>, Vec<InstanceId>> = HashMap::new();
     for (index, column) in columns.iter().enumerate() {
         let path = match &spec.columns {
             ColumnsSpec::Coordinate(_) => with.key("columns"),
             ColumnsSpec::Each(_) => with.key("columns").index(index),
         };
         let before = grid.needs.len();
+        let names: Vec<&str> =
+            [spec.rows.as_str()].into_iter().chain(column.filter.keys().map(String::as_str)).collect();
+        if names != coordinates {
+            fitting = grid.by_labels(&names);
+            coordinates = names;
+        }
+        let labels: Vec<String> = column.filter.values().map(|label| label.replace('/', "_")).collect();
         for row in &rows {
-            let mut filter = column.filter.clone();
-            filter.insert(spec.rows.clone(), row.clone());
-            grid.cell(&filter, &format!("{row}/{}", column.label), column.cell.unwrap_or(spec.cell), &path)?;
+            let wanted: Vec<&str> = [row.as_str()].into_iter().chain(labels.iter().map(String::as_str)).collect();
+            let found = fitting.get(&wanted).map_or(&[][..], Vec::as_slice);
+            grid.cell(found, &format!("{row}/{}", column.label), column.cell.unwrap_or(spec.cell), &path)?;
         }
         if grid.needs.len() == before {
-            return Err(vec![grid.problem(path, format!("no result fits column `{}`", column.label))]);
+            return Err(vec![
+                grid.problem(path, format!("no result fits column `{}`", column.label))
+                    .help("compare the labels under `where` with the names that `atflow plan PIPELINE --all` lists"),
+            ]);
         }
     }
     let metric = |column: &ColumnSpec| column.cell.unwrap_or(spec.cell);
@@ -107,10 +122,11 @@ fn grid_figure(grid: &mut Grid, spec: &FigureSpec) -> Result<FigureParams, Vec<P
         points.push((value, label));
     }
     points.sort_by(|a, b| a.0.get().total_cmp(&b.0.get()));
+    let fitting = grid.by_labels(&[&spec.series, &spec.x]);
     for curve in &series {
         for (_, label) in &points {
-            let filter = BTreeMap::from([(spec.series.clone(), curve.clone()), (spec.x.clone(), label.clone())]);
-            grid.cell(&filter, &format!("{curve}/{label}"), spec.cell, &with.key("x"))?;
+            let found = fitting.get(&[curve.as_str(), label.as_str()][..]).map_or(&[][..], Vec::as_slice);
+            grid.cell(found, &format!("{curve}/{label}"), spec.cell, &with.key("x"))?;
         }
     }
     Ok(FigureParams {
@@ -129,7 +145,7 @@ fn axis(coordinate: &str) -> &str {
     coordinate.rsplit_once('.').map_or(coordinate, |(_, axis)| axis)
 }
 
-impl Grid<'_> {
+impl<'a> Grid<'a> {
     fn read_spec<T: DeserializeOwned>(&self) -> Result<T, Vec<Problem>> {
         serde_json::from_value(self.table.params.clone())
             .map_err(|error| vec![self.problem(self.table.path.key("with"), error.to_string())])
@@ -146,20 +162,19 @@ impl Grid<'_> {
     /// The values of a coordinate among the results, in the order of the results.
     fn labels(&self, coordinate: &str, path: &YamlPath) -> Result<Vec<String>, Vec<Problem>> {
         let mut labels: Vec<String> = Vec::new();
+        let mut seen: HashSet<&str> = HashSet::new();
         for id in &self.results {
             if let Some(label) = self.expander.instance(*id).coordinates.get(coordinate)
-                && !labels.contains(label)
+                && seen.insert(label)
             {
                 labels.push(label.clone());
             }
         }
         if labels.is_empty() {
-            let mut known: Vec<&str> = Vec::new();
+            let mut known: BTreeSet<&str> = BTreeSet::new();
             for id in &self.results {
                 known.extend(self.expander.instance(*id).coordinates.keys().map(String::as_str));
             }
-            known.sort_unstable();
-            known.dedup();
             let mut problem = self.problem(
                 path.clone(),
                 format!("no result of `{}` has the coordinate `{coordinate}`", self.table.stage),
@@ -170,22 +185,29 @@ impl Grid<'_> {
         Ok(labels)
     }
 
-    /// Finds the result of one cell; a cell without one stays empty.
+    /// The results by their labels of some coordinates; those without one of them are left out.
+    fn by_labels(&self, coordinates: &[&str]) -> HashMap<Vec<&'a str>, Vec<InstanceId>> {
+        let mut found: HashMap<Vec<&str>, Vec<InstanceId>> = HashMap::new();
+        let expander = self.expander;
+        for id in &self.results {
+            let of = &expander.instance(*id).coordinates;
+            let labels: Option<Vec<&str>> = coordinates.iter().map(|name| of.get(*name).map(String::as_str)).collect();
+            if let Some(labels) = labels {
+                found.entry(labels).or_default().push(*id);
+            }
+        }
+        found
+    }
+
+    /// Takes the result of one cell, of those that fit it; a cell without one stays empty.
     fn cell(
         &mut self,
-        filter: &BTreeMap<String, String>,
+        fitting: &[InstanceId],
         label: &str,
         metric: Metric,
         path: &YamlPath,
     ) -> Result<(), Vec<Problem>> {
-        let fits = |id: &&InstanceId| {
-            let coordinates = &self.expander.instance(**id).coordinates;
-            filter
-                .iter()
-                .all(|(name, value)| coordinates.get(name).is_some_and(|label| *label == value.replace('/', "_")))
-        };
-        let fitting: Vec<InstanceId> = self.results.iter().filter(fits).copied().collect();
-        let result = match fitting.as_slice() {
+        let result = match fitting {
             [] => return Ok(()),
             [one] => *one,
             several => {
@@ -223,19 +245,39 @@ impl Grid<'_> {
             }
             Some((set.from, set.output.as_str()))
         };
-        let wanted = origin(result)?;
         let model = of(result).need("model")?;
-        let unattacked =
-            |id: InstanceId| of(id).params.pointer("/attack/attack").and_then(Json::as_str) == Some("none");
-        self.results.iter().copied().find(|&id| {
-            let candidate = of(id);
-            let same_model =
-                candidate.need("model").is_some_and(|need| need.from == model.from && need.output == model.output);
-            let set = candidate.need("set").map(|need| (need.from, need.output.as_str()));
-            same_model
-                && set == Some(wanted)
-                && unattacked(id)
-                && candidate.params.get("limit") == of(result).params.get("limit")
-        })
+        let (set, output) = origin(result)?;
+        let wanted = Untransformed {
+            model: (model.from, &model.output),
+            set: (set, output),
+            limit: of(result).params.get("limit"),
+        };
+        self.untransformed.get_or_init(|| self.index_untransformed()).get(&wanted).copied()
     }
+
+    /// The results without attack, by model and set; the first of equals.
+    fn index_untransformed(&self) -> HashMap<Untransformed<'a>, InstanceId> {
+        let mut index = HashMap::new();
+        for id in &self.results {
+            let instance = self.expander.instance(*id);
+            let attack = instance.params.pointer("/attack/attack").and_then(Json::as_str);
+            if let (Some("none"), Some(model), Some(set)) = (attack, instance.need("model"), instance.need("set")) {
+                let key = Untransformed {
+                    model: (model.from, &model.output),
+                    set: (set.from, &set.output),
+                    limit: instance.params.get("limit"),
+                };
+                index.entry(key).or_insert(*id);
+            }
+        }
+        index
+    }
+}
+
+/// What a result without attack is found by.
+#[derive(PartialEq, Eq, Hash)]
+struct Untransformed<'a> {
+    model: (InstanceId, &'a str),
+    set: (InstanceId, &'a str),
+    limit: Option<&'a Json>,
 }

@@ -1,11 +1,14 @@
 //! An instance: one stage at one point of its matrix, with every parameter known. What is still open is what its inputs hold.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value as Json;
 use serde_yaml::Mapping;
 
+use super::include::beside;
 use super::source::{Place, SourceFile, YamlPath};
 use crate::kinds::{Kind, Source};
 
@@ -28,6 +31,8 @@ pub struct Instance {
     pub seed: u64,
     /// CPU threads that it computes with.
     pub threads: usize,
+    /// How long it may run; no part of its key.
+    pub time_limit: Option<Duration>,
     /// Inputs made by other instances, in order.
     pub needs: Vec<Need>,
     /// Inputs read from files or fetched.
@@ -87,6 +92,16 @@ impl Instance {
             Some(field) => Place::value(&self.file, source.path.key(field)),
             None => Place::value(&self.file, source.path.clone()),
         }
+    }
+
+    /// The file that a local source is: paths are relative to the file that its stage stands in.
+    pub fn source_file(&self, source: &SourceNeed) -> Option<PathBuf> {
+        source.source.path.as_ref().map(|name| beside(&self.file.path, name))
+    }
+
+    /// The folder that its sources' paths are relative to.
+    pub fn folder(&self) -> &Path {
+        self.file.path.parent().unwrap_or(Path::new(""))
     }
 
     /// The name without the stage's: `pgd-inf-8/saturated-1024`; the stage's own where it has no axes.

@@ -1,17 +1,25 @@
 //! The pipeline file: from text to instances. Knows no cache and runs nothing.
 //!
-//! text → [`PipelineSpec`] (keys and names checked) → [`Instance`]s (matrices multiplied out, parameters checked, references resolved).
+//! files → [`PipelineSpec`] (keys and names checked) → [`Instance`]s (matrices multiplied out, parameters checked, references resolved).
 
+mod build;
 mod check;
+mod command;
+mod defaults;
 mod expand;
 mod grid;
+mod include;
 mod instance;
+mod matrix;
+mod needs;
 mod params;
 mod pipeline;
 mod problem;
 mod refs;
 mod schema;
+mod settings;
 mod source;
+mod stage;
 mod substitute;
 mod trace;
 mod yaml;

@@ -2,7 +2,7 @@
 //! in defaults), and checked for what a schema cannot say.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
@@ -11,15 +11,18 @@ use serde_json::Value as Json;
 use serde_path_to_error::Segment;
 use serde_yaml::Value;
 
-use super::check::Checker;
+use super::check;
+use super::command;
+use super::defaults::Origin;
 use super::problem::Problem;
-use super::source::{Place, SourceFile, YamlPath};
+use super::source::{Part, Step, YamlPath};
 use crate::kinds::{
     CommandParams, DatasetParams, EvaluateParams, FigureSpec, Kind, Net, SaliencyParams, Source, TableSpec,
     TrainParams, TransformParams,
 };
 
 /// What the parameters of one instance say.
+#[derive(Clone)]
 pub(super) struct Params {
     /// Canonical parameters. Those of tables and figures are still as their author wrote them.
     pub json: Json,
@@ -27,15 +30,17 @@ pub(super) struct Params {
     pub sources: Vec<(String, Source, YamlPath)>,
     /// Names of outputs and of their files, where the author declares them.
     pub declared_outputs: BTreeMap<String, String>,
+    /// Texts of a command in which `${in.NEED}` and the like may stand.
+    pub texts: Vec<(Vec<Step>, String)>,
 }
 
 /// The JSON schema of a kind's parameters.
 pub fn schema(kind: Kind) -> &'static Json {
-    static SCHEMAS: OnceLock<BTreeMap<Kind, Json>> = OnceLock::new();
+    static SCHEMAS: [OnceLock<Json>; Kind::ALL.len()] = [const { OnceLock::new() }; Kind::ALL.len()];
     fn of<T: JsonSchema>() -> Json {
         SchemaGenerator::default().into_root_schema_for::<T>().to_value()
     }
-    let make = |kind| match kind {
+    SCHEMAS[kind as usize].get_or_init(|| match kind {
         Kind::Dataset => of::<DatasetParams>(),
         Kind::Transform => of::<TransformParams>(),
         Kind::Train => of::<TrainParams>(),
@@ -44,21 +49,73 @@ pub fn schema(kind: Kind) -> &'static Json {
         Kind::Table => of::<TableSpec>(),
         Kind::Figure => of::<FigureSpec>(),
         Kind::Command => of::<CommandParams>(),
-    };
-    &SCHEMAS.get_or_init(|| Kind::ALL.into_iter().map(|kind| (kind, make(kind))).collect())[&kind]
+    })
 }
 
-/// Reads the parameters of one instance; `path` leads to them in the file.
-pub(super) fn read(kind: Kind, value: &Value, file: &Arc<SourceFile>, path: &YamlPath) -> Result<Params, Vec<Problem>> {
-    let what = format!("a stage of kind `{kind}`");
-    let mut checker = Checker { file, root: schema(kind), what, problems: Vec::new() };
-    checker.check(schema(kind), value, path);
-    if !checker.problems.is_empty() {
-        return Err(checker.problems);
+/// The names of a kind's parameters, those of every variant.
+pub(super) fn names(kind: Kind) -> Vec<&'static str> {
+    fn collect(schema: &'static Json, root: &'static Json, names: &mut Vec<&'static str>) {
+        if let Some(reference) = schema.get("$ref").and_then(Json::as_str)
+            && let Some(target) = root.pointer(reference.trim_start_matches('#'))
+        {
+            collect(target, root, names);
+        }
+        names.extend(
+            schema
+                .get("properties")
+                .and_then(Json::as_object)
+                .into_iter()
+                .flat_map(|map| map.keys())
+                .map(String::as_str),
+        );
+        for choice in schema.get("oneOf").or_else(|| schema.get("anyOf")).and_then(Json::as_array).into_iter().flatten()
+        {
+            collect(choice, root, names);
+        }
     }
-    let mut reader = Reading { file, path, problems: Vec::new() };
+    let mut names = Vec::new();
+    collect(schema(kind), schema(kind), &mut names);
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// The parameters of a kind that tell variants apart (`attack`, `op`): those whose schema names one word.
+pub(super) fn tags(kind: Kind) -> &'static [String] {
+    static TAGS: [OnceLock<Vec<String>>; Kind::ALL.len()] = [const { OnceLock::new() }; Kind::ALL.len()];
+    fn collect(schema: &Json, tags: &mut Vec<String>) {
+        match schema {
+            Json::Object(map) => {
+                for (name, property) in map.get("properties").and_then(Json::as_object).into_iter().flatten() {
+                    if property.get("const").is_some() {
+                        tags.push(name.clone());
+                    }
+                }
+                map.values().for_each(|inner| collect(inner, tags));
+            }
+            Json::Array(items) => items.iter().for_each(|inner| collect(inner, tags)),
+            _ => {}
+        }
+    }
+    TAGS[kind as usize].get_or_init(|| {
+        let mut tags = Vec::new();
+        collect(schema(kind), &mut tags);
+        tags.sort_unstable();
+        tags.dedup();
+        tags
+    })
+}
+
+/// Reads the parameters of one instance.
+pub(super) fn read(kind: Kind, value: &Value, origin: &Origin) -> Result<Params, Vec<Problem>> {
+    let problems = check::check(schema(kind), value, origin, format!("a stage of kind `{kind}`"));
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let mut reader = Reading { origin, problems: Vec::new() };
     let mut sources = Vec::new();
     let mut declared_outputs = BTreeMap::new();
+    let mut texts = Vec::new();
     let json = match kind {
         Kind::Dataset => reader.typed::<DatasetParams>(value).and_then(|mut params| {
             sources = reader.take_sources(&mut params);
@@ -76,49 +133,53 @@ pub(super) fn read(kind: Kind, value: &Value, file: &Arc<SourceFile>, path: &Yam
         Kind::Command => reader.typed::<CommandParams>(value).and_then(|params| {
             for (index, name) in params.files.iter().enumerate() {
                 let source = Source { path: Some(name.clone()), ..Source::default() };
-                sources.push((format!("file:{name}"), source, path.key("files").index(index)));
+                let trail = [key("files"), Step::Index(index)];
+                sources.push((format!("file:{name}"), source, origin.path(&trail)));
             }
             declared_outputs.clone_from(&params.outputs);
             reader.check_outputs(&params);
+            texts = command::texts(&params);
             reader.canonical(&params)
         }),
     };
     match json {
-        Some(json) if reader.problems.is_empty() => Ok(Params { json, sources, declared_outputs }),
+        Some(json) if reader.problems.is_empty() => Ok(Params { json, sources, declared_outputs, texts }),
         _ => Err(reader.problems),
     }
 }
 
+fn key(name: &str) -> Step {
+    Step::Key(name.to_owned())
+}
+
 struct Reading<'a> {
-    file: &'a Arc<SourceFile>,
-    path: &'a YamlPath,
+    origin: &'a Origin<'a>,
     problems: Vec<Problem>,
 }
 
 impl Reading<'_> {
+    fn problem(&mut self, trail: &[Step], message: impl Into<String>, help: Option<&str>) {
+        let mut problem = Problem::at(self.origin.place(trail, Part::Value), message, "here");
+        problem.help = help.map(str::to_owned);
+        self.problems.push(problem);
+    }
+
     fn typed<T: DeserializeOwned>(&mut self, value: &Value) -> Option<T> {
-        serde_path_to_error::deserialize(value.clone())
+        serde_path_to_error::deserialize(value)
             .map_err(|error| {
-                let mut path = self.path.clone();
-                for segment in error.path() {
-                    match segment {
-                        Segment::Map { key } => path = path.key(key),
-                        Segment::Seq { index } => path = path.index(*index),
-                        Segment::Enum { .. } | Segment::Unknown => break,
-                    }
-                }
-                self.problems.push(Problem::at(Place::value(self.file, path), error.inner().to_string(), "here"));
+                let step = |segment: &Segment| match segment {
+                    Segment::Map { key } => Some(Step::Key(key.clone())),
+                    Segment::Seq { index } => Some(Step::Index(*index)),
+                    Segment::Enum { .. } | Segment::Unknown => None,
+                };
+                let trail: Vec<Step> = error.path().iter().map_while(step).collect();
+                self.problem(&trail, error.inner().to_string(), None);
             })
             .ok()
     }
 
     fn canonical(&mut self, params: &impl Serialize) -> Option<Json> {
-        serde_json::to_value(params)
-            .map_err(|error| {
-                let place = Place::value(self.file, self.path.clone());
-                self.problems.push(Problem::at(place, error.to_string(), "in these parameters"));
-            })
-            .ok()
+        serde_json::to_value(params).map_err(|error| self.problem(&[], error.to_string(), None)).ok()
     }
 
     /// Where a file lies is no part of a stage's key, only what it holds: sources leave the parameters and become inputs.
@@ -127,73 +188,90 @@ impl Reading<'_> {
         let mut sources = Vec::new();
         for (split, files) in [("train", train), ("test", test)] {
             for (part, source) in [("images", &mut files.images), ("labels", &mut files.labels)] {
-                let path = self.path.key(split).key(part);
+                let trail = [key(split), key(part)];
                 let source = std::mem::take(source);
-                self.check_source(&source, &path);
-                sources.push((format!("{split}.{part}"), source, path));
+                self.check_source(&source, &trail);
+                sources.push((format!("{split}.{part}"), source, self.origin.path(&trail)));
             }
         }
         sources
     }
 
-    fn check_source(&mut self, source: &Source, path: &YamlPath) {
-        let mut problem = |path: YamlPath, message: String, help: &str| {
-            self.problems.push(Problem::at(Place::value(self.file, path), message, "here").help(help));
-        };
+    fn check_source(&mut self, source: &Source, trail: &[Step]) {
         let has_digest = source.sha256.is_some() || source.md5.is_some();
         match (&source.path, &source.url) {
             (Some(_), Some(_)) => {
-                problem(path.clone(), "a source has a `path` or a `url`, not both".into(), "remove one")
+                self.problem(trail, "a source has a `path` or a `url`, not both", Some("remove one"));
             }
-            (None, None) => problem(path.clone(), "a source needs a `path` or a `url`".into(), "add `path: FILE`"),
+            (None, None) => {
+                self.problem(trail, "a source needs a `path` or a `url`", Some("add `path: FILE`"));
+            }
             (None, Some(_)) if !has_digest => {
                 let help = "add `sha256:` (or `md5:`) as its publisher gives it, so that other bytes are refused";
-                problem(path.clone(), "a source that is fetched needs a digest".into(), help);
+                self.problem(trail, "a source that is fetched needs a digest", Some(help));
             }
             _ => {}
         }
         for (name, digest, length) in [("sha256", &source.sha256, 64), ("md5", &source.md5, 32)] {
-            let right = |text: &String| text.len() == length && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-            if digest.as_ref().is_some_and(|text| !right(text)) {
-                let help = "copy it from its publisher, or from the output of `sha256sum` or `md5sum`";
-                problem(path.key(name), format!("`{name}` must be {length} hexadecimal digits"), help);
-            }
+            let Some(text) = digest else { continue };
+            let what = if !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                "this has other characters".to_owned()
+            } else if text.len() != length {
+                format!("this has {}", text.len())
+            } else {
+                continue;
+            };
+            let help = "copy it from its publisher, or from the output of `sha256sum` or `md5sum`";
+            let message = format!("`{name}` must be {length} hexadecimal digits; {what}");
+            self.problem(&[trail, &[key(name)]].concat(), message, Some(help));
         }
     }
 
     fn check_net(&mut self, net: &Net) {
         let Net::Resnet { blocks, mean, std, .. } = net;
-        let path = self.path.key("net");
-        let mut problem = |path: YamlPath, message: &str| {
-            self.problems.push(Problem::at(Place::value(self.file, path), message, "here"));
-        };
+        let at = |name: &str| [key("net"), key(name)];
         if blocks.is_empty() || blocks.contains(&0) {
-            problem(path.key("blocks"), "`blocks` needs at least one group, each with at least one block");
+            let message = "`blocks` needs at least one group, each with at least one block";
+            self.problem(&at("blocks"), message, None);
         }
         if mean.len() != std.len() {
-            problem(path.key("std"), "`mean` and `std` must have one number each for every channel");
+            self.problem(&at("std"), "`mean` and `std` must have one number each for every channel", None);
         }
         if std.iter().any(|std| std.get() <= 0.0) {
-            problem(path.key("std"), "a standard deviation must be above 0");
+            self.problem(&at("std"), "a standard deviation must be above 0", None);
         }
     }
 
     fn check_outputs(&mut self, params: &CommandParams) {
-        let path = self.path.key("outputs");
+        let trail = [key("outputs")];
         if params.outputs.is_empty() {
-            let problem =
-                Problem::at(Place::value(self.file, path.clone()), "a command needs at least one output", "here");
-            self.problems.push(problem.help("name what it writes: `outputs: {numbers: numbers.csv}`"));
+            let help = "name what it writes: `outputs: {numbers: numbers.csv}`";
+            self.problem(&trail, "a command needs at least one output", Some(help));
         }
+        let mut files: BTreeMap<&str, &str> = BTreeMap::new();
         for (name, file) in &params.outputs {
+            let trail = [key("outputs"), key(name)];
             let plain = !file.is_empty()
                 && !file.starts_with('/')
-                && !file.split('/').any(|part| part == ".." || part.is_empty());
+                && !file.split('/').any(|part| [".", "..", ""].contains(&part));
             if !plain {
                 let message =
                     format!("output `{name}` must be a relative path inside the program's folder, not `{file}`");
-                self.problems.push(Problem::at(Place::value(self.file, path.key(name)), message, "here"));
+                let help = "a program runs in an empty folder of its own; name a file in it, such as `numbers.csv`";
+                self.problem(&trail, message, Some(help));
             }
+            if let Some(first) = files.insert(file, name) {
+                let message = format!("outputs `{first}` and `{name}` are the same file, `{file}`");
+                self.problem(&trail, message, Some("each output is a file of its own"));
+            }
+        }
+        let is_empty = match &params.run {
+            crate::kinds::Run::Program(words) => words.first().is_none_or(String::is_empty),
+            crate::kinds::Run::Shell(line) => line.trim().is_empty(),
+        };
+        if is_empty {
+            let help = "write a line for the shell, or a program and its arguments as a list";
+            self.problem(&[key("run")], "`run` names no program", Some(help));
         }
     }
 }

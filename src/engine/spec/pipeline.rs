@@ -1,57 +1,32 @@
-//! From a YAML value to the stages as their author wrote them, with every key known and every name valid. Parameters are not looked at here: they
-//! have values only once the matrix is expanded.
+//! From YAML values to the stages as their author wrote them, with every key known and every name valid. Parameters of stages are not looked at
+//! here: they have values only once the matrix is expanded.
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use serde_yaml::{Mapping, Value};
 
 use super::check::describe;
+use super::include::{self, Document};
 use super::problem::{Problem, Problems};
+use super::settings::{Settings, declared_twice};
 use super::source::{Place, SourceFile, YamlPath};
-use super::yaml;
-use crate::kinds::Kind;
+use super::stage::StageSpec;
 
-/// A pipeline file, read but not expanded.
+/// A pipeline, read from its files but not expanded.
 #[derive(Debug)]
 pub struct PipelineSpec {
-    /// Where it was read.
+    /// The file that was asked for.
     pub file: Arc<SourceFile>,
+    /// Every file that was read: those included, and the one asked for last.
+    pub files: Vec<Arc<SourceFile>>,
     /// Its name: names the folder of its results.
     pub name: String,
     pub(super) params: Mapping,
     pub(super) stages: Vec<StageSpec>,
-}
-
-/// A stage as written.
-#[derive(Debug)]
-pub(super) struct StageSpec {
-    pub name: String,
-    pub kind: Kind,
-    pub seed: Option<Value>,
-    pub threads: Option<Value>,
-    pub matrix: Vec<AxisSpec>,
-    pub exclude: Vec<Value>,
-    pub needs: Vec<(String, Value)>,
-    pub with: Value,
-    pub path: YamlPath,
-}
-
-/// An axis of a matrix.
-#[derive(Debug)]
-pub(super) struct AxisSpec {
-    pub name: String,
-    pub values: AxisValues,
-}
-
-#[derive(Debug)]
-pub(super) enum AxisValues {
-    /// Labels and values.
-    Listed(Vec<(String, Value)>),
-    /// Whatever this gives after substitution: a list or a mapping.
-    Substituted(Value),
-    /// The instances of other stages: references.
-    Each(Value),
+    places: HashMap<String, Place>,
+    by_name: HashMap<String, usize>,
 }
 
 /// What the command line changes in a pipeline before it is expanded.
@@ -63,314 +38,197 @@ pub struct Overrides {
     pub set: Vec<(String, String)>,
 }
 
-pub(super) const TOP_KEYS: [&str; 4] = ["pipeline", "params", "profiles", "stages"];
-pub(super) const STAGE_KEYS: [&str; 8] = ["kind", "about", "matrix", "exclude", "needs", "with", "seed", "threads"];
+pub(super) const TOP_KEYS: [&str; 6] = ["pipeline", "include", "params", "profiles", "defaults", "stages"];
 
 impl PipelineSpec {
-    /// Reads a pipeline file.
+    /// Reads a pipeline file and those that it includes.
     ///
     /// # Errors
     /// Every [`Problem`] that can be told without expanding it.
     pub fn read(path: &Path, overrides: &Overrides) -> Result<Self, Problems> {
-        let (file, value) = yaml::read(path)?;
-        Self::parse(file, &value, overrides)
+        Self::assemble(&include::read(path)?, overrides)
     }
 
-    /// The same from a text, for tests.
+    /// The same from a text; what it includes is still read from files beside `name`.
     ///
     /// # Errors
     /// As [`PipelineSpec::read`].
     pub fn from_text(name: &str, text: &str, overrides: &Overrides) -> Result<Self, Problems> {
-        let (file, value) = yaml::parse(SourceFile::new(name, text))?;
-        Self::parse(file, &value, overrides)
+        Self::assemble(&include::read_text(SourceFile::new(name, text))?, overrides)
     }
 
-    fn parse(file: Arc<SourceFile>, value: &Value, overrides: &Overrides) -> Result<Self, Problems> {
-        let mut reader = Reader { file: &file, problems: Vec::new() };
-        let root = YamlPath::default();
-        let Some(top) = value.as_mapping() else {
-            let message = format!("a pipeline file is a mapping with `stages`; this is {}", describe(value));
-            return Err(Problem::at(Place::value(&file, root), message, "expected a mapping").into());
-        };
-        reader.known_keys(top, &root, &TOP_KEYS, "a pipeline file");
-        let stem = || file.path.file_stem().map_or("pipeline".into(), |stem| stem.to_string_lossy().into_owned());
-        let name = match top.get("pipeline") {
-            None => stem(),
-            Some(Value::String(name)) if is_name(name) => name.clone(),
-            Some(other) => {
-                let message =
-                    format!("a pipeline's name is made of letters, digits, `-` and `_`; this is {}", describe(other));
-                reader.problem(Place::value(reader.file, root.key("pipeline")), message, "not a name");
-                stem()
+    /// Where a parameter is declared.
+    pub fn param_place(&self, name: &str) -> Option<&Place> {
+        self.places.get(name)
+    }
+
+    /// The position of a stage.
+    pub(super) fn stage(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
+    fn assemble(documents: &[Document], overrides: &Overrides) -> Result<Self, Problems> {
+        let files: Vec<Arc<SourceFile>> = documents.iter().map(|document| document.file.clone()).collect();
+        let Some(file) = files.last().cloned() else { return Err(Problem::anywhere("no file was read").into()) };
+        let mut problems = Vec::new();
+        let mut settings = Settings::default();
+        let mut stages: Vec<StageSpec> = Vec::new();
+        let mut by_name = HashMap::new();
+        let mut name = String::new();
+        for document in documents {
+            let mut reader = Reader { file: &document.file, problems: Vec::new() };
+            reader.known_keys(&document.top, &YamlPath::default(), &TOP_KEYS, "a pipeline file", top_hint);
+            // A file that can be run by itself can be included as well: its own name counts only in the first case.
+            name = reader.name(&document.top);
+            settings.declare(&mut reader, &document.top);
+            for stage in reader.stages(&document.top) {
+                match by_name.get(&stage.name) {
+                    Some(first) => {
+                        let first: &StageSpec = &stages[*first];
+                        let place = Place::key(reader.file, stage.path.clone());
+                        let first = Place::key(&first.file, first.path.clone());
+                        reader.problems.push(declared_twice("stage", &stage.name, place, &first));
+                    }
+                    None => {
+                        by_name.insert(stage.name.clone(), stages.len());
+                        stages.push(stage);
+                    }
+                }
             }
+            problems.append(&mut reader.problems);
+        }
+        settings.apply(overrides, &file.name(), &mut problems);
+        if stages.is_empty() && problems.is_empty() {
+            let place = Place::value(&file, YamlPath::of(&["stages"]));
+            let problem = Problem::at(place, format!("{} has no stages", file.name()), "no stage here");
+            problems.push(problem.help("a stage is `NAME: {kind: …, needs: …, with: …}` under `stages:`"));
+        }
+        let Settings { params, places, .. } = settings;
+        let spec = PipelineSpec { file, files, name, params, stages, places, by_name };
+        if problems.is_empty() { Ok(spec) } else { Err(Problems(spec.in_order(problems))) }
+    }
+
+    /// Problems in the order of their places, each told once.
+    pub(super) fn in_order(&self, mut problems: Vec<Problem>) -> Vec<Problem> {
+        let position = |place: &Place| {
+            let file = self.files.iter().position(|file| Arc::ptr_eq(file, &place.file)).unwrap_or(usize::MAX);
+            let span = place.span();
+            (file, span.start, span.end)
         };
-        let params = reader.params(top, overrides);
-        let stages = reader.stages(top);
-        let problems = reader.problems;
-        if problems.is_empty() { Ok(PipelineSpec { file, name, params, stages }) } else { Err(Problems(problems)) }
+        let mut placed: Vec<_> =
+            problems.drain(..).map(|problem| (problem.place.as_ref().map(position), problem)).collect();
+        placed.sort_by_key(|(place, _)| *place);
+        // Instances of one stage share their mistakes.
+        let mut told = HashSet::new();
+        placed.retain(|(place, problem)| told.insert((*place, problem.message.clone())));
+        placed.into_iter().map(|(_, problem)| problem).collect()
     }
 }
 
-struct Reader<'a> {
-    file: &'a Arc<SourceFile>,
-    problems: Vec<Problem>,
+/// What a key at the top of a file may have been meant as.
+fn top_hint(_: &str, value: &Value) -> Option<String> {
+    let is_stage = value.as_mapping().is_some_and(|map| map.contains_key("kind"));
+    is_stage.then(|| "this looks like a stage: stages stand under `stages:`, indented".to_owned())
+}
+
+/// Reads one file, and keeps what is wrong with it.
+pub(super) struct Reader<'a> {
+    pub file: &'a Arc<SourceFile>,
+    pub problems: Vec<Problem>,
 }
 
 impl Reader<'_> {
-    fn problem(&mut self, place: Place, message: impl Into<String>, label: impl Into<String>) {
+    pub(super) fn problem(&mut self, place: Place, message: impl Into<String>, label: impl Into<String>) {
         self.problems.push(Problem::at(place, message, label));
     }
 
-    fn known_keys(&mut self, map: &Mapping, path: &YamlPath, known: &[&str], what: &str) {
-        for key in map.keys() {
-            match key.as_str() {
-                Some(key) if known.contains(&key) => {}
-                Some(key) => {
-                    let place = Place::key(self.file, path.key(key));
-                    let unused = known.iter().copied().filter(|name| !map.contains_key(*name));
-                    let problem = Problem::at(place, format!("{what} has no `{key}`"), "unknown key");
-                    self.problems.push(problem.suggest(key, unused));
-                }
-                None => self.problem(Place::key(self.file, path.clone()), "a key must be a word", "in here"),
+    /// Complains of keys that are not known; `hint` may know what one of them was meant as.
+    pub(super) fn known_keys(
+        &mut self,
+        map: &Mapping,
+        path: &YamlPath,
+        known: &[&str],
+        what: &str,
+        hint: impl Fn(&str, &Value) -> Option<String>,
+    ) {
+        for (key, value) in self.words(map, path) {
+            if known.contains(&key) {
+                continue;
             }
+            let place = Place::key(self.file, path.key(key));
+            let unused = known.iter().copied().filter(|name| !map.contains_key(*name));
+            let problem = Problem::at(place, format!("{what} has no `{key}`"), "unknown key");
+            self.problems.push(match hint(key, value) {
+                Some(hint) => problem.help(hint),
+                None => problem.suggest(key, unused),
+            });
         }
     }
 
+    /// The entries of a mapping whose keys are words; others are complained of.
+    pub(super) fn words<'v>(&mut self, map: &'v Mapping, path: &YamlPath) -> Vec<(&'v str, &'v Value)> {
+        let mut words = Vec::with_capacity(map.len());
+        for (key, value) in map {
+            match key {
+                Value::String(word) => words.push((word.as_str(), value)),
+                Value::Null | Value::Bool(_) | Value::Number(_) => {
+                    let text = serde_yaml::to_string(key).unwrap_or_default();
+                    let text = text.trim();
+                    let message = format!("a key must be a word; `{text}` is none");
+                    let place = Place::key(self.file, path.key(text));
+                    self.problems
+                        .push(Problem::at(place, message, "not a word").help(format!("write \"{text}\" in quotes")));
+                }
+                other => {
+                    let message = format!("a key must be a word; one here is {}", describe(other));
+                    self.problem(Place::key(self.file, path.clone()), message, "in here");
+                }
+            }
+        }
+        words
+    }
+
     /// The mapping under a key; an absent or empty one is an empty mapping.
-    fn mapping<'v>(&mut self, map: &'v Mapping, key: &str, path: &YamlPath) -> Option<&'v Mapping> {
+    pub(super) fn mapping<'v>(&mut self, map: &'v Mapping, key: &str, path: &YamlPath) -> Option<&'v Mapping> {
         match map.get(key) {
             None | Some(Value::Null) => None,
             Some(Value::Mapping(inner)) => Some(inner),
             Some(other) => {
                 let message = format!("`{key}` must be a mapping; this is {}", describe(other));
-                self.problem(Place::value(self.file, path.key(key)), message, "expected a mapping");
+                let mut problem = Problem::at(Place::value(self.file, path.key(key)), message, "expected a mapping");
+                problem.help = match key {
+                    "stages" => Some("write `NAME: {kind: …, needs: …, with: …}` for each stage".to_owned()),
+                    "needs" => Some("write `needs: {NEED: STAGE}`; the needs of each kind have names".to_owned()),
+                    "matrix" => Some("write `matrix: {AXIS: [VALUE, …]}`".to_owned()),
+                    "params" => Some("write `params: {NAME: VALUE}`".to_owned()),
+                    _ => None,
+                };
+                self.problems.push(problem);
                 None
             }
         }
     }
 
-    fn params(&mut self, top: &Mapping, overrides: &Overrides) -> Mapping {
-        let root = YamlPath::default();
-        let mut params = self.mapping(top, "params", &root).cloned().unwrap_or_default();
-        let declared = params.clone();
-        let names = || declared.keys().filter_map(Value::as_str);
-        let empty = Mapping::new();
-        let profiles = self.mapping(top, "profiles", &root).unwrap_or(&empty);
-        for (name, profile) in profiles {
-            let name = name.as_str().unwrap_or_default();
-            let path = YamlPath::of(&["profiles", name]);
-            let Some(values) = profile.as_mapping() else {
-                let message =
-                    format!("profile `{name}` must be a mapping of parameters; this is {}", describe(profile));
-                self.problem(Place::value(self.file, path), message, "expected a mapping");
-                continue;
-            };
-            for key in values.keys().filter_map(Value::as_str).filter(|key| !declared.contains_key(*key)) {
-                let place = Place::key(self.file, path.key(key));
-                let problem = Problem::at(
-                    place,
-                    format!("profile `{name}` sets `{key}`, which is no parameter"),
-                    "unknown parameter",
-                );
-                self.problems.push(problem.suggest(key, names()));
-            }
-            if overrides.profile.as_deref() == Some(name) {
-                params.extend(values.clone());
-            }
-        }
-        if let Some(wanted) = &overrides.profile
-            && !profiles.contains_key(wanted.as_str())
-        {
-            let problem = Problem::anywhere(format!("{} has no profile `{wanted}`", self.file.name()));
-            self.problems.push(problem.suggest(wanted, profiles.keys().filter_map(Value::as_str)));
-        }
-        for (key, text) in &overrides.set {
-            // What is set is a YAML value like any other: `4`, `8/255`, `[1, 2]`.
-            let value = serde_yaml::from_str(text).unwrap_or_else(|_| Value::String(text.clone()));
-            let mut steps = key.split('.');
-            let first = steps.next().unwrap_or_default();
-            let mut target = params.get_mut(first);
-            for step in steps {
-                target = target.and_then(|value| value.get_mut(step));
-            }
-            match target {
-                Some(target) => *target = value,
-                None => {
-                    let problem =
-                        Problem::anywhere(format!("--set {key}: {} has no parameter `{key}`", self.file.name()));
-                    self.problems.push(problem.suggest(first, names()));
-                }
-            }
-        }
-        params
-    }
-
-    fn stages(&mut self, top: &Mapping) -> Vec<StageSpec> {
-        let root = YamlPath::default();
-        let stages = self.mapping(top, "stages", &root);
-        let Some(stages) = stages.filter(|stages| !stages.is_empty()) else {
-            if self.problems.is_empty() {
-                let place = Place::value(self.file, root.key("stages"));
-                self.problem(
-                    place,
-                    format!("{} has no stages", self.file.name()),
-                    "expected `stages:` with at least one stage",
-                );
-            }
-            return Vec::new();
-        };
-        stages.iter().filter_map(|(name, stage)| self.stage(name.as_str()?, stage)).collect()
-    }
-
-    fn stage(&mut self, name: &str, value: &Value) -> Option<StageSpec> {
-        let path = YamlPath::of(&["stages", name]);
-        if !is_name(name) {
-            let message = format!("`{name}` cannot name a stage: a name is made of letters, digits, `-` and `_`");
-            self.problem(Place::key(self.file, path.clone()), message, "not a name");
-        }
-        let Some(map) = value.as_mapping() else {
-            let message = format!("stage `{name}` must be a mapping; it is {}", describe(value));
-            self.problem(Place::value(self.file, path), message, "expected a mapping");
-            return None;
-        };
-        self.known_keys(map, &path, &STAGE_KEYS, "a stage");
-        let kind = self.kind(name, map, &path);
-        let matrix = self.matrix(map, &path);
-        let exclude = match map.get("exclude") {
-            None => Vec::new(),
-            Some(Value::Sequence(items)) => items.clone(),
+    /// The pipeline's name: the one given, or the file's.
+    fn name(&mut self, top: &Mapping) -> String {
+        let stem = || self.file.path.file_stem().map_or("pipeline".into(), |stem| stem.to_string_lossy().into_owned());
+        match top.get("pipeline") {
+            None => stem(),
+            Some(Value::String(name)) if is_name(name) => name.clone(),
             Some(other) => {
+                let stem = stem();
                 let message =
-                    format!("`exclude` must be a list of mappings from axes to labels; this is {}", describe(other));
-                self.problem(Place::value(self.file, path.key("exclude")), message, "expected a list");
-                Vec::new()
-            }
-        };
-        let needs = self.mapping(map, "needs", &path).into_iter().flatten();
-        let needs = needs.filter_map(|(slot, needed)| Some((slot.as_str()?.to_owned(), needed.clone()))).collect();
-        let with = self.mapping(map, "with", &path).cloned().unwrap_or_default();
-        Some(StageSpec {
-            name: name.to_owned(),
-            kind: kind?,
-            seed: map.get("seed").cloned(),
-            threads: map.get("threads").cloned(),
-            matrix,
-            exclude,
-            needs,
-            with: Value::Mapping(with),
-            path,
-        })
-    }
-
-    fn kind(&mut self, name: &str, map: &Mapping, path: &YamlPath) -> Option<Kind> {
-        let names = Kind::ALL.map(Kind::name);
-        match map.get("kind") {
-            None => {
-                let problem = Problem::at(
-                    Place::key(self.file, path.clone()),
-                    format!("stage `{name}` has no kind"),
-                    "needs `kind:`",
-                );
-                self.problems.push(problem.help(format!("one of {}", names.join(", "))));
-                None
-            }
-            Some(Value::String(word)) => {
-                let kind = Kind::ALL.into_iter().find(|kind| kind.name() == word);
-                if kind.is_none() {
-                    let place = Place::value(self.file, path.key("kind"));
-                    let problem = Problem::at(place, format!("there is no kind `{word}`"), "unknown kind");
-                    self.problems.push(problem.suggest(word, names));
-                }
-                kind
-            }
-            Some(other) => {
-                let message = format!("a kind is a word; this is {}", describe(other));
-                self.problem(Place::value(self.file, path.key("kind")), message, "expected a word");
-                None
+                    format!("a pipeline's name is made of letters, digits, `-` and `_`; this is {}", describe(other));
+                self.problem(Place::value(self.file, YamlPath::of(&["pipeline"])), message, "not a name");
+                stem
             }
         }
-    }
-
-    fn matrix(&mut self, map: &Mapping, path: &YamlPath) -> Vec<AxisSpec> {
-        let path = path.key("matrix");
-        let Some(axes) = self.mapping(map, "matrix", &YamlPath(path.0[..path.0.len() - 1].to_vec())) else {
-            return Vec::new();
-        };
-        let mut out = Vec::new();
-        for (name, value) in axes {
-            let name = name.as_str().unwrap_or_default();
-            let path = path.key(name);
-            if !is_name(name) {
-                self.problem(
-                    Place::key(self.file, path.clone()),
-                    format!("`{name}` cannot name an axis"),
-                    "not a name",
-                );
-            }
-            match axis_values(value) {
-                Ok(values) => out.push(AxisSpec { name: name.to_owned(), values }),
-                Err(message) => self.problem(Place::value(self.file, path), format!("axis `{name}` {message}"), "here"),
-            }
-        }
-        out
     }
 }
 
-/// Reads the values of an axis.
-///
-/// # Errors
-/// What is wrong with them, to be read after "axis `x` ".
-pub(super) fn axis_values(value: &Value) -> Result<AxisValues, String> {
-    match value {
-        Value::Mapping(map) if map.len() == 1 && map.contains_key("each") => Ok(AxisValues::Each(map["each"].clone())),
-        Value::Mapping(map) => {
-            let listed: Vec<(String, Value)> =
-                map.iter().map(|(label, value)| (label_of(label).unwrap_or_default(), value.clone())).collect();
-            listed_or_empty(listed)
-        }
-        Value::Sequence(items) => {
-            let label = |item: &Value| label_of(item).map(|label| (label, item.clone()));
-            let listed: Option<Vec<_>> = items.iter().map(label).collect();
-            match listed {
-                Some(listed) => listed_or_empty(listed),
-                None => {
-                    Err("lists values that have no label of their own: write a mapping of labels to values".to_owned())
-                }
-            }
-        }
-        Value::String(text) if text.starts_with("${") => Ok(AxisValues::Substituted(value.clone())),
-        other => Err(format!(
-            "must be a list of values, a mapping of labels to values, or {{each: STAGE}}; this is {}",
-            describe(other)
-        )),
-    }
-}
-
-fn listed_or_empty(listed: Vec<(String, Value)>) -> Result<AxisValues, String> {
-    if listed.is_empty() {
-        return Err("has no values, so the stage would have no instance".to_owned());
-    }
-    for (index, (label, _)) in listed.iter().enumerate() {
-        if label.is_empty() || label.contains(|c: char| c.is_whitespace() || c.is_control() || "*?[]{}\\".contains(c)) {
-            return Err(format!("has the label `{label}`: a label has no space and none of * ? [ ] {{ }} \\"));
-        }
-        if listed[..index].iter().any(|(other, _)| other == label) {
-            return Err(format!("has the label `{label}` twice"));
-        }
-    }
-    Ok(AxisValues::Listed(listed))
-}
-
-/// A scalar as part of an instance's name; a fraction's bar becomes an underscore, since `/` parts a name.
-fn label_of(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.replace('/', "_")),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(flag) => Some(flag.to_string()),
-        _ => None,
-    }
-}
-
-fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+/// Whether a text can name a stage, an axis or a pipeline. What begins with `-` would be an option on the command line.
+pub(super) fn is_name(text: &str) -> bool {
+    !text.starts_with('-')
+        && !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }

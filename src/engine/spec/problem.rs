@@ -47,7 +47,11 @@ pub fn suggestion<'a>(wrong: &str, valid: impl IntoIterator<Item = &'a str>) -> 
     let near = valid
         .iter()
         .map(|name| (strsim::damerau_levenshtein(wrong, name), *name))
-        .filter(|(distance, name)| *distance <= 1 + wrong.chars().count().max(name.chars().count()) / 3)
+        .filter(|(distance, name)| {
+            let longer = wrong.chars().count().max(name.chars().count());
+            // Two words without a letter in common are not near, however short they are.
+            *distance <= 1 + longer / 3 && *distance < longer
+        })
         .min();
     match (near, valid.as_slice()) {
         (Some((_, name)), _) => Some(format!("did you mean `{name}`?")),

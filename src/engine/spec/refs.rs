@@ -57,9 +57,16 @@ impl Expander<'_> {
             found = matching(tail).into_iter().map(|id| reference(id, Some(output))).collect();
         }
         if found.is_empty() {
-            let names: Vec<&str> = all.iter().map(|id| self.instance(*id).name.as_str()).collect();
-            let message = format!("no instance of stage `{stage}` is called `{text}`");
-            return Err(Missing::Instance { message, help: suggestion(text, names) });
+            let names = || all.iter().map(|id| self.instance(*id).name.as_str());
+            let (message, help) = if text.contains(['*', '?', '[', '{']) {
+                let first: Vec<String> = names().take(4).map(|name| format!("`{name}`")).collect();
+                let more = if all.len() > first.len() { ", …" } else { "" };
+                let help = format!("its instances are {}{more}", first.join(", "));
+                (format!("no instance of stage `{stage}` fits `{text}`"), Some(help))
+            } else {
+                (format!("no instance of stage `{stage}` is called `{text}`"), suggestion(text, names()))
+            };
+            return Err(Missing::Instance { message, help });
         }
         Ok(found)
     }
@@ -125,7 +132,10 @@ impl Reference {
             [only] => Ok((*only).to_owned()),
             [] => {
                 let wanted = slot.map_or("a file", |slot| slot.takes.name());
-                Err((format!("`{}`, a `{}` stage, does not make {wanted}", instance.stage, instance.kind), None))
+                let makes: Vec<String> =
+                    outputs.iter().map(|(name, is)| format!("`{}.{name}`, {}", instance.stage, is.name())).collect();
+                let message = format!("`{}`, of kind `{}`, does not make {wanted}", instance.stage, instance.kind);
+                Err((message, Some(format!("it makes {}", makes.join("; ")))))
             }
             several => match slot.and_then(|slot| several.iter().find(|name| **name == slot.prefers)) {
                 Some(preferred) => Ok((*preferred).to_owned()),

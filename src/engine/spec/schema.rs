@@ -1,5 +1,6 @@
 //! The JSON schema of a pipeline file, for editors: the keys of the file and of a stage around the schemas of the kinds' parameters. Wherever the file
-//! may have a value it may have a `${…}` that brings one in.
+//! may have a value it may have a `${…}` that brings one in. Nothing is required, because defaults and included files may give it: what is missing the
+//! parser tells.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -25,13 +26,22 @@ pub fn pipeline_schema() -> Json {
     }
     definitions.insert("reference".to_owned(), reference_schema());
     definitions.insert("stage".to_owned(), stage_schema());
+    let of_kind = |kind: Kind| (kind.name().to_owned(), json!({"$ref": format!("#/$defs/{}", parameters_of(kind))}));
+    let defaults: Map<String, Json> = Kind::ALL.map(of_kind).into_iter().collect();
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A pipeline of atflow",
         "type": "object",
-        "required": ["stages"],
         "additionalProperties": false,
         "properties": {
+            "include": {
+                "description": "Files whose parameters and stages belong to this pipeline, relative to this file.",
+                "anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]
+            },
+            "defaults": {
+                "description": "Parameters by kind that the stages of this file have unless they say otherwise.",
+                "type": "object", "additionalProperties": false, "properties": defaults
+            },
             "pipeline": {"description": "Its name: names the folder of its results. The file's name if there is none.", "type": "string", "pattern": NAME},
             "params": {"description": "Values that stages take as `${name}` and that `--set name=value` overrides.", "type": "object"},
             "profiles": {
@@ -93,6 +103,7 @@ fn stage_schema() -> Json {
                     {"$ref": "#/$defs/reference"}
                 ]}
             },
+            "include": {"description": "Combinations beside those of the matrix.", "type": "array", "items": {"type": "object"}},
             "exclude": {"description": "Combinations that are left out.", "type": "array", "items": {"type": "object"}},
             "needs": {
                 "description": "Inputs: slots, and the stages, instances or outputs that fill them.",
@@ -103,6 +114,10 @@ fn stage_schema() -> Json {
                 "description": "The seed of its random draws; 0 if there is none.",
                 "anyOf": [{"type": "integer", "minimum": 0}, {"$ref": "#/$defs/reference"}]
             },
+            "time_limit": {
+                "description": "How long it may run: a number and its unit, `90 s`, `10 min`, `2 h`.",
+                "type": "string"
+            },
             "threads": {
                 "description": "CPU threads that it computes with; 1 if it does not say.",
                 "anyOf": [{"type": "integer", "minimum": 1}, {"$ref": "#/$defs/reference"}]
@@ -112,14 +127,19 @@ fn stage_schema() -> Json {
     })
 }
 
-/// Lets every value inside a schema be a `${…}`, too.
+/// Lets every value inside a schema be a `${…}`, too, and requires none.
 fn allow_references(schema: &mut Json) {
     let Some(object) = schema.as_object_mut() else { return };
+    object.remove("required");
+    // Without what is required a value may fit several variants.
+    if let Some(variants) = object.remove("oneOf") {
+        object.insert("anyOf".to_owned(), variants);
+    }
     for (key, value) in object.iter_mut() {
         match (key.as_str(), value) {
             ("properties", Json::Object(properties)) => properties.values_mut().for_each(or_reference),
             ("items" | "additionalProperties", value) if value.is_object() => or_reference(value),
-            ("oneOf" | "anyOf" | "allOf", Json::Array(schemas)) => schemas.iter_mut().for_each(allow_references),
+            ("anyOf" | "allOf", Json::Array(schemas)) => schemas.iter_mut().for_each(allow_references),
             _ => {}
         }
     }
@@ -144,7 +164,8 @@ fn or_reference(schema: &mut Json) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::pipeline::{STAGE_KEYS, TOP_KEYS};
+    use super::super::pipeline::TOP_KEYS;
+    use super::super::stage::STAGE_KEYS;
     use super::*;
 
     fn keys(schema: &Json) -> Vec<&str> {

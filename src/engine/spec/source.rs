@@ -1,6 +1,7 @@
 //! A pipeline file's text and the places in it, for people. A place is a path of keys; where that is in the text is found by a second, marked
 //! parse, which happens only once somebody asks. Knows nothing of what the file means.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ pub struct SourceFile {
     pub path: PathBuf,
     /// What it holds.
     pub text: String,
-    tree: OnceLock<Node>,
+    tree: OnceLock<Tree>,
 }
 
 impl SourceFile {
@@ -34,14 +35,13 @@ impl SourceFile {
 
     /// The byte range of what `path` leads to, or of the nearest thing around it that the text has.
     pub fn locate(&self, path: &YamlPath, part: Part) -> Range<usize> {
-        let mut node = self.tree.get_or_init(|| parse_tree(&self.text));
+        let mut node = &self.tree().root;
         let mut key: Option<&Range<usize>> = None;
         for step in &path.0 {
             let next = match (step, &node.inner) {
-                (Step::Key(wanted), Inner::Map(entries)) => entries
-                    .iter()
-                    .rfind(|entry| entry.key == *wanted)
-                    .map(|entry| (&entry.value, Some(&entry.key_span))),
+                (Step::Key(wanted), Inner::Map(entries)) => {
+                    entries.get(wanted).map(|entry| (&entry.value, Some(&entry.key_span)))
+                }
                 (Step::Index(index), Inner::Sequence(items)) => items.get(*index).map(|item| (item, None)),
                 _ => None,
             };
@@ -60,17 +60,24 @@ impl SourceFile {
 
     /// Whether the text itself has something at `path`.
     pub fn has(&self, path: &YamlPath) -> bool {
-        let mut node = self.tree.get_or_init(|| parse_tree(&self.text));
+        let mut node = &self.tree().root;
         path.0.iter().all(|step| {
             let next = match (step, &node.inner) {
-                (Step::Key(wanted), Inner::Map(entries)) => {
-                    entries.iter().rfind(|entry| entry.key == *wanted).map(|entry| &entry.value)
-                }
+                (Step::Key(wanted), Inner::Map(entries)) => entries.get(wanted).map(|entry| &entry.value),
                 (Step::Index(index), Inner::Sequence(items)) => items.get(*index),
                 _ => None,
             };
             next.inspect(|next| node = next).is_some()
         })
+    }
+
+    /// Keys that stand twice in one mapping: the key, and the byte ranges of the first and the second.
+    pub(super) fn repeated_keys(&self) -> &[(String, Range<usize>, Range<usize>)] {
+        &self.tree().repeated
+    }
+
+    fn tree(&self) -> &Tree {
+        self.tree.get_or_init(|| TreeBuilder::new(&self.text).build())
     }
 
     /// The line, counted from 1, and the column, counted from 1 in characters, of a byte offset.
@@ -110,6 +117,14 @@ impl YamlPath {
         let mut path = self.clone();
         path.0.push(Step::Key(key.to_owned()));
         path
+    }
+
+    /// Goes one step further for as long as `then` takes, without a copy of the way.
+    pub(super) fn within<T>(&mut self, step: Step, then: impl FnOnce(&mut Self) -> T) -> T {
+        self.0.push(step);
+        let result = then(self);
+        self.0.pop();
+        result
     }
 
     /// One item further.
@@ -190,6 +205,12 @@ impl fmt::Display for Place {
 }
 
 #[derive(Debug)]
+struct Tree {
+    root: Node,
+    repeated: Vec<(String, Range<usize>, Range<usize>)>,
+}
+
+#[derive(Debug)]
 struct Node {
     span: Range<usize>,
     inner: Inner,
@@ -199,12 +220,11 @@ struct Node {
 enum Inner {
     Leaf,
     Sequence(Vec<Node>),
-    Map(Vec<Entry>),
+    Map(HashMap<String, Entry>),
 }
 
 #[derive(Debug)]
 struct Entry {
-    key: String,
     key_span: Range<usize>,
     value: Node,
 }
@@ -212,78 +232,115 @@ struct Entry {
 /// An open collection, and the key in it that waits for its value.
 type Frame = (Node, Option<(String, Range<usize>)>);
 
-/// Parses as far as the text can be parsed; what comes after an error is simply not there.
-fn parse_tree(text: &str) -> Node {
-    let lines = LineStarts::new(text);
-    let mut parser = Parser::new_from_str(text);
-    let empty = || Node { span: 0..0, inner: Inner::Leaf };
-    let mut open: Vec<Frame> = Vec::new();
-    let mut depth_beyond = 0_usize;
-    while let Some(Ok((event, span))) = parser.next_event() {
-        let range = lines.offset(text, &span.start)..lines.offset(text, &span.end);
-        let (node, key_text) = match event {
-            Event::Scalar(value, ..) => (Node { span: range, inner: Inner::Leaf }, Some(value.into_owned())),
-            Event::Alias(_) => (Node { span: range, inner: Inner::Leaf }, None),
-            Event::MappingStart(..) | Event::SequenceStart(..) if depth_beyond > 0 || open.len() >= MAX_DEPTH => {
-                depth_beyond += 1;
-                continue;
+struct TreeBuilder<'a> {
+    text: &'a str,
+    offsets: Offsets,
+    open: Vec<Frame>,
+    repeated: Vec<(String, Range<usize>, Range<usize>)>,
+}
+
+impl<'a> TreeBuilder<'a> {
+    fn new(text: &'a str) -> Self {
+        TreeBuilder { text, offsets: Offsets::new(text), open: Vec::new(), repeated: Vec::new() }
+    }
+
+    /// Parses as far as the text can be parsed; what comes after an error is simply not there.
+    fn build(mut self) -> Tree {
+        let mut parser = Parser::new_from_str(self.text);
+        let mut root: Option<Node> = None;
+        let mut depth_beyond = 0_usize;
+        while let Some(Ok((event, span))) = parser.next_event() {
+            let range = self.offsets.of(&span.start)..self.offsets.of(&span.end);
+            let (node, key_text) = match event {
+                Event::Scalar(value, ..) => (Node { span: range, inner: Inner::Leaf }, Some(value.into_owned())),
+                Event::Alias(_) => (Node { span: range, inner: Inner::Leaf }, None),
+                Event::MappingStart(..) | Event::SequenceStart(..)
+                    if depth_beyond > 0 || self.open.len() >= MAX_DEPTH =>
+                {
+                    depth_beyond += 1;
+                    continue;
+                }
+                Event::MappingStart(..) => {
+                    self.open.push((Node { span: range, inner: Inner::Map(HashMap::new()) }, None));
+                    continue;
+                }
+                Event::SequenceStart(..) => {
+                    self.open.push((Node { span: range, inner: Inner::Sequence(Vec::new()) }, None));
+                    continue;
+                }
+                Event::MappingEnd | Event::SequenceEnd if depth_beyond > 0 => {
+                    depth_beyond -= 1;
+                    continue;
+                }
+                Event::MappingEnd | Event::SequenceEnd => {
+                    let Some((mut node, _)) = self.open.pop() else { break };
+                    node.span.end = range.end.max(node.span.end);
+                    (node, None)
+                }
+                _ => continue,
+            };
+            if depth_beyond == 0
+                && let Some(node) = self.place(node, key_text)
+            {
+                root = Some(node);
+                break;
             }
-            Event::MappingStart(..) => {
-                open.push((Node { span: range, inner: Inner::Map(Vec::new()) }, None));
-                continue;
-            }
-            Event::SequenceStart(..) => {
-                open.push((Node { span: range, inner: Inner::Sequence(Vec::new()) }, None));
-                continue;
-            }
-            Event::MappingEnd | Event::SequenceEnd if depth_beyond > 0 => {
-                depth_beyond -= 1;
-                continue;
-            }
-            Event::MappingEnd | Event::SequenceEnd => {
-                let Some((mut node, _)) = open.pop() else { break };
-                node.span.end = range.end.max(node.span.end);
-                (node, None)
-            }
-            _ => continue,
-        };
-        if depth_beyond > 0 {
-            continue;
         }
-        let Some((parent, waiting)) = open.last_mut() else { return node };
+        // The text ended early: close what is open so that places before the error are still found.
+        while root.is_none()
+            && let Some((child, _)) = self.open.pop()
+        {
+            root = self.place(child, None);
+        }
+        Tree { root: root.unwrap_or(Node { span: 0..0, inner: Inner::Leaf }), repeated: self.repeated }
+    }
+
+    /// Puts a finished node into what is open around it; gives it back if nothing is.
+    fn place(&mut self, node: Node, key_text: Option<String>) -> Option<Node> {
+        let Some((parent, waiting)) = self.open.last_mut() else { return Some(node) };
         match (&mut parent.inner, waiting.take()) {
             (Inner::Sequence(items), _) => items.push(node),
-            (Inner::Map(entries), Some((key, key_span))) => entries.push(Entry { key, key_span, value: node }),
+            (Inner::Map(entries), Some((key, key_span))) => {
+                if let Some(first) = entries.get(&key) {
+                    self.repeated.push((key.clone(), first.key_span.clone(), key_span.clone()));
+                }
+                entries.insert(key, Entry { key_span, value: node });
+            }
             (Inner::Map(_), None) => *waiting = Some((key_text.unwrap_or_default(), node.span)),
             (Inner::Leaf, _) => {}
         }
+        None
     }
-    // The text ended early: close what is open so that places before the error are still found.
-    while open.len() > 1 {
-        let Some((child, _)) = open.pop() else { break };
-        if let Some((parent, waiting)) = open.last_mut() {
-            match (&mut parent.inner, waiting.take()) {
-                (Inner::Sequence(items), _) => items.push(child),
-                (Inner::Map(entries), Some((key, key_span))) => entries.push(Entry { key, key_span, value: child }),
-                _ => {}
-            }
-        }
-    }
-    open.pop().map_or_else(empty, |(node, _)| node)
 }
 
 /// The parser counts characters in a line; texts are sliced by bytes.
-struct LineStarts(Vec<usize>);
+struct Offsets {
+    /// Where each line starts: in bytes, and in characters.
+    lines: Vec<(usize, usize)>,
+    /// The byte offset of each character, where they differ.
+    bytes: Option<Vec<usize>>,
+    length: usize,
+}
 
-impl LineStarts {
+impl Offsets {
     fn new(text: &str) -> Self {
-        LineStarts(std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect())
+        let mut lines = vec![(0, 0)];
+        for (count, (at, c)) in text.char_indices().enumerate() {
+            if c == '\n' {
+                lines.push((at + 1, count + 1));
+            }
+        }
+        let bytes = (!text.is_ascii()).then(|| text.char_indices().map(|(at, _)| at).collect());
+        Offsets { lines, bytes, length: text.len() }
     }
 
-    fn offset(&self, text: &str, marker: &Marker) -> usize {
-        let Some(&start) = self.0.get(marker.line().saturating_sub(1)) else { return text.len() };
-        let rest = &text[start..];
-        start + rest.char_indices().nth(marker.col()).map_or(rest.len(), |(at, _)| at)
+    fn of(&self, marker: &Marker) -> usize {
+        let Some(&(start, count)) = self.lines.get(marker.line().saturating_sub(1)) else { return self.length };
+        let offset = match &self.bytes {
+            None => start + marker.col(),
+            Some(bytes) => bytes.get(count + marker.col()).copied().unwrap_or(self.length),
+        };
+        offset.min(self.length)
     }
 }
 

@@ -1,12 +1,26 @@
 //! `${name.part}` in a value is replaced by another value: a parameter, or what an axis of the matrix stands at. It is substitution and no language.
 //! A text that is nothing but one `${…}` takes the value as it is; within a longer text the value must be a scalar. `$${` is a plain `${`.
 
+use std::borrow::Cow;
+
 use serde_yaml::{Mapping, Value};
 
 use super::problem::suggestion;
+use super::source::Step;
 
-/// Deeper nesting than any value that the parser lets through.
-const MAX_DEPTH: usize = 140;
+/// Parameters within parameters beyond this are a mistake.
+const MAX_DEPTH: usize = 50;
+
+/// What one value may grow to, in characters and items: parameters that repeat one another could fill the memory.
+const MAX_MADE: usize = 4 << 20;
+
+/// What has been passed on the way through values within values.
+#[derive(Default)]
+struct Walk {
+    /// The names that are being replaced, each found in the value of the one before it.
+    names: Vec<String>,
+    made: usize,
+}
 
 /// The names that can be used in `${…}`.
 #[derive(Debug, Clone, Copy)]
@@ -27,36 +41,40 @@ pub(super) struct SubstituteError {
 }
 
 impl Scope<'_> {
-    /// The same value with every `${…}` in it replaced. Errors come with the way from `value` to the text, as indices and keys.
-    pub(super) fn apply(&self, value: &Value) -> Result<Value, (Vec<String>, SubstituteError)> {
-        self.walk(value, 0).map_err(|(mut trail, error)| {
+    /// The same value with every `${…}` in it replaced. Errors come with the way from `value` to the text.
+    pub(super) fn apply<'v>(&self, value: &'v Value) -> Result<Cow<'v, Value>, (Vec<Step>, SubstituteError)> {
+        if !has_reference(value) {
+            return Ok(Cow::Borrowed(value));
+        }
+        self.walk(value, &mut Walk::default()).map(Cow::Owned).map_err(|(mut trail, error)| {
             trail.reverse();
             (trail, error)
         })
     }
 
-    fn walk(&self, value: &Value, depth: usize) -> Result<Value, (Vec<String>, SubstituteError)> {
-        if depth > MAX_DEPTH {
-            let error = SubstituteError {
-                message: "parameters refer to one another in a circle, or too deeply".to_owned(),
-                help: None,
-            };
-            return Err((Vec::new(), error));
-        }
+    fn walk(&self, value: &Value, walk: &mut Walk) -> Result<Value, (Vec<Step>, SubstituteError)> {
+        walk.made += 1;
         Ok(match value {
-            Value::String(text) => self.text(text, depth).map_err(|error| (Vec::new(), error))?,
+            Value::String(text) => {
+                walk.made += text.len();
+                if walk.made > MAX_MADE {
+                    let message = format!("`${{…}}` repeats values beyond {} MB", MAX_MADE >> 20);
+                    return Err((Vec::new(), SubstituteError { message, help: None }));
+                }
+                self.text(text, walk).map_err(|error| (Vec::new(), error))?
+            }
             Value::Sequence(items) => {
                 let mut out = Vec::with_capacity(items.len());
                 for (index, item) in items.iter().enumerate() {
-                    out.push(self.walk(item, depth + 1).map_err(|error| trailed(error, &index.to_string()))?);
+                    out.push(self.walk(item, walk).map_err(|error| trailed(error, Step::Index(index)))?);
                 }
                 Value::Sequence(out)
             }
             Value::Mapping(map) => {
                 let mut out = Mapping::with_capacity(map.len());
                 for (key, item) in map {
-                    let name = key.as_str().unwrap_or_default();
-                    out.insert(key.clone(), self.walk(item, depth + 1).map_err(|error| trailed(error, name))?);
+                    let step = || Step::Key(key.as_str().unwrap_or_default().to_owned());
+                    out.insert(key.clone(), self.walk(item, walk).map_err(|error| trailed(error, step()))?);
                 }
                 Value::Mapping(out)
             }
@@ -64,7 +82,7 @@ impl Scope<'_> {
         })
     }
 
-    fn text(&self, text: &str, depth: usize) -> Result<Value, SubstituteError> {
+    fn text(&self, text: &str, walk: &mut Walk) -> Result<Value, SubstituteError> {
         if !text.contains("${") {
             return Ok(Value::String(text.to_owned()));
         }
@@ -88,7 +106,7 @@ impl Scope<'_> {
                 rest = after;
                 continue;
             }
-            let value = self.lookup(name, depth)?;
+            let value = self.lookup(name, walk)?;
             if out.is_empty() && before.is_empty() && after.is_empty() && rest.len() == text.len() {
                 return Ok(value);
             }
@@ -111,7 +129,7 @@ impl Scope<'_> {
         Ok(Value::String(out))
     }
 
-    fn lookup(&self, name: &str, depth: usize) -> Result<Value, SubstituteError> {
+    fn lookup(&self, name: &str, walk: &mut Walk) -> Result<Value, SubstituteError> {
         let mut parts = name.split('.');
         let first = parts.next().unwrap_or_default();
         let is_axis = self.axes.contains_key(first);
@@ -136,16 +154,41 @@ impl Scope<'_> {
         if is_axis && let Some(label) = value.as_mapping().and_then(|map| map.get(LABEL)) {
             return Ok(label.clone());
         }
-        self.walk(value, depth + 1).map_err(|(_, error)| error)
+        if let Some(start) = walk.names.iter().position(|open| open == name) {
+            let names: Vec<String> = walk.names[start..].iter().map(|open| format!("`{open}`")).collect();
+            let message = match names.as_slice() {
+                [one] => format!("parameter {one} refers to itself"),
+                _ => format!("parameters refer to one another in a circle: {} → `{name}`", names.join(" → ")),
+            };
+            let help = Some("give one of them a value of its own".to_owned());
+            return Err(SubstituteError { message, help });
+        }
+        if walk.names.len() >= MAX_DEPTH {
+            let message = format!("`${{{name}}}` is more than {MAX_DEPTH} parameters deep");
+            return Err(SubstituteError { message, help: None });
+        }
+        walk.names.push(name.to_owned());
+        let value = self.walk(value, walk).map_err(|(_, error)| error);
+        walk.names.pop();
+        value
     }
 }
 
 /// The key under which an axis that stands at an instance keeps that instance's label.
 pub(super) const LABEL: &str = "\u{0}label";
 
-fn trailed((mut trail, error): (Vec<String>, SubstituteError), step: &str) -> (Vec<String>, SubstituteError) {
-    trail.push(step.to_owned());
+fn trailed((mut trail, error): (Vec<Step>, SubstituteError), step: Step) -> (Vec<Step>, SubstituteError) {
+    trail.push(step);
     (trail, error)
+}
+
+fn has_reference(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains("${"),
+        Value::Sequence(items) => items.iter().any(has_reference),
+        Value::Mapping(map) => map.values().any(has_reference),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -157,7 +200,7 @@ mod tests {
             serde_yaml::from_str("{eps: 8/255, n: 3, deep: {a: {b: yes}}, again: '${eps}', loop: '${loop}'}").unwrap();
         let axes: Mapping = serde_yaml::from_str("{variant: {adversary: {attack: pgd, eps: '${eps}'}}, n: 4}").unwrap();
         let scope = Scope { axes: &axes, params: &params, reserved: &["in"] };
-        scope.apply(&Value::String(text.to_owned())).map_err(|(_, error)| error.message)
+        scope.apply(&Value::String(text.to_owned())).map(Cow::into_owned).map_err(|(_, error)| error.message)
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! Where a parameter of an instance is written: in its stage, and, where `${…}` brings it in, in the matrix, in the pipeline's parameters or on the
 //! command line. Walks the spec the way substitution does; reads no values but to find the way.
 
+use std::sync::Arc;
+
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_yaml::{Mapping, Value};
 
 use super::instance::Instance;
-use super::pipeline::{AxisValues, Overrides, PipelineSpec, StageSpec};
-use super::source::{Place, YamlPath};
+use super::pipeline::{Overrides, PipelineSpec};
+use super::source::{Place, SourceFile, YamlPath};
+use super::stage::{AxisValues, StageSpec};
 
 /// References that lead to references: no pipeline that could be expanded has more.
 const MAX_DEPTH: usize = 140;
@@ -53,13 +56,24 @@ impl Serialize for Written {
 pub fn written(spec: &PipelineSpec, overrides: &Overrides, instance: &Instance, path: &str) -> Vec<Written> {
     let Some(stage) = spec.stages.iter().find(|stage| stage.name == instance.stage) else { return Vec::new() };
     let mut trace = Trace { spec, overrides, out: Vec::new() };
-    let (value, at, rest) = match (path, &stage.seed) {
-        ("seed", Some(seed)) => (seed, stage.path.key("seed"), Vec::new()),
-        ("seed", None) => return Vec::new(),
-        _ => (&stage.with, stage.path.key("with"), path.split('.').collect()),
+    let steps: Vec<&str> = path.split('.').collect();
+    let (value, path, rest) = match (path, &stage.seed, &stage.defaults) {
+        ("seed", Some(seed), _) => (seed, stage.path.key("seed"), Vec::new()),
+        ("seed", None, _) => return Vec::new(),
+        (_, _, Some(defaults)) if stage.with.get(steps[0]).is_none() && defaults.get(steps[0]).is_some() => {
+            (&**defaults, YamlPath::of(&["defaults", stage.kind.name()]), steps)
+        }
+        _ => (&stage.with, stage.path.key("with"), steps),
     };
-    trace.follow(value, at, &rest, &instance.axes, stage, None, 0);
+    trace.follow(value, Spot { file: stage.file.clone(), path }, &rest, &instance.axes, stage, None, 0);
     trace.out
+}
+
+/// A way into one of the pipeline's files.
+#[derive(Clone)]
+struct Spot {
+    file: Arc<SourceFile>,
+    path: YamlPath,
 }
 
 struct Trace<'a> {
@@ -77,7 +91,7 @@ impl Trace<'_> {
     fn follow(
         &mut self,
         mut value: &Value,
-        mut at: YamlPath,
+        mut at: Spot,
         mut rest: &[&str],
         axes: &Mapping,
         stage: &StageSpec,
@@ -86,9 +100,9 @@ impl Trace<'_> {
     ) {
         while let (Value::Mapping(map), [step, further @ ..]) = (value, rest) {
             let Some(inner) = map.get(*step) else { break };
-            (value, at, rest) = (inner, at.key(step), further);
+            (value, at.path, rest) = (inner, at.path.key(step), further);
         }
-        self.out.push(Written { name: name.map(str::to_owned), at: At::File(Place::value(&self.spec.file, at)) });
+        self.out.push(Written { name: name.map(str::to_owned), at: At::File(Place::value(&at.file, at.path)) });
         let Value::String(text) = value else { return };
         if depth < MAX_DEPTH {
             for reference in references(text) {
@@ -119,16 +133,20 @@ impl Trace<'_> {
         stage: &StageSpec,
         depth: usize,
     ) {
-        let at = stage.path.key("matrix").key(axis);
+        let file = stage.file.clone();
+        let path = stage.path.key("matrix").key(axis);
         match stage.matrix.iter().find(|candidate| candidate.name == axis).map(|axis| &axis.values) {
             Some(AxisValues::Listed(listed)) => {
                 let position = listed.iter().position(|(_, value)| value == current);
-                let by_label = position.map(|position| at.key(&listed[position].0));
-                let by_index = position.map(|position| at.index(position));
-                let place = [by_label, by_index].into_iter().flatten().find(|path| self.spec.file.has(path));
-                self.follow(current, place.unwrap_or(at), steps, axes, stage, Some(name), depth);
+                let by_label = position.map(|position| path.key(&listed[position].0));
+                let by_index = position.map(|position| path.index(position));
+                let found = [by_label, by_index].into_iter().flatten().find(|path| file.has(path));
+                let at = Spot { file, path: found.unwrap_or(path) };
+                self.follow(current, at, steps, axes, stage, Some(name), depth);
             }
-            Some(AxisValues::Substituted(value)) => self.follow(value, at, &[], axes, stage, Some(name), depth),
+            Some(AxisValues::Substituted(value)) => {
+                self.follow(value, Spot { file, path }, &[], axes, stage, Some(name), depth);
+            }
             // The axis stands at an instance: what it has of its own matrix is written there.
             Some(AxisValues::Each(_)) => {
                 let inner = current.as_mapping();
@@ -161,9 +179,14 @@ impl Trace<'_> {
             self.out.push(Written { name: Some(name.to_owned()), at: At::Set(key.clone()) });
             return;
         }
-        let profile = self.overrides.profile.as_ref().map(|profile| YamlPath::of(&["profiles", profile, first]));
-        let at = profile.filter(|path| self.spec.file.has(path)).unwrap_or_else(|| YamlPath::of(&["params", first]));
-        self.follow(value, at, steps, axes, stage, Some(name), depth);
+        let in_profile = self.overrides.profile.as_ref().and_then(|profile| {
+            let path = YamlPath::of(&["profiles", profile, first]);
+            let file = self.spec.files.iter().find(|file| file.has(&path))?;
+            Some(Spot { file: file.clone(), path })
+        });
+        let file = self.spec.param_place(first).map_or(&self.spec.file, |place| &place.file);
+        let declared = Spot { file: file.clone(), path: YamlPath::of(&["params", first]) };
+        self.follow(value, in_profile.unwrap_or(declared), steps, axes, stage, Some(name), depth);
     }
 }
 

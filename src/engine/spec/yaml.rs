@@ -1,57 +1,229 @@
 //! From the bytes of a file to a YAML value, with hostile files refused. Knows nothing of pipelines.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde_yaml::Value;
 
 use super::problem::{Problem, Problems};
-use super::source::{Place, SourceFile};
+use super::source::{Place, SourceFile, YamlPath};
 
 /// No pipeline that a person can read is larger, and no larger file is parsed.
 const MAX_BYTES: u64 = 8 << 20;
 
-/// Reads and parses a file.
+/// Reads the text of a file.
 ///
 /// # Errors
-/// [`Problems`]: the file cannot be read, is too large, is no UTF-8, or is no YAML.
-pub(super) fn read(path: &Path) -> Result<(Arc<SourceFile>, Value), Problems> {
+/// Why it is no file that could be parsed, as a message.
+pub(super) fn text(path: &Path) -> Result<String, String> {
     let shown = path.display();
     let unreadable = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => Problem::anywhere(format!("there is no file {shown}"))
-            .help("give the path of a pipeline file, such as pipelines/quickstart.yaml"),
-        _ => Problem::anywhere(format!("cannot read {shown}: {error}")),
+        std::io::ErrorKind::NotFound => format!("there is no file {shown}"),
+        _ => format!("cannot read {shown}: {error}"),
     };
-    let size = std::fs::metadata(path).map_err(unreadable)?.len();
-    if size > MAX_BYTES {
-        let limit = MAX_BYTES >> 20;
-        return Err(Problem::anywhere(format!("{shown} has {size} bytes; a pipeline file may have {limit} MiB")).into());
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
+    if metadata.is_dir() {
+        return Err(format!("{shown} is a folder; a pipeline is a file"));
     }
-    let bytes = std::fs::read(path).map_err(unreadable)?;
-    let text = String::from_utf8(bytes).map_err(|error| {
+    // Of a pipe or a device the length is not known before its end.
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(format!("{shown} is larger than {} MiB, which no pipeline file may be", MAX_BYTES >> 20));
+    }
+    String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        Problem::anywhere(format!("{shown} is not UTF-8 text (byte {at})"))
-    })?;
-    parse(SourceFile::new(path, text))
+        let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+        format!("{shown} is not UTF-8 text: line {line} has other bytes")
+    })
 }
 
 /// Parses a file's text.
 ///
 /// # Errors
-/// [`Problems`] if it is no YAML, or YAML nested or repeated beyond the parser's limits.
-pub(super) fn parse(file: Arc<SourceFile>) -> Result<(Arc<SourceFile>, Value), Problems> {
-    let mut value: Value = serde_yaml::from_str(&file.text).map_err(|error| syntax(&file, &error))?;
-    value.apply_merge().map_err(|error| syntax(&file, &error))?;
-    Ok((file, value))
+/// [`Problems`] if it is no YAML, YAML nested or repeated beyond the parser's limits, or has tags.
+pub(super) fn parse(file: &Arc<SourceFile>) -> Result<Value, Problems> {
+    let mut value: Value = serde_yaml::from_str(&file.text).map_err(|error| syntax(file, &error))?;
+    value.apply_merge().map_err(|error| syntax(file, &error))?;
+    let mut tagged = Vec::new();
+    find_tags(&value, &mut YamlPath::default(), &mut tagged);
+    if tagged.is_empty() {
+        return Ok(value);
+    }
+    let problem = |(tag, path): (String, YamlPath)| {
+        Problem::at(Place::value(file, path), format!("the tag `{tag}` means nothing here"), "tagged")
+            .help("remove the tag; a text that looks like something else is written in quotes")
+    };
+    Err(Problems(tagged.into_iter().map(problem).collect()))
+}
+
+fn find_tags(value: &Value, path: &mut YamlPath, found: &mut Vec<(String, YamlPath)>) {
+    match value {
+        Value::Tagged(tagged) => found.push((tagged.tag.to_string(), path.clone())),
+        Value::Sequence(items) => {
+            for (index, item) in items.iter().enumerate() {
+                path.within(super::source::Step::Index(index), |path| find_tags(item, path, found));
+            }
+        }
+        Value::Mapping(map) => {
+            for (key, item) in map {
+                // Keys that are no words are told where their mapping is read.
+                if !matches!(item, Value::Tagged(_) | Value::Sequence(_) | Value::Mapping(_)) {
+                    continue;
+                }
+                let key = super::source::Step::Key(key.as_str().unwrap_or_default().to_owned());
+                path.within(key, |path| find_tags(item, path, found));
+            }
+        }
+        _ => {}
+    }
 }
 
 fn syntax(file: &Arc<SourceFile>, error: &serde_yaml::Error) -> Problems {
+    let repeated = file.repeated_keys();
     // The parser ends its message with the position, which is shown by its line instead.
     let message = error.to_string();
+    if message.contains("duplicate entry") && !repeated.is_empty() {
+        let problem = |(key, first, second): &(String, _, std::ops::Range<usize>)| {
+            let first: &std::ops::Range<usize> = first;
+            let line = file.line_column(first.start).0;
+            Problem::at(Place::bytes(file, second.clone()), format!("the key `{key}` stands here twice"), "again")
+                .help(format!("it stands in line {line} already: remove one, or rename it"))
+        };
+        return Problems(repeated.iter().map(problem).collect());
+    }
+    let Some(location) = error.location() else {
+        if message.contains("more than one document") {
+            return second_document(file);
+        }
+        if message.contains("merg")
+            && let Some(at) = file.text.find("<<")
+        {
+            return Problem::at(Place::bytes(file, at..at + 2), message, "here")
+                .help("`<<:` takes a mapping, or a list of mappings")
+                .into();
+        }
+        let (message, help) = words(&file.text, &mut 0, &message);
+        let mut problem = Problem::anywhere(format!("{}: {message}", file.name()));
+        problem.help = help;
+        return problem.into();
+    };
+    let mut at = floor(&file.text, location.index());
+    // What does not end is shown where it begins.
+    if let Some((_, begin)) = message.rsplit_once("while scanning a quoted scalar at ")
+        && message.contains("end of stream")
+    {
+        at = position(file, begin).unwrap_or(at);
+        let end = file.text[at..].find('\n').map_or(file.text.len(), |length| at + length);
+        return Problem::at(Place::bytes(file, at..end), "a text in quotes begins here and does not end", "here")
+            .help("close the quotes")
+            .into();
+    }
+    let opened = message.rsplit_once(" at line ").filter(|(before, _)| before.contains("while parsing a flow"));
+    let opened = opened.and_then(|(_, begin)| position(file, &format!("line {begin}")));
+    let opened = opened.map(|at| file.line_column(at));
     let message = message.split(" at line ").next().unwrap_or(&message);
-    let at = error.location().map_or(0, |location| floor(&file.text, location.index()));
+    let (message, help) = words(&file.text, &mut at, message);
     let end = file.text[at..].chars().next().map_or(at, |next| at + next.len_utf8());
-    Problem::at(Place::bytes(file, at..end), format!("this is not valid YAML: {message}"), "here").into()
+    let mut problem = Problem::at(Place::bytes(file, at..end), format!("this is not valid YAML: {message}"), "here");
+    problem.help = match (help, opened) {
+        (Some(help), Some((line, column))) => Some(format!("{help}; it begins in line {line}, column {column}")),
+        (help, _) => help,
+    };
+    problem.into()
+}
+
+fn second_document(file: &Arc<SourceFile>) -> Problems {
+    let message = "a pipeline file is one document; a second one begins here";
+    let second = file.text.match_indices("\n---").map(|(at, _)| at + 1).find(|at| !file.text[..*at].trim().is_empty());
+    let problem = match second {
+        Some(at) => Problem::at(Place::bytes(file, at..at + 3), message, "here"),
+        None => Problem::anywhere(format!("{} holds more than one document; a pipeline file is one", file.name())),
+    };
+    problem.help("remove the `---`, or put the second into a file of its own and `include` it").into()
+}
+
+/// The offset of a position as the parser tells it: `line 2 column 7`.
+fn position(file: &SourceFile, told: &str) -> Option<usize> {
+    let mut numbers = told.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty());
+    let line: usize = numbers.next()?.parse().ok()?;
+    let column: usize = numbers.next()?.parse().ok()?;
+    let start: usize = file.text.split_inclusive('\n').take(line.checked_sub(1)?).map(str::len).sum();
+    let rest = file.text.get(start..)?;
+    Some(start + rest.char_indices().nth(column.checked_sub(1)?).map_or(rest.len(), |(at, _)| at))
+}
+
+/// What the parser says, in words of those who do not know its grammar; `at` may move to a better place.
+fn words(text: &str, at: &mut usize, message: &str) -> (String, Option<String>) {
+    let line_start = text[..*at].rfind('\n').map_or(0, |end| end + 1);
+    let line = text[line_start..].lines().next().unwrap_or_default();
+    let indent = &line[..line.len() - line.trim_start().len()];
+    let help = |text: &str| Some(text.to_owned());
+    if let Some(tab) = indent.find('\t') {
+        *at = line_start + tab;
+        return ("this line is indented with a tab".to_owned(), help("indent with spaces only"));
+    }
+    let says = |part: &str| message.contains(part);
+    match message {
+        _ if says("mapping values are not allowed") && glued(text, line_start).is_some() => {
+            let (start, key) = glued(text, line_start).unwrap_or_default();
+            *at = start;
+            (format!("`{key}` is no key: a space is missing after the `:`"), help("write `KEY: VALUE`"))
+        }
+        _ if says("mapping values are not allowed") => (
+            "a `:` where no key can stand".to_owned(),
+            help("keys of one mapping start in the same column; a text with `: ` in it is written in quotes"),
+        ),
+        _ if says("did not find expected key") => (
+            "a key was expected in this column".to_owned(),
+            help(
+                "keys of one mapping start in the same column; look at the indentation of this line and the lines above",
+            ),
+        ),
+        _ if says("did not find expected '-' indicator") => (
+            "an item of a list, beginning with `-`, was expected in this column".to_owned(),
+            help("items of one list start in the same column"),
+        ),
+        _ if says("cannot start any token") => {
+            ("this character cannot begin a value".to_owned(), help("write the text in quotes"))
+        }
+        _ if says("unknown anchor") => {
+            let name: String =
+                text[*at..].chars().skip(1).take_while(|c| !c.is_whitespace() && !",]}".contains(*c)).collect();
+            (
+                format!("nothing is anchored as `&{name}`"),
+                help("`*name` repeats what `&name` marked above; a text that begins with `*` is written in quotes"),
+            )
+        }
+        _ if says("repetition limit") => {
+            ("aliases (`*name`) repeat too much".to_owned(), help("use `params` and `${…}` instead"))
+        }
+        _ if says("recursion limit") => ("it is nested too deeply".to_owned(), None),
+        _ if says("alphabetic or numeric") => {
+            ("a `*` or `&` without a name".to_owned(), help("a pattern that begins with `*` is written in quotes"))
+        }
+        _ if says("in merge") => (message.to_owned(), help("`<<:` takes a mapping, or a list of mappings")),
+        _ if says("',' or ']'") => (message.to_owned(), help("close the list with `]`, or part its items with `,`")),
+        _ if says("',' or '}'") => {
+            (message.to_owned(), help("close the mapping with `}`, or part its entries with `,`"))
+        }
+        _ if says("unexpected end of stream") => (message.to_owned(), help("close the quotes")),
+        _ => (message.to_owned(), None),
+    }
+}
+
+/// The line above, if it looks like `kind:train`: where its word begins, and the word.
+fn glued(text: &str, line_start: usize) -> Option<(usize, &str)> {
+    let above = text[..line_start].trim_end();
+    let start = above.rfind('\n').map_or(0, |end| end + 1);
+    let line = &above[start..];
+    let word = line.trim_start();
+    let (key, value) = word.split_once(':')?;
+    let plain =
+        |text: &str| !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || "{}[]'\"#&*!:".contains(c));
+    (plain(key) && plain(value)).then_some((start + line.len() - word.len(), word))
 }
 
 fn floor(text: &str, mut index: usize) -> usize {

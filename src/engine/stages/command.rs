@@ -111,7 +111,11 @@ fn copy(input: &Input, to: &Path, mode: u32) -> Result<(), StageError> {
         fs::set_permissions(to, fs::Permissions::from_mode(mode))?;
         Digest::of_file(to)
     });
-    let found = found.map_err(|source| read_error(input, ReadError::Io { path: shown(), source }))?;
+    let found = found.map_err(|source| match source.kind() {
+        // Of the two ends of a copy, this is the one that is written.
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StageError::Scratch(source),
+        _ => read_error(input, ReadError::Io { path: shown(), source }),
+    })?;
     if found == input.digest {
         return Ok(());
     }

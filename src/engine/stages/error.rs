@@ -72,7 +72,7 @@ pub(super) enum StageError {
     OutputFile { output: String, file: String },
     #[error("outputs {first} and {second} are to be read from one file, `{file}`")]
     SharedFile { first: String, second: String, file: String },
-    #[error("a folder for the program cannot be made")]
+    #[error("a folder for the program cannot be made or filled")]
     Scratch(#[source] io::Error),
     #[error("`{program}` cannot be started")]
     Spawn { program: String, source: io::Error },

@@ -27,6 +27,10 @@ pub trait Reporter: Sync {
     fn progress(&self, done: u64, total: u64, message: &str);
     /// Whether the stage is to be given up. Asked often.
     fn cancelled(&self) -> bool;
+    /// Whether a stage that is given up may not even end in good order.
+    fn hurried(&self) -> bool {
+        false
+    }
 }
 
 /// Runs a stage: reads its inputs, checks them against their digests, writes its outputs, and returns a line on what came out.

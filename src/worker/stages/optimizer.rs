@@ -34,6 +34,26 @@ impl Optimizer {
         Ok(Optimizer { momentum, weight_decay, parameters, velocities: Vec::new() })
     }
 
+    /// The momentum of each parameter, in their order; empty before the first step.
+    pub fn velocities(&self) -> &[Tensor] {
+        &self.velocities
+    }
+
+    /// Takes back what [`Optimizer::velocities`] gave: one for each parameter, of its shape.
+    ///
+    /// # Errors
+    /// What libtorch says.
+    pub fn restore(&mut self, velocities: &[Tensor]) -> Result<(), TchError> {
+        let _guard = tch::no_grad_guard();
+        let as_laid_out = |(parameter, velocity): (&Tensor, &Tensor)| {
+            let mut own = parameter.f_detach()?.f_zeros_like()?;
+            own.f_copy_(velocity)?;
+            Ok(own)
+        };
+        self.velocities = self.parameters.iter().zip(velocities).map(as_laid_out).collect::<Result<_, TchError>>()?;
+        Ok(())
+    }
+
     /// Computes the gradients of a scalar loss, and takes one step: g += weight_decay · p; v = momentum · v + g; p −= lr · v
     /// (`torch.optim.SGD` without dampening; v starts as the first g).
     ///

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use atflow::kinds::{AdversarialBatches, Attack, TrainParams};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Reduction, TchError, Tensor};
 
 use super::optimizer::{Optimizer, check_schedule, learning_rate};
@@ -14,6 +14,7 @@ use crate::context::Context;
 use crate::data::{DeviceSet, augment};
 use crate::error::StageError;
 use crate::networks::{self, Mode, Network};
+use crate::partial::Keeper;
 
 /// Images of a validation computed at a time.
 const VALIDATION_BATCH: usize = 256;
@@ -25,7 +26,7 @@ struct Metrics {
 }
 
 /// One epoch, as it went.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct EpochMetrics {
     /// From 1.
     epoch: u32,
@@ -44,7 +45,7 @@ struct EpochMetrics {
 }
 
 /// Numbers of the perturbed images of an epoch.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Adversarial {
     images: u64,
     loss: f64,
@@ -109,15 +110,25 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     let batches = images.div_ceil(params.batch_size as usize) as u64;
     let mut training = Training { params, data, validation, network, optimizer, images, batches };
 
+    let keeper = Keeper::new(context, &training.params);
     let mut metrics = Metrics { epochs: Vec::new() };
-    for epoch in 1..=training.params.epochs {
+    let log = |line| context.reporter.log(line);
+    if let Some(progress) = keeper.find(training.params.epochs, &*training.network, log) {
+        progress.restore(&*training.network, &mut training.optimizer)?;
+        metrics.epochs = progress.epochs;
+        context.reporter.log(format!("resumed after epoch {}", metrics.epochs.len()));
+    }
+    let mut is_done = training.is_done(context, &metrics.epochs);
+    while !is_done {
+        // As many epochs as are done: a u32 counted them.
+        let epoch = metrics.epochs.len() as u32 + 1;
         let numbers = training.epoch(context, epoch)?;
         context.reporter.log(describe(&numbers, training.params.epochs));
-        let reached = numbers.validation_accuracy.zip(training.params.stop_at_accuracy);
         metrics.epochs.push(numbers);
-        if let Some((accuracy, _)) = reached.filter(|(accuracy, target)| *accuracy >= target.get()) {
-            context.reporter.log(format!("stopped after epoch {epoch}: validation accuracy {accuracy:.4} is enough"));
-            break;
+        is_done = training.is_done(context, &metrics.epochs);
+        // Cancelling does not interrupt this; a training that cannot keep its progress can still end well.
+        if let Err(error) = keeper.keep(&metrics.epochs, is_done, &*training.network, &training.optimizer) {
+            context.reporter.log(format!("the progress after epoch {epoch} could not be kept: {}", chain(&error)));
         }
     }
     let Training { params, data, network, .. } = training;
@@ -157,6 +168,10 @@ fn check_validation(data: &DeviceSet, validation: &DeviceSet) -> Result<(), Stag
     same_classes("the training set", &data.classes, "the validation set", &validation.classes)
 }
 
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 fn describe(numbers: &EpochMetrics, epochs: u32) -> String {
     let mut text = format!(
         "epoch {}/{epochs}  loss {:.3}  accuracy {:.1} %",
@@ -187,6 +202,21 @@ struct Training {
 }
 
 impl Training {
+    /// Whether no epoch follows those that are done.
+    fn is_done(&self, context: &mut Context<'_>, done: &[EpochMetrics]) -> bool {
+        let Some(last) = done.last() else { return false };
+        match last.validation_accuracy.zip(self.params.stop_at_accuracy) {
+            Some((accuracy, target)) if accuracy >= target.get() => {
+                let epoch = last.epoch;
+                context
+                    .reporter
+                    .log(format!("stopped after epoch {epoch}: validation accuracy {accuracy:.4} is enough"));
+                true
+            }
+            _ => last.epoch >= self.params.epochs,
+        }
+    }
+
     fn epoch(&mut self, context: &mut Context<'_>, epoch: u32) -> Result<EpochMetrics, StageError> {
         let (batches, epochs) = (self.batches, self.params.epochs);
         let (steps, before) = (batches * u64::from(epochs), batches * u64::from(epoch - 1));

@@ -27,7 +27,18 @@ impl Bench {
         let output = |name: &&str| ((*name).to_owned(), folder.path().join("tmp").join(name));
         let outputs: BTreeMap<_, _> = outputs.iter().map(output).collect();
         let stage = "stage".to_owned();
-        let job = Job { id: 1, stage, kind, params, seed: 7, threads: 1, inputs: vec![], outputs };
+        let job = Job {
+            id: 1,
+            stage,
+            kind,
+            params,
+            seed: 7,
+            threads: 1,
+            inputs: vec![],
+            outputs,
+            partial: None,
+            onward: None,
+        };
         Bench { folder, job, recorder: Recorder::default() }
     }
 

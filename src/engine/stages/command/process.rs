@@ -134,7 +134,7 @@ impl Running<'_> {
                     self.signal(Signal::TERM);
                     asked_to_end = Some(Instant::now());
                 }
-                Some(since) if since.elapsed() > GRACE => self.signal(Signal::KILL),
+                Some(since) if since.elapsed() > GRACE || self.reporter.hurried() => self.signal(Signal::KILL),
                 _ => {}
             }
         }

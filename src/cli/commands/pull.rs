@@ -1,0 +1,53 @@
+//! `atflow pull`.
+
+use std::ops::ControlFlow;
+
+use atflow::cache::Obtained;
+
+use super::Loaded;
+use crate::args::PullArgs;
+use crate::report::{CliError, Exit, eprint};
+use crate::ui;
+
+pub(crate) fn run(args: &PullArgs) -> Result<Exit, CliError> {
+    if args.pipeline.changes.remote.is_none() {
+        let error = CliError::environment("pull needs a cache to take from");
+        return Err(error.help("name it: --remote https://… or a folder"));
+    }
+    let loaded = Loaded::new(&args.pipeline)?;
+    let results = loaded.fresh()?;
+    let (mut files, mut bytes, mut wrong) = (0, 0, 0);
+    for (instance, manifest) in &results {
+        // What was asked for by name comes with its bytes; of what lies between it is enough to know it.
+        let asked = |target: &String| *target == instance.name || *target == instance.stage;
+        if !args.pipeline.targets.is_empty() && !args.pipeline.targets.iter().any(asked) {
+            continue;
+        }
+        for blob in manifest.outputs.values() {
+            let problem = match loaded.cache.obtain(*blob, &mut |_, _| ControlFlow::Continue(()))? {
+                Obtained::Here => continue,
+                Obtained::Fetched => {
+                    files += 1;
+                    bytes += blob.size;
+                    continue;
+                }
+                Obtained::Missing => format!("the remote cache lacks a file of {}", instance.name),
+                Obtained::Wrong(message) => message,
+            };
+            eprint(&format!("warning: {problem}\n"));
+            wrong += 1;
+        }
+    }
+    let results = results.len();
+    eprint(&format!(
+        "{} here: {} fetched ({})\n",
+        ui::count(results, "result"),
+        ui::count(files, "file"),
+        ui::bytes(bytes)
+    ));
+    let missing = loaded.wanted.iter().filter(|wanted| **wanted).count() - results;
+    if missing > 0 {
+        eprint(&format!("{} neither here nor there; `atflow run` makes them\n", ui::count(missing, "stage")));
+    }
+    Ok(if wrong > 0 { Exit::StageFailed } else { Exit::Done })
+}

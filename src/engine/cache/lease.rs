@@ -1,0 +1,399 @@
+//! Leases: who is at which key, so that two runs on one cache, on one machine or on several, do each stage once. Knows nothing of stages.
+//!
+//! A lease saves work; nothing that is right hangs on it. Were two runs ever to hold the same one, they would write the same manifest twice.
+//!
+//! A lease is a file `leases/KEY.json`, made whole in `tmp/` and linked to its name: a hard link to a name that exists fails, on NFS too, so of any
+//! number of runs one gets it. Its holder touches it every few seconds through the open file. It is stale when its holder is known to be dead (same
+//! machine: no such process, or one that started at another time), or when nobody has seen it touched for long; how long is measured by the watcher's
+//! own clock, so that clocks need not agree. A stale lease is removed under the lock `leases/lock`, which the system drops with its holder, and only if
+//! it is still the one that was judged. No lease ever waits for a person.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Cache, CacheError};
+use crate::fsio::{self, Context};
+use crate::record::Key;
+
+/// How often a holder touches its leases.
+const BEAT: Duration = Duration::from_secs(5);
+
+/// A lease of another machine that was not seen touched for so long is stale. NFS may show a touch a minute late.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Who holds a lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The machine's name, for people.
+    pub host: String,
+    /// The process.
+    pub pid: i32,
+    /// Tells machines, and processes that cannot see one another, apart; empty where the system does not tell.
+    pub machine: String,
+    /// When the process started, in the system's own units: a number that comes again is not the same process.
+    pub started: Option<u64>,
+    /// The run, and which of its leases this is: no two leases have equal bytes.
+    pub run: String,
+    /// See `run`.
+    pub number: u64,
+}
+
+/// What came of asking for a lease.
+#[derive(Debug)]
+pub enum Attempt {
+    /// It is ours until it is dropped.
+    Taken(Lease),
+    /// Another run is at it, or its holder cannot be read.
+    Held(Option<Holder>),
+}
+
+/// A lease that is held; given up when dropped.
+#[derive(Debug)]
+pub struct Lease {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    /// Open, so that touching it never touches another run's lease of the same name.
+    _file: Arc<File>,
+}
+
+/// The leases of one run.
+#[derive(Debug)]
+pub struct Leases {
+    cache: Cache,
+    own: Holder,
+    patience: Duration,
+    /// Leases of others that are watched: what they were, and since when they have not changed.
+    watched: HashMap<Key, (Found, Instant)>,
+    held: Arc<Mutex<Vec<Weak<File>>>>,
+    /// The thread that touches what is held; it ends when this is dropped.
+    heart: Option<Sender<()>>,
+}
+
+/// A lease as it lies there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Found {
+    bytes: Vec<u8>,
+    touched: Option<SystemTime>,
+}
+
+impl Found {
+    fn at(path: &Path) -> Option<Self> {
+        let bytes = fs::read(path).ok()?;
+        let touched = fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+        Some(Found { bytes, touched })
+    }
+
+    /// Nothing if it was made by another version, or cut: then only its being touched tells.
+    fn holder(&self) -> Option<Holder> {
+        serde_json::from_slice(&self.bytes).ok()
+    }
+}
+
+impl Leases {
+    /// No leases yet.
+    pub fn new(cache: &Cache) -> Self {
+        let pid = std::process::id().cast_signed();
+        let own = Holder {
+            host: gethostname::gethostname().to_string_lossy().into_owned(),
+            pid,
+            machine: machine(),
+            started: started(pid).ok(),
+            run: format!("{}-{pid}", jiff::Timestamp::now().as_nanosecond()),
+            number: 0,
+        };
+        let cache = cache.clone();
+        Leases { cache, own, patience: PATIENCE, watched: HashMap::new(), held: Arc::default(), heart: None }
+    }
+
+    /// Asks for the lease of a key; never waits.
+    ///
+    /// # Errors
+    /// [`CacheError`] if the cache cannot be written.
+    pub fn attempt(&mut self, key: Key) -> Result<Attempt, CacheError> {
+        let path = self.cache.lease_path(key);
+        // Each turn but the last follows a change made by another run; they may not go on forever.
+        for _ in 0..8 {
+            let Some(found) = Found::at(&path) else {
+                match self.create(&path)? {
+                    Some(lease) => {
+                        self.watched.remove(&key);
+                        return Ok(Attempt::Taken(lease));
+                    }
+                    None => continue,
+                }
+            };
+            if !self.is_stale(key, &found) || !remove(&path, |now| *now == found) {
+                return Ok(Attempt::Held(found.holder()));
+            }
+        }
+        Ok(Attempt::Held(None))
+    }
+
+    fn is_stale(&mut self, key: Key, found: &Found) -> bool {
+        if let Some(holder) = found.holder().filter(|holder| holder.machine == self.own.machine) {
+            return is_dead(&holder);
+        }
+        let (seen, since) = self.watched.entry(key).or_insert_with(|| (found.clone(), Instant::now()));
+        if seen != found {
+            (*seen, *since) = (found.clone(), Instant::now());
+        }
+        since.elapsed() > self.patience
+    }
+
+    /// Makes the lease; nothing if another run was faster.
+    fn create(&mut self, path: &Path) -> Result<Option<Lease>, CacheError> {
+        self.own.number += 1;
+        let bytes = serde_json::to_vec(&self.own).unwrap_or_default();
+        let tmp = self.cache.tmp();
+        let write = || -> Result<tempfile::NamedTempFile, fsio::FileError> {
+            if let Some(folder) = path.parent() {
+                fsio::create_dir(folder)?;
+            }
+            let mut file = fsio::scratch_file(&tmp)?;
+            file.write_all(&bytes).on("write", file.path())?;
+            Ok(file)
+        };
+        let file = write().map_err(|error| self.cache.unwritable(error))?;
+        // Whole from the first moment. It need not be on the disk: a crash of the machine ends its holder, too.
+        match fs::hard_link(file.path(), path) {
+            Ok(()) => {}
+            // On NFS the answer to a link that was made may be lost: the number of names tells.
+            Err(_) if has_two_names(&file) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+            Err(_) => {
+                // No hard links here. A reader may see a lease that is not whole; it then waits as for an unknown holder.
+                match File::create_new(path).and_then(|mut file| file.write_all(&bytes)) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+                    Err(error) => return Err(Err::<(), _>(error).on("write", path).unwrap_err().into()),
+                }
+            }
+        }
+        let file = File::options().write(true).open(path).unwrap_or_else(|_| file.into_file());
+        let file = Arc::new(file);
+        self.beat(&file);
+        Ok(Some(Lease { path: path.to_owned(), bytes, _file: file }))
+    }
+
+    /// Has a lease touched for as long as it is held.
+    fn beat(&mut self, file: &Arc<File>) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(file));
+        if self.heart.is_some() {
+            return;
+        }
+        let (sender, receiver) = mpsc::channel::<()>();
+        let held = Arc::clone(&self.held);
+        self.heart = Some(sender);
+        std::thread::spawn(move || {
+            while receiver.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {
+                held.lock().unwrap_or_else(PoisonError::into_inner).retain(|file| {
+                    // One that cannot be touched now may be the next time; at worst another run does the same work.
+                    file.upgrade().map(|file| file.set_modified(SystemTime::now())).is_some()
+                });
+            }
+        });
+    }
+}
+
+impl Drop for Lease {
+    /// Gives the lease up, unless it was taken over meanwhile.
+    fn drop(&mut self) {
+        for _ in 0..40 {
+            if remove(&self.path, |now| now.bytes == self.bytes) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // Left behind: it is stale as soon as this process ends.
+    }
+}
+
+impl Cache {
+    /// Whether a run may be at a key; `false` only if there is no lease, or its holder is known to be dead.
+    pub fn is_leased(&self, key: Key) -> bool {
+        let Some(found) = Found::at(&self.lease_path(key)) else { return false };
+        !found.holder().is_some_and(|holder| holder.machine == machine() && is_dead(&holder))
+    }
+
+    /// Whether a run may be at anything in this cache.
+    pub fn is_in_use(&self) -> bool {
+        let entries = std::fs::read_dir(self.root().join("leases")).into_iter().flatten().flatten();
+        let key = |name: &str| name.strip_suffix(".json")?.parse().ok().map(Key);
+        entries.filter_map(|entry| key(&entry.file_name().to_string_lossy())).any(|key| self.is_leased(key))
+    }
+
+    fn lease_path(&self, key: Key) -> PathBuf {
+        self.root().join("leases").join(format!("{key}.json"))
+    }
+}
+
+/// Removes a lease if it is still the one that is meant, under the lock that makes looking and removing one act. `true` if it is not there afterwards.
+fn remove(path: &Path, is_meant: impl Fn(&Found) -> bool) -> bool {
+    let lock = File::create(path.with_file_name("lock"));
+    // Where there are no locks, the worst that can come is work done twice.
+    if let Ok(Err(fs::TryLockError::WouldBlock)) = lock.as_ref().map(File::try_lock) {
+        return false;
+    }
+    match Found::at(path) {
+        Some(found) if is_meant(&found) => fs::remove_file(path).is_ok(),
+        Some(_) | None => true,
+    }
+}
+
+fn has_two_names(file: &tempfile::NamedTempFile) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    file.as_file().metadata().is_ok_and(|metadata| metadata.nlink() == 2)
+}
+
+/// Whether the process, of this machine, is gone.
+fn is_dead(holder: &Holder) -> bool {
+    match started(holder.pid) {
+        Ok(now) => holder.started.is_some_and(|then| then != now),
+        Err(Gone::Dead) => true,
+        Err(Gone::Unknown) => rustix::process::Pid::from_raw(holder.pid)
+            .is_none_or(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH)),
+    }
+}
+
+/// Why a process' start is not known.
+enum Gone {
+    /// There is none, or it only waits for its parent to notice its end.
+    Dead,
+    /// This system does not tell.
+    Unknown,
+}
+
+/// When a process started, in ticks since the machine did.
+fn started(pid: i32) -> Result<u64, Gone> {
+    let text = match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(text) => text,
+        Err(_) if Path::new("/proc/self/stat").exists() => return Err(Gone::Dead),
+        Err(_) => return Err(Gone::Unknown),
+    };
+    // The name, in parentheses, may hold anything; the state follows it, and 19 fields later the start.
+    let mut fields = text.rsplit(')').next().unwrap_or_default().split_whitespace();
+    match fields.next() {
+        Some("Z" | "X") => Err(Gone::Dead),
+        _ => fields.nth(18).and_then(|field| field.parse().ok()).ok_or(Gone::Unknown),
+    }
+}
+
+/// This machine since it was started, as processes see it that see one another: containers may share a name and a kernel.
+fn machine() -> String {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let processes = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    if boot.is_empty() {
+        return gethostname::gethostname().to_string_lossy().into_owned();
+    }
+    format!("{} {}", boot.trim(), processes.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+
+    fn key() -> Key {
+        Key(Digest::of(b"a stage"))
+    }
+
+    fn leave(cache: &Cache, change: impl FnOnce(&mut Holder)) {
+        let mut holder = Leases::new(cache).own;
+        change(&mut holder);
+        fs::create_dir_all(cache.root().join("leases")).unwrap();
+        fs::write(cache.lease_path(key()), serde_json::to_vec(&holder).unwrap()).unwrap();
+    }
+
+    fn cache() -> (tempfile::TempDir, Cache) {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        (dir, cache)
+    }
+
+    fn is_taken(leases: &mut Leases) -> bool {
+        matches!(leases.attempt(key()).unwrap(), Attempt::Taken(_))
+    }
+
+    #[test]
+    fn one_of_two_runs_gets_a_lease_and_the_other_when_it_is_given_up() {
+        let (_dir, cache) = cache();
+        let (mut one, mut other) = (Leases::new(&cache), Leases::new(&cache));
+        assert!(!cache.is_leased(key()));
+        let Attempt::Taken(lease) = one.attempt(key()).unwrap() else { panic!("nobody else wants it") };
+        let Attempt::Held(Some(holder)) = other.attempt(key()).unwrap() else { panic!("it is held") };
+        assert_eq!(holder, one.own);
+        assert!(cache.is_leased(key()));
+        drop(lease);
+        assert!(is_taken(&mut other) && !cache.is_leased(key()));
+    }
+
+    #[test]
+    fn the_lease_of_a_dead_process_is_taken_over_at_once() {
+        let (_dir, cache) = cache();
+        let mut dead = std::process::Command::new("true").spawn().unwrap();
+        dead.wait().unwrap();
+        leave(&cache, |holder| holder.pid = dead.id().cast_signed());
+        assert!(!cache.is_leased(key()) && is_taken(&mut Leases::new(&cache)));
+        // The same number, but another process.
+        leave(&cache, |holder| holder.started = holder.started.map(|started| started + 1));
+        assert!(!cache.is_leased(key()) && is_taken(&mut Leases::new(&cache)));
+    }
+
+    #[test]
+    fn the_lease_of_another_machine_is_stale_only_when_it_was_not_touched_for_long() {
+        let (_dir, cache) = cache();
+        leave(&cache, |holder| (holder.machine, holder.pid) = ("elsewhere".to_owned(), i32::MAX));
+        let file = File::options().write(true).open(cache.lease_path(key())).unwrap();
+        let mut leases = Leases { patience: Duration::from_millis(200), ..Leases::new(&cache) };
+        for seconds in 1..6 {
+            // Its clock is years behind; it is alive all the same.
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
+            assert!(!is_taken(&mut leases));
+            std::thread::sleep(Duration::from_millis(60));
+        }
+        assert!(cache.is_leased(key()), "nobody can know");
+        std::thread::sleep(Duration::from_millis(250));
+        assert!(is_taken(&mut leases));
+    }
+
+    #[test]
+    fn of_many_that_take_a_stale_lease_over_one_gets_it() {
+        let (_dir, cache) = cache();
+        for _ in 0..20 {
+            leave(&cache, |holder| holder.started = Some(1));
+            let taken = Mutex::new(Vec::new());
+            std::thread::scope(|scope| {
+                for _ in 0..8 {
+                    scope.spawn(|| {
+                        let mut leases = Leases::new(&cache);
+                        // Kept, so that nobody gets it because it was given up.
+                        if let Attempt::Taken(lease) = leases.attempt(key()).unwrap() {
+                            taken.lock().unwrap().push(lease);
+                        }
+                    });
+                }
+            });
+            let taken = taken.into_inner().unwrap();
+            // All may have found the lock taken at their one try; then the next try gets it.
+            assert!(taken.len() <= 1, "{}", taken.len());
+            assert!(taken.len() == 1 || is_taken(&mut Leases::new(&cache)));
+        }
+    }
+
+    #[test]
+    fn a_holder_that_was_taken_over_leaves_the_new_lease_alone() {
+        let (_dir, cache) = cache();
+        let mut slow = Leases::new(&cache);
+        let Attempt::Taken(lease) = slow.attempt(key()).unwrap() else { panic!("nobody else wants it") };
+        leave(&cache, |holder| holder.run = "another".to_owned());
+        drop(lease);
+        assert!(cache.is_leased(key()));
+    }
+}

@@ -1,0 +1,65 @@
+//! Reading a remote cache through the local one: manifests when a key is asked for, blobs when somebody needs their bytes. What was fetched stays here.
+
+use super::{Cache, CacheError, MANIFEST_FORMAT, Manifest, OutputBlob};
+use crate::fetch::Progress;
+use crate::fsio;
+use crate::record::{Key, Record};
+
+/// What came of asking for a blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Obtained {
+    /// It was here.
+    Here,
+    /// It was fetched.
+    Fetched,
+    /// Nobody has it.
+    Missing,
+    /// The remote has other bytes under its name; what it says of it.
+    Wrong(String),
+}
+
+impl Cache {
+    /// The manifest of a record whose key is `key`, from here or from the remote cache.
+    ///
+    /// # Errors
+    /// [`CacheError::Remote`] if the remote could not be asked. A manifest of it that cannot be read, or that is of another key, counts as not there.
+    pub fn find(&self, record: &Record, key: Key) -> Result<Option<Manifest>, CacheError> {
+        if let Some(manifest) = self.lookup_record(record, key) {
+            return Ok(Some(manifest));
+        }
+        let Some(remote) = &self.remote else { return Ok(None) };
+        let Some(text) = remote.manifest(key, &self.tmp())? else { return Ok(None) };
+        let Ok(manifest) = serde_json::from_str::<Manifest>(&text) else { return Ok(None) };
+        if manifest.format != MANIFEST_FORMAT || manifest.record != *record {
+            return Ok(None);
+        }
+        fsio::write_atomic(&self.action_path(key), &self.tmp(), text.as_bytes())?;
+        Ok(Some(manifest))
+    }
+
+    /// Sees to it that a blob is here, fetching it from the remote cache if it has to be.
+    ///
+    /// # Errors
+    /// [`CacheError`] if the remote could not be asked, or what it gave could not be kept.
+    pub fn obtain(&self, blob: OutputBlob, progress: &mut Progress<'_>) -> Result<Obtained, CacheError> {
+        if self.has(blob) {
+            return Ok(Obtained::Here);
+        }
+        let Some(remote) = &self.remote else { return Ok(Obtained::Missing) };
+        // One place for each blob: a fetch that was cut off goes on where it stopped, and two runs do not fetch the same.
+        let (file, _lock) = self.fetch_place(&format!("blake3:{}", blob.digest))?;
+        if self.has(blob) {
+            return Ok(Obtained::Here);
+        }
+        match remote.blob(blob, &file, progress) {
+            Ok(false) => Ok(Obtained::Missing),
+            Ok(true) => {
+                self.ingest(&file)?;
+                self.leave_fetch_place(&file);
+                Ok(Obtained::Fetched)
+            }
+            Err(error) if error.is_wrong_bytes() => Ok(Obtained::Wrong(error.to_string())),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! A cache somewhere else: a static web server or a folder that holds a copy of one, file by file as `docs/cache-format.md` has it. It is read through the
+//! local cache ([`crate::cache::Cache::lookup`], [`crate::cache::Cache::obtain`]); a folder can be written too. Knows files and their digests, no stages.
+
+use std::path::{Path, PathBuf};
+
+use crate::cache::{CACHE_FORMAT, OutputBlob};
+use crate::digest::Digest;
+use crate::fetch::{Expected, FetchError, Patience, Progress, download};
+use crate::fsio::{self, Context, FileError};
+use crate::record::Key;
+
+/// A cache somewhere else.
+#[derive(Debug)]
+pub struct Remote {
+    place: Place,
+    /// As the user named it.
+    name: String,
+    patience: Patience,
+}
+
+#[derive(Debug)]
+enum Place {
+    /// The URL of the folder, without its last slash.
+    Web(String),
+    Folder(PathBuf),
+}
+
+/// Why a remote cache could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteError {
+    /// It is of a sort that cannot be used.
+    #[error("`{name}` is no remote cache: expected https://…, http://… or a folder")]
+    Name {
+        /// What was given.
+        name: String,
+    },
+    /// There is no cache there.
+    #[error("there is no cache at {name}: it has no VERSION file")]
+    NoCache {
+        /// The remote.
+        name: String,
+    },
+    /// The cache is of another version.
+    #[error("the cache at {name} has format {found}; this version of atflow reads format {CACHE_FORMAT}")]
+    Format {
+        /// The remote.
+        name: String,
+        /// What its VERSION file says.
+        found: String,
+    },
+    /// It cannot be written.
+    #[error("{name} can only be read: a web server takes no files")]
+    ReadOnly {
+        /// The remote.
+        name: String,
+    },
+    /// A file of it could not be fetched.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// A file of it, or of the local cache, could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl RemoteError {
+    /// Whether the remote has other bytes than it should, which is no reason to give the rest of it up.
+    pub fn is_wrong_bytes(&self) -> bool {
+        matches!(self, RemoteError::Fetch(FetchError::Mismatch { .. }))
+    }
+}
+
+impl Remote {
+    /// Opens a remote cache by its URL or folder, and checks that there is one of this version. `scratch` is a folder for temporary files.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub fn open(name: &str, patience: Patience, scratch: &Path) -> Result<Self, RemoteError> {
+        let remote = Remote::named(name, patience)?;
+        match remote.text("VERSION", scratch)? {
+            Some(text) if text.trim() == CACHE_FORMAT.to_string() => Ok(remote),
+            Some(text) => Err(RemoteError::Format { name: remote.name, found: text.trim().chars().take(20).collect() }),
+            None => Err(RemoteError::NoCache { name: remote.name }),
+        }
+    }
+
+    /// Opens a folder to write to, making it a cache if it is none.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub fn create(name: &str, patience: Patience, scratch: &Path) -> Result<Self, RemoteError> {
+        let remote = Remote::named(name, patience)?;
+        let Place::Folder(folder) = &remote.place else { return Err(RemoteError::ReadOnly { name: remote.name }) };
+        if !folder.join("VERSION").exists() {
+            fsio::create_dir(folder)?;
+            fsio::write_atomic(&folder.join("VERSION"), folder, format!("{CACHE_FORMAT}\n").as_bytes())?;
+        }
+        Remote::open(name, remote.patience, scratch)
+    }
+
+    fn named(name: &str, patience: Patience) -> Result<Self, RemoteError> {
+        let place = match name.split_once("://") {
+            Some(("http" | "https", _)) => Place::Web(name.trim_end_matches('/').to_owned()),
+            Some(_) => return Err(RemoteError::Name { name: name.to_owned() }),
+            None => Place::Folder(PathBuf::from(name)),
+        };
+        Ok(Remote { place, name: name.to_owned(), patience })
+    }
+
+    /// The remote as the user named it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The manifest of a key as text; nothing if the remote has none. The caller checks that it gives its key.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub fn manifest(&self, key: Key, scratch: &Path) -> Result<Option<String>, RemoteError> {
+        self.text(&manifest_path(key), scratch)
+    }
+
+    /// Brings a blob to `to`, checked; `false` if the remote does not have it.
+    ///
+    /// # Errors
+    /// [`RemoteError`]; nothing stands at `to` then.
+    pub fn blob(&self, blob: OutputBlob, to: &Path, progress: &mut Progress<'_>) -> Result<bool, RemoteError> {
+        self.get(&object_path(blob.digest), Some(blob.digest), to, progress)
+    }
+
+    /// Whether a folder has a file already.
+    fn has(&self, path: &str) -> bool {
+        matches!(&self.place, Place::Folder(folder) if folder.join(path).exists())
+    }
+
+    /// Writes a blob to a folder; `false` if it is there already.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub fn put_blob(&self, digest: Digest, from: &Path) -> Result<bool, RemoteError> {
+        self.put(
+            &object_path(digest),
+            &crate::digest::read_verified(from, digest).map_err(|error| FileError {
+                doing: "read",
+                path: from.to_owned(),
+                source: std::io::Error::other(error),
+            })?,
+        )
+    }
+
+    /// Writes a manifest to a folder; its blobs are there already. `false` if it is there.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub fn put_manifest(&self, key: Key, text: &[u8]) -> Result<bool, RemoteError> {
+        self.put(&manifest_path(key), text)
+    }
+
+    fn put(&self, path: &str, bytes: &[u8]) -> Result<bool, RemoteError> {
+        let Place::Folder(folder) = &self.place else { return Err(RemoteError::ReadOnly { name: self.name.clone() }) };
+        if self.has(path) {
+            return Ok(false);
+        }
+        let scratch = folder.join("tmp");
+        fsio::create_dir(&scratch)?;
+        fsio::write_atomic(&folder.join(path), &scratch, bytes)?;
+        Ok(true)
+    }
+
+    fn text(&self, path: &str, scratch: &Path) -> Result<Option<String>, RemoteError> {
+        let file = tempfile::Builder::new().prefix("remote-").tempdir_in(scratch).on("make a folder in", scratch)?;
+        let to = file.path().join("file");
+        let there = self.get(path, None, &to, &mut |_, _| std::ops::ControlFlow::Continue(()))?;
+        if !there {
+            return Ok(None);
+        }
+        let bytes = std::fs::read(&to).on("read", &to)?;
+        Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    fn get(
+        &self,
+        path: &str,
+        blake3: Option<Digest>,
+        to: &Path,
+        progress: &mut Progress<'_>,
+    ) -> Result<bool, RemoteError> {
+        let url = match &self.place {
+            Place::Web(base) => format!("{base}/{path}"),
+            Place::Folder(folder) => {
+                let from = folder.join(path);
+                if !from.exists() {
+                    return Ok(false);
+                }
+                let absolute = std::path::absolute(&from).on("find", &from)?;
+                let encoded = percent_encoding::utf8_percent_encode(&absolute.to_string_lossy(), UNSAFE).to_string();
+                format!("file://{encoded}")
+            }
+        };
+        let expected = Expected { blake3, ..Expected::default() };
+        match download(&url, &expected, to, &self.patience, progress) {
+            Ok(_) => Ok(true),
+            // A bucket that forbids listing answers 403 for what is not there.
+            Err(FetchError::Status { status: 403 | 404 | 410, .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// What may not stand as it is in the path of a `file://` URL.
+const UNSAFE: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b' ').add(b'%').add(b'#').add(b'?');
+
+fn object_path(digest: Digest) -> String {
+    let name = digest.to_string();
+    format!("objects/{}/{name}", &name[..2])
+}
+
+fn manifest_path(key: Key) -> String {
+    let name = key.to_string();
+    format!("actions/{}/{name}.json", &name[..2])
+}

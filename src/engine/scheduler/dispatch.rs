@@ -1,0 +1,211 @@
+//! What is ready is started here: when a slot and a worker are free and nobody else is at it, here or in another run.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use super::messages::{EngineReporter, Message};
+use super::{RunError, Running, Scheduler, Stale, State, Wants};
+use crate::cache::{CacheError, Lease};
+use crate::event::{RunEvent, Status};
+use crate::kinds::Kind;
+use crate::plan::Absence;
+use crate::protocol::{Failure, FailureCode, Input, Job};
+use crate::sources::{CheckedSource, obtain};
+use crate::spec::InstanceId;
+use crate::stages;
+
+impl Scheduler<'_> {
+    /// Starts what is ready, most urgent first, as far as slots and workers go.
+    pub(super) fn start_ready(&mut self) -> Result<(), RunError> {
+        let ready: Vec<InstanceId> = self.states.ready().collect();
+        for id in ready {
+            // Starting one may have sent another back to waiting.
+            if *self.states.get(id) != State::Ready || self.revive_producers(id)? {
+                continue;
+            }
+            if self.is_made_elsewhere(id)? || self.waits_for_another_run(id)? {
+                continue;
+            }
+            let instance = self.graph.instance(id);
+            let used: usize = self.running.values().map(|running| running.threads).sum();
+            let threads = instance.threads.min(self.options.jobs);
+            if used > 0 && used + threads > self.options.jobs {
+                continue;
+            }
+            let worker = if instance.kind.needs_worker() {
+                let inputs: Vec<_> = self.inputs(id).into_iter().map(|input| input.digest).collect();
+                match self.workers.idle_for(&inputs)? {
+                    Some(worker) => Some(worker),
+                    None => continue,
+                }
+            } else {
+                None
+            };
+            // Last, so that nothing is kept from others that could not start here.
+            if let Some(lease) = self.lease(id)? {
+                self.start(id, worker, threads, lease)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether another instance is making, or has made, what this one would: two names of the same computation run once.
+    fn is_made_elsewhere(&mut self, id: InstanceId) -> Result<bool, CacheError> {
+        let Some(Stale { key, .. }) = self.stale.get(&id) else { return Ok(false) };
+        let key = *key;
+        if self.running.values().any(|running| running.key == key) {
+            return Ok(true);
+        }
+        let manifest = self.made.contains(&key).then(|| self.cache.lookup(key)).flatten();
+        let Some(manifest) = manifest else { return Ok(false) };
+        self.stale.remove(&id);
+        let name = self.name(id);
+        self.run.keys.insert(name, key);
+        for consumer in self.done(id, manifest.outputs, Status::Cached, 0.0, manifest.made.summary) {
+            self.settle(consumer)?;
+        }
+        Ok(true)
+    }
+
+    /// Sends an instance back to waiting if a blob that it needs is gone, and has its producer run again.
+    fn revive_producers(&mut self, id: InstanceId) -> Result<bool, CacheError> {
+        let mut lost: Vec<(InstanceId, String)> = Vec::new();
+        let mut awaited: Vec<InstanceId> = Vec::new();
+        let graph = self.graph;
+        for need in &graph.instance(id).needs {
+            let blob = self.states.outputs(need.from).map(|outputs| outputs[&need.output]);
+            let there = match blob {
+                Some(blob) => self.bring(need.from, blob)?,
+                // One that is not done is being made again for somebody else already.
+                None => false,
+            };
+            if there || awaited.contains(&need.from) {
+                continue;
+            }
+            awaited.push(need.from);
+            if blob.is_some() {
+                lost.push((need.from, need.output.clone()));
+            }
+        }
+        if awaited.is_empty() {
+            return Ok(false);
+        }
+        self.wait_for(id, &awaited);
+        for (producer, output) in lost {
+            let message =
+                format!("output `{output}` of {} is gone from the cache; it is made again", self.name(producer));
+            self.emit(RunEvent::Warning(message));
+            self.forced.insert(producer, Absence::Output(output));
+            self.settle(producer)?;
+        }
+        Ok(true)
+    }
+
+    /// The inputs of an instance that are blobs.
+    pub(super) fn inputs(&self, id: InstanceId) -> Vec<Input> {
+        let input = |need: &crate::spec::Need| {
+            let blob = self.states.outputs(need.from)?[&need.output];
+            let path = self.cache.object_path(blob.digest);
+            Some(Input { slot: need.slot.clone(), label: need.label.clone(), path, digest: blob.digest })
+        };
+        self.graph.instance(id).needs.iter().filter_map(input).collect()
+    }
+
+    fn start(&mut self, id: InstanceId, worker: Option<usize>, threads: usize, lease: Lease) -> Result<(), RunError> {
+        let instance = self.graph.instance(id);
+        let Some(Stale { record, key, reason, wants }) = self.stale.remove(&id) else { return Ok(()) };
+        let scratch = self.cache.scratch()?;
+        let folder = scratch.path().join("out");
+        crate::fsio::create_dir(&folder).map_err(CacheError::from)?;
+        // Numbered, because an output's name is the author's and a file's name is not.
+        let file =
+            |(index, output): (usize, &crate::spec::OutputSpec)| (output.name.clone(), folder.join(index.to_string()));
+        let outputs: HashMap<String, PathBuf> = instance.outputs.iter().enumerate().map(file).collect();
+        let job = Job {
+            id: self.next_job,
+            stage: instance.name.clone(),
+            kind: instance.kind,
+            params: instance.params.clone(),
+            seed: instance.seed,
+            threads,
+            inputs: self.inputs(id),
+            outputs: outputs.clone().into_iter().collect(),
+            partial: (instance.kind == Kind::Train).then(|| self.cache.partial_path(key)),
+            // Who asks for a rerun wants it computed anew, and not to be told what is known.
+            onward: record.onward_key().filter(|_| wants != Wants::Rerun).map(|key| self.cache.partial_path(key)),
+        };
+        self.next_job += 1;
+        let cancel = Arc::new(AtomicBool::new(false));
+        let started = Instant::now();
+        match worker {
+            Some(worker) => self.workers.give(worker, &job),
+            None => self.start_in_engine(id, job.clone(), cancel.clone()),
+        }
+        let (log, overdue) = (Vec::new(), None);
+        let running = Running {
+            id,
+            record,
+            key,
+            started,
+            scratch,
+            outputs,
+            worker,
+            cancel,
+            threads,
+            log,
+            wants,
+            overdue,
+            _lease: lease,
+        };
+        self.running.insert(job.id, running);
+        self.states.set(id, State::Running);
+        self.emit(RunEvent::StageStarted { stage: job.stage, kind: job.kind, reason });
+        Ok(())
+    }
+
+    /// Runs a stage that needs no tensors, on a thread of its own.
+    fn start_in_engine(&self, id: InstanceId, mut job: Job, cancel: Arc<AtomicBool>) {
+        let sources: Vec<(String, CheckedSource)> = self
+            .graph
+            .instance(id)
+            .sources
+            .iter()
+            .map(|need| (need.slot.clone(), self.sources.get(id, need).clone()))
+            .collect();
+        let reporter =
+            EngineReporter { job: job.id, cancel, interrupt: self.interrupt.clone(), sender: self.sender.clone() };
+        let (cache, sender) = (self.cache.clone(), self.sender.clone());
+        std::thread::spawn(move || {
+            let id = job.id;
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                for (slot, source) in sources {
+                    let (path, digest) = obtain(&source, &cache, &reporter)?;
+                    job.inputs.push(Input { slot, label: String::new(), path, digest });
+                }
+                stages::run(&job, &reporter)
+            }));
+            let result = result.unwrap_or_else(|_| {
+                let message = "the engine broke while it ran this stage".to_owned();
+                Err(Failure { code: FailureCode::Broken, message, causes: Vec::new() })
+            });
+            // The run is over if nobody listens.
+            _ = sender.send(Message::EngineDone(id, result));
+        });
+    }
+
+    /// Asks everything that runs to give up.
+    pub(super) fn give_up(&mut self, at_once: bool) {
+        if at_once {
+            self.workers.kill();
+        }
+        for (job, running) in &self.running {
+            running.cancel.store(true, Ordering::SeqCst);
+            if let Some(worker) = running.worker {
+                self.workers.cancel(worker, *job);
+            }
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Stages that take longer than the pipeline allows: asked to end, then ended.
+
+use std::time::{Duration, Instant};
+
+use super::{Running, Scheduler};
+use crate::protocol::{Failure, FailureCode};
+
+/// How long a stage may take to give up once its time is over.
+const GRACE: Duration = Duration::from_secs(5);
+
+impl Scheduler<'_> {
+    /// Asks stages whose time is over to give up; kills the workers of those that do not.
+    pub(super) fn end_overdue(&mut self) {
+        for (job, running) in &mut self.running {
+            let Some(limit) = self.graph.instance(running.id).time_limit else { continue };
+            match (running.overdue, running.worker) {
+                (None, worker) if running.started.elapsed() > limit => {
+                    running.overdue = Some(Instant::now());
+                    running.cancel.store(true, std::sync::atomic::Ordering::SeqCst);
+                    if let Some(worker) = worker {
+                        self.workers.cancel(worker, *job);
+                    }
+                }
+                (Some(since), Some(worker)) if since.elapsed() > GRACE => self.workers.kill_one(worker),
+                _ => {}
+            }
+        }
+    }
+
+    /// The failure of a stage that was ended because of its time limit; nothing for others.
+    pub(super) fn overdue(&self, running: &Running) -> Option<Failure> {
+        running.overdue?;
+        let limit = self.graph.instance(running.id).time_limit?;
+        let message = format!("took longer than its time limit of {}", words(limit));
+        Some(Failure { code: FailureCode::Broken, message, causes: Vec::new() })
+    }
+}
+
+/// A duration as a pipeline has it: `90 s`, `10 min`, `2 h`.
+fn words(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    match seconds {
+        _ if seconds >= 3600.0 && seconds % 3600.0 == 0.0 => format!("{} h", seconds / 3600.0),
+        _ if seconds >= 60.0 && seconds % 60.0 == 0.0 => format!("{} min", seconds / 60.0),
+        _ => format!("{seconds} s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_told_in_the_largest_unit_that_is_whole() {
+        let told = [0.5, 90.0, 600.0, 7200.0].map(|seconds| words(Duration::from_secs_f64(seconds)));
+        assert_eq!(told, ["0.5 s", "90 s", "10 min", "2 h"]);
+    }
+}

@@ -1,0 +1,79 @@
+//! Two runs on one cache: a stage that another run is at is waited for, and its result taken when it is there. What a lease is, `cache` knows.
+
+use std::time::{Duration, Instant};
+
+use super::{RunError, Scheduler, Wants};
+use crate::cache::{Attempt, CacheError, Holder, Lease, OutputBlob};
+use crate::event::RunEvent;
+use crate::plan::{Assessment, assess};
+use crate::spec::InstanceId;
+
+/// How often is looked whether another run is done: each look reads two files, over a network perhaps.
+const LOOK: Duration = Duration::from_millis(300);
+
+/// A wait for another run.
+#[derive(Debug)]
+pub(super) struct Wait {
+    again: Instant,
+    /// Who was told of last.
+    told: Option<Holder>,
+}
+
+impl Scheduler<'_> {
+    /// Whether an instance is to be left alone for now because another run is at it; takes the other's result if it is there.
+    pub(super) fn waits_for_another_run(&mut self, id: InstanceId) -> Result<bool, CacheError> {
+        match self.waits.get_mut(&id) {
+            None => Ok(false),
+            Some(wait) if Instant::now() < wait.again => Ok(true),
+            Some(_) => self.take_result(id),
+        }
+    }
+
+    /// Asks for the lease of a ready instance. Nothing if another run has it, or if the result turns out to be there.
+    pub(super) fn lease(&mut self, id: InstanceId) -> Result<Option<Lease>, RunError> {
+        let Some(key) = self.stale.get(&id).map(|stale| stale.key) else { return Ok(None) };
+        match self.leases.attempt(key)? {
+            Attempt::Taken(lease) => {
+                // Between the lookup and the lease another run may have come and gone. From now on nobody else records this key.
+                if self.take_result(id)? {
+                    return Ok(None);
+                }
+                self.waits.remove(&id);
+                Ok(Some(lease))
+            }
+            Attempt::Held(holder) => {
+                let told = self.waits.get(&id).map(|wait| wait.told.clone());
+                if told.as_ref() != Some(&holder) {
+                    let stage = self.name(id);
+                    self.emit(RunEvent::StageWaiting { stage, holder: holder.clone() });
+                }
+                self.waits.insert(id, Wait { again: Instant::now() + LOOK, told: holder });
+                Ok(None)
+            }
+        }
+    }
+
+    /// Ends a ready instance whose result is there by now. One that was asked for with `--force` wants its own.
+    fn take_result(&mut self, id: InstanceId) -> Result<bool, CacheError> {
+        let (needed, must_be_here) = match self.stale.get(&id).map(|stale| stale.wants) {
+            Some(Wants::Result) => (self.options.needed[id.0], false),
+            // Its blobs were looked for everywhere before: only that they are here by now changes anything.
+            Some(Wants::Blobs) => (true, true),
+            Some(Wants::Rerun) | None => return Ok(false),
+        };
+        // Producers may be made again at this moment; then there is nothing to look up.
+        if self.graph.producers(id).any(|producer| self.states.outputs(producer).is_none()) {
+            return Ok(false);
+        }
+        let outputs = |producer| self.states.outputs(producer).expect("checked above");
+        let is_here = |blob: &OutputBlob| !must_be_here || self.cache.has(*blob);
+        match assess(self.graph, self.cache, self.sources, id, outputs, needed)? {
+            Assessment::Fresh(_, manifest) if manifest.outputs.values().all(is_here) => {}
+            _ => return Ok(false),
+        }
+        self.waits.remove(&id);
+        self.stale.remove(&id);
+        self.settle(id)?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,138 @@
+//! A pipeline file and the files that it includes, read into a row of documents. Knows the key `include` and no other.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_yaml::{Mapping, Value};
+
+use super::check::describe;
+use super::problem::{Problem, Problems};
+use super::source::{Place, SourceFile, YamlPath};
+use super::yaml;
+
+/// More files than any person splits a pipeline into.
+const MAX_FILES: usize = 200;
+
+/// A file that was read.
+pub(super) struct Document {
+    pub file: Arc<SourceFile>,
+    pub top: Mapping,
+}
+
+/// Reads a pipeline file and all that it includes: what is included stands before what includes it, and the file itself last. A file that is included by
+/// several others is read once.
+///
+/// # Errors
+/// Every file that cannot be read or parsed, at the place where it is included.
+pub(super) fn read(path: &Path) -> Result<Vec<Document>, Problems> {
+    let text = yaml::text(path).map_err(|message| {
+        let mut problem = Problem::anywhere(message);
+        if !path.is_file() {
+            problem.help = Some("give the path of a pipeline file, such as pipelines/quickstart.yaml".to_owned());
+        }
+        problem
+    })?;
+    read_text(SourceFile::new(path, text))
+}
+
+/// The same with the file's text at hand.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn read_text(file: Arc<SourceFile>) -> Result<Vec<Document>, Problems> {
+    let mut reader = Reader { documents: Vec::new(), open: Vec::new(), seen: Vec::new(), problems: Vec::new() };
+    reader.file(file);
+    if reader.problems.is_empty() { Ok(reader.documents) } else { Err(Problems(reader.problems)) }
+}
+
+struct Reader {
+    documents: Vec<Document>,
+    /// The files that are being read, each included by the one before it.
+    open: Vec<PathBuf>,
+    /// Every file that was begun.
+    seen: Vec<PathBuf>,
+    problems: Vec<Problem>,
+}
+
+impl Reader {
+    fn file(&mut self, file: Arc<SourceFile>) {
+        let identity = identity(&file.path);
+        self.seen.push(identity.clone());
+        let value = match yaml::parse(&file) {
+            Ok(value) => value,
+            Err(Problems(problems)) => return self.problems.extend(problems),
+        };
+        let Value::Mapping(top) = value else {
+            let message = format!("a pipeline file is a mapping with `stages`; this is {}", describe(&value));
+            let place = Place::value(&file, YamlPath::default());
+            let help = "write `stages:`, and the stages indented below it";
+            return self.problems.push(Problem::at(place, message, "expected a mapping").help(help));
+        };
+        self.open.push(identity);
+        self.includes(&file, &top);
+        self.open.pop();
+        self.documents.push(Document { file, top });
+    }
+
+    fn includes(&mut self, file: &Arc<SourceFile>, top: &Mapping) {
+        let path = YamlPath::of(&["include"]);
+        let one;
+        let items = match top.get("include") {
+            None | Some(Value::Null) => return,
+            Some(Value::Sequence(items)) => items,
+            Some(other) => {
+                one = vec![other.clone()];
+                &one
+            }
+        };
+        for (index, item) in items.iter().enumerate() {
+            let at = || {
+                let path = if top["include"].is_sequence() { path.index(index) } else { path.clone() };
+                Place::value(file, path)
+            };
+            let Some(name) = item.as_str().filter(|name| !name.is_empty()) else {
+                let message = format!("`include` lists the paths of other pipeline files; this is {}", describe(item));
+                self.problems.push(Problem::at(at(), message, "expected a path"));
+                continue;
+            };
+            if let Err(problem) = self.include(&beside(&file.path, name), at) {
+                self.problems.push(problem);
+            }
+        }
+    }
+
+    fn include(&mut self, path: &Path, at: impl Fn() -> Place) -> Result<(), Problem> {
+        let identity = identity(path);
+        if let Some(start) = self.open.iter().position(|open| *open == identity) {
+            let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let names: Vec<String> = self.open[start..].iter().chain([&identity]).map(name).collect();
+            let message = format!("files include one another in a circle: {}", names.join(" includes "));
+            return Err(Problem::at(at(), message, "this closes the circle")
+                .help("move what both need into a third file, and include that"));
+        }
+        if self.seen.contains(&identity) {
+            return Ok(());
+        }
+        if self.seen.len() >= MAX_FILES {
+            let message = format!("a pipeline may have {MAX_FILES} files, all that it includes counted");
+            return Err(Problem::at(at(), message, "one too many"));
+        }
+        let text = yaml::text(path).map_err(|message| {
+            let help = "paths are relative to the file that includes";
+            Problem::at(at(), message, "cannot be included").help(help)
+        })?;
+        self.file(SourceFile::new(path, text));
+        Ok(())
+    }
+}
+
+/// A path that is written in a file, seen from where the program runs.
+pub(super) fn beside(file: &Path, name: &str) -> PathBuf {
+    let name = name.strip_prefix("./").unwrap_or(name);
+    file.parent().unwrap_or(Path::new("")).join(name)
+}
+
+/// The same for every way to name a file.
+fn identity(path: &Path) -> PathBuf {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}

@@ -1,0 +1,143 @@
+//! Parameters and what changes them: profiles and the command line. Parameters of all files of a pipeline are one name space.
+
+use std::collections::HashMap;
+
+use serde_yaml::{Mapping, Value};
+
+use super::check::describe;
+use super::pipeline::{Overrides, Reader};
+use super::problem::Problem;
+use super::source::{Place, YamlPath};
+
+/// The parameters of a pipeline while its files are read.
+#[derive(Default)]
+pub(super) struct Settings {
+    pub params: Mapping,
+    pub places: HashMap<String, Place>,
+    /// By name: what each profile sets, in order.
+    profiles: Vec<(String, Vec<Setting>)>,
+}
+
+struct Setting {
+    key: String,
+    value: Value,
+    place: Place,
+}
+
+impl Settings {
+    /// Takes in what one file declares.
+    pub(super) fn declare(&mut self, reader: &mut Reader, top: &Mapping) {
+        let root = YamlPath::default();
+        let path = root.key("params");
+        let Some(params) = reader.mapping(top, "params", &root) else { return self.declare_profiles(reader, top) };
+        for (key, value) in reader.words(params, &path) {
+            let place = Place::key(reader.file, path.key(key));
+            if !is_reference(key) {
+                let message = format!("`{key}` cannot name a parameter: `${{{key}}}` would not find it");
+                reader
+                    .problems
+                    .push(Problem::at(place, message, "not a name").help("use letters, digits, `-` and `_`"));
+                continue;
+            }
+            if let Some(first) = self.places.get(key) {
+                reader.problems.push(declared_twice("parameter", key, place, first));
+                continue;
+            }
+            self.places.insert(key.to_owned(), place);
+            self.params.insert(key.into(), value.clone());
+        }
+        self.declare_profiles(reader, top);
+    }
+
+    fn declare_profiles(&mut self, reader: &mut Reader, top: &Mapping) {
+        let root = YamlPath::default();
+        let Some(profiles) = reader.mapping(top, "profiles", &root) else { return };
+        let path = root.key("profiles");
+        for (name, profile) in reader.words(profiles, &path) {
+            let path = path.key(name);
+            let empty = Mapping::new();
+            let values = match profile {
+                Value::Mapping(values) => values,
+                Value::Null => &empty,
+                other => {
+                    let message =
+                        format!("profile `{name}` must be a mapping of parameters; this is {}", describe(other));
+                    reader.problem(Place::value(reader.file, path), message, "expected a mapping");
+                    continue;
+                }
+            };
+            let position = self.profiles.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
+                self.profiles.push((name.to_owned(), Vec::new()));
+                self.profiles.len() - 1
+            });
+            for (key, value) in reader.words(values, &path) {
+                let place = Place::key(reader.file, path.key(key));
+                let settings = &mut self.profiles[position].1;
+                match settings.iter().find(|setting| setting.key == key) {
+                    Some(first) => {
+                        let problem =
+                            declared_twice(&format!("in profile `{name}`, parameter"), key, place, &first.place);
+                        reader.problems.push(problem);
+                    }
+                    None => settings.push(Setting { key: key.to_owned(), value: value.clone(), place }),
+                }
+            }
+        }
+    }
+
+    /// Checks the profiles against all parameters, and applies the one that is wanted and then what the command line sets.
+    pub(super) fn apply(&mut self, overrides: &Overrides, file: &str, problems: &mut Vec<Problem>) {
+        let declared: Vec<String> = self.params.keys().filter_map(Value::as_str).map(str::to_owned).collect();
+        let names = || declared.iter().map(String::as_str);
+        for (name, settings) in &self.profiles {
+            for setting in settings {
+                if !self.places.contains_key(&setting.key) {
+                    let message = format!("profile `{name}` sets `{}`, which is no parameter", setting.key);
+                    let problem = Problem::at(setting.place.clone(), message, "unknown parameter");
+                    problems.push(problem.suggest(&setting.key, names()));
+                }
+            }
+        }
+        if let Some(wanted) = &overrides.profile {
+            match self.profiles.iter().find(|(name, _)| name == wanted) {
+                Some((_, settings)) => {
+                    for setting in settings {
+                        self.params.insert(setting.key.as_str().into(), setting.value.clone());
+                    }
+                }
+                None => {
+                    let problem = Problem::anywhere(format!("{file} has no profile `{wanted}`"));
+                    problems.push(problem.suggest(wanted, self.profiles.iter().map(|(name, _)| name.as_str())));
+                }
+            }
+        }
+        for (key, text) in &overrides.set {
+            // What is set is a YAML value like any other: `4`, `8/255`, `[1, 2]`.
+            let value = serde_yaml::from_str(text).unwrap_or_else(|_| Value::String(text.clone()));
+            let mut steps = key.split('.');
+            let first = steps.next().unwrap_or_default();
+            let mut target = self.params.get_mut(first);
+            for step in steps {
+                target = target.and_then(|value| value.get_mut(step));
+            }
+            match target {
+                Some(target) => *target = value,
+                None => {
+                    let problem = Problem::anywhere(format!("--set {key}: {file} has no parameter `{key}`"));
+                    problems.push(problem.suggest(first, names()));
+                }
+            }
+        }
+    }
+}
+
+/// The problem of a name that two places declare.
+pub(super) fn declared_twice(what: &str, name: &str, second: Place, first: &Place) -> Problem {
+    Problem::at(second, format!("{what} `{name}` is declared twice"), "declared again")
+        .help(format!("it is declared at {first} already: remove one, or rename it"))
+}
+
+/// Whether `${name}` can lead to a parameter or an axis.
+fn is_reference(name: &str) -> bool {
+    !name.is_empty() && !name.contains(|c: char| c == '.' || c == '}' || c.is_whitespace() || c.is_control())
+}

@@ -1,0 +1,171 @@
+//! A cache on a static web server, as a reviewer uses it: one table in an empty cache, fetching only what it needs; and servers that misbehave.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::support::Space;
+
+/// `numbers` stands for predictions: dear to make, small to fetch. `weights` stands for a checkpoint, that nobody needs once there are numbers.
+const PIPELINE: &str = r#"
+stages:
+  weights:
+    kind: command
+    with: {run: "echo made >> $HOME/weights-runs; head -c 100000 /dev/zero > ${out.w}", outputs: {w: w}}
+  numbers:
+    kind: command
+    needs: {of: weights}
+    with: {run: "echo made >> $HOME/numbers-runs; wc -c < ${in.of} > ${out.n}", outputs: {n: n}}
+  table:
+    kind: command
+    needs: {of: numbers}
+    with: {run: "cat ${in.of} > ${out.t}; echo bytes >> ${out.t}", outputs: {t: t}}
+"#;
+
+/// What a server does with its nth request.
+#[derive(Clone, Copy)]
+enum Fault {
+    None,
+    /// Every second answer is 500.
+    Half,
+    /// Every blob has its first byte changed.
+    WrongBytes,
+    /// Nothing is ever answered.
+    Down,
+}
+
+struct Server {
+    url: String,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+/// A static web server of a folder.
+fn serve(folder: PathBuf, fault: Fault) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/atflow", listener.local_addr().unwrap());
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let (log, count) = (asked.clone(), AtomicUsize::new(0));
+    if let Fault::Down = fault {
+        // Bound and dropped: connections are refused from now on.
+        return Server { url, asked };
+    }
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let turn = count.fetch_add(1, Ordering::SeqCst);
+            answer(stream.unwrap(), &folder, fault, turn, &log);
+        }
+    });
+    Server { url, asked }
+}
+
+fn answer(mut stream: TcpStream, folder: &Path, fault: Fault, turn: usize, log: &Mutex<Vec<String>>) {
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+    let Some(request) = lines.next() else { return };
+    let _headers: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+    let path = request.split(' ').nth(1).unwrap().trim_start_matches("/atflow/").to_owned();
+    log.lock().unwrap().push(path.clone());
+    let (status, body) = match (std::fs::read(folder.join(&path)), fault) {
+        (_, Fault::Half) if turn.is_multiple_of(2) => ("500 Internal Server Error", Vec::new()),
+        (Ok(mut body), Fault::WrongBytes) if path.starts_with("objects/") => {
+            body[0] ^= 1;
+            ("200 OK", body)
+        }
+        (Ok(body), _) => ("200 OK", body),
+        (Err(_), _) => ("404 Not Found", Vec::new()),
+    };
+    // A client that has heard enough may be gone.
+    _ = write!(stream, "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+    _ = stream.write_all(&body);
+}
+
+/// A space whose cache holds all results of the pipeline, and a new space with the same pipeline.
+fn made_and_empty() -> (Space, Space) {
+    let (made, empty) = (Space::new(), Space::new());
+    made.write("p.yaml", PIPELINE);
+    made.ran(&[]);
+    empty.write("p.yaml", PIPELINE);
+    (made, empty)
+}
+
+fn digest_of(space: &Space, stage: &str, output: &str) -> String {
+    let show = space.run(&["show", stage, "--json"]);
+    let manifest: serde_json::Value = serde_json::from_str(&show.stdout).unwrap();
+    manifest["outputs"][output]["digest"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn one_table_in_an_empty_cache_fetches_only_what_it_needs() {
+    let (made, empty) = made_and_empty();
+    let server = serve(made.path().join("cache"), Fault::None);
+    assert_eq!(empty.ran(&["table", "--remote", &server.url]), [""; 0], "nothing is made again");
+    let asked = server.asked.lock().unwrap().clone();
+    let blobs: Vec<&String> = asked.iter().filter(|path| path.starts_with("objects/")).collect();
+    assert_eq!(blobs.len(), 1, "the table alone: {asked:?}");
+    assert!(blobs[0].ends_with(&digest_of(&made, "table", "t")));
+    assert_eq!(empty.ran(&["table", "--offline"]), [""; 0], "what was fetched is here now");
+}
+
+#[test]
+fn a_table_that_is_not_there_is_made_from_the_numbers_that_are() {
+    let (made, empty) = made_and_empty();
+    let server = serve(made.path().join("cache"), Fault::None);
+    empty.write("p.yaml", PIPELINE.replace("echo bytes", "echo octets"));
+    assert_eq!(empty.ran(&["table", "--remote", &server.url]), ["table"]);
+    let asked = server.asked.lock().unwrap().clone();
+    let numbers = digest_of(&made, "numbers", "n");
+    assert!(asked.iter().any(|path| path.ends_with(&numbers)), "{asked:?}");
+    assert_eq!(asked.iter().filter(|path| path.starts_with("objects/")).count(), 1, "no weights: {asked:?}");
+}
+
+#[test]
+fn a_server_that_fails_half_the_time_is_asked_again() {
+    let (made, empty) = made_and_empty();
+    let server = serve(made.path().join("cache"), Fault::Half);
+    assert_eq!(empty.ran(&["table", "--remote", &server.url]), [""; 0]);
+}
+
+#[test]
+fn wrong_bytes_are_never_taken_for_a_result() {
+    let (made, empty) = made_and_empty();
+    let server = serve(made.path().join("cache"), Fault::WrongBytes);
+    let ran = empty.run(&["run", "p.yaml", "table", "--json", "--remote", &server.url]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(ran.stages()["table"], "ran", "it was made here");
+    assert!(ran.stdout.contains("another blake3"), "the user is told: {}", ran.stdout);
+    assert_eq!(digest_of(&empty, "table", "t"), digest_of(&made, "table", "t"));
+}
+
+#[test]
+fn a_server_that_is_down_or_has_no_cache_is_an_error_before_anything_runs() {
+    let (made, empty) = made_and_empty();
+    let down = serve(made.path().join("cache"), Fault::Down);
+    let ran = empty.run(&["run", "p.yaml", "--remote", &down.url]);
+    assert_eq!(ran.code, Some(2), "{}", ran.seen());
+    assert!(ran.stderr.contains("the remote cache failed") && ran.stderr.contains(&down.url), "{}", ran.stderr);
+    let elsewhere = serve(made.path().join("nothing"), Fault::None);
+    let ran = empty.run(&["run", "p.yaml", "--remote", &elsewhere.url]);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stderr.contains("no VERSION file"), "{}", ran.stderr);
+    let ran = empty.run(&["run", "p.yaml", "--remote", "ftp://somewhere"]);
+    assert!(ran.stderr.contains("is no remote cache"), "{}", ran.stderr);
+    assert!(empty.cached_files("actions").is_empty());
+}
+
+#[test]
+fn what_is_pushed_to_a_folder_can_be_pulled_from_it() {
+    let (made, empty) = made_and_empty();
+    let folder = made.path().join("shared").display().to_string();
+    let push = made.run(&["push", "p.yaml", "--remote", &folder]);
+    assert_eq!(push.code, Some(0), "{}", push.seen());
+    let again = made.run(&["push", "p.yaml", "--remote", &folder]);
+    assert!(again.stderr.contains("0 files copied"), "{}", again.stderr);
+    let pull = empty.run(&["pull", "p.yaml", "--remote", &folder]);
+    assert_eq!(pull.code, Some(0), "{}", pull.seen());
+    assert_eq!(empty.ran(&["--offline"]), [""; 0]);
+    assert_eq!(digest_of(&empty, "weights", "w"), digest_of(&made, "weights", "w"));
+    let web = serve(made.path().join("shared"), Fault::None);
+    let ran = made.run(&["push", "p.yaml", "--remote", &web.url]);
+    assert_eq!(ran.code, Some(2), "a web server takes no files");
+}

@@ -1,0 +1,219 @@
+//! Whatever is killed, whenever: what was finished stays, the next run goes on, and the end is the same bytes. Both real programs.
+
+mod space;
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use atflow::cache::Cache;
+use atflow::event::{RunEvent, Status};
+use atflow::graph::Graph;
+use atflow::scheduler::{Interrupt, Options};
+use atflow::sources::Sources;
+use atflow::spec::{Overrides, PipelineSpec, expand};
+
+use space::{Draws, Engine, Space, kill, log_of, processes_of, worker};
+
+/// Killed so often unless `ATFLOW_KILLS` says otherwise: a minute's worth.
+const KILLS: usize = 60;
+
+/// Stories with moments in them do not run beside each other.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// A story that failed does not keep the others from being told.
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Two trainings of some epochs, and stages without a worker before and behind them.
+const PIPELINE: &str = r#"
+stages:
+  seeds: {kind: command, with: {run: "sleep 0.1; seq 1 9 > ${out.n}", outputs: {n: n}}}
+  sum: {kind: command, needs: {of: seeds}, with: {run: "sleep 0.1; paste -sd+ ${in.of} > ${out.n}", outputs: {n: n}}}
+  data:
+    kind: dataset
+    with:
+      format: idx
+      train: {images: {path: train.idx}, labels: {path: train.lab}}
+      test: {images: {path: test.idx}, labels: {path: test.lab}}
+      classes: [left, top, middle]
+  model:
+    kind: train
+    matrix:
+      variant:
+        rising: {schedule: {shape: triangle, warmup: 0.3}, attack: {attack: none}}
+        steps: {schedule: {shape: steps, drop_at: [4]}, attack: {attack: pgd, eps: 8/255, step: 2/255, steps: 3}}
+    needs: {data: data.train, validation: data.test}
+    with:
+      net: {arch: resnet, width: 8, blocks: [1, 1]}
+      epochs: 6
+      batch_size: 16
+      schedule: "${variant.schedule}"
+      adversary: "${variant.attack}"
+  tested: {kind: evaluate, matrix: {model: {each: model}}, needs: {set: data.test}}
+  table:
+    kind: table
+    needs: {results: tested}
+    with: {rows: model.variant, columns: [{label: clean, where: {stage: tested}}]}
+"#;
+
+#[test]
+fn killed_at_any_moment_it_ends_with_the_same_bytes() {
+    let _alone = alone();
+    let kills = std::env::var("ATFLOW_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS);
+    let undisturbed = Space::new(PIPELINE, 480);
+    undisturbed.finish();
+    let expected = undisturbed.verified_digests();
+    assert!(expected.len() >= 12, "{expected:?}");
+
+    let mut draws = Draws(7);
+    let (mut done, mut rounds, mut resumed) = (0, 0, 0);
+    while done < kills {
+        let space = Space::new(PIPELINE, 480);
+        let mut herd: Vec<Engine> = Vec::new();
+        let is_complete = loop {
+            // One run, or two that share the work.
+            while herd.len() <= usize::from(draws.below(3) == 0) {
+                herd.push(space.start());
+            }
+            let moment = Instant::now() + Duration::from_millis(draws.below(1400));
+            while Instant::now() < moment && herd.iter_mut().all(|engine| engine.is_running()) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            if herd.iter_mut().any(|engine| engine.has_completed()) {
+                break true;
+            }
+            herd.retain_mut(Engine::is_running);
+            let victim = draws.below(herd.len() as u64 + 1) as usize % herd.len().max(1);
+            let Some(engine) = herd.get(victim) else { continue };
+            match processes_of(engine.pid(), "atflow-worker").as_slice() {
+                workers @ [_, ..] if draws.below(2) == 0 => kill(workers[draws.below(workers.len() as u64) as usize]),
+                _ => herd.swap_remove(victim).kill(),
+            }
+            done += 1;
+            if done >= kills {
+                break false;
+            }
+        };
+        // Those that are left share what is to be done with a run of its own; none may wait forever.
+        if !is_complete {
+            space.finish();
+        }
+        herd.into_iter().for_each(|engine| assert!(engine.end(), "a run was left behind"));
+        assert_eq!(space.verified_digests(), expected, "round {rounds}, {done} kills");
+        assert_eq!(space.run(&[]).1, [""; 0], "everything is there");
+        assert_eq!(space.leases(), 0);
+        assert_eq!(space.progress_left(), 1, "the training that may go on longer left its state, and no other did");
+        resumed += ["model/rising", "model/steps"]
+            .iter()
+            .filter(|stage| log_of(&space, stage).contains("resumed after epoch"))
+            .count();
+        rounds += 1;
+    }
+    eprintln_summary(done, rounds, resumed);
+    assert!(resumed > 0, "no training was resumed in {rounds} rounds");
+}
+
+#[expect(clippy::print_stderr, reason = "what was tried is shown with --nocapture")]
+fn eprintln_summary(kills: usize, rounds: usize, resumed: usize) {
+    eprintln!("{kills} kills in {rounds} rounds; {resumed} of {} trainings were resumed", 2 * rounds);
+}
+
+#[test]
+fn a_worker_in_the_middle_of_an_attack_does_not_outlive_its_engine() {
+    let _alone = alone();
+    let space = Space::new(
+        &PIPELINE.replace(
+            "needs: {set: data.test}}",
+            "needs: {set: data.test}, with: {attack: {attack: pgd, eps: 8/255, step: 2/255, steps: 1000000}}}",
+        ),
+        48,
+    );
+    let engine = space.start();
+    space.wait_until("the attack is under way", || {
+        space.manifests().iter().any(|manifest| manifest["made"]["stage"] == "model/rising")
+            && space.manifests().iter().any(|manifest| manifest["made"]["stage"] == "model/steps")
+    });
+    std::thread::sleep(Duration::from_millis(500));
+    let workers = processes_of(engine.pid(), "atflow-worker");
+    assert!(!workers.is_empty());
+    let killed = Instant::now();
+    engine.kill();
+    space.wait_until("the workers leave", || workers.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()));
+    assert!(killed.elapsed() < Duration::from_secs(10), "{:?}", killed.elapsed());
+}
+
+#[test]
+fn two_runs_share_the_trainings_and_one_that_is_killed_is_replaced_where_it_stood() {
+    let _alone = alone();
+    let space = Space::new(PIPELINE, 960);
+    let (first, second) = (space.start(), space.start());
+    space.wait_until("some progress", || space.progress_left() >= 1);
+    first.kill();
+    assert!(second.end(), "the other finishes");
+    let manifests = space.manifests();
+    assert_eq!(manifests.len(), 8, "each stage is recorded once");
+    space.verified_digests();
+}
+
+#[test]
+fn a_training_that_is_over_its_time_fails_and_goes_on_the_next_time() {
+    let _alone = alone();
+    let space = Space::new(PIPELINE, 480);
+    let expected = {
+        let undisturbed = Space::new(PIPELINE, 480);
+        undisturbed.finish();
+        undisturbed.verified_digests()
+    };
+    let mut failures = Vec::new();
+    // The limit grows, so that a slow machine needs more turns and no other outcome.
+    for turn in 1..40 {
+        let limit = Duration::from_millis(300 * turn);
+        let failed = run_limited(&space, limit);
+        if failed.is_empty() {
+            break;
+        }
+        failures.extend(failed);
+    }
+    let words = "took longer than its time limit of 0.3 s";
+    assert!(failures.iter().any(|failure| failure == words), "{failures:?}");
+    assert!(failures.iter().all(|failure| failure.starts_with("took longer than its time limit of ")), "{failures:?}");
+    assert_eq!(space.verified_digests(), expected);
+    assert!(log_of(&space, "model/steps").contains("resumed after epoch"));
+}
+
+/// Runs the pipeline with a limit for its trainings; gives how stages failed.
+fn run_limited(space: &Space, limit: Duration) -> Vec<String> {
+    let file = space.path().join("p.yaml");
+    let spec = PipelineSpec::read(&file, &Overrides::default()).unwrap();
+    let mut instances = expand(&spec).unwrap();
+    for instance in instances.iter_mut().filter(|instance| instance.stage == "model") {
+        instance.time_limit = Some(limit);
+    }
+    let graph = Graph::new(instances);
+    let every = vec![true; graph.len()];
+    let cache = Cache::open(&space.path().join("cache")).unwrap();
+    let mut memo = atflow::cache::StatMemo::open(&cache);
+    let sources = Sources::check(&graph, &every, space.path(), &mut memo).unwrap();
+    let none = vec![false; graph.len()];
+    let options = Options {
+        wanted: every,
+        forced: none.clone(),
+        needed: none,
+        jobs: 2,
+        device: "cpu".to_owned(),
+        keep_going: true,
+        worker: worker(),
+        pipeline: "p".to_owned(),
+        file,
+    };
+    let mut failures = Vec::new();
+    let mut observer = |event: RunEvent| {
+        if let RunEvent::StageFinished { status: Status::Failed, failure: Some(failure), .. } = event {
+            failures.push(failure.message);
+        }
+    };
+    atflow::scheduler::run(&graph, &cache, &sources, &options, &Interrupt::default(), &mut observer).unwrap();
+    failures
+}

@@ -1,0 +1,171 @@
+//! A training that is broken off and goes on ends with the same bytes as one that was left alone.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use atflow::kinds::Kind;
+use atflow::protocol::{Event, Input, Request};
+use serde_json::{Value, json};
+
+use crate::support::{Engine, pgd, shapes, training};
+
+const OUTPUTS: [&str; 2] = ["checkpoint", "metrics"];
+
+/// An adversarial training with everything that has a memory: momentum, running statistics, validation.
+fn params(epochs: u32, schedule: Value) -> Value {
+    training(json!({
+        "epochs": epochs, "schedule": schedule, "adversary": pgd(8.0 / 255.0, 2, "random"),
+        "augmentation": {"flip": true, "pad_crop": 1},
+    }))
+}
+
+fn triangle() -> Value {
+    json!({"shape": "triangle", "warmup": 0.25})
+}
+
+fn inputs(engine: &Engine) -> Vec<Input> {
+    let mut validation = engine.input("validation", &shapes(30, 1, 2).to_bytes().unwrap());
+    validation.slot = "validation".to_owned();
+    vec![engine.input("data", &shapes(90, 1, 1).to_bytes().unwrap()), validation]
+}
+
+/// What comes out of a training that is left alone.
+fn undisturbed(params: Value) -> [Vec<u8>; 2] {
+    let mut engine = Engine::ready();
+    let inputs = inputs(&engine);
+    engine.run(Kind::Train, params, inputs, OUTPUTS).0
+}
+
+fn state(folder: &Path) -> PathBuf {
+    folder.join("training.safetensors")
+}
+
+/// Starts a training and breaks it off once so many epochs are kept.
+fn break_off(engine: &mut Engine, params: &Value, after: usize, how: impl FnOnce(&mut Engine, u64)) {
+    let inputs = inputs(engine);
+    let id = engine.send(Kind::Train, params.clone(), inputs, &OUTPUTS);
+    let mut logged = 0;
+    while logged < after {
+        // The line comes just before the epoch is kept; the one after the next comes after that.
+        logged += usize::from(matches!(engine.hear(), Event::Log { .. }));
+    }
+    how(engine, id);
+}
+
+fn log_of(events: &[Event]) -> String {
+    let line = |event: &Event| match event {
+        Event::Log { line, .. } => Some(format!("{line}\n")),
+        _ => None,
+    };
+    events.iter().filter_map(line).collect()
+}
+
+/// Goes on with a training in a new worker; gives what came out and its log.
+fn go_on(engine: &mut Engine, params: Value) -> ([Vec<u8>; 2], String) {
+    let inputs = inputs(engine);
+    let id = engine.send(Kind::Train, params, inputs, &OUTPUTS);
+    let (outcome, heard) = engine.finish(id);
+    outcome.unwrap();
+    (OUTPUTS.map(|name| fs::read(engine.path(&format!("{id}-{name}"))).unwrap()), log_of(&heard))
+}
+
+#[test]
+fn a_training_that_is_killed_or_cancelled_ends_with_the_same_bytes() {
+    let params = params(6, triangle());
+    let expected = undisturbed(params.clone());
+    let mut engine = Engine::ready();
+    engine.partial = Some(engine.path("partial/own"));
+    let folder = engine.partial.clone().unwrap();
+    break_off(&mut engine, &params, 2, |engine, id| {
+        engine.say(&serde_json::to_string(&Request::Cancel { id }).unwrap());
+        assert!(engine.finish(id).0.is_err());
+    });
+    assert!(state(&folder).exists(), "a cancelled training leaves its progress");
+    // The same worker, killed further on.
+    break_off(&mut engine, &params, 3, |engine, _| engine.kill());
+    let mut second = Engine::ready();
+    second.partial = Some(folder);
+    let (outputs, log) = go_on(&mut second, params);
+    assert!(log.starts_with("resumed after epoch "), "{log}");
+    assert!(outputs == expected, "the end is another one");
+}
+
+#[test]
+fn a_longer_training_goes_on_where_the_shorter_one_ended() {
+    let steps = json!({"shape": "steps", "drop_at": [3, 5]});
+    let expected = undisturbed(params(6, steps.clone()));
+    let mut engine = Engine::ready();
+    engine.onward = Some(engine.path("onward"));
+    let shorter = params(3, steps.clone());
+    assert!(go_on(&mut engine, shorter.clone()).0 == undisturbed(shorter.clone()));
+    let (outputs, log) = go_on(&mut engine, params(6, steps.clone()));
+    assert!(log.starts_with("resumed after epoch 3\nepoch 4/6"), "{log}");
+    assert!(outputs == expected, "the end is another one");
+    // A shorter one cannot use what is there, and leaves it there.
+    let (outputs, log) = go_on(&mut engine, shorter.clone());
+    assert!(!log.contains("resumed") && outputs == undisturbed(shorter), "{log}");
+    let (outputs, log) = go_on(&mut engine, params(6, steps));
+    assert!(log == "resumed after epoch 6\n" && outputs == expected, "{log}");
+}
+
+#[test]
+fn a_training_that_stopped_early_stops_where_it_did_when_it_may_go_on_longer() {
+    let easy = |epochs| {
+        training(json!({"epochs": epochs, "schedule": {"shape": "constant"}, "stop_at_accuracy": 0.2, "limit": 60}))
+    };
+    let mut engine = Engine::ready();
+    engine.onward = Some(engine.path("onward"));
+    let first = go_on(&mut engine, easy(10)).0;
+    let (second, log) = go_on(&mut engine, easy(20));
+    assert!(log.contains("resumed after epoch ") && log.contains("is enough") && !log.contains("/20"), "{log}");
+    assert!(first == second);
+}
+
+#[test]
+fn progress_of_another_training_or_with_other_bytes_is_not_used() {
+    let kept = params(6, triangle());
+    let mut engine = Engine::ready();
+    engine.partial = Some(engine.path("partial"));
+    let file = state(&engine.path("partial"));
+    break_off(&mut engine, &kept, 3, |engine, id| {
+        engine.say(&serde_json::to_string(&Request::Cancel { id }).unwrap());
+        assert!(engine.finish(id).0.is_err());
+    });
+    let good = fs::read(&file).unwrap();
+    let other = params(5, triangle());
+    let expected = undisturbed(other.clone());
+    let (outputs, log) = go_on(&mut engine, other);
+    assert!(log.contains("is of no use: it is of a training with another `params`"), "{log}");
+    assert!(outputs == expected);
+
+    let expected = undisturbed(kept.clone());
+    let mut flipped = good.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    let newer = String::from_utf8_lossy(&good[..good.len().min(400)]).contains("training/1");
+    assert!(newer, "the format is told at the start");
+    let mut versioned = good.clone();
+    let at = versioned.windows(10).position(|window| window == b"training/1").unwrap();
+    versioned[at + 9] = b'9';
+    for (bytes, reason) in [
+        (good[..good.len() / 2].to_vec(), "not a safetensors file"),
+        (flipped, "its bytes are not those that were written"),
+        (versioned, "its format is `training/9`"),
+    ] {
+        fs::write(&file, bytes).unwrap();
+        let (outputs, log) = go_on(&mut engine, kept.clone());
+        assert!(log.contains(reason) && !log.contains("resumed"), "{log}");
+        assert!(outputs == expected, "{reason}");
+    }
+    fs::write(&file, good).unwrap();
+    assert!(go_on(&mut engine, kept).1.starts_with("resumed after epoch "));
+}
+
+#[test]
+fn progress_that_cannot_be_kept_does_not_end_a_training() {
+    let mut engine = Engine::ready();
+    fs::write(engine.path("a-file"), "").unwrap();
+    engine.partial = Some(engine.path("a-file"));
+    let (outputs, log) = go_on(&mut engine, params(2, triangle()));
+    assert!(log.contains("the progress after epoch 1 could not be kept: "), "{log}");
+    assert!(outputs == undisturbed(params(2, triangle())));
+}
