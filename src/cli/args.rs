@@ -36,6 +36,12 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Free what no pipeline and no late run reaches
     Gc(GcArgs),
+    /// Look whether this machine has all that is needed
+    Doctor(DoctorArgs),
+    /// Print the JSON schema of a pipeline file, for editors
+    Schema,
+    /// Print completions for a shell
+    Completions(CompletionsArgs),
 }
 
 /// What a pipeline is and which part of it is meant.
@@ -236,6 +242,33 @@ pub(crate) enum GraphFormat {
     Mermaid,
     /// A picture
     Svg,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    pub cache: CacheArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: ShellName,
+}
+
+/// A shell that completions are written for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ShellName {
+    /// `atflow completions bash > ~/.local/share/bash-completion/completions/atflow`
+    Bash,
+    /// `atflow completions zsh > "${fpath[1]}/_atflow"`
+    Zsh,
+    /// `atflow completions fish > ~/.config/fish/completions/atflow.fish`
+    Fish,
 }
 
 /// An instance of a pipeline that was run.

@@ -19,6 +19,7 @@ pub mod number;
 pub mod picture;
 pub mod plan;
 pub mod price;
+pub mod probe;
 pub mod protocol;
 pub mod record;
 pub mod remote;

@@ -6,6 +6,7 @@ mod failures;
 mod gc;
 mod graph;
 mod kept;
+mod machine;
 mod remote;
 mod rerun;
 mod scenarios;

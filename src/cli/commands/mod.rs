@@ -1,5 +1,7 @@
 //! One command a file, and what several of them begin with: a pipeline read, expanded, and its targets found.
 
+pub(crate) mod completions;
+pub(crate) mod doctor;
 pub(crate) mod gc;
 pub(crate) mod graph;
 pub(crate) mod kept;
@@ -8,6 +10,7 @@ pub(crate) mod plan;
 pub(crate) mod pull;
 pub(crate) mod push;
 pub(crate) mod run;
+pub(crate) mod schema;
 pub(crate) mod show;
 pub(crate) mod table;
 pub(crate) mod verify;

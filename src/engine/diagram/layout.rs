@@ -110,8 +110,9 @@ pub(super) fn layout(widths: &[f64], height: f64, edges: &[(usize, usize)]) -> L
         for (position, node) in way.into_iter().enumerate() {
             let middle = y[node] - top + heights[node] / 2.0;
             match position {
-                0 => points.push((boxes[node].x + boxes[node].width, middle)),
-                _ if position == last => points.push((boxes[node].x, middle)),
+                // Straight to the edge of the layer first: a narrow box has wider ones above and below it.
+                0 => points.extend([(boxes[node].x + boxes[node].width, middle), (rights[layer[node]], middle)]),
+                _ if position == last => points.extend([(lefts[layer[node]], middle), (boxes[node].x, middle)]),
                 _ => points.extend([(lefts[layer[node]], middle), (rights[layer[node]], middle)]),
             }
         }
@@ -209,7 +210,7 @@ mod tests {
         let [a, b, c] = chain.boxes.as_slice() else { panic!("three boxes") };
         assert!(a.x + a.width < b.x && b.x + b.width < c.x);
         let past = &chain.arrows[2];
-        let at_b = past[1].1;
+        let at_b = past[2].1;
         assert!(at_b < b.y || at_b > b.y + b.height, "{past:?} goes through {b:?}");
     }
 

@@ -49,7 +49,7 @@ pub(super) enum AxisValues {
     Each(Value),
 }
 
-const STAGE_KEYS: [&str; 10] =
+pub(super) const STAGE_KEYS: [&str; 10] =
     ["kind", "about", "matrix", "include", "exclude", "needs", "with", "seed", "threads", "time_limit"];
 
 impl Reader<'_> {

@@ -1,0 +1,10 @@
+//! `atflow schema`.
+
+use crate::report::{CliError, Exit};
+use crate::ui;
+
+pub(crate) fn run() -> Result<Exit, CliError> {
+    let text = serde_json::to_string_pretty(&atflow::spec::pipeline_schema()).unwrap_or_default();
+    ui::print(&format!("{text}\n"))?;
+    Ok(Exit::Done)
+}
