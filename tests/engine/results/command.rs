@@ -114,7 +114,7 @@ fn mistakes_in_the_pipeline_are_found_before_anything_runs() {
 
 #[test]
 fn a_cancelled_program_is_ended_with_all_that_it_started() {
-    let mut bench = bench(json!("sleep 600 & echo started $!; trap 'echo bye; exit 0' TERM; wait"), json!({"o": "o"}));
+    let mut bench = bench(json!("trap 'echo bye; exit 0' TERM; sleep 600 & echo started $!; wait"), json!({"o": "o"}));
     bench.recorder.cancel_at = Some("started".into());
     let start = Instant::now();
     assert_eq!(bench.failure().code, FailureCode::Cancelled);
