@@ -150,21 +150,30 @@ impl Graph {
         outputs: impl Fn(InstanceId) -> &'a Outputs,
         sources: impl Fn(&SourceNeed) -> String,
     ) -> Record {
+        self.record_by(id, |_, need| format!("blake3:{}", outputs(need.from)[&need.output].digest), sources)
+    }
+
+    /// The same with the identity of each input given by its name in the record and its need: what is hashed and what is explained are put together here
+    /// alone.
+    pub fn record_by(
+        &self,
+        id: InstanceId,
+        input: impl Fn(&str, &Need) -> String,
+        source: impl Fn(&SourceNeed) -> String,
+    ) -> Record {
         let instance = self.instance(id);
-        let mut inputs = BTreeMap::new();
-        for (name, need) in self.inputs(id) {
-            inputs.insert(name, format!("blake3:{}", outputs(need.from)[&need.output].digest));
-        }
-        for source in &instance.sources {
-            inputs.insert(source.slot.clone(), sources(source));
-        }
+        let made = self.inputs(id).map(|(name, need)| {
+            let identity = input(&name, need);
+            (name, identity)
+        });
+        let read = instance.sources.iter().map(|need| (need.slot.clone(), source(need)));
         Record {
             format: RECORD_FORMAT,
             kind: instance.kind,
             version: instance.kind.version(),
             params: instance.params.clone(),
             seed: instance.kind.needs_worker().then_some(instance.seed),
-            inputs,
+            inputs: made.chain(read).collect(),
         }
     }
 }

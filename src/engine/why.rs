@@ -1,7 +1,7 @@
 //! Why instances are stale or fresh: walks from them up to those whose own record changed, and says of each what it was. It asks the records that are
 //! hashed and the manifests of earlier runs; sentences are made by who shows it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
@@ -10,9 +10,9 @@ use crate::explain::{self, Change};
 use crate::graph::Graph;
 use crate::kinds::Kind;
 use crate::plan::{Absence, History, Standing};
-use crate::record::{RECORD_FORMAT, Record};
+use crate::record::Record;
 use crate::sources::{CheckedSource, Sources};
-use crate::spec::{self, InstanceId, Overrides, PipelineSpec, Written};
+use crate::spec::{self, InstanceId, Need, Overrides, PipelineSpec, Written};
 
 /// Why one instance, which may be far up, has to run.
 #[derive(Debug, Serialize)]
@@ -112,28 +112,16 @@ impl Question<'_, '_> {
             Some(Standing::Stale(record, _)) => return (**record).clone(),
             Some(Standing::Pending(_)) | None => {}
         }
-        let instance = self.graph.instance(id);
-        let mut inputs = BTreeMap::new();
-        for (name, need) in self.graph.inputs(id) {
+        let input = |name: &str, need: &Need| {
             let now = match &self.standings[need.from.0] {
                 Some(Standing::Fresh(_, manifest)) => {
                     manifest.outputs.get(&need.output).map(|blob| format!("blake3:{}", blob.digest))
                 }
-                _ => before.and_then(|record| record.inputs.get(&name)).cloned(),
+                _ => before.and_then(|record| record.inputs.get(name)).cloned(),
             };
-            inputs.insert(name, now.unwrap_or_default());
-        }
-        for source in &instance.sources {
-            inputs.insert(source.slot.clone(), self.sources.get(id, source).identity());
-        }
-        Record {
-            format: RECORD_FORMAT,
-            kind: instance.kind,
-            version: instance.kind.version(),
-            params: instance.params.clone(),
-            seed: instance.kind.needs_worker().then_some(instance.seed),
-            inputs,
-        }
+            now.unwrap_or_default()
+        };
+        self.graph.record_by(id, input, |source| self.sources.get(id, source).identity())
     }
 }
 
