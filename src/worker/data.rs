@@ -22,6 +22,8 @@ pub struct DeviceSet {
     labels: Tensor,
     /// The same labels, in ordinary memory.
     pub host_labels: Vec<i32>,
+    /// In a cue-conflict set: the class whose texture each image wears.
+    pub texture: Option<Vec<i32>>,
     /// Names of the classes.
     pub classes: Vec<String>,
     /// C, H, W.
@@ -41,6 +43,7 @@ impl DeviceSet {
                 .f_to_device(device)?,
             labels: Tensor::f_from_slice(&labels)?.f_to_device(device)?,
             host_labels: set.labels,
+            texture: set.texture,
             classes: set.classes,
             shape: [channels, height, width],
         })

@@ -168,7 +168,7 @@ pub(crate) fn shapes(count: usize, channels: usize, seed: u64) -> ImageSet {
     }
     let classes = ["left", "top", "middle"].map(str::to_owned).to_vec();
     let labels = (0..count).map(|index| (index % 3) as i32).collect();
-    ImageSet { pixels, shape: [count, channels, 8, 8], labels, classes }
+    ImageSet { pixels, shape: [count, channels, 8, 8], labels, texture: None, classes }
 }
 
 /// Parameters of a short training; `more` is added to them.

@@ -4,14 +4,15 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
-use super::{FormatError, i32s, read_metadata, tensor, write};
+use super::{FormatError, i32_bytes, i32s, optional_i32s, read_metadata, tensor, write};
 
 const ARTIFACT: &str = "image set";
 const FORMAT: &str = "images/1";
 
 /// Images of one size with their labels.
 ///
-/// File: tensors `images`, U8 of shape N × C × H × W, 0 black to 255 white, and `labels`, I32 of shape N; metadata
+/// File: tensors `images`, U8 of shape N × C × H × W, 0 black to 255 white, and `labels`, I32 of shape N, in a cue-conflict set `texture`, I32 of shape N;
+/// metadata
 /// `{"format": "images/1", "classes": […]}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageSet {
@@ -21,6 +22,8 @@ pub struct ImageSet {
     pub shape: [usize; 4],
     /// The class of each image, an index into `classes`.
     pub labels: Vec<i32>,
+    /// In a cue-conflict set: the class whose texture each image wears, an index into `classes` as its label is.
+    pub texture: Option<Vec<i32>>,
     /// Names of the classes.
     pub classes: Vec<String>,
 }
@@ -47,11 +50,14 @@ impl ImageSet {
     /// # Errors
     /// [`FormatError::Safetensors`] if `shape` does not fit `pixels` and `labels`.
     pub fn to_bytes(&self) -> Result<Vec<u8>, FormatError> {
-        let labels: Vec<u8> = self.labels.iter().flat_map(|label| label.to_le_bytes()).collect();
-        let tensors = [
+        let (labels, texture) = (i32_bytes(&self.labels), self.texture.as_deref().map(i32_bytes));
+        let mut tensors = vec![
             ("images", TensorView::new(Dtype::U8, self.shape.to_vec(), &self.pixels)?),
             ("labels", TensorView::new(Dtype::I32, vec![self.shape[0]], &labels)?),
         ];
+        if let Some(texture) = &texture {
+            tensors.push(("texture", TensorView::new(Dtype::I32, vec![self.shape[0]], texture)?));
+        }
         write(tensors, &Metadata { format: FORMAT.to_owned(), classes: self.classes.clone() })
     }
 
@@ -76,7 +82,11 @@ impl ImageSet {
         if !labels_fit || !labels.iter().all(known) {
             return Err(FormatError::Tensor { artifact: ARTIFACT, tensor: "labels" });
         }
-        Ok(ImageSet { pixels: images.data().to_vec(), shape, labels, classes: metadata.classes })
+        let texture = optional_i32s(ARTIFACT, &file, "texture")?;
+        if texture.as_ref().is_some_and(|texture| texture.len() != labels.len() || !texture.iter().all(known)) {
+            return Err(FormatError::Tensor { artifact: ARTIFACT, tensor: "texture" });
+        }
+        Ok(ImageSet { pixels: images.data().to_vec(), shape, labels, texture, classes: metadata.classes })
     }
 }
 
@@ -89,6 +99,7 @@ mod tests {
             pixels: (0..2 * 3 * 2 * 2).collect(),
             shape: [2, 3, 2, 2],
             labels: vec![1, 0],
+            texture: Some(vec![0, 0]),
             classes: vec!["cat".into(), "dog".into()],
         }
     }
@@ -102,6 +113,11 @@ mod tests {
 
     #[test]
     fn labels_outside_the_classes_and_cut_files_are_refused() {
+        let textured = ImageSet { texture: Some(vec![0, 2]), ..two() };
+        assert!(matches!(
+            ImageSet::from_bytes(&textured.to_bytes().unwrap()),
+            Err(FormatError::Tensor { tensor: "texture", .. })
+        ));
         let mut set = two();
         set.labels[0] = 2;
         assert!(matches!(

@@ -84,6 +84,22 @@ fn i32s(bytes: &[u8]) -> Vec<i32> {
     bytes.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
 }
 
+/// The tensor of this name where the file has one: N numbers.
+fn optional_i32s(
+    artifact: &'static str,
+    file: &SafeTensors<'_>,
+    name: &'static str,
+) -> Result<Option<Vec<i32>>, FormatError> {
+    if !file.names().contains(&name) {
+        return Ok(None);
+    }
+    Ok(Some(i32s(tensor(artifact, file, name, Dtype::I32)?.data())))
+}
+
+fn i32_bytes(values: &[i32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
 fn f32s(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
 }

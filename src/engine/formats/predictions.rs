@@ -4,18 +4,20 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
-use super::{FormatError, f32s, i32s, read_metadata, tensor, write};
+use super::{FormatError, f32s, i32_bytes, i32s, optional_i32s, read_metadata, tensor, write};
 
 const ARTIFACT: &str = "predictions file";
 const FORMAT: &str = "predictions/1";
 
 /// What a model said of each image of a set; all of the same length, in the order of the set.
 ///
-/// File: tensors `labels` and `predicted`, I32, `probability` and `loss`, F32, all of shape N; metadata `{"format": "predictions/1"}`.
+/// File: tensors `labels`, `predicted` and, of a cue-conflict set, `texture`, I32, `probability` and `loss`, F32, all of shape N; metadata `{"format": "predictions/1"}`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Predictions {
     /// The true class.
     pub labels: Vec<i32>,
+    /// In a cue-conflict set: the class whose texture the image wears.
+    pub texture: Option<Vec<i32>>,
     /// The class with the largest logit; the first of equals.
     pub predicted: Vec<i32>,
     /// Softmax probability of the true class, 0 to 1.
@@ -50,17 +52,20 @@ impl Predictions {
     /// # Errors
     /// [`FormatError::Safetensors`] if the four are not equally long.
     pub fn to_bytes(&self) -> Result<Vec<u8>, FormatError> {
-        let ints = |values: &[i32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
         let floats = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
         let shape = || vec![self.labels.len()];
-        let (labels, predicted) = (ints(&self.labels), ints(&self.predicted));
+        let (labels, predicted) = (i32_bytes(&self.labels), i32_bytes(&self.predicted));
+        let texture = self.texture.as_deref().map(i32_bytes);
         let (probability, loss) = (floats(&self.probability), floats(&self.loss));
-        let tensors = [
+        let mut tensors = vec![
             ("labels", TensorView::new(Dtype::I32, shape(), &labels)?),
             ("predicted", TensorView::new(Dtype::I32, shape(), &predicted)?),
             ("probability", TensorView::new(Dtype::F32, shape(), &probability)?),
             ("loss", TensorView::new(Dtype::F32, shape(), &loss)?),
         ];
+        if let Some(texture) = &texture {
+            tensors.push(("texture", TensorView::new(Dtype::I32, shape(), texture)?));
+        }
         write(tensors, &Metadata { format: FORMAT.to_owned() })
     }
 
@@ -85,7 +90,11 @@ impl Predictions {
                 return Err(FormatError::Tensor { artifact: ARTIFACT, tensor: name });
             }
         }
-        Ok(Predictions { labels, predicted, probability, loss })
+        let texture = optional_i32s(ARTIFACT, &file, "texture")?;
+        if texture.as_ref().is_some_and(|texture| texture.len() != labels.len()) {
+            return Err(FormatError::Tensor { artifact: ARTIFACT, tensor: "texture" });
+        }
+        Ok(Predictions { labels, texture, predicted, probability, loss })
     }
 }
 
@@ -97,6 +106,7 @@ mod tests {
     fn predictions_survive_a_round_trip_and_other_files_are_refused() {
         let some = Predictions {
             labels: vec![0, 1, 2],
+            texture: Some(vec![1, 0, 0]),
             predicted: vec![0, 2, 2],
             probability: vec![0.9, 0.25, 0.5],
             loss: vec![0.1, 1.4, 0.7],

@@ -168,7 +168,13 @@ mod tests {
 
     fn predictions(labels: &[i32], predicted: &[i32]) -> Predictions {
         let (labels, predicted) = (labels.to_vec(), predicted.to_vec());
-        Predictions { probability: vec![0.5; labels.len()], loss: vec![0.7; labels.len()], labels, predicted }
+        Predictions {
+            probability: vec![0.5; labels.len()],
+            loss: vec![0.7; labels.len()],
+            labels,
+            texture: None,
+            predicted,
+        }
     }
 
     #[test]

@@ -45,6 +45,7 @@ fn decode(job: &Job, set: &str, files: &IdxFiles, classes: &[String]) -> Result<
         pixels: images.bytes,
         shape: [count, 1, height, width],
         labels: labels.bytes.into_iter().map(i32::from).collect(),
+        texture: None,
         classes: classes.to_vec(),
     })
 }

@@ -26,6 +26,7 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     let network = model.network.freeze()?;
     let mut result = Predictions {
         labels: set.host_labels[..count].to_vec(),
+        texture: set.texture.as_ref().map(|texture| texture[..count].to_vec()),
         predicted: Vec::with_capacity(count),
         probability: Vec::with_capacity(count),
         loss: Vec::with_capacity(count),

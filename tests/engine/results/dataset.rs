@@ -39,10 +39,11 @@ fn files_become_image_sets() {
         pixels: vec![0, 1, 2, 3, 4, 5, 6, 255],
         shape: [2, 1, 2, 2],
         labels: vec![1, 0],
+        texture: None,
         classes: classes.clone(),
     };
     assert_eq!(ImageSet::from_bytes(&bench.output("train")).unwrap(), train);
-    let test = ImageSet { pixels: vec![9; 4], shape: [1, 1, 2, 2], labels: vec![1], classes };
+    let test = ImageSet { pixels: vec![9; 4], shape: [1, 1, 2, 2], labels: vec![1], texture: None, classes };
     assert_eq!(ImageSet::from_bytes(&bench.output("test")).unwrap(), test);
 }
 
