@@ -6,6 +6,7 @@ mod command;
 mod dataset;
 mod evaluate;
 mod figure;
+mod net;
 mod ports;
 mod saliency;
 mod table;
@@ -21,10 +22,11 @@ pub use command::{CommandParams, Run};
 pub use dataset::{DatasetParams, IdxFiles, Source};
 pub use evaluate::EvaluateParams;
 pub use figure::{FigureParams, FigureSpec, Scale};
+pub use net::{Net, StandardResnet, Stem, WideResnet};
 pub use ports::{ArtifactType, Output, Slot};
 pub use saliency::{Method, SaliencyParams};
 pub use table::{Column, ColumnSpec, ColumnsSpec, Metric, TableParams, TableSpec};
-pub use train::{AdversarialBatches, Augmentation, Net, Schedule, Sgd, TrainParams};
+pub use train::{AdversarialBatches, Augmentation, Schedule, Sgd, TrainParams};
 pub use transform::{PatchShuffle, Saturate, TransformParams};
 
 /// What a stage does.

@@ -228,11 +228,19 @@ impl Reading<'_> {
     }
 
     fn check_net(&mut self, net: &Net) {
-        let Net::Resnet { blocks, mean, std, .. } = net;
+        let (mean, std) = net.normalisation();
         let at = |name: &str| [key("net"), key(name)];
-        if blocks.is_empty() || blocks.contains(&0) {
+        if let Net::Resnet { blocks, .. } = net
+            && (blocks.is_empty() || blocks.contains(&0))
+        {
             let message = "`blocks` needs at least one group, each with at least one block";
             self.problem(&at("blocks"), message, None);
+        }
+        if let Net::Wideresnet(net) = net
+            && !(net.depth.max(4) - 4).is_multiple_of(6)
+        {
+            let message = format!("no wide residual network has {} layers", net.depth);
+            self.problem(&at("depth"), message, Some("its depth is 6 n + 4: 10, 16, 22, 28, …"));
         }
         if mean.len() != std.len() {
             self.problem(&at("std"), "`mean` and `std` must have one number each for every channel", None);
