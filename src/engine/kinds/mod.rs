@@ -9,6 +9,7 @@ mod figure;
 mod net;
 mod ports;
 mod saliency;
+mod source;
 mod table;
 mod train;
 mod transform;
@@ -19,12 +20,13 @@ use serde::{Deserialize, Serialize};
 
 pub use attack::{Attack, Fgsm, NoAttack, Norm, Pgd, Start};
 pub use command::{CommandParams, Run};
-pub use dataset::{DatasetParams, IdxFiles, Source};
+pub use dataset::{DatasetParams, IdxFiles};
 pub use evaluate::EvaluateParams;
 pub use figure::{FigureParams, FigureSpec, Scale};
 pub use net::{Net, StandardResnet, Stem, WideResnet};
 pub use ports::{ArtifactType, Output, Slot};
 pub use saliency::{Method, SaliencyParams};
+pub use source::{FileParams, Source};
 pub use table::{Column, ColumnSpec, ColumnsSpec, Metric, TableParams, TableSpec};
 pub use train::{AdversarialBatches, Augmentation, Schedule, Sgd, TrainParams};
 pub use transform::{PatchShuffle, Saturate, TransformParams};
@@ -35,6 +37,8 @@ pub use transform::{PatchShuffle, Saturate, TransformParams};
 pub enum Kind {
     /// Fetches, checks, unpacks and decodes a data set.
     Dataset,
+    /// Brings in one file as it is.
+    File,
     /// Makes a changed test set.
     Transform,
     /// Trains a network.
@@ -53,8 +57,9 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of the documentation.
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 9] = [
         Kind::Dataset,
+        Kind::File,
         Kind::Transform,
         Kind::Train,
         Kind::Evaluate,
@@ -68,6 +73,7 @@ impl Kind {
     pub const fn name(self) -> &'static str {
         match self {
             Kind::Dataset => "dataset",
+            Kind::File => "file",
             Kind::Transform => "transform",
             Kind::Train => "train",
             Kind::Evaluate => "evaluate",
@@ -84,6 +90,7 @@ impl Kind {
         match self {
             // 1: first version of each.
             Kind::Dataset
+            | Kind::File
             | Kind::Transform
             | Kind::Train
             | Kind::Evaluate

@@ -73,7 +73,7 @@ impl Kind {
         const MODEL: Slot = slot("model", ArtifactType::Checkpoint, "checkpoint");
         const RESULTS: Slot = Slot { many: true, ..slot("results", ArtifactType::Predictions, "predictions") };
         match self {
-            Kind::Dataset | Kind::Command => &[],
+            Kind::Dataset | Kind::File | Kind::Command => &[],
             Kind::Transform => const { &[Slot { prefers: "test", ..DATA }] },
             Kind::Train => {
                 const { &[DATA, Slot { optional: true, ..slot("validation", ArtifactType::Images, "test") }] }
@@ -89,6 +89,7 @@ impl Kind {
         match self {
             Kind::Command => &[],
             Kind::Dataset => const { &[output("train", ArtifactType::Images), output("test", ArtifactType::Images)] },
+            Kind::File => const { &[output("file", ArtifactType::File)] },
             Kind::Transform => const { &[output("images", ArtifactType::Images)] },
             Kind::Train => {
                 const { &[output("checkpoint", ArtifactType::Checkpoint), output("metrics", ArtifactType::File)] }

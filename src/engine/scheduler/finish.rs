@@ -5,7 +5,6 @@ use crate::cache::{CacheError, FailedStage, MANIFEST_FORMAT, Made, Manifest, Out
 use crate::digest::Digest;
 use crate::event::{RunEvent, Status};
 use crate::protocol::{Failure, FailureCode};
-use crate::sources::CheckedSource;
 use crate::spec::InstanceId;
 
 impl Scheduler<'_> {
@@ -182,8 +181,8 @@ impl Scheduler<'_> {
     /// A stage whose own source changed while it ran must not be recorded: nobody knows which bytes it saw.
     fn changed_source(&self, id: InstanceId) -> Option<Failure> {
         for need in &self.graph.instance(id).sources {
-            if let CheckedSource::Local { path, digest } = self.sources.get(id, need)
-                && !Digest::of_file(path).is_ok_and(|now| now == *digest)
+            if let Some((path, digest)) = self.sources.get(id, need).local()
+                && !Digest::of_file(path).is_ok_and(|now| now == digest)
             {
                 let message =
                     format!("{} changed while it was read, so nothing was recorded; run again", path.display());

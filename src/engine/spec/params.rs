@@ -17,7 +17,7 @@ use super::defaults::Origin;
 use super::problem::Problem;
 use super::source::{Part, Step, YamlPath};
 use crate::kinds::{
-    CommandParams, DatasetParams, EvaluateParams, FigureSpec, Kind, Net, SaliencyParams, Source, TableSpec,
+    CommandParams, DatasetParams, EvaluateParams, FigureSpec, FileParams, Kind, Net, SaliencyParams, Source, TableSpec,
     TrainParams, TransformParams,
 };
 
@@ -42,6 +42,7 @@ pub fn schema(kind: Kind) -> &'static Json {
     }
     SCHEMAS[kind as usize].get_or_init(|| match kind {
         Kind::Dataset => of::<DatasetParams>(),
+        Kind::File => of::<FileParams>(),
         Kind::Transform => of::<TransformParams>(),
         Kind::Train => of::<TrainParams>(),
         Kind::Evaluate => of::<EvaluateParams>(),
@@ -121,6 +122,12 @@ pub(super) fn read(kind: Kind, value: &Value, origin: &Origin) -> Result<Params,
             sources = reader.take_sources(&mut params);
             reader.canonical(&params)
         }),
+        Kind::File => reader.typed::<FileParams>(value).and_then(|mut params| {
+            let source = std::mem::take(&mut params.0);
+            reader.check_source(&source, &[]);
+            sources.push((FILE_SLOT.to_owned(), source, origin.path(&[])));
+            reader.canonical(&params)
+        }),
         Kind::Transform => reader.typed::<TransformParams>(value).and_then(|params| reader.canonical(&params)),
         Kind::Train => reader.typed::<TrainParams>(value).and_then(|params| {
             reader.check_net(&params.net);
@@ -147,6 +154,9 @@ pub(super) fn read(kind: Kind, value: &Value, origin: &Origin) -> Result<Params,
         _ => Err(reader.problems),
     }
 }
+
+/// The slot of a `file` stage's one source.
+const FILE_SLOT: &str = "file";
 
 fn key(name: &str) -> Step {
     Step::Key(name.to_owned())
@@ -198,13 +208,29 @@ impl Reading<'_> {
     }
 
     fn check_source(&mut self, source: &Source, trail: &[Step]) {
-        let has_digest = source.sha256.is_some() || source.md5.is_some();
+        let has_digest = source.published().is_some();
+        let at = |name: &str| [trail, &[key(name)]].concat();
         match (&source.path, &source.url) {
             (Some(_), Some(_)) => {
                 self.problem(trail, "a source has a `path` or a `url`, not both", Some("remove one"));
             }
             (None, None) => {
                 self.problem(trail, "a source needs a `path` or a `url`", Some("add `path: FILE`"));
+            }
+            (Some(_), None) if !source.mirrors.is_empty() => {
+                self.problem(
+                    &at("mirrors"),
+                    "`mirrors` are further places of a `url`, and there is none",
+                    Some("remove them"),
+                );
+            }
+            (None, Some(_)) if source.by_hand.is_some() => {
+                let help = "write `path:`, where the file is to be put, in place of `url:`";
+                self.problem(
+                    &at("by_hand"),
+                    "a source that is fetched `by_hand` has a `path`, not a `url`",
+                    Some(help),
+                );
             }
             (None, Some(_)) if !has_digest => {
                 let help = "add `sha256:` (or `md5:`) as its publisher gives it, so that other bytes are refused";
@@ -223,7 +249,7 @@ impl Reading<'_> {
             };
             let help = "copy it from its publisher, or from the output of `sha256sum` or `md5sum`";
             let message = format!("`{name}` must be {length} hexadecimal digits; {what}");
-            self.problem(&[trail, &[key(name)]].concat(), message, Some(help));
+            self.problem(&at(name), message, Some(help));
         }
     }
 

@@ -1,10 +1,11 @@
-//! The stages that the engine runs itself because they need no tensors: `dataset`, `table`, `figure` and `command`.
+//! The stages that the engine runs itself because they need no tensors: `dataset`, `file`, `table`, `figure` and `command`.
 //! Knows jobs as a worker knows them, inputs and outputs as files; neither the graph nor the cache nor a terminal.
 
 mod command;
 mod dataset;
 mod error;
 mod figure;
+mod file;
 mod grid;
 mod idx;
 mod substitute;
@@ -41,6 +42,7 @@ pub trait Reporter: Sync {
 pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, Failure> {
     let summary = match job.kind {
         Kind::Dataset => dataset::run(job, reporter),
+        Kind::File => file::run(job, reporter),
         Kind::Table => table::run(job, reporter),
         Kind::Figure => figure::run(job, reporter),
         Kind::Command => command::run(job, reporter),

@@ -3,5 +3,6 @@
 mod command;
 mod dataset;
 mod fetch;
+mod file;
 mod numbers;
 mod support;
