@@ -76,6 +76,14 @@ pub enum StageError {
         /// What is wrong with it.
         source: CheckpointError,
     },
+    /// An input does not hold the weights that it should.
+    #[error("cannot use the weights `{slot}`: {problem}")]
+    Weights {
+        /// The need it fills.
+        slot: String,
+        /// What is wrong with them.
+        problem: String,
+    },
     /// An output cannot be encoded.
     #[error("cannot encode the output `{output}`")]
     Encode {
@@ -136,7 +144,8 @@ impl StageError {
             | StageError::NoOutput(_)
             | StageError::Mismatch(_)
             | StageError::ImageSet { .. }
-            | StageError::Checkpoint { .. } => FailureCode::Invalid,
+            | StageError::Checkpoint { .. }
+            | StageError::Weights { .. } => FailureCode::Invalid,
             StageError::Read { .. }
             | StageError::Encode { .. }
             | StageError::Write { .. }

@@ -101,7 +101,7 @@ fn two_steps_of_training_are_those_of_pytorch() {
 fn smoothgrad_is_that_of_pytorch_given_its_noise() {
     let network = model().network.freeze().unwrap();
     let (image, label) = (fixture("images").narrow(0, 0, 1), fixture("labels").narrow(0, 0, 1));
-    let sum = saliency::gradient_sum(&*network, &image, &label, &fixture("noise"), 0.1).unwrap();
+    let sum = saliency::maps::gradient_sum(&*network, &image, &label, &fixture("noise"), 0.1).unwrap();
     assert_close(&(sum / 5.0), "smoothgrad", 1e-6);
 }
 
@@ -110,12 +110,12 @@ fn transforms_are_those_of_numpy() {
     let fixtures = fixtures();
     let bytes = |name: &str| fixtures.tensor(name).unwrap().data();
     for level in [0.25, 0.5, 1.0, 4.0, 8.0, 16.0, 64.0, 1024.0] {
-        assert_eq!(transform::saturation(level), bytes(&format!("saturation/{level}")), "level {level}");
+        assert_eq!(transform::pixels::saturation(level), bytes(&format!("saturation/{level}")), "level {level}");
     }
     let order: Vec<i64> = Vec::try_from(fixture("patches/order")).unwrap();
     let order: Vec<usize> = order.into_iter().map(|piece| piece as usize).collect();
     let mut target = vec![0; 3 * 6 * 9];
-    transform::shuffle_patches(bytes("patches/source"), &mut target, [3, 6, 9], 3, &order);
+    transform::pixels::shuffle_patches(bytes("patches/source"), &mut target, [3, 6, 9], 3, &order);
     assert_eq!(target, bytes("patches/target"));
 }
 

@@ -25,11 +25,11 @@ pub use evaluate::EvaluateParams;
 pub use figure::{FigureParams, FigureSpec, Scale};
 pub use net::{Net, StandardResnet, Stem, WideResnet};
 pub use ports::{ArtifactType, Output, Slot};
-pub use saliency::{Method, SaliencyParams};
+pub use saliency::{Chosen, Images, Method, SaliencyParams};
 pub use source::{FileParams, Source};
 pub use table::{Column, ColumnSpec, ColumnsSpec, Metric, TableParams, TableSpec};
 pub use train::{AdversarialBatches, Augmentation, Schedule, Sgd, TrainParams};
-pub use transform::{PatchShuffle, Saturate, TransformParams};
+pub use transform::{Assembly, CueConflict, Filter, Fourier, Mask, PatchShuffle, Saturate, Stylize, TransformParams};
 
 /// What a stage does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -94,10 +94,11 @@ impl Kind {
             | Kind::Transform
             | Kind::Train
             | Kind::Evaluate
-            | Kind::Saliency
             | Kind::Table
             | Kind::Figure
             | Kind::Command => 1,
+            // 2: several sets, so `maps` has an axis more; `numbers` and `csv` came.
+            Kind::Saliency => 2,
         }
     }
 

@@ -74,12 +74,23 @@ impl Kind {
         const RESULTS: Slot = Slot { many: true, ..slot("results", ArtifactType::Predictions, "predictions") };
         match self {
             Kind::Dataset | Kind::File | Kind::Command => &[],
-            Kind::Transform => const { &[Slot { prefers: "test", ..DATA }] },
+            Kind::Transform => {
+                const {
+                    // Which of the optional ones an operation needs, [`super::TransformParams::needs`] says.
+                    const WEIGHTS: Slot = Slot { optional: true, ..slot("", ArtifactType::File, "file") };
+                    &[
+                        Slot { prefers: "test", ..DATA },
+                        Slot { optional: true, ..slot("style", ArtifactType::Images, "train") },
+                        Slot { name: "encoder", ..WEIGHTS },
+                        Slot { name: "decoder", ..WEIGHTS },
+                    ]
+                }
+            }
             Kind::Train => {
                 const { &[DATA, Slot { optional: true, ..slot("validation", ArtifactType::Images, "test") }] }
             }
             Kind::Evaluate => const { &[MODEL, SET] },
-            Kind::Saliency => const { &[Slot { name: "models", many: true, ..MODEL }, SET] },
+            Kind::Saliency => const { &[Slot { name: "models", many: true, ..MODEL }, Slot { many: true, ..SET }] },
             Kind::Table | Kind::Figure => const { &[RESULTS] },
         }
     }
@@ -95,7 +106,16 @@ impl Kind {
                 const { &[output("checkpoint", ArtifactType::Checkpoint), output("metrics", ArtifactType::File)] }
             }
             Kind::Evaluate => const { &[output("predictions", ArtifactType::Predictions)] },
-            Kind::Saliency => const { &[result("grid", "png"), output("maps", ArtifactType::File)] },
+            Kind::Saliency => {
+                const {
+                    &[
+                        result("grid", "png"),
+                        output("maps", ArtifactType::File),
+                        result("numbers", "json"),
+                        result("csv", "csv"),
+                    ]
+                }
+            }
             Kind::Table => const { &[result("json", "json"), result("markdown", "md"), result("csv", "csv")] },
             Kind::Figure => const { &[result("svg", "svg"), result("png", "png"), result("csv", "csv")] },
         }

@@ -67,7 +67,7 @@ const fn metric_name(metric: Metric) -> &'static str {
 }
 
 /// One line of CSV with its end.
-fn line<'a>(fields: impl IntoIterator<Item = &'a str>) -> String {
+pub fn line<'a>(fields: impl IntoIterator<Item = &'a str>) -> String {
     let quoted = |field: &str| {
         if field.contains([',', '"', '\n', '\r']) {
             format!("\"{}\"", field.replace('"', "\"\""))

@@ -7,6 +7,6 @@ mod markdown;
 mod table;
 
 pub use accuracy::{Counts, MetricError, measure};
-pub use csv::{PointRow, csv, points_csv};
+pub use csv::{PointRow, csv, line as csv_line, points_csv};
 pub use markdown::markdown;
 pub use table::{Cell, DocumentError, TableDocument};

@@ -22,6 +22,7 @@ mod source;
 mod stage;
 mod substitute;
 mod trace;
+mod transform;
 mod yaml;
 
 pub use expand::expand;

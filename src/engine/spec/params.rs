@@ -134,7 +134,12 @@ pub(super) fn read(kind: Kind, value: &Value, origin: &Origin) -> Result<Params,
             reader.canonical(&params)
         }),
         Kind::Evaluate => reader.typed::<EvaluateParams>(value).and_then(|params| reader.canonical(&params)),
-        Kind::Saliency => reader.typed::<SaliencyParams>(value).and_then(|params| reader.canonical(&params)),
+        Kind::Saliency => reader.typed::<SaliencyParams>(value).and_then(|params| {
+            if let Some(problem) = params.images.problem() {
+                reader.problem(&[key("images")], format!("`images` {problem}"), None);
+            }
+            reader.canonical(&params)
+        }),
         Kind::Table => reader.typed::<TableSpec>(value).and_then(|params| reader.canonical(&params)),
         Kind::Figure => reader.typed::<FigureSpec>(value).and_then(|params| reader.canonical(&params)),
         Kind::Command => reader.typed::<CommandParams>(value).and_then(|params| {

@@ -1,59 +1,6 @@
-//! Makes changed test sets. Works on bytes, on the CPU.
+//! Saturation and patch shuffle: changes that are made to bytes. Knows neither sets nor random numbers.
 
-use atflow::formats::ImageSet;
-use atflow::kinds::{PatchShuffle, Saturate, TransformParams};
-
-use super::grouped;
-use crate::context::Context;
-use crate::data;
-use crate::error::StageError;
-
-/// Runs a `transform` stage.
-///
-/// # Errors
-/// Any [`StageError`].
-pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
-    let params: TransformParams = context.params()?;
-    let input = context.input("data")?;
-    let bytes = data::read(input)?;
-    let mut set =
-        ImageSet::from_bytes(&bytes).map_err(|source| StageError::ImageSet { slot: input.slot.clone(), source })?;
-    let done = match params {
-        TransformParams::Saturate(Saturate { level }) => {
-            if level.get() <= 0.0 {
-                return Err(StageError::setting("level", "must be above 0"));
-            }
-            let table = saturation(level.get());
-            set.pixels.iter_mut().for_each(|pixel| *pixel = table[usize::from(*pixel)]);
-            format!("saturated to level {level}")
-        }
-        TransformParams::PatchShuffle(PatchShuffle { k }) => {
-            let pieces = k as usize;
-            let [_, channels, height, width] = set.shape;
-            if pieces == 0 || height % pieces != 0 || width % pieces != 0 {
-                let problem =
-                    format!("must divide the images' height and width ({height} × {width}), and {k} does not");
-                return Err(StageError::setting("k", problem));
-            }
-            let (rng, total) = (context.rng, set.len() as u64);
-            let size = channels * height * width;
-            let mut source = vec![0; size];
-            for index in 0..set.len() {
-                let image = &mut set.pixels[index * size..][..size];
-                source.copy_from_slice(image);
-                let order = rng.stream("patch shuffle", &[index as u64]).permutation(pieces * pieces);
-                shuffle_patches(&source, image, [channels, height, width], pieces, &order);
-                if index % 256 == 0 {
-                    context.reporter.progress(index as u64, total, || format!("image {}", grouped(index as u64)))?;
-                }
-            }
-            format!("shuffled in {k} × {k} pieces")
-        }
-    };
-    let bytes = set.to_bytes().map_err(|error| StageError::Encode { output: "images", source: error.into() })?;
-    context.write("images", &bytes)?;
-    Ok(format!("{} images {done}", grouped(set.len() as u64)))
-}
+use atflow::kinds::Assembly;
 
 /// What saturation makes of each byte: v' = sign(2v−1) |2v−1|^(2/level) / 2 + 1/2 (Zhang & Zhu 2019, section 3.2), clamped to [0, 1] and
 /// rounded to the nearest byte. `level` is above 0.
@@ -87,6 +34,14 @@ pub fn shuffle_patches(
     }
 }
 
+/// The order of pieces counted along rows that lays `order` as `assembly` says: with columns, piece `order[0]` comes to the upper left, `order[1]` below it.
+pub fn assembled(order: &[usize], k: usize, assembly: Assembly) -> Vec<usize> {
+    match assembly {
+        Assembly::Rows => order.to_vec(),
+        Assembly::Columns => (0..order.len()).map(|place| order[place % k * k + place / k]).collect(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,5 +70,13 @@ mod tests {
         let mut out = vec![0; 32];
         shuffle_patches(&image([0, 1, 2, 3]), &mut out, [2, 4, 4], 2, &[2, 0, 3, 1]);
         assert_eq!(out, image([2, 0, 3, 1]));
+    }
+
+    /// The authors' code joins k pieces to a column, then the columns: without a shuffle the grid comes out transposed.
+    #[test]
+    fn columns_transpose_the_grid() {
+        let order: Vec<usize> = (0..9).collect();
+        assert_eq!(assembled(&order, 3, Assembly::Rows), order);
+        assert_eq!(assembled(&order, 3, Assembly::Columns), [0, 3, 6, 1, 4, 7, 2, 5, 8]);
     }
 }
