@@ -4,5 +4,7 @@
 mod parity;
 mod properties;
 mod resume;
+mod saliency;
 mod stories;
 mod support;
+mod transforms;

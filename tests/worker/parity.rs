@@ -18,7 +18,7 @@ fn fixtures() -> SafeTensors<'static> {
     SafeTensors::deserialize(FIXTURES).unwrap()
 }
 
-fn fixture(name: &str) -> Tensor {
+pub(crate) fn fixture(name: &str) -> Tensor {
     let fixtures = fixtures();
     let view = fixtures.tensor(name).unwrap();
     let kind = match view.dtype() {
@@ -37,7 +37,7 @@ fn net() -> Net {
 }
 
 /// The network with the weights that PyTorch gave it, through the checkpoint's format.
-fn model() -> Checkpoint {
+pub(crate) fn model() -> Checkpoint {
     let fixtures = fixtures();
     let weights = fixtures.iter().filter_map(|(name, view)| Some((name.strip_prefix("weights/")?.to_owned(), view)));
     let metadata = serde_json::json!({

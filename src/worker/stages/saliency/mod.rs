@@ -4,7 +4,7 @@
 
 mod drawing;
 pub mod maps;
-mod numbers;
+pub mod numbers;
 
 use std::rc::Rc;
 

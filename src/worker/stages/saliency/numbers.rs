@@ -180,7 +180,7 @@ fn overlap(a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// Spearman's rank correlation, equals sharing the mean of their ranks; none where all values of one are equal.
-fn rank_correlation(a: &[f32], b: &[f32]) -> Option<f64> {
+pub fn rank_correlation(a: &[f32], b: &[f32]) -> Option<f64> {
     let (a, b) = (ranks(a), ranks(b));
     let mean = (a.len() as f64 + 1.0) / 2.0;
     let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - mean) * (b - mean)).sum::<f64>();
@@ -203,7 +203,7 @@ fn ranks(values: &[f32]) -> Vec<f64> {
 
 /// How strong the edges of an image (C × H × W bytes) are at each pixel: the length of the gradient that Sobel's two 3 × 3 kernels give of the mean of its channels; beyond the border
 /// the image goes on as its last row or column.
-pub(super) fn sobel(planes: &[u8], [height, width]: [usize; 2]) -> Vec<f32> {
+pub fn sobel(planes: &[u8], [height, width]: [usize; 2]) -> Vec<f32> {
     let size = height * width;
     let channels = planes.len() / size.max(1);
     let sums: Vec<f64> =
