@@ -126,12 +126,7 @@ pub fn build(
 ///
 /// # Errors
 /// As [`build`].
-pub fn build_blank(
-    net: &Net,
-    channels: usize,
-    classes: usize,
-    device: Device,
-) -> Result<Box<dyn Network>, StageError> {
+pub fn build_blank(net: &Net, channels: usize, classes: usize, device: Device) -> Result<Box<dyn Network>, StageError> {
     make(net, channels, classes, None, device)
 }
 

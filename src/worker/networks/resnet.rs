@@ -108,7 +108,8 @@ impl Resnet {
         for (group, &(count, width)) in shape.groups.iter().enumerate() {
             for index in 0..count {
                 let stride = if group > 0 && index == 0 { 2 } else { 1 };
-                let block = Block::new(&mut state, &format!("layer{}.{index}", group + 1), shape, (from, width), stride)?;
+                let block =
+                    Block::new(&mut state, &format!("layer{}.{index}", group + 1), shape, (from, width), stride)?;
                 from = block.channels_out;
                 blocks.push(block);
             }

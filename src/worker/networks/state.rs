@@ -84,12 +84,7 @@ impl State {
         self.drawn(name, shape, |stream| stream.uniform(-bound, bound))
     }
 
-    fn drawn(
-        &mut self,
-        name: String,
-        shape: &[i64],
-        draw: impl FnMut(&mut Stream) -> f32,
-    ) -> Result<Tensor, TchError> {
+    fn drawn(&mut self, name: String, shape: &[i64], draw: impl FnMut(&mut Stream) -> f32) -> Result<Tensor, TchError> {
         let Some(rng) = self.rng else { return self.constant(name, Role::Parameter, shape, 0.0) };
         let tensor = rng.tensor(&format!("weights {name}"), &[], &[0], shape, self.device, draw)?;
         self.add(name, Role::Parameter, tensor.f_squeeze_dim(0)?)
