@@ -311,9 +311,17 @@ fn what_cannot_be_repainted_is_told() {
     });
     let (tiny, two) = (data(&engine, shapes(4, 3, 1)), data(&engine, content(4, 2, 2)));
     let cases = [
-        (good.clone(), other("encoder", &without), "`encoder`: it has no tensor `16.bias`: the file is no encoder"),
-        (good.clone(), other("decoder", &swapped), "`decoder`: its tensor `1.bias` has the shape [6], not [4]"),
-        (good.clone(), other("decoder", b"{}"), "`decoder`"),
+        (
+            good.clone(),
+            other("encoder", &without),
+            "`encoder` does not hold the weights that it should: it has no tensor `16.bias`: the file is no encoder of AdaIN",
+        ),
+        (
+            good.clone(),
+            other("decoder", &swapped),
+            "`decoder` does not hold the weights that it should: its tensor `1.bias` has the shape [6], not [4]",
+        ),
+        (good.clone(), other("decoder", b"{}"), "it is no file of weights"),
         (tiny, networks.clone(), "are 8 × 8; AdaIN needs at least 9 pixels a side"),
         (two, networks.clone(), "have 2 channels"),
         (good.clone(), Vec::new(), "expected one input as `encoder`, found 0"),
@@ -322,7 +330,8 @@ fn what_cannot_be_repainted_is_told() {
         let inputs = [vec![data, style.clone()], networks].concat();
         let failure = engine.fail(Stage::Transform, json!({"op": "stylize"}), inputs);
         assert_eq!(failure.code, FailureCode::Invalid, "{failure:?}");
-        assert!(failure.message.contains(words), "`{}` should say `{words}`", failure.message);
+        let text = [vec![failure.message], failure.causes].concat().join(": ");
+        assert!(text.contains(words), "`{text}` should say `{words}`");
     }
     let alone = data(&engine, content(4, 3, 1));
     let failure = engine.fail(
