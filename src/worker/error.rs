@@ -77,12 +77,12 @@ pub enum StageError {
         source: CheckpointError,
     },
     /// An input does not hold the weights that it should.
-    #[error("cannot use the weights `{slot}`: {problem}")]
+    #[error("the input `{slot}` does not hold the weights that it should")]
     Weights {
         /// The need it fills.
         slot: String,
-        /// What is wrong with them.
-        problem: String,
+        /// What is wrong with it.
+        source: Box<dyn Error + Send + Sync>,
     },
     /// An output cannot be encoded.
     #[error("cannot encode the output `{output}`")]

@@ -311,9 +311,17 @@ fn what_cannot_be_repainted_is_told() {
     });
     let (tiny, two) = (data(&engine, shapes(4, 3, 1)), data(&engine, content(4, 2, 2)));
     let cases = [
-        (good.clone(), other("encoder", &without), "`encoder`: it has no tensor `16.bias`: the file is no encoder"),
-        (good.clone(), other("decoder", &swapped), "`decoder`: its tensor `1.bias` has the shape [6], not [4]"),
-        (good.clone(), other("decoder", b"{}"), "`decoder`"),
+        (
+            good.clone(),
+            other("encoder", &without),
+            "`encoder` does not hold the weights that it should: it has no tensor `16.bias`: the file is no encoder of AdaIN",
+        ),
+        (
+            good.clone(),
+            other("decoder", &swapped),
+            "`decoder` does not hold the weights that it should: its tensor `1.bias` has the shape [6], not [4]",
+        ),
+        (good.clone(), other("decoder", b"{}"), "it is no file of weights"),
         (tiny, networks.clone(), "are 8 × 8; AdaIN needs at least 9 pixels a side"),
         (two, networks.clone(), "have 2 channels"),
         (good.clone(), Vec::new(), "expected one input as `encoder`, found 0"),
@@ -322,7 +330,8 @@ fn what_cannot_be_repainted_is_told() {
         let inputs = [vec![data, style.clone()], networks].concat();
         let failure = engine.fail(Stage::Transform, json!({"op": "stylize"}), inputs);
         assert_eq!(failure.code, FailureCode::Invalid, "{failure:?}");
-        assert!(failure.message.contains(words), "`{}` should say `{words}`", failure.message);
+        let text = [vec![failure.message], failure.causes].concat().join(": ");
+        assert!(text.contains(words), "`{text}` should say `{words}`");
     }
     let alone = data(&engine, content(4, 3, 1));
     let failure = engine.fail(
@@ -331,4 +340,38 @@ fn what_cannot_be_repainted_is_told() {
         [vec![alone], with_networks(&engine, Vec::new())].concat(),
     );
     assert!(failure.message.contains("all of one class"), "{failure:?}");
+}
+
+/// The networks that `pipelines/tiny/make_adain.py` writes down: near enough to the identity that pictures of a small profile look like something.
+#[test]
+fn the_tiny_networks_give_back_what_they_see_and_take_on_a_styles_colours() {
+    let mut engine = Engine::ready();
+    let [encoder, decoder] = [
+        &include_bytes!("../../pipelines/tiny/encoder.safetensors")[..],
+        &include_bytes!("../../pipelines/tiny/decoder.safetensors")[..],
+    ];
+    // A bright spot on a dark slope, 48 × 40, and a style of two reds.
+    let side = |count: i64| Tensor::arange(count, (Kind::Float, Device::Cpu)) / count as f64 - 0.5;
+    let (y, x) = (side(48).view([48, 1]), side(40).view([1, 40]));
+    let spot = ((y.square() + x.square()) * -12.0).exp() * 0.5 + (&y + &x) * 0.1 + 0.25;
+    let set = set_of(&spot.view([1, 1, 48, 40]).expand([1, 3, 48, 40], false), vec![0], 1);
+    let stripes = side(32).view([1, 1, 1, 32]).lt(0.0).to_kind(Kind::Float) * 0.3 + 0.5;
+    let red = Tensor::from_slice(&[1.0f32, 0.2, 0.2]).view([1, 3, 1, 1]);
+    let style = set_of(&(stripes * red).expand([1, 3, 32, 32], false), vec![0], 1);
+    let mut stylize = |alpha: f64| {
+        let inputs = [("data", set.to_bytes().unwrap()), ("style", style.to_bytes().unwrap())];
+        let mut inputs: Vec<Input> = inputs.iter().map(|(slot, bytes)| engine.input(slot, bytes)).collect();
+        inputs.extend([engine.input("encoder", encoder), engine.input("decoder", decoder)]);
+        let ([bytes], _) = engine.run(Stage::Transform, json!({"op": "stylize", "alpha": alpha}), inputs, ["images"]);
+        ImageSet::from_bytes(&bytes).unwrap().pixels
+    };
+    let mean = |values: &[u8]| values.iter().map(|&value| f64::from(value)).sum::<f64>() / values.len() as f64;
+    let plain = stylize(0.0);
+    let difference: Vec<u8> = plain.iter().zip(&set.pixels).map(|(a, b)| a.abs_diff(*b)).collect();
+    assert!(mean(&difference) < 8.0, "off by {} of 255", mean(&difference));
+    let painted = stylize(1.0);
+    let [red, green, blue] = [0, 1, 2].map(|plane| mean(&painted[plane * 1920..][..1920]));
+    assert!((red - 165.0).abs() < 15.0 && green < 60.0 && blue < 60.0, "{red} {green} {blue}");
+    // The spot is still there.
+    assert!(painted[24 * 40 + 20].abs_diff(painted[40 + 1]) > 30);
 }

@@ -42,6 +42,7 @@ impl SaliencyParams {
 /// Which images of a set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(inline)]
 pub enum Images {
     /// These, by their index in the set, in this order.
     Listed(Vec<u32>),

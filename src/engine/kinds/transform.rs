@@ -12,15 +12,23 @@ use crate::number::Real;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum TransformParams {
-    /// Pushes pixels towards black and white.
+    /// Pushes pixels towards black and white (Zhang & Zhu 2019, section 3.2): v' = sign(2v−1) |2v−1|^(2/level) / 2 + 1/2, clamped to [0, 1].
     Saturate(Saturate),
-    /// Cuts the image into a grid and shuffles the pieces.
+    /// Cuts the image into k × k equal pieces and puts them back in an order drawn for each image from (seed, image index), the identity included
+    /// (Zhang & Zhu 2019, section 3.2).
     PatchShuffle(PatchShuffle),
-    /// Removes some of the image's frequencies.
+    /// Removes some of the image's frequencies (Zhang & Zhu 2019, appendix; Jo & Bengio 2017): the two-dimensional spectrum of each channel is multiplied by a mask of
+    /// zeros and ones. A filtered image leaves [0, 1] here and there; the authors' code neither clamps nor rounds it, here both is done, as with every transformed set.
     Fourier(Fourier),
-    /// Repaints the image in the style of a painting.
+    /// Repaints the image in the style of a painting, by adaptive instance normalisation (Huang & Belongie 2017, equation 8) as in Stylized-ImageNet (Geirhos et al. 2019). The painting
+    /// is drawn for each image from (seed, image index), every one equally likely.
+    ///
+    /// The networks are those of the public PyTorch code (naoto0804/pytorch-AdaIN): `vgg_normalised` up to relu4_1, and its decoder, with the names and shapes of their files; widths
+    /// are taken from the files. Images need at least 9 × 9 pixels; what comes out larger, since pooling rounds up, is cut to the size of the image. A set of one channel is shown
+    /// to the networks as grey, and the result is turned to grey (0.299 R + 0.587 G + 0.114 B).
     Stylize(Stylize),
-    /// Repaints the image in the style of an image of another class.
+    /// Repaints the image in the style of an image of another class of the same set: a cue conflict (Geirhos et al. 2019, section 2.3). The class is drawn for each image from (seed, image
+    /// index), then the image within it, each equally likely. The output says the class of each texture, so that shape bias can be computed. The networks are those of `stylize`.
     CueConflict(CueConflict),
 }
 
@@ -46,7 +54,7 @@ impl TransformParams {
     }
 }
 
-/// Saturation (Zhang & Zhu 2019, section 3.2): v' = sign(2v−1) |2v−1|^(2/level) / 2 + 1/2, clamped to [0, 1].
+/// Saturation as parameters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Saturate {
@@ -55,8 +63,7 @@ pub struct Saturate {
     pub level: Real,
 }
 
-/// Patch shuffle (Zhang & Zhu 2019, section 3.2): the image is cut into k × k equal pieces, which are put back in an order drawn
-/// for each image from (seed, image index), the identity included.
+/// Patch shuffle as parameters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PatchShuffle {
@@ -85,9 +92,7 @@ impl Assembly {
     }
 }
 
-/// Fourier filters (Zhang & Zhu 2019, appendix; Jo & Bengio 2017): the two-dimensional spectrum of each channel is multiplied by a mask of zeros and ones.
-///
-/// The result is clamped to [0, 1] and rounded to 8 bits. The authors' code does neither; a filtered image leaves [0, 1] here and there.
+/// A Fourier filter as parameters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Fourier {
@@ -151,17 +156,12 @@ pub enum Mask {
     /// is the inverse of the half spectrum of columns 0 to W/2.
     #[default]
     Authors,
-    /// A disc round frequency 0: `low_pass` keeps the modes whose frequency is at most `radius`, `high_pass` the others. The mask is symmetric, so what is removed
-    /// is removed.
+    /// A disc round frequency 0: `low_pass` keeps the modes whose frequency is at most `radius`, `high_pass` the others. Masks are symmetric, so that exactly the dropped
+    /// modes are missing from the image.
     Centred,
 }
 
-/// Style transfer by adaptive instance normalisation (Huang & Belongie 2017, equation 8) as in Stylized-ImageNet (Geirhos et al. 2019): the painting is drawn for each image
-/// from (seed, image index), every one equally likely.
-///
-/// The networks are those of the public PyTorch code, `vgg_normalised` up to relu4_1 and its decoder, in the names and shapes of their files; their widths are taken from
-/// the files. Images need at least 9 × 9 pixels; what comes out larger, since pooling rounds up, is cut to the size of the image. A set of one channel is shown to the
-/// networks as grey, and the result is turned to grey (0.299 R + 0.587 G + 0.114 B).
+/// Style transfer as parameters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Stylize {
@@ -171,10 +171,7 @@ pub struct Stylize {
     pub alpha: Real,
 }
 
-/// Cue conflict (Geirhos et al. 2019, section 2.3) within one data set: the image wears the texture of an image of another class. The class is drawn for each image from (seed, image
-/// index), then the image within it, each equally likely. The output says the class of each texture, so that shape bias can be computed.
-///
-/// The networks are those of `stylize`.
+/// A cue conflict as parameters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CueConflict {

@@ -115,7 +115,7 @@ pub fn grad_cam(network: &dyn Frozen, image: &Tensor, label: &Tensor) -> Result<
         gradients.into_iter().next().ok_or_else(|| TchError::Torch("no gradient came back".to_owned()))
     })?;
     let weights = gradient.f_mean_dim([2i64, 3].as_slice(), true, None)?;
-    let map = features.f_mul(&weights)?.f_sum_dim_intlist([1i64].as_slice(), true, None)?.f_relu()?;
+    let map = features.f_mul(&weights)?.f_sum_dim_intlist([1i64].as_slice(), true, tch::Kind::Float)?.f_relu()?;
     map.f_upsample_bilinear2d([height, width], false, None, None)?.f_squeeze_dim(0)
 }
 

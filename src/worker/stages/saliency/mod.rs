@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use atflow::formats::{self, FormatError};
 use atflow::kinds::{Chosen, Images, Method, SaliencyParams};
-use atflow::picture::sheet_png;
+use atflow::picture::grouped_sheet_png;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde::Serialize;
@@ -99,7 +99,9 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     let json = measured.json(&params.method, &images).map_err(|error| failed("numbers", error.into()))?;
     context.write("numbers", &json)?;
     context.write("csv", measured.csv().as_bytes())?;
-    let grid = sheet_png(&drawing::sheet(&names, &rows, [height, width]));
+    // The versions of an image stand together.
+    let together = if sets.len() > 1 { sets.len() } else { usize::MAX };
+    let grid = grouped_sheet_png(&drawing::sheet(&names, &rows, [height, width]), together);
     context.write("grid", &grid.map_err(|error| failed("grid", error.into()))?)?;
     let of_sets = if sets.len() > 1 { format!(" of {} sets", sets.len()) } else { String::new() };
     Ok(format!("{} images{of_sets}, {} models", grouped(images.len() as u64), names.len()))

@@ -11,6 +11,7 @@ use crate::context::Context;
 use crate::data::{self, DeviceSet};
 use crate::error::StageError;
 use crate::rng::Rng;
+use crate::weights;
 
 /// How grey a colour looks (ITU-R BT.601), as Pillow turns pictures to grey.
 const GREY: [f32; 3] = [0.299, 0.587, 0.114];
@@ -57,13 +58,12 @@ pub(super) fn repaint(
 
 fn networks(context: &Context<'_>) -> Result<Adain, StageError> {
     let weights = |slot: &'static str| -> Result<BTreeMap<String, Tensor>, StageError> {
-        let wrong = |problem: String| StageError::Weights { slot: slot.to_owned(), problem };
         let bytes = data::read(context.input(slot)?)?;
-        weights_of(&bytes).map_err(|error| wrong(error.to_string()))
+        weights::read(&bytes).map_err(|error| StageError::Weights { slot: slot.to_owned(), source: error.into() })
     };
     let (encoder, decoder) = (weights("encoder")?, weights("decoder")?);
     Adain::new(&encoder, &decoder, context.device)
-        .map_err(|(slot, error)| StageError::Weights { slot: slot.to_owned(), problem: error.to_string() })
+        .map_err(|(slot, error)| StageError::Weights { slot: slot.to_owned(), source: error.into() })
 }
 
 /// Grey images as coloured ones; coloured ones as they are.
@@ -137,14 +137,4 @@ impl Donors {
         let (_, images) = &self.classes[if drawn >= own { drawn + 1 } else { drawn }];
         images[stream.below(images.len() as u64) as usize]
     }
-}
-
-/// The tensors of a safetensors file by name.
-fn weights_of(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, crate::checkpoint::CheckpointError> {
-    let file = safetensors::SafeTensors::deserialize(bytes)?;
-    let tensor = |(name, view): (&str, safetensors::tensor::TensorView<'_>)| {
-        let shape: Vec<i64> = view.shape().iter().map(|&side| side as i64).collect();
-        Ok((name.to_owned(), crate::checkpoint::from_file(&file, name, &shape)?))
-    };
-    file.iter().map(tensor).collect()
 }
