@@ -18,7 +18,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use attack::{Attack, Fgsm, NoAttack, Norm, Pgd, Start};
+pub use attack::{
+    Apgd, ApgdLoss, Attack, AttackProblem, Autoattack, BaseGrid, Direction, Fgsm, Iterate, Member, NoAttack, Norm, Pgd,
+    Spatial, Square, Start,
+};
 pub use command::{CommandParams, Run};
 pub use dataset::{DatasetParams, IdxFiles};
 pub use evaluate::EvaluateParams;
@@ -88,12 +91,13 @@ impl Kind {
     /// results could differ.
     pub const fn version(self) -> u32 {
         match self {
+            // 2: predictions of attacked images say which attack they are under and what gradients it saw.
+            Kind::Evaluate => 2,
             // 1: first version of each.
             Kind::Dataset
             | Kind::File
             | Kind::Transform
             | Kind::Train
-            | Kind::Evaluate
             | Kind::Table
             | Kind::Figure
             | Kind::Command => 1,

@@ -172,8 +172,8 @@ mod tests {
             probability: vec![0.5; labels.len()],
             loss: vec![0.7; labels.len()],
             labels,
-            texture: None,
             predicted,
+            ..Predictions::default()
         }
     }
 

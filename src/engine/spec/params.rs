@@ -17,7 +17,7 @@ use super::defaults::Origin;
 use super::problem::Problem;
 use super::source::{Part, Step, YamlPath};
 use crate::kinds::{
-    CommandParams, DatasetParams, EvaluateParams, FigureSpec, FileParams, Kind, Net, SaliencyParams, Source, TableSpec,
+    Attack, CommandParams, DatasetParams, EvaluateParams, FigureSpec, FileParams, Kind, Net, SaliencyParams, Source, TableSpec,
     TrainParams, TransformParams,
 };
 
@@ -131,9 +131,13 @@ pub(super) fn read(kind: Kind, value: &Value, origin: &Origin) -> Result<Params,
         Kind::Transform => reader.typed::<TransformParams>(value).and_then(|params| reader.canonical(&params)),
         Kind::Train => reader.typed::<TrainParams>(value).and_then(|params| {
             reader.check_net(&params.net);
+            reader.check_attack("adversary", &params.adversary);
             reader.canonical(&params)
         }),
-        Kind::Evaluate => reader.typed::<EvaluateParams>(value).and_then(|params| reader.canonical(&params)),
+        Kind::Evaluate => reader.typed::<EvaluateParams>(value).and_then(|params| {
+            reader.check_attack("attack", &params.attack);
+            reader.canonical(&params)
+        }),
         Kind::Saliency => reader.typed::<SaliencyParams>(value).and_then(|params| {
             if let Some(problem) = params.images.problem() {
                 reader.problem(&[key("images")], format!("`images` {problem}"), None);
@@ -278,6 +282,13 @@ impl Reading<'_> {
         }
         if std.iter().any(|std| std.get() <= 0.0) {
             self.problem(&at("std"), "a standard deviation must be above 0", None);
+        }
+    }
+
+    fn check_attack(&mut self, name: &str, attack: &Attack) {
+        if let Err(problem) = attack.check() {
+            let trail: Vec<Step> = std::iter::once(name).chain(problem.name.split('.')).map(key).collect();
+            self.problem(&trail, format!("`{}` {}", problem.name, problem.problem), None);
         }
     }
 

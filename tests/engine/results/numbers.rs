@@ -11,7 +11,8 @@ use crate::support::Bench;
 fn predictions(n: usize, correct: usize) -> Vec<u8> {
     let labels: Vec<i32> = (0..n).map(|image| (image % 10) as i32).collect();
     let predicted = labels.iter().enumerate().map(|(image, &label)| if image < correct { label } else { 10 }).collect();
-    Predictions { predicted, probability: vec![0.5; n], loss: vec![0.7; n], labels, texture: None }.to_bytes().unwrap()
+    let (probability, loss) = (vec![0.5; n], vec![0.7; n]);
+    Predictions { predicted, probability, loss, labels, ..Predictions::default() }.to_bytes().unwrap()
 }
 
 fn table() -> Bench {
