@@ -95,7 +95,9 @@ impl Kind {
             }
             Kind::Evaluate => const { &[output("predictions", ArtifactType::Predictions)] },
             Kind::Saliency => const { &[result("grid", "png"), output("maps", ArtifactType::File)] },
-            Kind::Table => const { &[result("json", "json"), result("markdown", "md"), result("csv", "csv")] },
+            Kind::Table => {
+                const { &[result("json", "json"), result("markdown", "md"), result("csv", "csv"), result("tex", "tex")] }
+            }
             Kind::Figure => const { &[result("svg", "svg"), result("png", "png"), result("csv", "csv")] },
         }
     }
