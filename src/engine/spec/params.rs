@@ -15,10 +15,11 @@ use super::check;
 use super::command;
 use super::defaults::Origin;
 use super::problem::Problem;
+use super::published::{ANOMALIES, NUMBERS};
 use super::source::{Part, Step, YamlPath};
 use crate::kinds::{
-    Attack, CommandParams, DatasetParams, EvaluateParams, FigureSpec, FileParams, Kind, Net, SaliencyParams, Source, TableSpec,
-    TrainParams, TransformParams,
+    Attack, CommandParams, DatasetParams, EvaluateParams, FigureSpec, FileParams, Kind, Net, PublishedSpec,
+    SaliencyParams, Source, TableSpec, TrainParams, TransformParams,
 };
 
 /// What the parameters of one instance say.
@@ -144,7 +145,10 @@ pub(super) fn read(kind: Kind, value: &Value, origin: &Origin) -> Result<Params,
             }
             reader.canonical(&params)
         }),
-        Kind::Table => reader.typed::<TableSpec>(value).and_then(|params| reader.canonical(&params)),
+        Kind::Table => reader.typed::<TableSpec>(value).and_then(|params| {
+            sources = reader.published(&params);
+            reader.canonical(&params)
+        }),
         Kind::Figure => reader.typed::<FigureSpec>(value).and_then(|params| reader.canonical(&params)),
         Kind::Command => reader.typed::<CommandParams>(value).and_then(|params| {
             for (index, name) in params.files.iter().enumerate() {
@@ -214,6 +218,21 @@ impl Reading<'_> {
             }
         }
         sources
+    }
+
+    fn published(&self, params: &TableSpec) -> Vec<(String, Source, YamlPath)> {
+        let Some(published) = &params.published else { return Vec::new() };
+        let trail: &[&str] = match published {
+            PublishedSpec::File(_) => &["published"],
+            PublishedSpec::Detailed(_) => &["published", "file"],
+        };
+        let source = |slot: &str, file: &str, trail: &[&str]| {
+            let source = Source { path: Some(file.to_owned()), ..Source::default() };
+            let trail: Vec<Step> = trail.iter().map(|name| key(name)).collect();
+            (slot.to_owned(), source, self.origin.path(&trail))
+        };
+        let anomalies = published.anomalies().map(|file| source(ANOMALIES, file, &["published", "anomalies"]));
+        [source(NUMBERS, published.file(), trail)].into_iter().chain(anomalies).collect()
     }
 
     fn check_source(&mut self, source: &Source, trail: &[Step]) {
