@@ -2,6 +2,7 @@
 //! stage's key, travel to the worker, and make the reference documentation. Knows nothing of how a stage is run.
 
 mod attack;
+mod augmentation;
 mod command;
 mod dataset;
 mod evaluate;
@@ -18,15 +19,16 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use attack::{Attack, Fgsm, NoAttack, Norm, Pgd, Start};
+pub use augmentation::Augmentation;
 pub use command::{CommandParams, Run};
-pub use dataset::{DatasetParams, IdxFiles};
+pub use dataset::{Broken, Classes, DatasetParams, Folder, IdxFiles};
 pub use evaluate::EvaluateParams;
 pub use figure::{FigureParams, FigureSpec, Scale};
 pub use ports::{ArtifactType, Output, Slot};
 pub use saliency::{Method, SaliencyParams};
 pub use source::{FileParams, Source};
 pub use table::{Column, ColumnSpec, ColumnsSpec, Metric, TableParams, TableSpec};
-pub use train::{AdversarialBatches, Augmentation, Net, Schedule, Sgd, TrainParams};
+pub use train::{AdversarialBatches, Net, Schedule, Sgd, TrainParams};
 pub use transform::{PatchShuffle, Saturate, TransformParams};
 
 /// What a stage does.

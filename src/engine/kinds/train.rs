@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::attack::Attack;
+use super::augmentation::Augmentation;
 use crate::number::Real;
 
 /// Trains a network with stochastic gradient descent on cross-entropy, adversarially or not.
@@ -137,14 +138,4 @@ pub enum AdversarialBatches {
     All,
     /// The first, the third, …: the authors' code perturbs every other batch.
     Alternate,
-}
-
-/// Random changes of the training images, drawn from (seed, epoch, image).
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Augmentation {
-    /// Mirror left and right with probability one half.
-    pub flip: bool,
-    /// Pad with so many black pixels on each side and crop back to size at random; 0 leaves images whole.
-    pub pad_crop: u32,
 }
