@@ -2,6 +2,7 @@
 //! stage's key, travel to the worker, and make the reference documentation. Knows nothing of how a stage is run.
 
 mod attack;
+mod augmentation;
 mod command;
 mod dataset;
 mod evaluate;
@@ -23,8 +24,9 @@ pub use attack::{
     Apgd, ApgdLoss, Attack, AttackProblem, Autoattack, BaseGrid, Direction, Fgsm, Iterate, Member, NoAttack, Norm, Pgd,
     Spatial, Square, Start,
 };
+pub use augmentation::Augmentation;
 pub use command::{CommandParams, Run};
-pub use dataset::{DatasetParams, IdxFiles};
+pub use dataset::{Broken, Classes, DatasetParams, Folder, IdxFiles};
 pub use evaluate::EvaluateParams;
 pub use figure::{FigureParams, FigureSpec, Scale};
 pub use metric::Metric;
@@ -36,7 +38,7 @@ pub use table::{
     Column, ColumnSpec, ColumnsSpec, Compare, PairedTest, PublishedDetails, PublishedParams, PublishedSpec,
     TableParams, TableSpec, Tolerance,
 };
-pub use train::{AdversarialBatches, Augmentation, Schedule, Sgd, TrainParams};
+pub use train::{AdversarialBatches, Schedule, Sgd, TrainParams};
 pub use transform::{Assembly, CueConflict, Filter, Fourier, Mask, PatchShuffle, Saturate, Stylize, TransformParams};
 
 /// What a stage does.

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::attack::Attack;
+use super::augmentation::Augmentation;
 use super::net::Net;
 use crate::number::Real;
 
@@ -116,14 +117,4 @@ pub enum AdversarialBatches {
     All,
     /// The first, the third, … of each epoch, and no other: exactly those that the authors' code perturbs (its clock ticks before it is read).
     Alternate,
-}
-
-/// Random changes of the training images, drawn from (seed, epoch, image).
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Augmentation {
-    /// Mirror left and right with probability one half.
-    pub flip: bool,
-    /// Pad with so many black pixels on each side and crop back to size at random; 0 leaves images whole.
-    pub pad_crop: u32,
 }

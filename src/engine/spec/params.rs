@@ -18,7 +18,7 @@ use super::problem::Problem;
 use super::published::{ANOMALIES, NUMBERS};
 use super::source::{Part, Step, YamlPath};
 use crate::kinds::{
-    Attack, CommandParams, DatasetParams, EvaluateParams, FigureSpec, FileParams, Kind, Net, PublishedSpec,
+    Attack, Classes, CommandParams, DatasetParams, EvaluateParams, FigureSpec, FileParams, Kind, Net, PublishedSpec,
     SaliencyParams, Source, TableSpec, TrainParams, TransformParams,
 };
 
@@ -121,6 +121,7 @@ pub(super) fn read(kind: Kind, value: &Value, origin: &Origin) -> Result<Params,
     let json = match kind {
         Kind::Dataset => reader.typed::<DatasetParams>(value).and_then(|mut params| {
             sources = reader.take_sources(&mut params);
+            reader.check_dataset(&params);
             reader.canonical(&params)
         }),
         Kind::File => reader.typed::<FileParams>(value).and_then(|mut params| {
@@ -207,15 +208,12 @@ impl Reading<'_> {
 
     /// Where a file lies is no part of a stage's key, only what it holds: sources leave the parameters and become inputs.
     fn take_sources(&mut self, params: &mut DatasetParams) -> Vec<(String, Source, YamlPath)> {
-        let DatasetParams::Idx { train, test, .. } = params;
         let mut sources = Vec::new();
-        for (split, files) in [("train", train), ("test", test)] {
-            for (part, source) in [("images", &mut files.images), ("labels", &mut files.labels)] {
-                let trail = [key(split), key(part)];
-                let source = std::mem::take(source);
-                self.check_source(&source, &trail);
-                sources.push((format!("{split}.{part}"), source, self.origin.path(&trail)));
-            }
+        for (names, source) in params.sources() {
+            let trail: Vec<Step> = names.iter().map(|name| key(name)).collect();
+            let source = std::mem::take(source);
+            self.check_source(&source, &trail);
+            sources.push((names.join("."), source, self.origin.path(&trail)));
         }
         sources
     }
@@ -278,6 +276,38 @@ impl Reading<'_> {
             let help = "copy it from its publisher, or from the output of `sha256sum` or `md5sum`";
             let message = format!("`{name}` must be {length} hexadecimal digits; {what}");
             self.problem(&at(name), message, Some(help));
+        }
+    }
+
+    fn check_dataset(&mut self, params: &DatasetParams) {
+        match params {
+            DatasetParams::Caltech256 { resize, center_crop, .. } if center_crop > resize => {
+                let message =
+                    format!("`center_crop` takes {center_crop} pixels of images whose shorter side has {resize}");
+                self.problem(&[key("center_crop")], message, Some("raise `resize`, or lower `center_crop`"));
+            }
+            DatasetParams::ImageFolder { resize, center_crop, test, test_share, whole, classes, .. } => {
+                if let (Some(resize), Some(center_crop)) = (resize, center_crop)
+                    && center_crop > resize
+                {
+                    let message =
+                        format!("`center_crop` takes {center_crop} pixels of images whose shorter side has {resize}");
+                    self.problem(&[key("center_crop")], message, Some("raise `resize`, or lower `center_crop`"));
+                }
+                if *whole && center_crop.is_none() {
+                    let help = "add `center_crop:`, the side of what is seen of them";
+                    self.problem(&[key("whole")], "images that are kept `whole` need a `center_crop`", Some(help));
+                }
+                if test.is_some() && test_share.is_some() {
+                    let message = "a data set that has a `test` needs no `test_share`";
+                    self.problem(&[key("test_share")], message, Some("remove one"));
+                }
+                if test.is_none() && test_share.is_none() && *classes != Classes::None {
+                    let help = "add `test_share: 0.2`, or the `test` images, or `test_share: 0` for a set without any";
+                    self.problem(&[], "a data set of classes needs a `test` or a `test_share`", Some(help));
+                }
+            }
+            _ => {}
         }
     }
 

@@ -3,9 +3,9 @@
 use std::error::Error;
 use std::io;
 
-use super::idx::IdxError;
+use super::dataset::DatasetError;
 use crate::digest::{Digest, ReadError};
-use crate::formats::FormatError;
+use crate::formats::{FormatError, WriteError};
 use crate::kinds::Kind;
 use crate::picture::PictureError;
 use crate::protocol::{Failure, FailureCode};
@@ -38,12 +38,10 @@ pub(super) enum StageError {
     #[error("output {output} cannot be encoded")]
     Encode { output: &'static str, source: FormatError },
 
-    #[error("{file}: {source}")]
-    Idx { file: String, source: IdxError },
-    #[error("{labels_file} has {labels} labels, {images_file} has {images} images")]
-    LabelCount { labels_file: String, labels: usize, images_file: String, images: usize },
-    #[error("{file}: image {index} has label {label}, but the pipeline names {classes} classes, 0 to {}", classes.saturating_sub(1))]
-    Label { file: String, index: usize, label: u8, classes: usize },
+    #[error("output {output} cannot be written")]
+    WriteSet { output: &'static str, source: WriteError },
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
 
     #[error("two cells would both be filled by inputs labelled `{label}`")]
     AmbiguousLabel { label: String },
@@ -102,6 +100,9 @@ impl StageError {
         match self {
             Corrupt { digest, .. } => FailureCode::CorruptInput { digest: *digest },
             Cancelled => FailureCode::Cancelled,
+            Dataset(error) if error.is_stop() => FailureCode::Cancelled,
+            Dataset(error) if error.is_passing() => FailureCode::Broken,
+            WriteSet { source: WriteError::Io(_), .. } => FailureCode::Broken,
             // A rerun, perhaps on another machine or after making room, may succeed.
             Read { .. } | Write { .. } | Scratch(_) | Spawn { .. } | Wait { .. } | Exit { .. } | Unwritten { .. } => {
                 FailureCode::Broken
@@ -113,9 +114,8 @@ impl StageError {
             | Format { .. }
             | NoOutput { .. }
             | Encode { .. }
-            | Idx { .. }
-            | LabelCount { .. }
-            | Label { .. }
+            | Dataset(_)
+            | WriteSet { .. }
             | AmbiguousLabel { .. }
             | NoCell { .. }
             | Twice { .. }

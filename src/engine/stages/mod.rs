@@ -7,7 +7,6 @@ mod error;
 mod figure;
 mod file;
 mod grid;
-mod idx;
 mod substitute;
 mod table;
 

@@ -1,19 +1,25 @@
-//! The `dataset` stage: decodes files that were already fetched and checked into image sets.
+//! A data set of IDX files: training and test images and their labels.
 
-use super::error::StageError;
-use super::{Reporter, go_on, idx, params, read, write};
+use super::error::DatasetError;
+use super::{idx, input};
 use crate::formats::ImageSet;
-use crate::kinds::{DatasetParams, IdxFiles, Source};
-use crate::protocol::{Input, Job};
+use crate::kinds::IdxFiles;
+use crate::protocol::Job;
+use crate::stages::error::StageError;
+use crate::stages::{Reporter, go_on, read, write};
 
-/// Slots `train.images`, `train.labels`, `test.images`, `test.labels`; outputs `train` and `test`.
-pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageError> {
-    let DatasetParams::Idx { train, test, classes } = params(job)?;
+pub(super) fn run(
+    job: &Job,
+    reporter: &dyn Reporter,
+    train: &IdxFiles,
+    test: &IdxFiles,
+    classes: &[String],
+) -> Result<String, StageError> {
     let mut told = vec![];
-    for (done, (output, files)) in [("train", &train), ("test", &test)].into_iter().enumerate() {
+    for (done, (output, files)) in [("train", train), ("test", test)].into_iter().enumerate() {
         go_on(reporter)?;
         reporter.progress(done as u64, 2, &format!("decoding {output}"));
-        let set = decode(job, output, files, &classes)?;
+        let set = decode(job, output, files, classes)?;
         let [count, _, height, width] = set.shape;
         reporter.log(&format!("{output}: {count} images of {height} × {width}, {} classes", classes.len()));
         told.push(format!("{count} {output}"));
@@ -29,17 +35,18 @@ fn decode(job: &Job, set: &str, files: &IdxFiles, classes: &[String]) -> Result<
     let (labels_input, labels_file) = input(job, &format!("{set}.labels"), &files.labels)?;
     let in_file = |file: &str| {
         let file = file.to_owned();
-        move |source| StageError::Idx { file, source }
+        move |source| DatasetError::Idx { file, source }
     };
     let labels = idx::decode::<1>(&read(labels_input)?).map_err(in_file(&labels_file))?;
     let images = idx::decode::<3>(&read(images_input)?).map_err(in_file(&images_file))?;
     let [count, height, width] = images.shape;
     if labels.bytes.len() != count {
-        return Err(StageError::LabelCount { labels_file, labels: labels.bytes.len(), images_file, images: count });
+        let labels = labels.bytes.len();
+        return Err(DatasetError::LabelCount { labels_file, labels, images_file, images: count }.into());
     }
     if let Some(index) = labels.bytes.iter().position(|&label| usize::from(label) >= classes.len()) {
         let label = labels.bytes[index];
-        return Err(StageError::Label { file: labels_file, index, label, classes: classes.len() });
+        return Err(DatasetError::Label { file: labels_file, index, label, classes: classes.len() }.into());
     }
     Ok(ImageSet {
         pixels: images.bytes,
@@ -48,17 +55,4 @@ fn decode(job: &Job, set: &str, files: &IdxFiles, classes: &[String]) -> Result<
         texture: None,
         classes: classes.to_vec(),
     })
-}
-
-/// The one input of a slot, and the file as the author knows it.
-fn input<'a>(job: &'a Job, slot: &str, source: &Source) -> Result<(&'a Input, String), StageError> {
-    let mut inputs = job.inputs.iter().filter(|input| input.slot == slot);
-    let input = inputs.next().ok_or_else(|| StageError::NoInput { slot: slot.to_owned() })?;
-    match inputs.count() {
-        0 => {
-            let origin = source.path.as_ref().or(source.url.as_ref());
-            Ok((input, origin.map_or(slot.to_owned(), |origin| format!("{slot} ({origin})"))))
-        }
-        more => Err(StageError::ManyInputs { slot: slot.to_owned(), count: more + 1 }),
-    }
 }

@@ -13,16 +13,16 @@ const MAX_BYTES: u64 = 8 << 30;
 
 /// An array of bytes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Idx<const D: usize> {
+pub(in crate::stages) struct Idx<const D: usize> {
     /// Length along each dimension; none is 0.
-    pub(super) shape: [usize; D],
+    pub(in crate::stages) shape: [usize; D],
     /// The elements, the last dimension running fastest.
-    pub(super) bytes: Vec<u8>,
+    pub(in crate::stages) bytes: Vec<u8>,
 }
 
 /// Why some bytes are not the IDX file they should be.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum IdxError {
+pub(in crate::stages) enum IdxError {
     #[error("the file is {found} bytes long, too short for an IDX header of {expected} bytes")]
     Header { found: usize, expected: usize },
     #[error("not an IDX file: it begins with the bytes {}, expected 00 00 08 {expected_dimensions:02x}", hex(found))]
@@ -44,7 +44,7 @@ pub(super) enum IdxError {
 }
 
 /// Reads an array of `D` dimensions from a whole file.
-pub(super) fn decode<const D: usize>(file: &[u8]) -> Result<Idx<D>, IdxError> {
+pub(in crate::stages) fn decode<const D: usize>(file: &[u8]) -> Result<Idx<D>, IdxError> {
     let gzip = file.starts_with(&[0x1f, 0x8b]);
     let mut reader: Box<dyn Read> = if gzip { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
     let corrupt = |good: usize, source| IdxError::Gzip { good: good as u64, source };
