@@ -16,7 +16,7 @@ pub(crate) fn run(args: &TableArgs) -> Result<Exit, CliError> {
         let message = format!("`{}` is a `{}` stage, not a table", args.name, manifest.record.kind);
         return Err(CliError::environment(message).help(format!("`atflow show {}` tells what it made", args.name)));
     }
-    let bytes = cache.read(manifest.outputs["json"].digest).map_err(|error| {
+    let bytes = cache.read(cache.output(&manifest, "json")?.digest).map_err(|error| {
         CliError::environment(error.to_string()).help("run the pipeline again: the table is assembled anew")
     })?;
     let table = TableDocument::from_json(&bytes).map_err(|error| CliError::environment(error.to_string()))?;
