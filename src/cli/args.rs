@@ -70,9 +70,12 @@ pub(crate) struct ChangeArgs {
     /// Run these even if they are fresh
     #[arg(long, value_name = "TARGET")]
     pub force: Vec<String>,
-    /// Take results from a cache elsewhere: a web server's folder (https://…) or a folder
+    /// Take results from a cache elsewhere: a web server's folder (https://…), a bucket (s3://…, gs://…, az://…; credentials by the environment), or a folder
     #[arg(long, value_name = "URL", env = "ATFLOW_REMOTE")]
     pub remote: Option<String>,
+    /// How long a server of the remote cache may be silent before it is asked again, in seconds; it is asked 3 times
+    #[arg(long, value_name = "SECONDS", env = "ATFLOW_PATIENCE", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..))]
+    pub patience: u16,
     /// Fetch nothing: no remote cache, no data
     #[arg(long)]
     pub offline: bool,

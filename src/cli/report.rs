@@ -91,7 +91,17 @@ impl From<CacheError> for CliError {
             CacheError::Remote(RemoteError::Fetch(_)) => {
                 "try again later, or leave --remote out; what was fetched is kept"
             }
+            CacheError::Remote(RemoteError::Denied { .. } | RemoteError::Store { .. }) => {
+                "credentials and endpoint come from the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL, \
+                 AWS_SKIP_SIGNATURE=true for a public bucket; GOOGLE_…; AZURE_…"
+            }
+            CacheError::Remote(RemoteError::Corrupt(_)) => {
+                "`atflow verify --repair` puts corrupt files of the cache aside; a run makes them again"
+            }
             CacheError::Remote(_) => "check the address: it names the folder that holds VERSION, objects/ and actions/",
+            CacheError::NoOutput { .. } => {
+                "it was changed by hand or by another program: remove it, and run the pipeline again"
+            }
             CacheError::ReadOnly { .. } => {
                 "reading works: `atflow plan`, `show` and `table`; to run, use a cache of your own with --cache"
             }

@@ -22,6 +22,7 @@ use crate::kinds::Source;
 use part::{Part, Sums};
 use server::{Failed, agent, number, range, text};
 
+pub(crate) use server::config;
 pub use server::exists;
 
 /// The sums of a file's bytes.
@@ -59,6 +60,14 @@ pub struct Patience {
     pub tries: u32,
     /// The pause after the first failure; it doubles with each.
     pub pause: Duration,
+}
+
+impl Patience {
+    /// The usual patience with silences of this length.
+    pub fn of(stall: Duration) -> Self {
+        let usual = Patience::default();
+        Patience { connect: usual.connect.min(stall), stall, ..usual }
+    }
 }
 
 impl Default for Patience {
@@ -109,6 +118,14 @@ pub enum FetchError {
         stall: Duration,
         /// The last failure.
         source: Box<ureq::Error>,
+    },
+    /// An object store broke off while it sent a file, as often as it was asked.
+    #[error("{url}: it did not come whole")]
+    Broken {
+        /// The file.
+        url: String,
+        /// The last failure.
+        source: io::Error,
     },
     /// A file of this machine could not be read or written.
     #[error("{path}")]
@@ -254,6 +271,37 @@ pub fn download(
     }
 }
 
+/// Takes what a reader gives, the file at `url` as its store sends it, to `to`, checked; returns its sums. A file that is already there is replaced.
+///
+/// # Errors
+/// Any [`FetchError`]; nothing then stands at `to` that did not before.
+pub(crate) fn receive(
+    url: &str,
+    from: impl Read,
+    total: Option<u64>,
+    expected: &Expected,
+    to: &Path,
+    progress: &mut Progress<'_>,
+) -> Result<Checksums, FetchError> {
+    let mut part = Part::open(to)?;
+    part.clear()?;
+    let patience = Patience::default();
+    let origin = Origin::Store;
+    let mut fetch = Fetch { url: url.to_owned(), part, origin, patience: &patience, progress, resumed: false };
+    let sums = match fetch.receive(from, total)? {
+        Received::All => fetch.checked(expected),
+        Received::Broken(source) => Err(FetchError::Broken { url: url.to_owned(), source }),
+    };
+    match sums {
+        Ok(sums) => fetch.part.keep(to).map(|()| sums),
+        Err(error) => {
+            // As above.
+            let _ = fs::remove_file(&fetch.part.path);
+            Err(error)
+        }
+    }
+}
+
 /// The size of the file at `source.url`, if it can be told; a server is only asked if `ask` says so.
 pub fn size(source: &Source, ask: bool) -> Option<u64> {
     let url = source.url.as_ref()?;
@@ -269,6 +317,8 @@ const BUFFER: usize = 256 << 10;
 enum Origin {
     Server(ureq::Agent),
     File(PathBuf),
+    /// What comes is given by a reader.
+    Store,
 }
 
 struct Fetch<'a, 'b> {

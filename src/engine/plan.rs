@@ -96,31 +96,41 @@ pub fn assess<'a>(
     outputs: impl Fn(InstanceId) -> &'a Outputs,
     needed: bool,
 ) -> Result<Assessment, CacheError> {
-    assess_by(graph, cache, sources, id, outputs, needed, |record, key| cache.find(record, key))
+    let (record, key) = known(graph, sources, id, outputs);
+    let manifest = cache.find(&record, key)?;
+    Ok(judge(graph, cache, id, record, key, manifest, needed))
 }
 
-fn assess_by<'a>(
+/// The record and the key of an instance whose inputs are all known.
+pub fn known<'a>(
     graph: &Graph,
-    cache: &Cache,
     sources: &Sources,
     id: InstanceId,
     outputs: impl Fn(InstanceId) -> &'a Outputs,
-    needed: bool,
-    find: impl FnOnce(&Record, Key) -> Result<Option<Manifest>, CacheError>,
-) -> Result<Assessment, CacheError> {
+) -> (Record, Key) {
     let record = graph.record(id, outputs, |need| sources.get(id, need).identity());
     let key = record.key();
-    let Some(manifest) = find(&record, key)? else {
-        return Ok(Assessment::Stale(Box::new(record), Absence::Unknown));
-    };
+    (record, key)
+}
+
+fn judge(
+    graph: &Graph,
+    cache: &Cache,
+    id: InstanceId,
+    record: Record,
+    key: Key,
+    manifest: Option<Manifest>,
+    needed: bool,
+) -> Assessment {
+    let Some(manifest) = manifest else { return Assessment::Stale(Box::new(record), Absence::Unknown) };
     let missing = graph.instance(id).outputs.iter().find(|output| {
         let is_there = |blob: &OutputBlob| !must_be_there(output, needed) || cache.has_remote() || cache.has(*blob);
         !manifest.outputs.get(&output.name).is_some_and(is_there)
     });
-    Ok(match missing {
+    match missing {
         Some(output) => Assessment::Stale(Box::new(record), Absence::Output(output.name.clone())),
         None => Assessment::Fresh(key, Box::new(manifest)),
-    })
+    }
 }
 
 /// Whether the bytes of an output must be there at the end of a run: they were asked for by name, or are for people.
@@ -223,12 +233,12 @@ impl Standing {
 }
 
 /// Fewer manifests than this are read faster one by one.
-const READ_AHEAD: usize = 128;
+const AT_ONCE: usize = 128;
 
 /// The manifests that the instances had in the newest run, read on all cores: most of them are asked for next.
 fn read_ahead(graph: &Graph, cache: &Cache, wanted: &[bool]) -> HashMap<Key, Manifest> {
     let wanted: Vec<InstanceId> = graph.ids().filter(|id| wanted[id.0]).collect();
-    let newest = if wanted.len() < READ_AHEAD { None } else { cache.runs(None).next() };
+    let newest = if wanted.len() < AT_ONCE { None } else { cache.runs(None).next() };
     let Some(newest) = newest else { return HashMap::new() };
     let keys: Vec<Key> = wanted.iter().filter_map(|id| newest.keys.get(&graph.instance(*id).name).copied()).collect();
     keys.into_par_iter().filter_map(|key| Some((key, cache.read_manifest(key)?))).collect()
@@ -246,36 +256,83 @@ pub fn survey(
     forced: &[Option<Order>],
     needed: &[bool],
 ) -> Result<Vec<Option<Standing>>, CacheError> {
-    let mut standings: Vec<Option<Standing>> = Vec::with_capacity(graph.len());
-    let mut read = read_ahead(graph, cache, wanted);
-    for id in graph.ids() {
-        if !wanted[id.0] {
-            standings.push(None);
-            continue;
+    let mut standings: Vec<Option<Standing>> = Vec::new();
+    standings.resize_with(graph.len(), || None);
+    let read = read_ahead(graph, cache, wanted);
+    for wave in waves(graph, wanted) {
+        let is_fresh = |producer: &InstanceId| matches!(standings[producer.0], Some(Standing::Fresh(..)));
+        let outputs = |producer: InstanceId| match &standings[producer.0] {
+            Some(Standing::Fresh(_, manifest)) => &manifest.outputs,
+            _ => unreachable!("producers were found fresh before"),
+        };
+        let look = |id: &InstanceId| match graph.producers(*id).filter(|producer| !is_fresh(producer)).min() {
+            Some(producer) => Look::Pending(producer),
+            None => {
+                let (record, key) = known(graph, sources, *id, outputs);
+                match read.get(&key) {
+                    Some(manifest) if manifest.record == record => Look::Found(key, manifest.clone()),
+                    _ => match cache.lookup_record(&record, key) {
+                        Some(manifest) => Look::Found(key, manifest),
+                        None => Look::Absent(record, key),
+                    },
+                }
+            }
+        };
+        let looks: Vec<Look> =
+            if wave.len() < AT_ONCE { wave.iter().map(look).collect() } else { wave.par_iter().map(look).collect() };
+        if cache.has_remote() {
+            let absent = looks.iter().filter_map(|look| match look {
+                Look::Absent(record, key) => Some((record.clone(), *key)),
+                Look::Pending(_) | Look::Found(..) => None,
+            });
+            cache.prefetch(absent.collect())?;
         }
-        let is_fresh = |producer: InstanceId| matches!(standings[producer.0], Some(Standing::Fresh(..)));
-        let standing = if let Some(producer) = graph.producers(id).filter(|producer| !is_fresh(*producer)).min() {
-            Standing::Pending(producer)
-        } else {
-            let outputs = |producer: InstanceId| match &standings[producer.0] {
-                Some(Standing::Fresh(_, manifest)) => &manifest.outputs,
-                _ => unreachable!("producers were found fresh above"),
+        for (id, look) in wave.into_iter().zip(looks) {
+            let (record, key, manifest) = match look {
+                Look::Pending(producer) => {
+                    standings[id.0] = Some(Standing::Pending(producer));
+                    continue;
+                }
+                Look::Found(key, manifest) => (manifest.record.clone(), key, Some(manifest)),
+                Look::Absent(record, key) => {
+                    let manifest = if cache.has_remote() { cache.find(&record, key)? } else { None };
+                    (record, key, manifest)
+                }
             };
-            let find = |record: &Record, key| match read.remove(&key) {
-                Some(manifest) if manifest.record == *record => Ok(Some(manifest)),
-                _ => cache.find(record, key),
-            };
-            match assess_by(graph, cache, sources, id, outputs, needed[id.0], find)? {
+            let standing = match judge(graph, cache, id, record, key, manifest, needed[id.0]) {
                 Assessment::Fresh(key, manifest) => match forced[id.0] {
                     None => Standing::Fresh(key, manifest),
                     Some(order) => Standing::Stale(Box::new(manifest.record), Absence::Forced(order)),
                 },
                 Assessment::Stale(record, absence) => Standing::Stale(record, absence),
-            }
-        };
-        standings.push(Some(standing));
+            };
+            standings[id.0] = Some(standing);
+        }
     }
     Ok(standings)
+}
+
+/// What a look at the local cache gives.
+enum Look {
+    /// This producer is not fresh.
+    Pending(InstanceId),
+    Found(Key, Manifest),
+    Absent(Record, Key),
+}
+
+/// The wanted instances by their distance from the beginning: what is in one wave depends on earlier ones alone.
+fn waves(graph: &Graph, wanted: &[bool]) -> Vec<Vec<InstanceId>> {
+    let mut waves: Vec<Vec<InstanceId>> = Vec::new();
+    let mut wave_of = vec![0; graph.len()];
+    for id in graph.ids().filter(|id| wanted[id.0]) {
+        let wave = graph.producers(id).map(|producer| wave_of[producer.0] + 1).max().unwrap_or(0);
+        wave_of[id.0] = wave;
+        if waves.len() <= wave {
+            waves.resize_with(wave + 1, Vec::new);
+        }
+        waves[wave].push(id);
+    }
+    waves
 }
 
 /// Tells a survey, one line for each instance that was looked at. `forced` is what the survey was made with.

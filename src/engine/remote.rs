@@ -1,14 +1,22 @@
-//! A cache somewhere else: a static web server or a folder that holds a copy of one, file by file as `docs/cache-format.md` has it. It is read through the
-//! local cache ([`crate::cache::Cache::lookup`], [`crate::cache::Cache::obtain`]); a folder can be written too. Knows files and their digests, no stages.
+//! A cache somewhere else: a static web server, a folder or a bucket of an object store that holds a copy of one, file by file as `docs/cache-format.md`
+//! has it. It is read through the local cache ([`crate::cache::Cache::find`], [`crate::cache::Cache::obtain`]); folders and buckets can be written too.
+//! Knows files and their digests, no stages.
+
+mod bucket;
+mod http;
+
+use std::collections::HashSet;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::cache::{CACHE_FORMAT, OutputBlob};
-use crate::digest::Digest;
+use crate::digest::{Digest, ReadError, read_verified};
 use crate::fetch::{self, Expected, FetchError, Patience, Progress, download};
 use crate::fsio::{self, Context, FileError};
 use crate::record::Key;
+use bucket::Bucket;
 
 /// A cache somewhere else.
 #[derive(Debug)]
@@ -17,6 +25,8 @@ pub struct Remote {
     /// As the user named it.
     name: String,
     patience: Patience,
+    /// Keys that it was asked for and has not; nobody is asked twice in one run.
+    absent: Mutex<HashSet<Key>>,
 }
 
 #[derive(Debug)]
@@ -24,13 +34,14 @@ enum Place {
     /// The URL of the folder, without its last slash.
     Web(String),
     Folder(PathBuf),
+    Bucket(Bucket),
 }
 
 /// Why a remote cache could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RemoteError {
     /// It is of a sort that cannot be used.
-    #[error("`{name}` is no remote cache: expected https://…, http://… or a folder")]
+    #[error("`{name}` is no remote cache: expected https://…, http://…, s3://…, gs://…, az://… or a folder")]
     Name {
         /// What was given.
         name: String,
@@ -55,6 +66,25 @@ pub enum RemoteError {
         /// The remote.
         name: String,
     },
+    /// The object store does not let us in.
+    #[error("{name}: the object store refuses access ({code})")]
+    Denied {
+        /// The remote.
+        name: String,
+        /// The store's word for it.
+        code: String,
+    },
+    /// The object store failed.
+    #[error("{name}: {message}")]
+    Store {
+        /// The remote.
+        name: String,
+        /// What it said.
+        message: String,
+    },
+    /// A blob to be sent has other bytes than its digest says.
+    #[error(transparent)]
+    Corrupt(#[from] ReadError),
     /// A file of it could not be fetched.
     #[error(transparent)]
     Fetch(#[from] FetchError),
@@ -84,16 +114,21 @@ impl Remote {
         }
     }
 
-    /// Opens a folder to write to, making it a cache if it is none.
+    /// Opens a folder or a bucket to write to, making it a cache if it is none.
     ///
     /// # Errors
     /// [`RemoteError`].
     pub fn create(name: &str, patience: Patience, scratch: &Path) -> Result<Self, RemoteError> {
         let remote = Remote::named(name, patience)?;
-        let Place::Folder(folder) = &remote.place else { return Err(RemoteError::ReadOnly { name: remote.name }) };
-        if !folder.join("VERSION").exists() {
-            fsio::create_dir(folder)?;
-            fsio::write_atomic(&folder.join("VERSION"), folder, format!("{CACHE_FORMAT}\n").as_bytes())?;
+        let version = format!("{CACHE_FORMAT}\n");
+        match &remote.place {
+            Place::Web(_) => return Err(RemoteError::ReadOnly { name: remote.name }),
+            Place::Folder(folder) if !folder.join("VERSION").exists() => {
+                fsio::create_dir(folder)?;
+                fsio::write_atomic(&folder.join("VERSION"), folder, version.as_bytes())?;
+            }
+            Place::Bucket(bucket) if !bucket.has("VERSION")? => bucket.write("VERSION", version.into_bytes())?,
+            Place::Folder(_) | Place::Bucket(_) => {}
         }
         Remote::open(name, remote.patience, scratch)
     }
@@ -101,10 +136,13 @@ impl Remote {
     fn named(name: &str, patience: Patience) -> Result<Self, RemoteError> {
         let place = match name.split_once("://") {
             Some(("http" | "https", _)) => Place::Web(name.trim_end_matches('/').to_owned()),
-            Some(_) => return Err(RemoteError::Name { name: name.to_owned() }),
+            Some(_) => match Bucket::named(name, &patience) {
+                Some(bucket) => Place::Bucket(bucket?),
+                None => return Err(RemoteError::Name { name: name.to_owned() }),
+            },
             None => Place::Folder(PathBuf::from(name)),
         };
-        Ok(Remote { place, name: name.to_owned(), patience })
+        Ok(Remote { place, name: name.to_owned(), patience, absent: Mutex::default() })
     }
 
     /// The remote as the user named it.
@@ -117,7 +155,22 @@ impl Remote {
     /// # Errors
     /// [`RemoteError`].
     pub fn manifest(&self, key: Key, scratch: &Path) -> Result<Option<String>, RemoteError> {
-        self.text(&manifest_path(key), scratch)
+        if self.absent.lock().unwrap_or_else(PoisonError::into_inner).contains(&key) {
+            return Ok(None);
+        }
+        let text = self.there(self.text(&manifest_path(key), scratch))?.flatten();
+        if text.is_none() {
+            self.absent.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+        }
+        Ok(text)
+    }
+
+    /// A bucket that may be read and not listed denies what is not there. One that denies everything did so when it was opened.
+    fn there<T>(&self, answer: Result<T, RemoteError>) -> Result<Option<T>, RemoteError> {
+        match answer {
+            Err(RemoteError::Denied { .. }) => Ok(None),
+            answer => answer.map(Some),
+        }
     }
 
     /// Whether the remote has a blob, as far as can be told without fetching it.
@@ -129,6 +182,7 @@ impl Remote {
         match &self.place {
             Place::Web(base) => Ok(fetch::exists(&format!("{base}/{path}"), &self.patience)?),
             Place::Folder(folder) => Ok(folder.join(path).exists()),
+            Place::Bucket(bucket) => Ok(self.there(bucket.has(&path))?.unwrap_or(false)),
         }
     }
 
@@ -137,52 +191,53 @@ impl Remote {
     /// # Errors
     /// [`RemoteError`]; nothing stands at `to` then.
     pub fn blob(&self, blob: OutputBlob, to: &Path, progress: &mut Progress<'_>) -> Result<bool, RemoteError> {
-        self.get(&object_path(blob.digest), Some(blob.digest), to, progress)
+        Ok(self.there(self.get(&object_path(blob.digest), blob.digest, to, progress))?.unwrap_or(false))
     }
 
-    /// Whether a folder has a file already.
-    fn has(&self, path: &str) -> bool {
-        matches!(&self.place, Place::Folder(folder) if folder.join(path).exists())
-    }
-
-    /// Writes a blob to a folder; `false` if it is there already.
+    /// Writes a blob; `false` if it is there already.
     ///
     /// # Errors
     /// [`RemoteError`].
     pub fn put_blob(&self, digest: Digest, from: &Path) -> Result<bool, RemoteError> {
-        self.put(
-            &object_path(digest),
-            &crate::digest::read_verified(from, digest).map_err(|error| FileError {
-                doing: "read",
-                path: from.to_owned(),
-                source: std::io::Error::other(error),
-            })?,
-        )
+        let path = object_path(digest);
+        match &self.place {
+            Place::Bucket(bucket) if bucket.has(&path)? => Ok(false),
+            Place::Bucket(bucket) => bucket.send(&path, from, digest).map(|()| true),
+            Place::Folder(folder) if folder.join(&path).exists() => Ok(false),
+            Place::Folder(_) | Place::Web(_) => self.put(&path, read_checked(from, digest)?),
+        }
     }
 
-    /// Writes a manifest to a folder; its blobs are there already. `false` if it is there.
+    /// Writes a manifest; its blobs are there already. `false` if it is there.
     ///
     /// # Errors
     /// [`RemoteError`].
     pub fn put_manifest(&self, key: Key, text: &[u8]) -> Result<bool, RemoteError> {
-        self.put(&manifest_path(key), text)
+        self.put(&manifest_path(key), text.to_vec())
     }
 
-    fn put(&self, path: &str, bytes: &[u8]) -> Result<bool, RemoteError> {
-        let Place::Folder(folder) = &self.place else { return Err(RemoteError::ReadOnly { name: self.name.clone() }) };
-        if self.has(path) {
-            return Ok(false);
+    fn put(&self, path: &str, bytes: Vec<u8>) -> Result<bool, RemoteError> {
+        match &self.place {
+            Place::Web(_) => return Err(RemoteError::ReadOnly { name: self.name.clone() }),
+            Place::Folder(folder) if folder.join(path).exists() => return Ok(false),
+            Place::Folder(folder) => {
+                let scratch = folder.join("tmp");
+                fsio::create_dir(&scratch)?;
+                fsio::write_atomic(&folder.join(path), &scratch, &bytes)?;
+            }
+            Place::Bucket(bucket) if bucket.has(path)? => return Ok(false),
+            Place::Bucket(bucket) => bucket.write(path, bytes)?,
         }
-        let scratch = folder.join("tmp");
-        fsio::create_dir(&scratch)?;
-        fsio::write_atomic(&folder.join(path), &scratch, bytes)?;
         Ok(true)
     }
 
     fn text(&self, path: &str, scratch: &Path) -> Result<Option<String>, RemoteError> {
+        if let Place::Bucket(bucket) = &self.place {
+            return Ok(bucket.read(path)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()));
+        }
         let file = tempfile::Builder::new().prefix("remote-").tempdir_in(scratch).on("make a folder in", scratch)?;
         let to = file.path().join("file");
-        let there = self.get(path, None, &to, &mut |_, _| std::ops::ControlFlow::Continue(()))?;
+        let there = self.fetch(path, Expected::default(), &to, &mut |_, _| std::ops::ControlFlow::Continue(()))?;
         if !there {
             return Ok(None);
         }
@@ -190,14 +245,19 @@ impl Remote {
         Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
     }
 
-    fn get(
+    fn get(&self, path: &str, blake3: Digest, to: &Path, progress: &mut Progress<'_>) -> Result<bool, RemoteError> {
+        self.fetch(path, Expected { blake3: Some(blake3), ..Expected::default() }, to, progress)
+    }
+
+    fn fetch(
         &self,
         path: &str,
-        blake3: Option<Digest>,
+        expected: Expected,
         to: &Path,
         progress: &mut Progress<'_>,
     ) -> Result<bool, RemoteError> {
         let url = match &self.place {
+            Place::Bucket(bucket) => return bucket.get(path, &expected, to, progress),
             Place::Web(base) => format!("{base}/{path}"),
             Place::Folder(folder) => {
                 let from = folder.join(path);
@@ -209,7 +269,6 @@ impl Remote {
                 format!("file://{encoded}")
             }
         };
-        let expected = Expected { blake3, ..Expected::default() };
         match download(&url, &expected, to, &self.patience, progress) {
             Ok(_) => Ok(true),
             // A bucket that forbids listing answers 403 for what is not there.
@@ -217,6 +276,18 @@ impl Remote {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// The bytes of a file, if they have the digest.
+fn read_checked(path: &Path, digest: Digest) -> Result<Vec<u8>, RemoteError> {
+    Ok(read_verified(path, digest)?)
+}
+
+/// Checks the digest of a file that is too large to be read at once.
+fn check(path: &Path, digest: Digest) -> Result<(), RemoteError> {
+    let found = Digest::of_file(path).on("read", path)?;
+    let shown = || path.display().to_string();
+    if found == digest { Ok(()) } else { Err(ReadError::Corrupt { path: shown(), expected: digest, found }.into()) }
 }
 
 /// So many questions are on their way to a server at once.

@@ -164,3 +164,32 @@ stages:
     assert!(stderr.contains("cannot start /nowhere/atflow-worker") && stderr.contains("make build"), "{stderr}");
     assert_eq!(space.ran(&["data"]), [""; 0], "what needs no worker was done and kept");
 }
+
+#[test]
+fn a_manifest_without_an_output_that_its_kind_has_is_told_and_replaced_by_the_next_run() {
+    let space = Space::new();
+    space.write(
+        "p.yaml",
+        "stages:\n  data: {kind: command, with: {run: 'echo 1 > n; echo 2 > m', outputs: {n: n, m: m}}}\n  user: {kind: command, needs: {x: data.m}, with: {run: 'cat ${in.x} > n', outputs: {n: n}}}\n",
+    );
+    space.ran(&[]);
+    for path in space.cached_files("actions") {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut manifest: serde_json::Value = serde_json::from_str(&text).unwrap();
+        manifest["outputs"].as_object_mut().unwrap().remove("m");
+        std::fs::write(&path, manifest.to_string()).unwrap();
+    }
+    assert_eq!(space.ran(&[]), ["data"]);
+    // A table's manifest is read by its name alone: there is no pipeline that says what it should have.
+    let path = &space.cached_files("actions")[0];
+    let mut manifest: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    manifest["record"]["kind"] = "table".into();
+    let record: atflow::record::Record = serde_json::from_value(manifest["record"].clone()).unwrap();
+    let key = record.key().to_string();
+    space.write(&format!("cache/actions/{}/{key}.json", &key[..2]), manifest.to_string());
+    let run = serde_json::json!({"pipeline": "p", "file": "p.yaml", "at": "", "keys": {"table4": key}});
+    space.write("cache/runs/99999999999999999999-1.json", run.to_string());
+    let ran = space.run(&["table", "table4"]);
+    assert_eq!(ran.code, Some(2), "{}", ran.seen());
+    assert!(ran.stderr.contains("has no output `json`"), "{}", ran.stderr);
+}

@@ -32,13 +32,21 @@ enum Fault {
     Half,
     /// Every blob has its first byte changed.
     WrongBytes,
-    /// Nothing is ever answered.
+    /// Nobody listens.
     Down,
+    /// Connections are taken and nothing is ever answered.
+    Silent,
+    /// Half of every blob comes, and then nothing.
+    Stall,
+    /// Every answer takes a moment.
+    Slow,
 }
 
 struct Server {
     url: String,
     asked: Arc<Mutex<Vec<String>>>,
+    /// Requests that were under way at once, at most.
+    together: Arc<AtomicUsize>,
 }
 
 /// A static web server of a folder.
@@ -47,17 +55,24 @@ fn serve(folder: PathBuf, fault: Fault) -> Server {
     let url = format!("http://{}/atflow", listener.local_addr().unwrap());
     let asked = Arc::new(Mutex::new(Vec::new()));
     let (log, count) = (asked.clone(), AtomicUsize::new(0));
+    let (together, most) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+    let server = Server { url, asked, together: most.clone() };
     if let Fault::Down = fault {
         // Bound and dropped: connections are refused from now on.
-        return Server { url, asked };
+        return server;
     }
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let turn = count.fetch_add(1, Ordering::SeqCst);
-            answer(stream.unwrap(), &folder, fault, turn, &log);
+            let (folder, log, together, most) = (folder.clone(), log.clone(), together.clone(), most.clone());
+            std::thread::spawn(move || {
+                most.fetch_max(together.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                answer(stream.unwrap(), &folder, fault, turn, &log);
+                together.fetch_sub(1, Ordering::SeqCst);
+            });
         }
     });
-    Server { url, asked }
+    server
 }
 
 fn answer(mut stream: TcpStream, folder: &Path, fault: Fault, turn: usize, log: &Mutex<Vec<String>>) {
@@ -66,9 +81,15 @@ fn answer(mut stream: TcpStream, folder: &Path, fault: Fault, turn: usize, log: 
     let _headers: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
     let path = request.split(' ').nth(1).unwrap().trim_start_matches("/atflow/").to_owned();
     log.lock().unwrap().push(path.clone());
+    let is_blob = path.starts_with("objects/");
+    match fault {
+        Fault::Silent => std::thread::sleep(FOREVER),
+        Fault::Slow => std::thread::sleep(std::time::Duration::from_millis(30)),
+        _ => {}
+    }
     let (status, body) = match (std::fs::read(folder.join(&path)), fault) {
         (_, Fault::Half) if turn.is_multiple_of(2) => ("500 Internal Server Error", Vec::new()),
-        (Ok(mut body), Fault::WrongBytes) if path.starts_with("objects/") => {
+        (Ok(mut body), Fault::WrongBytes) if is_blob => {
             body[0] ^= 1;
             ("200 OK", body)
         }
@@ -77,8 +98,15 @@ fn answer(mut stream: TcpStream, folder: &Path, fault: Fault, turn: usize, log: 
     };
     // A client that has heard enough may be gone.
     _ = write!(stream, "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+    if is_blob && matches!(fault, Fault::Stall) {
+        _ = stream.write_all(&body[..body.len() / 2]);
+        std::thread::sleep(FOREVER);
+    }
     _ = stream.write_all(&body);
 }
+
+/// Longer than anybody here waits.
+const FOREVER: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// A space whose cache holds all results of the pipeline, and a new space with the same pipeline.
 fn made_and_empty() -> (Space, Space) {
@@ -168,4 +196,50 @@ fn what_is_pushed_to_a_folder_can_be_pulled_from_it() {
     let web = serve(made.path().join("shared"), Fault::None);
     let ran = made.run(&["push", "p.yaml", "--remote", &web.url]);
     assert_eq!(ran.code, Some(2), "a web server takes no files");
+}
+
+#[test]
+fn a_server_that_never_answers_is_given_up_in_time() {
+    let (made, empty) = made_and_empty();
+    let server = serve(made.path().join("cache"), Fault::Silent);
+    let ran = empty.run(&["run", "p.yaml", "--remote", &server.url, "--patience", "1"]);
+    assert_eq!(ran.code, Some(2), "{}", ran.seen());
+    assert!(ran.stderr.contains("asked 3 times; it may be silent for 1 s"), "{}", ran.stderr);
+    assert!(empty.cached_files("actions").is_empty());
+    // The same of a bucket.
+    let mut command = empty.command(&["plan", "p.yaml", "--remote", "s3://lab", "--patience", "1"]);
+    command.env("AWS_ENDPOINT_URL", server.url.trim_end_matches("/atflow")).env("AWS_ALLOW_HTTP", "true");
+    command.env("AWS_ACCESS_KEY_ID", "key").env("AWS_SECRET_ACCESS_KEY", "secret");
+    let ran = crate::support::Ran::of(command.output().unwrap());
+    assert_eq!(ran.code, Some(2), "{}", ran.seen());
+    assert!(ran.stderr.contains("timeout") && ran.stderr.contains("max_retries: 2"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_server_that_stops_in_the_middle_of_a_file_is_given_up_in_time() {
+    let (made, empty) = made_and_empty();
+    let server = serve(made.path().join("cache"), Fault::Stall);
+    let ran = empty.run(&["run", "p.yaml", "table", "--remote", &server.url, "--patience", "1"]);
+    assert_eq!(ran.code, Some(2), "{}", ran.seen());
+    assert!(ran.stderr.contains("it may be silent for 1 s") && ran.stderr.contains("objects/"), "{}", ran.stderr);
+    assert_eq!(empty.ran(&["table", "--offline"]), ["numbers", "table", "weights"], "half a file is no result");
+}
+
+#[test]
+fn manifests_are_asked_for_together() {
+    let made = Space::new();
+    let text = "stages:\n  each: {kind: command, matrix: {x: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, a, b, c, d, e, f]}, \
+                with: {run: 'echo ${x} > n', outputs: {n: n}}}\n";
+    made.write("p.yaml", text);
+    made.ran(&[]);
+    for args in [["plan", "p.yaml"], ["run", "p.yaml"]] {
+        let space = Space::new();
+        space.write("p.yaml", text.replace(", e, f]", ", e, g]"));
+        let server = serve(made.path().join("cache"), Fault::Slow);
+        let ran = space.run(&[&args[..], &["--remote", &server.url]].concat());
+        assert_eq!(ran.code, Some(0), "{}", ran.seen());
+        let asked = server.asked.lock().unwrap().clone();
+        assert!(server.together.load(Ordering::SeqCst) > 4, "{asked:?}");
+        assert_eq!(asked.len(), 17, "VERSION, and each manifest once, the absent one too: {asked:?}");
+    }
 }

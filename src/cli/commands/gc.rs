@@ -27,6 +27,7 @@ pub(crate) fn run(args: &GcArgs) -> Result<Exit, CliError> {
             cache: args.cache.clone(),
             force: Vec::new(),
             remote: None,
+            patience: 30,
             offline: false,
         };
         for standing in Loaded::open(file, &[], &plain)?.survey()?.into_iter().flatten() {

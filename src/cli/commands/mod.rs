@@ -18,9 +18,11 @@ pub(crate) mod why;
 
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use atflow::cache::{Cache, Manifest, StatMemo};
 use atflow::depth::{Depth, Missing, missing};
+use atflow::fetch::Patience;
 use atflow::graph::Graph;
 use atflow::kinds::Kind;
 use atflow::plan::{History, Order, Standing, survey};
@@ -79,7 +81,7 @@ impl Loaded {
         let cache = Cache::open(&args.cache.cache)?;
         let cache = match (&args.remote, args.offline) {
             (_, true) => cache.offline(),
-            (Some(remote), false) => cache.read_through(remote)?,
+            (Some(remote), false) => cache.read_through(remote, patience(args))?,
             (None, false) => cache,
         };
         let mut memo = StatMemo::open(&cache);
@@ -166,6 +168,11 @@ fn too_shallow(depth: Depth, missing: &[Missing], has_remote: bool) -> CliError 
     let deeper = missing.iter().map(|missing| missing.made_from).max().unwrap_or(Depth::Scratch);
     let elsewhere = if has_remote { "" } else { "; --remote URL takes them from elsewhere" };
     CliError::environment(message).help(format!("--from {} makes what is missing{elsewhere}", deeper.name()))
+}
+
+/// How long servers of a remote cache are waited for.
+pub(crate) fn patience(args: &ChangeArgs) -> Patience {
+    Patience::of(Duration::from_secs(args.patience.into()))
 }
 
 /// Counts what the user does to stop the program.

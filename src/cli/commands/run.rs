@@ -70,7 +70,7 @@ fn lay_out(loaded: &Loaded, summary: &RunSummary, folder: &Path, print: bool) ->
         };
         files.extend(export(&loaded.cache, instance, &manifest, folder)?);
         if print && instance.kind == Kind::Table {
-            let bytes = loaded.cache.read(manifest.outputs["json"].digest);
+            let bytes = loaded.cache.read(loaded.cache.output(&manifest, "json")?.digest);
             let bytes = bytes.map_err(|error| CliError::environment(error.to_string()))?;
             let table = TableDocument::from_json(&bytes).map_err(|error| CliError::environment(error.to_string()))?;
             ui::print(&format!("{}\n", atflow::results::markdown(&table)))?;

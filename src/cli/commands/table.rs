@@ -44,8 +44,7 @@ pub(crate) fn recorded(cache: &Cache, manifest: &Manifest, name: &str) -> Result
     no_table(manifest.record.kind, name)?;
     let again =
         |error: String| CliError::environment(error).help("run the pipeline again: the table is assembled anew");
-    let blob = manifest.outputs.get("json").ok_or_else(|| again(format!("`{name}` has no output `json`")))?;
-    let bytes = cache.read(blob.digest).map_err(|error| again(error.to_string()))?;
+    let bytes = cache.read(cache.output(manifest, "json")?.digest).map_err(|error| again(error.to_string()))?;
     TableDocument::from_json(&bytes).map_err(|error| again(error.to_string()))
 }
 
@@ -65,6 +64,7 @@ fn as_it_is_now(file: &Path, args: &TableArgs) -> Result<TableDocument, CliError
         cache: args.found.cache.clone(),
         force: Vec::new(),
         remote: None,
+        patience: 30,
         offline: false,
     };
     let loaded = Loaded::open(file, std::slice::from_ref(&args.name), &changes)?;

@@ -100,7 +100,7 @@ fn rerun(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
     let loaded = Loaded::open(
         file,
         &args.targets,
-        &ChangeArgs { set, profile, cache, force: Vec::new(), remote: None, offline: false },
+        &ChangeArgs { set, profile, cache, force: Vec::new(), remote: None, patience: 30, offline: false },
     )?;
     let ids = loaded.graph.targets(&args.targets).map_err(Problems)?;
     if args.tolerance.is_some() && !ids.iter().any(|id| verify::has_numbers(loaded.graph.instance(*id).kind)) {

@@ -89,6 +89,19 @@ impl Cache {
         (manifest.format == MANIFEST_FORMAT).then_some(manifest)
     }
 
+    /// An output of a result by its name. Manifests come from elsewhere, too: what their kind has is not certain to be there.
+    ///
+    /// # Errors
+    /// [`CacheError::NoOutput`].
+    pub fn output(&self, manifest: &Manifest, name: &str) -> Result<OutputBlob, CacheError> {
+        let no_output = || CacheError::NoOutput {
+            path: self.action_path(manifest.record.key()),
+            stage: manifest.made.stage.clone(),
+            output: name.to_owned(),
+        };
+        manifest.outputs.get(name).copied().ok_or_else(no_output)
+    }
+
     /// Records a finished stage. Its blobs are in the cache already.
     ///
     /// # Errors

@@ -48,6 +48,16 @@ pub enum CacheError {
         /// What the system said.
         source: FileError,
     },
+    /// A manifest does not have an output that results of its kind have: it was not written by a run.
+    #[error("the manifest {} of {stage} has no output `{output}`", path.display())]
+    NoOutput {
+        /// The manifest.
+        path: PathBuf,
+        /// The stage.
+        stage: String,
+        /// The output.
+        output: String,
+    },
     /// The cache was made by another version.
     #[error("the cache {} has format {found}; this version of atflow reads format {CACHE_FORMAT}", path.display())]
     Format {
@@ -98,8 +108,8 @@ impl Cache {
     ///
     /// # Errors
     /// [`CacheError`] if there is no cache at `remote`.
-    pub fn read_through(self, remote: &str) -> Result<Self, CacheError> {
-        let remote = Remote::open(remote, Patience::default(), &self.tmp())?;
+    pub fn read_through(self, remote: &str, patience: Patience) -> Result<Self, CacheError> {
+        let remote = Remote::open(remote, patience, &self.tmp())?;
         Ok(Cache { remote: Some(Arc::new(remote)), ..self })
     }
 

@@ -4,7 +4,7 @@ use super::{Cache, CacheError, MANIFEST_FORMAT, Manifest, OutputBlob};
 use crate::fetch::Progress;
 use crate::fsio;
 use crate::record::{Key, Record};
-use crate::remote::at_once;
+use crate::remote::{Remote, at_once};
 
 /// What came of asking for a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +28,28 @@ impl Cache {
         if let Some(manifest) = self.lookup_record(record, key) {
             return Ok(Some(manifest));
         }
-        let Some(remote) = &self.remote else { return Ok(None) };
+        match &self.remote {
+            Some(remote) => self.fetch_manifest(remote, record, key),
+            None => Ok(None),
+        }
+    }
+
+    /// Fetches the manifests of these records that are not here, all at once; then [`Cache::find`] has nobody to ask.
+    ///
+    /// # Errors
+    /// As [`Cache::find`].
+    pub fn prefetch(&self, mut wanted: Vec<(Record, Key)>) -> Result<(), CacheError> {
+        let Some(remote) = &self.remote else { return Ok(()) };
+        wanted.sort_unstable_by_key(|(_, key)| *key);
+        wanted.dedup_by_key(|(_, key)| *key);
+        wanted.retain(|(_, key)| !self.action_path(*key).exists());
+        for fetched in at_once(&wanted, |(record, key)| self.fetch_manifest(remote, record, *key)) {
+            fetched?;
+        }
+        Ok(())
+    }
+
+    fn fetch_manifest(&self, remote: &Remote, record: &Record, key: Key) -> Result<Option<Manifest>, CacheError> {
         let Some(text) = remote.manifest(key, &self.tmp())? else { return Ok(None) };
         let Ok(manifest) = serde_json::from_str::<Manifest>(&text) else { return Ok(None) };
         if manifest.format != MANIFEST_FORMAT || manifest.record != *record {

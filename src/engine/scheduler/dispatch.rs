@@ -20,33 +20,37 @@ use crate::stages;
 impl Scheduler<'_> {
     /// Starts what is ready, most urgent first, as far as slots and workers go.
     pub(super) fn start_ready(&mut self) -> Result<(), RunError> {
-        let ready: Vec<InstanceId> = self.states.ready().collect();
-        for id in ready {
-            // Starting one may have sent another back to waiting.
-            if *self.states.get(id) != State::Ready || self.revive_producers(id)? {
-                continue;
-            }
-            if self.is_made_elsewhere(id)? || self.waits_for_another_run(id)? {
-                continue;
-            }
+        self.look_at_other_runs()?;
+        let mut used: usize = self.running.values().map(|running| running.threads).sum();
+        let mut has_worker = true;
+        let mut before = None;
+        // Thousands may be ready: they are looked at only while something is free.
+        while used < self.options.jobs && self.can_record_more() {
+            let Some(id) = self.states.next_ready(before) else { break };
+            before = Some(id);
             let instance = self.graph.instance(id);
-            let used: usize = self.running.values().map(|running| running.threads).sum();
             let threads = instance.threads.min(self.options.jobs);
-            if used > 0 && used + threads > self.options.jobs {
+            if (used > 0 && used + threads > self.options.jobs) || (instance.kind.needs_worker() && !has_worker) {
+                continue;
+            }
+            if self.waits_for_another_run(id) || self.revive_producers(id)? || self.is_made_elsewhere(id)? {
                 continue;
             }
             let worker = if instance.kind.needs_worker() {
                 let inputs: Vec<_> = self.inputs(id).into_iter().map(|input| input.digest).collect();
-                match self.workers.idle_for(&inputs)? {
-                    Some(worker) => Some(worker),
-                    None => continue,
+                let worker = self.workers.idle_for(&inputs)?;
+                has_worker = worker.is_some();
+                if worker.is_none() {
+                    continue;
                 }
+                worker
             } else {
                 None
             };
             // Last, so that nothing is kept from others that could not start here.
             if let Some(lease) = self.lease(id)? {
                 self.start(id, worker, threads, lease)?;
+                used += threads;
             }
         }
         Ok(())
@@ -56,7 +60,8 @@ impl Scheduler<'_> {
     fn is_made_elsewhere(&mut self, id: InstanceId) -> Result<bool, CacheError> {
         let Some(Stale { key, .. }) = self.stale.get(&id) else { return Ok(false) };
         let key = *key;
-        if self.running.values().any(|running| running.key == key) {
+        if self.running.values().any(|running| running.key == key) || self.recording.values().any(|other| *other == key)
+        {
             return Ok(true);
         }
         let manifest = self.made.contains(&key).then(|| self.cache.lookup(key)).flatten();
@@ -64,9 +69,8 @@ impl Scheduler<'_> {
         self.stale.remove(&id);
         let name = self.name(id);
         self.run.keys.insert(name, key);
-        for consumer in self.done(id, manifest.outputs, Status::Cached, 0.0, manifest.made.summary) {
-            self.settle(consumer)?;
-        }
+        let consumers = self.done(id, manifest.outputs, Status::Cached, 0.0, manifest.made.summary);
+        self.settle_all(consumers)?;
         Ok(true)
     }
 
@@ -76,7 +80,7 @@ impl Scheduler<'_> {
         let mut awaited: Vec<InstanceId> = Vec::new();
         let graph = self.graph;
         for need in &graph.instance(id).needs {
-            let blob = self.states.outputs(need.from).map(|outputs| outputs[&need.output]);
+            let blob = self.states.outputs(need.from).and_then(|outputs| outputs.get(&need.output)).copied();
             let there = match blob {
                 Some(blob) => self.bring(need.from, blob)?,
                 // One that is not done is being made again for somebody else already.
@@ -107,7 +111,7 @@ impl Scheduler<'_> {
     /// The inputs of an instance that are blobs.
     pub(super) fn inputs(&self, id: InstanceId) -> Vec<Input> {
         let input = |need: &crate::spec::Need| {
-            let blob = self.states.outputs(need.from)?[&need.output];
+            let blob = *self.states.outputs(need.from)?.get(&need.output)?;
             let path = self.cache.object_path(blob.digest);
             Some(Input { slot: need.slot.clone(), label: need.label.clone(), path, digest: blob.digest })
         };
@@ -150,7 +154,7 @@ impl Scheduler<'_> {
             record,
             key,
             started,
-            scratch,
+            scratch: Some(scratch),
             outputs,
             worker,
             cancel,
@@ -158,7 +162,7 @@ impl Scheduler<'_> {
             log,
             wants,
             overdue,
-            _lease: lease,
+            lease: Some(lease),
         };
         self.running.insert(job.id, running);
         self.states.set(id, State::Running);

@@ -1,7 +1,7 @@
-//! How a stage ends: its outputs are taken into the cache and recorded, or its failure is, or it is tried again.
+//! How a stage ends that did not end well: its failure is recorded, or it is tried again.
 
 use super::{RunError, Running, Scheduler, Stale, State, TRIES};
-use crate::cache::{CacheError, FailedStage, MANIFEST_FORMAT, Made, Manifest, OutputBlob};
+use crate::cache::{FailedStage, OutputBlob};
 use crate::depth::Depth;
 use crate::digest::Digest;
 use crate::event::{RunEvent, Status};
@@ -11,71 +11,6 @@ use crate::record::Record;
 use crate::spec::InstanceId;
 
 impl Scheduler<'_> {
-    /// A stage has written its outputs.
-    pub(super) fn succeed(&mut self, job: u64, summary: String, peak_memory: Option<u64>) -> Result<(), RunError> {
-        let Some(running) = self.running.remove(&job) else { return Ok(()) };
-        let id = running.id;
-        let seconds = running.started.elapsed().as_secs_f64();
-        if let Some(failure) = self.changed_source(id) {
-            return self.failed(running, failure);
-        }
-        let missing = running.outputs.iter().find(|(_, path)| !path.is_file()).map(|(name, _)| name.clone());
-        if let Some(name) = missing {
-            let message = format!("it ended well but did not write its output `{name}`");
-            return self.failed(running, Failure { code: FailureCode::Broken, message, causes: Vec::new() });
-        }
-        let manifest = self.take_in(&running, seconds, &summary, peak_memory)?;
-        let key = self.cache.commit(&manifest)?;
-        // Only now: until the result is recorded, its progress is all there is.
-        self.cache.drop_partial(key);
-        self.made.insert(key);
-        let name = self.name(id);
-        self.run.keys.insert(name, key);
-        for consumer in self.done(id, manifest.outputs, Status::Ran, seconds, summary) {
-            self.settle(consumer)?;
-        }
-        Ok(())
-    }
-
-    fn take_in(
-        &mut self,
-        running: &Running,
-        seconds: f64,
-        summary: &str,
-        peak_memory: Option<u64>,
-    ) -> Result<Manifest, CacheError> {
-        let mut outputs = std::collections::BTreeMap::new();
-        for (name, path) in &running.outputs {
-            outputs.insert(name.clone(), self.cache.ingest(path)?);
-        }
-        let platform = running.worker.map(|worker| self.workers.platform(worker));
-        let instance = self.graph.instance(running.id);
-        let made = Made {
-            stage: instance.name.clone(),
-            pipeline: self.options.pipeline.clone(),
-            at: jiff::Timestamp::now().to_string(),
-            seconds,
-            host: gethostname::gethostname().to_string_lossy().into_owned(),
-            device: platform.as_ref().map_or_else(|| "engine".to_owned(), |platform| platform.device.clone()),
-            device_name: platform.as_ref().map(|platform| platform.device_name.clone()).unwrap_or_default(),
-            threads: running.threads,
-            atflow: env!("CARGO_PKG_VERSION").to_owned(),
-            libtorch: platform.map(|platform| platform.libtorch),
-            commit: self.commit(),
-            peak_memory,
-            summary: summary.to_owned(),
-            log: self.cache.put(&running.log)?,
-        };
-        Ok(Manifest { format: MANIFEST_FORMAT, record: running.record.clone(), outputs, made })
-    }
-
-    /// The commit that the pipeline file stands at; asked for once a run.
-    fn commit(&mut self) -> Option<String> {
-        let folder =
-            self.options.file.parent().map(|folder| if folder.as_os_str().is_empty() { ".".as_ref() } else { folder });
-        self.commit.get_or_insert_with(|| folder.and_then(commit_of)).clone()
-    }
-
     /// A stage failed; some failures are worth another try.
     pub(super) fn fail(&mut self, job: u64, failure: Failure) -> Result<(), RunError> {
         let Some(running) = self.running.remove(&job) else { return Ok(()) };
@@ -145,7 +80,7 @@ impl Scheduler<'_> {
         self.states.set(id, State::Ready);
     }
 
-    fn failed(&mut self, running: Running, failure: Failure) -> Result<(), RunError> {
+    pub(super) fn failed(&mut self, running: Running, failure: Failure) -> Result<(), RunError> {
         let id = running.id;
         let seconds = running.started.elapsed().as_secs_f64();
         let name = self.name(id);
@@ -191,32 +126,8 @@ impl Scheduler<'_> {
             }
         }
     }
-
-    /// A stage whose own source changed while it ran must not be recorded: nobody knows which bytes it saw.
-    fn changed_source(&self, id: InstanceId) -> Option<Failure> {
-        for need in &self.graph.instance(id).sources {
-            if let Some((path, digest)) = self.sources.get(id, need).local()
-                && !Digest::of_file(path).is_ok_and(|now| now == digest)
-            {
-                let message =
-                    format!("{} changed while it was read, so nothing was recorded; run again", path.display());
-                return Some(Failure { code: FailureCode::Broken, message, causes: Vec::new() });
-            }
-        }
-        None
-    }
 }
 
 fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
-}
-
-fn commit_of(folder: &std::path::Path) -> Option<String> {
-    let git = |args: &[&str]| {
-        let output = std::process::Command::new("git").arg("-C").arg(folder).args(args).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    let commit = git(&["rev-parse", "HEAD"])?;
-    let clean = git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty();
-    Some(if clean { commit } else { format!("{commit}-dirty") })
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 
-use super::{Interrupt, RunError, Scheduler};
+use super::record::Recorded;
+use super::{Interrupt, RunError, Running, Scheduler};
 use crate::event::RunEvent;
 use crate::protocol::{Event, Failure};
 use crate::stages::Reporter;
@@ -17,6 +18,7 @@ pub(super) enum Message {
     EngineLog(u64, String),
     EngineProgress(u64, u64, u64, String),
     EngineDone(u64, Result<String, Failure>),
+    Recorded(u64, Box<Running>, Recorded),
 }
 
 impl Scheduler<'_> {
@@ -28,7 +30,7 @@ impl Scheduler<'_> {
                 Event::Progress { id, done, total, message } => self.progress(id, done, total, message),
                 Event::Finished { id, summary, peak_memory } => {
                     self.workers.freed(worker);
-                    self.succeed(id, summary, Some(peak_memory))?;
+                    self.succeed(id, summary, Some(peak_memory));
                 }
                 Event::Failed { id, failure } => {
                     self.workers.freed(worker);
@@ -51,8 +53,9 @@ impl Scheduler<'_> {
             }
             Message::EngineLog(id, line) => self.log(id, &line),
             Message::EngineProgress(id, done, total, message) => self.progress(id, done, total, message),
-            Message::EngineDone(id, Ok(summary)) => self.succeed(id, summary, None)?,
+            Message::EngineDone(id, Ok(summary)) => self.succeed(id, summary, None),
             Message::EngineDone(id, Err(failure)) => self.fail(id, failure)?,
+            Message::Recorded(id, running, recorded) => self.recorded(id, *running, recorded)?,
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ mod dispatch;
 mod finish;
 mod limits;
 mod messages;
+mod record;
 mod sharing;
 mod state;
 mod workers;
@@ -25,7 +26,7 @@ use crate::depth::Depth;
 use crate::event::{RunEvent, RunSummary, Status};
 use crate::fetch::FetchError;
 use crate::graph::{Graph, Outputs};
-use crate::plan::{Absence, Assessment, History, Order, assess, must_be_there};
+use crate::plan::{Absence, Assessment, History, Order, assess, known, must_be_there};
 use crate::protocol::Failure;
 use crate::record::{Key, Record};
 use crate::remote::RemoteError;
@@ -105,7 +106,8 @@ struct Running {
     record: Record,
     key: Key,
     started: Instant,
-    scratch: tempfile::TempDir,
+    /// Gone once what was in it is recorded.
+    scratch: Option<tempfile::TempDir>,
     outputs: HashMap<String, PathBuf>,
     worker: Option<usize>,
     cancel: Arc<AtomicBool>,
@@ -115,7 +117,7 @@ struct Running {
     /// When it was told that its time is over.
     overdue: Option<Instant>,
     /// Keeps other runs from the same; given up when the stage has ended, however that was.
-    _lease: Lease,
+    lease: Option<Lease>,
 }
 
 /// What a ready instance is to run.
@@ -150,6 +152,8 @@ struct Scheduler<'a> {
     messages: Receiver<Message>,
     sender: Sender<Message>,
     running: HashMap<u64, Running>,
+    /// Stages that have ended and whose results are on their way into the cache, by their jobs.
+    recording: HashMap<u64, Key>,
     next_job: u64,
     tries: Vec<u32>,
     /// Instances that may not run, by id.
@@ -197,6 +201,7 @@ pub fn run(
         messages,
         sender,
         running: HashMap::new(),
+        recording: HashMap::new(),
         next_job: 0,
         tries: vec![0; graph.len()],
         barred: options.depth.map_or_else(|| vec![false; graph.len()], |depth| depth.bars(graph)),
@@ -245,11 +250,8 @@ impl Scheduler<'_> {
         for id in &wanted {
             self.states.set(*id, State::Waiting(self.graph.producers(*id).count()));
         }
-        for id in &wanted {
-            if *self.states.get(*id) == State::Waiting(0) {
-                self.settle(*id)?;
-            }
-        }
+        let first = wanted.iter().copied().filter(|id| *self.states.get(*id) == State::Waiting(0)).collect();
+        self.settle_all(first)?;
         let mut asked = 0;
         let mut deadline: Option<Instant> = None;
         loop {
@@ -267,7 +269,8 @@ impl Scheduler<'_> {
             if !self.stopped {
                 self.start_ready()?;
             }
-            if self.running.is_empty() && (self.stopped || self.states.ready().next().is_none()) {
+            let is_idle = self.running.is_empty() && self.recording.is_empty();
+            if is_idle && (self.stopped || self.states.next_ready(None).is_none()) {
                 break;
             }
             match self.messages.recv_timeout(TICK) {
@@ -293,8 +296,19 @@ impl Scheduler<'_> {
 
     /// Looks an instance up whose producers are all done; those that this makes ready to be looked up follow.
     fn settle(&mut self, id: InstanceId) -> Result<(), CacheError> {
-        let mut open = VecDeque::from([id]);
+        self.settle_all(vec![id])
+    }
+
+    /// The same for several.
+    fn settle_all(&mut self, ids: Vec<InstanceId>) -> Result<(), CacheError> {
+        let mut open = VecDeque::from(ids);
+        let mut asked = 0;
         while let Some(id) = open.pop_front() {
+            if asked == 0 {
+                asked = open.len() + 1;
+                self.prefetch([&id].into_iter().chain(&open))?;
+            }
+            asked -= 1;
             let revived: Vec<InstanceId> =
                 self.graph.producers(id).filter(|p| self.states.outputs(*p).is_none()).collect();
             if !revived.is_empty() {
@@ -320,11 +334,24 @@ impl Scheduler<'_> {
         Ok(())
     }
 
+    /// Asks the remote cache for the manifests of instances, all at once rather than one by one as they are looked up.
+    fn prefetch<'i>(&self, ids: impl Iterator<Item = &'i InstanceId>) -> Result<(), CacheError> {
+        if !self.cache.has_remote() {
+            return Ok(());
+        }
+        let is_known = |id: &&InstanceId| self.graph.producers(**id).all(|p| self.states.outputs(p).is_some());
+        let outputs = |producer| self.states.outputs(producer).expect("checked above");
+        let wanted = ids.filter(is_known).map(|id| known(self.graph, self.sources, *id, outputs));
+        self.cache.prefetch(wanted.collect())
+    }
+
     /// Fetches the outputs of a fresh instance that must be there; names the first that nobody has.
     fn bring_outputs(&mut self, id: InstanceId, manifest: &Manifest) -> Result<Option<String>, CacheError> {
         let graph = self.graph;
         for output in &graph.instance(id).outputs {
-            if must_be_there(output, self.options.needed[id.0]) && !self.bring(id, manifest.outputs[&output.name])? {
+            if must_be_there(output, self.options.needed[id.0])
+                && !self.bring(id, self.cache.output(manifest, &output.name)?)?
+            {
                 return Ok(Some(output.name.clone()));
             }
         }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{RunError, Scheduler, Wants};
+use super::{RunError, Scheduler, State, Wants};
 use crate::cache::{Attempt, CacheError, Holder, Lease, OutputBlob};
 use crate::event::RunEvent;
 use crate::plan::{Assessment, assess};
@@ -15,18 +15,31 @@ const LOOK: Duration = Duration::from_millis(300);
 #[derive(Debug)]
 pub(super) struct Wait {
     again: Instant,
+    /// Whether the lease may be asked for again.
+    due: bool,
     /// Who was told of last.
     told: Option<Holder>,
 }
 
 impl Scheduler<'_> {
-    /// Whether an instance is to be left alone for now because another run is at it; takes the other's result if it is there.
-    pub(super) fn waits_for_another_run(&mut self, id: InstanceId) -> Result<bool, CacheError> {
-        match self.waits.get_mut(&id) {
-            None => Ok(false),
-            Some(wait) if Instant::now() < wait.again => Ok(true),
-            Some(_) => self.take_result(id),
+    /// Takes the results that other runs have made meanwhile, whether or not a slot is free.
+    pub(super) fn look_at_other_runs(&mut self) -> Result<(), CacheError> {
+        let now = Instant::now();
+        let is_over = |(id, wait): &(&InstanceId, &Wait)| wait.again <= now && *self.states.get(**id) == State::Ready;
+        let over: Vec<InstanceId> = self.waits.iter().filter(is_over).map(|(id, _)| *id).collect();
+        for id in over {
+            if !self.take_result(id)?
+                && let Some(wait) = self.waits.get_mut(&id)
+            {
+                (wait.again, wait.due) = (now + LOOK, true);
+            }
         }
+        Ok(())
+    }
+
+    /// Whether an instance is to be left alone for now because another run is at it.
+    pub(super) fn waits_for_another_run(&self, id: InstanceId) -> bool {
+        self.waits.get(&id).is_some_and(|wait| !wait.due)
     }
 
     /// Asks for the lease of a ready instance. Nothing if another run has it, or if the result turns out to be there.
@@ -47,7 +60,7 @@ impl Scheduler<'_> {
                     let stage = self.name(id);
                     self.emit(RunEvent::StageWaiting { stage, holder: holder.clone() });
                 }
-                self.waits.insert(id, Wait { again: Instant::now() + LOOK, told: holder });
+                self.waits.insert(id, Wait { again: Instant::now() + LOOK, due: false, told: holder });
                 Ok(None)
             }
         }

@@ -1,5 +1,9 @@
 //! The states of instances during a run and the one function through which they change. Knows nothing of why they change.
 
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::ops::Bound;
+
 use crate::event::Status;
 use crate::graph::Outputs;
 use crate::spec::InstanceId;
@@ -23,12 +27,15 @@ pub(super) enum State {
     Skipped,
 }
 
+/// The most urgent come first, and the earlier of equals. Urgencies are not negative, and then their bits are in their order.
+type Turn = (Reverse<u64>, InstanceId);
+
 /// The states of all instances, by id, and how many are in those that a run waits for.
 #[derive(Debug)]
 pub(super) struct States {
     states: Vec<State>,
-    /// Instances that are ready, the most urgent last.
-    ready: Vec<InstanceId>,
+    /// Instances that are ready, by their turn.
+    ready: BTreeSet<Turn>,
     urgency: Vec<f64>,
     /// Instances that were ended, and how; the first ending counts.
     ended: Vec<Option<Status>>,
@@ -37,7 +44,7 @@ pub(super) struct States {
 impl States {
     pub(super) fn new(urgency: Vec<f64>) -> Self {
         let count = urgency.len();
-        States { states: vec![State::Unwanted; count], ready: Vec::new(), urgency, ended: vec![None; count] }
+        States { states: vec![State::Unwanted; count], ready: BTreeSet::new(), urgency, ended: vec![None; count] }
     }
 
     pub(super) fn get(&self, id: InstanceId) -> &State {
@@ -54,20 +61,24 @@ impl States {
 
     /// Every transition passes through here.
     pub(super) fn set(&mut self, id: InstanceId, state: State) {
+        let turn = self.turn(id);
         if self.states[id.0] == State::Ready {
-            self.ready.retain(|ready| *ready != id);
+            self.ready.remove(&turn);
         }
         if state == State::Ready {
-            let urgency = |id: InstanceId| (self.urgency[id.0], std::cmp::Reverse(id));
-            let position = self.ready.partition_point(|other| urgency(*other) < urgency(id));
-            self.ready.insert(position, id);
+            self.ready.insert(turn);
         }
         self.states[id.0] = state;
     }
 
-    /// Instances that may start, the most urgent first.
-    pub(super) fn ready(&self) -> impl Iterator<Item = InstanceId> + '_ {
-        self.ready.iter().rev().copied()
+    fn turn(&self, id: InstanceId) -> Turn {
+        (Reverse(self.urgency[id.0].to_bits()), id)
+    }
+
+    /// The instance that may start after this one in the order of their turns, or first; that one need not be ready any more.
+    pub(super) fn next_ready(&self, before: Option<InstanceId>) -> Option<InstanceId> {
+        let from = before.map_or(Bound::Unbounded, |id| Bound::Excluded(self.turn(id)));
+        self.ready.range((from, Bound::Unbounded)).next().map(|(_, id)| *id)
     }
 
     /// Notes how an instance ended; `false` if it had ended before (its result was lost and made again).
@@ -96,9 +107,13 @@ mod tests {
         for id in [0, 2, 1, 3] {
             states.set(InstanceId(id), State::Ready);
         }
-        assert_eq!(states.ready().map(|id| id.0).collect::<Vec<_>>(), [1, 2, 3, 0]);
+        let turns = |states: &States| -> Vec<usize> {
+            std::iter::successors(states.next_ready(None), |id| states.next_ready(Some(*id))).map(|id| id.0).collect()
+        };
+        assert_eq!(turns(&states), [1, 2, 3, 0]);
         states.set(InstanceId(2), State::Running);
-        assert_eq!(states.ready().map(|id| id.0).collect::<Vec<_>>(), [1, 3, 0]);
+        assert_eq!(turns(&states), [1, 3, 0]);
+        assert_eq!(states.next_ready(Some(InstanceId(2))), Some(InstanceId(3)), "it was started meanwhile");
     }
 
     #[test]

@@ -1,0 +1,158 @@
+//! A stage's results on their way into the cache, on a thread of their own: bringing bytes to the disk takes longer than deciding what is next, and the
+//! disk takes several at once. The order for each stage stays: outputs and log, then the manifest that names them, then its progress and its lease go.
+
+use std::collections::BTreeMap;
+
+use super::messages::Message;
+use super::workers::Platform;
+use super::{RunError, Running, Scheduler};
+use crate::cache::{Cache, CacheError, MANIFEST_FORMAT, Made, Manifest};
+use crate::digest::Digest;
+use crate::event::Status;
+use crate::protocol::{Failure, FailureCode};
+use crate::sources::CheckedSource;
+
+/// Beyond the slots, so many stages may be on their way: more would only fill the disk's queue.
+const ON_THEIR_WAY: usize = 16;
+
+/// What came of recording a stage.
+pub(super) enum Recorded {
+    /// Its result is in the cache.
+    Done(Box<Manifest>),
+    /// It has no result after all.
+    Failed(Failure),
+    /// The cache cannot be written.
+    Broken(CacheError),
+}
+
+impl Scheduler<'_> {
+    /// Whether another stage may start, as far as those go that are being recorded.
+    pub(super) fn can_record_more(&self) -> bool {
+        self.recording.len() < self.options.jobs + ON_THEIR_WAY
+    }
+
+    /// A stage has written its outputs.
+    pub(super) fn succeed(&mut self, job: u64, summary: String, peak_memory: Option<u64>) {
+        let Some(running) = self.running.remove(&job) else { return };
+        let id = running.id;
+        let seconds = running.started.elapsed().as_secs_f64();
+        let platform = running.worker.map(|worker| self.workers.platform(worker));
+        let made = self.made(&running, seconds, summary, peak_memory, platform);
+        let sources: Vec<CheckedSource> =
+            self.graph.instance(id).sources.iter().map(|need| self.sources.get(id, need).clone()).collect();
+        self.recording.insert(job, running.key);
+        let (cache, sender) = (self.cache.clone(), self.sender.clone());
+        std::thread::spawn(move || {
+            let mut running = running;
+            let recorded = match record(&cache, &running, &sources, made) {
+                Ok(manifest) => {
+                    // Only now: until the result is recorded, its progress is all there is.
+                    cache.drop_partial(running.key);
+                    (running.scratch, running.lease) = (None, None);
+                    Recorded::Done(Box::new(manifest))
+                }
+                Err(recorded) => recorded,
+            };
+            // The run is over if nobody listens.
+            _ = sender.send(Message::Recorded(job, Box::new(running), recorded));
+        });
+    }
+
+    /// A stage's result is in the cache, or is not to be.
+    pub(super) fn recorded(&mut self, job: u64, running: Running, recorded: Recorded) -> Result<(), RunError> {
+        self.recording.remove(&job);
+        let manifest = match recorded {
+            Recorded::Done(manifest) => manifest,
+            Recorded::Failed(failure) => return self.failed(running, failure),
+            Recorded::Broken(error) => return Err(error.into()),
+        };
+        let id = running.id;
+        self.made.insert(running.key);
+        let name = self.name(id);
+        self.run.keys.insert(name, running.key);
+        let Manifest { outputs, made, .. } = *manifest;
+        let consumers = self.done(id, outputs, Status::Ran, made.seconds, made.summary);
+        self.settle_all(consumers)?;
+        Ok(())
+    }
+
+    fn made(
+        &mut self,
+        running: &Running,
+        seconds: f64,
+        summary: String,
+        peak_memory: Option<u64>,
+        platform: Option<Platform>,
+    ) -> Made {
+        let device = platform.as_ref().map_or_else(|| "engine".to_owned(), |platform| platform.device.clone());
+        Made {
+            stage: self.name(running.id),
+            pipeline: self.options.pipeline.clone(),
+            at: jiff::Timestamp::now().to_string(),
+            seconds,
+            host: gethostname::gethostname().to_string_lossy().into_owned(),
+            device,
+            device_name: platform.as_ref().map(|platform| platform.device_name.clone()).unwrap_or_default(),
+            threads: running.threads,
+            atflow: env!("CARGO_PKG_VERSION").to_owned(),
+            libtorch: platform.map(|platform| platform.libtorch),
+            commit: self.commit(),
+            peak_memory,
+            summary,
+            // Its place is taken when the log is in the cache.
+            log: crate::cache::OutputBlob { digest: Digest::of(&running.log), size: running.log.len() as u64 },
+        }
+    }
+
+    /// The commit that the pipeline file stands at; asked for once a run.
+    fn commit(&mut self) -> Option<String> {
+        let folder =
+            self.options.file.parent().map(|folder| if folder.as_os_str().is_empty() { ".".as_ref() } else { folder });
+        self.commit.get_or_insert_with(|| folder.and_then(commit_of)).clone()
+    }
+}
+
+fn record(cache: &Cache, running: &Running, sources: &[CheckedSource], made: Made) -> Result<Manifest, Recorded> {
+    if let Some(failure) = changed(sources) {
+        return Err(Recorded::Failed(failure));
+    }
+    let missing = running.outputs.iter().find(|(_, path)| !path.is_file()).map(|(name, _)| name);
+    if let Some(name) = missing {
+        let message = format!("it ended well but did not write its output `{name}`");
+        return Err(Recorded::Failed(Failure { code: FailureCode::Broken, message, causes: Vec::new() }));
+    }
+    let take_in = || -> Result<Manifest, CacheError> {
+        let mut outputs = BTreeMap::new();
+        for (name, path) in &running.outputs {
+            outputs.insert(name.clone(), cache.ingest(path)?);
+        }
+        let made = Made { log: cache.put(&running.log)?, ..made };
+        let manifest = Manifest { format: MANIFEST_FORMAT, record: running.record.clone(), outputs, made };
+        cache.commit(&manifest)?;
+        Ok(manifest)
+    };
+    take_in().map_err(Recorded::Broken)
+}
+
+/// A stage whose own source changed while it ran must not be recorded: nobody knows which bytes it saw.
+fn changed(sources: &[CheckedSource]) -> Option<Failure> {
+    for source in sources {
+        if let Some((path, digest)) = source.local()
+            && !Digest::of_file(path).is_ok_and(|now| now == digest)
+        {
+            let message = format!("{} changed while it was read, so nothing was recorded; run again", path.display());
+            return Some(Failure { code: FailureCode::Broken, message, causes: Vec::new() });
+        }
+    }
+    None
+}
+
+fn commit_of(folder: &std::path::Path) -> Option<String> {
+    let git = |args: &[&str]| {
+        let output = std::process::Command::new("git").arg("-C").arg(folder).args(args).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let commit = git(&["rev-parse", "HEAD"])?;
+    let clean = git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty();
+    Some(if clean { commit } else { format!("{commit}-dirty") })
+}
