@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use atflow::depth::Depth;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// A build system for experiments on adversarially trained networks.
@@ -92,10 +93,13 @@ pub(crate) struct RunArgs {
     /// Stages, instances (`model/standard`) or patterns (`tested/pgd-*/*`); all if none is given
     pub targets: Vec<String>,
     /// Run a plan that `atflow plan --save` kept, if it would still do what was shown
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["pipeline", "targets", "set", "profile", "force"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["pipeline", "targets", "set", "profile", "force", "from"])]
     pub plan: Option<PathBuf>,
     #[command(flatten)]
     pub changes: ChangeArgs,
+    /// Make results anew from predictions, from checkpoints or from scratch, and use what lies before
+    #[arg(long, value_enum, value_name = "DEPTH")]
+    pub from: Option<DepthName>,
     /// Where tables, figures and pictures are laid [default: results/<pipeline>]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -126,6 +130,9 @@ pub(crate) struct RunArgs {
 pub(crate) struct PlanArgs {
     #[command(flatten)]
     pub pipeline: PipelineArgs,
+    /// Make results anew from predictions, from checkpoints or from scratch, and use what lies before
+    #[arg(long, value_enum, value_name = "DEPTH")]
+    pub from: Option<DepthName>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -324,6 +331,27 @@ pub(crate) enum TableFormat {
     Csv,
     /// Every cell with its counts
     Json,
+}
+
+/// From what results are made anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DepthName {
+    /// Only tables, figures and commands after evaluations may run: seconds, and no libtorch
+    Predictions,
+    /// Nothing is trained; evaluations, saliency maps and what follows from them run anew
+    Checkpoints,
+    /// Everything but data sets runs anew
+    Scratch,
+}
+
+impl From<DepthName> for Depth {
+    fn from(name: DepthName) -> Self {
+        match name {
+            DepthName::Predictions => Depth::Predictions,
+            DepthName::Checkpoints => Depth::Checkpoints,
+            DepthName::Scratch => Depth::Scratch,
+        }
+    }
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

@@ -140,6 +140,7 @@ impl From<RunError> for CliError {
 /// What is shown of a failed stage.
 pub(crate) fn stage_failure(stage: &str, failure: &Failure) -> String {
     let help = match failure.code {
+        FailureCode::Barred => "go deeper with --from, or name a --remote that has its result".to_owned(),
         FailureCode::Invalid => "correct the pipeline; the rest of its results are kept".to_owned(),
         _ => format!("`atflow log {stage}` shows all that it said; what was finished is kept"),
     };

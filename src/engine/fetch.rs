@@ -6,20 +6,23 @@
 //! same time would write into one `.part` and both fail their checks: the caller sees to it that there is one.
 
 mod part;
+mod server;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
-use ureq::http::{Response, StatusCode, header};
+use ureq::http::{StatusCode, header};
 
 use crate::digest::Digest;
 use crate::kinds::Source;
 use part::{Part, Sums};
+use server::{Failed, agent, number, range, text};
+
+pub use server::exists;
 
 /// The sums of a file's bytes.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -96,12 +99,14 @@ pub enum FetchError {
         tries: u32,
     },
     /// The server could not be reached, or broke off, as often as it was asked.
-    #[error("{url}: no whole answer (asked {tries} times)")]
+    #[error("{url}: no whole answer (asked {tries} times; it may be silent for {} s)", stall.as_secs_f64())]
     Network {
         /// The URL.
         url: String,
         /// How often it was asked.
         tries: u32,
+        /// How long it may be silent.
+        stall: Duration,
         /// The last failure.
         source: Box<ureq::Error>,
     },
@@ -309,7 +314,7 @@ impl Fetch<'_, '_> {
                     tries -= 1;
                 }
                 Answer::Failed(error) if error.is_final() || tries >= self.patience.tries => {
-                    return Err(error.told(&self.url, tries));
+                    return Err(error.told(&self.url, tries, self.patience));
                 }
                 Answer::Failed(_) => self.pause(tries)?,
             }
@@ -435,65 +440,6 @@ enum Answer {
     Failed(Failed),
 }
 
-enum Failed {
-    Network(ureq::Error),
-    Status(StatusCode),
-}
-
-impl Failed {
-    /// Whether another try would fail in the same way.
-    fn is_final(&self) -> bool {
-        match self {
-            Failed::Status(status) => {
-                let passing = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
-                !status.is_server_error() && !passing.contains(status)
-            }
-            Failed::Network(error) => !matches!(
-                error,
-                ureq::Error::Io(_)
-                    | ureq::Error::Timeout(_)
-                    | ureq::Error::HostNotFound
-                    | ureq::Error::ConnectionFailed
-                    | ureq::Error::BodyStalled
-                    | ureq::Error::Protocol(_)
-            ),
-        }
-    }
-
-    fn told(self, url: &str, tries: u32) -> FetchError {
-        let url = url.to_owned();
-        match self {
-            Failed::Network(source) => FetchError::Network { url, tries, source: Box::new(source) },
-            Failed::Status(status) => FetchError::Status { url, status: status.as_u16(), tries },
-        }
-    }
-}
-
-/// One agent keeps its connections, so that many small files of one server cost one greeting.
-fn agent(patience: &Patience) -> ureq::Agent {
-    static USUAL: OnceLock<ureq::Agent> = OnceLock::new();
-    if *patience == Patience::default() {
-        USUAL.get_or_init(|| new_agent(patience)).clone()
-    } else {
-        new_agent(patience)
-    }
-}
-
-fn new_agent(patience: &Patience) -> ureq::Agent {
-    ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .timeout_resolve(Some(patience.connect))
-        .timeout_connect(Some(patience.connect))
-        .timeout_recv_response(Some(patience.stall))
-        .timeout_per_read(Some(patience.stall))
-        .timeout_per_write(Some(patience.stall))
-        // Digests are of the bytes as they lie on the server, `.gz` files included.
-        .accept_encoding("identity")
-        .user_agent(concat!("atflow/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .new_agent()
-}
-
 /// The path of a `file://` URL: `file:///a%20b` is `/a b`.
 fn local_path(url: &str, rest: &str) -> Result<PathBuf, FetchError> {
     let error = |reason| FetchError::Url { url: url.to_owned(), reason };
@@ -503,19 +449,4 @@ fn local_path(url: &str, rest: &str) -> Result<PathBuf, FetchError> {
     }
     let decoded = percent_encoding::percent_decode_str(path).decode_utf8();
     decoded.map(|path| PathBuf::from(path.as_ref())).map_err(|_| error("its path is not UTF-8"))
-}
-
-fn text<T>(response: &Response<T>, name: header::HeaderName) -> Option<&str> {
-    response.headers().get(name)?.to_str().ok()
-}
-
-fn number<T>(response: &Response<T>, name: header::HeaderName) -> Option<u64> {
-    text(response, name)?.trim().parse().ok()
-}
-
-/// Where a partial answer starts, and the size of the whole: `bytes 100-199/200`.
-fn range<T>(response: &Response<T>) -> Option<(u64, Option<u64>)> {
-    let (range, total) = text(response, header::CONTENT_RANGE)?.trim().strip_prefix("bytes ")?.split_once('/')?;
-    let (start, _) = range.split_once('-')?;
-    Some((start.trim().parse().ok()?, total.trim().parse().ok()))
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::depth::Depth;
 use crate::explain::{self, Change};
 use crate::graph::Graph;
 use crate::plan::{PlannedState, Standing};
@@ -36,6 +37,9 @@ pub struct KeptPlan {
     /// What was forced.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub force: Vec<String>,
+    /// From what results were to be made anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Depth>,
     /// Every instance that the targets reach.
     pub stages: BTreeMap<String, KeptStage>,
 }

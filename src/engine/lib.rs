@@ -3,6 +3,7 @@
 //! It knows no terminal and no libtorch. `docs/architecture.md` tells how the modules stand on one another.
 
 pub mod cache;
+pub mod depth;
 pub mod diagram;
 pub mod digest;
 pub mod event;

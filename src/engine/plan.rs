@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::{Cache, CacheError, Manifest, OutputBlob, RunRecord};
+use crate::depth::Depth;
 use crate::explain;
 use crate::graph::{Graph, Outputs};
 use crate::kinds::Kind;
@@ -60,7 +61,26 @@ pub enum Absence {
     /// The manifest is there, an output that is asked for is not.
     Output(String),
     /// The user asked for a rerun.
-    Forced,
+    Forced(Order),
+}
+
+/// How somebody asked that an instance run though it is fresh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// By its name.
+    Force,
+    /// By the depth from which everything is made anew.
+    Anew(Depth),
+}
+
+impl Order {
+    /// The order in a few words.
+    pub fn words(self) -> String {
+        match self {
+            Order::Force => "asked for with --force".to_owned(),
+            Order::Anew(depth) => format!("made anew with --from {}", depth.name()),
+        }
+    }
 }
 
 /// Looks an instance up whose inputs are all known. `needed` says that its outputs themselves must be there, here or in the remote cache, not just be
@@ -161,7 +181,7 @@ impl<'a> History<'a> {
     /// Why an instance is stale, in a few words.
     pub fn reason(&self, instance: &Instance, record: &Record, absence: &Absence) -> String {
         match absence {
-            Absence::Forced => return "asked for with --force".to_owned(),
+            Absence::Forced(order) => return order.words(),
             Absence::Output(name) => return format!("its output `{name}` is gone from the cache"),
             Absence::Unknown => {}
         }
@@ -214,7 +234,7 @@ fn read_ahead(graph: &Graph, cache: &Cache, wanted: &[bool]) -> HashMap<Key, Man
     keys.into_par_iter().filter_map(|key| Some((key, cache.read_manifest(key)?))).collect()
 }
 
-/// Looks at every instance that is `wanted`; nothing for the others. `forced` says which must run, `needed` whose outputs must be there; all by id.
+/// Looks at every instance that is `wanted`; nothing for the others. `forced` says which run in any case, `needed` whose outputs must be there; all by id.
 ///
 /// # Errors
 /// [`CacheError`] if the remote cache could not be asked.
@@ -223,7 +243,7 @@ pub fn survey(
     cache: &Cache,
     sources: &Sources,
     wanted: &[bool],
-    forced: &[bool],
+    forced: &[Option<Order>],
     needed: &[bool],
 ) -> Result<Vec<Option<Standing>>, CacheError> {
     let mut standings: Vec<Option<Standing>> = Vec::with_capacity(graph.len());
@@ -246,8 +266,10 @@ pub fn survey(
                 _ => cache.find(record, key),
             };
             match assess_by(graph, cache, sources, id, outputs, needed[id.0], find)? {
-                Assessment::Fresh(key, manifest) if !forced[id.0] => Standing::Fresh(key, manifest),
-                Assessment::Fresh(_, manifest) => Standing::Stale(Box::new(manifest.record), Absence::Forced),
+                Assessment::Fresh(key, manifest) => match forced[id.0] {
+                    None => Standing::Fresh(key, manifest),
+                    Some(order) => Standing::Stale(Box::new(manifest.record), Absence::Forced(order)),
+                },
                 Assessment::Stale(record, absence) => Standing::Stale(record, absence),
             }
         };
@@ -256,24 +278,29 @@ pub fn survey(
     Ok(standings)
 }
 
-/// Tells a survey, one line for each instance that was looked at.
-pub fn plan(graph: &Graph, standings: &[Option<Standing>], history: &History) -> Vec<PlannedStage> {
+/// Tells a survey, one line for each instance that was looked at. `forced` is what the survey was made with.
+pub fn plan(
+    graph: &Graph,
+    standings: &[Option<Standing>],
+    forced: &[Option<Order>],
+    history: &History,
+) -> Vec<PlannedStage> {
     let tell = |id: InstanceId| {
         let instance = graph.instance(id);
         let standing = standings[id.0].as_ref()?;
         let last = || history.last(&instance.name).map(|manifest| manifest.made.seconds);
-        let (reason, seconds) = match standing {
-            Standing::Fresh(_, manifest) => ("up to date".to_owned(), Some(manifest.made.seconds)),
-            Standing::Stale(record, absence) => (history.reason(instance, record, absence), last()),
-            Standing::Pending(producer) => (format!("needs {}", graph.instance(*producer).name), last()),
+        let mut state = standing.state();
+        let (reason, seconds) = match (standing, forced[id.0]) {
+            (Standing::Fresh(_, manifest), _) => ("up to date".to_owned(), Some(manifest.made.seconds)),
+            (Standing::Stale(record, absence), _) => (history.reason(instance, record, absence), last()),
+            // Whatever comes out of what it needs, it runs.
+            (Standing::Pending(_), Some(order)) => {
+                state = PlannedState::Stale;
+                (order.words(), last())
+            }
+            (Standing::Pending(producer), None) => (format!("needs {}", graph.instance(*producer).name), last()),
         };
-        Some(PlannedStage {
-            name: instance.name.clone(),
-            kind: instance.kind,
-            state: standing.state(),
-            reason,
-            seconds,
-        })
+        Some(PlannedStage { name: instance.name.clone(), kind: instance.kind, state, reason, seconds })
     };
     graph.ids().filter_map(tell).collect()
 }

@@ -158,6 +158,8 @@ pub enum FailureCode {
     Cancelled,
     /// Parameters or inputs do not fit together; a rerun would fail again.
     Invalid,
+    /// The stage would have to run and may not, at the depth from which results are made anew.
+    Barred,
     /// Anything else: no memory, no disk, a failed operator, a panic.
     Broken,
 }

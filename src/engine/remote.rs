@@ -2,10 +2,11 @@
 //! local cache ([`crate::cache::Cache::lookup`], [`crate::cache::Cache::obtain`]); a folder can be written too. Knows files and their digests, no stages.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::cache::{CACHE_FORMAT, OutputBlob};
 use crate::digest::Digest;
-use crate::fetch::{Expected, FetchError, Patience, Progress, download};
+use crate::fetch::{self, Expected, FetchError, Patience, Progress, download};
 use crate::fsio::{self, Context, FileError};
 use crate::record::Key;
 
@@ -119,6 +120,18 @@ impl Remote {
         self.text(&manifest_path(key), scratch)
     }
 
+    /// Whether the remote has a blob, as far as can be told without fetching it.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub fn has_blob(&self, blob: OutputBlob) -> Result<bool, RemoteError> {
+        let path = object_path(blob.digest);
+        match &self.place {
+            Place::Web(base) => Ok(fetch::exists(&format!("{base}/{path}"), &self.patience)?),
+            Place::Folder(folder) => Ok(folder.join(path).exists()),
+        }
+    }
+
     /// Brings a blob to `to`, checked; `false` if the remote does not have it.
     ///
     /// # Errors
@@ -204,6 +217,31 @@ impl Remote {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// So many questions are on their way to a server at once.
+const AT_ONCE: usize = 16;
+
+/// Asks for many things at once, over a network perhaps; answers in the order of the questions.
+pub fn at_once<Q: Sync, A: Send>(questions: &[Q], ask: impl Fn(&Q) -> A + Sync) -> Vec<A> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut answers = Vec::new();
+        while let Some((at, question)) = questions.iter().enumerate().nth(next.fetch_add(1, Ordering::Relaxed)) {
+            answers.push((at, ask(question)));
+        }
+        answers
+    };
+    let mut answers: Vec<(usize, A)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..AT_ONCE.min(questions.len())).map(|_| scope.spawn(work)).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, _>| match thread.join() {
+            Ok(answers) => answers,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        threads.into_iter().flat_map(join).collect()
+    });
+    answers.sort_unstable_by_key(|(at, _)| *at);
+    answers.into_iter().map(|(_, answer)| answer).collect()
 }
 
 /// What may not stand as it is in the path of a `file://` URL.

@@ -140,7 +140,7 @@ impl Walk<'_, '_, '_> {
         let asked = self.asked;
         let name = &asked.graph.instance(id).name;
         match &asked.standings[id.0] {
-            Some(Standing::Stale(_, Absence::Forced)) => return self.cause(id, What::Forced),
+            Some(Standing::Stale(_, Absence::Forced(_))) => return self.cause(id, What::Forced),
             Some(Standing::Stale(_, Absence::Output(output))) => {
                 return self.cause(id, What::OutputGone { output: output.clone() });
             }

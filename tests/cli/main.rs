@@ -1,6 +1,7 @@
 //! Stories told through the program: what runs, what does not, and what a user sees.
 
 mod bad;
+mod depth;
 mod errors;
 mod failures;
 mod gc;

@@ -199,7 +199,8 @@ fn run_limited(space: &Space, limit: Duration) -> Vec<String> {
     let none = vec![false; graph.len()];
     let options = Options {
         wanted: every,
-        forced: none.clone(),
+        forced: vec![None; graph.len()],
+        depth: None,
         needed: none,
         jobs: 2,
         device: "cpu".to_owned(),

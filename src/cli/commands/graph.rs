@@ -22,7 +22,7 @@ pub(crate) fn run(args: &GraphArgs) -> Result<Exit, CliError> {
         let cache = Cache::open(&args.cache.cache)?;
         let mut memo = StatMemo::open(&cache);
         if let Ok(sources) = Sources::check(&graph, &wanted, &mut memo) {
-            standings = survey(&graph, &cache, &sources, &wanted, &not, &not)?;
+            standings = survey(&graph, &cache, &sources, &wanted, &vec![None; graph.len()], &not)?;
         }
     }
     let diagram = Diagram::new(&graph, &standings, args.all);

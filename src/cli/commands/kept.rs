@@ -23,6 +23,7 @@ pub(crate) fn save(file: &Path, loaded: &Loaded, args: &PipelineArgs) -> Result<
         set: args.changes.set.clone(),
         targets: args.targets.clone(),
         force: args.changes.force.clone(),
+        from: loaded.depth,
         stages: frozen::stages(&loaded.graph, &loaded.sources, &loaded.survey()?),
     };
     let text = serde_json::to_string_pretty(&plan)
@@ -53,7 +54,7 @@ pub(crate) fn open(file: &Path, given: &ChangeArgs) -> Result<Loaded, CliError> 
         .map_err(|error| CliError::environment(format!("{shown} is no plan: {error}")).help(how))?;
     let changes =
         ChangeArgs { set: plan.set.clone(), profile: plan.profile.clone(), force: plan.force, ..given.clone() };
-    let loaded = Loaded::open(&plan.pipeline, &plan.targets, &changes)?;
+    let loaded = Loaded::open(&plan.pipeline, &plan.targets, &changes)?.from(plan.from)?;
     let moved = frozen::moved(&plan.stages, &frozen::stages(&loaded.graph, &loaded.sources, &loaded.survey()?));
     if moved.is_empty() {
         return Ok(loaded);

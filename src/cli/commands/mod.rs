@@ -20,8 +20,10 @@ use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 
 use atflow::cache::{Cache, Manifest, StatMemo};
+use atflow::depth::{Depth, Missing, missing};
 use atflow::graph::Graph;
-use atflow::plan::{History, Standing, survey};
+use atflow::kinds::Kind;
+use atflow::plan::{History, Order, Standing, survey};
 use atflow::scheduler::Interrupt;
 use atflow::sources::Sources;
 use atflow::spec::{Instance, InstanceId, Overrides, PipelineSpec, Problem, Problems, expand, suggestion};
@@ -44,7 +46,9 @@ pub(crate) struct Loaded {
     /// Which instances the targets reach, by id.
     pub wanted: Vec<bool>,
     /// Which instances run even if they are fresh, by id.
-    pub forced: Vec<bool>,
+    pub forced: Vec<Option<Order>>,
+    /// From what results are made anew.
+    pub depth: Option<Depth>,
     /// Which instances were asked for by name, by id.
     pub needed: Vec<bool>,
 }
@@ -89,9 +93,29 @@ impl Loaded {
             ids.iter().for_each(|id| marks[id.0] = true);
             marks
         };
-        let (forced, needed) = (marked(&forced), marked(&named));
+        let needed = marked(&named);
+        let forced = marked(&forced).into_iter().map(|is_forced| is_forced.then_some(Order::Force)).collect();
         let file = file.to_owned();
-        Ok(Loaded { file, spec, overrides, graph, cache, sources, wanted, forced, needed })
+        Ok(Loaded { file, spec, overrides, graph, cache, sources, wanted, forced, depth: None, needed })
+    }
+
+    /// The same with results made anew from some depth; an error names what that depth needs and cannot make.
+    pub(crate) fn from(mut self, depth: Option<Depth>) -> Result<Self, CliError> {
+        let Some(depth) = depth else { return Ok(self) };
+        self.depth = Some(depth);
+        let barred = depth.bars(&self.graph);
+        if let Some(id) = self.graph.ids().find(|id| self.forced[id.0].is_some() && barred[id.0]) {
+            let message =
+                format!("--force {}: it does not run with --from {}", self.graph.instance(id).name, depth.name());
+            return Err(CliError::environment(message).help("leave one of the two out"));
+        }
+        for (forced, is_anew) in self.forced.iter_mut().zip(depth.anew(&self.graph)) {
+            *forced = forced.or(is_anew.then_some(Order::Anew(depth)));
+        }
+        match missing(&self.graph, &self.cache, depth, &self.survey()?, &self.needed)?.as_slice() {
+            [] => Ok(self),
+            missing => Err(too_shallow(depth, missing, self.cache.has_remote())),
+        }
     }
 
     /// The pipeline's name.
@@ -118,6 +142,30 @@ impl Loaded {
     pub(crate) fn history(&self) -> History<'_> {
         History::new(&self.cache, self.name())
     }
+}
+
+/// The error for results that a depth needs and cannot make.
+fn too_shallow(depth: Depth, missing: &[Missing], has_remote: bool) -> CliError {
+    let what = |missing: &Missing| {
+        let sort = match missing.kind {
+            Kind::Evaluate => "predictions",
+            Kind::Train => "checkpoint",
+            _ => "result",
+        };
+        let gone = if missing.is_known { " (known, but the file is gone)" } else { "" };
+        format!("  {}: {sort}{gone}", missing.stage)
+    };
+    let mut lines: Vec<String> = missing.iter().take(SHOWN).map(what).collect();
+    if missing.len() > SHOWN {
+        lines.push(format!("  and {} more", missing.len() - SHOWN));
+    }
+    let place = if has_remote { "in neither the cache nor the remote one" } else { "not in the cache" };
+    let needs = if missing.len() == 1 { "a result that is" } else { "results that are" };
+    let message =
+        format!("--from {} needs {needs} {place}, and does not make such:\n{}", depth.name(), lines.join("\n"));
+    let deeper = missing.iter().map(|missing| missing.made_from).max().unwrap_or(Depth::Scratch);
+    let elsewhere = if has_remote { "" } else { "; --remote URL takes them from elsewhere" };
+    CliError::environment(message).help(format!("--from {} makes what is missing{elsewhere}", deeper.name()))
 }
 
 /// Counts what the user does to stop the program.

@@ -1,5 +1,6 @@
 //! `atflow plan`.
 
+use atflow::depth::Depth;
 use atflow::plan::{PlannedStage, PlannedState, plan};
 use atflow::price::{Price, price};
 
@@ -9,7 +10,7 @@ use crate::report::{CliError, Exit};
 use crate::ui;
 
 pub(crate) fn run(args: &PlanArgs) -> Result<Exit, CliError> {
-    let loaded = Loaded::new(&args.pipeline)?;
+    let loaded = Loaded::new(&args.pipeline)?.from(args.from.map(Depth::from))?;
     if let Some(file) = &args.save {
         kept::save(file, &loaded, &args.pipeline)?;
     }
@@ -31,7 +32,7 @@ pub(crate) struct Shown {
 /// Prints the plan of a pipeline.
 pub(crate) fn show(loaded: &Loaded, how: &Shown) -> Result<Exit, CliError> {
     let standings = loaded.survey()?;
-    let stages = plan(&loaded.graph, &standings, &loaded.history());
+    let stages = plan(&loaded.graph, &standings, &loaded.forced, &loaded.history());
     let price = price(&loaded.graph, &loaded.cache, &loaded.sources, &standings, &stages, how.jobs, how.sizes);
     let text = if how.json {
         format!("{}\n", serde_json::json!({ "stages": stages, "price": price }))

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use atflow::depth::Depth;
 use atflow::event::{RunEvent, RunSummary};
 use atflow::export::export;
 use atflow::kinds::Kind;
@@ -17,7 +18,7 @@ use crate::ui;
 pub(crate) fn run(args: &RunArgs) -> Result<Exit, CliError> {
     let loaded = match (&args.plan, &args.pipeline) {
         (Some(plan), _) => kept::open(plan, &args.changes)?,
-        (None, Some(file)) => Loaded::open(file, &args.targets, &args.changes)?,
+        (None, Some(file)) => Loaded::open(file, &args.targets, &args.changes)?.from(args.from.map(Depth::from))?,
         (None, None) => return Err(CliError::environment("no pipeline is named")),
     };
     let jobs = jobs(args.jobs);
@@ -29,6 +30,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, CliError> {
     let options = Options {
         wanted: loaded.wanted.clone(),
         forced: loaded.forced.clone(),
+        depth: loaded.depth,
         needed: loaded.needed.clone(),
         jobs,
         device: args.device.clone(),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use atflow::cache::{Cache, Checked, Flaw, FlawKind};
 use atflow::event::{RunEvent, RunSummary, Status};
-use atflow::plan::Standing;
+use atflow::plan::{Order, Standing};
 use atflow::scheduler::{self, Options};
 use atflow::spec::Problems;
 use atflow::verify::{self, Compared, Difference, Verdict, VerifyError};
@@ -114,7 +114,8 @@ fn rerun(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
     let options = Options {
         wanted: loaded.wanted.clone(),
         // By name and not by a missing result: a stage that is no target may have the same key.
-        forced: targets,
+        forced: targets.iter().map(|is_target| is_target.then_some(Order::Force)).collect(),
+        depth: None,
         needed: vec![false; loaded.graph.len()],
         jobs: jobs(args.jobs),
         device: args.device.clone(),

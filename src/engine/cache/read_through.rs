@@ -4,6 +4,7 @@ use super::{Cache, CacheError, MANIFEST_FORMAT, Manifest, OutputBlob};
 use crate::fetch::Progress;
 use crate::fsio;
 use crate::record::{Key, Record};
+use crate::remote::at_once;
 
 /// What came of asking for a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +36,20 @@ impl Cache {
         }
         fsio::write_atomic(&self.action_path(key), &self.tmp(), text.as_bytes())?;
         Ok(Some(manifest))
+    }
+
+    /// Which blobs are here or in the remote cache, in their order. Nothing is fetched; bytes are checked where they are read.
+    ///
+    /// # Errors
+    /// [`CacheError::Remote`] if the remote could not be asked.
+    pub fn can_obtain(&self, blobs: &[OutputBlob]) -> Result<Vec<bool>, CacheError> {
+        let mut there: Vec<bool> = blobs.iter().map(|blob| self.has(*blob)).collect();
+        let Some(remote) = &self.remote else { return Ok(there) };
+        let absent: Vec<usize> = (0..blobs.len()).filter(|at| !there[*at]).collect();
+        for (at, found) in absent.iter().zip(at_once(&absent, |at| remote.has_blob(blobs[*at]))) {
+            there[*at] = found?;
+        }
+        Ok(there)
     }
 
     /// Sees to it that a blob is here, fetching it from the remote cache if it has to be.

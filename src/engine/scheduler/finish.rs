@@ -2,9 +2,12 @@
 
 use super::{RunError, Running, Scheduler, Stale, State, TRIES};
 use crate::cache::{CacheError, FailedStage, MANIFEST_FORMAT, Made, Manifest, OutputBlob};
+use crate::depth::Depth;
 use crate::digest::Digest;
 use crate::event::{RunEvent, Status};
+use crate::plan::Absence;
 use crate::protocol::{Failure, FailureCode};
+use crate::record::Record;
 use crate::spec::InstanceId;
 
 impl Scheduler<'_> {
@@ -163,6 +166,17 @@ impl Scheduler<'_> {
             self.stopped = true;
         }
         Ok(())
+    }
+
+    /// An instance has to run and may not: a result that was thought to be there is not.
+    pub(super) fn refuse(&mut self, id: InstanceId, record: &Record, absence: &Absence) {
+        let reason = self.history.reason(self.graph.instance(id), record, absence);
+        let depth = self.options.depth.map_or("", Depth::name);
+        let message = format!("it would have to run ({reason}), and --from {depth} leaves it alone");
+        let failure = Failure { code: FailureCode::Barred, message, causes: Vec::new() };
+        self.end(id, State::Failed, Status::Failed, 0.0, String::new(), Some(failure));
+        self.skip_consumers(id);
+        self.stopped |= !self.options.keep_going;
     }
 
     fn skip_consumers(&mut self, id: InstanceId) {

@@ -21,10 +21,11 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use crate::cache::{Cache, CacheError, Lease, Leases, Manifest, Obtained, OutputBlob, RunRecord};
+use crate::depth::Depth;
 use crate::event::{RunEvent, RunSummary, Status};
 use crate::fetch::FetchError;
 use crate::graph::{Graph, Outputs};
-use crate::plan::{Absence, Assessment, History, assess, must_be_there};
+use crate::plan::{Absence, Assessment, History, Order, assess, must_be_there};
 use crate::protocol::Failure;
 use crate::record::{Key, Record};
 use crate::remote::RemoteError;
@@ -52,7 +53,9 @@ pub struct Options {
     /// Which instances the targets reach, by id.
     pub wanted: Vec<bool>,
     /// Which instances run even if they are fresh, by id.
-    pub forced: Vec<bool>,
+    pub forced: Vec<Option<Order>>,
+    /// From what results are made anew: says which instances may not run.
+    pub depth: Option<Depth>,
     /// Which instances' outputs must be there in the end, by id; of others it is enough to know them.
     pub needed: Vec<bool>,
     /// CPU threads to use at once, at least 1.
@@ -149,6 +152,8 @@ struct Scheduler<'a> {
     running: HashMap<u64, Running>,
     next_job: u64,
     tries: Vec<u32>,
+    /// Instances that may not run, by id.
+    barred: Vec<bool>,
     /// Instances that run once even if their result is known, and why.
     forced: HashMap<InstanceId, Absence>,
     /// Producers that run again because an output of theirs was lost, and who waits for it. Everybody else had them counted as done before.
@@ -194,7 +199,8 @@ pub fn run(
         running: HashMap::new(),
         next_job: 0,
         tries: vec![0; graph.len()],
-        forced: graph.ids().filter(|id| options.forced[id.0]).map(|id| (id, Absence::Forced)).collect(),
+        barred: options.depth.map_or_else(|| vec![false; graph.len()], |depth| depth.bars(graph)),
+        forced: graph.ids().filter_map(|id| Some((id, Absence::Forced(options.forced[id.0]?)))).collect(),
         revived: HashMap::new(),
         stale: HashMap::new(),
         leases: Leases::new(cache),
@@ -355,12 +361,15 @@ impl Scheduler<'_> {
     }
 
     fn make_ready(&mut self, id: InstanceId, record: Record, absence: &Absence) {
+        if self.barred[id.0] {
+            return self.refuse(id, &record, absence);
+        }
         let reason = self.history.reason(self.graph.instance(id), &record, absence);
         let key = record.key();
         let wants = match absence {
             Absence::Unknown => Wants::Result,
             Absence::Output(_) => Wants::Blobs,
-            Absence::Forced => Wants::Rerun,
+            Absence::Forced(_) => Wants::Rerun,
         };
         self.stale.insert(id, Stale { record, key, reason, wants });
         self.states.set(id, State::Ready);

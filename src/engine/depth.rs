@@ -1,0 +1,192 @@
+//! How deep results are made anew: from predictions, from checkpoints, or from scratch. Says which instances run though they are fresh, which may not run
+//! at all, and which results a depth cannot do without. Knows kinds and who needs whom; runs nothing.
+
+use serde::{Deserialize, Serialize};
+
+use crate::cache::{Cache, CacheError, OutputBlob};
+use crate::graph::Graph;
+use crate::kinds::Kind;
+use crate::plan::{Standing, must_be_there};
+use crate::spec::InstanceId;
+
+/// From what results are made anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Depth {
+    /// Only what reads predictions may run: tables, figures, and commands that come after an evaluation.
+    Predictions,
+    /// Nothing is trained; evaluations and saliency maps are computed anew, and what comes after them.
+    Checkpoints,
+    /// Everything is computed anew but data sets.
+    Scratch,
+}
+
+impl Depth {
+    /// Its name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Depth::Predictions => "predictions",
+            Depth::Checkpoints => "checkpoints",
+            Depth::Scratch => "scratch",
+        }
+    }
+
+    /// Which instances run even if they are fresh, by id.
+    pub fn anew(self, graph: &Graph) -> Vec<bool> {
+        let after = after(graph, &[Kind::Evaluate, Kind::Saliency]);
+        let is_anew = |id: InstanceId| match (self, graph.instance(id).kind) {
+            (Depth::Predictions, _) | (Depth::Scratch, Kind::Dataset) => false,
+            (Depth::Scratch, _) => true,
+            (Depth::Checkpoints, Kind::Evaluate | Kind::Saliency | Kind::Table | Kind::Figure) => true,
+            (Depth::Checkpoints, kind) => kind == Kind::Command && after[id.0],
+        };
+        graph.ids().map(is_anew).collect()
+    }
+
+    /// Which instances may not run, by id.
+    pub fn bars(self, graph: &Graph) -> Vec<bool> {
+        let after = after(graph, &[Kind::Evaluate]);
+        let is_barred = |id: InstanceId| match (self, graph.instance(id).kind) {
+            (Depth::Scratch, _) | (Depth::Predictions, Kind::Table | Kind::Figure) => false,
+            (Depth::Predictions, kind) => kind != Kind::Command || !after[id.0],
+            (Depth::Checkpoints, kind) => kind == Kind::Train,
+        };
+        graph.ids().map(is_barred).collect()
+    }
+}
+
+/// Which instances come after one of these kinds, at any distance; by id.
+fn after(graph: &Graph, kinds: &[Kind]) -> Vec<bool> {
+    let mut after = vec![false; graph.len()];
+    for id in graph.ids() {
+        after[id.0] = graph.producers(id).any(|from| after[from.0] || kinds.contains(&graph.instance(from).kind));
+    }
+    after
+}
+
+/// A result that has to be there, is not, and may not be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// The instance that would make it.
+    pub stage: String,
+    /// What it does.
+    pub kind: Kind,
+    /// Whether the result is known, and only its bytes are gone.
+    pub is_known: bool,
+    /// The least depth that makes it.
+    pub made_from: Depth,
+}
+
+/// The results that a run at this depth would need and could not make, by a survey at the same depth; of those that need one another, only the last.
+/// What hangs on a stage that is still to run is not told: it may turn out to be there.
+///
+/// # Errors
+/// [`CacheError`] if the remote cache could not be asked.
+pub fn missing(
+    graph: &Graph,
+    cache: &Cache,
+    depth: Depth,
+    standings: &[Option<Standing>],
+    needed: &[bool],
+) -> Result<Vec<Missing>, CacheError> {
+    let barred = depth.bars(graph);
+    let gone = gone(graph, cache, &barred, standings, needed)?;
+    let mut lacks = vec![false; graph.len()];
+    let mut untrained = vec![false; graph.len()];
+    for id in graph.ids() {
+        let Some(standing) = &standings[id.0] else { continue };
+        let is_fresh = matches!(standing, Standing::Fresh(..)) && !gone[id.0];
+        let is_training = graph.instance(id).kind == Kind::Train && !is_fresh;
+        untrained[id.0] = is_training || graph.producers(id).any(|from| untrained[from.0]);
+        lacks[id.0] = match standing {
+            Standing::Fresh(..) => gone[id.0],
+            Standing::Stale(..) => barred[id.0],
+            Standing::Pending(_) => barred[id.0] && graph.producers(id).any(|from| lacks[from.0]),
+        };
+    }
+    let is_last = |id: &InstanceId| lacks[id.0] && !graph.consumers(*id).any(|consumer| lacks[consumer.0]);
+    let tell = |id: InstanceId| {
+        let instance = graph.instance(id);
+        Missing {
+            stage: instance.name.clone(),
+            kind: instance.kind,
+            is_known: gone[id.0],
+            made_from: if untrained[id.0] { Depth::Scratch } else { Depth::Checkpoints },
+        }
+    };
+    Ok(graph.ids().filter(is_last).map(tell).collect())
+}
+
+/// Which instances are known, may not run, and have an output that somebody is to read and nobody has; by id.
+fn gone(
+    graph: &Graph,
+    cache: &Cache,
+    barred: &[bool],
+    standings: &[Option<Standing>],
+    needed: &[bool],
+) -> Result<Vec<bool>, CacheError> {
+    let mut read: Vec<(InstanceId, OutputBlob)> = Vec::new();
+    for id in graph.ids() {
+        match &standings[id.0] {
+            None => {}
+            Some(Standing::Fresh(_, manifest)) => {
+                let instance = graph.instance(id);
+                let outputs = instance.outputs.iter().filter(|output| must_be_there(output, needed[id.0]));
+                read.extend(outputs.filter_map(|output| Some((id, *manifest.outputs.get(&output.name)?))));
+            }
+            Some(Standing::Stale(..) | Standing::Pending(_)) => {
+                for need in &graph.instance(id).needs {
+                    if let Some(Standing::Fresh(_, manifest)) = &standings[need.from.0] {
+                        read.extend(manifest.outputs.get(&need.output).map(|blob| (need.from, *blob)));
+                    }
+                }
+            }
+        }
+    }
+    read.retain(|(id, _)| barred[id.0]);
+    read.sort_unstable_by_key(|(id, blob)| (*id, blob.digest));
+    read.dedup();
+    let mut gone = vec![false; graph.len()];
+    let blobs: Vec<OutputBlob> = read.iter().map(|(_, blob)| *blob).collect();
+    for ((id, _), is_there) in read.iter().zip(cache.can_obtain(&blobs)?) {
+        gone[id.0] |= !is_there;
+    }
+    Ok(gone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{Overrides, PipelineSpec, expand};
+
+    #[test]
+    fn what_runs_and_what_may_not_follows_from_kinds_and_from_who_comes_after_whom() {
+        let text = "stages:\n\
+            \x20 prepare: {kind: command, with: {run: x, outputs: {n: n}}}\n\
+            \x20 set: {kind: dataset, with: {format: idx, train: {images: {path: f}, labels: {path: f}}, \
+            test: {images: {path: f}, labels: {path: f}}, classes: [a, b]}}\n\
+            \x20 model: {kind: train, needs: {data: set.train}, with: {net: {arch: resnet, width: 4, blocks: [1]}, epochs: 1, batch_size: 4, optimizer: {lr: 0.1}}}\n\
+            \x20 changed: {kind: transform, needs: {data: set.test}, with: {op: saturate, level: 4}}\n\
+            \x20 tested: {kind: evaluate, needs: {model: model, set: changed}}\n\
+            \x20 maps: {kind: saliency, needs: {models: model, set: set.test}, with: {images: [0]}}\n\
+            \x20 summary: {kind: command, needs: {x: tested}, with: {run: x, outputs: {n: n}}}\n\
+            \x20 pages: {kind: command, needs: {x: [summary, maps.grid]}, with: {run: x, outputs: {n: n}}}\n";
+        let spec = PipelineSpec::from_text("p", text, &Overrides::default()).unwrap();
+        let graph = Graph::new(expand(&spec).unwrap());
+        let names = |marks: Vec<bool>| -> Vec<String> {
+            let mut names: Vec<String> =
+                graph.ids().filter(|id| marks[id.0]).map(|id| graph.instance(id).name.clone()).collect();
+            names.sort_unstable();
+            names
+        };
+        assert_eq!(names(Depth::Predictions.anew(&graph)), [""; 0]);
+        assert_eq!(names(Depth::Checkpoints.anew(&graph)), ["maps", "pages", "summary", "tested"]);
+        assert_eq!(
+            names(Depth::Scratch.anew(&graph)),
+            ["changed", "maps", "model", "pages", "prepare", "summary", "tested"]
+        );
+        assert_eq!(names(Depth::Predictions.bars(&graph)), ["changed", "maps", "model", "prepare", "set", "tested"]);
+        assert_eq!(names(Depth::Checkpoints.bars(&graph)), ["model"]);
+        assert_eq!(names(Depth::Scratch.bars(&graph)), [""; 0]);
+    }
+}
