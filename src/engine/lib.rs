@@ -19,6 +19,7 @@ pub mod kinds;
 pub mod number;
 pub mod picture;
 pub mod plan;
+pub mod preview;
 pub mod price;
 pub mod probe;
 pub mod protocol;

@@ -117,6 +117,15 @@ pub enum StageError {
         /// The first such image.
         index: usize,
     },
+    /// An attack has nothing to go by.
+    #[error(
+        "the gradient of the loss is zero for all {images} attacked images: the attack cannot move, and its accuracy would say nothing of robustness; \
+         the network masks its gradients (saturated logits?): see what a `masking` stage says of it, or use the attack `square`, which needs none"
+    )]
+    NoGradient {
+        /// How many images were attacked.
+        images: u64,
+    },
     /// An operator of libtorch failed.
     #[error("libtorch failed")]
     Torch(#[from] TchError),
@@ -151,6 +160,7 @@ impl StageError {
             | StageError::Write { .. }
             | StageError::Diverged { .. }
             | StageError::NotFinite { .. }
+            | StageError::NoGradient { .. }
             | StageError::Torch(_)
             | StageError::Panic(_) => FailureCode::Broken,
         }

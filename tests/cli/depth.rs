@@ -56,10 +56,10 @@ fn space() -> Space {
     space.write("labels", [0, 0, 8, 1, 0, 0, 0, 2, 0, 1]);
     let predictions = Predictions {
         labels: vec![0, 1],
-        texture: None,
         predicted: vec![0, 0],
         probability: vec![0.5; 2],
         loss: vec![0.5; 2],
+        ..Predictions::default()
     };
     space.write("predictions", predictions.to_bytes().unwrap());
     let worker = space.write("worker", WORKER.replace("PROTOCOL", &PROTOCOL_VERSION.to_string()));

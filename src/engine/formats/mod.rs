@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use images::ImageSet;
-pub use predictions::Predictions;
+pub use predictions::{Ensemble, Gradients, Predictions, UnderAttack};
 
 /// The one metadata key of every safetensors file that atflow writes; its value is a JSON object.
 pub const METADATA_KEY: &str = "atflow";

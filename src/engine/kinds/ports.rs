@@ -116,7 +116,9 @@ impl Kind {
                     ]
                 }
             }
-            Kind::Table => const { &[result("json", "json"), result("markdown", "md"), result("csv", "csv")] },
+            Kind::Table => {
+                const { &[result("json", "json"), result("markdown", "md"), result("csv", "csv"), result("tex", "tex")] }
+            }
             Kind::Figure => const { &[result("svg", "svg"), result("png", "png"), result("csv", "csv")] },
         }
     }

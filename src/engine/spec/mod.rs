@@ -15,6 +15,7 @@ mod needs;
 mod params;
 mod pipeline;
 mod problem;
+mod published;
 mod refs;
 mod schema;
 mod settings;

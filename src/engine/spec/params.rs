@@ -15,10 +15,11 @@ use super::check;
 use super::command;
 use super::defaults::Origin;
 use super::problem::Problem;
+use super::published::{ANOMALIES, NUMBERS};
 use super::source::{Part, Step, YamlPath};
 use crate::kinds::{
-    CommandParams, DatasetParams, EvaluateParams, FigureSpec, FileParams, Kind, Net, SaliencyParams, Source, TableSpec,
-    TrainParams, TransformParams,
+    Attack, CommandParams, DatasetParams, EvaluateParams, FigureSpec, FileParams, Kind, Net, PublishedSpec,
+    SaliencyParams, Source, TableSpec, TrainParams, TransformParams,
 };
 
 /// What the parameters of one instance say.
@@ -131,16 +132,23 @@ pub(super) fn read(kind: Kind, value: &Value, origin: &Origin) -> Result<Params,
         Kind::Transform => reader.typed::<TransformParams>(value).and_then(|params| reader.canonical(&params)),
         Kind::Train => reader.typed::<TrainParams>(value).and_then(|params| {
             reader.check_net(&params.net);
+            reader.check_attack("adversary", &params.adversary);
             reader.canonical(&params)
         }),
-        Kind::Evaluate => reader.typed::<EvaluateParams>(value).and_then(|params| reader.canonical(&params)),
+        Kind::Evaluate => reader.typed::<EvaluateParams>(value).and_then(|params| {
+            reader.check_attack("attack", &params.attack);
+            reader.canonical(&params)
+        }),
         Kind::Saliency => reader.typed::<SaliencyParams>(value).and_then(|params| {
             if let Some(problem) = params.images.problem() {
                 reader.problem(&[key("images")], format!("`images` {problem}"), None);
             }
             reader.canonical(&params)
         }),
-        Kind::Table => reader.typed::<TableSpec>(value).and_then(|params| reader.canonical(&params)),
+        Kind::Table => reader.typed::<TableSpec>(value).and_then(|params| {
+            sources = reader.published(&params);
+            reader.canonical(&params)
+        }),
         Kind::Figure => reader.typed::<FigureSpec>(value).and_then(|params| reader.canonical(&params)),
         Kind::Command => reader.typed::<CommandParams>(value).and_then(|params| {
             for (index, name) in params.files.iter().enumerate() {
@@ -212,6 +220,21 @@ impl Reading<'_> {
         sources
     }
 
+    fn published(&self, params: &TableSpec) -> Vec<(String, Source, YamlPath)> {
+        let Some(published) = &params.published else { return Vec::new() };
+        let trail: &[&str] = match published {
+            PublishedSpec::File(_) => &["published"],
+            PublishedSpec::Detailed(_) => &["published", "file"],
+        };
+        let source = |slot: &str, file: &str, trail: &[&str]| {
+            let source = Source { path: Some(file.to_owned()), ..Source::default() };
+            let trail: Vec<Step> = trail.iter().map(|name| key(name)).collect();
+            (slot.to_owned(), source, self.origin.path(&trail))
+        };
+        let anomalies = published.anomalies().map(|file| source(ANOMALIES, file, &["published", "anomalies"]));
+        [source(NUMBERS, published.file(), trail)].into_iter().chain(anomalies).collect()
+    }
+
     fn check_source(&mut self, source: &Source, trail: &[Step]) {
         let has_digest = source.published().is_some();
         let at = |name: &str| [trail, &[key(name)]].concat();
@@ -278,6 +301,13 @@ impl Reading<'_> {
         }
         if std.iter().any(|std| std.get() <= 0.0) {
             self.problem(&at("std"), "a standard deviation must be above 0", None);
+        }
+    }
+
+    fn check_attack(&mut self, name: &str, attack: &Attack) {
+        if let Err(problem) = attack.check() {
+            let trail: Vec<Step> = std::iter::once(name).chain(problem.name.split('.')).map(key).collect();
+            self.problem(&trail, format!("`{}` {}", problem.name, problem.problem), None);
         }
     }
 

@@ -9,7 +9,7 @@ use crate::formats::FormatError;
 use crate::kinds::Kind;
 use crate::picture::PictureError;
 use crate::protocol::{Failure, FailureCode};
-use crate::results::{DocumentError, MetricError};
+use crate::results::{DocumentError, MetricError, PublishedError};
 
 /// Facts about a failure; [`Failure`] carries them on as text.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +53,10 @@ pub(super) enum StageError {
     Twice { input: String },
     #[error("the number of {cell} cannot be computed")]
     Metric { cell: String, source: MetricError },
+    #[error("the table is to be compared with its row `{row}`, which it does not have")]
+    NoRow { row: String },
+    #[error("the file of {file} numbers does not fit the table")]
+    Published { file: String, source: PublishedError },
     #[error("{labels} labels were given for the {values} values of the horizontal axis")]
     AxisLabels { labels: usize, values: usize },
     #[error("the table cannot be assembled")]
@@ -116,6 +120,8 @@ impl StageError {
             | NoCell { .. }
             | Twice { .. }
             | Metric { .. }
+            | NoRow { .. }
+            | Published { .. }
             | AxisLabels { .. }
             | Document(_)
             | Picture(_)

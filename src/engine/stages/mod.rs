@@ -11,6 +11,7 @@ mod idx;
 mod substitute;
 mod table;
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use serde::de::DeserializeOwned;
@@ -18,6 +19,7 @@ use serde::de::DeserializeOwned;
 use crate::digest::{ReadError, read_verified};
 use crate::kinds::Kind;
 use crate::protocol::{Failure, Input, Job};
+use crate::results::{State, TableDocument};
 use error::StageError;
 
 /// What a running stage tells, and what it asks; the scheduler stands behind it.
@@ -49,6 +51,23 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, Failure> {
         kind @ (Kind::Transform | Kind::Train | Kind::Evaluate | Kind::Saliency) => Err(StageError::Kind { kind }),
     };
     Ok(summary?)
+}
+
+/// The table of a job of which not all inputs are there. `states` says for each input's label how it stands; inputs that do not fit one another are left out
+/// as if they were missing.
+///
+/// # Errors
+/// A [`Failure`] as of the stage.
+pub fn preview(job: &Job, states: &BTreeMap<String, State>) -> Result<TableDocument, Failure> {
+    struct Silent;
+    impl Reporter for Silent {
+        fn log(&self, _: &str) {}
+        fn progress(&self, _: u64, _: u64, _: &str) {}
+        fn cancelled(&self) -> bool {
+            false
+        }
+    }
+    Ok(table::assemble(job, &params(job)?, Some(states), &Silent)?)
 }
 
 fn params<T: DeserializeOwned>(job: &Job) -> Result<T, StageError> {
