@@ -71,7 +71,8 @@ impl Preview<'_> {
 
     /// The result of a need: the one that is fresh, or the newest of an earlier run.
     fn find(&self, need: &Need, history: &History) -> (State, Option<OutputBlob>) {
-        let output = |manifest: &Manifest| manifest.outputs.get(&need.output).copied().filter(|blob| self.cache.has(*blob));
+        let output =
+            |manifest: &Manifest| manifest.outputs.get(&need.output).copied().filter(|blob| self.cache.has(*blob));
         if let Some(Standing::Fresh(_, manifest)) = &self.standings[need.from.0]
             && let Some(blob) = output(manifest)
         {

@@ -12,5 +12,6 @@ mod rerun;
 mod scenarios;
 mod shared;
 mod support;
+mod table;
 mod verify;
 mod why;

@@ -42,7 +42,8 @@ pub(crate) fn run(args: &TableArgs) -> Result<Exit, CliError> {
 /// The table that a stage made.
 pub(crate) fn recorded(cache: &Cache, manifest: &Manifest, name: &str) -> Result<TableDocument, CliError> {
     no_table(manifest.record.kind, name)?;
-    let again = |error: String| CliError::environment(error).help("run the pipeline again: the table is assembled anew");
+    let again =
+        |error: String| CliError::environment(error).help("run the pipeline again: the table is assembled anew");
     let blob = manifest.outputs.get("json").ok_or_else(|| again(format!("`{name}` has no output `json`")))?;
     let bytes = cache.read(blob.digest).map_err(|error| again(error.to_string()))?;
     TableDocument::from_json(&bytes).map_err(|error| again(error.to_string()))
@@ -78,12 +79,8 @@ fn as_it_is_now(file: &Path, args: &TableArgs) -> Result<TableDocument, CliError
     if let Some(Standing::Fresh(_, manifest)) = &standings[id.0] {
         return recorded(&loaded.cache, manifest, &args.name);
     }
-    let preview = Preview {
-        graph: &loaded.graph,
-        cache: &loaded.cache,
-        sources: &loaded.sources,
-        standings: &standings,
-    };
+    let preview =
+        Preview { graph: &loaded.graph, cache: &loaded.cache, sources: &loaded.sources, standings: &standings };
     preview.table(*id, &loaded.history()).map_err(|failure| {
         let causes = failure.causes.iter().map(|cause| format!(": {cause}")).collect::<String>();
         CliError::environment(format!("the table cannot be made of what is there: {}{causes}", failure.message))

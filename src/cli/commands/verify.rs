@@ -206,7 +206,14 @@ fn unlike_words(unlike: &[Unlike]) -> String {
         let number = |value: Option<f64>| value.map_or("nothing".to_owned(), |value| format!("{value:.2}"));
         // Published and ours in the unit of the published: its difference tells ours.
         let ours = cell.published.zip(cell.difference).map(|(published, difference)| published + difference);
-        format!("    {}: {}, {}: {}, published {}\n", cell.stage, cell.row, cell.column, number(ours), number(cell.published))
+        format!(
+            "    {}: {}, {}: {}, published {}\n",
+            cell.stage,
+            cell.row,
+            cell.column,
+            number(ours),
+            number(cell.published)
+        )
     };
     let mut text: String = unlike.iter().take(SHOWN).map(words).collect();
     if unlike.len() > SHOWN {

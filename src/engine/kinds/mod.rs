@@ -26,8 +26,8 @@ pub use metric::Metric;
 pub use ports::{ArtifactType, Output, Slot};
 pub use saliency::{Method, SaliencyParams};
 pub use table::{
-    Column, ColumnSpec, ColumnsSpec, Compare, PairedTest, PublishedDetails, PublishedParams, PublishedSpec, TableParams,
-    TableSpec, Tolerance,
+    Column, ColumnSpec, ColumnsSpec, Compare, PairedTest, PublishedDetails, PublishedParams, PublishedSpec,
+    TableParams, TableSpec, Tolerance,
 };
 pub use train::{AdversarialBatches, Augmentation, Net, Schedule, Sgd, TrainParams};
 pub use transform::{PatchShuffle, Saturate, TransformParams};

@@ -26,7 +26,9 @@ pub fn csv(table: &TableDocument) -> String {
     for (row, cells) in table.rows.iter().zip(&table.cells) {
         for (column, cell) in table.columns.iter().zip(cells) {
             let published = |cell: &&Cell| cell.published.as_ref().is_some_and(|beside| beside.value.is_some());
-            let Some(cell) = cell.as_ref().filter(|cell| cell.number.value.is_some() || published(cell)) else { continue };
+            let Some(cell) = cell.as_ref().filter(|cell| cell.number.value.is_some() || published(cell)) else {
+                continue;
+            };
             let mut fields = vec![row.clone(), column.label.clone()];
             fields.extend(numbers(column.metric, &cell.number));
             parts.iter().for_each(|(_, part)| fields.extend(part(table, cell)));

@@ -38,7 +38,8 @@ pub fn compare(
 ) -> Result<Comparison, MetricError> {
     same_images(this.0, other.0, "of the row it is compared with")?;
     let (here, there) = (outcomes(metric, this.0, this.1)?, outcomes(metric, other.0, other.1)?);
-    let both: Vec<(bool, bool)> = here.iter().zip(&there).filter_map(|(here, there)| Some(((*here)?, (*there)?))).collect();
+    let both: Vec<(bool, bool)> =
+        here.iter().zip(&there).filter_map(|(here, there)| Some(((*here)?, (*there)?))).collect();
     let count = |wanted| both.iter().filter(|pair| **pair == wanted).count() as u64;
     Ok(Comparison::new(count((true, false)), count((false, true)), both.len() as u64))
 }
@@ -120,7 +121,9 @@ mod tests {
                 if low <= b_share - c_share && b_share - c_share <= high {
                     let rest = n - b - c;
                     let ways = ln_factorial(n) - ln_factorial(b) - ln_factorial(c) - ln_factorial(rest);
-                    let chance = b as f64 * b_share.ln() + c as f64 * c_share.ln() + rest as f64 * (1.0 - b_share - c_share).ln();
+                    let chance = b as f64 * b_share.ln()
+                        + c as f64 * c_share.ln()
+                        + rest as f64 * (1.0 - b_share - c_share).ln();
                     covered += (ways + chance).exp();
                 }
             }
@@ -135,16 +138,18 @@ mod tests {
         let found = compare(Metric::Accuracy, (&this, None), (&other, None)).unwrap();
         assert_eq!((found.difference, found.only_this, found.only_other, found.n), (Some(1.0 / 6.0), 2, 1, 6));
         assert_eq!(found.p, 1.0);
-        let (clean, clean_other) = (predictions(&labels, &[0, 1, 2, 3, 4, 9]), predictions(&labels, &[0, 1, 9, 3, 4, 5]));
-        let found =
-            compare(Metric::AccuracyOnCorrect, (&this, Some(&clean)), (&other, Some(&clean_other))).unwrap();
+        let (clean, clean_other) =
+            (predictions(&labels, &[0, 1, 2, 3, 4, 9]), predictions(&labels, &[0, 1, 9, 3, 4, 5]));
+        let found = compare(Metric::AccuracyOnCorrect, (&this, Some(&clean)), (&other, Some(&clean_other))).unwrap();
         assert_eq!((found.only_this, found.only_other, found.n), (1, 1, 4), "images 0, 1, 3 and 4");
         let shorter = predictions(&labels[..5], &labels[..5]);
         assert!(matches!(
             compare(Metric::Accuracy, (&this, None), (&shorter, None)),
             Err(MetricError::Lengths { value: 6, reference: 5, .. })
         ));
-        let nothing = compare(Metric::AccuracyOnCorrect, (&this, Some(&predictions(&labels, &[9; 6]))), (&other, Some(&other))).unwrap();
+        let nothing =
+            compare(Metric::AccuracyOnCorrect, (&this, Some(&predictions(&labels, &[9; 6]))), (&other, Some(&other)))
+                .unwrap();
         assert_eq!((nothing.difference, nothing.n, nothing.p), (None, 0, 1.0));
     }
 }

@@ -114,7 +114,9 @@ pub enum PublishedError {
     #[error("its first line must be `table,row,column,published,reason`")]
     AnomalyColumns,
     /// An anomaly is of a cell that is not there, or of another number.
-    #[error("it has no published number {published} in row `{row}`, column `{column}`, which the file of anomalies names")]
+    #[error(
+        "it has no published number {published} in row `{row}`, column `{column}`, which the file of anomalies names"
+    )]
     Anomaly {
         /// The row's label.
         row: String,
@@ -230,9 +232,8 @@ fn judge(metric: Metric, ours: &Number, published: Option<f64>, decimals: usize,
     let value = ours.value.map(|value| value * scale);
     let difference = value.zip(published).map(|(ours, published)| ours - published);
     let half = 0.5 * 10_f64.powi(-i32::try_from(decimals).unwrap_or(i32::MAX));
-    let within = |(low, high): (f64, f64), published: f64| {
-        low * scale <= published + SLACK && published <= high * scale + SLACK
-    };
+    let within =
+        |(low, high): (f64, f64), published: f64| low * scale <= published + SLACK && published <= high * scale + SLACK;
     let verdict = match (difference, published) {
         (_, None) => Verdict::NotPublished,
         (None, Some(_)) => Verdict::Missing,
@@ -287,7 +288,9 @@ mod tests {
     #[test]
     fn a_table_is_judged_cell_by_cell() {
         let mut published = PublishedTable::parse(FILE.as_bytes()).unwrap();
-        published.mark("t", b"table,row,column,published,reason\nt,pgd-inf-8,clean,80,\"misprint, surely\"\nu,x,y,1,z\n").unwrap();
+        published
+            .mark("t", b"table,row,column,published,reason\nt,pgd-inf-8,clean,80,\"misprint, surely\"\nu,x,y,1,z\n")
+            .unwrap();
         let some = |label: &str| Some(label.to_owned());
         let params = PublishedParams {
             table: "t".into(),
@@ -299,7 +302,10 @@ mod tests {
         published.judge(&params, &mut table).unwrap();
         let beside = |row: usize, column: usize| table.cells[row][column].as_ref().unwrap().published.clone().unwrap();
         assert_eq!(beside(0, 0).verdict, Verdict::Same);
-        assert_eq!((beside(0, 1).printed().unwrap(), beside(0, 1).verdict), ("22.00".into(), Verdict::WithinSamplingError));
+        assert_eq!(
+            (beside(0, 1).printed().unwrap(), beside(0, 1).verdict),
+            ("22.00".into(), Verdict::WithinSamplingError)
+        );
         assert_eq!((beside(1, 0).verdict, beside(1, 0).fails()), (Verdict::Different, false));
         assert_eq!(beside(1, 0).anomaly.as_deref(), Some("misprint, surely"));
         assert_eq!(beside(1, 1).verdict, Verdict::Missing, "there was no result for this cell");

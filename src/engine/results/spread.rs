@@ -26,7 +26,13 @@ pub fn over_seeds(numbers: &[Number], most: f64) -> (Number, Spread) {
     let number = match (deviation, numbers) {
         (Some(deviation), _) => {
             let reach = t(values.len() - 1) * deviation / (values.len() as f64).sqrt();
-            Number { value: Some(mean), low: Some((mean - reach).max(0.0)), high: Some((mean + reach).min(most)), hits: None, n }
+            Number {
+                value: Some(mean),
+                low: Some((mean - reach).max(0.0)),
+                high: Some((mean + reach).min(most)),
+                hits: None,
+                n,
+            }
         }
         (None, [one]) => *one,
         (None, _) => Number { value: Some(mean), n, ..Number::default() },
@@ -76,7 +82,8 @@ mod tests {
     #[test]
     fn quantiles_are_those_of_scipy() {
         // scipy 1.17.1: t.ppf(0.975, freedom)
-        let expected = [(20, 2.085963447265864), (40, 2.021075390306273), (120, 1.9799304050824402), (1000, 1.9623390808264083)];
+        let expected =
+            [(20, 2.085963447265864), (40, 2.021075390306273), (120, 1.9799304050824402), (1000, 1.9623390808264083)];
         for (freedom, quantile) in expected {
             assert!((t(freedom) - quantile).abs() < 3e-6, "{freedom}");
         }

@@ -3,13 +3,19 @@
 
 use super::{Cell, TableDocument, words};
 
-/// The table for LaTeX. Needs `\usepackage{booktabs}`; other than that nothing beyond what pdfLaTeX has by itself.
+/// Tables of more columns than this are scaled to the width of the text: at their own size they would not fit a column of a page.
+const WIDE: usize = 4;
+
+/// The table for LaTeX. Needs `\usepackage{booktabs}`, a wide one `graphicx` too; other than that nothing beyond what pdfLaTeX has by itself.
 pub fn tex(table: &TableDocument) -> String {
-    let mut text = "% Needs \\usepackage{booktabs}.\n\\begin{table}\n  \\centering\n".to_owned();
+    let is_wide = table.columns.len() > WIDE;
+    let packages = if is_wide { "booktabs,graphicx" } else { "booktabs" };
+    let mut text = format!("% Needs \\usepackage{{{packages}}}.\n\\begin{{table}}\n  \\centering\n");
     if let Some(title) = &table.title {
         text += &format!("  \\caption{{{}}}\n", escape(title));
     }
     text += "  \\footnotesize\n  \\setlength{\\tabcolsep}{4pt}\n";
+    text += if is_wide { "  \\resizebox{\\linewidth}{!}{%\n" } else { "" };
     text += &format!("  \\begin{{tabular}}{{l{}}}\n    \\toprule\n", "r".repeat(table.columns.len()));
     let headings = table.columns.iter().map(|column| escape(&column.label));
     text += &line(&escape(&table.corner), headings);
@@ -29,8 +35,11 @@ pub fn tex(table: &TableDocument) -> String {
                 .map(|(column, cell)| cell.as_ref().and_then(|cell| text_of(column, cell)))
                 .collect();
             if texts.iter().any(Option::is_some) {
-                let small = |text: Option<String>| text.map_or(String::new(), |text| format!("{{\\scriptsize {}}}", escape(&text)));
-                let label = if label.is_empty() { String::new() } else { format!("\\quad{{\\scriptsize {}}}", escape(label)) };
+                let small = |text: Option<String>| {
+                    text.map_or(String::new(), |text| format!("{{\\scriptsize {}}}", escape(&text)))
+                };
+                let label =
+                    if label.is_empty() { String::new() } else { format!("\\quad{{\\scriptsize {}}}", escape(label)) };
                 text += &line(&label, texts.into_iter().map(small));
             }
         };
@@ -39,18 +48,31 @@ pub fn tex(table: &TableDocument) -> String {
             let label = words::comparison_label(&compare.to);
             let compared = |cell: &Cell| cell.compared.as_ref().map(words::compared);
             // Two lines: difference and interval, then p.
-            below(&label, &|_, cell| compared(cell).map(|text| text.split(", p").next().unwrap_or_default().to_owned()));
+            below(&label, &|_, cell| {
+                compared(cell).map(|text| text.split(", p").next().unwrap_or_default().to_owned())
+            });
             below("", &|_, cell| compared(cell).and_then(|text| text.split_once(", p").map(|(_, p)| format!("p{p}"))));
         }
         if table.published.is_some() {
             let is_published = |cell: &Cell| cell.published.as_ref().is_some_and(|beside| beside.value.is_some());
-            below(words::PUBLISHED, &|_, cell| is_published(cell).then(|| words::published(cell)));
+            let published = |cell: &Cell| is_published(cell).then(|| words::published(cell));
+            if is_wide {
+                let part = |cell: &Cell, at: usize| published(cell)?.split(" (").nth(at).map(str::to_owned);
+                below(words::PUBLISHED, &|_, cell| part(cell, 0));
+                below("", &|_, cell| part(cell, 1).map(|difference| format!("({difference}")));
+            } else {
+                below(words::PUBLISHED, &|_, cell| published(cell));
+            }
         }
     }
-    text += "    \\bottomrule\n  \\end{tabular}\n";
+    text += "    \\bottomrule\n  \\end{tabular}";
+    text += if is_wide { "}\n" } else { "\n" };
     let notes: Vec<String> = words::notes(table).iter().map(|note| escape(note)).collect();
     if !notes.is_empty() {
-        text += &format!("\n  \\medskip\n  \\begin{{minipage}}{{\\linewidth}}\n    \\scriptsize\n    {}\n  \\end{{minipage}}\n", notes.join("\\par\n    "));
+        text += &format!(
+            "\n  \\medskip\n  \\begin{{minipage}}{{\\linewidth}}\n    \\scriptsize\n    {}\n  \\end{{minipage}}\n",
+            notes.join("\\par\n    ")
+        );
     }
     text + "\\end{table}\n"
 }
@@ -137,8 +159,22 @@ mod tests {
     }
 
     #[test]
+    fn a_wide_table_is_scaled_to_the_page() {
+        let mut wide = example();
+        wide.columns = std::iter::repeat_n(wide.columns[0].clone(), 5).collect();
+        wide.cells.iter_mut().for_each(|row| row.resize(5, None));
+        let text = tex(&wide);
+        assert!(text.contains("\\resizebox{\\linewidth}{!}{%") && text.contains("\\end{tabular}}"), "{text}");
+        assert!(text.starts_with("% Needs \\usepackage{booktabs,graphicx}."));
+        assert!(!tex(&example()).contains("resizebox"));
+    }
+
+    #[test]
     fn no_text_is_a_command() {
-        assert_eq!(escape("a_b & 5 % of $3\n#1 {x} \\input{y} ~^"), "a\\_b \\& 5 \\% of \\$3 \\#1 \\{x\\} \\textbackslash{}input\\{y\\} $\\sim$\\textasciicircum{}");
+        assert_eq!(
+            escape("a_b & 5 % of $3\n#1 {x} \\input{y} ~^"),
+            "a\\_b \\& 5 \\% of \\$3 \\#1 \\{x\\} \\textbackslash{}input\\{y\\} $\\sim$\\textasciicircum{}"
+        );
         assert_eq!(escape("ℓ∞, ε ≤ 8/255"), "$\\ell$$\\infty$, $\\varepsilon$ $\\leq$ 8/255");
     }
 }

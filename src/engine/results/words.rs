@@ -93,7 +93,11 @@ pub(super) fn notes(table: &TableDocument) -> Vec<String> {
     let mut notes: Vec<String> = kinds_of_numbers(table);
     if let Some(compare) = &table.compare {
         let on_correct = table.columns.iter().any(|column| column.metric == Metric::AccuracyOnCorrect);
-        let both = if on_correct { "; of accuracy on correct, on those that both models classify correctly untransformed" } else { "" };
+        let both = if on_correct {
+            "; of accuracy on correct, on those that both models classify correctly untransformed"
+        } else {
+            ""
+        };
         notes.push(format!(
             "{}: the difference to {} on the same images, in percentage points [95 % interval of Agresti and Min], p of the exact McNemar test{both}.",
             comparison_label(&compare.to),
@@ -163,7 +167,9 @@ fn kinds_of_numbers(table: &TableDocument) -> Vec<String> {
             (0, _) => " [95 % Wilson interval],".to_owned(),
             (seeds, (_, batch)) => {
                 let batches = batch.map_or(String::new(), |batch| format!(" of batches of {batch}"));
-                format!(", mean{batches} ± standard deviation over up to {seeds} seeds [95 % interval of the mean by Student's t],")
+                format!(
+                    ", mean{batches} ± standard deviation over up to {seeds} seeds [95 % interval of the mean by Student's t],"
+                )
             }
         };
         Some(format!("{name} in {unit}{what} n = {n} {}.", images(sort.0)))
@@ -176,7 +182,9 @@ const fn images(metric: Metric) -> &'static str {
     match metric {
         Metric::AccuracyOnCorrect => "images that the same model classifies correctly untransformed",
         Metric::ShapeBias => "images decided for the class of their shape or of their texture",
-        Metric::ShapeBiasCoverage | Metric::ShapeShare | Metric::TextureShare => "images whose shape and texture differ",
+        Metric::ShapeBiasCoverage | Metric::ShapeShare | Metric::TextureShare => {
+            "images whose shape and texture differ"
+        }
         Metric::Accuracy | Metric::ProbabilityOfTrueClass | Metric::Loss => "images",
     }
 }

@@ -112,8 +112,11 @@ fn grid_table(grid: &mut Grid, spec: &TableSpec) -> Result<TableParams, Vec<Prob
         }
     }
     let batch_mean = |metric: Metric| spec.batch_mean.filter(|_| metric == Metric::AccuracyOnCorrect);
-    let column =
-        |column: ColumnSpec| Column { metric: metric(&column), batch_mean: batch_mean(metric(&column)), label: column.label };
+    let column = |column: ColumnSpec| Column {
+        metric: metric(&column),
+        batch_mean: batch_mean(metric(&column)),
+        label: column.label,
+    };
     let columns: Vec<Column> = columns.iter().cloned().map(column).collect();
     let along = match &spec.columns {
         ColumnsSpec::Coordinate(coordinate) => Some(axis(coordinate)),
@@ -206,7 +209,10 @@ impl<'a> Grid<'a> {
             return Err(vec![problem.suggest(&compare.to, rows.iter().map(String::as_str))]);
         }
         if let Some(metric) = metrics.iter().find(|metric| !metric.is_accuracy()) {
-            let message = format!("models are compared image by image by whether they are right; `{}` does not say that", metric.name());
+            let message = format!(
+                "models are compared image by image by whether they are right; `{}` does not say that",
+                metric.name()
+            );
             return wrong(path, &message, "compare in a table of `accuracy` or `accuracy_on_correct`");
         }
         if spec.over.is_some() {
@@ -296,7 +302,10 @@ impl<'a> Grid<'a> {
         match (names.as_slice(), self.table.kind) {
             ([], _) => "need fewer results".to_owned(),
             ([only], Kind::Table) => {
-                format!("they differ in {only}: choose one with `where`, or average over it with `over: {}`", only.trim_matches('`'))
+                format!(
+                    "they differ in {only}: choose one with `where`, or average over it with `over: {}`",
+                    only.trim_matches('`')
+                )
             }
             _ => format!("they differ in {}: tell them apart with `where`, or need fewer results", names.join(", ")),
         }

@@ -25,7 +25,8 @@ pub(super) fn resolve(
             None => Ok(None),
             Some(_) => {
                 let place = Place::value(&table.file, path.key("tolerance"));
-                let problem = Problem::at(place, "`tolerance` is that to published numbers, and there are none", "here");
+                let problem =
+                    Problem::at(place, "`tolerance` is that to published numbers, and there are none", "here");
                 Err(vec![problem.help("add `published: FILE.csv`, or remove it")])
             }
         };
@@ -35,7 +36,8 @@ pub(super) fn resolve(
         PublishedSpec::File(_) => &none,
         PublishedSpec::Detailed(details) => details,
     };
-    let finder = Finder { table, path: path.key("published"), file: published.file(), numbers: read(table, published)? };
+    let finder =
+        Finder { table, path: path.key("published"), file: published.file(), numbers: read(table, published)? };
     let mut problems = Vec::new();
     let row_names = finder.find("row", "rows", rows, &details.rows, &|_| None, &mut problems);
     let labels: Vec<String> = columns.iter().map(|column| column.label.clone()).collect();
@@ -131,7 +133,10 @@ impl Finder<'_> {
             let message = format!("`{}` has no {what} {}", self.file, names.join(", "));
             let known = suggestion(first, there.unwrap_or_default().iter().map(String::as_str));
             let known = known.map_or(String::new(), |known| format!(" ({known})"));
-            let help = format!("under `published: {{file: {}, {key}: {{…}}}}` say `\"{first}\": null` if it was not published, or its label in the file{known}", self.file);
+            let help = format!(
+                "under `published: {{file: {}, {key}: {{…}}}}` say `\"{first}\": null` if it was not published, or its label in the file{known}",
+                self.file
+            );
             problems.push(Problem::at(place, message, "here").help(help));
         }
         found

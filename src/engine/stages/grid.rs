@@ -37,7 +37,12 @@ type Place = (usize, usize, usize);
 
 impl<'a> Grid<'a> {
     /// A label may hold a `/` itself, so labels are built from the grid and compared, never taken apart.
-    pub(super) fn new(job: &'a Job, rows: &'a [String], columns: &'a [Column], over: &'a [String]) -> Result<Self, StageError> {
+    pub(super) fn new(
+        job: &'a Job,
+        rows: &'a [String],
+        columns: &'a [Column],
+        over: &'a [String],
+    ) -> Result<Self, StageError> {
         let seeds: Vec<&str> = if over.is_empty() { vec![""] } else { over.iter().map(String::as_str).collect() };
         let mut places = BTreeMap::new();
         for (row, row_label) in rows.iter().enumerate() {
