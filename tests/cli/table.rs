@@ -1,6 +1,8 @@
 //! Tables as a person meets them: beside published numbers, in other formats, and before all of their results are there.
 
-use atflow::formats::Predictions;
+use std::path::Path;
+
+use atflow::formats::{ImageSet, Predictions};
 
 use crate::support::Space;
 
@@ -86,4 +88,59 @@ fn a_table_is_shown_at_any_time_with_what_is_there() {
     assert_eq!(space.run(&["table", "table"]).stdout, whole, "nothing was recorded");
     let csv = space.run(&["table", "p.yaml", "table", "--set", "note=other", "--format", "csv"]).stdout;
     assert!(csv.lines().nth(1).unwrap().contains(",stale,"), "{csv}");
+}
+
+const SAMPLES: &str = r#"pipeline: seen
+stages:
+  set:
+    kind: command
+    matrix: {k: [1, 2]}
+    with: {run: "cp $HOME/images ${out.images} # ${k}", outputs: {images: i}}
+  tested:
+    kind: command
+    matrix: {model: [standard, pgd], set: {each: set}}
+    with: {run: "cp $HOME/${model} ${out.predictions} # ${in.set}", outputs: {predictions: p}}
+  figure:
+    kind: figure
+    needs: {sets: set, results: tested}
+    with:
+      draw: samples
+      title: Patch-shuffled images
+      images: [3, 0]
+      headings: {"2": 2 × 2 pieces}
+      probabilities: tested.model
+"#;
+
+#[test]
+fn images_are_drawn_side_by_side_with_what_models_make_of_them() {
+    let space = Space::new();
+    space.write("p.yaml", SAMPLES);
+    let classes = vec!["cat".to_owned(), "dog".to_owned()];
+    let pixels = (0..4 * 3 * 8 * 8).map(|pixel| (pixel % 251) as u8).collect();
+    let set = ImageSet { pixels, shape: [4, 3, 8, 8], labels: vec![0, 1, 0, 1], texture: None, classes };
+    space.write("images", set.to_bytes().unwrap());
+    for (model, probability) in [("standard", [0.9, 0.8, 0.7, 0.625]), ("pgd", [0.5, 0.5, 0.5, 0.25])] {
+        let of = Predictions {
+            labels: vec![0, 1, 0, 1],
+            texture: None,
+            predicted: vec![0; 4],
+            probability: probability.to_vec(),
+            loss: vec![1.0; 4],
+        };
+        space.write(model, of.to_bytes().unwrap());
+    }
+    space.ran(&[]);
+    insta::assert_snapshot!(space.read("results/seen/figure.csv"), @"");
+    let png = std::fs::read(space.path().join("results/seen/figure.png")).unwrap();
+    assert!(png.starts_with(b"\x89PNG"));
+    assert!(space.read("results/seen/figure.svg").contains("data:image/png;base64,iVBORw0KGgo"));
+    if let Some(folder) = std::env::var_os("ATFLOW_PICTURES") {
+        std::fs::write(Path::new(&folder).join("samples-story.png"), png).unwrap();
+    }
+
+    let few = predictions(2);
+    space.write("pgd", few);
+    let ran = space.run(&["run", "p.yaml", "--force", "tested/pgd/*"]);
+    assert_eq!(ran.code, Some(1), "labels of other images: {}", ran.seen());
+    assert!(ran.stderr.contains("not the same images"), "{}", ran.stderr);
 }

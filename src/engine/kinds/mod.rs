@@ -21,7 +21,7 @@ pub use attack::{Attack, Fgsm, NoAttack, Norm, Pgd, Start};
 pub use command::{CommandParams, Run};
 pub use dataset::{DatasetParams, IdxFiles, Source};
 pub use evaluate::EvaluateParams;
-pub use figure::{FigureParams, FigureSpec, Scale};
+pub use figure::{CurvesSpec, FigureParams, FigureSpec, SamplesParams, SamplesSpec, SamplesTag, Scale};
 pub use metric::Metric;
 pub use ports::{ArtifactType, Output, Slot};
 pub use saliency::{Method, SaliencyParams};

@@ -13,7 +13,7 @@ mod tex;
 mod words;
 
 pub use counts::Counts;
-pub use csv::{CsvError, PointRow, csv, points_csv};
+pub use csv::{CsvError, PointRow, SampleNumber, csv, points_csv, samples_csv};
 pub use markdown::markdown;
 pub use measure::{MetricError, Number, measure};
 pub use paired::{Comparison, compare};
