@@ -14,5 +14,6 @@ mod rerun;
 mod scenarios;
 mod shared;
 mod support;
+mod table;
 mod verify;
 mod why;

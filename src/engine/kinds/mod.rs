@@ -28,7 +28,7 @@ pub use augmentation::Augmentation;
 pub use command::{CommandParams, Run};
 pub use dataset::{Broken, Classes, DatasetParams, Folder, IdxFiles};
 pub use evaluate::EvaluateParams;
-pub use figure::{FigureParams, FigureSpec, Scale};
+pub use figure::{CurvesSpec, FigureParams, FigureSpec, SamplesParams, SamplesSpec, SamplesTag, Scale};
 pub use metric::Metric;
 pub use net::{Net, StandardResnet, Stem, WideResnet};
 pub use ports::{ArtifactType, Output, Slot};

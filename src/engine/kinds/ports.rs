@@ -91,7 +91,11 @@ impl Kind {
             }
             Kind::Evaluate => const { &[MODEL, SET] },
             Kind::Saliency => const { &[Slot { name: "models", many: true, ..MODEL }, Slot { many: true, ..SET }] },
-            Kind::Table | Kind::Figure => const { &[RESULTS] },
+            Kind::Table => const { &[RESULTS] },
+            // What is drawn decides which of the two it needs.
+            Kind::Figure => {
+                const { &[Slot { optional: true, ..RESULTS }, Slot { name: "sets", many: true, optional: true, ..SET }] }
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! The parameters of a stage, from YAML to the canonical form that is hashed: checked against the kind's schema, read as the kind's type (which fills
 //! in defaults), and checked for what a schema cannot say.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
@@ -49,9 +50,22 @@ pub fn schema(kind: Kind) -> &'static Json {
         Kind::Evaluate => of::<EvaluateParams>(),
         Kind::Saliency => of::<SaliencyParams>(),
         Kind::Table => of::<TableSpec>(),
-        Kind::Figure => of::<FigureSpec>(),
+        Kind::Figure => without_tag(of::<FigureSpec>()),
         Kind::Command => of::<CommandParams>(),
     })
+}
+
+/// The parameter that says what a figure draws, and the word that it has where nothing is said.
+const DRAW: (&str, &str) = ("draw", "curves");
+
+/// The schema of a figure, whose first variant needs no word to be told apart.
+fn without_tag(mut schema: Json) -> Json {
+    for list in ["oneOf", "anyOf"] {
+        if let Some(Json::Array(required)) = schema.pointer_mut(&format!("/{list}/0/required")) {
+            required.retain(|name| name != DRAW.0);
+        }
+    }
+    schema
 }
 
 /// The names of a kind's parameters, those of every variant.
@@ -110,6 +124,16 @@ pub(super) fn tags(kind: Kind) -> &'static [String] {
 
 /// Reads the parameters of one instance.
 pub(super) fn read(kind: Kind, value: &Value, origin: &Origin) -> Result<Params, Vec<Problem>> {
+    let mut filled = Cow::Borrowed(value);
+    if kind == Kind::Figure
+        && let Value::Mapping(map) = value
+        && !map.contains_key(DRAW.0)
+    {
+        let mut map = map.clone();
+        map.insert(DRAW.0.into(), DRAW.1.into());
+        filled = Cow::Owned(Value::Mapping(map));
+    }
+    let value = filled.as_ref();
     let problems = check::check(schema(kind), value, origin, format!("a stage of kind `{kind}`"));
     if !problems.is_empty() {
         return Err(problems);
