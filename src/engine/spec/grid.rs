@@ -3,6 +3,7 @@
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use globset::{Glob, GlobMatcher};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
@@ -236,6 +237,27 @@ fn axis(coordinate: &str) -> &str {
     coordinate.rsplit_once('.').map_or(coordinate, |(_, axis)| axis)
 }
 
+/// A coordinate as an author names it: one name, or a pattern that joins the axes of several stages (`*-model.variant`).
+struct Coordinate<'a> {
+    name: &'a str,
+    pattern: Option<GlobMatcher>,
+}
+
+impl<'a> Coordinate<'a> {
+    fn new(name: &'a str) -> Self {
+        let pattern = name.contains('*').then(|| Glob::new(name).ok().map(|glob| glob.compile_matcher())).flatten();
+        Coordinate { name, pattern }
+    }
+
+    /// The label that a result has; none if it has none, or if several axes fit the pattern and disagree.
+    fn label<'b>(&self, of: &'b BTreeMap<String, String>) -> Option<&'b str> {
+        let Some(pattern) = &self.pattern else { return of.get(self.name).map(String::as_str) };
+        let mut labels = of.iter().filter(|(name, _)| pattern.is_match(name)).map(|(_, label)| label.as_str());
+        let first = labels.next()?;
+        labels.all(|label| label == first).then_some(first)
+    }
+}
+
 impl<'a> Grid<'a> {
     fn read_spec<T: DeserializeOwned>(&self) -> Result<T, Vec<Problem>> {
         serde_json::from_value(self.table.params.clone())
@@ -302,13 +324,14 @@ impl<'a> Grid<'a> {
 
     /// The values of a coordinate among the results, in the order of the results.
     fn labels(&self, coordinate: &str, path: &YamlPath) -> Result<Vec<String>, Vec<Problem>> {
+        let pattern = Coordinate::new(coordinate);
         let mut labels: Vec<String> = Vec::new();
         let mut seen: HashSet<&str> = HashSet::new();
         for id in &self.results {
-            if let Some(label) = self.expander.instance(*id).coordinates.get(coordinate)
+            if let Some(label) = pattern.label(&self.expander.instance(*id).coordinates)
                 && seen.insert(label)
             {
-                labels.push(label.clone());
+                labels.push(label.to_owned());
             }
         }
         if labels.is_empty() {
@@ -330,9 +353,10 @@ impl<'a> Grid<'a> {
     fn by_labels(&self, coordinates: &[&str]) -> HashMap<Vec<&'a str>, Vec<InstanceId>> {
         let mut found: HashMap<Vec<&str>, Vec<InstanceId>> = HashMap::new();
         let expander = self.expander;
+        let patterns: Vec<Coordinate> = coordinates.iter().map(|name| Coordinate::new(name)).collect();
         for id in &self.results {
             let of = &expander.instance(*id).coordinates;
-            let labels: Option<Vec<&str>> = coordinates.iter().map(|name| of.get(*name).map(String::as_str)).collect();
+            let labels: Option<Vec<&str>> = patterns.iter().map(|pattern| pattern.label(of)).collect();
             if let Some(labels) = labels {
                 found.entry(labels).or_default().push(*id);
             }

@@ -149,9 +149,9 @@ pub(super) fn read(kind: Kind, value: &Value, origin: &Origin) -> Result<Params,
             reader.canonical(&params)
         }),
         Kind::File => reader.typed::<FileParams>(value).and_then(|mut params| {
-            let source = std::mem::take(&mut params.0);
-            reader.check_source(&source, &[]);
-            sources.push((FILE_SLOT.to_owned(), source, origin.path(&[])));
+            let source = std::mem::take(&mut params.source);
+            reader.check_source(&source, &[key("source")]);
+            sources.push((FILE_SLOT.to_owned(), source, origin.path(&[key("source")])));
             reader.canonical(&params)
         }),
         Kind::Transform => reader.typed::<TransformParams>(value).and_then(|params| reader.canonical(&params)),
