@@ -11,6 +11,7 @@ mod remote;
 mod rerun;
 mod scenarios;
 mod shared;
+mod sources;
 mod support;
 mod verify;
 mod why;
