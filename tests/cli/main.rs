@@ -13,6 +13,7 @@ mod remote;
 mod rerun;
 mod scenarios;
 mod shared;
+mod sources;
 mod support;
 mod table;
 mod verify;
