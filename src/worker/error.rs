@@ -10,6 +10,7 @@ use atflow::protocol::{Failure, FailureCode};
 use tch::TchError;
 
 use crate::checkpoint::CheckpointError;
+use crate::weights::{InstallError, WeightsError};
 
 /// Why a stage failed.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +77,22 @@ pub enum StageError {
         /// What is wrong with it.
         source: CheckpointError,
     },
+    /// An input is not a file of weights that can be read.
+    #[error("the input `{slot}` cannot be used")]
+    Weights {
+        /// The need it fills.
+        slot: String,
+        /// What is wrong with it.
+        source: WeightsError,
+    },
+    /// The weights of an input are not those of the network.
+    #[error("the input `{slot}` does not fit the network")]
+    Install {
+        /// The need it fills.
+        slot: String,
+        /// Every difference.
+        source: InstallError,
+    },
     /// An output cannot be encoded.
     #[error("cannot encode the output `{output}`")]
     Encode {
@@ -136,7 +153,9 @@ impl StageError {
             | StageError::NoOutput(_)
             | StageError::Mismatch(_)
             | StageError::ImageSet { .. }
-            | StageError::Checkpoint { .. } => FailureCode::Invalid,
+            | StageError::Checkpoint { .. }
+            | StageError::Weights { .. }
+            | StageError::Install { .. } => FailureCode::Invalid,
             StageError::Read { .. }
             | StageError::Encode { .. }
             | StageError::Write { .. }

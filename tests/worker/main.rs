@@ -7,3 +7,4 @@ mod properties;
 mod resume;
 mod stories;
 mod support;
+mod training;

@@ -26,7 +26,10 @@ pub use net::{Net, StandardResnet, Stem, WideResnet};
 pub use ports::{ArtifactType, Output, Slot};
 pub use saliency::{Method, SaliencyParams};
 pub use table::{Column, ColumnSpec, ColumnsSpec, Metric, TableParams, TableSpec};
-pub use train::{AdversarialBatches, Augmentation, Schedule, Sgd, TrainParams};
+pub use train::{
+    AdversarialBatches, Augmentation, Free, HeadWeights, OverfittingCheck, Precision, Pretrained, Rate, Schedule, Sgd,
+    Trades, TrainParams, TrainingMethod,
+};
 pub use transform::{PatchShuffle, Saturate, TransformParams};
 
 /// What a stage does.

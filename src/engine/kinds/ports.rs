@@ -76,7 +76,13 @@ impl Kind {
             Kind::Dataset | Kind::Command => &[],
             Kind::Transform => const { &[Slot { prefers: "test", ..DATA }] },
             Kind::Train => {
-                const { &[DATA, Slot { optional: true, ..slot("validation", ArtifactType::Images, "test") }] }
+                const {
+                    &[
+                        DATA,
+                        Slot { optional: true, ..slot("validation", ArtifactType::Images, "test") },
+                        Slot { optional: true, ..slot("weights", ArtifactType::File, "file") },
+                    ]
+                }
             }
             Kind::Evaluate => const { &[MODEL, SET] },
             Kind::Saliency => const { &[Slot { name: "models", many: true, ..MODEL }, SET] },

@@ -17,7 +17,7 @@ use super::defaults::Origin;
 use super::problem::Problem;
 use super::source::{Part, Step, YamlPath};
 use crate::kinds::{
-    CommandParams, DatasetParams, EvaluateParams, FigureSpec, Kind, Net, SaliencyParams, Source, TableSpec,
+    Attack, CommandParams, DatasetParams, EvaluateParams, FigureSpec, Kind, Net, SaliencyParams, Source, TableSpec,
     TrainParams, TransformParams,
 };
 
@@ -124,6 +124,7 @@ pub(super) fn read(kind: Kind, value: &Value, origin: &Origin) -> Result<Params,
         Kind::Transform => reader.typed::<TransformParams>(value).and_then(|params| reader.canonical(&params)),
         Kind::Train => reader.typed::<TrainParams>(value).and_then(|params| {
             reader.check_net(&params.net);
+            reader.check_method(&params);
             reader.canonical(&params)
         }),
         Kind::Evaluate => reader.typed::<EvaluateParams>(value).and_then(|params| reader.canonical(&params)),
@@ -247,6 +248,13 @@ impl Reading<'_> {
         }
         if std.iter().any(|std| std.get() <= 0.0) {
             self.problem(&at("std"), "a standard deviation must be above 0", None);
+        }
+    }
+
+    fn check_method(&mut self, params: &TrainParams) {
+        if !params.method.is_standard() && !matches!(params.adversary, Attack::None(_)) {
+            let help = "remove `adversary`, or remove `method` to train on what `adversary` makes";
+            self.problem(&[key("adversary")], "this `method` brings its own adversary", Some(help));
         }
     }
 
