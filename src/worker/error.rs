@@ -10,6 +10,7 @@ use atflow::protocol::{Failure, FailureCode};
 use tch::TchError;
 
 use crate::checkpoint::CheckpointError;
+use crate::weights::InstallError;
 
 /// Why a stage failed.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +85,14 @@ pub enum StageError {
         /// What is wrong with it.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// The weights of an input are not those of the network.
+    #[error("the input `{slot}` does not fit the network")]
+    Install {
+        /// The need it fills.
+        slot: String,
+        /// Every difference.
+        source: InstallError,
+    },
     /// An output cannot be encoded.
     #[error("cannot encode the output `{output}`")]
     Encode {
@@ -154,7 +163,8 @@ impl StageError {
             | StageError::Mismatch(_)
             | StageError::ImageSet { .. }
             | StageError::Checkpoint { .. }
-            | StageError::Weights { .. } => FailureCode::Invalid,
+            | StageError::Weights { .. }
+            | StageError::Install { .. } => FailureCode::Invalid,
             StageError::Read { .. }
             | StageError::Encode { .. }
             | StageError::Write { .. }

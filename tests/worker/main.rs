@@ -9,4 +9,5 @@ mod resume;
 mod saliency;
 mod stories;
 mod support;
+mod training;
 mod transforms;

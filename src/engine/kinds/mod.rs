@@ -38,7 +38,10 @@ pub use table::{
     Column, ColumnSpec, ColumnsSpec, Compare, PairedTest, PublishedDetails, PublishedParams, PublishedSpec,
     TableParams, TableSpec, Tolerance,
 };
-pub use train::{AdversarialBatches, Schedule, Sgd, TrainParams};
+pub use train::{
+    AdversarialBatches, Free, HeadWeights, OverfittingCheck, Precision, Pretrained, Rate, Schedule, Sgd, Trades,
+    TrainParams, TrainingMethod,
+};
 pub use transform::{Assembly, CueConflict, Filter, Fourier, Mask, PatchShuffle, Saturate, Stylize, TransformParams};
 
 /// What a stage does.

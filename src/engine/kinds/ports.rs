@@ -87,7 +87,13 @@ impl Kind {
                 }
             }
             Kind::Train => {
-                const { &[DATA, Slot { optional: true, ..slot("validation", ArtifactType::Images, "test") }] }
+                const {
+                    &[
+                        DATA,
+                        Slot { optional: true, ..slot("validation", ArtifactType::Images, "test") },
+                        Slot { optional: true, ..slot("weights", ArtifactType::File, "file") },
+                    ]
+                }
             }
             Kind::Evaluate => const { &[MODEL, SET] },
             Kind::Saliency => const { &[Slot { name: "models", many: true, ..MODEL }, Slot { many: true, ..SET }] },

@@ -158,6 +158,7 @@ pub(super) fn read(kind: Kind, value: &Value, origin: &Origin) -> Result<Params,
         Kind::Train => reader.typed::<TrainParams>(value).and_then(|params| {
             reader.check_net(&params.net);
             reader.check_attack("adversary", &params.adversary);
+            reader.check_method(&params);
             reader.canonical(&params)
         }),
         Kind::Evaluate => reader.typed::<EvaluateParams>(value).and_then(|params| {
@@ -362,6 +363,13 @@ impl Reading<'_> {
         if let Err(problem) = attack.check() {
             let trail: Vec<Step> = std::iter::once(name).chain(problem.name.split('.')).map(key).collect();
             self.problem(&trail, format!("`{}` {}", problem.name, problem.problem), None);
+        }
+    }
+
+    fn check_method(&mut self, params: &TrainParams) {
+        if !params.method.is_standard() && !matches!(params.adversary, Attack::None(_)) {
+            let help = "remove `adversary`, or remove `method` to train on what `adversary` makes";
+            self.problem(&[key("adversary")], "this `method` brings its own adversary", Some(help));
         }
     }
 
