@@ -6,6 +6,7 @@ mod command;
 mod dataset;
 mod evaluate;
 mod figure;
+mod masking;
 mod ports;
 mod saliency;
 mod table;
@@ -24,6 +25,7 @@ pub use command::{CommandParams, Run};
 pub use dataset::{DatasetParams, IdxFiles, Source};
 pub use evaluate::EvaluateParams;
 pub use figure::{FigureParams, FigureSpec, Scale};
+pub use masking::MaskingParams;
 pub use ports::{ArtifactType, Output, Slot};
 pub use saliency::{Method, SaliencyParams};
 pub use table::{Column, ColumnSpec, ColumnsSpec, Metric, TableParams, TableSpec};
@@ -42,6 +44,8 @@ pub enum Kind {
     Train,
     /// Predicts every image of a set, attacked or not.
     Evaluate,
+    /// Looks for masked gradients.
+    Masking,
     /// Draws saliency maps.
     Saliency,
     /// Assembles a table of numbers.
@@ -54,11 +58,12 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of the documentation.
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 9] = [
         Kind::Dataset,
         Kind::Transform,
         Kind::Train,
         Kind::Evaluate,
+        Kind::Masking,
         Kind::Saliency,
         Kind::Table,
         Kind::Figure,
@@ -72,6 +77,7 @@ impl Kind {
             Kind::Transform => "transform",
             Kind::Train => "train",
             Kind::Evaluate => "evaluate",
+            Kind::Masking => "masking",
             Kind::Saliency => "saliency",
             Kind::Table => "table",
             Kind::Figure => "figure",
@@ -89,6 +95,7 @@ impl Kind {
             Kind::Dataset
             | Kind::Transform
             | Kind::Train
+            | Kind::Masking
             | Kind::Saliency
             | Kind::Table
             | Kind::Figure
@@ -98,7 +105,7 @@ impl Kind {
 
     /// Whether a worker with tensors runs it; the engine itself runs the others.
     pub const fn needs_worker(self) -> bool {
-        matches!(self, Kind::Transform | Kind::Train | Kind::Evaluate | Kind::Saliency)
+        matches!(self, Kind::Transform | Kind::Train | Kind::Evaluate | Kind::Masking | Kind::Saliency)
     }
 }
 

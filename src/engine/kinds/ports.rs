@@ -78,7 +78,7 @@ impl Kind {
             Kind::Train => {
                 const { &[DATA, Slot { optional: true, ..slot("validation", ArtifactType::Images, "test") }] }
             }
-            Kind::Evaluate => const { &[MODEL, SET] },
+            Kind::Evaluate | Kind::Masking => const { &[MODEL, SET] },
             Kind::Saliency => const { &[Slot { name: "models", many: true, ..MODEL }, SET] },
             Kind::Table | Kind::Figure => const { &[RESULTS] },
         }
@@ -94,6 +94,7 @@ impl Kind {
                 const { &[output("checkpoint", ArtifactType::Checkpoint), output("metrics", ArtifactType::File)] }
             }
             Kind::Evaluate => const { &[output("predictions", ArtifactType::Predictions)] },
+            Kind::Masking => const { &[result("json", "json"), result("markdown", "md")] },
             Kind::Saliency => const { &[result("grid", "png"), output("maps", ArtifactType::File)] },
             Kind::Table => const { &[result("json", "json"), result("markdown", "md"), result("csv", "csv")] },
             Kind::Figure => const { &[result("svg", "svg"), result("png", "png"), result("csv", "csv")] },

@@ -17,8 +17,8 @@ use super::defaults::Origin;
 use super::problem::Problem;
 use super::source::{Part, Step, YamlPath};
 use crate::kinds::{
-    Attack, CommandParams, DatasetParams, EvaluateParams, FigureSpec, Kind, Net, SaliencyParams, Source, TableSpec,
-    TrainParams, TransformParams,
+    Attack, CommandParams, DatasetParams, EvaluateParams, FigureSpec, Kind, MaskingParams, Net, SaliencyParams, Source,
+    TableSpec, TrainParams, TransformParams,
 };
 
 /// What the parameters of one instance say.
@@ -45,6 +45,7 @@ pub fn schema(kind: Kind) -> &'static Json {
         Kind::Transform => of::<TransformParams>(),
         Kind::Train => of::<TrainParams>(),
         Kind::Evaluate => of::<EvaluateParams>(),
+        Kind::Masking => of::<MaskingParams>(),
         Kind::Saliency => of::<SaliencyParams>(),
         Kind::Table => of::<TableSpec>(),
         Kind::Figure => of::<FigureSpec>(),
@@ -131,6 +132,7 @@ pub(super) fn read(kind: Kind, value: &Value, origin: &Origin) -> Result<Params,
             reader.check_attack("attack", &params.attack);
             reader.canonical(&params)
         }),
+        Kind::Masking => reader.typed::<MaskingParams>(value).and_then(|params| reader.canonical(&params)),
         Kind::Saliency => reader.typed::<SaliencyParams>(value).and_then(|params| reader.canonical(&params)),
         Kind::Table => reader.typed::<TableSpec>(value).and_then(|params| reader.canonical(&params)),
         Kind::Figure => reader.typed::<FigureSpec>(value).and_then(|params| reader.canonical(&params)),
