@@ -1,10 +1,10 @@
 //! Attacks against public ones, on a small network. `fixtures/make_attacks.py` made the numbers, and is the specification; and what must hold of every attack.
 
 use atflow::formats;
-use atflow::kinds::{Apgd, ApgdLoss, Attack, Net, Norm};
+use atflow::kinds::{Apgd, ApgdLoss, Attack, Fab, Net, Norm};
 use atflow::number::Real;
 use atflow_worker::attacks::lbfgs::Lbfgs;
-use atflow_worker::attacks::{self, Batch, Victim, apgd, square};
+use atflow_worker::attacks::{self, Batch, Victim, apgd, fab, square};
 use atflow_worker::checkpoint::Checkpoint;
 use atflow_worker::networks::Frozen;
 use atflow_worker::rng::Rng;
@@ -170,6 +170,19 @@ fn apgd_is_that_of_autoattack_from_the_same_start() {
     }
 }
 
+/// The fixture finds the nearest point of a plane by bisection in 64 bits.
+#[test]
+fn fab_is_that_of_autoattack() {
+    let subjects = Subjects::new();
+    let (mut pulse, target) = (|| Ok(()), fixture("apgd/target"));
+    for (norm, name, eps) in [(Norm::Inf, "inf", Real::parse(WIDE).unwrap()), (Norm::L2, "l2", Real::new(WIDE_L2))] {
+        let mut victim = Victim::new(&*subjects.network, Rng::new(0), &mut pulse);
+        let params = Fab { norm, eps, steps: 15, targets: 1 };
+        let found = fab::approach(&mut victim, &subjects.batch(), &params, &target).unwrap();
+        subjects.assert_same(&found, &format!("fab/{name}"), [1e-4, 0.01, 1e-3]);
+    }
+}
+
 /// 22 %, then 3 % less each time, down to 6 % (Croce and Hein 2020, section 3): with 100 steps after 22, 41, 57, 70, 80, 87, 93 and 99.
 #[test]
 fn apgd_checks_its_step_length_when_the_paper_says() {
@@ -255,6 +268,7 @@ fn attacks_within(norm: &str, eps: f64) -> Vec<Value> {
         with(json!({"attack": "apgd", "steps": 8, "loss": "dlr", "restarts": 2})),
         with(json!({"attack": "apgd", "steps": 8, "loss": "dlr_targeted", "targets": 3})),
         with(json!({"attack": "square", "queries": 30})),
+        with(json!({"attack": "fab", "steps": 6, "targets": 2})),
         with(json!({"attack": "autoattack", "steps": 6, "queries": 20, "targets": 2})),
     ];
     if norm == "l2" && step > 0.0 {
@@ -280,7 +294,8 @@ fn attacks_stay_in_their_ball_and_do_not_depend_on_the_batch() {
                 assert!(subjects.reach(&found)[0] < 1e-6, "{attack} of nothing does nothing");
                 continue;
             }
-            assert!(reach > 0.3 * eps.min(0.15), "{attack} uses its ball: {reach}");
+            // FAB gives the image where it finds nothing in the ball.
+            assert!(attack["attack"] == "fab" || reach > 0.3 * eps.min(0.15), "{attack} uses its ball: {reach}");
             // The last five images, by themselves.
             let (images, labels) = (subjects.images.narrow(0, 7, 5), subjects.labels.narrow(0, 7, 5));
             let part = Batch { images: &images, labels: &labels, indices: &subjects.indices[7..], epoch: 0 };

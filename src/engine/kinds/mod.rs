@@ -18,8 +18,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use attack::{
-    Apgd, ApgdLoss, Attack, AttackProblem, Autoattack, BaseGrid, Direction, Fgsm, Iterate, Member, NoAttack, Norm, Pgd,
-    Spatial, Square, Start,
+    Apgd, ApgdLoss, Attack, AttackProblem, Autoattack, BaseGrid, Direction, Fab, Fgsm, Iterate, Member, NoAttack, Norm,
+    Pgd, Spatial, Square, Start,
 };
 pub use command::{CommandParams, Run};
 pub use dataset::{DatasetParams, IdxFiles, Source};

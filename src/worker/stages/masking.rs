@@ -310,7 +310,9 @@ impl Subject<'_> {
         Check::new(
             "gradients",
             100.0 * zero as f64 <= self.params.tolerance.get() * images as f64 && not_finite == 0,
-            format!("of {images} images attacked {zero} have a gradient of zero, {not_finite} one that is not finite"),
+            format!(
+                "of {images} images that are right {zero} have a gradient of zero, {not_finite} one that is not finite"
+            ),
             json!(gradients),
         )
     }
