@@ -128,11 +128,11 @@ pub enum StageError {
     },
     /// An attack has nothing to go by.
     #[error(
-        "the gradient of the loss is zero for all {images} attacked images: the attack cannot move, and its accuracy would say nothing of robustness; \
+        "the gradient of the loss is zero for all of the {images} attacked images that are classified correctly: the attack cannot move, and its accuracy would say nothing of robustness; \
          the network masks its gradients (saturated logits?): see what a `masking` stage says of it, or use the attack `square`, which needs none"
     )]
     NoGradient {
-        /// How many images were attacked.
+        /// How many images were attacked and right.
         images: u64,
     },
     /// An operator of libtorch failed.

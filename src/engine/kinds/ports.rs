@@ -95,7 +95,7 @@ impl Kind {
                     ]
                 }
             }
-            Kind::Evaluate => const { &[MODEL, SET] },
+            Kind::Evaluate | Kind::Masking => const { &[MODEL, SET] },
             Kind::Saliency => const { &[Slot { name: "models", many: true, ..MODEL }, Slot { many: true, ..SET }] },
             Kind::Table => const { &[RESULTS] },
             // What is drawn decides which of the two it needs.
@@ -116,6 +116,7 @@ impl Kind {
                 const { &[output("checkpoint", ArtifactType::Checkpoint), output("metrics", ArtifactType::File)] }
             }
             Kind::Evaluate => const { &[output("predictions", ArtifactType::Predictions)] },
+            Kind::Masking => const { &[result("json", "json"), result("markdown", "md")] },
             Kind::Saliency => {
                 const {
                     &[

@@ -19,8 +19,8 @@ use super::problem::Problem;
 use super::published::{ANOMALIES, NUMBERS};
 use super::source::{Part, Step, YamlPath};
 use crate::kinds::{
-    Attack, Classes, CommandParams, DatasetParams, EvaluateParams, FigureSpec, FileParams, Kind, Net, PublishedSpec,
-    SaliencyParams, Source, TableSpec, TrainParams, TransformParams,
+    Attack, Classes, CommandParams, DatasetParams, EvaluateParams, FigureSpec, FileParams, Kind, MaskingParams, Net,
+    PublishedSpec, SaliencyParams, Source, TableSpec, TrainParams, TransformParams,
 };
 
 /// What the parameters of one instance say.
@@ -48,6 +48,7 @@ pub fn schema(kind: Kind) -> &'static Json {
         Kind::Transform => of::<TransformParams>(),
         Kind::Train => of::<TrainParams>(),
         Kind::Evaluate => of::<EvaluateParams>(),
+        Kind::Masking => of::<MaskingParams>(),
         Kind::Saliency => of::<SaliencyParams>(),
         Kind::Table => of::<TableSpec>(),
         Kind::Figure => without_tag(of::<FigureSpec>()),
@@ -165,6 +166,7 @@ pub(super) fn read(kind: Kind, value: &Value, origin: &Origin) -> Result<Params,
             reader.check_attack("attack", &params.attack);
             reader.canonical(&params)
         }),
+        Kind::Masking => reader.typed::<MaskingParams>(value).and_then(|params| reader.canonical(&params)),
         Kind::Saliency => reader.typed::<SaliencyParams>(value).and_then(|params| {
             if let Some(problem) = params.images.problem() {
                 reader.problem(&[key("images")], format!("`images` {problem}"), None);

@@ -49,7 +49,9 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, Failure> {
         Kind::Figure if job.params.get("draw").is_some() => samples::run(job, reporter),
         Kind::Figure => figure::run(job, reporter),
         Kind::Command => command::run(job, reporter),
-        kind @ (Kind::Transform | Kind::Train | Kind::Evaluate | Kind::Saliency) => Err(StageError::Kind { kind }),
+        kind @ (Kind::Transform | Kind::Train | Kind::Evaluate | Kind::Masking | Kind::Saliency) => {
+            Err(StageError::Kind { kind })
+        }
     };
     Ok(summary?)
 }
