@@ -98,7 +98,7 @@ pub fn assess<'a>(
 ) -> Result<Assessment, CacheError> {
     let (record, key) = known(graph, sources, id, outputs);
     let manifest = cache.find(&record, key)?;
-    Ok(judge(graph, cache, id, record, key, manifest, needed))
+    Ok(judge(graph, cache, id, Look { key, ahead: false, found: manifest.ok_or(record) }, needed))
 }
 
 /// The record and the key of an instance whose inputs are all known.
@@ -113,22 +113,18 @@ pub fn known<'a>(
     (record, key)
 }
 
-fn judge(
-    graph: &Graph,
-    cache: &Cache,
-    id: InstanceId,
-    record: Record,
-    key: Key,
-    manifest: Option<Manifest>,
-    needed: bool,
-) -> Assessment {
-    let Some(manifest) = manifest else { return Assessment::Stale(Box::new(record), Absence::Unknown) };
+fn judge(graph: &Graph, cache: &Cache, id: InstanceId, look: Look, needed: bool) -> Assessment {
+    let key = look.key;
+    let manifest = match look.found {
+        Ok(manifest) => manifest,
+        Err(record) => return Assessment::Stale(Box::new(record), Absence::Unknown),
+    };
     let missing = graph.instance(id).outputs.iter().find(|output| {
         let is_there = |blob: &OutputBlob| !must_be_there(output, needed) || cache.has_remote() || cache.has(*blob);
         !manifest.outputs.get(&output.name).is_some_and(is_there)
     });
     match missing {
-        Some(output) => Assessment::Stale(Box::new(record), Absence::Output(output.name.clone())),
+        Some(output) => Assessment::Stale(Box::new(manifest.record), Absence::Output(output.name.clone())),
         None => Assessment::Fresh(key, Box::new(manifest)),
     }
 }
@@ -258,66 +254,100 @@ pub fn survey(
 ) -> Result<Vec<Option<Standing>>, CacheError> {
     let mut standings: Vec<Option<Standing>> = Vec::new();
     standings.resize_with(graph.len(), || None);
-    let read = read_ahead(graph, cache, wanted);
-    for wave in waves(graph, wanted) {
+    let waves = waves(graph, wanted);
+    // What is looked at together is read together. In long chains little is: there the last run tells what will be asked for.
+    let is_chain = waves.iter().map(Vec::len).sum::<usize>() < waves.len() * AT_ONCE;
+    let mut read = if is_chain { read_ahead(graph, cache, wanted) } else { HashMap::new() };
+    for wave in waves {
         let is_fresh = |producer: &InstanceId| matches!(standings[producer.0], Some(Standing::Fresh(..)));
+        let pending = |id: InstanceId| graph.producers(id).filter(|producer| !is_fresh(producer)).min();
+        let (open, known): (Vec<InstanceId>, Vec<InstanceId>) = wave.into_iter().partition(|id| pending(*id).is_some());
         let outputs = |producer: InstanceId| match &standings[producer.0] {
             Some(Standing::Fresh(_, manifest)) => &manifest.outputs,
             _ => unreachable!("producers were found fresh before"),
         };
-        let look = |id: &InstanceId| match graph.producers(*id).filter(|producer| !is_fresh(producer)).min() {
-            Some(producer) => Look::Pending(producer),
-            None => {
-                let (record, key) = known(graph, sources, *id, outputs);
-                match read.get(&key) {
-                    Some(manifest) if manifest.record == record => Look::Found(key, manifest.clone()),
-                    _ => match cache.lookup_record(&record, key) {
-                        Some(manifest) => Look::Found(key, manifest),
-                        None => Look::Absent(record, key),
-                    },
-                }
-            }
-        };
-        let looks: Vec<Look> =
-            if wave.len() < AT_ONCE { wave.iter().map(look).collect() } else { wave.par_iter().map(look).collect() };
-        if cache.has_remote() {
-            let absent = looks.iter().filter_map(|look| match look {
-                Look::Absent(record, key) => Some((record.clone(), *key)),
-                Look::Pending(_) | Look::Found(..) => None,
-            });
-            cache.prefetch(absent.collect())?;
+        let open: Vec<(InstanceId, Option<InstanceId>)> = open.into_iter().map(|id| (id, pending(id))).collect();
+        let looks = look_up(graph, cache, sources, &known, outputs, &mut read)?;
+        for (id, producer) in open {
+            standings[id.0] = producer.map(Standing::Pending);
         }
-        for (id, look) in wave.into_iter().zip(looks) {
-            let (record, key, manifest) = match look {
-                Look::Pending(producer) => {
-                    standings[id.0] = Some(Standing::Pending(producer));
-                    continue;
+        for (id, look) in known.into_iter().zip(looks) {
+            standings[id.0] = Some(match (judge(graph, cache, id, look, needed[id.0]), forced[id.0]) {
+                (Assessment::Fresh(key, manifest), None) => Standing::Fresh(key, manifest),
+                (Assessment::Fresh(_, manifest), Some(order)) => {
+                    Standing::Stale(Box::new(manifest.record), Absence::Forced(order))
                 }
-                Look::Found(key, manifest) => (manifest.record.clone(), key, Some(manifest)),
-                Look::Absent(record, key) => {
-                    let manifest = if cache.has_remote() { cache.find(&record, key)? } else { None };
-                    (record, key, manifest)
-                }
-            };
-            let standing = match judge(graph, cache, id, record, key, manifest, needed[id.0]) {
-                Assessment::Fresh(key, manifest) => match forced[id.0] {
-                    None => Standing::Fresh(key, manifest),
-                    Some(order) => Standing::Stale(Box::new(manifest.record), Absence::Forced(order)),
-                },
-                Assessment::Stale(record, absence) => Standing::Stale(record, absence),
-            };
-            standings[id.0] = Some(standing);
+                (Assessment::Stale(record, absence), _) => Standing::Stale(record, absence),
+            });
         }
     }
     Ok(standings)
 }
 
-/// What a look at the local cache gives.
-enum Look {
-    /// This producer is not fresh.
-    Pending(InstanceId),
-    Found(Key, Manifest),
-    Absent(Record, Key),
+/// Looks instances up whose inputs are all known, many at once: on all cores here, together in the remote cache. In their order.
+///
+/// # Errors
+/// [`CacheError`] if the remote cache could not be asked.
+pub fn assess_all<'a>(
+    graph: &Graph,
+    cache: &Cache,
+    sources: &Sources,
+    ids: &[InstanceId],
+    outputs: impl Fn(InstanceId) -> &'a Outputs + Sync,
+    needed: &[bool],
+) -> Result<Vec<Assessment>, CacheError> {
+    let looks = look_up(graph, cache, sources, ids, outputs, &mut HashMap::new())?;
+    Ok(ids.iter().zip(looks).map(|(id, look)| judge(graph, cache, *id, look, needed[id.0])).collect())
+}
+
+/// What is known under a key.
+struct Look {
+    key: Key,
+    /// Whether its manifest was read ahead.
+    ahead: bool,
+    /// The manifest, or the record that none was found for.
+    found: Result<Manifest, Record>,
+}
+
+/// `read` holds manifests that were read before; those that are wanted are taken out of it.
+fn look_up<'a>(
+    graph: &Graph,
+    cache: &Cache,
+    sources: &Sources,
+    ids: &[InstanceId],
+    outputs: impl Fn(InstanceId) -> &'a Outputs + Sync,
+    read: &mut HashMap<Key, Manifest>,
+) -> Result<Vec<Look>, CacheError> {
+    let is_read = |record: &Record, key: &Key| read.get(key).is_some_and(|manifest| manifest.record == *record);
+    let look = |id: &InstanceId| {
+        let (record, key) = known(graph, sources, *id, &outputs);
+        let ahead = is_read(&record, &key);
+        let manifest = if ahead { None } else { cache.lookup_record(&record, key) };
+        Look { key, ahead, found: manifest.ok_or(record) }
+    };
+    let mut looks: Vec<Look> =
+        if ids.len() < AT_ONCE { ids.iter().map(look).collect() } else { ids.par_iter().map(look).collect() };
+    let absent = |look: &Look| match &look.found {
+        Err(record) if !look.ahead => Some((record.clone(), look.key)),
+        _ => None,
+    };
+    if cache.has_remote() {
+        cache.prefetch(looks.iter().filter_map(absent).collect())?;
+    }
+    for look in &mut looks {
+        if let Err(record) = &look.found {
+            let manifest = match read.remove(&look.key).filter(|manifest| manifest.record == *record) {
+                Some(manifest) => Some(manifest),
+                // Another name of the same computation may have taken it out.
+                None if look.ahead || cache.has_remote() => cache.find(record, look.key)?,
+                None => None,
+            };
+            if let Some(manifest) = manifest {
+                look.found = Ok(manifest);
+            }
+        }
+    }
+    Ok(looks)
 }
 
 /// The wanted instances by their distance from the beginning: what is in one wave depends on earlier ones alone.

@@ -13,7 +13,7 @@ mod sharing;
 mod state;
 mod workers;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::depth::Depth;
 use crate::event::{RunEvent, RunSummary, Status};
 use crate::fetch::FetchError;
 use crate::graph::{Graph, Outputs};
-use crate::plan::{Absence, Assessment, History, Order, assess, known, must_be_there};
+use crate::plan::{Absence, Assessment, History, Order, assess_all, must_be_there};
 use crate::protocol::Failure;
 use crate::record::{Key, Record};
 use crate::remote::RemoteError;
@@ -299,50 +299,41 @@ impl Scheduler<'_> {
         self.settle_all(vec![id])
     }
 
-    /// The same for several.
+    /// The same for several, looked up together.
     fn settle_all(&mut self, ids: Vec<InstanceId>) -> Result<(), CacheError> {
-        let mut open = VecDeque::from(ids);
-        let mut asked = 0;
-        while let Some(id) = open.pop_front() {
-            if asked == 0 {
-                asked = open.len() + 1;
-                self.prefetch([&id].into_iter().chain(&open))?;
-            }
-            asked -= 1;
-            let revived: Vec<InstanceId> =
-                self.graph.producers(id).filter(|p| self.states.outputs(*p).is_none()).collect();
-            if !revived.is_empty() {
-                self.wait_for(id, &revived);
-                continue;
-            }
-            let outputs = |producer| self.states.outputs(producer).expect("checked above");
-            let needed = self.options.needed[id.0];
-            match (assess(self.graph, self.cache, self.sources, id, outputs, needed)?, self.forced.remove(&id)) {
-                (Assessment::Fresh(key, manifest), None) => {
-                    if let Some(name) = self.bring_outputs(id, &manifest)? {
-                        self.make_ready(id, manifest.record, &Absence::Output(name));
-                        continue;
-                    }
-                    let name = self.name(id);
-                    self.run.keys.insert(name, key);
-                    open.extend(self.done(id, manifest.outputs, Status::Cached, 0.0, manifest.made.summary));
+        let mut open = ids;
+        while !open.is_empty() {
+            let mut known = Vec::with_capacity(open.len());
+            for id in std::mem::take(&mut open) {
+                let revived: Vec<InstanceId> =
+                    self.graph.producers(id).filter(|p| self.states.outputs(*p).is_none()).collect();
+                if revived.is_empty() {
+                    known.push(id);
+                } else {
+                    self.wait_for(id, &revived);
                 }
-                (Assessment::Fresh(_, manifest), Some(absence)) => self.make_ready(id, manifest.record, &absence),
-                (Assessment::Stale(record, absence), _) => self.make_ready(id, *record, &absence),
+            }
+            let states = &self.states;
+            let outputs = |producer| states.outputs(producer).expect("checked above");
+            let needed = &self.options.needed;
+            let assessed = assess_all(self.graph, self.cache, self.sources, &known, outputs, needed)?;
+            for (id, assessment) in known.into_iter().zip(assessed) {
+                match (assessment, self.forced.remove(&id)) {
+                    (Assessment::Fresh(key, manifest), None) => {
+                        if let Some(name) = self.bring_outputs(id, &manifest)? {
+                            self.make_ready(id, manifest.record, &Absence::Output(name));
+                            continue;
+                        }
+                        let name = self.name(id);
+                        self.run.keys.insert(name, key);
+                        open.extend(self.done(id, manifest.outputs, Status::Cached, 0.0, manifest.made.summary));
+                    }
+                    (Assessment::Fresh(_, manifest), Some(absence)) => self.make_ready(id, manifest.record, &absence),
+                    (Assessment::Stale(record, absence), _) => self.make_ready(id, *record, &absence),
+                }
             }
         }
         Ok(())
-    }
-
-    /// Asks the remote cache for the manifests of instances, all at once rather than one by one as they are looked up.
-    fn prefetch<'i>(&self, ids: impl Iterator<Item = &'i InstanceId>) -> Result<(), CacheError> {
-        if !self.cache.has_remote() {
-            return Ok(());
-        }
-        let is_known = |id: &&InstanceId| self.graph.producers(**id).all(|p| self.states.outputs(p).is_some());
-        let outputs = |producer| self.states.outputs(producer).expect("checked above");
-        let wanted = ids.filter(is_known).map(|id| known(self.graph, self.sources, *id, outputs));
-        self.cache.prefetch(wanted.collect())
     }
 
     /// Fetches the outputs of a fresh instance that must be there; names the first that nobody has.
