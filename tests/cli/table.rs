@@ -17,6 +17,7 @@ stages:
   tested:
     kind: command
     matrix: {model: [standard, pgd], level: {each: level}}
+    needs: {level: "${level}"}
     with:
       run: "cp $HOME/${model} ${out.predictions} # ${note}"
       outputs: {predictions: p}
@@ -99,6 +100,7 @@ stages:
   tested:
     kind: command
     matrix: {model: [standard, pgd], set: {each: set}}
+    needs: {set: "${set}"}
     with: {run: "cp $HOME/${model} ${out.predictions} # ${in.set}", outputs: {predictions: p}}
   figure:
     kind: figure
