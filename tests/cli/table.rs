@@ -1,7 +1,5 @@
 //! Tables as a person meets them: beside published numbers, in other formats, and before all of their results are there.
 
-use std::path::Path;
-
 use atflow::formats::{ImageSet, Predictions};
 
 use crate::support::Space;
@@ -17,6 +15,7 @@ stages:
   tested:
     kind: command
     matrix: {model: [standard, pgd], level: {each: level}}
+    needs: {level: "${level}"}
     with:
       run: "cp $HOME/${model} ${out.predictions} # ${note}"
       outputs: {predictions: p}
@@ -99,6 +98,7 @@ stages:
   tested:
     kind: command
     matrix: {model: [standard, pgd], set: {each: set}}
+    needs: {set: "${set}"}
     with: {run: "cp $HOME/${model} ${out.predictions} # ${in.set}", outputs: {predictions: p}}
   figure:
     kind: figure
@@ -130,13 +130,20 @@ fn images_are_drawn_side_by_side_with_what_models_make_of_them() {
         space.write(model, of.to_bytes().unwrap());
     }
     space.ran(&[]);
-    insta::assert_snapshot!(space.read("results/seen/figure.csv"), @"");
+    insta::assert_snapshot!(space.read("results/seen/figure.csv"), @r"
+    image,class,set,row,probability_of_true_class
+    3,dog,1,standard,0.625000
+    3,dog,2,standard,0.625000
+    3,dog,1,pgd,0.250000
+    3,dog,2,pgd,0.250000
+    0,cat,1,standard,0.900000
+    0,cat,2,standard,0.900000
+    0,cat,1,pgd,0.500000
+    0,cat,2,pgd,0.500000
+    ");
     let png = std::fs::read(space.path().join("results/seen/figure.png")).unwrap();
     assert!(png.starts_with(b"\x89PNG"));
     assert!(space.read("results/seen/figure.svg").contains("data:image/png;base64,iVBORw0KGgo"));
-    if let Some(folder) = std::env::var_os("ATFLOW_PICTURES") {
-        std::fs::write(Path::new(&folder).join("samples-story.png"), png).unwrap();
-    }
 
     let few = predictions(2);
     space.write("pgd", few);
