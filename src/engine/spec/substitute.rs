@@ -140,7 +140,12 @@ impl Scope<'_> {
                 help: suggestion(first, names),
             });
         };
-        for part in parts {
+        while let Some(part) = parts.next() {
+            // What stands here is somewhere else: the rest of the name is looked for there.
+            if let Some(other) = value.as_str().and_then(only_reference) {
+                let rest: Vec<&str> = std::iter::once(part).chain(parts).collect();
+                return self.within(name, walk, |walk| self.lookup(&format!("{other}.{}", rest.join(".")), walk));
+            }
             let Some(inner) = value.as_mapping().and_then(|map| map.get(part)) else {
                 let names = value.as_mapping().into_iter().flat_map(Mapping::keys).filter_map(Value::as_str);
                 return Err(SubstituteError {
@@ -154,6 +159,16 @@ impl Scope<'_> {
         if is_axis && let Some(label) = value.as_mapping().and_then(|map| map.get(LABEL)) {
             return Ok(label.clone());
         }
+        self.within(name, walk, |walk| self.walk(value, walk).map_err(|(_, error)| error))
+    }
+
+    /// Goes on to what a name stands for, unless that has been tried already.
+    fn within(
+        &self,
+        name: &str,
+        walk: &mut Walk,
+        go: impl FnOnce(&mut Walk) -> Result<Value, SubstituteError>,
+    ) -> Result<Value, SubstituteError> {
         if let Some(start) = walk.names.iter().position(|open| open == name) {
             let names: Vec<String> = walk.names[start..].iter().map(|open| format!("`{open}`")).collect();
             let message = match names.as_slice() {
@@ -168,7 +183,7 @@ impl Scope<'_> {
             return Err(SubstituteError { message, help: None });
         }
         walk.names.push(name.to_owned());
-        let value = self.walk(value, walk).map_err(|(_, error)| error);
+        let value = go(walk);
         walk.names.pop();
         value
     }
@@ -176,6 +191,12 @@ impl Scope<'_> {
 
 /// The key under which an axis that stands at an instance keeps that instance's label.
 pub(super) const LABEL: &str = "\u{0}label";
+
+/// The name in a text that is nothing but one `${name}`.
+fn only_reference(text: &str) -> Option<&str> {
+    let name = text.strip_prefix("${")?.strip_suffix('}')?;
+    (!name.contains(['{', '}'])).then(|| name.trim())
+}
 
 fn trailed((mut trail, error): (Vec<Step>, SubstituteError), step: Step) -> (Vec<Step>, SubstituteError) {
     trail.push(step);
@@ -197,8 +218,8 @@ mod tests {
 
     fn apply(text: &str) -> Result<Value, String> {
         let params: Mapping =
-            serde_yaml::from_str("{eps: 8/255, n: 3, deep: {a: {b: yes}}, again: '${eps}', loop: '${loop}'}").unwrap();
-        let axes: Mapping = serde_yaml::from_str("{variant: {adversary: {attack: pgd, eps: '${eps}'}}, n: 4}").unwrap();
+            serde_yaml::from_str("{eps: 8/255, n: 3, deep: {a: {b: yes}}, again: '${eps}', loop: '${loop}', round: '${round.x}'}").unwrap();
+        let axes: Mapping = serde_yaml::from_str("{variant: {adversary: {attack: pgd, eps: '${eps}'}, far: '${deep}'}, n: 4}").unwrap();
         let scope = Scope { axes: &axes, params: &params, reserved: &["in"] };
         scope.apply(&Value::String(text.to_owned())).map(Cow::into_owned).map_err(|(_, error)| error.message)
     }
@@ -209,6 +230,7 @@ mod tests {
         assert_eq!(apply("${again}").unwrap(), Value::from("8/255"));
         assert_eq!(apply("a ${n} b ${eps}").unwrap(), Value::from("a 4 b 8/255"));
         assert_eq!(apply("${deep.a.b}").unwrap(), Value::from("yes"));
+        assert_eq!(apply("${variant.far.a.b}").unwrap(), Value::from("yes"), "a part of what a parameter stands for");
         assert_eq!(apply("${variant.adversary}").unwrap()["eps"], Value::from("8/255"));
     }
 
@@ -220,7 +242,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_replaced_is_an_error() {
-        for text in ["${nothing}", "${deep.x}", "${n", "a ${deep}", "${loop}", "${n.x}"] {
+        for text in ["${nothing}", "${deep.x}", "${n", "a ${deep}", "${loop}", "${n.x}", "${round}", "${variant.far.x}"] {
             assert!(apply(text).is_err(), "{text}");
         }
     }
