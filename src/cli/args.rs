@@ -210,6 +210,9 @@ pub(crate) struct GcArgs {
     /// Keep the results and logs of so many runs, the last ones
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub keep_runs: usize,
+    /// Free the progress of trainings that nobody touched for so many days and that none of the pipelines can want
+    #[arg(long, value_name = "DAYS", default_value_t = 30)]
+    pub partial_days: u16,
     /// Free it; without this it is only shown
     #[arg(long, conflicts_with = "dry_run")]
     pub yes: bool,
@@ -303,11 +306,22 @@ pub(crate) struct FindArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(allow_missing_positional = true)]
 pub(crate) struct TableArgs {
+    /// The pipeline file: the table as the pipeline has it now, from what is there; without it, that of the last run
+    #[arg(value_name = "PIPELINE")]
+    pub file: Option<PathBuf>,
     /// The table's stage
+    #[arg(required = true)]
     pub name: String,
     #[command(flatten)]
     pub found: FindArgs,
+    /// Override a parameter, as in `--set eps=4/255`
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value, requires = "file")]
+    pub set: Vec<(String, String)>,
+    /// Use a profile of the pipeline, a named set of parameters
+    #[arg(long, value_name = "NAME", requires = "file")]
+    pub profile: Option<String>,
     /// How it is printed
     #[arg(long, value_enum, default_value_t = TableFormat::Md)]
     pub format: TableFormat,
@@ -332,8 +346,10 @@ pub(crate) enum TableFormat {
     Md,
     /// One line for each number
     Csv,
-    /// Every cell with its counts
+    /// Every cell with all that is known of it
     Json,
+    /// LaTeX, with the package booktabs
+    Tex,
 }
 
 /// From what results are made anew.
@@ -343,7 +359,7 @@ pub(crate) enum DepthName {
     Predictions,
     /// Nothing is trained; evaluations, saliency maps and what follows from them run anew
     Checkpoints,
-    /// Everything but data sets runs anew
+    /// Everything but data sets and files runs anew
     Scratch,
 }
 

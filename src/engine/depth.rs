@@ -17,7 +17,7 @@ pub enum Depth {
     Predictions,
     /// Nothing is trained; evaluations and saliency maps are computed anew, and what comes after them.
     Checkpoints,
-    /// Everything is computed anew but data sets.
+    /// Everything is computed anew but data sets and files.
     Scratch,
 }
 
@@ -35,7 +35,7 @@ impl Depth {
     pub fn anew(self, graph: &Graph) -> Vec<bool> {
         let after = after(graph, &[Kind::Evaluate, Kind::Saliency]);
         let is_anew = |id: InstanceId| match (self, graph.instance(id).kind) {
-            (Depth::Predictions, _) | (Depth::Scratch, Kind::Dataset) => false,
+            (Depth::Predictions, _) | (Depth::Scratch, Kind::Dataset | Kind::File) => false,
             (Depth::Scratch, _) => true,
             (Depth::Checkpoints, Kind::Evaluate | Kind::Saliency | Kind::Table | Kind::Figure) => true,
             (Depth::Checkpoints, kind) => kind == Kind::Command && after[id.0],

@@ -81,6 +81,16 @@ pub fn read_verified(path: &Path, expected: Digest) -> Result<Vec<u8>, ReadError
     if found == expected { Ok(bytes) } else { Err(ReadError::Corrupt { path: shown(), expected, found }) }
 }
 
+/// Checks that a file has the digest `expected`, without holding it in memory.
+///
+/// # Errors
+/// As [`read_verified`].
+pub fn verify(path: &Path, expected: Digest) -> Result<(), ReadError> {
+    let shown = || path.display().to_string();
+    let found = Digest::of_file(path).map_err(|source| ReadError::Io { path: shown(), source })?;
+    if found == expected { Ok(()) } else { Err(ReadError::Corrupt { path: shown(), expected, found }) }
+}
+
 impl From<blake3::Hash> for Digest {
     fn from(hash: blake3::Hash) -> Self {
         Digest(*hash.as_bytes())

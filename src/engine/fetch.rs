@@ -149,6 +149,12 @@ pub enum FetchError {
         /// How many bytes came.
         size: u64,
     },
+    /// The source has several addresses, and none gave the file.
+    #[error("none of {} addresses gave the file: {}", failures.len(), told(failures))]
+    Nowhere {
+        /// Why each did not, in the order in which they were tried.
+        failures: Vec<FetchError>,
+    },
     /// The progress callback asked to stop; what came so far is kept for the next fetch.
     #[error("the fetch was stopped")]
     Stopped,
@@ -175,7 +181,10 @@ pub fn checksums(path: &Path) -> io::Result<Checksums> {
     }
 }
 
-/// Fetches the file at `source.url` to `to`, and returns its sums. A file that is already there is replaced.
+/// Told each address before it is tried, and why the one before it failed.
+pub type Trying<'a> = dyn FnMut(&str, Option<&FetchError>) + 'a;
+
+/// Fetches the file of a source to `to`, from the first of its addresses that gives it, and returns its sums. A file that is already there is replaced.
 ///
 /// # Errors
 /// Any [`FetchError`]; nothing then stands at `to` that did not before.
@@ -183,14 +192,39 @@ pub fn fetch(
     source: &Source,
     to: &Path,
     patience: &Patience,
+    trying: &mut Trying<'_>,
     progress: &mut Progress<'_>,
 ) -> Result<Checksums, FetchError> {
     let url = source.url.clone().ok_or(FetchError::NoUrl)?;
-    if source.sha256.is_none() && source.md5.is_none() {
+    if source.published().is_none() {
         return Err(FetchError::NoDigest { url });
     }
     let expected = Expected { sha256: source.sha256.clone(), md5: source.md5.clone(), blake3: None };
-    download(&url, &expected, to, patience, progress)
+    let mut failures: Vec<FetchError> = Vec::new();
+    for url in source.urls() {
+        trying(url, failures.last());
+        match download(url, &expected, to, patience, progress) {
+            Err(FetchError::Stopped) => return Err(FetchError::Stopped),
+            Err(error) => failures.push(error),
+            Ok(sums) => return Ok(sums),
+        }
+    }
+    match failures.pop() {
+        Some(only) if failures.is_empty() => Err(only),
+        Some(last) => {
+            failures.push(last);
+            Err(FetchError::Nowhere { failures })
+        }
+        None => Err(FetchError::NoUrl),
+    }
+}
+
+fn told(failures: &[FetchError]) -> String {
+    let whole = |error: &FetchError| {
+        let chain = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+        chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    };
+    failures.iter().map(whole).collect::<Vec<_>>().join("; ")
 }
 
 /// Downloads a URL to `to`, and returns the sums of what came. A file that is already there is replaced.

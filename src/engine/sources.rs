@@ -30,6 +30,15 @@ pub enum CheckedSource {
         /// Where, and with which digest.
         source: Source,
     },
+    /// A file that a person has to fetch; its publisher's digest is its identity, whether it is there or not.
+    ByHand {
+        /// Where it is to be.
+        path: PathBuf,
+        /// What the pipeline says of it.
+        source: Source,
+        /// The digest of its bytes, if it is there.
+        digest: Option<Digest>,
+    },
 }
 
 impl CheckedSource {
@@ -37,12 +46,19 @@ impl CheckedSource {
     pub fn identity(&self) -> String {
         match self {
             CheckedSource::Local { digest, .. } => format!("blake3:{digest}"),
-            CheckedSource::Remote { source } => match (&source.sha256, &source.md5) {
-                (Some(sha256), _) => format!("sha256:{}", sha256.to_lowercase()),
-                (None, Some(md5)) => format!("md5:{}", md5.to_lowercase()),
-                // A remote source without a digest is refused when the pipeline is read.
-                (None, None) => String::new(),
-            },
+            // Without a digest a remote source is refused when the pipeline is read, and one by hand is a local file.
+            CheckedSource::Remote { source } | CheckedSource::ByHand { source, .. } => {
+                source.published().unwrap_or_default()
+            }
+        }
+    }
+
+    /// The file of this machine that it is, and the digest of its bytes; nothing for a file that has to be fetched.
+    pub fn local(&self) -> Option<(&Path, Digest)> {
+        match self {
+            CheckedSource::Local { path, digest } => Some((path, *digest)),
+            CheckedSource::ByHand { path, digest, .. } => digest.map(|digest| (path.as_path(), digest)),
+            CheckedSource::Remote { .. } => None,
         }
     }
 }
@@ -112,13 +128,23 @@ fn check(
     let place = |field| instance.source_place(need, field);
     // The files of a command are bare names, other sources are mappings with a `path`.
     let at_path = if instance.kind == Kind::Command { None } else { Some("path") };
-    let digests = digests.as_ref().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => {
-            Problem::at(place(at_path), format!("there is no file {}", path.display()), "not found")
-                .help(format!("paths are relative to the pipeline file, in {}", shown_folder(instance.folder())))
+    let digests = match digests {
+        Ok(digests) => digests,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if let (Some(_), Some(_)) = (&source.by_hand, source.published()) {
+                return Ok(CheckedSource::ByHand { path: path.to_owned(), source: source.clone(), digest: None });
+            }
+            let problem = Problem::at(place(at_path), format!("there is no file {}", path.display()), "not found");
+            return Err(problem.help(match &source.by_hand {
+                Some(text) => by_hand(text),
+                None => format!("paths are relative to the pipeline file, in {}", shown_folder(instance.folder())),
+            }));
         }
-        _ => Problem::at(place(at_path), format!("cannot read {}: {error}", path.display()), "cannot be read"),
-    })?;
+        Err(error) => {
+            let message = format!("cannot read {}: {error}", path.display());
+            return Err(Problem::at(place(at_path), message, "cannot be read"));
+        }
+    };
     for (field, wanted, found) in [("sha256", &source.sha256, &digests.sha256), ("md5", &source.md5, &digests.md5)] {
         if let Some(wanted) = wanted
             && !wanted.eq_ignore_ascii_case(found)
@@ -130,7 +156,15 @@ fn check(
             );
         }
     }
-    Ok(CheckedSource::Local { path: path.to_owned(), digest: digests.blake3 })
+    let (path, digest) = (path.to_owned(), digests.blake3);
+    Ok(match (&source.by_hand, source.published()) {
+        (Some(_), Some(_)) => CheckedSource::ByHand { path, source: source.clone(), digest: Some(digest) },
+        _ => CheckedSource::Local { path, digest },
+    })
+}
+
+fn by_hand(text: &str) -> String {
+    format!("no program may fetch it, a person has to: {}", text.trim())
 }
 
 fn shown_folder(base: &Path) -> String {
@@ -142,28 +176,29 @@ fn shown_folder(base: &Path) -> String {
 /// # Errors
 /// A [`Failure`] of the stage that needs it.
 pub fn obtain(source: &CheckedSource, cache: &Cache, reporter: &dyn Reporter) -> Result<(PathBuf, Digest), Failure> {
+    if let Some((path, digest)) = source.local() {
+        return Ok((path.to_owned(), digest));
+    }
+    let failed = |message: String, causes: Vec<String>| Failure { code: FailureCode::Broken, message, causes };
     let source = match source {
-        CheckedSource::Local { path, digest } => return Ok((path.clone(), *digest)),
         CheckedSource::Remote { source } => source,
+        CheckedSource::Local { path, .. } => return Err(failed(format!("{} is gone", path.display()), Vec::new())),
+        CheckedSource::ByHand { path, source, .. } => {
+            let text = by_hand(source.by_hand.as_deref().unwrap_or_default());
+            return Err(failed(format!("there is no file {}", path.display()), vec![text]));
+        }
     };
-    let identity = CheckedSource::Remote { source: source.clone() }.identity();
+    let identity = source.published().unwrap_or_default();
     if let Some(blob) = cache.fetched(&identity).filter(|blob| cache.has(*blob)) {
         return Ok((cache.object_path(blob.digest), blob.digest));
     }
     let url = source.url.as_deref().unwrap_or_default();
     if cache.is_offline() {
-        let message = format!("{url} has to be fetched, and this run is offline");
-        return Err(Failure { code: FailureCode::Broken, message, causes: Vec::new() });
+        return Err(failed(format!("{url} has to be fetched, and this run is offline"), Vec::new()));
     }
-    reporter.log(&format!("fetching {url}"));
-    let failed = |message: String, error: &dyn std::error::Error| Failure {
-        code: FailureCode::Broken,
-        message,
-        causes: causes(error),
-    };
     // A place of its own by identity, so that a fetch that was cut off goes on where it stopped; locked, so that two runs do not write into it at once.
     let (file, _lock) =
-        cache.fetch_place(&identity).map_err(|error| failed(format!("could not fetch {url}"), &error))?;
+        cache.fetch_place(&identity).map_err(|error| failed(format!("could not fetch {url}"), causes(&error)))?;
     if let Some(blob) = cache.fetched(&identity).filter(|blob| cache.has(*blob)) {
         return Ok((cache.object_path(blob.digest), blob.digest));
     }
@@ -172,14 +207,20 @@ pub fn obtain(source: &CheckedSource, cache: &Cache, reporter: &dyn Reporter) ->
         reporter.progress(done, total.unwrap_or(0), &format!("fetching {:.1}{of} MB", done as f64 / 1e6));
         if reporter.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    fetch::fetch(source, &file, &Patience::default(), progress).map_err(|error| match error {
+    let trying = &mut |url: &str, failed: Option<&FetchError>| {
+        if let Some(error) = failed {
+            reporter.log(&format!("that failed: {}", causes(error).join(": ")));
+        }
+        reporter.log(&format!("fetching {url}"));
+    };
+    fetch::fetch(source, &file, &Patience::default(), trying, progress).map_err(|error| match error {
         FetchError::Stopped => {
             Failure { code: FailureCode::Cancelled, message: "stopped".to_owned(), causes: Vec::new() }
         }
-        error => failed(format!("could not fetch {url}"), &error),
+        error => failed(format!("could not fetch {url}"), causes(&error)),
     })?;
-    let blob = cache.ingest(&file).map_err(|error| failed(format!("could not keep {url}"), &error))?;
-    cache.remember_fetched(&identity, blob).map_err(|error| failed(format!("could not keep {url}"), &error))?;
+    let blob = cache.ingest(&file).map_err(|error| failed(format!("could not keep {url}"), causes(&error)))?;
+    cache.remember_fetched(&identity, blob).map_err(|error| failed(format!("could not keep {url}"), causes(&error)))?;
     cache.leave_fetch_place(&file);
     Ok((cache.object_path(blob.digest), blob.digest))
 }

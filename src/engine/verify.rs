@@ -233,7 +233,7 @@ fn numbers(cache: &Cache, manifest: &Manifest) -> Option<Numbers> {
     match manifest.record.kind {
         Kind::Table => {
             let table = TableDocument::from_json(&read("json")?).ok()?;
-            let share = |cell: &Option<Cell>| cell.and_then(|cell| cell.share);
+            let share = |cell: &Option<Cell>| cell.as_ref().and_then(|cell| cell.number.value);
             let row = |(label, cells): (&String, &Vec<Option<Cell>>)| -> Vec<((String, String), Option<f64>)> {
                 let column = |(column, cell): (&crate::kinds::Column, &Option<Cell>)| {
                     ((label.clone(), column.label.clone()), share(cell))
@@ -244,7 +244,7 @@ fn numbers(cache: &Cache, manifest: &Manifest) -> Option<Numbers> {
         }
         Kind::Evaluate => {
             let predictions = Predictions::from_bytes(&read("predictions")?).ok()?;
-            let share = measure(Metric::Accuracy, &predictions, None).ok()?.share();
+            let share = measure(Metric::Accuracy, None, &predictions, None).ok()?.value;
             Some(BTreeMap::from([(("accuracy".to_owned(), String::new()), share)]))
         }
         _ => None,

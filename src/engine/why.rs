@@ -185,7 +185,7 @@ impl Walk<'_, '_, '_> {
         let Some((_, need)) = asked.graph.inputs(id).find(|(name, _)| name == input) else {
             let source = asked.graph.instance(id).sources.iter().find(|source| source.slot == input);
             let file = source.map(|source| match asked.sources.get(id, source) {
-                CheckedSource::Local { path, .. } => path.display().to_string(),
+                CheckedSource::Local { path, .. } | CheckedSource::ByHand { path, .. } => path.display().to_string(),
                 CheckedSource::Remote { source } => source.url.clone().unwrap_or_default(),
             });
             return self.cause(id, What::Source { slot: input.to_owned(), file: file.unwrap_or_default() });

@@ -12,7 +12,6 @@ use tch::{Device, TchError, Tensor};
 
 use crate::error::StageError;
 use crate::networks::{self, Network};
-use crate::rng::Rng;
 
 const ARTIFACT: &str = "checkpoint";
 const FORMAT: &str = "checkpoint/1";
@@ -124,7 +123,7 @@ impl Checkpoint {
             return Err(CheckpointError::Version { found: metadata.format });
         }
         let Metadata { net, channels, classes, .. } = metadata;
-        let network = networks::build(&net, channels, classes.len(), Rng::new(0), device)
+        let network = networks::build_blank(&net, channels, classes.len(), device)
             .map_err(|error| CheckpointError::Network(Box::new(error)))?;
         let file = SafeTensors::deserialize(bytes)?;
         let entries = network.state().entries();

@@ -76,6 +76,14 @@ pub enum StageError {
         /// What is wrong with it.
         source: CheckpointError,
     },
+    /// An input does not hold the weights that it should.
+    #[error("the input `{slot}` does not hold the weights that it should")]
+    Weights {
+        /// The need it fills.
+        slot: String,
+        /// What is wrong with it.
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// An output cannot be encoded.
     #[error("cannot encode the output `{output}`")]
     Encode {
@@ -109,6 +117,15 @@ pub enum StageError {
         /// The first such image.
         index: usize,
     },
+    /// An attack has nothing to go by.
+    #[error(
+        "the gradient of the loss is zero for all {images} attacked images: the attack cannot move, and its accuracy would say nothing of robustness; \
+         the network masks its gradients (saturated logits?): see what a `masking` stage says of it, or use the attack `square`, which needs none"
+    )]
+    NoGradient {
+        /// How many images were attacked.
+        images: u64,
+    },
     /// An operator of libtorch failed.
     #[error("libtorch failed")]
     Torch(#[from] TchError),
@@ -136,12 +153,14 @@ impl StageError {
             | StageError::NoOutput(_)
             | StageError::Mismatch(_)
             | StageError::ImageSet { .. }
-            | StageError::Checkpoint { .. } => FailureCode::Invalid,
+            | StageError::Checkpoint { .. }
+            | StageError::Weights { .. } => FailureCode::Invalid,
             StageError::Read { .. }
             | StageError::Encode { .. }
             | StageError::Write { .. }
             | StageError::Diverged { .. }
             | StageError::NotFinite { .. }
+            | StageError::NoGradient { .. }
             | StageError::Torch(_)
             | StageError::Panic(_) => FailureCode::Broken,
         }

@@ -49,17 +49,17 @@ for line in sys.stdin:
 "#;
 
 /// A space with the pipeline, its data, and the worker.
-fn space() -> Space {
+pub(crate) fn space() -> Space {
     let space = Space::new();
     space.write("p.yaml", PIPELINE);
     space.write("images", [&[0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 1][..], &[7, 9]].concat());
     space.write("labels", [0, 0, 8, 1, 0, 0, 0, 2, 0, 1]);
     let predictions = Predictions {
         labels: vec![0, 1],
-        texture: None,
         predicted: vec![0, 0],
         probability: vec![0.5; 2],
         loss: vec![0.5; 2],
+        ..Predictions::default()
     };
     space.write("predictions", predictions.to_bytes().unwrap());
     let worker = space.write("worker", WORKER.replace("PROTOCOL", &PROTOCOL_VERSION.to_string()));

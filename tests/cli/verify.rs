@@ -25,7 +25,7 @@ stages:
 fn predictions(right: usize) -> Vec<u8> {
     let predicted = (0..200).map(|index| i32::from(index >= right)).collect();
     let (probability, loss) = (vec![0.5; 200], vec![1.0; 200]);
-    Predictions { labels: vec![0; 200], predicted, probability, loss, texture: None }.to_bytes().unwrap()
+    Predictions { labels: vec![0; 200], predicted, probability, loss, ..Predictions::default() }.to_bytes().unwrap()
 }
 
 fn space() -> Space {

@@ -1,7 +1,7 @@
 //! The worker's numbers against PyTorch's on small fixed tensors. `fixtures/make.py` made them, and is the specification.
 
 use atflow::formats;
-use atflow::kinds::{Attack, Fgsm, Net, Norm, Pgd, Sgd, Start};
+use atflow::kinds::{Attack, Net, Sgd};
 use atflow::number::Real;
 use atflow_worker::attacks::{self, Batch};
 use atflow_worker::checkpoint::Checkpoint;
@@ -10,6 +10,7 @@ use atflow_worker::rng::Rng;
 use atflow_worker::stages::optimizer::Optimizer;
 use atflow_worker::stages::{saliency, transform};
 use safetensors::SafeTensors;
+use serde_json::json;
 use tch::{Device, Kind, Reduction, Tensor};
 
 static FIXTURES: &[u8] = include_bytes!("fixtures/parity.safetensors");
@@ -18,7 +19,7 @@ fn fixtures() -> SafeTensors<'static> {
     SafeTensors::deserialize(FIXTURES).unwrap()
 }
 
-fn fixture(name: &str) -> Tensor {
+pub(crate) fn fixture(name: &str) -> Tensor {
     let fixtures = fixtures();
     let view = fixtures.tensor(name).unwrap();
     let kind = match view.dtype() {
@@ -37,7 +38,7 @@ fn net() -> Net {
 }
 
 /// The network with the weights that PyTorch gave it, through the checkpoint's format.
-fn model() -> Checkpoint {
+pub(crate) fn model() -> Checkpoint {
     let fixtures = fixtures();
     let weights = fixtures.iter().filter_map(|(name, view)| Some((name.strip_prefix("weights/")?.to_owned(), view)));
     let metadata = serde_json::json!({
@@ -67,11 +68,9 @@ fn attacks_are_those_of_pytorch() {
     let network = model().network.freeze().unwrap();
     let (images, labels) = (fixture("images"), fixture("labels"));
     let batch = Batch { images: &images, labels: &labels, indices: &[0, 1, 2, 3, 4, 5], epoch: 0 };
-    let eps = Real::parse("8/255").unwrap();
-    let pgd = |steps| {
-        Attack::Pgd(Pgd { norm: Norm::Inf, eps, step: Real::parse("2/255").unwrap(), steps, start: Start::Zero })
-    };
-    for (name, attack) in [("fgsm", Attack::Fgsm(Fgsm { eps })), ("pgd1", pgd(1)), ("pgd20", pgd(20))] {
+    let pgd = |steps: u32| json!({"attack": "pgd", "eps": "8/255", "step": "2/255", "steps": steps});
+    for (name, attack) in [("fgsm", json!({"attack": "fgsm", "eps": "8/255"})), ("pgd1", pgd(1)), ("pgd20", pgd(20))] {
+        let attack: Attack = serde_json::from_value(attack).unwrap();
         let found = attacks::perturb(&attack, &*network, &batch, Rng::new(0), &mut || Ok(())).unwrap();
         // A gradient that is zero up to rounding may have either sign: few such coordinates are let pass.
         let off = (&found - fixture(name)).abs().gt(1e-6).to_kind(Kind::Float).mean(Kind::Float).double_value(&[]);
@@ -101,7 +100,7 @@ fn two_steps_of_training_are_those_of_pytorch() {
 fn smoothgrad_is_that_of_pytorch_given_its_noise() {
     let network = model().network.freeze().unwrap();
     let (image, label) = (fixture("images").narrow(0, 0, 1), fixture("labels").narrow(0, 0, 1));
-    let sum = saliency::gradient_sum(&*network, &image, &label, &fixture("noise"), 0.1).unwrap();
+    let sum = saliency::maps::gradient_sum(&*network, &image, &label, &fixture("noise"), 0.1).unwrap();
     assert_close(&(sum / 5.0), "smoothgrad", 1e-6);
 }
 
@@ -110,12 +109,12 @@ fn transforms_are_those_of_numpy() {
     let fixtures = fixtures();
     let bytes = |name: &str| fixtures.tensor(name).unwrap().data();
     for level in [0.25, 0.5, 1.0, 4.0, 8.0, 16.0, 64.0, 1024.0] {
-        assert_eq!(transform::saturation(level), bytes(&format!("saturation/{level}")), "level {level}");
+        assert_eq!(transform::pixels::saturation(level), bytes(&format!("saturation/{level}")), "level {level}");
     }
     let order: Vec<i64> = Vec::try_from(fixture("patches/order")).unwrap();
     let order: Vec<usize> = order.into_iter().map(|piece| piece as usize).collect();
     let mut target = vec![0; 3 * 6 * 9];
-    transform::shuffle_patches(bytes("patches/source"), &mut target, [3, 6, 9], 3, &order);
+    transform::pixels::shuffle_patches(bytes("patches/source"), &mut target, [3, 6, 9], 3, &order);
     assert_eq!(target, bytes("patches/target"));
 }
 

@@ -198,40 +198,6 @@ fn a_training_that_diverges_says_what_to_try() {
 }
 
 #[test]
-fn saliency_maps_of_several_models_are_numbers_and_a_picture() {
-    let mut engine = Engine::ready();
-    let bytes = shapes(30, 1, 1).to_bytes().unwrap();
-    let mut models = Vec::new();
-    for (label, epochs) in [("short", 1), ("long", 3)] {
-        let data = engine.input("data", &bytes);
-        let params = training(json!({"epochs": epochs}));
-        let ([checkpoint, _], _) = engine.run(Kind::Train, params, vec![data], ["checkpoint", "metrics"]);
-        models.push(atflow::protocol::Input { label: label.to_owned(), ..engine.input("models", &checkpoint) });
-    }
-    let mut draw = |params: Value, models: &[atflow::protocol::Input]| {
-        let inputs = [models, &[engine.input("set", &bytes)]].concat();
-        let ([maps, grid], _) = engine.run(Kind::Saliency, params, inputs, ["maps", "grid"]);
-        assert!(grid.starts_with(b"\x89PNG"));
-        let file = SafeTensors::deserialize(&maps).unwrap();
-        let view = file.tensor("maps").unwrap();
-        let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
-        (view.shape().to_vec(), values.collect::<Vec<f32>>())
-    };
-    let smooth = |images: &[u32]| json!({"images": images, "method": {"name": "smoothgrad", "samples": 60}});
-    let (shape, both) = draw(smooth(&[4, 7, 2]), &models);
-    assert_eq!(shape, [2, 3, 8, 8]);
-    assert!(both.iter().all(|value| value.is_finite() && *value >= 0.0) && both.iter().any(|value| *value > 0.0));
-    // A map depends on its model and image, not on what else is drawn.
-    let (_, one) = draw(smooth(&[7]), &models[1..]);
-    let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-5 * a.abs().max(1e-3));
-    assert!(close(&one, &both[4 * 64..5 * 64]) && !close(&one, &both[64..2 * 64]));
-    let (_, plain) = draw(json!({"images": [7], "method": {"name": "grad"}}), &models[1..]);
-    let still = json!({"images": [7], "method": {"name": "smoothgrad", "samples": 1, "spread": 0}});
-    assert_eq!(plain, draw(still, &models[1..]).1);
-    assert!(!close(&plain, &one), "noise changes a map");
-}
-
-#[test]
 fn requests_that_cannot_be_read_are_answered_where_their_job_is_known() {
     let mut engine = Engine::ready();
     engine.say(r#"{"request": "run", "id": 77, "kind": "dance"}"#);

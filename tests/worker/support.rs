@@ -126,7 +126,12 @@ impl Engine {
 
     /// Runs a job that must fail.
     pub(crate) fn fail(&mut self, kind: Kind, params: Value, inputs: Vec<Input>) -> Failure {
-        let id = self.send(kind, params, inputs, &["checkpoint", "metrics", "predictions", "images", "maps", "grid"]);
+        let id = self.send(
+            kind,
+            params,
+            inputs,
+            &["checkpoint", "metrics", "predictions", "images", "maps", "grid", "numbers", "csv"],
+        );
         self.finish(id).0.expect_err("the job should fail")
     }
 

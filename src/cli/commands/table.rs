@@ -1,30 +1,101 @@
 //! `atflow table`.
 
-use atflow::cache::Cache;
-use atflow::kinds::Kind;
-use atflow::results::TableDocument;
+use std::path::{Path, PathBuf};
 
-use super::find;
-use crate::args::{TableArgs, TableFormat};
+use atflow::cache::{Cache, Manifest};
+use atflow::kinds::Kind;
+use atflow::plan::Standing;
+use atflow::preview::Preview;
+use atflow::results::TableDocument;
+use atflow::spec::Problems;
+
+use super::{Loaded, find};
+use crate::args::{ChangeArgs, TableArgs, TableFormat};
 use crate::report::{CliError, Exit};
 use crate::ui;
 
 pub(crate) fn run(args: &TableArgs) -> Result<Exit, CliError> {
-    let cache = Cache::open(&args.found.cache.cache)?;
-    let manifest = find(&cache, &args.name, &args.found)?;
-    if manifest.record.kind != Kind::Table {
-        let message = format!("`{}` is a `{}` stage, not a table", args.name, manifest.record.kind);
-        return Err(CliError::environment(message).help(format!("`atflow show {}` tells what it made", args.name)));
-    }
-    let bytes = cache.read(cache.output(&manifest, "json")?.digest).map_err(|error| {
-        CliError::environment(error.to_string()).help("run the pipeline again: the table is assembled anew")
-    })?;
-    let table = TableDocument::from_json(&bytes).map_err(|error| CliError::environment(error.to_string()))?;
+    let table = match &args.file {
+        Some(file) => as_it_is_now(file, args)?,
+        None => {
+            let cache = Cache::open(&args.found.cache.cache)?;
+            match find(&cache, &args.name, &args.found) {
+                Ok(manifest) => recorded(&cache, &manifest, &args.name)?,
+                // The last run did not get so far: what it did make is shown.
+                Err(error) => match file_that_has(&cache, args) {
+                    Some(file) => as_it_is_now(&file, args)?,
+                    None => return Err(error),
+                },
+            }
+        }
+    };
     let text = match args.format {
         TableFormat::Md => atflow::results::markdown(&table),
         TableFormat::Csv => atflow::results::csv(&table),
-        TableFormat::Json => String::from_utf8_lossy(&bytes).into_owned(),
+        TableFormat::Json => table.to_json().map_err(|error| CliError::environment(error.to_string()))?,
+        TableFormat::Tex => atflow::results::tex(&table),
     };
     ui::print(&text)?;
     Ok(Exit::Done)
+}
+
+/// The table that a stage made.
+pub(crate) fn recorded(cache: &Cache, manifest: &Manifest, name: &str) -> Result<TableDocument, CliError> {
+    no_table(manifest.record.kind, name)?;
+    let again =
+        |error: String| CliError::environment(error).help("run the pipeline again: the table is assembled anew");
+    let blob = cache.output(manifest, "json")?;
+    let bytes = cache.read(blob.digest).map_err(|error| again(error.to_string()))?;
+    TableDocument::from_json(&bytes).map_err(|error| again(error.to_string()))
+}
+
+fn no_table(kind: Kind, name: &str) -> Result<(), CliError> {
+    if kind == Kind::Table {
+        return Ok(());
+    }
+    let message = format!("`{name}` is a `{kind}` stage, not a table");
+    Err(CliError::environment(message).help(format!("`atflow show {name}` tells what it made")))
+}
+
+/// The table as the pipeline has it now: the recorded one if it is fresh, else one of what is there.
+fn as_it_is_now(file: &Path, args: &TableArgs) -> Result<TableDocument, CliError> {
+    let changes = ChangeArgs {
+        set: args.set.clone(),
+        profile: args.profile.clone(),
+        cache: args.found.cache.clone(),
+        force: Vec::new(),
+        remote: None,
+        patience: 30,
+        offline: false,
+    };
+    let loaded = Loaded::open(file, std::slice::from_ref(&args.name), &changes)?;
+    let ids = loaded.graph.targets(std::slice::from_ref(&args.name)).map_err(Problems)?;
+    let [id] = ids.as_slice() else {
+        let names: Vec<&str> = ids.iter().map(|id| loaded.graph.instance(*id).name.as_str()).collect();
+        let message = format!("`{}` is several instances", args.name);
+        return Err(CliError::environment(message).help(format!("name one of them: {}", names.join(", "))));
+    };
+    no_table(loaded.graph.instance(*id).kind, &args.name)?;
+    let standings = loaded.survey()?;
+    if let Some(Standing::Fresh(_, manifest)) = &standings[id.0] {
+        return recorded(&loaded.cache, manifest, &args.name);
+    }
+    let preview =
+        Preview { graph: &loaded.graph, cache: &loaded.cache, sources: &loaded.sources, standings: &standings };
+    preview.table(*id, &loaded.history()).map_err(|failure| {
+        let causes = failure.causes.iter().map(|cause| format!(": {cause}")).collect::<String>();
+        CliError::environment(format!("the table cannot be made of what is there: {}{causes}", failure.message))
+            .help("`atflow verify` checks the cache; `atflow run` makes the table anew")
+    })
+}
+
+/// The pipeline file of the newest run whose pipeline has the table.
+fn file_that_has(cache: &Cache, args: &TableArgs) -> Option<PathBuf> {
+    let run = cache.runs(args.found.pipeline.as_deref()).next()?;
+    let has = |spec: &atflow::spec::PipelineSpec| {
+        let instances = atflow::spec::expand(spec).unwrap_or_default();
+        instances.iter().any(|instance| instance.name == args.name && instance.kind == Kind::Table)
+    };
+    let spec = atflow::spec::PipelineSpec::read(&run.file, &atflow::spec::Overrides::default()).ok()?;
+    has(&spec).then_some(run.file)
 }

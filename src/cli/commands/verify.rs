@@ -4,13 +4,15 @@ use std::path::Path;
 
 use atflow::cache::{Cache, Checked, Flaw, FlawKind};
 use atflow::event::{RunEvent, RunSummary, Status};
+use atflow::kinds::Kind;
 use atflow::plan::{Order, Standing};
+use atflow::results::{Cell, TableDocument};
 use atflow::scheduler::{self, Options};
 use atflow::spec::Problems;
 use atflow::verify::{self, Compared, Difference, Verdict, VerifyError};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Loaded, interrupt, jobs, worker_program};
+use super::{Loaded, interrupt, jobs, table, worker_program};
 use crate::args::{ChangeArgs, VerifyArgs};
 use crate::progress::Progress;
 use crate::report::{CliError, Exit};
@@ -137,30 +139,89 @@ fn rerun(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
     let summary = scheduler::run(&loaded.graph, &beside.cache, &loaded.sources, &options, &interrupt, observer)?;
     progress.finish();
     let mut compared: Vec<Compared> = Vec::new();
+    let mut unlike: Vec<Unlike> = Vec::new();
     for id in ids {
         let name = &loaded.graph.instance(id).name;
         let rerun = summary.keys.get(name).and_then(|key| beside.cache.lookup(*key));
         if let (Some(Standing::Fresh(_, recorded)), Some(rerun)) = (&standings[id.0], rerun) {
             let outputs = verify::compare(&loaded.cache, recorded, &beside.cache, &rerun, args.tolerance);
             compared.extend(outputs.into_iter().map(|output| Compared { stage: name.clone(), ..output }));
+            if rerun.record.kind == Kind::Table {
+                unlike.extend(Unlike::of(name, &table::recorded(&beside.cache, &rerun, name)?));
+            }
         }
     }
     let text = if args.json {
         format!(
             "{}\n",
-            serde_json::json!({ "outputs": compared, "failed": summary.failed, "skipped": summary.skipped })
+            serde_json::json!({
+                "outputs": compared, "unlike_published": unlike, "failed": summary.failed, "skipped": summary.skipped,
+            })
         )
     } else {
-        compared_words(&compared, &summary)
+        compared_words(&compared, &summary) + &unlike_words(&unlike)
     };
     ui::print(&text)?;
     let differs = |output: &Compared| matches!(output.verdict, Verdict::Bytes | Verdict::Numbers { .. });
     Ok(match summary {
         _ if summary.interrupted => Exit::Interrupted,
-        _ if compared.iter().any(differs) => Exit::Differs,
+        _ if compared.iter().any(differs) || !unlike.is_empty() => Exit::Differs,
         RunSummary { failed: 1.., .. } => Exit::StageFailed,
         _ => Exit::Done,
     })
+}
+
+/// A cell of a table that differs from what was published.
+#[derive(serde::Serialize)]
+struct Unlike {
+    stage: String,
+    row: String,
+    column: String,
+    value: Option<f64>,
+    published: Option<f64>,
+    difference: Option<f64>,
+}
+
+impl Unlike {
+    fn of(stage: &str, table: &TableDocument) -> Vec<Self> {
+        let unlike = |(row, column, cell): (&str, &str, &Cell)| {
+            let beside = cell.published.as_ref();
+            Unlike {
+                stage: stage.to_owned(),
+                row: row.to_owned(),
+                column: column.to_owned(),
+                value: cell.number.value,
+                published: beside.and_then(|beside| beside.value),
+                difference: beside.and_then(|beside| beside.difference),
+            }
+        };
+        table.failures().map(unlike).collect()
+    }
+}
+
+fn unlike_words(unlike: &[Unlike]) -> String {
+    if unlike.is_empty() {
+        return String::new();
+    }
+    let words = |cell: &Unlike| {
+        let number = |value: Option<f64>| value.map_or("nothing".to_owned(), |value| format!("{value:.2}"));
+        // Published and ours in the unit of the published: its difference tells ours.
+        let ours = cell.published.zip(cell.difference).map(|(published, difference)| published + difference);
+        format!(
+            "    {}: {}, {}: {}, published {}\n",
+            cell.stage,
+            cell.row,
+            cell.column,
+            number(ours),
+            number(cell.published)
+        )
+    };
+    let mut text: String = unlike.iter().take(SHOWN).map(words).collect();
+    if unlike.len() > SHOWN {
+        text.push_str(&format!("    and {} more\n", unlike.len() - SHOWN));
+    }
+    let differ = if unlike.len() == 1 { "differs" } else { "differ" };
+    format!("{} {differ} from what was published:\n{text}", ui::count(unlike.len(), "cell"))
 }
 
 fn explain(error: VerifyError, file: &Path) -> CliError {

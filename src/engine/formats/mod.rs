@@ -9,12 +9,12 @@ mod predictions;
 
 use std::collections::HashMap;
 
-use safetensors::{Dtype, SafeTensors, View};
+use safetensors::{Dtype, SafeTensors};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use images::ImageSet;
-pub use predictions::Predictions;
+pub use images::{ImageHead, ImageReader, ImageSet, ImageWriter, Layout, Sizes, View, WriteError, centre};
+pub use predictions::{Ensemble, Gradients, Predictions, UnderAttack};
 
 /// The one metadata key of every safetensors file that atflow writes; its value is a JSON object.
 pub const METADATA_KEY: &str = "atflow";
@@ -58,7 +58,7 @@ pub fn read_metadata<T: DeserializeOwned>(artifact: &'static str, bytes: &[u8]) 
 ///
 /// # Errors
 /// [`FormatError::Safetensors`] if a tensor's shape does not fit its bytes.
-pub fn write<S: AsRef<str> + Ord + std::fmt::Display, V: View>(
+pub fn write<S: AsRef<str> + Ord + std::fmt::Display, V: safetensors::View>(
     tensors: impl IntoIterator<Item = (S, V)>,
     metadata: &impl Serialize,
 ) -> Result<Vec<u8>, FormatError> {

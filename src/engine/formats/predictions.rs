@@ -3,6 +3,7 @@
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 
 use super::{FormatError, f32s, i32_bytes, i32s, optional_i32s, read_metadata, tensor, write};
 
@@ -11,8 +12,9 @@ const FORMAT: &str = "predictions/1";
 
 /// What a model said of each image of a set; all of the same length, in the order of the set.
 ///
-/// File: tensors `labels`, `predicted` and, of a cue-conflict set, `texture`, I32, `probability` and `loss`, F32, all of shape N; metadata `{"format": "predictions/1"}`.
-#[derive(Debug, Clone, PartialEq)]
+/// File: tensors `labels`, `predicted`, of a cue-conflict set `texture`, and under several attacks `broken_by`, I32, `probability` and `loss`, F32, all of
+/// shape N; metadata `{"format": "predictions/1"}` and, under an attack, what [`UnderAttack`] says.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Predictions {
     /// The true class.
     pub labels: Vec<i32>,
@@ -24,11 +26,54 @@ pub struct Predictions {
     pub probability: Vec<f32>,
     /// Cross-entropy of the true class, in nats.
     pub loss: Vec<f32>,
+    /// The attack that the images were under; nothing for images as they are.
+    pub attack: Option<UnderAttack>,
+}
+
+/// What was done to the images before they were predicted.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct UnderAttack {
+    /// The attack's parameters, in canonical form. Metadata `attack`.
+    pub spec: Json,
+    /// Which of the visited points was given back: `last`, `best_loss` or `worst_case`. Metadata `iterate`.
+    pub iterate: String,
+    /// What the gradients were that the attack began with; nothing for an attack without. Metadata `gradients`.
+    pub gradients: Option<Gradients>,
+    /// Where each attack saw only what the ones before it left. Metadata `attacks` and tensor `broken_by`.
+    pub ensemble: Option<Ensemble>,
+}
+
+/// Images by the gradient that an attack began with. Zeros and what is not finite tell of masked gradients: robustness that is none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gradients {
+    /// Images that a gradient was computed for.
+    pub images: u64,
+    /// Those whose gradient is zero at every pixel.
+    pub zero: u64,
+    /// Those whose gradient is infinite or not a number at some pixel; an attack takes it as large or as zero there.
+    pub not_finite: u64,
+}
+
+/// Which of several attacks broke each image.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ensemble {
+    /// The names of the attacks, in their order.
+    pub attacks: Vec<String>,
+    /// For each image the index of the attack that found it misclassified first; −1 where none did, or where there was nothing to break.
+    pub broken_by: Vec<i32>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Metadata {
     format: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    attack: Option<Json>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    iterate: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gradients: Option<Gradients>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    attacks: Option<Vec<String>>,
 }
 
 impl Predictions {
@@ -50,7 +95,7 @@ impl Predictions {
     /// The predictions as a file.
     ///
     /// # Errors
-    /// [`FormatError::Safetensors`] if the four are not equally long.
+    /// [`FormatError::Safetensors`] if they are not equally long.
     pub fn to_bytes(&self) -> Result<Vec<u8>, FormatError> {
         let floats = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
         let shape = || vec![self.labels.len()];
@@ -66,7 +111,20 @@ impl Predictions {
         if let Some(texture) = &texture {
             tensors.push(("texture", TensorView::new(Dtype::I32, shape(), texture)?));
         }
-        write(tensors, &Metadata { format: FORMAT.to_owned() })
+        let attack = self.attack.as_ref();
+        let ensemble = attack.and_then(|attack| attack.ensemble.as_ref());
+        let broken_by = ensemble.map(|ensemble| i32_bytes(&ensemble.broken_by));
+        if let Some(broken_by) = &broken_by {
+            tensors.push(("broken_by", TensorView::new(Dtype::I32, shape(), broken_by)?));
+        }
+        let metadata = Metadata {
+            format: FORMAT.to_owned(),
+            attack: attack.map(|attack| attack.spec.clone()),
+            iterate: attack.map(|attack| attack.iterate.clone()),
+            gradients: attack.and_then(|attack| attack.gradients),
+            attacks: ensemble.map(|ensemble| ensemble.attacks.clone()),
+        };
+        write(tensors, &metadata)
     }
 
     /// Reads predictions from a file's bytes.
@@ -94,7 +152,14 @@ impl Predictions {
         if texture.as_ref().is_some_and(|texture| texture.len() != labels.len()) {
             return Err(FormatError::Tensor { artifact: ARTIFACT, tensor: "texture" });
         }
-        Ok(Predictions { labels, texture, predicted, probability, loss })
+        let Metadata { attack, iterate, gradients, attacks, .. } = metadata;
+        let broken_by = optional_i32s(ARTIFACT, &file, "broken_by")?;
+        if broken_by.as_ref().is_some_and(|broken_by| broken_by.len() != labels.len()) {
+            return Err(FormatError::Tensor { artifact: ARTIFACT, tensor: "broken_by" });
+        }
+        let ensemble = attacks.zip(broken_by).map(|(attacks, broken_by)| Ensemble { attacks, broken_by });
+        let under = |spec| UnderAttack { spec, iterate: iterate.unwrap_or_default(), gradients, ensemble };
+        Ok(Predictions { labels, texture, predicted, probability, loss, attack: attack.map(under) })
     }
 }
 
@@ -110,11 +175,21 @@ mod tests {
             predicted: vec![0, 2, 2],
             probability: vec![0.9, 0.25, 0.5],
             loss: vec![0.1, 1.4, 0.7],
+            attack: None,
         };
         let bytes = some.to_bytes().unwrap();
         assert_eq!(Predictions::from_bytes(&bytes).unwrap(), some);
         assert!(!some.correct(1) && some.correct(2));
         assert!(Predictions::from_bytes(&bytes[..bytes.len() - 2]).is_err());
         assert!(super::super::ImageSet::from_bytes(&bytes).is_err());
+        let attacks = vec!["apgd_ce".to_owned(), "square".to_owned()];
+        let attack = UnderAttack {
+            spec: serde_json::json!({"attack": "autoattack", "eps": 0.5}),
+            iterate: "worst_case".to_owned(),
+            gradients: Some(Gradients { images: 2, zero: 1, not_finite: 0 }),
+            ensemble: Some(Ensemble { attacks, broken_by: vec![-1, -1, 1] }),
+        };
+        let attacked = Predictions { attack: Some(attack), ..some };
+        assert_eq!(Predictions::from_bytes(&attacked.to_bytes().unwrap()).unwrap(), attacked);
     }
 }

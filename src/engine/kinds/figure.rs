@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::table::Metric;
+use super::metric::Metric;
 use crate::number::Real;
 
 /// Draws numbers computed from predictions as curves with 95 % intervals.

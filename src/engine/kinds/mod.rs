@@ -2,12 +2,16 @@
 //! stage's key, travel to the worker, and make the reference documentation. Knows nothing of how a stage is run.
 
 mod attack;
+mod augmentation;
 mod command;
 mod dataset;
 mod evaluate;
 mod figure;
+mod metric;
+mod net;
 mod ports;
 mod saliency;
+mod source;
 mod table;
 mod train;
 mod transform;
@@ -16,16 +20,26 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use attack::{Attack, Fgsm, NoAttack, Norm, Pgd, Start};
+pub use attack::{
+    Apgd, ApgdLoss, Attack, AttackProblem, Autoattack, BaseGrid, Direction, Fgsm, Iterate, Member, NoAttack, Norm, Pgd,
+    Spatial, Square, Start,
+};
+pub use augmentation::Augmentation;
 pub use command::{CommandParams, Run};
-pub use dataset::{DatasetParams, IdxFiles, Source};
+pub use dataset::{Broken, Classes, DatasetParams, Folder, IdxFiles};
 pub use evaluate::EvaluateParams;
 pub use figure::{FigureParams, FigureSpec, Scale};
+pub use metric::Metric;
+pub use net::{Net, StandardResnet, Stem, WideResnet};
 pub use ports::{ArtifactType, Output, Slot};
-pub use saliency::{Method, SaliencyParams};
-pub use table::{Column, ColumnSpec, ColumnsSpec, Metric, TableParams, TableSpec};
-pub use train::{AdversarialBatches, Augmentation, Net, Schedule, Sgd, TrainParams};
-pub use transform::{PatchShuffle, Saturate, TransformParams};
+pub use saliency::{Chosen, Images, Method, SaliencyParams};
+pub use source::{FileParams, Source};
+pub use table::{
+    Column, ColumnSpec, ColumnsSpec, Compare, PairedTest, PublishedDetails, PublishedParams, PublishedSpec,
+    TableParams, TableSpec, Tolerance,
+};
+pub use train::{AdversarialBatches, Schedule, Sgd, TrainParams};
+pub use transform::{Assembly, CueConflict, Filter, Fourier, Mask, PatchShuffle, Saturate, Stylize, TransformParams};
 
 /// What a stage does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -33,6 +47,8 @@ pub use transform::{PatchShuffle, Saturate, TransformParams};
 pub enum Kind {
     /// Fetches, checks, unpacks and decodes a data set.
     Dataset,
+    /// Brings in one file as it is.
+    File,
     /// Makes a changed test set.
     Transform,
     /// Trains a network.
@@ -51,8 +67,9 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of the documentation.
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 9] = [
         Kind::Dataset,
+        Kind::File,
         Kind::Transform,
         Kind::Train,
         Kind::Evaluate,
@@ -66,6 +83,7 @@ impl Kind {
     pub const fn name(self) -> &'static str {
         match self {
             Kind::Dataset => "dataset",
+            Kind::File => "file",
             Kind::Transform => "transform",
             Kind::Train => "train",
             Kind::Evaluate => "evaluate",
@@ -80,15 +98,16 @@ impl Kind {
     /// results could differ.
     pub const fn version(self) -> u32 {
         match self {
+            // 2: predictions of attacked images say which attack they are under and what gradients it saw.
+            Kind::Evaluate => 2,
+            // 2: several sets, so `maps` has an axis more; `numbers` and `csv` came.
+            Kind::Saliency => 2,
+            // 2: `table/2`, whose cells have a `value` and not a `share`, and a new output, `tex`. The numbers are the same.
+            Kind::Table => 2,
+            // 2: the column `share` of the CSV is `value`. Numbers and pictures are the same.
+            Kind::Figure => 2,
             // 1: first version of each.
-            Kind::Dataset
-            | Kind::Transform
-            | Kind::Train
-            | Kind::Evaluate
-            | Kind::Saliency
-            | Kind::Table
-            | Kind::Figure
-            | Kind::Command => 1,
+            Kind::Dataset | Kind::File | Kind::Transform | Kind::Train | Kind::Command => 1,
         }
     }
 

@@ -73,13 +73,24 @@ impl Kind {
         const MODEL: Slot = slot("model", ArtifactType::Checkpoint, "checkpoint");
         const RESULTS: Slot = Slot { many: true, ..slot("results", ArtifactType::Predictions, "predictions") };
         match self {
-            Kind::Dataset | Kind::Command => &[],
-            Kind::Transform => const { &[Slot { prefers: "test", ..DATA }] },
+            Kind::Dataset | Kind::File | Kind::Command => &[],
+            Kind::Transform => {
+                const {
+                    // Which of the optional ones an operation needs, [`super::TransformParams::needs`] says.
+                    const WEIGHTS: Slot = Slot { optional: true, ..slot("", ArtifactType::File, "file") };
+                    &[
+                        Slot { prefers: "test", ..DATA },
+                        Slot { optional: true, ..slot("style", ArtifactType::Images, "train") },
+                        Slot { name: "encoder", ..WEIGHTS },
+                        Slot { name: "decoder", ..WEIGHTS },
+                    ]
+                }
+            }
             Kind::Train => {
                 const { &[DATA, Slot { optional: true, ..slot("validation", ArtifactType::Images, "test") }] }
             }
             Kind::Evaluate => const { &[MODEL, SET] },
-            Kind::Saliency => const { &[Slot { name: "models", many: true, ..MODEL }, SET] },
+            Kind::Saliency => const { &[Slot { name: "models", many: true, ..MODEL }, Slot { many: true, ..SET }] },
             Kind::Table | Kind::Figure => const { &[RESULTS] },
         }
     }
@@ -89,13 +100,25 @@ impl Kind {
         match self {
             Kind::Command => &[],
             Kind::Dataset => const { &[output("train", ArtifactType::Images), output("test", ArtifactType::Images)] },
+            Kind::File => const { &[output("file", ArtifactType::File)] },
             Kind::Transform => const { &[output("images", ArtifactType::Images)] },
             Kind::Train => {
                 const { &[output("checkpoint", ArtifactType::Checkpoint), output("metrics", ArtifactType::File)] }
             }
             Kind::Evaluate => const { &[output("predictions", ArtifactType::Predictions)] },
-            Kind::Saliency => const { &[result("grid", "png"), output("maps", ArtifactType::File)] },
-            Kind::Table => const { &[result("json", "json"), result("markdown", "md"), result("csv", "csv")] },
+            Kind::Saliency => {
+                const {
+                    &[
+                        result("grid", "png"),
+                        output("maps", ArtifactType::File),
+                        result("numbers", "json"),
+                        result("csv", "csv"),
+                    ]
+                }
+            }
+            Kind::Table => {
+                const { &[result("json", "json"), result("markdown", "md"), result("csv", "csv"), result("tex", "tex")] }
+            }
             Kind::Figure => const { &[result("svg", "svg"), result("png", "png"), result("csv", "csv")] },
         }
     }

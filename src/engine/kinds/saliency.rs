@@ -5,25 +5,88 @@ use serde::{Deserialize, Serialize};
 
 use crate::number::Real;
 
-/// Draws saliency maps of several models on the same images as one picture: a row for each image, a column for each model.
+/// Draws saliency maps of several models on the same images as one picture, and measures them: a row for each image in each set, a column for each model.
 ///
-/// Needs: `models`, one or more checkpoints; `set`, an image set. Outputs: `grid`, a PNG; `maps`, the numbers.
+/// Needs: `models`, one or more checkpoints; `set`, one or more image sets, such as an original and its transformed versions. Outputs: `grid`, a PNG; `maps`, the maps drawn;
+/// `numbers` and `csv`, what was measured on all images.
 ///
-/// A map is the gradient of log p(true class) (paper, section 2.2); it is drawn as its absolute value summed over channels, divided by its
-/// 99th percentile, clipped at 1 (authors' code).
+/// A gradient map is that of log p(true class) (paper, section 2.2) summed in absolute value over channels; a map is drawn divided by its 99th percentile and
+/// clipped at 1 (authors' code).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SaliencyParams {
     /// How a map is computed.
     #[serde(default)]
     pub method: Method,
-    /// Which images, by their index in the set.
-    pub images: Vec<u32>,
+    /// Which images of each set: a list of indices, `{first: N}`, or `{count: N, seed: S}`.
+    pub images: Images,
+    /// How many of the images are drawn and kept as maps, the first ones; all of a list and 8 of other choices if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub show: Option<u32>,
+}
+
+/// How many images are drawn where they are not listed one by one.
+const SHOWN: usize = 8;
+
+impl SaliencyParams {
+    /// How many of `count` images are drawn.
+    pub fn shown(&self, count: usize) -> usize {
+        match (self.show, &self.images) {
+            (Some(show), _) => count.min(show as usize),
+            (None, Images::Listed(_)) => count,
+            (None, Images::Chosen(_)) => count.min(SHOWN),
+        }
+    }
+}
+
+/// Which images of a set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub enum Images {
+    /// These, by their index in the set, in this order.
+    Listed(Vec<u32>),
+    /// So many of them.
+    Chosen(Chosen),
+}
+
+/// So many images of a set: the first ones, or some drawn at random.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Chosen {
+    /// The first so many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub first: Option<u32>,
+    /// So many, drawn without replacement and taken in the order of the set; the same ones whatever the stage's own seed is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub count: Option<u32>,
+    /// The seed of that draw; 0 if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+}
+
+impl Images {
+    /// What a schema cannot say of the choice.
+    pub fn problem(&self) -> Option<&'static str> {
+        match self {
+            Images::Listed(list) if list.is_empty() => Some("must name at least one image"),
+            Images::Listed(_) => None,
+            Images::Chosen(Chosen { first: Some(0), .. } | Chosen { count: Some(0), .. }) => {
+                Some("must be at least one image")
+            }
+            Images::Chosen(
+                Chosen { first: Some(_), count: None, seed: None } | Chosen { first: None, count: Some(_), .. },
+            ) => None,
+            Images::Chosen(_) => Some("must be a list of indices, `{first: N}`, or `{count: N, seed: S}`"),
+        }
+    }
 }
 
 /// How a saliency map is computed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "name", rename_all = "lowercase", deny_unknown_fields)]
+#[serde(tag = "name", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Method {
     /// The plain gradient (Simonyan et al. 2013).
     Grad,
@@ -39,6 +102,17 @@ pub enum Method {
         #[schemars(extend("minimum" = 0))]
         spread: Real,
     },
+    /// Integrated gradients (Sundararajan et al. 2017): the mean gradient on the way from a black image, times the difference from it. The integral is computed
+    /// by the midpoint rule.
+    IntegratedGradients {
+        /// Points on the way, at least 1.
+        #[serde(default = "default_steps")]
+        #[schemars(range(min = 1))]
+        steps: u32,
+    },
+    /// Grad-CAM (Selvaraju et al. 2017): the channels of the last group of convolutions, weighted by the mean gradient of the true class's logit (before the softmax, as in their equation 1), summed,
+    /// cut off below 0, and enlarged bilinearly to the image.
+    GradCam,
 }
 
 impl Default for Method {
@@ -53,4 +127,8 @@ fn default_samples() -> u32 {
 
 fn default_spread() -> Real {
     Real::new(0.1)
+}
+
+fn default_steps() -> u32 {
+    50
 }

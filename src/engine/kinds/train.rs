@@ -4,6 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::attack::Attack;
+use super::augmentation::Augmentation;
+use super::net::Net;
 use crate::number::Real;
 
 /// Trains a network with stochastic gradient descent on cross-entropy, adversarially or not.
@@ -48,28 +50,6 @@ pub struct TrainParams {
 
 fn default_batch_size() -> u32 {
     128
-}
-
-/// A network. It owns its normalisation: images go in as values in [0, 1].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "arch", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Net {
-    /// A small residual network for small images: a 3 × 3 convolution, one group of basic blocks for each entry of `blocks`
-    /// (width doubled and resolution halved from one group to the next), global average pooling, a linear layer
-    /// (He et al. 2016, section 4.2, with projection shortcuts).
-    Resnet {
-        /// Channels of the first group, at least 1.
-        #[schemars(range(min = 1, max = 4096))]
-        width: u32,
-        /// Basic blocks in each group.
-        blocks: Vec<u32>,
-        /// Mean of each input channel, in [0, 1] units; subtracted from it.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        mean: Vec<Real>,
-        /// Standard deviation of each input channel; divides it.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        std: Vec<Real>,
-    },
 }
 
 /// Stochastic gradient descent as in PyTorch: weight decay is added to the gradient, momentum without dampening.
@@ -135,16 +115,6 @@ pub enum AdversarialBatches {
     /// Every batch.
     #[default]
     All,
-    /// The first, the third, …: the authors' code perturbs every other batch.
+    /// The first, the third, … of each epoch, and no other: exactly those that the authors' code perturbs (its clock ticks before it is read).
     Alternate,
-}
-
-/// Random changes of the training images, drawn from (seed, epoch, image).
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Augmentation {
-    /// Mirror left and right with probability one half.
-    pub flip: bool,
-    /// Pad with so many black pixels on each side and crop back to size at random; 0 leaves images whole.
-    pub pad_crop: u32,
 }

@@ -14,7 +14,7 @@ mod ticks;
 use crate::kinds::Scale;
 
 pub use curves::{Curves, Point, Series, curves_png, curves_svg};
-pub use sheet::{Sheet, Tile, sheet_png};
+pub use sheet::{Sheet, Tile, grouped_sheet_png, sheet_png};
 
 /// Why a picture cannot be drawn.
 #[derive(Debug, thiserror::Error)]

@@ -35,6 +35,8 @@ const HEADING_SIZE: f32 = 13.0;
 const MARGIN: f32 = 12.0;
 /// Between two tiles.
 const GAP: f32 = 4.0;
+/// Between two groups of rows.
+const GROUP_GAP: f32 = 16.0;
 /// Between headings and what they head.
 const SPACE: f32 = 8.0;
 /// A column is widened up to this for a word of its heading; longer words are broken.
@@ -51,7 +53,16 @@ const INK: [u8; 3] = [26, 26, 26];
 /// [`PictureError::Layout`] if `tiles` has other rows or columns than the headings, [`PictureError::Tile`] if a tile's bytes do not fit
 /// its size, [`PictureError::TooLarge`].
 pub fn sheet_png(sheet: &Sheet) -> Result<Vec<u8>, PictureError> {
+    grouped_sheet_png(sheet, usize::MAX)
+}
+
+/// The same with a wider gap after each `together` rows that belong together.
+///
+/// # Errors
+/// As [`sheet_png`].
+pub fn grouped_sheet_png(sheet: &Sheet, together: usize) -> Result<Vec<u8>, PictureError> {
     check(sheet)?;
+    let together = together.max(1);
     let scale = sheet.scale.max(1);
     let shown = |pixels: u32| pixels as f32 * scale as f32;
     let (title_face, face) = (Face::new(TITLE_SIZE)?, Face::new(HEADING_SIZE)?);
@@ -84,7 +95,8 @@ pub fn sheet_png(sheet: &Sheet) -> Result<Vec<u8>, PictureError> {
     let width = (2.0 * MARGIN + stub + spread(&column_widths)).max(LEAST_WIDTH);
     let title = sheet.title.as_deref().map(|title| title_face.wrap(title, width - 2.0 * MARGIN)).unwrap_or_default();
     let title_height = if title.is_empty() { 0.0 } else { title.len() as f32 * title_face.line_height() + SPACE };
-    let height = 2.0 * MARGIN + title_height + head + spread(&row_heights);
+    let between_groups = (GROUP_GAP - GAP) * (sheet.rows.len().saturating_sub(1) / together) as f32;
+    let height = 2.0 * MARGIN + title_height + head + spread(&row_heights) + between_groups;
 
     let mut picture = Bitmap::white(width.ceil() as u64, height.ceil() as u64)?;
     for (index, text) in title.iter().enumerate() {
@@ -102,7 +114,7 @@ pub fn sheet_png(sheet: &Sheet) -> Result<Vec<u8>, PictureError> {
         x += column + GAP;
     }
     let mut y = MARGIN + title_height + head;
-    for ((row, heading), &row_height) in sheet.tiles.iter().zip(&row_headings).zip(&row_heights) {
+    for (index, ((row, heading), &row_height)) in sheet.tiles.iter().zip(&row_headings).zip(&row_heights).enumerate() {
         let top = y + (row_height - heading.len() as f32 * line) / 2.0;
         for (index, text) in heading.iter().enumerate() {
             let right = MARGIN + stub - SPACE - face.width(text);
@@ -120,7 +132,7 @@ pub fn sheet_png(sheet: &Sheet) -> Result<Vec<u8>, PictureError> {
             );
             x += column + GAP;
         }
-        y += row_height + GAP;
+        y += row_height + if (index + 1).is_multiple_of(together) { GROUP_GAP } else { GAP };
     }
     picture.png()
 }
@@ -219,6 +231,16 @@ mod tests {
             let border = x < 10 || y < 10 || x >= width - 10 || y >= height - 10;
             assert!(!border || pixel.0 == [255; 3], "ink at ({x}, {y})");
         }
+    }
+
+    #[test]
+    fn groups_of_rows_stand_apart() {
+        let size = |together| {
+            let picture = grouped_sheet_png(&sheet(None, &["a"], &["1", "2", "3", "4"], 1), together).unwrap();
+            image::load_from_memory(&picture).unwrap().height()
+        };
+        let gap = (GROUP_GAP - GAP) as u32;
+        assert_eq!([size(2), size(1), size(4), size(0)].map(|found| found - size(9)), [gap, 3 * gap, 0, 3 * gap]);
     }
 
     #[test]

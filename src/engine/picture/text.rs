@@ -71,9 +71,13 @@ impl Face {
         x
     }
 
-    /// Breaks text into lines no wider than `width`: at spaces, after `-`, `/`, `_`, `,`, `:` and `=`, and where nothing else helps
+    /// Breaks text into lines no wider than `width`: at line feeds, at spaces, after `-`, `/`, `_`, `,`, `:` and `=`, and where nothing else helps
     /// inside a word. Nothing is left out but the spaces at breaks.
     pub(super) fn wrap(&self, text: &str, width: f32) -> Vec<String> {
+        text.split('\n').flat_map(|line| self.wrap_line(line, width)).collect()
+    }
+
+    fn wrap_line(&self, text: &str, width: f32) -> Vec<String> {
         let mut lines = vec![String::new()];
         for piece in pieces(text) {
             let line = lines.last().map_or("", String::as_str);
@@ -130,6 +134,7 @@ mod tests {
             }
         }
         assert_eq!(face.wrap("pgd-inf-8", face.width("pgd-inf-")), ["pgd-inf-", "8"]);
+        assert_eq!(face.wrap("ankle boot\nsaturated", 400.0), ["ankle boot", "saturated"]);
     }
 
     /// DejaVu Sans has 2048 units per em; its `hmtx` table gives `M` an advance of 1767.

@@ -1,13 +1,10 @@
 //! A table as Markdown: a pipe table that reads well as plain text too.
 //!
 //! Cells are percentages with their interval, `87.4 [85.9, 88.8]`: the Wilson interval is not symmetric, so `±` would be wrong
-//! in the last digit that is shown. How many images stand behind the numbers is told below the table.
+//! in the last digit that is shown. Published numbers and comparisons stand in lines of their own under a row, so that columns stay narrow and what
+//! belongs together stands together. How many images stand behind the numbers is told below the table.
 
-use super::{Cell, TableDocument};
-use crate::kinds::Metric;
-
-/// What stands where there is no number.
-const ABSENT: &str = "–";
+use super::{Cell, TableDocument, words};
 
 /// The table as Markdown, with its title as a heading where it has one.
 pub fn markdown(table: &TableDocument) -> String {
@@ -15,7 +12,29 @@ pub fn markdown(table: &TableDocument) -> String {
     let heading = [one_line(&table.corner)].into_iter();
     lines.push(heading.chain(table.columns.iter().map(|column| one_line(&column.label))).collect::<Vec<_>>());
     for (row, cells) in table.rows.iter().zip(&table.cells) {
-        lines.push([one_line(row)].into_iter().chain(cells.iter().map(|cell| percent(cell.as_ref()))).collect());
+        let numbers = table.columns.iter().zip(cells).map(|(column, cell)| match cell {
+            None => words::ABSENT.to_owned(),
+            Some(cell) => {
+                let interval = words::interval(column.metric, &cell.number);
+                let interval = interval.map_or(String::new(), |interval| format!(" {interval}"));
+                words::number(column.metric, cell) + &interval
+            }
+        });
+        lines.push([one_line(row)].into_iter().chain(numbers).collect());
+        let mut below = |label: String, text: &dyn Fn(&Cell) -> Option<String>| {
+            let texts: Vec<Option<String>> = cells.iter().map(|cell| cell.as_ref().and_then(text)).collect();
+            if texts.iter().any(Option::is_some) {
+                let texts = texts.into_iter().map(|text| text.unwrap_or_else(|| words::ABSENT.to_owned()));
+                lines.push([one_line(&label)].into_iter().chain(texts).collect());
+            }
+        };
+        if let Some(compare) = &table.compare {
+            below(words::comparison_label(&compare.to), &|cell| cell.compared.as_ref().map(words::compared));
+        }
+        if table.published.is_some() {
+            let is_published = |cell: &&Cell| cell.published.as_ref().is_some_and(|beside| beside.value.is_some());
+            below(words::PUBLISHED.to_owned(), &|cell| Some(cell).filter(is_published).map(words::published));
+        }
     }
     let widths: Vec<usize> = (0..=table.columns.len())
         .map(|column| lines.iter().map(|line| width(&line[column])).max().unwrap_or(0).max(3))
@@ -37,9 +56,9 @@ pub fn markdown(table: &TableDocument) -> String {
             );
         }
     }
-    for note in notes(table) {
+    for note in words::notes(table) {
         text += "\n";
-        text += &note;
+        text += &one_line(&note);
         text += "\n";
     }
     text
@@ -58,56 +77,10 @@ fn width(text: &str) -> usize {
     text.chars().count()
 }
 
-fn percent(cell: Option<&Cell>) -> String {
-    match cell.and_then(|cell| Some((cell, cell.share?))) {
-        Some((cell, share)) => {
-            format!("{:.1} [{:.1}, {:.1}]", share * 100.0, cell.low * 100.0, cell.high * 100.0)
-        }
-        None => ABSENT.to_owned(),
-    }
-}
-
-/// What the numbers are, and of how many images.
-fn notes(table: &TableDocument) -> Vec<String> {
-    let counts_of = |metric: Metric| -> Vec<u64> {
-        let in_row = |row: &Vec<Option<Cell>>| -> Vec<u64> {
-            let cells = row.iter().zip(&table.columns).filter(|(_, column)| column.metric == metric);
-            cells.filter_map(|(cell, _)| cell.as_ref().map(|cell| cell.n)).collect()
-        };
-        table.cells.iter().flat_map(in_row).collect()
-    };
-    let about = [
-        (Metric::Accuracy, "Accuracy", "images"),
-        (
-            Metric::AccuracyOnCorrect,
-            "Accuracy on correctly classified images",
-            "images that the same model classifies correctly untransformed",
-        ),
-    ];
-    about
-        .into_iter()
-        .filter_map(|(metric, name, images)| {
-            let counts = counts_of(metric);
-            let (&least, &most) = (counts.iter().min()?, counts.iter().max()?);
-            let n =
-                if least == most { thousands(least) } else { format!("{} to {}", thousands(least), thousands(most)) };
-            Some(format!("{name} in percent [95 % Wilson interval], n = {n} {images}."))
-        })
-        .collect()
-}
-
-/// `12,345`
-fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let groups: Vec<&str> =
-        digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
-    groups.join(",")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::table::tests::example;
+    use crate::results::table::tests::{everything, example};
 
     #[test]
     fn a_table_reads_well_as_text() {
@@ -127,8 +100,8 @@ mod tests {
     }
 
     #[test]
-    fn thousands_are_grouped() {
-        assert_eq!([0, 999, 1000, 1234567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
+    fn all_that_is_known_of_a_cell_stands_under_it() {
+        insta::assert_snapshot!(markdown(&everything()));
     }
 
     #[test]

@@ -1,12 +1,23 @@
 //! Numbers from predictions, and the tables they stand in. Knows nothing of stages, files or the cache:
-//! predictions go in, counts and text come out.
+//! predictions go in, numbers and text come out.
 
-mod accuracy;
+mod counts;
 mod csv;
 mod markdown;
+mod measure;
+mod paired;
+mod published;
+mod spread;
 mod table;
+mod tex;
+mod words;
 
-pub use accuracy::{Counts, MetricError, measure};
-pub use csv::{PointRow, csv, points_csv};
+pub use counts::Counts;
+pub use csv::{CsvError, PointRow, csv, line as csv_line, points_csv};
 pub use markdown::markdown;
-pub use table::{Cell, DocumentError, TableDocument};
+pub use measure::{MetricError, Number, measure};
+pub use paired::{Comparison, compare};
+pub use published::{Beside, PublishedError, PublishedTable, Verdict};
+pub use spread::{Spread, over_seeds};
+pub use table::{Cell, DocumentError, Judgement, State, TableDocument};
+pub use tex::tex;

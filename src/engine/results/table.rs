@@ -1,12 +1,14 @@
 //! A table of numbers as it is stored: [`TableDocument`], the JSON that every rendering starts from.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use super::Counts;
-use crate::kinds::{Column, TableParams};
+use super::{Beside, Comparison, Number, Spread, Verdict};
+use crate::kinds::{Column, Compare, TableParams};
 
 /// The value of `format` in a document that this version writes and reads.
-const FORMAT: &str = "table/1";
+const FORMAT: &str = "table/2";
 
 /// A table with its numbers. `docs/artifact-formats.md` tells its JSON to other programs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,30 +23,96 @@ pub struct TableDocument {
     pub rows: Vec<String>,
     /// Columns, in order: a label, and the metric of its cells.
     pub columns: Vec<Column>,
-    /// For each row a cell for each column; `null` where there is no result.
+    /// What is averaged over; empty where nothing is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub over: Vec<String>,
+    /// How rows are compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compare: Option<Compare>,
+    /// What the published numbers are, and how many cells have each verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<Judgement>,
+    /// For each row a cell for each column; `null` where the pipeline has no result and none was published.
     pub cells: Vec<Vec<Option<Cell>>>,
 }
 
-/// One number with what it was computed from.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// One number with all that is known of it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cell {
-    /// `hits / n`, 0 to 1; `null` if n is 0.
-    pub share: Option<f64>,
-    /// Lower end of the 95 % Wilson interval, 0 to 1.
-    pub low: f64,
-    /// Upper end of the 95 % Wilson interval, 0 to 1.
-    pub high: f64,
-    /// Images that count as a success.
-    pub hits: u64,
-    /// Images counted.
-    pub n: u64,
+    /// The number.
+    #[serde(flatten)]
+    pub number: Number,
+    /// Whether it is as the pipeline has it now.
+    #[serde(default, skip_serializing_if = "State::is_made")]
+    pub state: State,
+    /// The seeds that it is the mean of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<Spread>,
+    /// The comparison with another row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared: Option<Comparison>,
+    /// The published number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<Beside>,
 }
 
-impl From<Counts> for Cell {
-    fn from(counts: Counts) -> Self {
-        let (low, high) = counts.interval();
-        Cell { share: counts.share(), low, high, hits: counts.hits(), n: counts.n() }
+impl Cell {
+    /// Whether something of it is stale or missing.
+    pub fn is_not_as_it_is_now(&self) -> bool {
+        !self.state.is_made()
     }
+}
+
+impl From<Number> for Cell {
+    fn from(number: Number) -> Self {
+        Cell { number, ..Cell::default() }
+    }
+}
+
+/// Whether a number is as the pipeline has it now. In a table that a stage made all are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It is.
+    #[default]
+    Made,
+    /// Some of the seeds are not there.
+    Incomplete,
+    /// It is that of an earlier result: what it is made from has changed since.
+    Stale,
+    /// There is no result yet.
+    Missing,
+}
+
+impl State {
+    /// Whether nothing is to be said of it.
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+    pub fn is_made(&self) -> bool {
+        *self == State::Made
+    }
+
+    /// The state in a word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            State::Made => "made",
+            State::Incomplete => "incomplete",
+            State::Stale => "stale",
+            State::Missing => "missing",
+        }
+    }
+}
+
+/// What the published numbers of a table are, and how its cells compare with them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Judgement {
+    /// The name of the published table.
+    pub table: String,
+    /// In percentage points; for a loss, in nats.
+    pub tolerance: Option<f64>,
+    /// How many cells have each verdict.
+    pub verdicts: BTreeMap<Verdict, usize>,
+    /// How many of those that differ do so where the published number is known to be wrong.
+    pub different_at_anomalies: usize,
 }
 
 /// Why some bytes or counts are no table.
@@ -70,21 +138,47 @@ pub enum DocumentError {
 }
 
 impl TableDocument {
-    /// A table of counts: for each row of `params` one for each column, `None` where there is no result.
+    /// A table of cells: for each row of `params` one for each column, `None` where there is no result.
     ///
     /// # Errors
     /// [`DocumentError::Shape`] if there are more or fewer.
-    pub fn new(params: &TableParams, counts: Vec<Vec<Option<Counts>>>) -> Result<Self, DocumentError> {
-        let row_of_cells = |row: Vec<Option<Counts>>| row.into_iter().map(|counts| counts.map(Cell::from)).collect();
+    pub fn new(params: &TableParams, cells: Vec<Vec<Option<Cell>>>) -> Result<Self, DocumentError> {
         TableDocument {
             format: FORMAT.to_owned(),
             title: params.title.clone(),
             corner: params.corner.clone(),
             rows: params.rows.clone(),
             columns: params.columns.clone(),
-            cells: counts.into_iter().map(row_of_cells).collect(),
+            over: params.over.clone(),
+            compare: params.compare.clone(),
+            published: None,
+            cells,
         }
         .checked()
+    }
+
+    /// Counts the verdicts of the cells, once they have theirs.
+    pub fn sum_up(&mut self, table: &str, tolerance: Option<f64>) {
+        let mut verdicts = BTreeMap::new();
+        let mut different_at_anomalies = 0;
+        for beside in self.cells.iter().flatten().flatten().filter_map(|cell| cell.published.as_ref()) {
+            *verdicts.entry(beside.verdict).or_default() += 1;
+            different_at_anomalies += usize::from(beside.verdict == Verdict::Different && !beside.fails());
+        }
+        self.published = Some(Judgement { table: table.to_owned(), tolerance, verdicts, different_at_anomalies });
+    }
+
+    /// The cells that differ from what was published, by row and column; those where the published number is known to be wrong are left out.
+    pub fn failures(&self) -> impl Iterator<Item = (&str, &str, &Cell)> {
+        self.places().filter(|(.., cell)| cell.published.as_ref().is_some_and(Beside::fails))
+    }
+
+    /// Every cell that is there, with the labels of its row and column.
+    pub fn places(&self) -> impl Iterator<Item = (&str, &str, &Cell)> {
+        self.rows.iter().zip(&self.cells).flat_map(|(row, cells)| {
+            let columns = self.columns.iter().map(|column| column.label.as_str());
+            columns.zip(cells).filter_map(move |(column, cell)| Some((row.as_str(), column, cell.as_ref()?)))
+        })
     }
 
     /// Reads a stored table.
@@ -107,7 +201,7 @@ impl TableDocument {
     /// The table as it is stored: indented JSON with a line end at its end, the same bytes for the same numbers.
     ///
     /// # Errors
-    /// [`DocumentError::Json`] if a number is not finite, which counts never give.
+    /// [`DocumentError::Json`] if a number is not finite, which predictions of finite numbers never give.
     pub fn to_json(&self) -> Result<String, DocumentError> {
         Ok(serde_json::to_string_pretty(self)? + "\n")
     }
@@ -123,26 +217,81 @@ impl TableDocument {
 pub(super) mod tests {
     use super::*;
     use crate::kinds::Metric;
+    use crate::results::Counts;
 
     /// Two models on two sets; one result is missing, and one model got nothing right to compare with.
     pub(in crate::results) fn example() -> TableDocument {
-        let column = |label: &str, metric| Column { label: label.to_owned(), metric };
+        let column = |label: &str, metric| Column { label: label.to_owned(), metric, batch_mean: None };
         let params = TableParams {
             title: Some("Accuracy under saturation".into()),
             corner: "model.variant".into(),
             rows: vec!["standard".into(), "pgd-inf-8".into(), "a|b, \"c\"".into()],
             columns: vec![column("clean", Metric::Accuracy), column("p = 64", Metric::AccuracyOnCorrect)],
+            over: vec![],
+            compare: None,
+            published: None,
         };
-        let counts = vec![
-            vec![Counts::new(1834, 2000), Counts::new(402, 1834)],
-            vec![Counts::new(1702, 2000), None],
-            vec![Counts::new(0, 2000), Counts::new(0, 0)],
+        let cell = |hits, n| Some(Cell::from(Number::from(Counts::new(hits, n).unwrap())));
+        let cells = vec![
+            vec![cell(1834, 2000), cell(402, 1834)],
+            vec![cell(1702, 2000), None],
+            vec![cell(0, 2000), cell(0, 0)],
         ];
-        TableDocument::new(&params, counts).unwrap()
+        TableDocument::new(&params, cells).unwrap()
+    }
+
+    /// The same compared with the first row, beside published numbers, over seeds, and with a stale and a missing cell.
+    pub(in crate::results) fn everything() -> TableDocument {
+        let mut table = example();
+        table.rows[2] = "l2_12 & co".into();
+        table.over = vec!["0".into(), "1".into()];
+        table.compare = Some(Compare { to: "standard".into(), test: crate::kinds::PairedTest::Mcnemar });
+        let compared = |difference, p| Comparison {
+            difference: Some(difference),
+            low: difference - 0.01,
+            high: difference + 0.02,
+            p,
+            only_this: 10,
+            only_other: 40,
+            n: 2000,
+        };
+        let beside = |value, difference, verdict| {
+            Some(Beside { value: Some(value), decimals: 2, difference: Some(difference), verdict, anomaly: None })
+        };
+        let set = |table: &mut TableDocument, row: usize, column: usize, change: &dyn Fn(&mut Cell)| {
+            change(table.cells[row][column].get_or_insert_default());
+        };
+        set(&mut table, 0, 0, &|cell| cell.published = beside(91.7, 0.0, Verdict::Same));
+        set(&mut table, 0, 1, &|cell| cell.published = beside(23.45, -1.53, Verdict::WithinTolerance));
+        set(&mut table, 1, 0, &|cell| {
+            cell.compared = Some(compared(-0.066, 2.2e-5));
+            cell.spread = Some(Spread { values: vec![0.846, 0.856], deviation: Some(0.00707) });
+            cell.published = beside(80.0, 5.1, Verdict::Different);
+            cell.published.as_mut().unwrap().anomaly = Some("50 % too low, see table_2".into());
+        });
+        set(&mut table, 1, 1, &|cell| {
+            cell.state = State::Missing;
+            cell.published = Some(Beside {
+                value: Some(53.76),
+                decimals: 2,
+                difference: None,
+                verdict: Verdict::Missing,
+                anomaly: None,
+            });
+        });
+        set(&mut table, 2, 0, &|cell| {
+            cell.state = State::Stale;
+            cell.compared = Some(compared(0.004, 0.25));
+            cell.published = beside(1.0, -1.0, Verdict::Different);
+        });
+        table.sum_up("table4", Some(1.55));
+        table
     }
 
     #[test]
     fn a_table_survives_a_round_trip() {
+        let json = everything().to_json().unwrap();
+        assert_eq!(TableDocument::from_json(json.as_bytes()).unwrap(), everything());
         let json = example().to_json().unwrap();
         assert_eq!(TableDocument::from_json(json.as_bytes()).unwrap(), example());
     }
@@ -151,10 +300,10 @@ pub(super) mod tests {
     fn the_json_is_as_documented() {
         let mut one = example();
         one.rows.truncate(1);
-        one.cells = vec![vec![one.cells[0][0], None]];
+        one.cells = vec![vec![one.cells[0][0].clone(), None]];
         insta::assert_snapshot!(one.to_json().unwrap(), @r#"
         {
-          "format": "table/1",
+          "format": "table/2",
           "title": "Accuracy under saturation",
           "corner": "model.variant",
           "rows": [
@@ -173,7 +322,7 @@ pub(super) mod tests {
           "cells": [
             [
               {
-                "share": 0.917,
+                "value": 0.917,
                 "low": 0.904094913280437,
                 "high": 0.9283062692869981,
                 "hits": 1834,
@@ -191,9 +340,9 @@ pub(super) mod tests {
         let json = example().to_json().unwrap();
         let extended = json.replace("\"corner\"", "\"new\": 1, \"corner\"");
         assert_eq!(TableDocument::from_json(extended.as_bytes()).unwrap(), example(), "new keys need no new version");
-        let newer = json.replace("table/1", "table/2");
+        let newer = json.replace("table/2", "table/3");
         assert!(
-            matches!(TableDocument::from_json(newer.as_bytes()), Err(DocumentError::Format { found }) if found == "table/2")
+            matches!(TableDocument::from_json(newer.as_bytes()), Err(DocumentError::Format { found }) if found == "table/3")
         );
         assert!(matches!(TableDocument::from_json(b"[]"), Err(DocumentError::Json(_))));
         let mut cut = example();

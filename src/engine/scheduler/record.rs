@@ -137,8 +137,8 @@ fn record(cache: &Cache, running: &Running, sources: &[CheckedSource], made: Mad
 /// A stage whose own source changed while it ran must not be recorded: nobody knows which bytes it saw.
 fn changed(sources: &[CheckedSource]) -> Option<Failure> {
     for source in sources {
-        if let CheckedSource::Local { path, digest } = source
-            && !Digest::of_file(path).is_ok_and(|now| now == *digest)
+        if let Some((path, digest)) = source.local()
+            && !Digest::of_file(path).is_ok_and(|now| now == digest)
         {
             let message = format!("{} changed while it was read, so nothing was recorded; run again", path.display());
             return Some(Failure { code: FailureCode::Broken, message, causes: Vec::new() });

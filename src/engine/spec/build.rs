@@ -17,6 +17,7 @@ use super::problem::Problem;
 use super::source::{Part, Place, Step, YamlPath};
 use super::stage::{StageSpec, duration};
 use super::substitute::Scope;
+use super::transform;
 use crate::kinds::Kind;
 
 /// The coordinate that every instance has: the name of its stage.
@@ -144,6 +145,10 @@ impl Expander<'_> {
             let problem = Problem::at(place, "`stop_at_accuracy` needs images to measure it on", "needs `validation`");
             let help = "add `validation: STAGE.test` to the stage's needs";
             return Err(Stop::Problems(vec![problem.help(help)]));
+        }
+        let problems = transform::check(&instance, &origin);
+        if !problems.is_empty() {
+            return Err(Stop::Problems(problems));
         }
         Ok(instance)
     }

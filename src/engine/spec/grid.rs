@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 use super::expand::Expander;
 use super::instance::{Instance, InstanceId, Need};
 use super::problem::{Problem, suggestion};
+use super::published;
 use super::source::{Place, YamlPath};
 use crate::kinds::{Column, ColumnSpec, ColumnsSpec, FigureParams, FigureSpec, Kind, Metric, TableParams, TableSpec};
 use crate::number::Real;
@@ -68,6 +69,12 @@ fn grid_table(grid: &mut Grid, spec: &TableSpec) -> Result<TableParams, Vec<Prob
             columns.clone()
         }
     };
+    let over = match &spec.over {
+        None => Vec::new(),
+        Some(coordinate) => grid.labels(coordinate, &with.key("over"))?,
+    };
+    let metric = |column: &ColumnSpec| column.cell.unwrap_or(spec.cell);
+    grid.check_options(spec, &rows, &columns.iter().map(metric).collect::<Vec<_>>())?;
     let mut coordinates: Vec<&str> = Vec::new();
     let mut fitting: HashMap<Vec<&str>, Vec<InstanceId>> = HashMap::new();
     for (index, column) in columns.iter().enumerate() {
@@ -76,17 +83,26 @@ fn grid_table(grid: &mut Grid, spec: &TableSpec) -> Result<TableParams, Vec<Prob
             ColumnsSpec::Each(_) => with.key("columns").index(index),
         };
         let before = grid.needs.len();
-        let names: Vec<&str> =
-            [spec.rows.as_str()].into_iter().chain(column.filter.keys().map(String::as_str)).collect();
+        let names: Vec<&str> = [spec.rows.as_str()]
+            .into_iter()
+            .chain(column.filter.keys().map(String::as_str))
+            .chain(spec.over.as_deref())
+            .collect();
         if names != coordinates {
             fitting = grid.by_labels(&names);
             coordinates = names;
         }
         let labels: Vec<String> = column.filter.values().map(|label| label.replace('/', "_")).collect();
         for row in &rows {
-            let wanted: Vec<&str> = [row.as_str()].into_iter().chain(labels.iter().map(String::as_str)).collect();
-            let found = fitting.get(&wanted).map_or(&[][..], Vec::as_slice);
-            grid.cell(found, &format!("{row}/{}", column.label), column.cell.unwrap_or(spec.cell), &path)?;
+            let here = [row.as_str()].into_iter().chain(labels.iter().map(String::as_str));
+            let seeds: Vec<Option<&String>> =
+                if over.is_empty() { vec![None] } else { over.iter().map(Some).collect() };
+            for seed in seeds {
+                let wanted: Vec<&str> = here.clone().chain(seed.map(String::as_str)).collect();
+                let found = fitting.get(&wanted).map_or(&[][..], Vec::as_slice);
+                let end = seed.map_or(String::new(), |seed| format!("/{seed}"));
+                grid.cell(found, &format!("{row}/{}{end}", column.label), metric(column), &path)?;
+            }
         }
         if grid.needs.len() == before {
             return Err(vec![
@@ -95,17 +111,35 @@ fn grid_table(grid: &mut Grid, spec: &TableSpec) -> Result<TableParams, Vec<Prob
             ]);
         }
     }
-    let metric = |column: &ColumnSpec| column.cell.unwrap_or(spec.cell);
+    let batch_mean = |metric: Metric| spec.batch_mean.filter(|_| metric == Metric::AccuracyOnCorrect);
+    let column = |column: ColumnSpec| Column {
+        metric: metric(&column),
+        batch_mean: batch_mean(metric(&column)),
+        label: column.label,
+    };
+    let columns: Vec<Column> = columns.iter().cloned().map(column).collect();
+    let along = match &spec.columns {
+        ColumnsSpec::Coordinate(coordinate) => Some(axis(coordinate)),
+        ColumnsSpec::Each(_) => None,
+    };
+    let published = published::resolve(grid.table, spec, &rows, &columns, along)?;
     Ok(TableParams {
         title: spec.title.clone(),
         corner: axis(&spec.rows).to_owned(),
         rows,
-        columns: columns.into_iter().map(|column| Column { metric: metric(&column), label: column.label }).collect(),
+        columns,
+        over,
+        compare: spec.compare.clone(),
+        published,
     })
 }
 
 fn grid_figure(grid: &mut Grid, spec: &FigureSpec) -> Result<FigureParams, Vec<Problem>> {
     let with = grid.table.path.key("with");
+    if !spec.cell.is_share() {
+        let message = format!("curves are drawn in percent, and `{}` is no share", spec.cell.name());
+        return Err(vec![grid.problem(with.key("cell"), message)]);
+    }
     let series = grid.labels(&spec.series, &with.key("series"))?;
     let mut points = Vec::new();
     for label in grid.labels(&spec.x, &with.key("x"))? {
@@ -157,6 +191,35 @@ impl<'a> Grid<'a> {
 
     fn problem(&self, path: YamlPath, message: impl Into<String>) -> Problem {
         Problem::at(Place::value(&self.table.file, path), message, "here")
+    }
+
+    /// What a schema cannot say of a table's options.
+    fn check_options(&self, spec: &TableSpec, rows: &[String], metrics: &[Metric]) -> Result<(), Vec<Problem>> {
+        let with = self.table.path.key("with");
+        let wrong = |path: YamlPath, message: &str, help: &str| Err(vec![self.problem(path, message).help(help)]);
+        if spec.batch_mean.is_some() && !metrics.contains(&Metric::AccuracyOnCorrect) {
+            let message = "`batch_mean` is a way to compute `accuracy_on_correct`, which no column of this table has";
+            return wrong(with.key("batch_mean"), message, "remove it");
+        }
+        let Some(compare) = &spec.compare else { return Ok(()) };
+        let path = with.key("compare");
+        if !rows.contains(&compare.to) {
+            let message = format!("the table has no row `{}` to compare the others with", compare.to);
+            let problem = self.problem(path.key("to"), message);
+            return Err(vec![problem.suggest(&compare.to, rows.iter().map(String::as_str))]);
+        }
+        if let Some(metric) = metrics.iter().find(|metric| !metric.is_accuracy()) {
+            let message = format!(
+                "models are compared image by image by whether they are right; `{}` does not say that",
+                metric.name()
+            );
+            return wrong(path, &message, "compare in a table of `accuracy` or `accuracy_on_correct`");
+        }
+        if spec.over.is_some() {
+            let message = "`compare` is of single models on the same images, `over` averages over several";
+            return wrong(path, message, "remove one of the two, or make two tables");
+        }
+        Ok(())
     }
 
     /// The values of a coordinate among the results, in the order of the results.
@@ -214,12 +277,11 @@ impl<'a> Grid<'a> {
                 let names: Vec<String> =
                     several.iter().take(3).map(|id| format!("`{}`", self.expander.instance(*id).name)).collect();
                 let message = format!("{} results fit the cell `{label}`: {}", several.len(), names.join(", "));
-                let help = "tell them apart with `where`, or need fewer results";
-                return Err(vec![self.problem(path.clone(), message).help(help)]);
+                return Err(vec![self.problem(path.clone(), message).help(self.apart(several))]);
             }
         };
         self.push("value", label, result);
-        if metric == Metric::AccuracyOnCorrect {
+        if metric.needs_reference() {
             let reference = self.reference(result).ok_or_else(|| {
                 let name = &self.expander.instance(result).name;
                 let message = format!("`accuracy_on_correct` of `{name}` needs the same model's predictions of the untransformed set, without attack");
@@ -229,6 +291,24 @@ impl<'a> Grid<'a> {
             self.push("reference", label, reference);
         }
         Ok(())
+    }
+
+    /// How results that fit one cell can be told apart.
+    fn apart(&self, several: &[InstanceId]) -> String {
+        let of = |id: &InstanceId| &self.expander.instance(*id).coordinates;
+        let Some((first, rest)) = several.split_first() else { return String::new() };
+        let differ = |name: &&String| rest.iter().any(|id| of(id).get(*name) != of(first).get(*name));
+        let names: Vec<String> = of(first).keys().filter(differ).map(|name| format!("`{name}`")).collect();
+        match (names.as_slice(), self.table.kind) {
+            ([], _) => "need fewer results".to_owned(),
+            ([only], Kind::Table) => {
+                format!(
+                    "they differ in {only}: choose one with `where`, or average over it with `over: {}`",
+                    only.trim_matches('`')
+                )
+            }
+            _ => format!("they differ in {}: tell them apart with `where`, or need fewer results", names.join(", ")),
+        }
     }
 
     fn push(&mut self, slot: &str, label: &str, from: InstanceId) {

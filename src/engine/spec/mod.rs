@@ -15,6 +15,7 @@ mod needs;
 mod params;
 mod pipeline;
 mod problem;
+mod published;
 mod refs;
 mod schema;
 mod settings;
@@ -22,6 +23,7 @@ mod source;
 mod stage;
 mod substitute;
 mod trace;
+mod transform;
 mod yaml;
 
 pub use expand::expand;

@@ -15,10 +15,11 @@ use super::check;
 use super::command;
 use super::defaults::Origin;
 use super::problem::Problem;
+use super::published::{ANOMALIES, NUMBERS};
 use super::source::{Part, Step, YamlPath};
 use crate::kinds::{
-    CommandParams, DatasetParams, EvaluateParams, FigureSpec, Kind, Net, SaliencyParams, Source, TableSpec,
-    TrainParams, TransformParams,
+    Attack, Classes, CommandParams, DatasetParams, EvaluateParams, FigureSpec, FileParams, Kind, Net, PublishedSpec,
+    SaliencyParams, Source, TableSpec, TrainParams, TransformParams,
 };
 
 /// What the parameters of one instance say.
@@ -42,6 +43,7 @@ pub fn schema(kind: Kind) -> &'static Json {
     }
     SCHEMAS[kind as usize].get_or_init(|| match kind {
         Kind::Dataset => of::<DatasetParams>(),
+        Kind::File => of::<FileParams>(),
         Kind::Transform => of::<TransformParams>(),
         Kind::Train => of::<TrainParams>(),
         Kind::Evaluate => of::<EvaluateParams>(),
@@ -119,16 +121,35 @@ pub(super) fn read(kind: Kind, value: &Value, origin: &Origin) -> Result<Params,
     let json = match kind {
         Kind::Dataset => reader.typed::<DatasetParams>(value).and_then(|mut params| {
             sources = reader.take_sources(&mut params);
+            reader.check_dataset(&params);
+            reader.canonical(&params)
+        }),
+        Kind::File => reader.typed::<FileParams>(value).and_then(|mut params| {
+            let source = std::mem::take(&mut params.0);
+            reader.check_source(&source, &[]);
+            sources.push((FILE_SLOT.to_owned(), source, origin.path(&[])));
             reader.canonical(&params)
         }),
         Kind::Transform => reader.typed::<TransformParams>(value).and_then(|params| reader.canonical(&params)),
         Kind::Train => reader.typed::<TrainParams>(value).and_then(|params| {
             reader.check_net(&params.net);
+            reader.check_attack("adversary", &params.adversary);
             reader.canonical(&params)
         }),
-        Kind::Evaluate => reader.typed::<EvaluateParams>(value).and_then(|params| reader.canonical(&params)),
-        Kind::Saliency => reader.typed::<SaliencyParams>(value).and_then(|params| reader.canonical(&params)),
-        Kind::Table => reader.typed::<TableSpec>(value).and_then(|params| reader.canonical(&params)),
+        Kind::Evaluate => reader.typed::<EvaluateParams>(value).and_then(|params| {
+            reader.check_attack("attack", &params.attack);
+            reader.canonical(&params)
+        }),
+        Kind::Saliency => reader.typed::<SaliencyParams>(value).and_then(|params| {
+            if let Some(problem) = params.images.problem() {
+                reader.problem(&[key("images")], format!("`images` {problem}"), None);
+            }
+            reader.canonical(&params)
+        }),
+        Kind::Table => reader.typed::<TableSpec>(value).and_then(|params| {
+            sources = reader.published(&params);
+            reader.canonical(&params)
+        }),
         Kind::Figure => reader.typed::<FigureSpec>(value).and_then(|params| reader.canonical(&params)),
         Kind::Command => reader.typed::<CommandParams>(value).and_then(|params| {
             for (index, name) in params.files.iter().enumerate() {
@@ -147,6 +168,9 @@ pub(super) fn read(kind: Kind, value: &Value, origin: &Origin) -> Result<Params,
         _ => Err(reader.problems),
     }
 }
+
+/// The slot of a `file` stage's one source.
+const FILE_SLOT: &str = "file";
 
 fn key(name: &str) -> Step {
     Step::Key(name.to_owned())
@@ -184,27 +208,55 @@ impl Reading<'_> {
 
     /// Where a file lies is no part of a stage's key, only what it holds: sources leave the parameters and become inputs.
     fn take_sources(&mut self, params: &mut DatasetParams) -> Vec<(String, Source, YamlPath)> {
-        let DatasetParams::Idx { train, test, .. } = params;
         let mut sources = Vec::new();
-        for (split, files) in [("train", train), ("test", test)] {
-            for (part, source) in [("images", &mut files.images), ("labels", &mut files.labels)] {
-                let trail = [key(split), key(part)];
-                let source = std::mem::take(source);
-                self.check_source(&source, &trail);
-                sources.push((format!("{split}.{part}"), source, self.origin.path(&trail)));
-            }
+        for (names, source) in params.sources() {
+            let trail: Vec<Step> = names.iter().map(|name| key(name)).collect();
+            let source = std::mem::take(source);
+            self.check_source(&source, &trail);
+            sources.push((names.join("."), source, self.origin.path(&trail)));
         }
         sources
     }
 
+    fn published(&self, params: &TableSpec) -> Vec<(String, Source, YamlPath)> {
+        let Some(published) = &params.published else { return Vec::new() };
+        let trail: &[&str] = match published {
+            PublishedSpec::File(_) => &["published"],
+            PublishedSpec::Detailed(_) => &["published", "file"],
+        };
+        let source = |slot: &str, file: &str, trail: &[&str]| {
+            let source = Source { path: Some(file.to_owned()), ..Source::default() };
+            let trail: Vec<Step> = trail.iter().map(|name| key(name)).collect();
+            (slot.to_owned(), source, self.origin.path(&trail))
+        };
+        let anomalies = published.anomalies().map(|file| source(ANOMALIES, file, &["published", "anomalies"]));
+        [source(NUMBERS, published.file(), trail)].into_iter().chain(anomalies).collect()
+    }
+
     fn check_source(&mut self, source: &Source, trail: &[Step]) {
-        let has_digest = source.sha256.is_some() || source.md5.is_some();
+        let has_digest = source.published().is_some();
+        let at = |name: &str| [trail, &[key(name)]].concat();
         match (&source.path, &source.url) {
             (Some(_), Some(_)) => {
                 self.problem(trail, "a source has a `path` or a `url`, not both", Some("remove one"));
             }
             (None, None) => {
                 self.problem(trail, "a source needs a `path` or a `url`", Some("add `path: FILE`"));
+            }
+            (Some(_), None) if !source.mirrors.is_empty() => {
+                self.problem(
+                    &at("mirrors"),
+                    "`mirrors` are further places of a `url`, and there is none",
+                    Some("remove them"),
+                );
+            }
+            (None, Some(_)) if source.by_hand.is_some() => {
+                let help = "write `path:`, where the file is to be put, in place of `url:`";
+                self.problem(
+                    &at("by_hand"),
+                    "a source that is fetched `by_hand` has a `path`, not a `url`",
+                    Some(help),
+                );
             }
             (None, Some(_)) if !has_digest => {
                 let help = "add `sha256:` (or `md5:`) as its publisher gives it, so that other bytes are refused";
@@ -223,22 +275,69 @@ impl Reading<'_> {
             };
             let help = "copy it from its publisher, or from the output of `sha256sum` or `md5sum`";
             let message = format!("`{name}` must be {length} hexadecimal digits; {what}");
-            self.problem(&[trail, &[key(name)]].concat(), message, Some(help));
+            self.problem(&at(name), message, Some(help));
+        }
+    }
+
+    fn check_dataset(&mut self, params: &DatasetParams) {
+        match params {
+            DatasetParams::Caltech256 { resize, center_crop, .. } if center_crop > resize => {
+                let message =
+                    format!("`center_crop` takes {center_crop} pixels of images whose shorter side has {resize}");
+                self.problem(&[key("center_crop")], message, Some("raise `resize`, or lower `center_crop`"));
+            }
+            DatasetParams::ImageFolder { resize, center_crop, test, test_share, whole, classes, .. } => {
+                if let (Some(resize), Some(center_crop)) = (resize, center_crop)
+                    && center_crop > resize
+                {
+                    let message =
+                        format!("`center_crop` takes {center_crop} pixels of images whose shorter side has {resize}");
+                    self.problem(&[key("center_crop")], message, Some("raise `resize`, or lower `center_crop`"));
+                }
+                if *whole && center_crop.is_none() {
+                    let help = "add `center_crop:`, the side of what is seen of them";
+                    self.problem(&[key("whole")], "images that are kept `whole` need a `center_crop`", Some(help));
+                }
+                if test.is_some() && test_share.is_some() {
+                    let message = "a data set that has a `test` needs no `test_share`";
+                    self.problem(&[key("test_share")], message, Some("remove one"));
+                }
+                if test.is_none() && test_share.is_none() && *classes != Classes::None {
+                    let help = "add `test_share: 0.2`, or the `test` images, or `test_share: 0` for a set without any";
+                    self.problem(&[], "a data set of classes needs a `test` or a `test_share`", Some(help));
+                }
+            }
+            _ => {}
         }
     }
 
     fn check_net(&mut self, net: &Net) {
-        let Net::Resnet { blocks, mean, std, .. } = net;
+        let (mean, std) = net.normalisation();
         let at = |name: &str| [key("net"), key(name)];
-        if blocks.is_empty() || blocks.contains(&0) {
+        if let Net::Resnet { blocks, .. } = net
+            && (blocks.is_empty() || blocks.contains(&0))
+        {
             let message = "`blocks` needs at least one group, each with at least one block";
             self.problem(&at("blocks"), message, None);
+        }
+        if let Net::Wideresnet(net) = net
+            && !(net.depth.max(4) - 4).is_multiple_of(6)
+        {
+            let message = format!("no wide residual network has {} layers", net.depth);
+            self.problem(&at("depth"), message, Some("its depth is 6 n + 4: 10, 16, 22, 28, …"));
         }
         if mean.len() != std.len() {
             self.problem(&at("std"), "`mean` and `std` must have one number each for every channel", None);
         }
         if std.iter().any(|std| std.get() <= 0.0) {
             self.problem(&at("std"), "a standard deviation must be above 0", None);
+        }
+    }
+
+    fn check_attack(&mut self, name: &str, attack: &Attack) {
+        if let Err(problem) = attack.check() {
+            let trail: Vec<Step> = std::iter::once(name).chain(problem.name.split('.')).map(key).collect();
+            self.problem(&trail, format!("`{}` {}", problem.name, problem.problem), None);
         }
     }
 

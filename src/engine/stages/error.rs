@@ -3,13 +3,13 @@
 use std::error::Error;
 use std::io;
 
-use super::idx::IdxError;
+use super::dataset::DatasetError;
 use crate::digest::{Digest, ReadError};
-use crate::formats::FormatError;
+use crate::formats::{FormatError, WriteError};
 use crate::kinds::Kind;
 use crate::picture::PictureError;
 use crate::protocol::{Failure, FailureCode};
-use crate::results::{DocumentError, MetricError};
+use crate::results::{DocumentError, MetricError, PublishedError};
 
 /// Facts about a failure; [`Failure`] carries them on as text.
 #[derive(Debug, thiserror::Error)]
@@ -38,12 +38,10 @@ pub(super) enum StageError {
     #[error("output {output} cannot be encoded")]
     Encode { output: &'static str, source: FormatError },
 
-    #[error("{file}: {source}")]
-    Idx { file: String, source: IdxError },
-    #[error("{labels_file} has {labels} labels, {images_file} has {images} images")]
-    LabelCount { labels_file: String, labels: usize, images_file: String, images: usize },
-    #[error("{file}: image {index} has label {label}, but the pipeline names {classes} classes, 0 to {}", classes.saturating_sub(1))]
-    Label { file: String, index: usize, label: u8, classes: usize },
+    #[error("output {output} cannot be written")]
+    WriteSet { output: &'static str, source: WriteError },
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
 
     #[error("two cells would both be filled by inputs labelled `{label}`")]
     AmbiguousLabel { label: String },
@@ -53,6 +51,10 @@ pub(super) enum StageError {
     Twice { input: String },
     #[error("the number of {cell} cannot be computed")]
     Metric { cell: String, source: MetricError },
+    #[error("the table is to be compared with its row `{row}`, which it does not have")]
+    NoRow { row: String },
+    #[error("the file of {file} numbers does not fit the table")]
+    Published { file: String, source: PublishedError },
     #[error("{labels} labels were given for the {values} values of the horizontal axis")]
     AxisLabels { labels: usize, values: usize },
     #[error("the table cannot be assembled")]
@@ -98,6 +100,9 @@ impl StageError {
         match self {
             Corrupt { digest, .. } => FailureCode::CorruptInput { digest: *digest },
             Cancelled => FailureCode::Cancelled,
+            Dataset(error) if error.is_stop() => FailureCode::Cancelled,
+            Dataset(error) if error.is_passing() => FailureCode::Broken,
+            WriteSet { source: WriteError::Io(_), .. } => FailureCode::Broken,
             // A rerun, perhaps on another machine or after making room, may succeed.
             Read { .. } | Write { .. } | Scratch(_) | Spawn { .. } | Wait { .. } | Exit { .. } | Unwritten { .. } => {
                 FailureCode::Broken
@@ -109,13 +114,14 @@ impl StageError {
             | Format { .. }
             | NoOutput { .. }
             | Encode { .. }
-            | Idx { .. }
-            | LabelCount { .. }
-            | Label { .. }
+            | Dataset(_)
+            | WriteSet { .. }
             | AmbiguousLabel { .. }
             | NoCell { .. }
             | Twice { .. }
             | Metric { .. }
+            | NoRow { .. }
+            | Published { .. }
             | AxisLabels { .. }
             | Document(_)
             | Picture(_)

@@ -1,11 +1,12 @@
 //! The `figure` stage: numbers from predictions as curves, and as CSV.
 
 use super::error::StageError;
-use super::{Reporter, grid, params, write};
-use crate::kinds::{FigureParams, Metric};
+use super::grid::{self, Grid};
+use super::{Reporter, params, write};
+use crate::kinds::FigureParams;
 use crate::picture::{Curves, Point, Series, curves_png, curves_svg};
 use crate::protocol::Job;
-use crate::results::{Counts, PointRow, points_csv};
+use crate::results::{Cell, PointRow, points_csv};
 
 /// Slots `value` and `reference`, labelled `SERIES/X`; outputs `svg`, `png`, `csv`.
 pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageError> {
@@ -14,43 +15,39 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageErr
     if labels != values {
         return Err(StageError::AxisLabels { labels, values });
     }
-    let columns: Vec<_> = params.x_labels.iter().map(|label| (label.clone(), params.metric)).collect();
-    let counts = grid::counts(job, &params.series, &columns, reporter)?;
-    let told = grid::told(&counts);
+    let column = |label: &String| grid::Column { label: label.clone(), metric: params.metric, batch_mean: None };
+    let columns: Vec<grid::Column> = params.x_labels.iter().map(column).collect();
+    let cells = Grid::new(job, &params.series, &columns, &[])?.cells(None, None, reporter)?;
+    let told = grid::told(&cells);
 
-    let rows = params.series.iter().zip(&counts).flat_map(|(series, points)| {
+    let rows = params.series.iter().zip(&cells).flat_map(|(series, points)| {
         let along = params.x_values.iter().zip(&params.x_labels).zip(points);
-        along.filter_map(move |((x, x_label), counts)| {
-            Some(PointRow { series, x: x.get(), x_label, metric: params.metric, counts: (*counts)? })
+        along.filter_map(move |((x, x_label), cell)| {
+            let number = cell.as_ref()?.number;
+            Some(PointRow { panel: None, series, x: x.get(), x_label, metric: params.metric, number })
         })
     });
     write(job, "csv", points_csv(rows).as_bytes())?;
     let curves = Curves {
         title: params.title,
         x_name: params.x_name,
-        y_name: axis_name(params.metric).to_owned(),
+        y_name: params.metric.title().to_owned(),
         x: params.x_values.iter().map(|value| value.get()).collect(),
         x_labels: params.x_labels,
         scale: params.scale,
-        series: params.series.into_iter().zip(counts).map(|(name, counts)| series(name, &counts)).collect(),
+        series: params.series.into_iter().zip(cells).map(|(name, cells)| series(name, &cells)).collect(),
     };
     write(job, "svg", curves_svg(&curves)?.as_bytes())?;
     write(job, "png", &curves_png(&curves)?)?;
     Ok(format!("{told} in {} curves", curves.series.len()))
 }
 
-fn series(name: String, counts: &[Option<Counts>]) -> Series {
-    let point = |counts: &Option<Counts>| {
-        let counts = (*counts)?;
-        let (low, high) = counts.interval();
-        Some(Point { share: counts.share()?, low, high })
+fn series(name: String, cells: &[Option<Cell>]) -> Series {
+    let point = |cell: &Option<Cell>| {
+        let number = cell.as_ref()?.number;
+        let share = number.value?;
+        // A number without an interval is drawn without a band.
+        Some(Point { share, low: number.low.unwrap_or(share), high: number.high.unwrap_or(share) })
     };
-    Series { name, points: counts.iter().map(point).collect() }
-}
-
-fn axis_name(metric: Metric) -> &'static str {
-    match metric {
-        Metric::Accuracy => "accuracy",
-        Metric::AccuracyOnCorrect => "accuracy on correctly classified images",
-    }
+    Series { name, points: cells.iter().map(point).collect() }
 }

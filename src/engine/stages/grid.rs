@@ -1,7 +1,7 @@
-//! Inputs labelled `ROW/COLUMN` as a grid of counts, for tables and figures.
+//! Inputs labelled `ROW/COLUMN` as a grid of numbers, for tables and figures; `ROW/COLUMN/SEED` where seeds are averaged over.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::rc::Rc;
 
 use super::error::StageError;
 use super::{Reporter, go_on, name, read};
@@ -9,73 +9,193 @@ use crate::digest::Digest;
 use crate::formats::Predictions;
 use crate::kinds::Metric;
 use crate::protocol::{Input, Job};
-use crate::results::{Counts, measure};
+use crate::results::{Cell, Number, State, compare, measure, over_seeds};
 
-/// The numbers of a grid: for each row one for each column, `None` where the stage was given no `value`.
-///
-/// A label may hold a `/` itself, so labels are built from the grid and compared, never taken apart.
-pub(super) fn counts(
-    job: &Job,
-    rows: &[String],
-    columns: &[(String, Metric)],
-    reporter: &dyn Reporter,
-) -> Result<Vec<Vec<Option<Counts>>>, StageError> {
-    let mut cells = BTreeMap::new();
-    for (row, row_label) in rows.iter().enumerate() {
-        for (column, (column_label, _)) in columns.iter().enumerate() {
-            let label = format!("{row_label}/{column_label}");
-            if cells.insert(label.clone(), (row, column)).is_some() {
-                return Err(StageError::AmbiguousLabel { label });
+/// What a column of a grid holds.
+pub(super) struct Column {
+    /// Its label.
+    pub label: String,
+    /// The number in its cells.
+    pub metric: Metric,
+    /// Images in a batch whose ratios are averaged, for the metric that can be.
+    pub batch_mean: Option<u32>,
+}
+
+/// The places of a grid and their inputs.
+pub(super) struct Grid<'a> {
+    rows: &'a [String],
+    columns: &'a [Column],
+    /// Labels of seeds; one empty label where nothing is averaged over.
+    seeds: Vec<&'a str>,
+    places: BTreeMap<String, Place>,
+    values: BTreeMap<Place, &'a Input>,
+    references: BTreeMap<Place, &'a Input>,
+}
+
+/// Row, column, seed.
+type Place = (usize, usize, usize);
+
+impl<'a> Grid<'a> {
+    /// A label may hold a `/` itself, so labels are built from the grid and compared, never taken apart.
+    pub(super) fn new(
+        job: &'a Job,
+        rows: &'a [String],
+        columns: &'a [Column],
+        over: &'a [String],
+    ) -> Result<Self, StageError> {
+        let seeds: Vec<&str> = if over.is_empty() { vec![""] } else { over.iter().map(String::as_str).collect() };
+        let mut places = BTreeMap::new();
+        for (row, row_label) in rows.iter().enumerate() {
+            for (column, Column { label: column_label, .. }) in columns.iter().enumerate() {
+                for (seed, seed_label) in seeds.iter().enumerate() {
+                    let end = if over.is_empty() { String::new() } else { format!("/{seed_label}") };
+                    let label = format!("{row_label}/{column_label}{end}");
+                    if places.insert(label.clone(), (row, column, seed)).is_some() {
+                        return Err(StageError::AmbiguousLabel { label });
+                    }
+                }
+            }
+        }
+        let values = by_place(job, "value", &places)?;
+        let references = by_place(job, "reference", &places)?;
+        Ok(Grid { rows, columns, seeds, places, values, references })
+    }
+
+    /// The numbers: for each row one for each column, `None` where the stage was given no `value`. Each is compared with the one of its column in the row
+    /// `compare_to`. With `states`, by label, some inputs may be missing or of another time than others: what does not fit together is then missing, too.
+    pub(super) fn cells(
+        &self,
+        compare_to: Option<usize>,
+        states: Option<&BTreeMap<String, State>>,
+        reporter: &dyn Reporter,
+    ) -> Result<Vec<Vec<Option<Cell>>>, StageError> {
+        let mut reader = Reader { known: BTreeMap::new(), keep_values: compare_to.is_some() };
+        let mut measured: BTreeMap<(usize, usize), Vec<Number>> = BTreeMap::new();
+        let is_lenient = states.is_some();
+        let mut misfits: Vec<Place> = Vec::new();
+        for (done, (&(row, column, seed), input)) in self.values.iter().enumerate() {
+            go_on(reporter)?;
+            reporter.progress(done as u64, self.values.len() as u64, &input.label);
+            let Column { metric, batch_mean, .. } = self.columns[column];
+            let value = reader.value(input)?;
+            let reference = reader.reference(self.references.get(&(row, column, seed)))?;
+            match measure(metric, batch_mean, &value, reference.as_deref()) {
+                Ok(number) => measured.entry((row, column)).or_default().push(number),
+                Err(_) if is_lenient => misfits.push((row, column, seed)),
+                Err(source) => return Err(StageError::Metric { cell: input.label.clone(), source }),
+            }
+        }
+        let mut grid: Vec<Vec<Option<Cell>>> = vec![vec![None; self.columns.len()]; self.rows.len()];
+        for ((row, column), numbers) in measured {
+            let cell = if self.seeds == [""] {
+                numbers.first().map(|number| Cell::from(*number))
+            } else {
+                let most = if self.columns[column].metric.is_share() { 1.0 } else { f64::INFINITY };
+                let (number, spread) = over_seeds(&numbers, most);
+                Some(Cell { spread: Some(spread), ..Cell::from(number) })
+            };
+            grid[row][column] = cell;
+        }
+        if let Some(to) = compare_to {
+            for (&(row, column, seed), input) in self.values.iter().filter(|(place, _)| place.0 != to) {
+                let Some(other) = self.values.get(&(to, column, seed)) else { continue };
+                let metric = self.columns[column].metric;
+                let (this, that) = (reader.value(input)?, reader.value(other)?);
+                let (reference, other_reference) = (
+                    reader.reference(self.references.get(&(row, column, seed)))?,
+                    reader.reference(self.references.get(&(to, column, seed)))?,
+                );
+                let compared = compare(metric, (&this, reference.as_deref()), (&that, other_reference.as_deref()));
+                match (compared, &mut grid[row][column]) {
+                    (Ok(compared), Some(cell)) => cell.compared = Some(compared),
+                    (Err(source), _) if !is_lenient => {
+                        return Err(StageError::Metric { cell: input.label.clone(), source });
+                    }
+                    _ => {}
+                }
+            }
+        }
+        if let Some(states) = states {
+            self.mark(&mut grid, states, &misfits);
+        }
+        Ok(grid)
+    }
+
+    /// Marks the cells that are not as they are now.
+    fn mark(&self, grid: &mut [Vec<Option<Cell>>], states: &BTreeMap<String, State>, misfits: &[Place]) {
+        let mut of_cells: BTreeMap<(usize, usize), Vec<State>> = BTreeMap::new();
+        for (label, &place) in &self.places {
+            if let Some(&state) = states.get(label) {
+                let state = if misfits.contains(&place) { State::Missing } else { state };
+                of_cells.entry((place.0, place.1)).or_default().push(state);
+            }
+        }
+        for ((row, column), states) in of_cells {
+            let is_missing = |state: &State| *state == State::Missing;
+            let state = match states.iter().copied().max().unwrap_or_default() {
+                State::Missing if !states.iter().all(is_missing) => State::Incomplete,
+                worst => worst,
+            };
+            if !state.is_made() {
+                grid[row][column].get_or_insert_default().state = state;
             }
         }
     }
-    let values = by_label(job, "value", &cells)?;
-    let references = by_label(job, "reference", &cells)?;
-
-    // One reference serves a whole row.
-    let mut known: BTreeMap<Digest, Predictions> = BTreeMap::new();
-    let mut grid = vec![vec![None; columns.len()]; rows.len()];
-    for (done, (label, value_input)) in values.iter().enumerate() {
-        go_on(reporter)?;
-        reporter.progress(done as u64, values.len() as u64, label);
-        let (row, column) = cells[*label];
-        let value = predictions(value_input)?;
-        let reference = match references.get(label) {
-            Some(input) => Some(match known.entry(input.digest) {
-                Entry::Occupied(known) => &*known.into_mut(),
-                Entry::Vacant(new) => &*new.insert(predictions(input)?),
-            }),
-            None => None,
-        };
-        let counts = measure(columns[column].1, &value, reference);
-        grid[row][column] = Some(counts.map_err(|source| StageError::Metric { cell: label.to_string(), source })?);
-    }
-    Ok(grid)
 }
 
-fn by_label<'a>(
+/// Reads predictions, and keeps those that are likely to be asked for again: one reference serves a whole row.
+struct Reader {
+    known: BTreeMap<Digest, Rc<Predictions>>,
+    /// Values are asked for again where rows are compared.
+    keep_values: bool,
+}
+
+impl Reader {
+    fn value(&mut self, input: &Input) -> Result<Rc<Predictions>, StageError> {
+        match self.known.get(&input.digest) {
+            Some(known) => Ok(Rc::clone(known)),
+            None if self.keep_values => self.keep(input),
+            None => Ok(Rc::new(predictions(input)?)),
+        }
+    }
+
+    fn reference(&mut self, input: Option<&&Input>) -> Result<Option<Rc<Predictions>>, StageError> {
+        let Some(input) = input else { return Ok(None) };
+        match self.known.get(&input.digest) {
+            Some(known) => Ok(Some(Rc::clone(known))),
+            None => self.keep(input).map(Some),
+        }
+    }
+
+    fn keep(&mut self, input: &Input) -> Result<Rc<Predictions>, StageError> {
+        let read = Rc::new(predictions(input)?);
+        self.known.insert(input.digest, Rc::clone(&read));
+        Ok(read)
+    }
+}
+
+fn by_place<'a>(
     job: &'a Job,
     slot: &'a str,
-    cells: &BTreeMap<String, (usize, usize)>,
-) -> Result<BTreeMap<&'a str, &'a Input>, StageError> {
+    places: &BTreeMap<String, Place>,
+) -> Result<BTreeMap<Place, &'a Input>, StageError> {
     let mut inputs = BTreeMap::new();
     for input in job.inputs_of(slot) {
-        if !cells.contains_key(&input.label) {
-            return Err(StageError::NoCell { input: name(input) });
-        }
-        if inputs.insert(input.label.as_str(), input).is_some() {
+        let place = *places.get(&input.label).ok_or_else(|| StageError::NoCell { input: name(input) })?;
+        if inputs.insert(place, input).is_some() {
             return Err(StageError::Twice { input: name(input) });
         }
     }
     Ok(inputs)
 }
 
-fn predictions(input: &Input) -> Result<Predictions, StageError> {
+/// The predictions of an input.
+pub(super) fn predictions(input: &Input) -> Result<Predictions, StageError> {
     Predictions::from_bytes(&read(input)?).map_err(|source| StageError::Format { input: name(input), source })
 }
 
 /// `12 of 15 numbers`, or `15 numbers` where none is missing.
-pub(super) fn told(grid: &[Vec<Option<Counts>>]) -> String {
+pub(super) fn told(grid: &[Vec<Option<Cell>>]) -> String {
     let (all, there) = (grid.iter().flatten().count(), grid.iter().flatten().flatten().count());
     if all == there { format!("{all} numbers") } else { format!("{there} of {all} numbers") }
 }

@@ -1,15 +1,16 @@
-//! The stages that the engine runs itself because they need no tensors: `dataset`, `table`, `figure` and `command`.
+//! The stages that the engine runs itself because they need no tensors: `dataset`, `file`, `table`, `figure` and `command`.
 //! Knows jobs as a worker knows them, inputs and outputs as files; neither the graph nor the cache nor a terminal.
 
 mod command;
 mod dataset;
 mod error;
 mod figure;
+mod file;
 mod grid;
-mod idx;
 mod substitute;
 mod table;
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use serde::de::DeserializeOwned;
@@ -17,6 +18,7 @@ use serde::de::DeserializeOwned;
 use crate::digest::{ReadError, read_verified};
 use crate::kinds::Kind;
 use crate::protocol::{Failure, Input, Job};
+use crate::results::{State, TableDocument};
 use error::StageError;
 
 /// What a running stage tells, and what it asks; the scheduler stands behind it.
@@ -41,12 +43,30 @@ pub trait Reporter: Sync {
 pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, Failure> {
     let summary = match job.kind {
         Kind::Dataset => dataset::run(job, reporter),
+        Kind::File => file::run(job, reporter),
         Kind::Table => table::run(job, reporter),
         Kind::Figure => figure::run(job, reporter),
         Kind::Command => command::run(job, reporter),
         kind @ (Kind::Transform | Kind::Train | Kind::Evaluate | Kind::Saliency) => Err(StageError::Kind { kind }),
     };
     Ok(summary?)
+}
+
+/// The table of a job of which not all inputs are there. `states` says for each input's label how it stands; inputs that do not fit one another are left out
+/// as if they were missing.
+///
+/// # Errors
+/// A [`Failure`] as of the stage.
+pub fn preview(job: &Job, states: &BTreeMap<String, State>) -> Result<TableDocument, Failure> {
+    struct Silent;
+    impl Reporter for Silent {
+        fn log(&self, _: &str) {}
+        fn progress(&self, _: u64, _: u64, _: &str) {}
+        fn cancelled(&self) -> bool {
+            false
+        }
+    }
+    Ok(table::assemble(job, &params(job)?, Some(states), &Silent)?)
 }
 
 fn params<T: DeserializeOwned>(job: &Job) -> Result<T, StageError> {

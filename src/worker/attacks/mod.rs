@@ -1,14 +1,27 @@
 //! Attacks: images in [0, 1] in, perturbed images in [0, 1] out. Every attack sees a frozen network, so batch statistics cannot move,
 //! and asks for the gradient of the images alone. Knows nothing of training and evaluation.
+//!
+//! From the bottom up: [`victim`] answers for the network, [`ball`] says what may be reached, [`survivors`] who is still under attack; [`ascent`],
+//! [`spatial`], [`apgd`] and [`square`] are attacks, and [`pointwise`] runs several of them one after the other.
 
+pub mod apgd;
 mod ascent;
+mod ball;
+pub mod lbfgs;
+pub mod pointwise;
+pub mod spatial;
+pub mod square;
+mod survivors;
+mod victim;
 
-use atflow::kinds::{Attack, Fgsm, Norm, Pgd, Start};
-use tch::{Reduction, TchError, Tensor};
+use atflow::kinds::{Attack, Direction, Fgsm, Iterate, Norm};
+use tch::{TchError, Tensor};
+
+pub use victim::{Tally, Victim, input_gradient};
 
 use crate::error::StageError;
 use crate::networks::Frozen;
-use crate::rng::{Rng, Stream};
+use crate::rng::Rng;
 
 /// The images under attack.
 pub struct Batch<'a> {
@@ -22,10 +35,40 @@ pub struct Batch<'a> {
     pub epoch: u64,
 }
 
+impl Batch<'_> {
+    /// Some of the images, by their positions in the batch.
+    fn select(&self, positions: &[i64]) -> Result<Part, TchError> {
+        let tensor = Tensor::f_from_slice(positions)?.f_to_device(self.images.device())?;
+        Ok(Part {
+            images: self.images.f_index_select(0, &tensor)?,
+            labels: self.labels.f_index_select(0, &tensor)?,
+            indices: positions.iter().map(|&position| self.indices[position as usize]).collect(),
+            epoch: self.epoch,
+            positions: tensor,
+        })
+    }
+}
+
+/// Some images of a batch.
+struct Part {
+    images: Tensor,
+    labels: Tensor,
+    indices: Vec<u64>,
+    epoch: u64,
+    /// Their positions in the batch, I64.
+    positions: Tensor,
+}
+
+impl Part {
+    fn batch(&self) -> Batch<'_> {
+        Batch { images: &self.images, labels: &self.labels, indices: &self.indices, epoch: self.epoch }
+    }
+}
+
 /// Perturbs a batch. `pulse` is called before each step, so that a long attack can be given up.
 ///
 /// # Errors
-/// [`StageError::Torch`], or what `pulse` gives.
+/// [`StageError::Torch`], [`StageError::Setting`] if the attack does not fit the network, or what `pulse` gives.
 pub fn perturb(
     attack: &Attack,
     network: &dyn Frozen,
@@ -33,21 +76,35 @@ pub fn perturb(
     rng: Rng,
     pulse: &mut dyn FnMut() -> Result<(), StageError>,
 ) -> Result<Tensor, StageError> {
+    perturb_victim(attack, &mut Victim::new(network, rng, pulse), batch)
+}
+
+/// Perturbs a batch, as [`perturb`] does.
+///
+/// # Errors
+/// As [`perturb`].
+pub fn perturb_victim(attack: &Attack, victim: &mut Victim<'_>, batch: &Batch<'_>) -> Result<Tensor, StageError> {
     match attack {
         Attack::None(_) => Ok(batch.images.shallow_clone()),
-        Attack::Fgsm(Fgsm { eps }) => {
-            let ball = ascent::LinfBall::new(batch.images, eps.get())?;
-            let start = batch.images.shallow_clone();
-            ascent::ascend(network, batch.labels, start, &ball, eps.get(), 1, pulse)
+        Attack::Fgsm(Fgsm { eps, start, step }) => {
+            let (step, iterate) = (step.unwrap_or(*eps).get(), Iterate::Last);
+            let steps =
+                ascent::Steps { norm: Norm::Inf, eps: eps.get(), step, steps: 1, direction: Direction::Sign, iterate };
+            ascent::attack(victim, batch, &steps, *start, 1)
         }
-        Attack::Pgd(Pgd { norm: Norm::Inf, eps, step, steps, start }) => {
-            let ball = ascent::LinfBall::new(batch.images, eps.get())?;
-            let start = match start {
-                Start::Zero => batch.images.shallow_clone(),
-                Start::Random => ball.random_point(batch, rng)?,
+        Attack::Pgd(pgd) => {
+            let steps = ascent::Steps {
+                norm: pgd.norm,
+                eps: pgd.eps.get(),
+                step: pgd.step.get(),
+                steps: pgd.steps,
+                direction: pgd.direction,
+                iterate: pgd.iterate,
             };
-            ascent::ascend(network, batch.labels, start, &ball, step.get(), *steps, pulse)
+            ascent::attack(victim, batch, &steps, pgd.start, pgd.restarts)
         }
+        Attack::Spatial(spatial) => spatial::attack(victim, batch, spatial),
+        Attack::Apgd(_) | Attack::Square(_) | Attack::Autoattack(_) => pointwise::attack(victim, batch, attack),
     }
 }
 
@@ -56,49 +113,5 @@ pub fn perturb(
 /// # Errors
 /// [`StageError::Setting`].
 pub fn check(attack: &Attack, name: &str) -> Result<(), StageError> {
-    let ball = |eps: f64| match (0.0..=1.0).contains(&eps) {
-        true => Ok(()),
-        false => Err(StageError::setting(format!("{name}.eps"), format!("must be between 0 and 1, not {eps}"))),
-    };
-    match attack {
-        Attack::None(_) => Ok(()),
-        Attack::Fgsm(Fgsm { eps }) => ball(eps.get()),
-        Attack::Pgd(Pgd { norm: Norm::Inf, eps, step, steps, .. }) => {
-            ball(eps.get())?;
-            if step.get() <= 0.0 {
-                return Err(StageError::setting(format!("{name}.step"), "must be above 0"));
-            }
-            match steps {
-                0 => Err(StageError::setting(format!("{name}.steps"), "must be at least 1")),
-                _ => Ok(()),
-            }
-        }
-    }
-}
-
-/// The gradient, with respect to `inputs`, of the cross-entropy of the true classes summed over the batch. `classify` gives the logits.
-///
-/// The sum and not the mean: the gradient of an image then does not depend on how many others are computed with it.
-///
-/// # Errors
-/// What libtorch says.
-pub fn input_gradient(
-    inputs: &Tensor,
-    labels: &Tensor,
-    classify: impl FnOnce(&Tensor) -> Result<Tensor, TchError>,
-) -> Result<Tensor, TchError> {
-    tch::with_grad(|| {
-        let inputs = inputs.f_detach()?.f_set_requires_grad(true)?;
-        let logits = classify(&inputs)?;
-        let loss = logits.f_cross_entropy_loss(labels, None::<&Tensor>, Reduction::Sum, -100, 0.0)?;
-        let gradients = Tensor::f_run_backward(&[loss], &[inputs], false, false)?;
-        gradients.into_iter().next().ok_or_else(|| TchError::Torch("no gradient came back".to_owned()))
-    })
-}
-
-/// A uniform draw for each coordinate of each image of the batch, in [−1, 1).
-fn uniform(batch: &Batch<'_>, rng: Rng) -> Result<Tensor, TchError> {
-    let shape = &batch.images.size()[1..];
-    let draw = |stream: &mut Stream| stream.uniform(-1.0, 1.0);
-    rng.tensor("attack start", &[batch.epoch], batch.indices, shape, batch.images.device(), draw)
+    attack.check().map_err(|problem| StageError::setting(format!("{name}.{}", problem.name), problem.problem))
 }

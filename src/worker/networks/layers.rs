@@ -1,7 +1,10 @@
 //! The layers that networks are made of, with the defaults of PyTorch's, and their frozen counterparts. Knows no particular network.
+//!
+//! A layer computes in the type of what it is given: weights of convolutions and linear layers are cast to it, batch norm keeps its
+//! parameters and statistics in F32 whatever its input is.
 
 use atflow::number::Real;
-use tch::{Device, TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use super::Mode;
 use super::state::{Role, State, channels_last};
@@ -51,48 +54,28 @@ impl Normalisation {
     }
 }
 
-/// A convolution without bias and the batch norm after it.
+/// A batch norm.
 #[derive(Debug)]
-pub(super) struct ConvNorm {
-    weight: Tensor,
-    stride: i64,
+pub(super) struct Norm {
     gamma: Tensor,
     beta: Tensor,
     running_mean: Tensor,
     running_var: Tensor,
 }
 
-/// The names and sizes of a [`ConvNorm`].
-pub(super) struct ConvNormShape<'a> {
-    /// Name of the convolution.
-    pub(super) conv: &'a str,
-    /// Name of the batch norm.
-    pub(super) norm: &'a str,
-    /// Channels in.
-    pub(super) from: i64,
-    /// Channels out.
-    pub(super) to: i64,
-    /// Side of the kernel, odd; the border is padded with zeros so that a stride of 1 keeps the size.
-    pub(super) kernel: i64,
-    /// Step of the kernel.
-    pub(super) stride: i64,
-}
-
-impl ConvNorm {
-    pub(super) fn new(state: &mut State, shape: &ConvNormShape<'_>) -> Result<Self, TchError> {
-        let &ConvNormShape { conv, norm, from, to, kernel, stride } = shape;
-        Ok(ConvNorm {
-            weight: state.uniform(format!("{conv}.weight"), &[to, from, kernel, kernel], from * kernel * kernel)?,
-            stride,
-            gamma: state.constant(format!("{norm}.weight"), Role::Parameter, &[to], 1.0)?,
-            beta: state.constant(format!("{norm}.bias"), Role::Parameter, &[to], 0.0)?,
-            running_mean: state.constant(format!("{norm}.running_mean"), Role::Buffer, &[to], 0.0)?,
-            running_var: state.constant(format!("{norm}.running_var"), Role::Buffer, &[to], 1.0)?,
+impl Norm {
+    pub(super) fn new(state: &mut State, name: &str, channels: i64) -> Result<Self, TchError> {
+        let size = [channels];
+        Ok(Norm {
+            gamma: state.constant(format!("{name}.weight"), Role::Parameter, &size, 1.0)?,
+            beta: state.constant(format!("{name}.bias"), Role::Parameter, &size, 0.0)?,
+            running_mean: state.constant(format!("{name}.running_mean"), Role::Buffer, &size, 0.0)?,
+            running_var: state.constant(format!("{name}.running_var"), Role::Buffer, &size, 1.0)?,
         })
     }
 
     pub(super) fn forward(&self, input: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
-        convolve(input, &self.weight, None, self.stride)?.f_batch_norm(
+        input.f_batch_norm(
             Some(&self.gamma),
             Some(&self.beta),
             Some(&self.running_mean),
@@ -104,35 +87,120 @@ impl ConvNorm {
         )
     }
 
-    /// Batch norm with fixed statistics is a scale and a shift of each channel: they go into the convolution.
-    pub(super) fn freeze(&self) -> Result<Conv, TchError> {
-        let _guard = tch::no_grad_guard();
+    /// With fixed statistics a batch norm is a scale and a shift of each channel.
+    fn scale_and_shift(&self) -> Result<(Tensor, Tensor), TchError> {
         let scale = self.gamma.f_div(&self.running_var.f_add_scalar(EPSILON)?.f_sqrt()?)?;
-        Ok(Conv {
-            weight: channels_last(&self.weight.f_mul(&scale.f_view([-1, 1, 1, 1])?)?)?,
-            bias: self.beta.f_sub(&self.running_mean.f_mul(&scale)?)?,
-            stride: self.stride,
-        })
+        let shift = self.beta.f_sub(&self.running_mean.f_mul(&scale)?)?;
+        Ok((scale, shift))
+    }
+
+    /// The batch norm as it is now, for inputs of type `kind`.
+    pub(super) fn freeze(&self, kind: Kind) -> Result<Affine, TchError> {
+        let _guard = tch::no_grad_guard();
+        let column = |values: Tensor| values.f_view([1, -1, 1, 1])?.f_to_kind(kind);
+        let (scale, shift) = self.scale_and_shift()?;
+        Ok(Affine { scale: column(scale)?, shift: column(shift)? })
     }
 }
 
-/// A convolution with bias, frozen.
+/// A scale and a shift of each channel: a frozen batch norm that no convolution comes before.
+#[derive(Debug)]
+pub(super) struct Affine {
+    scale: Tensor,
+    shift: Tensor,
+}
+
+impl Affine {
+    pub(super) fn forward(&self, input: &Tensor) -> Result<Tensor, TchError> {
+        input.f_mul(&self.scale)?.f_add_(&self.shift)
+    }
+}
+
+/// The sizes of a convolution without bias.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ConvShape {
+    /// Channels in.
+    pub(super) from: i64,
+    /// Channels out.
+    pub(super) to: i64,
+    /// Side of the kernel, odd; the border is padded with zeros so that a stride of 1 keeps the size.
+    pub(super) kernel: i64,
+    /// Step of the kernel.
+    pub(super) stride: i64,
+}
+
+/// A convolution without bias.
+#[derive(Debug)]
+pub(super) struct Plain {
+    weight: Tensor,
+    stride: i64,
+}
+
+impl Plain {
+    pub(super) fn new(state: &mut State, name: &str, shape: ConvShape) -> Result<Self, TchError> {
+        let ConvShape { from, to, kernel, stride } = shape;
+        Ok(Plain { weight: state.convolution(format!("{name}.weight"), &[to, from, kernel, kernel])?, stride })
+    }
+
+    pub(super) fn forward(&self, input: &Tensor) -> Result<Tensor, TchError> {
+        convolve(input, &self.weight, None, self.stride)
+    }
+
+    /// The convolution as it is now, for inputs of type `kind`.
+    pub(super) fn freeze(&self, kind: Kind) -> Result<Conv, TchError> {
+        Ok(Conv { weight: copy(&self.weight, kind)?, bias: None, stride: self.stride })
+    }
+
+    /// The same with the batch norm after it.
+    pub(super) fn freeze_with(&self, norm: &Norm, kind: Kind) -> Result<Conv, TchError> {
+        let _guard = tch::no_grad_guard();
+        let (scale, shift) = norm.scale_and_shift()?;
+        let weight = channels_last(&self.weight.f_mul(&scale.f_view([-1, 1, 1, 1])?)?)?;
+        Ok(Conv { weight: weight.f_to_kind(kind)?, bias: Some(shift.f_to_kind(kind)?), stride: self.stride })
+    }
+}
+
+/// A convolution without bias and the batch norm after it.
+#[derive(Debug)]
+pub(super) struct ConvNorm {
+    conv: Plain,
+    norm: Norm,
+}
+
+impl ConvNorm {
+    /// `conv` and `norm` are their names.
+    pub(super) fn new(state: &mut State, conv: &str, norm: &str, shape: ConvShape) -> Result<Self, TchError> {
+        Ok(ConvNorm { conv: Plain::new(state, conv, shape)?, norm: Norm::new(state, norm, shape.to)? })
+    }
+
+    pub(super) fn forward(&self, input: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
+        self.norm.forward(&self.conv.forward(input)?, mode)
+    }
+
+    /// Both as they are now, in one convolution, for inputs of type `kind`.
+    pub(super) fn freeze(&self, kind: Kind) -> Result<Conv, TchError> {
+        self.conv.freeze_with(&self.norm, kind)
+    }
+}
+
+/// A convolution, frozen.
 #[derive(Debug)]
 pub(super) struct Conv {
     weight: Tensor,
-    bias: Tensor,
+    bias: Option<Tensor>,
     stride: i64,
 }
 
 impl Conv {
     pub(super) fn forward(&self, input: &Tensor) -> Result<Tensor, TchError> {
-        convolve(input, &self.weight, Some(&self.bias), self.stride)
+        convolve(input, &self.weight, self.bias.as_ref(), self.stride)
     }
 }
 
 fn convolve(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, stride: i64) -> Result<Tensor, TchError> {
     let padding = weight.size4()?.3 / 2;
-    input.f_conv2d(weight, bias, [stride, stride], [padding, padding], [1, 1], 1)
+    let weight = weight.f_to_kind(input.kind())?;
+    input.f_conv2d(&weight, bias, [stride, stride], [padding, padding], [1, 1], 1)
 }
 
 /// The last layer: features to logits.
@@ -143,6 +211,7 @@ pub(super) struct Linear {
 }
 
 impl Linear {
+    /// With PyTorch's initial values.
     pub(super) fn new(state: &mut State, name: &str, from: i64, to: i64) -> Result<Self, TchError> {
         Ok(Linear {
             weight: state.uniform(format!("{name}.weight"), &[to, from], from)?,
@@ -150,18 +219,34 @@ impl Linear {
         })
     }
 
-    pub(super) fn forward(&self, features: &Tensor) -> Result<Tensor, TchError> {
-        features.f_linear(&self.weight, Some(&self.bias))
+    /// With PyTorch's initial weights, and a bias that starts at 0.
+    pub(super) fn without_initial_bias(state: &mut State, name: &str, from: i64, to: i64) -> Result<Self, TchError> {
+        Ok(Linear {
+            weight: state.uniform(format!("{name}.weight"), &[to, from], from)?,
+            bias: state.constant(format!("{name}.bias"), Role::Parameter, &[to], 0.0)?,
+        })
     }
 
-    pub(super) fn freeze(&self) -> Result<Self, TchError> {
-        Ok(Linear { weight: copy(&self.weight)?, bias: copy(&self.bias)? })
+    /// Logits, F32, of pooled features.
+    pub(super) fn forward(&self, features: &Tensor) -> Result<Tensor, TchError> {
+        let kind = features.kind();
+        let logits = features.f_linear(&self.weight.f_to_kind(kind)?, Some(&self.bias.f_to_kind(kind)?))?;
+        logits.f_to_kind(Kind::Float)
+    }
+
+    pub(super) fn freeze(&self, kind: Kind) -> Result<Self, TchError> {
+        Ok(Linear { weight: copy(&self.weight, kind)?, bias: copy(&self.bias, kind)? })
     }
 }
 
-fn copy(tensor: &Tensor) -> Result<Tensor, TchError> {
+/// The mean over each feature map. `mean` and not adaptive pooling, whose gradient on CUDA is not repeatable.
+pub(super) fn pool(features: &Tensor) -> Result<Tensor, TchError> {
+    features.f_mean_dim([2i64, 3].as_slice(), false, None)
+}
+
+fn copy(tensor: &Tensor, kind: Kind) -> Result<Tensor, TchError> {
     let _guard = tch::no_grad_guard();
     let mut own = tensor.f_empty_like()?;
     own.f_copy_(tensor)?;
-    Ok(own)
+    own.f_to_kind(kind)
 }

@@ -1,10 +1,12 @@
-//! The residual network for small images (He et al. 2016, section 4.2) with projection shortcuts; names of tensors as in the widely
-//! copied PyTorch code for CIFAR: `conv1`, `bn1`, `layer1.0.conv1`, `layer2.0.shortcut.0`, `linear`.
+//! Residual networks (He et al. 2016): the small ones for small images, and ResNet-18, -34 and -50 with either of two stems. Names of
+//! tensors as in the PyTorch code that is copied most for each: the one for CIFAR has `layer2.0.shortcut.0` and `linear`, torchvision's
+//! has `layer2.0.downsample.0` and `fc`.
 
-use tch::{Device, TchError, Tensor};
+use atflow::kinds::Stem;
+use tch::{Device, Kind, TchError, Tensor};
 
-use super::layers::{Conv, ConvNorm, ConvNormShape, Linear, Normalisation};
-use super::state::{State, channels_last};
+use super::layers::{Conv, ConvNorm, ConvShape, Linear, Normalisation, pool};
+use super::state::{ConvInit, State, channels_last};
 use super::{Frozen, Mode, Network};
 use crate::error::StageError;
 use crate::rng::Rng;
@@ -13,18 +15,37 @@ use crate::rng::Rng;
 const MOST_CHANNELS: i64 = 1 << 13;
 /// Blocks in all beyond which the same holds.
 const MOST_BLOCKS: i64 = 1 << 12;
+/// A bottleneck has so many times more channels at its end than inside.
+const EXPANSION: i64 = 4;
+
+/// What a residual block has inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Inside {
+    /// Two 3 × 3 convolutions.
+    Basic,
+    /// 1 × 1, 3 × 3 and 1 × 1, the stride at the 3 × 3, as torchvision has it (He et al. have it at the first).
+    Bottleneck,
+}
 
 /// A checked description of a network.
 #[derive(Debug)]
 pub(super) struct Shape {
-    /// Blocks and channels of each group.
+    /// Blocks and channels inside each group.
     groups: Vec<(i64, i64)>,
+    inside: Inside,
+    stem: Stem,
     channels: i64,
     classes: i64,
 }
 
 impl Shape {
-    pub(super) fn new(width: u32, blocks: &[u32], channels: usize, classes: usize) -> Result<Self, StageError> {
+    pub(super) fn new(
+        (width, blocks): (u32, &[u32]),
+        inside: Inside,
+        stem: Stem,
+        channels: usize,
+        classes: usize,
+    ) -> Result<Self, StageError> {
         if width == 0 {
             return Err(StageError::setting("net.width", "must be at least 1"));
         }
@@ -43,7 +64,15 @@ impl Shape {
             groups.push((i64::from(count), out));
             out *= 2;
         }
-        Ok(Shape { groups, channels: channels as i64, classes: classes as i64 })
+        Ok(Shape { groups, inside, stem, channels: channels as i64, classes: classes as i64 })
+    }
+
+    /// The name of the last layer.
+    pub(super) const fn head(stem: Stem) -> &'static str {
+        match stem {
+            Stem::Cifar => "linear",
+            Stem::Imagenet => "fc",
+        }
     }
 }
 
@@ -53,26 +82,40 @@ pub(super) struct Resnet {
     state: State,
     normalisation: Normalisation,
     stem: ConvNorm,
+    /// Whether a max-pool follows the stem.
+    pooled: bool,
     blocks: Vec<Block>,
     linear: Linear,
 }
 
 impl Resnet {
-    pub(super) fn new(shape: &Shape, normalisation: Normalisation, rng: Rng, device: Device) -> Result<Self, TchError> {
-        let mut state = State::new(rng, device);
+    /// Without `rng` every weight is 0.
+    pub(super) fn new(
+        shape: &Shape,
+        normalisation: Normalisation,
+        rng: Option<Rng>,
+        device: Device,
+    ) -> Result<Self, TchError> {
+        let (init, kernel, stride) = match shape.stem {
+            Stem::Cifar => (ConvInit::Default, 3, 1),
+            Stem::Imagenet => (ConvInit::FanOut, 7, 2),
+        };
+        let mut state = State::new(init, rng, device);
         let mut from = shape.groups[0].1;
-        let stem = ConvNormShape { conv: "conv1", norm: "bn1", from: shape.channels, to: from, kernel: 3, stride: 1 };
-        let stem = ConvNorm::new(&mut state, &stem)?;
+        let stem = ConvShape { from: shape.channels, to: from, kernel, stride };
+        let stem = ConvNorm::new(&mut state, "conv1", "bn1", stem)?;
         let mut blocks = Vec::new();
-        for (group, &(count, to)) in shape.groups.iter().enumerate() {
+        for (group, &(count, width)) in shape.groups.iter().enumerate() {
             for index in 0..count {
                 let stride = if group > 0 && index == 0 { 2 } else { 1 };
-                blocks.push(Block::new(&mut state, &format!("layer{}.{index}", group + 1), from, to, stride)?);
-                from = to;
+                let block =
+                    Block::new(&mut state, &format!("layer{}.{index}", group + 1), shape, (from, width), stride)?;
+                from = block.channels_out;
+                blocks.push(block);
             }
         }
-        let linear = Linear::new(&mut state, "linear", from, shape.classes)?;
-        Ok(Resnet { state, normalisation, stem, blocks, linear })
+        let linear = Linear::new(&mut state, Shape::head(shape.stem), from, shape.classes)?;
+        Ok(Resnet { state, normalisation, stem, pooled: shape.stem == Stem::Imagenet, blocks, linear })
     }
 }
 
@@ -82,19 +125,22 @@ impl Network for Resnet {
     }
 
     fn classify(&self, normalised: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
-        let mut features = self.stem.forward(&channels_last(normalised)?, mode)?.f_relu()?;
+        let features = self.stem.forward(&channels_last(normalised)?, mode)?.f_relu()?;
+        let mut features = if self.pooled { max_pool(&features)? } else { features };
         for block in &self.blocks {
             features = block.forward(&features, mode)?;
         }
         self.linear.forward(&pool(&features)?)
     }
 
-    fn freeze(&self) -> Result<Box<dyn Frozen>, TchError> {
+    fn freeze_as(&self, kind: Kind) -> Result<Box<dyn Frozen>, TchError> {
         Ok(Box::new(FrozenResnet {
             normalisation: self.normalisation.share(),
-            stem: self.stem.freeze()?,
-            blocks: self.blocks.iter().map(Block::freeze).collect::<Result<_, _>>()?,
-            linear: self.linear.freeze()?,
+            kind,
+            stem: self.stem.freeze(kind)?,
+            pooled: self.pooled,
+            blocks: self.blocks.iter().map(|block| block.freeze(kind)).collect::<Result<_, _>>()?,
+            linear: self.linear.freeze(kind)?,
         }))
     }
 
@@ -103,45 +149,69 @@ impl Network for Resnet {
     }
 }
 
-/// Two 3 × 3 convolutions and the shortcut around them: relu(bn(conv(relu(bn(conv(x))))) + shortcut(x)).
+/// A residual block: relu(inside(x) + shortcut(x)), inside with a batch norm after each convolution and a relu between them.
 #[derive(Debug)]
 struct Block {
-    first: ConvNorm,
-    second: ConvNorm,
+    inner: Vec<ConvNorm>,
+    last: ConvNorm,
     /// A projection where the shape changes, else the identity.
     shortcut: Option<ConvNorm>,
+    channels_out: i64,
 }
 
 impl Block {
-    fn new(state: &mut State, name: &str, from: i64, to: i64, stride: i64) -> Result<Self, TchError> {
-        let mut layer = |conv: &str, norm: &str, from, kernel, stride| {
+    fn new(
+        state: &mut State,
+        name: &str,
+        shape: &Shape,
+        (from, width): (i64, i64),
+        stride: i64,
+    ) -> Result<Self, TchError> {
+        let mut layer = |conv: &str, norm: &str, from, to, kernel, stride| {
             let (conv, norm) = (format!("{name}.{conv}"), format!("{name}.{norm}"));
-            ConvNorm::new(state, &ConvNormShape { conv: &conv, norm: &norm, from, to, kernel, stride })
+            ConvNorm::new(state, &conv, &norm, ConvShape { from, to, kernel, stride })
         };
-        Ok(Block {
-            first: layer("conv1", "bn1", from, 3, stride)?,
-            second: layer("conv2", "bn2", to, 3, 1)?,
-            shortcut: match stride != 1 || from != to {
-                true => Some(layer("shortcut.0", "shortcut.1", from, 1, stride)?),
-                false => None,
-            },
-        })
+        let (to, inner, last) = match shape.inside {
+            Inside::Basic => (
+                width,
+                vec![layer("conv1", "bn1", from, width, 3, stride)?],
+                layer("conv2", "bn2", width, width, 3, 1)?,
+            ),
+            Inside::Bottleneck => {
+                let first = layer("conv1", "bn1", from, width, 1, 1)?;
+                let second = layer("conv2", "bn2", width, width, 3, stride)?;
+                let to = EXPANSION * width;
+                (to, vec![first, second], layer("conv3", "bn3", width, to, 1, 1)?)
+            }
+        };
+        let (conv, norm) = match shape.stem {
+            Stem::Cifar => ("shortcut.0", "shortcut.1"),
+            Stem::Imagenet => ("downsample.0", "downsample.1"),
+        };
+        let shortcut = match stride != 1 || from != to {
+            true => Some(layer(conv, norm, from, to, 1, stride)?),
+            false => None,
+        };
+        Ok(Block { inner, last, shortcut, channels_out: to })
     }
 
     fn forward(&self, input: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
-        let inner = self.first.forward(input, mode)?.f_relu_()?;
-        let inner = self.second.forward(&inner, mode)?;
+        let mut features = input.shallow_clone();
+        for layer in &self.inner {
+            features = layer.forward(&features, mode)?.f_relu_()?;
+        }
+        let features = self.last.forward(&features, mode)?;
         match &self.shortcut {
-            Some(shortcut) => inner.f_add(&shortcut.forward(input, mode)?)?.f_relu_(),
-            None => inner.f_add(input)?.f_relu_(),
+            Some(shortcut) => features.f_add(&shortcut.forward(input, mode)?)?.f_relu_(),
+            None => features.f_add(input)?.f_relu_(),
         }
     }
 
-    fn freeze(&self) -> Result<FrozenBlock, TchError> {
+    fn freeze(&self, kind: Kind) -> Result<FrozenBlock, TchError> {
         Ok(FrozenBlock {
-            first: self.first.freeze()?,
-            second: self.second.freeze()?,
-            shortcut: self.shortcut.as_ref().map(ConvNorm::freeze).transpose()?,
+            inner: self.inner.iter().map(|layer| layer.freeze(kind)).collect::<Result<_, _>>()?,
+            last: self.last.freeze(kind)?,
+            shortcut: self.shortcut.as_ref().map(|shortcut| shortcut.freeze(kind)).transpose()?,
         })
     }
 }
@@ -150,7 +220,9 @@ impl Block {
 #[derive(Debug)]
 struct FrozenResnet {
     normalisation: Normalisation,
+    kind: Kind,
     stem: Conv,
+    pooled: bool,
     blocks: Vec<FrozenBlock>,
     linear: Linear,
 }
@@ -160,34 +232,43 @@ impl Frozen for FrozenResnet {
         self.normalisation.forward(images)
     }
 
-    fn classify(&self, normalised: &Tensor) -> Result<Tensor, TchError> {
-        let mut features = self.stem.forward(&channels_last(normalised)?)?.f_relu_()?;
+    fn features(&self, normalised: &Tensor) -> Result<Tensor, TchError> {
+        let input = channels_last(&normalised.f_to_kind(self.kind)?)?;
+        let features = self.stem.forward(&input)?.f_relu_()?;
+        let mut features = if self.pooled { max_pool(&features)? } else { features };
         for block in &self.blocks {
             features = block.forward(&features)?;
         }
-        self.linear.forward(&pool(&features)?)
+        Ok(features)
+    }
+
+    fn head(&self, features: &Tensor) -> Result<Tensor, TchError> {
+        self.linear.forward(&pool(features)?)
     }
 }
 
 #[derive(Debug)]
 struct FrozenBlock {
-    first: Conv,
-    second: Conv,
+    inner: Vec<Conv>,
+    last: Conv,
     shortcut: Option<Conv>,
 }
 
 impl FrozenBlock {
     fn forward(&self, input: &Tensor) -> Result<Tensor, TchError> {
-        let inner = self.first.forward(input)?.f_relu_()?;
-        let mut inner = self.second.forward(&inner)?;
+        let mut features = input.shallow_clone();
+        for layer in &self.inner {
+            features = layer.forward(&features)?.f_relu_()?;
+        }
+        let mut features = self.last.forward(&features)?;
         match &self.shortcut {
-            Some(shortcut) => inner.f_add_(&shortcut.forward(input)?)?.f_relu_(),
-            None => inner.f_add_(input)?.f_relu_(),
+            Some(shortcut) => features.f_add_(&shortcut.forward(input)?)?.f_relu_(),
+            None => features.f_add_(input)?.f_relu_(),
         }
     }
 }
 
-/// The mean over each feature map. `mean` and not adaptive pooling, whose gradient on CUDA is not repeatable.
-fn pool(features: &Tensor) -> Result<Tensor, TchError> {
-    features.f_mean_dim([2i64, 3].as_slice(), false, None)
+/// The max-pool after a stem for large images: 3 × 3, every second place.
+fn max_pool(features: &Tensor) -> Result<Tensor, TchError> {
+    features.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)
 }

@@ -2,7 +2,7 @@
 
 use tch::{Device, TchError, Tensor};
 
-use crate::rng::Rng;
+use crate::rng::{Rng, Stream};
 
 /// What a tensor of a network is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,18 +24,28 @@ pub struct Entry {
     pub tensor: Tensor,
 }
 
+/// How the weights of convolutions start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConvInit {
+    /// PyTorch's default, `kaiming_uniform_(a=√5)`: Uniform(−1/√fan_in, 1/√fan_in).
+    Default,
+    /// `kaiming_normal_(mode="fan_out", nonlinearity="relu")`: Normal(0, 2/fan_out), fan_out = channels out × kernel².
+    FanOut,
+}
+
 /// The tensors of a network, in the order in which its layers were made.
 #[derive(Debug)]
 pub struct State {
     entries: Vec<Entry>,
-    rng: Rng,
+    init: ConvInit,
+    rng: Option<Rng>,
     device: Device,
 }
 
 impl State {
-    /// No tensors yet; initial weights will be drawn from `rng`, each from a stream of its own name.
-    pub fn new(rng: Rng, device: Device) -> Self {
-        State { entries: Vec::new(), rng, device }
+    /// No tensors yet; initial weights will be drawn from `rng`, each from a stream of its own name. Without `rng` they are 0.
+    pub fn new(init: ConvInit, rng: Option<Rng>, device: Device) -> Self {
+        State { entries: Vec::new(), init, rng, device }
     }
 
     /// Every tensor.
@@ -49,6 +59,21 @@ impl State {
         learnt.map(|entry| entry.tensor.shallow_clone()).collect()
     }
 
+    /// Adds the weights of a convolution: channels out × channels in × height × width of the kernel.
+    ///
+    /// # Errors
+    /// What libtorch says.
+    pub fn convolution(&mut self, name: String, shape: &[i64; 4]) -> Result<Tensor, TchError> {
+        let [to, from, height, width] = shape;
+        match self.init {
+            ConvInit::Default => self.uniform(name, shape, from * height * width),
+            ConvInit::FanOut => {
+                let deviation = (2.0 / (to * height * width) as f32).sqrt();
+                self.drawn(name, shape, |stream| deviation * stream.normal())
+            }
+        }
+    }
+
     /// Adds a parameter drawn from Uniform(−1/√`fan_in`, 1/√`fan_in`): the default of PyTorch's convolutions and linear layers
     /// (`kaiming_uniform_(a=√5)` for weights). Those of tch differ.
     ///
@@ -56,9 +81,12 @@ impl State {
     /// What libtorch says.
     pub fn uniform(&mut self, name: String, shape: &[i64], fan_in: i64) -> Result<Tensor, TchError> {
         let bound = 1.0 / (fan_in as f32).sqrt();
-        let purpose = format!("weights {name}");
-        let tensor =
-            self.rng.tensor(&purpose, &[], &[0], shape, self.device, |stream| stream.uniform(-bound, bound))?;
+        self.drawn(name, shape, |stream| stream.uniform(-bound, bound))
+    }
+
+    fn drawn(&mut self, name: String, shape: &[i64], draw: impl FnMut(&mut Stream) -> f32) -> Result<Tensor, TchError> {
+        let Some(rng) = self.rng else { return self.constant(name, Role::Parameter, shape, 0.0) };
+        let tensor = rng.tensor(&format!("weights {name}"), &[], &[0], shape, self.device, draw)?;
         self.add(name, Role::Parameter, tensor.f_squeeze_dim(0)?)
     }
 

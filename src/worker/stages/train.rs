@@ -11,7 +11,7 @@ use super::{grouped, limited, percent, same_classes};
 use crate::attacks::{self, Batch};
 use crate::checkpoint::Checkpoint;
 use crate::context::Context;
-use crate::data::{DeviceSet, augment};
+use crate::data::DeviceSet;
 use crate::error::StageError;
 use crate::networks::{self, Mode, Network};
 use crate::partial::Keeper;
@@ -101,6 +101,7 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     if data.is_empty() {
         return Err(StageError::Mismatch("the set to train on has no images".to_owned()));
     }
+    data.check_augmentation(&params.augmentation)?;
     if let Some(validation) = &validation {
         check_validation(&data, validation)?;
     }
@@ -271,9 +272,8 @@ impl Training {
         lr: f64,
         [all, attacked]: [&mut Tally; 2],
     ) -> Result<(), StageError> {
-        let (images, labels) = self.data.batch(indices)?;
         let time = u64::from(epoch);
-        let images = augment(images, &self.params.augmentation, context.rng, time, indices)?;
+        let (images, labels) = self.data.training_batch(indices, &self.params.augmentation, context.rng, time)?;
         let is_attacked = !matches!(self.params.adversary, Attack::None(_))
             && match self.params.adversarial_batches {
                 AdversarialBatches::All => true,

@@ -88,7 +88,8 @@ struct Place {
 
 impl Place {
     fn new(url: String) -> Self {
-        let source = Source { url: Some(url), sha256: Some(SHA256.to_uppercase()), md5: Some(MD5.into()), path: None };
+        let source =
+            Source { url: Some(url), sha256: Some(SHA256.to_uppercase()), md5: Some(MD5.into()), ..Source::default() };
         Place { folder: tempfile::tempdir().unwrap(), source }
     }
 
@@ -108,7 +109,7 @@ impl Place {
             pause: Duration::from_millis(10),
         };
         let mut last = None;
-        let result = fetch(&self.source, &self.target(), &impatient, &mut |done, total| {
+        let result = fetch(&self.source, &self.target(), &impatient, &mut |_, _| {}, &mut |done, total| {
             assert!(total.is_none_or(|total| done <= total));
             last = Some(done);
             ControlFlow::Continue(())
@@ -281,7 +282,7 @@ fn a_stopped_fetch_keeps_what_it_has() {
     let (url, _requests) = serve(vec![whole("", content())]);
     let place = Place::new(url);
     let mut stop = |done, _| if done > 100_000 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-    let result = fetch(&place.source, &place.target(), &Patience::default(), &mut stop);
+    let result = fetch(&place.source, &place.target(), &Patience::default(), &mut |_, _| {}, &mut stop);
     assert!(matches!(result, Err(FetchError::Stopped)));
     assert!(std::fs::metadata(place.part()).unwrap().len() > 100_000 && !place.target().exists());
 }
@@ -310,4 +311,38 @@ fn sources_that_cannot_be_fetched_are_refused() {
     assert!(matches!(place.fetch(), Err(FetchError::NoDigest { .. })));
     place.source.url = None;
     assert!(matches!(place.fetch(), Err(FetchError::NoUrl)));
+}
+
+#[test]
+fn a_mirror_serves_where_the_first_address_fails() {
+    let (gone, _requests) = serve(vec![status("404 Not Found")]);
+    let mut other = content();
+    other[77] ^= 1;
+    let (wrong, _requests) = serve(vec![whole("", other)]);
+    let (good, _requests) = serve(vec![whole("", content())]);
+    let mut place = Place::new(gone.clone());
+    place.source.mirrors = vec![wrong.clone(), good.clone(), "http://127.0.0.1:9/never-asked".into()];
+    let mut tried = Vec::new();
+    let trying = &mut |url: &str, failed: Option<&FetchError>| {
+        tried.push(url.to_owned());
+        assert_eq!(failed.is_some(), tried.len() > 1);
+    };
+    fetch(&place.source, &place.target(), &Patience::default(), trying, &mut |_, _| ControlFlow::Continue(())).unwrap();
+    assert_eq!(std::fs::read(place.target()).unwrap(), content());
+    assert_eq!(tried, [gone, wrong, good]);
+}
+
+#[test]
+fn when_no_address_gives_the_file_each_says_why() {
+    let (gone, _requests) = serve(vec![status("404 Not Found")]);
+    let (forbidden, _requests) = serve(vec![status("403 Forbidden")]);
+    let mut place = Place::new(gone);
+    place.source.mirrors = vec![forbidden];
+    let error = place.fetch().unwrap_err();
+    assert!(matches!(&error, FetchError::Nowhere { failures } if failures.len() == 2), "{error:?}");
+    let text = error.to_string();
+    assert!(
+        text.starts_with("none of 2 addresses gave the file: ") && text.contains("404") && text.contains("403"),
+        "{text}"
+    );
 }

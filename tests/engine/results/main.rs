@@ -2,6 +2,9 @@
 
 mod command;
 mod dataset;
+#[path = "../datasets/mod.rs"]
+mod datasets;
 mod fetch;
+mod file;
 mod numbers;
 mod support;

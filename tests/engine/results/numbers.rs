@@ -11,7 +11,8 @@ use crate::support::Bench;
 fn predictions(n: usize, correct: usize) -> Vec<u8> {
     let labels: Vec<i32> = (0..n).map(|image| (image % 10) as i32).collect();
     let predicted = labels.iter().enumerate().map(|(image, &label)| if image < correct { label } else { 10 }).collect();
-    Predictions { predicted, probability: vec![0.5; n], loss: vec![0.7; n], labels, texture: None }.to_bytes().unwrap()
+    let (probability, loss) = (vec![0.5; n], vec![0.7; n]);
+    Predictions { predicted, probability, loss, labels, ..Predictions::default() }.to_bytes().unwrap()
 }
 
 fn table() -> Bench {
@@ -19,7 +20,7 @@ fn table() -> Bench {
         "title": "Robustness", "corner": "model", "rows": ["a/b", "c"],
         "columns": [{"label": "clean", "metric": "accuracy"}, {"label": "p=64", "metric": "accuracy_on_correct"}],
     });
-    let mut bench = Bench::new(Kind::Table, params, &["json", "markdown", "csv"]);
+    let mut bench = Bench::new(Kind::Table, params, &["json", "markdown", "csv", "tex"]);
     bench.input("value", "c/clean", &predictions(200, 100));
     bench.input("value", "a/b/p=64", &predictions(200, 150));
     bench.input("reference", "a/b/p=64", &predictions(200, 180));
@@ -44,7 +45,7 @@ fn a_table_has_its_numbers_in_their_places() {
     Accuracy on correctly classified images in percent [95 % Wilson interval], n = 180 images that the same model classifies correctly untransformed.
     "#);
     insta::assert_snapshot!(bench.text("csv"), @r#"
-    row,column,metric,share,low,high,hits,n
+    row,column,metric,value,low,high,hits,n
     a/b,clean,accuracy,0.900000,0.850594,0.934330,180,200
     a/b,p=64,accuracy_on_correct,0.833333,0.772048,0.880688,150,180
     c,clean,accuracy,0.500000,0.431361,0.568639,100,200
@@ -61,7 +62,7 @@ fn the_order_of_inputs_changes_nothing() {
     other.job.inputs.reverse();
     bench.run().unwrap();
     other.run().unwrap();
-    for output in ["json", "markdown", "csv"] {
+    for output in ["json", "markdown", "csv", "tex"] {
         assert_eq!(bench.output(output), other.output(output));
     }
 }
@@ -122,6 +123,71 @@ fn a_cancelled_table_stops() {
     assert!(bench.left().is_empty());
 }
 
+/// Predictions of 200 images of class 0, right where `is_right` says so.
+fn right(is_right: impl Fn(usize) -> bool) -> Vec<u8> {
+    let predicted = (0..200).map(|image| i32::from(!is_right(image))).collect();
+    let (probability, loss) = (vec![0.5; 200], vec![0.7; 200]);
+    Predictions { labels: vec![0; 200], predicted, probability, loss, ..Predictions::default() }.to_bytes().unwrap()
+}
+
+const OUTPUTS: &[&str] = &["json", "markdown", "csv", "tex"];
+
+#[test]
+fn rows_are_compared_with_one_of_them_on_the_same_images() {
+    let params = json!({
+        "corner": "model", "rows": ["standard", "pgd"], "columns": [{"label": "clean", "metric": "accuracy"}],
+        "compare": {"to": "standard", "test": "mcnemar"},
+    });
+    let mut bench = Bench::new(Kind::Table, params, OUTPUTS);
+    // 40 images only the one gets right, 20 only the other: scipy.stats.binomtest(20, 60, 0.5).pvalue is 0.01349.
+    bench.input("value", "standard/clean", &right(|image| image < 140));
+    bench.input("value", "pgd/clean", &right(|image| (40..160).contains(&image)));
+    bench.run().unwrap();
+    insta::assert_snapshot!(bench.text("markdown"));
+    insta::assert_snapshot!(bench.text("csv"));
+    bench.job.params["compare"]["to"] = json!("underfit");
+    let message = bench.failure().message;
+    assert_eq!(message, "the table is to be compared with its row `underfit`, which it does not have");
+}
+
+#[test]
+fn seeds_are_averaged_over() {
+    let params = json!({
+        "corner": "model", "rows": ["pgd", "one"], "columns": [{"label": "clean", "metric": "accuracy"}],
+        "over": ["0", "1", "2"],
+    });
+    let mut bench = Bench::new(Kind::Table, params, OUTPUTS);
+    for (seed, hits) in [("0", 170), ("1", 176), ("2", 173)] {
+        bench.input("value", &format!("pgd/clean/{seed}"), &right(|image| image < hits));
+    }
+    bench.input("value", "one/clean/2", &right(|image| image < 173));
+    bench.run().unwrap();
+    insta::assert_snapshot!(bench.text("markdown"));
+    insta::assert_snapshot!(bench.text("csv"));
+}
+
+#[test]
+fn published_numbers_stand_beside_ours() {
+    let params = json!({
+        "corner": "model", "rows": ["standard", "pgd"],
+        "columns": [{"label": "clean", "metric": "accuracy"}, {"label": "64", "metric": "accuracy"}],
+        "published": {"table": "t", "rows": ["standard", "pgd"], "columns": ["clean", "p=64"], "tolerance": 1.5},
+    });
+    let mut bench = Bench::new(Kind::Table, params, OUTPUTS);
+    bench.input("published", "", b"model,clean,p=64\nstandard,70.00,60\npgd,61.49,\n");
+    bench.input("value", "standard/clean", &right(|image| image < 140));
+    bench.input("value", "standard/64", &right(|image| image < 80));
+    bench.input("value", "pgd/clean", &right(|image| image < 120));
+    assert_eq!(bench.run().unwrap(), "3 of 4 numbers in 2 rows and 2 columns, 1 different from t");
+    insta::assert_snapshot!(bench.text("markdown"));
+    bench.input("anomalies", "", b"table,row,column,published,reason\nt,standard,p=64,60,a misprint\n");
+    bench.run().unwrap();
+    assert!(bench.text("markdown").contains("\u{2020} standard, 64: a misprint."), "{}", bench.text("markdown"));
+    bench.job.params["published"]["rows"][1] = json!("pgd-8");
+    let failure = bench.failure();
+    assert_eq!((failure.code, failure.causes), (FailureCode::Invalid, vec!["it has no row `pgd-8`".to_owned()]));
+}
+
 fn figure() -> Bench {
     let params = json!({
         "title": "Saturation", "x_name": "level", "x_values": [0.5, 1.0, 1024.0], "x_labels": ["1/2", "1", "1024"],
@@ -141,7 +207,7 @@ fn a_figure_is_drawn_with_its_numbers_beside_it() {
     let (bench, again) = (figure(), figure());
     assert_eq!(bench.run().unwrap(), "4 of 6 numbers in 2 curves");
     insta::assert_snapshot!(bench.text("csv"), @r#"
-    series,x,x_label,metric,share,low,high,hits,n
+    series,x,x_label,metric,value,low,high,hits,n
     standard,0.5,1/2,accuracy,0.600000,0.502003,0.690599,60,100
     standard,1,1,accuracy,0.900000,0.825634,0.944771,90,100
     standard,1024,1024,accuracy,0.100000,0.055229,0.174366,10,100

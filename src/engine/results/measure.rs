@@ -1,0 +1,271 @@
+//! Numbers from predictions: for each metric which images count and what is averaged over them.
+
+use serde::{Deserialize, Serialize};
+
+use super::Counts;
+use super::counts::Z;
+use crate::formats::Predictions;
+use crate::kinds::Metric;
+
+/// A number with its uncertainty.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Number {
+    /// The number, 0 to 1 for a share; `null` where nothing was counted.
+    pub value: Option<f64>,
+    /// Lower end of its 95 % interval; `null` where it has none.
+    pub low: Option<f64>,
+    /// Upper end of its 95 % interval.
+    pub high: Option<f64>,
+    /// Images that count as a success, where the number is a ratio of counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hits: Option<u64>,
+    /// Images counted.
+    pub n: u64,
+}
+
+impl From<Counts> for Number {
+    fn from(counts: Counts) -> Self {
+        let (hits, n) = (Some(counts.hits()), counts.n());
+        let Some(share) = counts.share() else { return Number { hits, n, ..Number::default() } };
+        let (low, high) = counts.interval();
+        Number { value: Some(share), low: Some(low), high: Some(high), hits, n }
+    }
+}
+
+/// Why a number cannot be computed from predictions.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum MetricError {
+    /// The metric compares with a reference, and there is none.
+    #[error("accuracy on correctly classified images needs the model's predictions on the untransformed set")]
+    NoReference,
+    /// The metric is of cue-conflict sets, and this is none.
+    #[error("a shape bias needs predictions of a cue-conflict set, which say whose texture each image wears")]
+    NoTexture,
+    /// The two predictions are of sets of different size.
+    #[error("the predictions are of {value} images, those {of} of {reference}")]
+    Lengths {
+        /// Images of the set.
+        value: usize,
+        /// What it is compared with.
+        of: &'static str,
+        /// Images of that.
+        reference: usize,
+    },
+    /// The two predictions are of sets with other labels, or in another order.
+    #[error(
+        "image {index} has label {value} here and {reference} {of}: these are not the same images in the same order"
+    )]
+    Labels {
+        /// The first image that differs, from 0.
+        index: usize,
+        /// Its label in the set.
+        value: i32,
+        /// What it is compared with.
+        of: &'static str,
+        /// Its label there.
+        reference: i32,
+    },
+}
+
+const UNTRANSFORMED: &str = "in the untransformed set";
+
+/// Computes what `metric` asks for; what each is, [`Metric`] says.
+///
+/// `reference` is looked at for [`Metric::AccuracyOnCorrect`] only. With a `batch_mean` that metric is the unweighted mean of the ratios of batches of so many images in
+/// the order of the set, a short last batch like any other: the authors' code (`batch_mean` 32). Like theirs it has no value where a batch has no image
+/// that counts. It has no interval.
+///
+/// # Errors
+/// Any [`MetricError`] that the metric can have.
+pub fn measure(
+    metric: Metric,
+    batch_mean: Option<u32>,
+    value: &Predictions,
+    reference: Option<&Predictions>,
+) -> Result<Number, MetricError> {
+    let mean = |values: &[f32], most: f64| mean(values.iter().map(|&value| f64::from(value)), most);
+    match (metric, batch_mean) {
+        (Metric::ProbabilityOfTrueClass, _) => Ok(mean(&value.probability, 1.0)),
+        (Metric::Loss, _) => Ok(mean(&value.loss, f64::INFINITY)),
+        (Metric::AccuracyOnCorrect, Some(batch)) => Ok(mean_of_batches(&outcomes(metric, value, reference)?, batch)),
+        _ => Ok(Number::from(counted(&outcomes(metric, value, reference)?))),
+    }
+}
+
+/// For each image whether it is a success; `None` for those that do not count. For metrics that are ratios of counts; of others nothing counts.
+///
+/// # Errors
+/// Any [`MetricError`].
+pub(super) fn outcomes(
+    metric: Metric,
+    value: &Predictions,
+    reference: Option<&Predictions>,
+) -> Result<Vec<Option<bool>>, MetricError> {
+    let each = |outcome: &dyn Fn(usize) -> Option<bool>| (0..value.len()).map(outcome).collect();
+    if metric == Metric::Accuracy {
+        return Ok(each(&|image| Some(value.correct(image))));
+    }
+    if metric == Metric::AccuracyOnCorrect {
+        let reference = reference.ok_or(MetricError::NoReference)?;
+        same_images(value, reference, UNTRANSFORMED)?;
+        return Ok(each(&|image| reference.correct(image).then(|| value.correct(image))));
+    }
+    if matches!(metric, Metric::ProbabilityOfTrueClass | Metric::Loss) {
+        return Ok(each(&|_| None));
+    }
+    let texture = value.texture.as_ref().ok_or(MetricError::NoTexture)?;
+    let conflict = |image: usize| texture[image] != value.labels[image];
+    let (shape, wears) = (|image: usize| value.correct(image), |image: usize| value.predicted[image] == texture[image]);
+    Ok(match metric {
+        Metric::ShapeBias => each(&|image| (conflict(image) && (shape(image) || wears(image))).then(|| shape(image))),
+        Metric::ShapeBiasCoverage => each(&|image| conflict(image).then(|| shape(image) || wears(image))),
+        Metric::ShapeShare => each(&|image| conflict(image).then(|| shape(image))),
+        _ => each(&|image| conflict(image).then(|| wears(image))),
+    })
+}
+
+fn counted(outcomes: &[Option<bool>]) -> Counts {
+    let count =
+        |wanted: &dyn Fn(&bool) -> bool| outcomes.iter().flatten().filter(|outcome| wanted(outcome)).count() as u64;
+    Counts::new(count(&|hit| *hit), count(&|_| true)).unwrap_or_default()
+}
+
+fn mean_of_batches(outcomes: &[Option<bool>], batch: u32) -> Number {
+    let n = counted(outcomes).n();
+    let ratios: Option<Vec<f64>> = outcomes.chunks(batch.max(1) as usize).map(|batch| counted(batch).share()).collect();
+    let value =
+        ratios.filter(|ratios| !ratios.is_empty()).map(|ratios| ratios.iter().sum::<f64>() / ratios.len() as f64);
+    Number { value, n, ..Number::default() }
+}
+
+/// The mean with the interval of the normal distribution, ± 1.96 standard errors, cut at 0 and `most`.
+fn mean(values: impl ExactSizeIterator<Item = f64> + Clone, most: f64) -> Number {
+    let count = values.len();
+    let Some((mean, deviation)) = mean_and_deviation(values) else { return Number::default() };
+    let reach = deviation.map(|deviation| Z * deviation / (count as f64).sqrt());
+    Number {
+        value: Some(mean),
+        low: reach.map(|reach| (mean - reach).max(0.0)),
+        high: reach.map(|reach| (mean + reach).min(most)),
+        hits: None,
+        n: count as u64,
+    }
+}
+
+/// Mean and standard deviation (of a sample, so of two values at least).
+pub(super) fn mean_and_deviation(values: impl ExactSizeIterator<Item = f64> + Clone) -> Option<(f64, Option<f64>)> {
+    let count = values.len();
+    if count == 0 {
+        return None;
+    }
+    let mean = values.clone().sum::<f64>() / count as f64;
+    let squares: f64 = values.map(|value| (value - mean) * (value - mean)).sum();
+    Some((mean, (count > 1).then(|| (squares / (count - 1) as f64).sqrt())))
+}
+
+/// Whether two predictions are of the same images in the same order, as far as their labels tell; `of` says in an error what the second is.
+pub(super) fn same_images(value: &Predictions, reference: &Predictions, of: &'static str) -> Result<(), MetricError> {
+    if value.len() != reference.len() {
+        return Err(MetricError::Lengths { value: value.len(), of, reference: reference.len() });
+    }
+    match value.labels.iter().zip(&reference.labels).position(|(value, reference)| value != reference) {
+        Some(index) => {
+            let (value, reference) = (value.labels[index], reference.labels[index]);
+            Err(MetricError::Labels { index, value, of, reference })
+        }
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::results) fn predictions(labels: &[i32], predicted: &[i32]) -> Predictions {
+        let (labels, predicted) = (labels.to_vec(), predicted.to_vec());
+        Predictions {
+            probability: vec![0.5; labels.len()],
+            loss: vec![0.7; labels.len()],
+            labels,
+            predicted,
+            ..Predictions::default()
+        }
+    }
+
+    fn number(hits: u64, n: u64) -> Number {
+        Number::from(Counts::new(hits, n).unwrap())
+    }
+
+    #[test]
+    fn accuracy_on_correct_leaves_out_what_the_model_gets_wrong_untransformed() {
+        let labels = [0, 1, 2, 3, 4];
+        let reference = predictions(&labels, &[0, 1, 2, 3, 0]);
+        let value = predictions(&labels, &[0, 0, 2, 0, 4]);
+        assert_eq!(measure(Metric::Accuracy, None, &value, None), Ok(number(3, 5)));
+        assert_eq!(measure(Metric::AccuracyOnCorrect, None, &value, Some(&reference)), Ok(number(2, 4)));
+        let hopeless = predictions(&labels, &[9; 5]);
+        let nothing = measure(Metric::AccuracyOnCorrect, None, &value, Some(&hopeless)).unwrap();
+        assert_eq!((nothing.value, nothing.low, nothing.n), (None, None, 0));
+    }
+
+    #[test]
+    fn batches_are_averaged_as_the_authors_do() {
+        // Batches of two: 1 of 2, 1 of 1, and a last one of one image alone, 0 of 1. Pooled it is 2 of 4.
+        let labels = [0, 1, 2, 3, 4];
+        let reference = predictions(&labels, &[0, 1, 2, 9, 4]);
+        let value = predictions(&labels, &[0, 9, 2, 3, 9]);
+        let of = |batch, reference| measure(Metric::AccuracyOnCorrect, batch, &value, Some(reference)).unwrap();
+        assert_eq!(of(None, &reference).value, Some(0.5));
+        let batches = of(Some(2), &reference);
+        assert_eq!((batches.value, batches.low, batches.hits, batches.n), (Some(0.5), None, None, 4));
+        let batches = of(Some(3), &reference);
+        assert_eq!(batches.value, Some((2.0 / 3.0 + 0.0) / 2.0));
+        let missing = predictions(&labels, &[0, 1, 9, 9, 4]);
+        assert_eq!(of(Some(2), &missing).value, None, "0 of 0 in a batch is NaN in the authors' mean");
+        assert_eq!(of(Some(2), &missing).n, 3);
+        assert_eq!(measure(Metric::Accuracy, Some(2), &value, None), Ok(number(2, 5)), "of this metric alone");
+    }
+
+    #[test]
+    fn means_have_the_interval_of_their_standard_error() {
+        let mut some = predictions(&[0; 4], &[0; 4]);
+        some.probability = vec![0.25, 0.5, 0.75, 1.0];
+        some.loss = vec![0.0, 0.0, 0.0, 4.0];
+        let found = measure(Metric::ProbabilityOfTrueClass, None, &some, None).unwrap();
+        // numpy 2.4.6, scipy 1.17.1: x.mean(), x.mean() ± norm.ppf(0.975) * x.std(ddof=1) / 2.
+        assert_eq!((found.value, found.n), (Some(0.625), 4));
+        assert!(
+            (found.low.unwrap() - 0.308712172).abs() < 1e-8 && (found.high.unwrap() - 0.941287828).abs() < 1e-8,
+            "{found:?}"
+        );
+        let loss = measure(Metric::Loss, None, &some, None).unwrap();
+        assert_eq!((loss.value, loss.low), (Some(1.0), Some(0.0)), "cut at 0");
+        assert!(loss.high.unwrap() > 2.9);
+        let none = predictions(&[], &[]);
+        assert_eq!(measure(Metric::Loss, None, &none, None), Ok(Number::default()));
+    }
+
+    #[test]
+    fn shape_bias_counts_what_was_decided_by_shape_or_texture() {
+        // Shape, texture, neither, and an image whose two classes are the same.
+        let mut some = predictions(&[0, 0, 0, 0, 1], &[0, 0, 2, 3, 1]);
+        assert_eq!(measure(Metric::ShapeBias, None, &some, None), Err(MetricError::NoTexture));
+        some.texture = Some(vec![1, 1, 2, 1, 1]);
+        let of = |metric| measure(metric, None, &some, None).unwrap();
+        assert_eq!(of(Metric::ShapeBias), number(2, 3));
+        assert_eq!(of(Metric::ShapeBiasCoverage), number(3, 4));
+        assert_eq!(of(Metric::ShapeShare), number(2, 4));
+        assert_eq!(of(Metric::TextureShare), number(1, 4));
+    }
+
+    #[test]
+    fn predictions_of_other_images_are_refused() {
+        let value = predictions(&[0, 1, 2], &[0, 1, 2]);
+        let measure = |reference| measure(Metric::AccuracyOnCorrect, None, &value, reference);
+        assert_eq!(measure(None), Err(MetricError::NoReference));
+        let (shorter, shuffled) = (predictions(&[0, 1], &[0, 1]), predictions(&[0, 2, 1], &[0, 2, 1]));
+        let of = UNTRANSFORMED;
+        assert_eq!(measure(Some(&shorter)), Err(MetricError::Lengths { value: 3, of, reference: 2 }));
+        assert_eq!(measure(Some(&shuffled)), Err(MetricError::Labels { index: 1, value: 1, of, reference: 2 }));
+    }
+}

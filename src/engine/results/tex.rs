@@ -1,0 +1,155 @@
+//! A table for LaTeX: a `table` environment with rules of booktabs. The interval stands under its number, as do comparisons and published numbers, so that a wide
+//! table fits a page.
+
+use super::{Cell, TableDocument, words};
+
+/// The table for LaTeX. Needs `\usepackage{booktabs}`; other than that nothing beyond what pdfLaTeX has by itself.
+pub fn tex(table: &TableDocument) -> String {
+    let mut text = "% Needs \\usepackage{booktabs}.\n\\begin{table}\n  \\centering\n".to_owned();
+    if let Some(title) = &table.title {
+        text += &format!("  \\caption{{{}}}\n", escape(title));
+    }
+    text += "  \\footnotesize\n  \\setlength{\\tabcolsep}{4pt}\n";
+    text += &format!("  \\begin{{tabular}}{{l{}}}\n    \\toprule\n", "r".repeat(table.columns.len()));
+    let headings = table.columns.iter().map(|column| escape(&column.label));
+    text += &line(&escape(&table.corner), headings);
+    text += "    \\midrule\n";
+    for (index, (row, cells)) in table.rows.iter().zip(&table.cells).enumerate() {
+        if index > 0 {
+            text += "    \\addlinespace\n";
+        }
+        let numbers = table.columns.iter().zip(cells).map(|(column, cell)| {
+            cell.as_ref().map_or_else(|| escape(words::ABSENT), |cell| escape(&words::number(column.metric, cell)))
+        });
+        text += &line(&escape(row), numbers);
+        let mut below = |label: &str, text_of: &dyn Fn(usize, &Cell) -> Option<String>| {
+            let texts: Vec<Option<String>> = cells
+                .iter()
+                .enumerate()
+                .map(|(column, cell)| cell.as_ref().and_then(|cell| text_of(column, cell)))
+                .collect();
+            if texts.iter().any(Option::is_some) {
+                let small = |text: Option<String>| {
+                    text.map_or(String::new(), |text| format!("{{\\scriptsize {}}}", escape(&text)))
+                };
+                let label =
+                    if label.is_empty() { String::new() } else { format!("\\quad{{\\scriptsize {}}}", escape(label)) };
+                text += &line(&label, texts.into_iter().map(small));
+            }
+        };
+        below("", &|column, cell| words::interval(table.columns[column].metric, &cell.number));
+        if let Some(compare) = &table.compare {
+            let label = words::comparison_label(&compare.to);
+            let compared = |cell: &Cell| cell.compared.as_ref().map(words::compared);
+            // Two lines: difference and interval, then p.
+            below(&label, &|_, cell| {
+                compared(cell).map(|text| text.split(", p").next().unwrap_or_default().to_owned())
+            });
+            below("", &|_, cell| compared(cell).and_then(|text| text.split_once(", p").map(|(_, p)| format!("p{p}"))));
+        }
+        if table.published.is_some() {
+            let is_published = |cell: &Cell| cell.published.as_ref().is_some_and(|beside| beside.value.is_some());
+            below(words::PUBLISHED, &|_, cell| is_published(cell).then(|| words::published(cell)));
+        }
+    }
+    text += "    \\bottomrule\n  \\end{tabular}\n";
+    let notes: Vec<String> = words::notes(table).iter().map(|note| escape(note)).collect();
+    if !notes.is_empty() {
+        text += &format!(
+            "\n  \\medskip\n  \\begin{{minipage}}{{\\linewidth}}\n    \\scriptsize\n    {}\n  \\end{{minipage}}\n",
+            notes.join("\\par\n    ")
+        );
+    }
+    text + "\\end{table}\n"
+}
+
+fn line(label: &str, fields: impl Iterator<Item = String>) -> String {
+    let fields: Vec<String> = fields.collect();
+    format!("    {label} & {} \\\\\n", fields.join(" & "))
+}
+
+/// Text in which LaTeX sees no commands, on one line. Signs that pdfLaTeX's fonts lack become commands of mathematics; letters of other scripts stay, for XeLaTeX
+/// and LuaLaTeX.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.split_whitespace().collect::<Vec<_>>().join(" ").chars() {
+        match character {
+            '&' | '%' | '$' | '#' | '_' | '{' | '}' => out.extend(['\\', character]),
+            '\\' => out.push_str("\\textbackslash{}"),
+            '~' => out.push_str("$\\sim$"),
+            '^' => out.push_str("\\textasciicircum{}"),
+            '"' => out.push_str("\\textquotedbl{}"),
+            // In the first of pdfLaTeX's font encodings these are other signs.
+            '<' | '>' | '=' | '|' => out.push_str(&format!("${character}$")),
+            // At the start of a line of a table brackets would be an option of the line end before.
+            '[' | ']' => out.push_str(&format!("{{{character}}}")),
+            _ => match sign(character) {
+                Some(command) => out.push_str(&format!("${command}$")),
+                None => out.push(character),
+            },
+        }
+    }
+    out
+}
+
+/// The command of mathematics for a sign.
+const fn sign(character: char) -> Option<&'static str> {
+    Some(match character {
+        '−' => "-",
+        '±' => "\\pm",
+        '×' => "\\times",
+        '≈' => "\\approx",
+        '≠' => "\\neq",
+        '≤' => "\\leq",
+        '≥' => "\\geq",
+        '→' => "\\rightarrow",
+        '↳' => "\\hookrightarrow",
+        '∞' => "\\infty",
+        '†' => "^\\dagger",
+        '²' => "^2",
+        '³' => "^3",
+        '₁' => "_1",
+        '₂' => "_2",
+        'ℓ' => "\\ell",
+        'α' => "\\alpha",
+        'β' => "\\beta",
+        'γ' => "\\gamma",
+        'δ' => "\\delta",
+        'ε' | 'ϵ' => "\\varepsilon",
+        'η' => "\\eta",
+        'θ' => "\\theta",
+        'λ' => "\\lambda",
+        'µ' | 'μ' => "\\mu",
+        'π' => "\\pi",
+        'ρ' => "\\rho",
+        'σ' => "\\sigma",
+        'τ' => "\\tau",
+        'φ' => "\\varphi",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::table::tests::{everything, example};
+
+    #[test]
+    fn a_table_for_latex() {
+        insta::assert_snapshot!(tex(&example()));
+    }
+
+    #[test]
+    fn a_table_with_everything_for_latex() {
+        insta::assert_snapshot!(tex(&everything()));
+    }
+
+    #[test]
+    fn no_text_is_a_command() {
+        assert_eq!(
+            escape("a_b & 5 % of $3\n#1 {x} \\input{y} ~^"),
+            "a\\_b \\& 5 \\% of \\$3 \\#1 \\{x\\} \\textbackslash{}input\\{y\\} $\\sim$\\textasciicircum{}"
+        );
+        assert_eq!(escape("ℓ∞, ε ≤ 8/255"), "$\\ell$$\\infty$, $\\varepsilon$ $\\leq$ 8/255");
+    }
+}

@@ -1,0 +1,138 @@
+//! Fills image sets: decodes the files that were planned, many at a time, and writes them in their order. Memory holds one piece of a few hundred images,
+//! whatever the size of the set. Broken images are left out or end the stage, in either case by name.
+
+use std::path::PathBuf;
+
+use rayon::prelude::*;
+
+use super::archive::{Archive, ArchiveError};
+use super::error::DatasetError;
+use super::picture::{self, Recipe, Rgb};
+use crate::formats::{ImageWriter, Layout, View};
+use crate::kinds::Broken;
+use crate::protocol::Job;
+use crate::stages::error::StageError;
+use crate::stages::{Reporter, go_on};
+
+/// Images decoded at a time. At 0.6 MB each, as those of Caltech-256 have, that is 80 MB.
+const PIECE: usize = 128;
+
+/// An image that a set is to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Planned {
+    /// Its number in the archive.
+    pub(super) entry: usize,
+    pub(super) label: i32,
+}
+
+/// A set as it was planned.
+pub(super) struct Plan<'a> {
+    pub(super) output: &'static str,
+    pub(super) archive: &'a Archive,
+    pub(super) images: Vec<Planned>,
+    pub(super) classes: &'a [String],
+    pub(super) recipe: Recipe,
+    /// How its images are seen, where not as they are stored.
+    pub(super) view: Option<View>,
+    pub(super) broken: Broken,
+}
+
+/// What came of a set.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Filled {
+    pub(super) images: usize,
+    pub(super) broken: usize,
+}
+
+/// Where a job's output goes.
+pub(super) fn output(job: &Job, output: &'static str) -> Result<PathBuf, StageError> {
+    job.outputs.get(output).cloned().ok_or_else(|| StageError::NoOutput { output: output.to_owned() })
+}
+
+/// Decodes and writes a set.
+pub(super) fn fill(job: &Job, plan: &Plan<'_>, reporter: &dyn Reporter) -> Result<Filled, StageError> {
+    let path = output(job, plan.output)?;
+    let in_archive = |source| DatasetError::Archive { file: plan.archive.shown.clone(), source };
+    let unwritten = |source| StageError::WriteSet { output: plan.output, source };
+    let name = |image: &Planned| plan.archive.entries[image.entry].name.as_str();
+    let own_sizes = matches!(plan.view, Some(View::CenterCrop(_)));
+    let layout = |size: Option<[usize; 2]>| Layout {
+        classes: plan.classes.to_vec(),
+        channels: 3,
+        size,
+        view: plan.view,
+        most: plan.images.len(),
+    };
+    let mut writer: Option<(ImageWriter, [usize; 2])> = None;
+    let mut broken: Vec<(&str, String)> = Vec::new();
+    for (piece, images) in plan.images.chunks(PIECE).enumerate() {
+        go_on(reporter)?;
+        let (done, total) = ((piece * PIECE) as u64, plan.images.len() as u64);
+        reporter.progress(done, total, &format!("decoding {}", plan.output));
+        let decode = |image: &Planned| match plan.archive.read(image.entry) {
+            Ok(bytes) => Ok(whole(&bytes, plan)),
+            Err(ArchiveError::Damaged { reason }) => Ok(Err(reason)),
+            Err(error) => Err(error),
+        };
+        let decoded: Vec<Result<_, ArchiveError>> = images.par_iter().map(decode).collect();
+        for (image, decoded) in images.iter().zip(decoded) {
+            let (pixels, size) = match decoded.map_err(in_archive)? {
+                Ok(good) => good,
+                Err(reason) => {
+                    reporter.log(&format!("{} is broken: {reason}", name(image)));
+                    broken.push((name(image), reason));
+                    continue;
+                }
+            };
+            if writer.is_none() {
+                let writes = ImageWriter::create(&path, layout((!own_sizes).then_some(size))).map_err(unwritten)?;
+                writer = Some((writes, size));
+            }
+            let Some((writes, first)) = &mut writer else { continue };
+            if !own_sizes && size != *first {
+                let (name, expected) = (name(image).to_owned(), *first);
+                return Err(DatasetError::Sizes { name, found: size, expected }.into());
+            }
+            writes.push(&pixels, size, image.label).map_err(unwritten)?;
+        }
+    }
+    if !broken.is_empty() && plan.broken == Broken::Fail {
+        return Err(DatasetError::broken(&plan.archive.shown, &broken).into());
+    }
+    let writes = match writer {
+        Some((writes, _)) => writes,
+        None => {
+            let side = plan.recipe.crop.or(plan.recipe.resize).unwrap_or(0);
+            ImageWriter::create(&path, layout(Some([side, side]))).map_err(unwritten)?
+        }
+    };
+    let images = writes.finish().map_err(unwritten)?;
+    let told = if broken.is_empty() { String::new() } else { format!(", {} broken ones left out", broken.len()) };
+    reporter.log(&format!("{}: {images} images, {} classes{told}", plan.output, plan.classes.len()));
+    Ok(Filled { images, broken: broken.len() })
+}
+
+/// An image as it is stored: each colour by itself, and its height and width.
+fn whole(file: &[u8], plan: &Plan<'_>) -> Result<(Vec<u8>, [usize; 2]), String> {
+    let image: Rgb = plan.recipe.apply(picture::decode(file)?)?;
+    if let Some(View::CenterCrop(side)) = plan.view
+        && side > image.height.min(image.width)
+    {
+        let (height, width) = (image.height, image.width);
+        return Err(format!("it has {height} × {width} pixels, too few to show {side} × {side}"));
+    }
+    Ok((image.planes(), [image.height, image.width]))
+}
+
+/// A line on both sets.
+pub(super) fn summary(train: Filled, test: Filled, classes: usize, passed_over: usize) -> String {
+    let mut text = format!("{} train + {} test images, {classes} classes", train.images, test.images);
+    for (count, what) in
+        [(train.broken + test.broken, "broken ones left out"), (passed_over, "other files passed over")]
+    {
+        if count > 0 {
+            text += &format!(", {count} {what}");
+        }
+    }
+    text
+}

@@ -1,0 +1,118 @@
+//! The spatially transforming attack (Xiao et al. 2018) as the paper's authors have it: pixels move along a flow that raises the loss and stays smooth.
+
+use atflow::kinds::{BaseGrid, Spatial};
+use tch::{Device, Kind, Reduction, TchError, Tensor};
+
+use super::Batch;
+use super::lbfgs::Lbfgs;
+use super::victim::{Victim, backward};
+use crate::error::StageError;
+use crate::networks::Frozen;
+
+/// Keeps the root of the total variation differentiable at 0.
+const SOFTENING: f64 = 1e-7;
+/// libtorch's numbers for bilinear interpolation and zeros beyond the border.
+const BILINEAR: i64 = 0;
+const ZEROS: i64 = 0;
+
+/// Attacks a batch; all of its images share one optimiser.
+pub(super) fn attack(victim: &mut Victim<'_>, batch: &Batch<'_>, spatial: &Spatial) -> Result<Tensor, StageError> {
+    let (count, channels, height, width) = batch.images.size4()?;
+    let device = batch.images.device();
+    let lens = Lens {
+        mean: mean_colour(victim.network(), channels, device)?,
+        grid: base_grid(spatial, height, width, device)?,
+        align_corners: spatial.align_corners,
+    };
+    let size = [count, height, width, 2];
+    let mut optimizer =
+        Lbfgs::new(spatial.lr.get(), spatial.max_iter, spatial.tolerance_grad.get(), spatial.tolerance_change.get());
+    let mut flow = Tensor::f_zeros([size.iter().product::<i64>()], (Kind::Float, device))?;
+    let mut is_first = true;
+    for _ in 0..spatial.steps {
+        let mut objective = |flow: &Tensor| {
+            victim.pulse()?;
+            let (value, gradient) = objective(victim.network(), batch, &lens, &flow.f_view(size)?, spatial.tau.get())?;
+            if std::mem::take(&mut is_first) {
+                victim.count(&gradient, batch.indices)?;
+            }
+            Ok((value, gradient.f_view(-1)?.f_nan_to_num_(0.0, None, None)?))
+        };
+        flow = optimizer.step(flow, &mut objective)?;
+    }
+    Ok(lens.look(batch.images, &flow.f_view(size)?)?.f_clamp_(0.0, 1.0)?)
+}
+
+/// The mean over the batch of −cross-entropy plus `tau` times the flow's total variation; and its gradient with respect to the flow (N × H × W × 2).
+fn objective(
+    network: &dyn Frozen,
+    batch: &Batch<'_>,
+    lens: &Lens,
+    flow: &Tensor,
+    tau: f64,
+) -> Result<(f64, Tensor), TchError> {
+    tch::with_grad(|| {
+        let flow = flow.f_detach()?.f_set_requires_grad(true)?;
+        let logits = network.forward(&lens.look(batch.images, &flow)?)?;
+        let loss = logits.f_cross_entropy_loss(batch.labels, None::<&Tensor>, Reduction::Mean, -100, 0.0)?;
+        let value = total_variation(&flow)?.f_mul_scalar(tau)?.f_sub(&loss)?;
+        let gradient = backward(&value, &flow)?;
+        Ok((value.f_double_value(&[])?, gradient))
+    })
+}
+
+/// The sum over neighbouring pixels, in rows and in columns, of √(1e-7 + squared distance of their flows), divided by the number of images.
+fn total_variation(flow: &Tensor) -> Result<Tensor, TchError> {
+    let along = |axis: i64| {
+        let side = flow.size()[axis as usize];
+        let difference = flow.f_narrow(axis, 1, side - 1)?.f_sub(&flow.f_narrow(axis, 0, side - 1)?)?;
+        let squares = difference.f_square()?.f_sum_dim_intlist([3i64].as_slice(), false, Kind::Float)?;
+        squares.f_add_scalar(SOFTENING)?.f_sqrt()?.f_sum(Kind::Float)
+    };
+    along(2)?.f_add(&along(1)?)?.f_div_scalar(flow.size()[0] as f64)
+}
+
+/// How images are looked at.
+struct Lens {
+    /// The colour beyond the border, 1 × C × 1 × 1.
+    mean: Tensor,
+    /// Where each pixel is taken from when nothing flows, as x and y from −1 to 1: 1 × H × W × 2.
+    grid: Tensor,
+    align_corners: bool,
+}
+
+impl Lens {
+    /// Images with their pixels moved. The authors sample normalised images and find 0 beyond the border: here the mean colour.
+    fn look(&self, images: &Tensor, flow: &Tensor) -> Result<Tensor, TchError> {
+        let images = images.f_sub(&self.mean)?;
+        images.f_grid_sampler(&self.grid.f_add(flow)?, BILINEAR, ZEROS, self.align_corners)?.f_add(&self.mean)
+    }
+}
+
+/// The colour that the network's normalisation takes to 0; black if it has none.
+fn mean_colour(network: &dyn Frozen, channels: i64, device: Device) -> Result<Tensor, TchError> {
+    let colour = |value: f64| Tensor::f_full([1, channels, 1, 1], value, (Kind::Float, device));
+    // (c − mean) / std is a line through these two points.
+    let (black, white) = (network.normalise(&colour(0.0)?)?, network.normalise(&colour(1.0)?)?);
+    black.f_neg()?.f_div(&white.f_sub(&black)?)
+}
+
+fn base_grid(spatial: &Spatial, height: i64, width: i64, device: Device) -> Result<Tensor, TchError> {
+    // The authors' grid ends at −1 and 1 whatever their meaning.
+    let corners_are_centres = spatial.align_corners || spatial.grid == BaseGrid::Authors;
+    let axis = |length: i64| {
+        let at = Tensor::f_arange(length, (Kind::Float, device))?;
+        let (middle, half) = match corners_are_centres {
+            true => ((length - 1) as f64 / 2.0, ((length - 1) as f64 / 2.0).max(0.5)),
+            false => ((length - 1) as f64 / 2.0, length as f64 / 2.0),
+        };
+        at.f_sub_scalar(middle)?.f_div_scalar(half)
+    };
+    let rows = axis(height)?.f_view([-1, 1])?.f_expand([height, width], false)?;
+    let columns = axis(width)?.f_view([1, -1])?.f_expand([height, width], false)?;
+    let pair = match spatial.grid {
+        BaseGrid::Correct => [columns, rows],
+        BaseGrid::Authors => [rows, columns],
+    };
+    Tensor::f_stack(&pair, -1)?.f_unsqueeze(0)
+}

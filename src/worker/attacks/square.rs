@@ -1,0 +1,238 @@
+//! Square Attack: random search that changes one square of an image at a time and keeps what lowers the margin (Andriushchenko et al. 2020). As in
+//! AutoAttack's code, but every image has random squares of its own, drawn from its own stream: there all images of a batch share theirs.
+
+use atflow::kinds::{Norm, Square};
+use tch::{Device, Kind, TchError, Tensor};
+
+use super::Batch;
+use super::ball::{Ball, l2};
+use super::survivors::Survivors;
+use super::victim::Victim;
+use crate::error::StageError;
+use crate::rng::Stream;
+
+/// Norms below this are taken as this one where something is divided by them.
+const SMALLEST: f64 = 1e-12;
+
+/// One run of the attack, counted from 0: gives the first misclassified point of each image, or that of the smallest margin.
+pub(super) fn run(victim: &mut Victim<'_>, batch: &Batch<'_>, square: &Square, run: u32) -> Result<Tensor, StageError> {
+    let (_, channels, height, width) = batch.images.size4()?;
+    let key = |index: u64| [batch.epoch, u64::from(run), index];
+    let streams = batch.indices.iter().map(|&index| victim.rng.stream("square", &key(index))).collect();
+    let mut draws = Draws { streams, channels, height, width, device: batch.images.device() };
+    let mut survivors = Survivors::all(batch)?;
+    let eps = square.eps.get();
+    let ball = Ball::new(batch.images, square.norm, eps)?;
+    let mut best = match square.norm {
+        Norm::Inf => ball.project_then_clamp(&batch.images.f_add(&draws.stripes()?.f_mul_scalar(eps)?)?)?,
+        Norm::L2 => full_radius(&ball, batch.images, &draws.tiles()?, eps)?,
+    };
+    let mut margin = self::margin(&victim.logits(&best)?, batch.labels)?;
+    leave(&mut survivors, &mut draws, &mut best, &mut margin)?;
+    for query in 0..square.queries {
+        if survivors.is_empty() {
+            break;
+        }
+        let ball = Ball::new(&survivors.images, square.norm, eps)?;
+        let share = share(square, query);
+        let new = match square.norm {
+            Norm::Inf => {
+                let side = side(share, height, width, false);
+                ball.project_then_clamp(&best.f_add(&draws.squares(side)?.f_mul_scalar(2.0 * eps)?)?)?
+            }
+            Norm::L2 => {
+                let change = best.f_sub(&survivors.images)?;
+                let change = exchange(&mut draws, change, side(share, height, width, true), eps)?;
+                full_radius(&ball, &survivors.images, &change, eps)?
+            }
+        };
+        let new_margin = self::margin(&victim.logits(&new)?, &survivors.labels)?;
+        let better = new_margin.f_lt_tensor(&margin)?.f_logical_or(&new_margin.f_le(0.0)?)?;
+        best = new.f_where_self(&better.f_view([-1, 1, 1, 1])?, &best)?;
+        margin = new_margin.f_where_self(&better, &margin)?;
+        leave(&mut survivors, &mut draws, &mut best, &mut margin)?;
+    }
+    Ok(survivors.settle(&best)?)
+}
+
+/// Lets the images leave whose margin is 0 or below.
+fn leave(survivors: &mut Survivors, draws: &mut Draws, best: &mut Tensor, margin: &mut Tensor) -> Result<(), TchError> {
+    let Some(parting) = survivors.part(&margin.f_le(0.0)?, best)? else { return Ok(()) };
+    parting.keep(best, 0)?;
+    parting.keep(margin, 0)?;
+    let mut index = 0;
+    draws.streams.retain(|_| {
+        index += 1;
+        parting.staying.binary_search(&(index - 1)).is_ok()
+    });
+    Ok(())
+}
+
+/// z_y − max of the others, N: below 0 where an image is misclassified.
+fn margin(logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
+    let labels = labels.f_unsqueeze(1)?;
+    let truth = logits.f_gather(1, &labels, false)?.f_squeeze_dim(1)?;
+    let others = logits.f_scatter_value(1, &labels, f64::NEG_INFINITY)?;
+    truth.f_sub(&others.f_amax([1i64].as_slice(), false)?)
+}
+
+/// The share of the image that a square covers at a query, counted from 0: halved at fixed queries, made for 10,000 of them.
+pub fn share(square: &Square, query: u32) -> f64 {
+    const HALVED_AFTER: [u64; 9] = [10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000];
+    let query = match square.rescale_schedule {
+        true => u64::from(query) * 10_000 / u64::from(square.queries),
+        false => u64::from(query),
+    };
+    let halvings = HALVED_AFTER.iter().filter(|&&after| query > after).count();
+    square.p_init.get() / f64::from(1u32 << halvings)
+}
+
+/// The side of a square that covers a share of the image; at least 1, in the L2 ball odd and at least 3, and never more than the image.
+fn side(share: f64, height: i64, width: i64, is_odd: bool) -> i64 {
+    let side = (share * (height * width) as f64).sqrt().round_ties_even() as i64;
+    let side = if is_odd { side.max(3) | 1 } else { side.max(1) };
+    side.min(height).min(width)
+}
+
+/// The point at full radius in the direction of a change, clamped to [0, 1].
+fn full_radius(ball: &Ball<'_>, images: &Tensor, change: &Tensor, eps: f64) -> Result<Tensor, TchError> {
+    let change = change.f_div(&l2(change)?.f_add_scalar_(SMALLEST)?)?.f_mul_scalar_(eps)?;
+    ball.project_then_clamp(&images.f_add(&change)?)
+}
+
+/// Moves the norm of one window of a change into another one, where it takes the shape of a bump (section 3.3 of the paper, algorithm 3).
+fn exchange(draws: &mut Draws, change: Tensor, side: i64, eps: f64) -> Result<Tensor, TchError> {
+    let (into, out_of) = (draws.windows(side)?, draws.windows(side)?);
+    let bump = draws.bumps(side)?;
+    let flat = change.f_flatten(2, -1)?;
+    let norm = |windows: &Tensor| windows.f_norm_scalaropt_dim(2.0, [2i64].as_slice(), true);
+    let whole = |tensor: &Tensor| tensor.f_norm_scalaropt_dim(2.0, [1i64, 2].as_slice(), true);
+    let (old, zero) = (flat.f_gather(2, &into, false)?, into.f_zeros_like()?.f_to_kind(Kind::Float)?);
+    let outside = flat.f_scatter(2, &into, &zero)?.f_scatter(2, &out_of, &zero)?;
+    let of_windows = whole(&flat.f_sub(&outside)?)?;
+    let unused = whole(&flat)?.f_square()?.f_neg()?.f_add_scalar(eps * eps)?.f_clamp_min(0.0)?;
+    let budget = unused.f_div_scalar(draws.channels as f64)?.f_add(&of_windows.f_square()?)?.f_sqrt()?;
+    let new = bump.f_add(&old.f_div(&norm(&old)?.f_add_scalar(SMALLEST)?)?)?;
+    let new = new.f_div(&norm(&new)?.f_add_scalar(SMALLEST)?)?.f_mul(&budget)?;
+    outside.f_scatter(2, &into, &new)?.f_view_as(&change)
+}
+
+/// The random numbers of each image that is left.
+struct Draws {
+    streams: Vec<Stream>,
+    channels: i64,
+    height: i64,
+    width: i64,
+    device: Device,
+}
+
+impl Draws {
+    /// −1 or 1 for each channel, N × C × 1 × `width`.
+    fn signs(&mut self, width: i64) -> Result<Tensor, TchError> {
+        let count = self.channels * width;
+        let sign = |stream: &mut Stream| if stream.below(2) == 0 { -1f32 } else { 1f32 };
+        let signs: Vec<f32> =
+            self.streams.iter_mut().flat_map(|stream| (0..count).map(|_| sign(stream)).collect::<Vec<_>>()).collect();
+        Tensor::f_from_slice(&signs)?.f_view([-1, self.channels, 1, width])?.f_to_device(self.device)
+    }
+
+    /// Vertical stripes of one pixel's width, −1 or 1 in each channel: N × C × 1 × W.
+    fn stripes(&mut self) -> Result<Tensor, TchError> {
+        self.signs(self.width)
+    }
+
+    /// Upper left corners of windows, each N. As in AutoAttack's code a window does not touch the last row and the last column, unless it is as large as the image.
+    fn corners(&mut self, side: i64) -> Result<[Tensor; 2], TchError> {
+        let (rows, columns) = ((self.height - side).max(1) as u64, (self.width - side).max(1) as u64);
+        let corners: Vec<[i64; 2]> =
+            self.streams.iter_mut().map(|stream| [stream.below(rows) as i64, stream.below(columns) as i64]).collect();
+        let column = |axis: usize| {
+            let list: Vec<i64> = corners.iter().map(|corner| corner[axis]).collect();
+            Tensor::f_from_slice(&list)?.f_to_device(self.device)
+        };
+        Ok([column(0)?, column(1)?])
+    }
+
+    /// A square in each image, −1 or 1 in each channel, and 0 around it: N × C × H × W.
+    fn squares(&mut self, side: i64) -> Result<Tensor, TchError> {
+        let corners = self.corners(side)?;
+        let inside = |corner: &Tensor, length: i64| {
+            let distance = Tensor::f_arange(length, (Kind::Int64, corner.device()))?.f_sub(&corner.f_view([-1, 1])?)?;
+            distance.f_ge(0)?.f_logical_and(&distance.f_lt(side)?)?.f_to_kind(Kind::Float)
+        };
+        let rows = inside(&corners[0], self.height)?.f_view([-1, 1, self.height, 1])?;
+        let columns = inside(&corners[1], self.width)?.f_view([-1, 1, 1, self.width])?;
+        rows.f_mul(&columns)?.f_mul(&self.signs(1)?)
+    }
+
+    /// A window in each image, as indices into H · W: N × C × `side`².
+    fn windows(&mut self, side: i64) -> Result<Tensor, TchError> {
+        let [row, column] = self.corners(side)?;
+        let first = row.f_mul_scalar(self.width)?.f_add(&column)?.f_view([-1, 1, 1])?;
+        let range = Tensor::f_arange(side, (Kind::Int64, first.device()))?;
+        let inner = range.f_mul_scalar(self.width)?.f_view([-1, 1])?.f_add(&range)?.f_view([1, 1, -1])?;
+        first.f_add(&inner)?.f_expand([-1, self.channels, side * side], false)
+    }
+
+    /// A bump for each image, lying or standing, of either sign in each channel: N × C × `side`².
+    fn bumps(&mut self, side: i64) -> Result<Tensor, TchError> {
+        let lying = bump(side);
+        let standing: Vec<f32> = (0..side * side).map(|at| lying[(at % side * side + at / side) as usize]).collect();
+        let mut bumps = Vec::with_capacity(self.streams.len() * lying.len());
+        for stream in &mut self.streams {
+            bumps.extend_from_slice(if stream.below(2) == 0 { &lying } else { &standing });
+        }
+        let bumps = Tensor::f_from_slice(&bumps)?.f_view([-1, 1, side * side])?.f_to_device(self.device)?;
+        bumps.f_mul(&self.signs(1)?.f_view([-1, self.channels, 1])?)
+    }
+
+    /// The image covered by bumps, a fifth of its height each: N × C × H × W. What is left over lies at the border.
+    fn tiles(&mut self) -> Result<Tensor, TchError> {
+        let (height, width) = (self.height, self.width);
+        let side = (height / 5).max(1);
+        let first = (height - side * 5).max(0) / 2;
+        let tiles =
+            Tensor::f_zeros([self.streams.len() as i64, self.channels, height, width], (Kind::Float, self.device))?;
+        let starts =
+            |length: i64| (0..length / side).map(move |at| first + at * side).filter(move |at| at + side <= length);
+        for row in starts(height) {
+            for column in starts(width) {
+                let bumps = self.bumps(side)?.f_view([-1, self.channels, side, side])?;
+                tiles.f_narrow(2, row, side)?.f_narrow(3, column, side)?.f_copy_(&bumps)?;
+            }
+        }
+        Ok(tiles)
+    }
+}
+
+/// Two hills side by side, one up and one down, of norm 1: `side`² values in rows (section 3.3 of the paper, equation 2).
+pub fn bump(side: i64) -> Vec<f32> {
+    let upper = hill(side / 2, side);
+    let lower = hill(side - side / 2, side);
+    let both: Vec<f64> = upper.into_iter().chain(lower.into_iter().map(|value| -value)).collect();
+    unit(both).into_iter().map(|value| value as f32).collect()
+}
+
+/// A hill of norm 1: a sum of ever larger, ever fainter rectangles around the middle.
+fn hill(rows: i64, columns: i64) -> Vec<f64> {
+    let (middle_row, middle_column) = (rows / 2, columns / 2);
+    let rings = (middle_row + 1).max(middle_column + 1);
+    let mut hill = vec![0.0; (rows * columns) as usize];
+    for ring in 0..rings {
+        let inside = |at: i64, middle: i64| at >= middle - ring && at <= middle + ring;
+        for row in (0..rows).filter(|&row| inside(row, middle_row)) {
+            for column in (0..columns).filter(|&column| inside(column, middle_column)) {
+                hill[(row * columns + column) as usize] += 1.0 / ((ring + 1) as f64).powi(2);
+            }
+        }
+    }
+    unit(hill)
+}
+
+fn unit(mut values: Vec<f64>) -> Vec<f64> {
+    let norm = values.iter().map(|value| value * value).sum::<f64>().sqrt();
+    if norm > 0.0 {
+        values.iter_mut().for_each(|value| *value /= norm);
+    }
+    values
+}

@@ -1,0 +1,74 @@
+//! The images of a batch that are still under attack. Those that are misclassified leave, so that no step is spent on them. Knows positions, no attack.
+
+use tch::{Kind, TchError, Tensor};
+
+use super::Batch;
+
+/// What is left of a batch.
+pub(super) struct Survivors {
+    /// N × C × H × W.
+    pub(super) images: Tensor,
+    /// The true classes, I64, N.
+    pub(super) labels: Tensor,
+    /// Their positions in the batch, I64, N.
+    pub(super) positions: Tensor,
+    /// One point for each image of the whole batch: where it left, or where it is to stay.
+    result: Tensor,
+}
+
+/// Who leaves and who stays, as indices among the survivors before.
+pub(super) struct Parting {
+    pub(super) staying: Vec<i64>,
+    index: Tensor,
+}
+
+impl Parting {
+    /// Of a tensor with a row for each survivor before, the rows of those who stay. `dim` counts survivors.
+    pub(super) fn keep(&self, tensor: &mut Tensor, dim: i64) -> Result<(), TchError> {
+        *tensor = tensor.f_index_select(dim, &self.index)?;
+        Ok(())
+    }
+}
+
+impl Survivors {
+    /// The whole batch.
+    pub(super) fn all(batch: &Batch<'_>) -> Result<Self, TchError> {
+        let count = batch.labels.size()[0];
+        Ok(Survivors {
+            images: batch.images.shallow_clone(),
+            labels: batch.labels.shallow_clone(),
+            positions: Tensor::f_arange(count, (Kind::Int64, batch.images.device()))?,
+            result: batch.images.f_detach_copy()?,
+        })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.labels.size()[0] == 0
+    }
+
+    /// Lets those with a set flag leave, each at its point; nothing if none has.
+    pub(super) fn part(&mut self, leaving: &Tensor, points: &Tensor) -> Result<Option<Parting>, TchError> {
+        let places = |flags: &Tensor| flags.f_nonzero()?.f_view(-1);
+        let index = places(leaving)?;
+        if index.size()[0] == 0 {
+            return Ok(None);
+        }
+        let positions = self.positions.f_index_select(0, &index)?;
+        let _ = self.result.f_index_copy_(0, &positions, &points.f_index_select(0, &index)?)?;
+        let index = places(&leaving.f_logical_not()?)?;
+        let staying = Vec::<i64>::try_from(index.f_to_device(tch::Device::Cpu)?)?;
+        let parting = Parting { staying, index };
+        for tensor in [&mut self.images, &mut self.labels, &mut self.positions] {
+            parting.keep(tensor, 0)?;
+        }
+        Ok(Some(parting))
+    }
+
+    /// The end: those who are left stay at these points. Gives a point for each image of the batch.
+    pub(super) fn settle(mut self, points: &Tensor) -> Result<Tensor, TchError> {
+        if !self.is_empty() {
+            let _ = self.result.f_index_copy_(0, &self.positions, points)?;
+        }
+        Ok(self.result)
+    }
+}

@@ -1,0 +1,395 @@
+//! Image sets and checkpoints as jobs use them: read from the cache's blobs, checked, put on the device, and kept there for the next jobs.
+//! Data stay bytes as they are stored, and become what is seen of them, as floats, batch by batch. Knows nothing of what a stage does with them.
+
+mod augment;
+
+use std::io::Read;
+use std::rc::Rc;
+
+use atflow::digest::{Digest, ReadError, read_verified, verify};
+use atflow::formats::{ImageHead, ImageReader, ImageSet, Sizes, View, centre};
+use atflow::kinds::Augmentation;
+use atflow::protocol::Input;
+use tch::{Device, Kind, TchError, Tensor};
+
+use crate::checkpoint::Checkpoint;
+use crate::error::StageError;
+use crate::resize::Resize;
+use crate::rng::Rng;
+pub use augment::augment;
+
+/// Bytes of a file that are in ordinary memory at a time on their way to a device.
+const PIECE: usize = 32 << 20;
+
+/// An image set on a device.
+#[derive(Debug)]
+pub struct DeviceSet {
+    /// Pixels as they are stored, U8: N × C × H × W where images have one size, otherwise one image after the other.
+    stored: Tensor,
+    /// Where each image starts, if images have sizes of their own.
+    starts: Vec<i64>,
+    sizes: Sizes,
+    view: Option<View>,
+    /// What makes stored images those that are seen, where they are resized.
+    resize: Option<Resize>,
+    /// Labels, I64, N.
+    labels: Tensor,
+    /// The same labels, in ordinary memory.
+    pub host_labels: Vec<i32>,
+    /// In a cue-conflict set: the class whose texture each image wears.
+    pub texture: Option<Vec<i32>>,
+    /// Names of the classes.
+    pub classes: Vec<String>,
+    /// C, H, W of the images as they are seen.
+    pub shape: [i64; 3],
+}
+
+/// Why a set could not be put on a device.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Its file cannot be read to its end.
+    #[error("it cannot be read")]
+    Io(#[from] std::io::Error),
+    /// What libtorch says.
+    #[error("libtorch failed")]
+    Torch(#[from] TchError),
+}
+
+impl DeviceSet {
+    /// Puts a set on a device.
+    ///
+    /// # Errors
+    /// What libtorch says.
+    pub fn new(set: ImageSet, device: Device) -> Result<Self, TchError> {
+        let count = set.pixels.len() as i64;
+        let stored = Tensor::f_from_data_size(&set.pixels, &[count], Kind::Uint8)?.f_to_device(device)?;
+        DeviceSet::of(set.head(), stored)
+    }
+
+    /// Puts a set on a device piece by piece, so that ordinary memory never holds all of it besides.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub fn load<R: Read>(mut reader: ImageReader<R>, device: Device) -> Result<Self, LoadError> {
+        let total = reader.head.stored_bytes();
+        let stored = Tensor::f_empty([total as i64], (Kind::Uint8, device))?;
+        let mut piece = vec![0; PIECE.min(total)];
+        let mut at = 0;
+        while at < total {
+            let piece = &mut piece[..PIECE.min(total - at)];
+            reader.read_exact(piece)?;
+            let length = piece.len() as i64;
+            stored.f_narrow(0, at as i64, length)?.f_copy_(&Tensor::f_from_data_size(
+                piece,
+                &[length],
+                Kind::Uint8,
+            )?)?;
+            at += piece.len();
+        }
+        Ok(DeviceSet::of(reader.head, stored)?)
+    }
+
+    fn of(head: ImageHead, stored: Tensor) -> Result<Self, TchError> {
+        let device = stored.device();
+        let (count, channels) = (head.len() as i64, head.channels as i64);
+        let [height, width] = head.seen().map(|side| side as i64);
+        let mut starts = Vec::new();
+        let stored = match &head.sizes {
+            Sizes::One([height, width]) => stored.f_view([count, channels, *height as i64, *width as i64])?,
+            Sizes::Each(sizes) => {
+                let mut start = 0;
+                for [height, width] in sizes {
+                    starts.push(start);
+                    start += channels * (height * width) as i64;
+                }
+                stored
+            }
+        };
+        let resize = match (head.view, &head.sizes) {
+            (Some(View::Resize(to)), Sizes::One(from)) => Some(Resize::new(*from, to, device)?),
+            _ => None,
+        };
+        let labels: Vec<i64> = head.labels.iter().map(|&label| i64::from(label)).collect();
+        Ok(DeviceSet {
+            stored,
+            starts,
+            sizes: head.sizes,
+            view: head.view,
+            resize,
+            labels: Tensor::f_from_slice(&labels)?.f_to_device(device)?,
+            host_labels: head.labels,
+            texture: head.texture,
+            classes: head.classes,
+            shape: [channels, height, width],
+        })
+    }
+
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.host_labels.len()
+    }
+
+    /// Whether there is no image.
+    pub fn is_empty(&self) -> bool {
+        self.host_labels.is_empty()
+    }
+
+    /// Channels of the images.
+    pub fn channels(&self) -> usize {
+        self.shape[0] as usize
+    }
+
+    /// The bytes of one image as it is seen: C × H × W.
+    ///
+    /// # Errors
+    /// What libtorch says.
+    pub fn pixels(&self, index: usize) -> Result<Vec<u8>, TchError> {
+        let image = self.seen(&[index as u64])?.f_to_device(Device::Cpu)?.f_contiguous()?;
+        Vec::try_from(image.f_view(-1)?)
+    }
+
+    /// The images at `indices` as they are seen, U8, N × C × H × W. Every image that a stage sees comes from here, but for windows that are cut at random.
+    ///
+    /// # Errors
+    /// What libtorch says.
+    pub fn seen(&self, indices: &[u64]) -> Result<Tensor, TchError> {
+        match self.view {
+            Some(View::CenterCrop(side)) => {
+                self.windows(indices, side, |_, size| size.map(|length| centre(length, side)))
+            }
+            _ => self.whole(indices),
+        }
+    }
+
+    /// The images at `indices`, whole and resized where they are seen so: those of one size only.
+    fn whole(&self, indices: &[u64]) -> Result<Tensor, TchError> {
+        let indices: Vec<i64> = indices.iter().map(|&index| index as i64).collect();
+        let indices = Tensor::f_from_slice(&indices)?.f_to_device(self.stored.device())?;
+        let images = self.stored.f_index_select(0, &indices)?;
+        match &self.resize {
+            Some(resize) => resize.apply(&images),
+            None => Ok(images),
+        }
+    }
+
+    /// Squares cut out of the images at `indices`; `corner` gives the upper left one of each by its index and the image's height and width.
+    fn windows(
+        &self,
+        indices: &[u64],
+        side: usize,
+        corner: impl Fn(u64, [usize; 2]) -> [usize; 2],
+    ) -> Result<Tensor, TchError> {
+        let resized = match &self.resize {
+            Some(_) => Some(self.whole(indices)?),
+            None => None,
+        };
+        let cut = |(position, &index): (usize, &u64)| {
+            let [height, width] = self.whole_size(index as usize);
+            let image = match (&resized, self.starts.get(index as usize)) {
+                (Some(images), _) => images.f_select(0, position as i64)?,
+                (None, None) => self.stored.f_select(0, index as i64)?,
+                (None, Some(&start)) => {
+                    let size = [self.shape[0], height as i64, width as i64];
+                    self.stored.f_narrow(0, start, size.iter().product())?.f_view(size)?
+                }
+            };
+            let ([top, left], side) = (corner(index, [height, width]).map(|at| at as i64), side as i64);
+            image.f_narrow(1, top, side)?.f_narrow(2, left, side)
+        };
+        let windows = indices.iter().enumerate().map(cut).collect::<Result<Vec<Tensor>, TchError>>()?;
+        Tensor::f_stack(&windows, 0)
+    }
+
+    /// Height and width of an image before anything is cut out of it.
+    fn whole_size(&self, index: usize) -> [usize; 2] {
+        match (self.view, &self.sizes) {
+            (Some(View::Resize(size)), _) => size,
+            (_, Sizes::One(size)) => *size,
+            (_, Sizes::Each(sizes)) => sizes[index],
+        }
+    }
+
+    fn labels(&self, indices: &[u64]) -> Result<Tensor, TchError> {
+        let indices: Vec<i64> = indices.iter().map(|&index| index as i64).collect();
+        self.labels.f_index_select(0, &Tensor::f_from_slice(&indices)?.f_to_device(self.labels.device())?)
+    }
+
+    /// The images at `indices` as they are seen, f32 in [0, 1], N × C × H × W, and their labels.
+    ///
+    /// # Errors
+    /// What libtorch says.
+    pub fn batch(&self, indices: &[u64]) -> Result<(Tensor, Tensor), TchError> {
+        Ok((unit(&self.seen(indices)?)?, self.labels(indices)?))
+    }
+
+    /// The same with random changes, each drawn by (epoch, image), for a training.
+    ///
+    /// # Errors
+    /// What libtorch says.
+    pub fn training_batch(
+        &self,
+        indices: &[u64],
+        augmentation: &Augmentation,
+        rng: Rng,
+        epoch: u64,
+    ) -> Result<(Tensor, Tensor), TchError> {
+        let images = match augmentation.random_crop as usize {
+            0 => self.seen(indices)?,
+            side => self.windows(indices, side, |index, size| {
+                let mut stream = rng.stream("random crop", &[epoch, index]);
+                size.map(|length| stream.below((length.saturating_sub(side) + 1) as u64) as usize)
+            })?,
+        };
+        let images = augment(unit(&images)?, augmentation, rng, epoch, indices)?;
+        Ok((images, self.labels(indices)?))
+    }
+
+    /// Checks that the images can be changed so.
+    ///
+    /// # Errors
+    /// [`StageError::Setting`].
+    pub fn check_augmentation(&self, augmentation: &Augmentation) -> Result<(), StageError> {
+        let side = augmentation.random_crop as usize;
+        if side == 0 {
+            return Ok(());
+        }
+        if augmentation.pad_crop > 0 {
+            let problem = "cuts out of padded images, `random_crop` out of images as they are: only one can be had";
+            return Err(StageError::setting("augmentation.pad_crop", problem));
+        }
+        match (0..self.len()).map(|index| self.whole_size(index)).find(|size| size.iter().any(|&length| length < side))
+        {
+            Some([height, width]) => {
+                let problem = format!("takes {side} × {side} pixels, and an image has {height} × {width}");
+                Err(StageError::setting("augmentation.random_crop", problem))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Bytes as numbers in [0, 1].
+fn unit(images: &Tensor) -> Result<Tensor, TchError> {
+    images.f_to_kind(Kind::Float)?.f_div_scalar_(255.0)
+}
+
+/// The last few image sets and checkpoints, by the digest of their files.
+pub struct Library {
+    device: Device,
+    sets: Recent<DeviceSet>,
+    checkpoints: Recent<Checkpoint>,
+}
+
+impl Library {
+    /// An empty library for a device.
+    pub fn new(device: Device) -> Self {
+        // A training and a test set, and the transformed ones that a table usually has; every model of a paper.
+        Library { device, sets: Recent::new(16, 2 << 30), checkpoints: Recent::new(16, 1 << 30) }
+    }
+
+    /// The image set of an input.
+    ///
+    /// # Errors
+    /// [`StageError::Read`], [`StageError::ImageSet`] or [`StageError::Torch`].
+    pub fn set(&mut self, input: &Input) -> Result<Rc<DeviceSet>, StageError> {
+        let device = self.device;
+        self.sets.get(input, || {
+            verify(&input.path, input.digest).map_err(|source| read_failed(input, source))?;
+            let reader = ImageReader::open(&input.path)
+                .map_err(|source| StageError::ImageSet { slot: input.slot.clone(), source })?;
+            DeviceSet::load(reader, device).map_err(|error| match error {
+                LoadError::Torch(error) => error.into(),
+                LoadError::Io(source) => {
+                    read_failed(input, ReadError::Io { path: input.path.display().to_string(), source })
+                }
+            })
+        })
+    }
+
+    /// The checkpoint of an input; whoever gets it must leave its weights alone.
+    ///
+    /// # Errors
+    /// [`StageError::Read`], [`StageError::Checkpoint`] or [`StageError::Torch`].
+    pub fn checkpoint(&mut self, input: &Input) -> Result<Rc<Checkpoint>, StageError> {
+        let device = self.device;
+        self.checkpoints.get(input, || {
+            Checkpoint::from_bytes(&read(input)?, device)
+                .map_err(|source| StageError::Checkpoint { slot: input.slot.clone(), source })
+        })
+    }
+}
+
+/// Reads an input whose bytes are not kept.
+///
+/// # Errors
+/// [`StageError::Read`].
+pub fn read(input: &Input) -> Result<Vec<u8>, StageError> {
+    read_verified(&input.path, input.digest).map_err(|source| read_failed(input, source))
+}
+
+fn read_failed(input: &Input, source: ReadError) -> StageError {
+    StageError::Read { slot: input.slot.clone(), source }
+}
+
+/// The most recently used values, the last used at the end; bounded by their number and by the sizes of their files.
+struct Recent<T> {
+    most: usize,
+    most_bytes: usize,
+    kept: Vec<(Digest, usize, Rc<T>)>,
+}
+
+impl<T> Recent<T> {
+    fn new(most: usize, most_bytes: usize) -> Self {
+        Recent { most, most_bytes, kept: Vec::new() }
+    }
+
+    fn get(&mut self, input: &Input, make: impl FnOnce() -> Result<T, StageError>) -> Result<Rc<T>, StageError> {
+        let entry = match self.kept.iter().position(|(digest, ..)| *digest == input.digest) {
+            Some(at) => self.kept.remove(at),
+            None => {
+                let path = || input.path.display().to_string();
+                let length = std::fs::metadata(&input.path)
+                    .map_err(|source| read_failed(input, ReadError::Io { path: path(), source }))?
+                    .len() as usize;
+                // Room is made before the new value takes its own.
+                let size = |kept: &[(Digest, usize, Rc<T>)]| kept.iter().map(|(_, size, _)| size).sum::<usize>();
+                while !self.kept.is_empty()
+                    && (self.kept.len() >= self.most || size(&self.kept) + length > self.most_bytes)
+                {
+                    self.kept.remove(0);
+                }
+                (input.digest, length, Rc::new(make()?))
+            }
+        };
+        let value = Rc::clone(&entry.2);
+        self.kept.push(entry);
+        Ok(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_recently_used_goes_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut recent: Recent<usize> = Recent::new(2, 100);
+        let mut made = Vec::new();
+        let inputs = ["a", "bb", "ccc"].map(|text| {
+            let path = folder.path().join(text);
+            std::fs::write(&path, text).unwrap();
+            Input { slot: "set".into(), label: String::new(), path, digest: Digest::of(text.as_bytes()) }
+        });
+        for at in [0, 1, 0, 2, 0, 1] {
+            let value = recent
+                .get(&inputs[at], || {
+                    made.push(at);
+                    Ok(at + 1)
+                })
+                .unwrap();
+            assert_eq!(*value, at + 1);
+        }
+        assert_eq!(made, [0, 1, 2, 1]);
+    }
+}

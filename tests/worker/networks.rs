@@ -1,0 +1,345 @@
+//! The published architectures against PyTorch's, and files of weights that PyTorch wrote. `fixtures/make_networks.py` made the numbers and the
+//! files, and is the specification.
+
+use std::collections::BTreeMap;
+
+use atflow::kinds::{Net, Sgd};
+use atflow::number::Real;
+use atflow_worker::networks::{self, Mode, Network, Role};
+use atflow_worker::rng::Rng;
+use atflow_worker::stages::optimizer::Optimizer;
+use atflow_worker::weights::{self, Head};
+use safetensors::SafeTensors;
+use serde_json::{Value, json};
+use tch::{Device, Kind, Reduction, Tensor};
+
+static FIXTURES: &[u8] = include_bytes!("fixtures/networks.safetensors");
+
+macro_rules! weights_file {
+    ($name:literal) => {
+        include_bytes!(concat!("fixtures/weights/", $name)).as_slice()
+    };
+}
+
+fn fixture(name: &str) -> Tensor {
+    let fixtures = SafeTensors::deserialize(FIXTURES).unwrap();
+    let view = fixtures.tensor(name).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let kind = if view.dtype() == safetensors::Dtype::F64 { Kind::Double } else { Kind::Float };
+    let shape: Vec<i64> = view.shape().iter().map(|&side| side as i64).collect();
+    Tensor::from_data_size(view.data(), &shape, kind)
+}
+
+/// `uniform` of the script.
+fn uniform(name: &str, count: usize) -> Vec<f64> {
+    let key = name.bytes().fold(0x811C_9DC5u32, |key, byte| (key ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash = |index: u32| {
+        let mut x = index.wrapping_add(key);
+        x = (x ^ (x >> 16)).wrapping_mul(0x7FEB_352D);
+        x = (x ^ (x >> 15)).wrapping_mul(0x846C_A68B);
+        f64::from((x ^ (x >> 16)) >> 8) / 16_777_216.0
+    };
+    (0..count as u32).map(hash).collect()
+}
+
+/// `values` of the script.
+fn values(name: &str, shape: &[i64]) -> Tensor {
+    let fan_in: i64 = shape[1..].iter().product();
+    let scaled = |u: f64| match shape.len() {
+        1 if name.ends_with("running_var") || name.ends_with("weight") => 0.5 + u,
+        1 => (u - 0.5) * 0.2,
+        _ => (u - 0.5) * (6.0 / fan_in as f64).sqrt(),
+    };
+    let values: Vec<f32> =
+        uniform(name, shape.iter().product::<i64>() as usize).into_iter().map(|u| scaled(u) as f32).collect();
+    Tensor::from_slice(&values).view(shape)
+}
+
+fn net(description: Value) -> Net {
+    serde_json::from_value(description).unwrap()
+}
+
+/// A network with the weights of the script.
+fn filled(description: Value, classes: usize) -> Box<dyn Network> {
+    let network = networks::build_blank(&net(description), 3, classes, Device::Cpu).unwrap();
+    let entries = network.state().entries().iter();
+    let weights = entries.map(|entry| (entry.name.clone(), values(&entry.name, &entry.tensor.size()))).collect();
+    weights::install(&*network, weights, Head::Keep).unwrap();
+    network
+}
+
+/// The first so many images of the script.
+fn images(count: i64, side: i64) -> Tensor {
+    let values = uniform("images", (count * 3 * side * side) as usize);
+    let values: Vec<f32> = values.into_iter().map(|u| u as f32).collect();
+    Tensor::from_slice(&values).view([count, 3, side, side])
+}
+
+/// Every one of the script's networks: its label, description, classes, side of its images, and whether it is trained.
+fn every() -> [(&'static str, Value, usize, i64, bool); 5] {
+    [
+        ("resnet18-imagenet", json!({"arch": "resnet18", "stem": "imagenet"}), 1000, 64, true),
+        ("resnet50-imagenet", json!({"arch": "resnet50", "stem": "imagenet", "classes": 1000}), 200, 64, false),
+        ("resnet18-cifar", json!({"arch": "resnet18", "stem": "cifar"}), 10, 32, true),
+        ("resnet50-cifar-8", json!({"arch": "resnet50", "stem": "cifar", "width": 8}), 10, 32, true),
+        ("wideresnet-16-2", json!({"arch": "wideresnet", "depth": 16, "widen": 2}), 10, 32, true),
+    ]
+}
+
+/// The largest difference of two tensors, as a share of the second one's largest value.
+fn off(found: &Tensor, expected: &Tensor) -> f64 {
+    assert_eq!(found.size(), expected.size());
+    let scale = expected.abs().max().double_value(&[]);
+    (found.detach() - expected).abs().max().double_value(&[]) / scale
+}
+
+fn logits_of(network: &dyn Network, images: &Tensor) -> Tensor {
+    tch::no_grad(|| network.forward(images, Mode::Eval).unwrap())
+}
+
+#[test]
+fn logits_of_the_published_architectures_are_those_of_pytorch() {
+    for (label, description, classes, side, _) in every() {
+        let network = filled(description, classes);
+        let (images, expected) = (images(2, side), fixture(&format!("{label}/logits")));
+        assert!(off(&logits_of(&*network, &images), &expected) < 1e-4, "{label}");
+        let frozen = network.freeze().unwrap().forward(&images).unwrap();
+        assert!(off(&frozen, &expected) < 1e-4, "{label}, frozen");
+        // Eight bits of mantissa: so much, and no more, is lost.
+        let half = network.freeze_as(Kind::BFloat16).unwrap().forward(&images).unwrap();
+        assert_eq!(half.kind(), Kind::Float, "{label}");
+        let loss = off(&half, &expected);
+        assert!((1e-5..0.1).contains(&loss), "{label}, frozen in bf16: {loss}");
+    }
+}
+
+/// `checksum` of the script.
+fn checksum(name: &str, tensor: &Tensor) -> [f64; 2] {
+    let flat: Vec<f64> = Vec::try_from(tensor.detach().contiguous().to_kind(Kind::Double).view(-1)).unwrap();
+    let direction = uniform(&format!("direction {name}"), flat.len());
+    let norm = flat.iter().map(|x| x * x).sum::<f64>().sqrt();
+    [norm, flat.iter().zip(direction).map(|(x, u)| x * (u - 0.5)).sum()]
+}
+
+/// Compares named tensors with checksums in the order of their names; what is off is told relative to the tensor's norm.
+fn assert_checksums(found: &BTreeMap<&str, Tensor>, name: &str, tolerance: f64) {
+    let expected: Vec<f64> = Vec::try_from(fixture(name).view(-1)).unwrap();
+    assert_eq!(expected.len(), 2 * found.len(), "{name}");
+    for ((tensor_name, tensor), expected) in found.iter().zip(expected.chunks_exact(2)) {
+        let found = checksum(tensor_name, tensor);
+        let worst = (0..2).map(|at| (found[at] - expected[at]).abs()).fold(0.0, f64::max) / expected[0].max(1e-3);
+        assert!(worst < tolerance, "{name}: {tensor_name} is off by {worst}: {found:?}, {expected:?}");
+    }
+}
+
+#[test]
+fn gradients_and_a_step_of_training_are_those_of_pytorch() {
+    for (label, description, classes, side, _) in every().into_iter().filter(|network| network.4) {
+        let network = filled(description, classes);
+        let (images, labels) = (images(8, side), Tensor::from_slice(&[0i64, 1, 2, 3, 4, 0, 1, 2]));
+        let sgd = Sgd { lr: Real::new(0.01), momentum: Real::new(0.9), weight_decay: Real::new(5e-4) };
+        let mut optimizer = Optimizer::new(&sgd, network.state().parameters()).unwrap();
+        let entries = || network.state().entries().iter();
+        let loss_in = |mode| {
+            let logits = network.forward(&images, mode).unwrap();
+            logits.cross_entropy_loss(&labels, None::<&Tensor>, Reduction::Mean, -100, 0.0)
+        };
+        let gradients = Tensor::run_backward(&[&loss_in(Mode::Eval)], &network.state().parameters(), false, false);
+        let learnt = entries().filter(|entry| entry.role == Role::Parameter);
+        let named = learnt.map(|entry| entry.name.as_str()).zip(gradients).collect();
+        // An input of a relu that is 0 up to rounding passes its gradient on one side and not on the other.
+        assert_checksums(&named, &format!("{label}/gradients"), 1e-3);
+
+        let loss = loss_in(Mode::Train);
+        assert!(off(&loss.view(1), &fixture(&format!("{label}/loss"))) < 1e-4, "{label}");
+        optimizer.step(&loss, 0.01).unwrap();
+        let named = entries().map(|entry| (entry.name.as_str(), entry.tensor.shallow_clone())).collect();
+        assert_checksums(&named, &format!("{label}/step"), 1e-4);
+    }
+}
+
+/// As torchvision and the papers count them, running statistics left out.
+#[test]
+fn networks_have_as_many_parameters_as_published() {
+    for (description, classes, expected) in [
+        (json!({"arch": "resnet18", "stem": "imagenet"}), 1000, 11_689_512),
+        (json!({"arch": "resnet34", "stem": "imagenet"}), 1000, 21_797_672),
+        (json!({"arch": "resnet50", "stem": "imagenet"}), 1000, 25_557_032),
+        (json!({"arch": "resnet18", "stem": "cifar"}), 10, 11_173_962),
+        (json!({"arch": "wideresnet"}), 10, 36_479_194),
+    ] {
+        let network = networks::build_blank(&net(description.clone()), 3, classes, Device::Cpu).unwrap();
+        let count: i64 = network.state().parameters().iter().map(|tensor| tensor.size().iter().product::<i64>()).sum();
+        assert_eq!(count, expected, "{description}");
+    }
+}
+
+#[test]
+fn initial_weights_of_the_published_architectures_have_the_spread_of_their_code() {
+    for (description, head) in [
+        (json!({"arch": "resnet18", "stem": "imagenet", "width": 16}), "fc"),
+        (json!({"arch": "wideresnet", "depth": 16, "widen": 4}), "fc"),
+    ] {
+        let is_wide = description["arch"] == "wideresnet";
+        let network = networks::build(&net(description), 3, 10, Rng::new(3), Device::Cpu).unwrap();
+        for entry in network.state().entries() {
+            let (name, shape) = (&entry.name, entry.tensor.size());
+            let (mean, std) =
+                (entry.tensor.mean(Kind::Float).double_value(&[]), entry.tensor.std(false).double_value(&[]));
+            if shape.len() == 4 {
+                let expected = (2.0 / (shape[0] * shape[2] * shape[3]) as f64).sqrt();
+                // The standard error of a deviation is 1/√(2 n): five of them.
+                let slack = 5.0 / (2.0 * shape.iter().product::<i64>() as f64).sqrt();
+                assert!((std / expected - 1.0).abs() < slack && mean.abs() < expected * slack * 2.0, "{name}: {std}");
+            } else if *name == format!("{head}.weight") {
+                let bound = 1.0 / (shape[1] as f64).sqrt();
+                assert!(entry.tensor.abs().max().double_value(&[]) <= bound && std > 0.5 * bound, "{name}");
+            } else if *name == format!("{head}.bias") {
+                assert_eq!(std == 0.0, is_wide, "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn networks_that_cannot_be_are_told_apart() {
+    for (description, classes, problem) in [
+        (json!({"arch": "wideresnet", "depth": 17}), 10, "`net.depth` must be 10, 16, 22, 28"),
+        (json!({"arch": "wideresnet", "widen": 0}), 10, "`net.widen` must be between"),
+        (json!({"arch": "resnet18", "stem": "cifar", "width": 0}), 10, "`net.width` must be at least 1"),
+        (json!({"arch": "resnet18", "stem": "cifar", "classes": 9}), 10, "`net.classes` is 9, but the images have 10"),
+        (json!({"arch": "resnet18", "stem": "cifar", "mean": [0.5], "std": [0.5]}), 10, "`net.mean` has 1 numbers"),
+    ] {
+        let error = networks::build_blank(&net(description), 3, classes, Device::Cpu).err().unwrap().to_string();
+        assert!(error.contains(problem), "{error}");
+    }
+}
+
+#[test]
+fn every_form_of_file_gives_the_same_tensors() {
+    let expected = weights::read(weights_file!("plain.safetensors")).unwrap();
+    assert_eq!(expected.len(), 9);
+    let base: Vec<f32> = uniform("files", 24).into_iter().map(|u| u as f32).collect();
+    let base = Tensor::from_slice(&base).view([4, 6]);
+    assert_eq!(expected["0.weight"], base.narrow(1, 0, 3));
+    assert_eq!(expected["0.bias"], base.get(1).narrow(0, 2, 3));
+    assert_eq!(expected["2.weight"], base.tr());
+    for (name, file) in [
+        ("zip", weights_file!("zip.pth")),
+        ("legacy", weights_file!("legacy.pth")),
+        ("nested", weights_file!("nested.pth")),
+    ] {
+        let found = weights::read(file).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(found.keys().eq(expected.keys()), "{name}: {:?}", found.keys());
+        for (key, tensor) in &found {
+            assert_eq!(tensor.kind(), expected[key].kind(), "{name}: {key}");
+            assert!(tensor.is_contiguous() && *tensor == expected[key], "{name}: {key}");
+        }
+    }
+    // What PyTorch wrote before 0.4, as the oldest published weights are.
+    let ancient = weights::read(weights_file!("ancient.pth")).unwrap();
+    assert_eq!(ancient.len(), 2);
+    assert!(ancient.values().all(|tensor| *tensor == base));
+}
+
+#[test]
+fn a_file_that_asks_for_more_than_tensors_is_refused_by_name_and_nothing_of_it_is_run() {
+    for file in [weights_file!("hostile.pth"), weights_file!("hostile-legacy.pth")] {
+        let error = weights::read(file).unwrap_err().to_string();
+        assert!(error.contains("`posix.system`") && error.contains("nothing of it was run"), "{error}");
+    }
+    assert!(!std::path::Path::new("/tmp/this-file-must-never-appear").exists());
+}
+
+#[test]
+fn damaged_files_are_errors_and_never_more() {
+    for file in [
+        weights_file!("zip.pth"),
+        weights_file!("legacy.pth"),
+        weights_file!("ancient.pth"),
+        weights_file!("plain.safetensors"),
+    ] {
+        for len in 0..file.len() {
+            // Behind the last storage of a stream there is nothing that a shorter file would lack.
+            assert!(weights::read(&file[..len]).is_err(), "{len} of {} bytes", file.len());
+        }
+        let whole = weights::read(file).unwrap();
+        for at in 0..file.len() {
+            for bit in [0x01, 0x80] {
+                let mut changed = file.to_vec();
+                changed[at] ^= bit;
+                // It may be read as other numbers, or refused; it may not reach beyond its storages.
+                if let Ok(tensors) = weights::read(&changed) {
+                    assert!(tensors.len() <= whole.len());
+                }
+            }
+        }
+    }
+}
+
+/// A stream of the older form around a pickle of a state dict.
+fn stream(pickle: &[u8]) -> Vec<u8> {
+    let magic: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.\x80\x02}.";
+    [magic, b"\x80\x02", pickle, b"\x80\x02]U\x01aa.", &2u64.to_le_bytes(), &[0; 8]].concat()
+}
+
+#[test]
+fn hostile_shapes_and_nesting_cost_nothing() {
+    let storage = b"((U\x07storagectorch\nFloatStorage\nU\x01aU\x03cpuK\x02tQ";
+    let tensor =
+        |part: &[u8]| [b"}U\x01xctorch._utils\n_rebuild_tensor_v2\n".as_slice(), storage, part, b"tRs."].concat();
+    assert_eq!(weights::read(&stream(&tensor(b"K\x01K\x01\x85K\x01\x85"))).unwrap()["x"].size(), [1]);
+    for (part, problem) in [
+        (b"K\x01K\x02\x85K\x01\x85".as_slice(), "reaches beyond its storage"),
+        (b"K\x00K\x02\x85K\x02\x85", "reaches beyond its storage"),
+        (b"K\x00J\xff\xff\xff\x7f\x85K\x00\x85", "reaches beyond its storage"),
+        (
+            b"K\x00J\xff\xff\xff\x7fJ\xff\xff\xff\x7fJ\xff\xff\xff\x7f\x87K\x00K\x00K\x00\x87",
+            "reaches beyond its storage",
+        ),
+        (b"K\x00J\xff\xff\xff\xff\x85K\x01\x85", "reaches beyond its storage"),
+        (b"K\x00K\x01\x85K\x01K\x01\x86", "reaches beyond its storage"),
+    ] {
+        let error = weights::read(&stream(&tensor(part))).unwrap_err().to_string();
+        assert!(error.contains(problem), "{error}");
+    }
+    // A million tuples in each other, and a list in itself.
+    let nested = [b")".as_slice(), &[0x85; 1_000_000], b"."].concat();
+    assert!(weights::read(&stream(&nested)).unwrap_err().to_string().contains("holds no dictionary"));
+    assert!(weights::read(&stream(b"]q\x00h\x00a.")).unwrap_err().to_string().contains("holds no dictionary"));
+}
+
+#[test]
+fn weights_that_do_not_fit_are_told_one_by_one_and_change_nothing() {
+    let description = json!({"arch": "resnet18", "stem": "imagenet", "width": 4});
+    let source = networks::build(&net(description.clone()), 3, 5, Rng::new(1), Device::Cpu).unwrap();
+    let named = || -> BTreeMap<String, Tensor> {
+        source.state().entries().iter().map(|entry| (entry.name.clone(), entry.tensor.detach().copy())).collect()
+    };
+    let target = networks::build(&net(description), 3, 7, Rng::new(2), Device::Cpu).unwrap();
+    let before: Vec<Tensor> = target.state().entries().iter().map(|entry| entry.tensor.detach().copy()).collect();
+
+    let mut weights = named();
+    assert!(weights.remove("layer1.0.bn1.bias").is_some());
+    weights.insert("layer9.0.conv1.weight".to_owned(), Tensor::zeros([1], (Kind::Float, Device::Cpu)));
+    weights.insert("bn1.num_batches_tracked".to_owned(), Tensor::from(3i64));
+    let error = weights::install(&*target, weights, Head::Keep).unwrap_err().to_string();
+    for line in [
+        "`layer1.0.bn1.bias` is missing",
+        "`layer9.0.conv1.weight` is not in the network",
+        "`fc.weight` is [5, 32] in the file and [7, 32] in the network",
+        "`fc.bias` is [5] in the file and [7] in the network",
+    ] {
+        assert!(error.contains(line), "{error}");
+    }
+    assert_eq!(error.lines().count(), 5, "{error}");
+    let now = target.state().entries().iter().map(|entry| &entry.tensor);
+    assert!(now.zip(&before).all(|(now, before)| now == before), "nothing is half-filled");
+
+    weights::install(&*target, named(), Head::Replace("fc")).unwrap();
+    for (entry, before) in target.state().entries().iter().zip(&before) {
+        match entry.name.starts_with("fc.") {
+            true => assert_eq!(entry.tensor, *before, "{}", entry.name),
+            false => assert_eq!(entry.tensor, named()[&entry.name], "{}", entry.name),
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Saliency maps: numbers against Captum and scipy, and the stage's pictures, maps and measures.
+
+use atflow::kinds::Kind as Stage;
+use atflow::protocol::{FailureCode, Input};
+use atflow_worker::networks::Mode;
+use atflow_worker::stages::saliency::{maps, numbers};
+use safetensors::SafeTensors;
+use serde_json::{Value, json};
+use tch::{Kind, Tensor};
+
+use crate::parity;
+use crate::support::{Engine, shapes, training};
+use crate::transforms::{assert_close, fixture};
+
+/// What a method gives for each image of the fixtures, stacked.
+fn each(method: impl Fn(&Tensor, &Tensor) -> Tensor) -> Tensor {
+    let (images, labels) = (parity::fixture("images"), parity::fixture("labels"));
+    let all: Vec<Tensor> =
+        (0..images.size()[0]).map(|at| method(&images.narrow(0, at, 1), &labels.narrow(0, at, 1))).collect();
+    Tensor::stack(&all, 0)
+}
+
+#[test]
+fn maps_are_those_of_captum() {
+    let network = parity::model().network.freeze().unwrap();
+    let grad = each(|image, label| maps::gradient_sum(&*network, image, label, &image.zeros_like(), 0.0).unwrap());
+    assert_close(&grad, "saliency/grad", 1e-5);
+    let (image, label) = (parity::fixture("images").narrow(0, 0, 1), parity::fixture("labels").narrow(0, 0, 1));
+    let smooth = maps::gradient_sum(&*network, &image, &label, &parity::fixture("noise"), 0.1).unwrap() / 5.0;
+    assert_close(&smooth, "saliency/smoothgrad", 1e-5);
+    let along: Vec<f64> = (0..8).map(|step| (f64::from(step) + 0.5) / 8.0).collect();
+    let integrated = each(|image, label| {
+        let mean = maps::path_gradient_sum(&*network, image, label, &along).unwrap() / 8.0;
+        maps::attributions(&*network, image, &mean).unwrap()
+    });
+    assert_close(&integrated, "saliency/integrated_gradients", 1e-5);
+    let cam = each(|image, label| maps::grad_cam(&*network, image, label).unwrap());
+    assert_close(&cam, "saliency/grad_cam", 1e-5);
+}
+
+/// Sundararajan et al. 2017, proposition 1.
+#[test]
+fn integrated_gradients_sum_to_what_the_image_adds_to_black() {
+    let model = parity::model();
+    let network = model.network.freeze().unwrap();
+    let log_p = |image: &Tensor, label: &Tensor| {
+        let logits = model.network.forward(image, Mode::Eval).unwrap();
+        logits.log_softmax(1, Kind::Float).gather(1, &label.view([1, 1]), false).detach().view(-1)
+    };
+    let added = each(|image, label| log_p(image, label) - log_p(&image.zeros_like(), label));
+    let along: Vec<f64> = (0..500).map(|step| (f64::from(step) + 0.5) / 500.0).collect();
+    let summed = each(|image, label| {
+        let mean = maps::path_gradient_sum(&*network, image, label, &along).unwrap() / 500.0;
+        maps::attributions(&*network, image, &mean).unwrap().sum(Kind::Float).view(-1)
+    });
+    assert!(added.abs().max().double_value(&[]) > 0.03, "{added}");
+    assert!((&added - &summed).abs().max().double_value(&[]) < 2e-4, "{added} {summed}");
+}
+
+#[test]
+fn measures_are_those_of_scipy() {
+    let bytes: Vec<u8> = Vec::try_from(fixture("measures/picture").view(-1)).unwrap();
+    let edges = numbers::sobel(&bytes, [9, 11]);
+    assert_close(&Tensor::from_slice(&edges).view([9, 11]), "measures/edges", 1e-3);
+    let map: Vec<f32> = Vec::try_from(fixture("measures/map").view(-1)).unwrap();
+    let correlation = numbers::rank_correlation(&map, &edges).unwrap();
+    assert_close(&Tensor::from_slice(&[correlation as f32]), "measures/rank_correlation", 1e-6);
+}
+
+#[test]
+fn saliency_maps_of_several_models_are_numbers_and_a_picture() {
+    let mut engine = Engine::ready();
+    let bytes = shapes(30, 1, 1).to_bytes().unwrap();
+    let mut models = Vec::new();
+    for (label, epochs) in [("short", 1), ("long", 3)] {
+        let data = engine.input("data", &bytes);
+        let params = training(json!({"epochs": epochs}));
+        let ([checkpoint, _], _) = engine.run(Stage::Train, params, vec![data], ["checkpoint", "metrics"]);
+        models.push(Input { label: label.to_owned(), ..engine.input("models", &checkpoint) });
+    }
+    let mut draw = |params: Value, models: &[Input]| {
+        let inputs = [models, &[engine.input("set", &bytes)]].concat();
+        let ([maps, grid, ..], _) = engine.run(Stage::Saliency, params, inputs, ["maps", "grid", "numbers", "csv"]);
+        assert!(grid.starts_with(b"\x89PNG"));
+        let file = SafeTensors::deserialize(&maps).unwrap();
+        let view = file.tensor("maps").unwrap();
+        let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
+        (view.shape().to_vec(), values.collect::<Vec<f32>>())
+    };
+    let smooth = |images: &[u32]| json!({"images": images, "method": {"name": "smoothgrad", "samples": 60}});
+    let (shape, both) = draw(smooth(&[4, 7, 2]), &models);
+    assert_eq!(shape, [2, 1, 3, 8, 8]);
+    assert!(both.iter().all(|value| value.is_finite() && *value >= 0.0) && both.iter().any(|value| *value > 0.0));
+    // A map depends on its model and image, not on what else is drawn.
+    let (_, one) = draw(smooth(&[7]), &models[1..]);
+    let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-5 * a.abs().max(1e-3));
+    assert!(close(&one, &both[4 * 64..5 * 64]) && !close(&one, &both[64..2 * 64]));
+    let (_, plain) = draw(json!({"images": [7], "method": {"name": "grad"}}), &models[1..]);
+    let still = json!({"images": [7], "method": {"name": "smoothgrad", "samples": 1, "spread": 0}});
+    assert_eq!(plain, draw(still, &models[1..]).1);
+    assert!(!close(&plain, &one), "noise changes a map");
+}
+
+/// Two models and two sets, the second a darker version of the first.
+fn gallery(engine: &mut Engine) -> (Vec<Input>, Vec<Input>) {
+    let plain = shapes(30, 1, 1);
+    let mut dark = plain.clone();
+    dark.pixels.iter_mut().for_each(|pixel| *pixel /= 2);
+    let bytes = plain.to_bytes().unwrap();
+    let mut models = Vec::new();
+    for (label, epochs) in [("short", 1), ("long", 3)] {
+        let data = engine.input("data", &bytes);
+        let params = training(json!({"epochs": epochs}));
+        let ([checkpoint, _], _) = engine.run(Stage::Train, params, vec![data], ["checkpoint", "metrics"]);
+        models.push(Input { label: label.to_owned(), ..engine.input("models", &checkpoint) });
+    }
+    let set = |label: &str, bytes: &[u8]| Input { label: label.to_owned(), ..engine.input("set", bytes) };
+    let sets = vec![set("plain", &bytes), set("dark", &dark.to_bytes().unwrap())];
+    (models, sets)
+}
+
+#[test]
+fn several_sets_are_rows_of_one_picture_and_every_number_has_its_count() {
+    let mut engine = Engine::ready();
+    let (models, sets) = gallery(&mut engine);
+    let mut draw = |params: Value, sets: &[Input]| {
+        let inputs = [&models[..], sets].concat();
+        engine.run(Stage::Saliency, params, inputs, ["maps", "numbers", "csv", "grid"])
+    };
+    for method in ["grad", "integrated_gradients", "grad_cam"] {
+        let params = json!({"images": {"first": 12}, "show": 2, "method": {"name": method}});
+        let ([maps, numbers, csv, grid], summary) = draw(params.clone(), &sets);
+        assert_eq!(summary, "12 images of 2 sets, 2 models");
+        let file = SafeTensors::deserialize(&maps).unwrap();
+        assert_eq!(file.tensor("maps").unwrap().shape(), [2, 2, 2, 8, 8], "{method}");
+        let metadata: Value = atflow::formats::read_metadata("maps", &maps).unwrap();
+        assert_eq!(metadata["sets"], json!(["plain", "dark"]));
+        let numbers: Value = serde_json::from_slice(&numbers).unwrap();
+        assert_eq!(numbers["images"].as_array().unwrap().len(), 12);
+        let csv = String::from_utf8(csv).unwrap();
+        // For each set three measures of each model, and two distances: of each model from the others, and of the pair.
+        let lines: Vec<&str> = csv.lines().skip(1).collect();
+        assert_eq!(lines.len(), 2 * (2 * 3 + 2 * 3), "{csv}");
+        let full = lines.iter().filter(|line| line.ends_with(",12")).count();
+        // A map that is 0 everywhere has neither a Gini index nor a correlation; Grad-CAM gives such maps.
+        assert!(full == lines.len() || (method == "grad_cam" && full >= 16), "{method}:\n{csv}");
+        let picture = image_size(&grid);
+        assert!(picture.1 > 4 * 112 && picture.0 > 3 * 112, "{picture:?}: four rows, three columns");
+        // The maps of a set do not depend on the others.
+        let ([alone, ..], _) = draw(params, &sets[1..]);
+        let values = |maps: &[u8]| SafeTensors::deserialize(maps).unwrap().tensor("maps").unwrap().data().to_vec();
+        let (both, alone) = (values(&maps), values(&alone));
+        assert!(both[2 * 64 * 4..4 * 64 * 4] == alone[..2 * 64 * 4], "{method}");
+    }
+}
+
+/// Width and height of a PNG.
+fn image_size(png: &[u8]) -> (u32, u32) {
+    let word = |at: usize| u32::from_be_bytes(png[at..at + 4].try_into().unwrap());
+    (word(16), word(20))
+}
+
+#[test]
+fn images_are_listed_the_first_ones_or_drawn_by_their_own_seed() {
+    let mut engine = Engine::ready();
+    let (models, sets) = gallery(&mut engine);
+    let mut indices = |images: Value, show: Value| {
+        let mut params = json!({"images": images, "method": {"name": "grad"}});
+        if !show.is_null() {
+            params["show"] = show;
+        }
+        let inputs = vec![models[0].clone(), sets[0].clone()];
+        let ([numbers, maps, ..], _) = engine.run(Stage::Saliency, params, inputs, ["numbers", "maps", "csv", "grid"]);
+        let numbers: Value = serde_json::from_slice(&numbers).unwrap();
+        let shown = SafeTensors::deserialize(&maps).unwrap().tensor("images").unwrap().shape()[0];
+        (numbers["images"].clone(), shown)
+    };
+    assert_eq!(indices(json!([9, 3, 4, 5, 6, 7, 8, 0, 1]), Value::Null), (json!([9, 3, 4, 5, 6, 7, 8, 0, 1]), 9));
+    assert_eq!(indices(json!({"first": 3}), Value::Null), (json!([0, 1, 2]), 3));
+    assert_eq!(indices(json!({"first": 100}), json!(5)).1, 5);
+    let (drawn, shown) = indices(json!({"count": 10, "seed": 4}), Value::Null);
+    assert_eq!((drawn.as_array().unwrap().len(), shown), (10, 8));
+    assert_eq!(indices(json!({"count": 10, "seed": 4}), Value::Null).0, drawn);
+    assert_ne!(indices(json!({"count": 10, "seed": 5}), Value::Null).0, drawn);
+    let ascending: Vec<u64> = serde_json::from_value(drawn).unwrap();
+    assert!(ascending.is_sorted() && *ascending.last().unwrap() > 10, "{ascending:?}");
+    for (images, words) in [
+        (json!([]), "must name at least one image"),
+        (json!({"first": 3, "count": 2}), "`{first: N}`, or `{count: N, seed: S}`"),
+        (json!({"seed": 2}), "`{first: N}`, or `{count: N, seed: S}`"),
+        (json!({"first": 0}), "at least one image"),
+    ] {
+        let inputs = vec![models[0].clone(), sets[0].clone()];
+        let failure = engine.fail(Stage::Saliency, json!({"images": images}), inputs);
+        assert_eq!(failure.code, FailureCode::Invalid);
+        assert!(failure.message.contains(words), "{failure:?}");
+    }
+    let larger = engine.input("set", &shapes(3, 3, 1).to_bytes().unwrap());
+    let failure =
+        engine.fail(Stage::Saliency, json!({"images": [0]}), vec![models[0].clone(), sets[0].clone(), larger]);
+    assert!(failure.message.contains("sets of one size"), "{failure:?}");
+}
