@@ -136,12 +136,18 @@ fn cuda(number: usize) -> Result<Chosen, NoCuda> {
         count if number as i64 >= count => return Err(NoCuda::NoSuchGpu { number, count }),
         _ => {}
     }
-    // Benchmarking picks kernels by their speed of the moment, and other kernels give other low bits.
-    Cuda::cudnn_set_benchmark(false);
+    // Other kernels give other low bits: none is picked by its speed of the moment, and none that gives other bits each time.
+    let warning = match system::make_repeatable() {
+        true => None,
+        false => Some(
+            "this libtorch does not take the switches for repeatable arithmetic: results may differ from run to run"
+                .to_owned(),
+        ),
+    };
     let name = format!("cuda:{number}");
     // The driver lists GPUs in another order than CUDA numbers them: only one model among all is certain.
     let model = if let [model] = &models[..] { model.clone() } else { name.clone() };
-    Ok(Chosen { device: Device::Cuda(number), name, model, warning: None })
+    Ok(Chosen { device: Device::Cuda(number), name, model, warning })
 }
 
 #[cfg(test)]

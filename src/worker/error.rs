@@ -10,6 +10,7 @@ use atflow::protocol::{Failure, FailureCode};
 use tch::TchError;
 
 use crate::checkpoint::CheckpointError;
+use crate::weights::InstallError;
 
 /// Why a stage failed.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +85,14 @@ pub enum StageError {
         /// What is wrong with it.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// The weights of an input are not those of the network.
+    #[error("the input `{slot}` does not fit the network")]
+    Install {
+        /// The need it fills.
+        slot: String,
+        /// Every difference.
+        source: InstallError,
+    },
     /// An output cannot be encoded.
     #[error("cannot encode the output `{output}`")]
     Encode {
@@ -119,11 +128,11 @@ pub enum StageError {
     },
     /// An attack has nothing to go by.
     #[error(
-        "the gradient of the loss is zero for all {images} attacked images: the attack cannot move, and its accuracy would say nothing of robustness; \
+        "the gradient of the loss is zero for all of the {images} attacked images that are classified correctly: the attack cannot move, and its accuracy would say nothing of robustness; \
          the network masks its gradients (saturated logits?): see what a `masking` stage says of it, or use the attack `square`, which needs none"
     )]
     NoGradient {
-        /// How many images were attacked.
+        /// How many images were attacked and right.
         images: u64,
     },
     /// An operator of libtorch failed.
@@ -154,7 +163,8 @@ impl StageError {
             | StageError::Mismatch(_)
             | StageError::ImageSet { .. }
             | StageError::Checkpoint { .. }
-            | StageError::Weights { .. } => FailureCode::Invalid,
+            | StageError::Weights { .. }
+            | StageError::Install { .. } => FailureCode::Invalid,
             StageError::Read { .. }
             | StageError::Encode { .. }
             | StageError::Write { .. }

@@ -1,7 +1,8 @@
 //! The progress of a training: all that the next epoch depends on, kept after each epoch, so that a training that was killed ends with the same bytes
 //! as one that was not. Random draws need no keeping: they are keyed by epoch. Knows nothing of how training goes.
 //!
-//! File `training.safetensors` in a folder that the engine names: the tensors `network/NAME` and `momentum/NAME`, F32; metadata
+//! File `training.safetensors` in a folder that the engine names: the tensors `network/NAME`, `momentum/NAME`, and `more/NAME` for what a method
+//! of training keeps beside them, F32; metadata
 //! `{"format": "training/1", "of": {…}, "epochs": […], "digest": "…"}`. `of` is all that the way from the start to here depends on; a file of another
 //! training, of other data, or made on another sort of device, is of no use and says so. `digest` is that of the rest, tensors included: nobody
 //! checks this file by its name, as blobs are.
@@ -29,6 +30,8 @@ use crate::system;
 const ARTIFACT: &str = "training in progress";
 const FORMAT: &str = "training/1";
 const FILE: &str = "training.safetensors";
+/// Before the names of what a method of training keeps.
+const MORE: &str = "more/";
 
 /// Why some file cannot be resumed from, or progress not be kept.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +85,8 @@ struct Metadata<E> {
 pub struct Progress<E> {
     /// The numbers of each epoch that is done.
     pub epochs: Vec<E>,
+    /// What the method of training kept beside weights and momentum, by name.
+    pub more: BTreeMap<String, Tensor>,
     network: Vec<Tensor>,
     momentum: Vec<Tensor>,
 }
@@ -188,10 +193,17 @@ impl Keeper {
                 momentum.push(from_file(&file, &format!("momentum/{}", entry.name), &shape)?);
             }
         }
-        Ok(Some(Progress { epochs: metadata.epochs, network: values, momentum }))
+        let mut more = BTreeMap::new();
+        for name in file.names() {
+            if let Some(own) = name.strip_prefix(MORE) {
+                let shape: Vec<i64> = file.tensor(name)?.shape().iter().map(|&side| side as i64).collect();
+                more.insert(own.to_owned(), from_file(&file, name, &shape)?);
+            }
+        }
+        Ok(Some(Progress { epochs: metadata.epochs, more, network: values, momentum }))
     }
 
-    /// Keeps the progress after an epoch. `last` says that no other follows: then the state is of use to a longer training only, where there may be one.
+    /// Keeps the progress after an epoch. `more` is what the method of training keeps beside weights and momentum. `last` says that no other follows: then the state is of use to a longer training only, where there may be one.
     ///
     /// What survives a kill or a crash at any moment: the progress before or this, whole ([`fsio::write_atomic`]).
     ///
@@ -203,6 +215,7 @@ impl Keeper {
         last: bool,
         network: &dyn Network,
         optimizer: &Optimizer,
+        more: &BTreeMap<&'static str, &Tensor>,
     ) -> Result<(), PartialError> {
         let Some(scratch) = &self.scratch else { return Ok(()) };
         let path = match (&self.own, &self.onward) {
@@ -223,6 +236,9 @@ impl Keeper {
             {
                 tensors.insert(format!("momentum/{}", entry.name), to_bytes(velocity)?);
             }
+        }
+        for (name, tensor) in more {
+            tensors.insert(format!("{MORE}{name}"), to_bytes(tensor)?);
         }
         let mut metadata =
             Metadata { format: FORMAT.to_owned(), of: self.of.clone(), epochs: epochs.to_vec(), digest: None };

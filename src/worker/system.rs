@@ -1,6 +1,9 @@
 //! What the worker asks of the operating system and of the dynamic linker: finding CUDA's half of libtorch, keeping standard output
 //! to the protocol, ignoring Ctrl-C. All unsafe code of the worker is here. Knows nothing of stages.
-#![allow(unsafe_code, reason = "dlopen, signal dispositions and environment variables have no safe interface in std")]
+#![allow(
+    unsafe_code,
+    reason = "dlopen, signal dispositions, environment variables and C++ have no safe interface in std"
+)]
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::{self, File};
@@ -112,6 +115,36 @@ fn version_symbol() -> *mut libc::c_void {
     unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"aoti_torch_abi_version".as_ptr()) }
 }
 
+unsafe extern "C" {
+    safe fn atflow_make_repeatable() -> libc::c_int;
+    safe fn atflow_switches() -> libc::c_int;
+}
+
+/// libtorch's switches for arithmetic on a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Switches {
+    /// cuDNN uses kernels that give the same bits each time.
+    pub deterministic_cudnn: bool,
+    /// cuDNN picks kernels by their speed of the moment.
+    pub benchmark_cudnn: bool,
+    /// Convolutions round their inputs to TF32.
+    pub tf32_cudnn: bool,
+    /// Products of matrices do.
+    pub tf32_cublas: bool,
+}
+
+/// Sets libtorch's switches so that a GPU gives the same bits each time, and computes in whole 32-bit floats. Says whether libtorch took them.
+pub fn make_repeatable() -> bool {
+    atflow_make_repeatable() == 1
+}
+
+/// The switches as they are, where libtorch tells.
+pub fn switches() -> Option<Switches> {
+    let bits = u32::try_from(atflow_switches()).ok()?;
+    let bit = |index: u32| bits >> index & 1 == 1;
+    Some(Switches { deterministic_cudnn: bit(0), benchmark_cudnn: bit(1), tf32_cudnn: bit(2), tf32_cublas: bit(3) })
+}
+
 /// Ends the process without running what libraries want to do at its end: other threads may be in the middle of libtorch.
 pub fn leave_at_once() -> ! {
     // SAFETY: _exit ends the process and touches nothing of it.
@@ -142,4 +175,18 @@ pub fn gpu_models() -> Vec<String> {
     models.sort();
     models.dedup();
     models
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// libtorch for the CPU has the switches, too, and remembers them. cuDNN's TF32 is on where nobody sets it.
+    #[test]
+    fn the_switches_for_repeatable_arithmetic_are_set_and_stay() {
+        assert!(make_repeatable());
+        let expected =
+            Switches { deterministic_cudnn: true, benchmark_cudnn: false, tf32_cudnn: false, tf32_cublas: false };
+        assert_eq!(switches(), Some(expected));
+    }
 }

@@ -13,6 +13,8 @@ mod remote;
 mod rerun;
 mod scenarios;
 mod shared;
+mod sources;
 mod support;
+mod table;
 mod verify;
 mod why;

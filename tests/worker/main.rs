@@ -1,7 +1,9 @@
 //! Tests of the worker: numbers against PyTorch, properties that no number may break, and its conversation with the engine
 //! through the real binary.
 
+mod attacks;
 mod data;
+mod ensembles;
 mod networks;
 mod parity;
 mod properties;
@@ -9,4 +11,5 @@ mod resume;
 mod saliency;
 mod stories;
 mod support;
+mod training;
 mod transforms;

@@ -169,3 +169,19 @@ fn progress_that_cannot_be_kept_does_not_end_a_training() {
     assert!(log.contains("the progress after epoch 1 could not be kept: "), "{log}");
     assert!(outputs == undisturbed(params(2, triangle())));
 }
+
+#[test]
+fn a_method_with_a_memory_of_its_own_goes_on_with_it() {
+    let mut params = params(6, triangle());
+    params["adversary"] = json!({"attack": "none"});
+    params["method"] = json!({"name": "free", "replays": 2, "eps": 0.05});
+    let expected = undisturbed(params.clone());
+    let mut engine = Engine::ready();
+    engine.partial = Some(engine.path("partial"));
+    break_off(&mut engine, &params, 3, |engine, _| engine.kill());
+    let mut second = Engine::ready();
+    second.partial = Some(engine.path("partial"));
+    let (outputs, log) = go_on(&mut second, params);
+    assert!(log.starts_with("resumed after epoch "), "{log}");
+    assert!(outputs == expected, "the end is another one");
+}

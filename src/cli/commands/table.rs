@@ -44,8 +44,7 @@ pub(crate) fn recorded(cache: &Cache, manifest: &Manifest, name: &str) -> Result
     no_table(manifest.record.kind, name)?;
     let again =
         |error: String| CliError::environment(error).help("run the pipeline again: the table is assembled anew");
-    let blob = cache.output(manifest, "json")?;
-    let bytes = cache.read(blob.digest).map_err(|error| again(error.to_string()))?;
+    let bytes = cache.read(cache.output(manifest, "json")?.digest).map_err(|error| again(error.to_string()))?;
     TableDocument::from_json(&bytes).map_err(|error| again(error.to_string()))
 }
 

@@ -46,7 +46,7 @@ pub struct UnderAttack {
 /// Images by the gradient that an attack began with. Zeros and what is not finite tell of masked gradients: robustness that is none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gradients {
-    /// Images that a gradient was computed for.
+    /// Images that a gradient was computed for while they were classified correctly: others there is nothing to do for.
     pub images: u64,
     /// Those whose gradient is zero at every pixel.
     pub zero: u64,

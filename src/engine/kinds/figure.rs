@@ -1,4 +1,6 @@
-//! Figures of curves as parameters: what an author writes ([`FigureSpec`]) and what is hashed and drawn ([`FigureParams`]).
+//! Figures as parameters: what an author writes ([`FigureSpec`]) and what is hashed and drawn ([`FigureParams`], [`SamplesParams`]).
+
+use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,12 +8,23 @@ use serde::{Deserialize, Serialize};
 use super::metric::Metric;
 use crate::number::Real;
 
-/// Draws numbers computed from predictions as curves with 95 % intervals.
+/// Draws numbers computed from predictions as curves with 95 % intervals, or images of several sets beside one another. Without `draw` it is curves.
 ///
-/// Need: `results`, the instances of one or more `evaluate` stages. Outputs: `svg`, `png`, and `csv`, the numbers drawn. Coordinates are those of a table.
+/// Needs: `results`, the instances of one or more `evaluate` stages; `sets`, for images. Outputs: `svg`, `png`, and `csv`, the numbers drawn. Coordinates are
+/// those of a table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "draw", rename_all = "snake_case")]
+pub enum FigureSpec {
+    /// Curves of `results`.
+    Curves(CurvesSpec),
+    /// Images of `sets`: a column for each set, a row for each image; above each, if asked for, what the models of `results` make of it.
+    Samples(SamplesSpec),
+}
+
+/// Curves as their author describes them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct FigureSpec {
+pub struct CurvesSpec {
     /// A caption.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
@@ -30,6 +43,27 @@ pub struct FigureSpec {
     pub cell: Metric,
 }
 
+/// Images side by side as their author describes them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SamplesSpec {
+    /// A caption.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// Which images, by their index in the sets, from 0.
+    pub images: Vec<u32>,
+    /// Headings of sets that shall have another than their label.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headings: BTreeMap<String, String>,
+    /// The coordinate of `results` with a line above each image for each value: the probability of the true class (paper, figure 6).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probabilities: Option<String>,
+    /// How many pixels wide and high each pixel of an image is drawn; as many as make images about 100 wide if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
+    pub scale: Option<u32>,
+}
+
 /// How an axis is spaced.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -41,7 +75,7 @@ pub enum Scale {
     Log2,
 }
 
-/// A figure as it is hashed and drawn. Inputs: slots `value` and `reference` as of a table, each labelled `SERIES/X`, X as in `x_labels`.
+/// Curves as they are hashed and drawn. Inputs: slots `value` and `reference` as of a table, each labelled `SERIES/X`, X as in `x_labels`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FigureParams {
     /// A caption.
@@ -59,4 +93,34 @@ pub struct FigureParams {
     pub series: Vec<String>,
     /// The number drawn.
     pub metric: Metric,
+}
+
+/// Images side by side as they are hashed and drawn. Inputs: slot `set`, labelled as `columns`; slot `value`, predictions labelled `ROW/COLUMN`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SamplesParams {
+    /// Tells these parameters from those of curves.
+    pub draw: SamplesTag,
+    /// A caption.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// Labels of the sets, in order.
+    pub columns: Vec<String>,
+    /// Their headings.
+    pub headings: Vec<String>,
+    /// Indices of the images, in order.
+    pub images: Vec<u32>,
+    /// Whose probabilities stand above the images, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rows: Vec<String>,
+    /// How many pixels wide and high each pixel of an image is drawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<u32>,
+}
+
+/// The word `samples`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SamplesTag {
+    /// The word.
+    Samples,
 }

@@ -7,6 +7,7 @@ mod command;
 mod dataset;
 mod evaluate;
 mod figure;
+mod masking;
 mod metric;
 mod net;
 mod ports;
@@ -21,14 +22,15 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use attack::{
-    Apgd, ApgdLoss, Attack, AttackProblem, Autoattack, BaseGrid, Direction, Fgsm, Iterate, Member, NoAttack, Norm, Pgd,
-    Spatial, Square, Start,
+    Apgd, ApgdLoss, Attack, AttackProblem, Autoattack, BaseGrid, Direction, Fab, Fgsm, Iterate, Member, NoAttack, Norm,
+    Pgd, Spatial, Square, Start,
 };
 pub use augmentation::Augmentation;
 pub use command::{CommandParams, Run};
 pub use dataset::{Broken, Classes, DatasetParams, Folder, IdxFiles};
 pub use evaluate::EvaluateParams;
-pub use figure::{FigureParams, FigureSpec, Scale};
+pub use figure::{CurvesSpec, FigureParams, FigureSpec, SamplesParams, SamplesSpec, SamplesTag, Scale};
+pub use masking::MaskingParams;
 pub use metric::Metric;
 pub use net::{Net, StandardResnet, Stem, WideResnet};
 pub use ports::{ArtifactType, Output, Slot};
@@ -38,7 +40,10 @@ pub use table::{
     Column, ColumnSpec, ColumnsSpec, Compare, PairedTest, PublishedDetails, PublishedParams, PublishedSpec,
     TableParams, TableSpec, Tolerance,
 };
-pub use train::{AdversarialBatches, Schedule, Sgd, TrainParams};
+pub use train::{
+    AdversarialBatches, Free, HeadWeights, OverfittingCheck, Precision, Pretrained, Rate, Schedule, Sgd, Trades,
+    TrainParams, TrainingMethod,
+};
 pub use transform::{Assembly, CueConflict, Filter, Fourier, Mask, PatchShuffle, Saturate, Stylize, TransformParams};
 
 /// What a stage does.
@@ -55,6 +60,8 @@ pub enum Kind {
     Train,
     /// Predicts every image of a set, attacked or not.
     Evaluate,
+    /// Looks for masked gradients.
+    Masking,
     /// Draws saliency maps.
     Saliency,
     /// Assembles a table of numbers.
@@ -67,12 +74,13 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of the documentation.
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 10] = [
         Kind::Dataset,
         Kind::File,
         Kind::Transform,
         Kind::Train,
         Kind::Evaluate,
+        Kind::Masking,
         Kind::Saliency,
         Kind::Table,
         Kind::Figure,
@@ -87,6 +95,7 @@ impl Kind {
             Kind::Transform => "transform",
             Kind::Train => "train",
             Kind::Evaluate => "evaluate",
+            Kind::Masking => "masking",
             Kind::Saliency => "saliency",
             Kind::Table => "table",
             Kind::Figure => "figure",
@@ -107,13 +116,13 @@ impl Kind {
             // 2: the column `share` of the CSV is `value`. Numbers and pictures are the same.
             Kind::Figure => 2,
             // 1: first version of each.
-            Kind::Dataset | Kind::File | Kind::Transform | Kind::Train | Kind::Command => 1,
+            Kind::Dataset | Kind::File | Kind::Transform | Kind::Train | Kind::Masking | Kind::Command => 1,
         }
     }
 
     /// Whether a worker with tensors runs it; the engine itself runs the others.
     pub const fn needs_worker(self) -> bool {
-        matches!(self, Kind::Transform | Kind::Train | Kind::Evaluate | Kind::Saliency)
+        matches!(self, Kind::Transform | Kind::Train | Kind::Evaluate | Kind::Masking | Kind::Saliency)
     }
 }
 

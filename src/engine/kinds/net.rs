@@ -119,7 +119,6 @@ fn standard_width() -> u32 {
     64
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
 fn is_standard_width(width: &u32) -> bool {
     *width == standard_width()
 }

@@ -87,11 +87,21 @@ impl Kind {
                 }
             }
             Kind::Train => {
-                const { &[DATA, Slot { optional: true, ..slot("validation", ArtifactType::Images, "test") }] }
+                const {
+                    &[
+                        DATA,
+                        Slot { optional: true, ..slot("validation", ArtifactType::Images, "test") },
+                        Slot { optional: true, ..slot("weights", ArtifactType::File, "file") },
+                    ]
+                }
             }
-            Kind::Evaluate => const { &[MODEL, SET] },
+            Kind::Evaluate | Kind::Masking => const { &[MODEL, SET] },
             Kind::Saliency => const { &[Slot { name: "models", many: true, ..MODEL }, Slot { many: true, ..SET }] },
-            Kind::Table | Kind::Figure => const { &[RESULTS] },
+            Kind::Table => const { &[RESULTS] },
+            // What is drawn decides which of the two it needs.
+            Kind::Figure => {
+                const { &[Slot { optional: true, ..RESULTS }, Slot { name: "sets", many: true, optional: true, ..SET }] }
+            }
         }
     }
 
@@ -106,6 +116,7 @@ impl Kind {
                 const { &[output("checkpoint", ArtifactType::Checkpoint), output("metrics", ArtifactType::File)] }
             }
             Kind::Evaluate => const { &[output("predictions", ArtifactType::Predictions)] },
+            Kind::Masking => const { &[result("json", "json"), result("markdown", "md")] },
             Kind::Saliency => {
                 const {
                     &[

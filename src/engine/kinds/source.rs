@@ -48,8 +48,8 @@ impl Source {
 ///
 /// Outputs: `file`, the same bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(transparent)]
-pub struct FileParams(
+#[serde(deny_unknown_fields)]
+pub struct FileParams {
     /// The file.
-    pub Source,
-);
+    pub source: Source,
+}

@@ -15,6 +15,7 @@ use crate::number::Real;
 ///
 /// A *coordinate* such as `model.variant` or `saturated.p` is the value of a matrix axis, named by the stage whose axis it is. A result has the coordinates of
 /// its own stage and of every instance that it is made from, and the coordinate `stage`, its own stage's name; results without a coordinate that the table asks for are left out.
+/// `*` in the name of a coordinate joins the axes of several stages: with `*-model.variant` a row is the variant of whichever stage's model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TableSpec {

@@ -10,7 +10,8 @@ use crate::number::Real;
 
 /// Trains a network with stochastic gradient descent on cross-entropy, adversarially or not.
 ///
-/// Needs: `data`, an image set to train on; `validation`, an image set whose accuracy is measured after each epoch (optional).
+/// Needs: `data`, an image set to train on; `validation`, an image set whose accuracy is measured after each epoch (optional); `weights`, a file of
+/// weights to start from, a state dict as `torch.save` writes it or safetensors (optional).
 /// Outputs: `checkpoint`, the weights after the last epoch; `metrics`, numbers of every epoch as JSON.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -24,6 +25,15 @@ pub struct TrainParams {
     #[serde(default = "default_batch_size")]
     #[schemars(range(min = 1))]
     pub batch_size: u32,
+    /// What is taken of the need `weights`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pretrained: Option<Pretrained>,
+    /// What a step of training is.
+    #[serde(default, skip_serializing_if = "TrainingMethod::is_standard")]
+    pub method: TrainingMethod,
+    /// What convolutions and linear layers compute in.
+    #[serde(default, skip_serializing_if = "Precision::is_fp32")]
+    pub precision: Precision,
     /// The optimiser.
     #[serde(default)]
     pub optimizer: Sgd,
@@ -43,6 +53,9 @@ pub struct TrainParams {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minimum" = 0, "maximum" = 1))]
     pub stop_at_accuracy: Option<Real>,
+    /// A stronger attack on a few training images after epochs, to notice a training that only looks robust.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overfitting_check: Option<OverfittingCheck>,
     /// Only the first so many images of `data`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
@@ -90,13 +103,32 @@ pub enum Schedule {
         /// The epochs.
         drop_at: Vec<u32>,
     },
+    /// One rate for some epochs, then another; `lr` of the optimiser is not used. Past the table the last rate goes on, as in the authors' code,
+    /// which trains one epoch more than it is told.
+    Table {
+        /// The rates, in order; at least one.
+        #[schemars(length(min = 1))]
+        rates: Vec<Rate>,
+    },
+}
+
+/// A learning rate and how long it lasts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// For so many epochs, at least 1.
+    #[schemars(range(min = 1))]
+    pub epochs: u32,
+    /// The learning rate, above 0.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub lr: Real,
 }
 
 impl Schedule {
     /// Whether the rate at some epoch depends on how many epochs there are in all: if not, a longer training goes on where a shorter one ended.
     pub const fn depends_on_epochs(&self) -> bool {
         match self {
-            Schedule::Constant | Schedule::Steps { .. } => false,
+            Schedule::Constant | Schedule::Steps { .. } | Schedule::Table { .. } => false,
             Schedule::Triangle { .. } => true,
         }
     }
@@ -117,4 +149,121 @@ pub enum AdversarialBatches {
     All,
     /// The first, the third, … of each epoch, and no other: exactly those that the authors' code perturbs (its clock ticks before it is read).
     Alternate,
+}
+
+/// What is taken from weights that others trained. Names and shapes must be those of the network, but for the head where it is replaced.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pretrained {
+    /// The last layer.
+    pub head: HeadWeights,
+}
+
+/// Where the weights of the last layer come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HeadWeights {
+    /// From the file, as all others.
+    #[default]
+    Keep,
+    /// They start at random; what the file has for this layer is passed over.
+    Replace,
+}
+
+/// What a step of training is. The methods beside `standard` bring their own adversary: `adversary` is left out there.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "name", rename_all = "lowercase")]
+pub enum TrainingMethod {
+    /// Cross-entropy of the images, perturbed by `adversary` or not.
+    #[default]
+    Standard,
+    /// Free adversarial training.
+    Free(Free),
+    /// TRADES.
+    Trades(Trades),
+}
+
+impl TrainingMethod {
+    /// Whether it is the default.
+    pub fn is_standard(&self) -> bool {
+        matches!(self, TrainingMethod::Standard)
+    }
+}
+
+/// Each batch is trained on `replays` times in a row; the gradient that moves the weights also moves a perturbation, by `eps` along its sign, which
+/// the next step and the next batch start from (Shafahi et al. 2019, algorithm 1, as in the code of Wong et al. 2020). An epoch then has `replays` times
+/// as many steps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Free {
+    /// Steps on each batch, at least 1.
+    #[schemars(range(min = 1))]
+    pub replays: u32,
+    /// Radius of the L-infinity ball, in pixel units of [0, 1]; 0 to 1.
+    #[schemars(extend("minimum" = 0, "maximum" = 1))]
+    pub eps: Real,
+}
+
+/// Cross-entropy of the clean images plus `beta` times the divergence KL(clean ‖ perturbed) of what the network says of both; the perturbation ascends
+/// that divergence in the L-infinity ball, from a normal draw of deviation 0.001 (Zhang et al. 2019, equation 5 and algorithm 1). The network is in
+/// evaluation mode while it is attacked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Trades {
+    /// Weight of the divergence, 1/λ in the paper; not below 0.
+    #[schemars(extend("minimum" = 0))]
+    pub beta: Real,
+    /// Radius of the ball, in pixel units of [0, 1]; 0 to 1.
+    #[schemars(extend("minimum" = 0, "maximum" = 1))]
+    pub eps: Real,
+    /// Length of one step, in the same units; above 0.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub step: Real,
+    /// Number of steps; at least 1.
+    #[schemars(range(min = 1))]
+    pub steps: u32,
+}
+
+/// What convolutions and linear layers of a training compute in. Weights, their updates, batch norms' statistics and every evaluation are 32-bit floats.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit floats.
+    #[default]
+    Fp32,
+    /// 16-bit floats with 8 bits of exponent, attacks of the training included: faster on a GPU.
+    Bf16,
+}
+
+impl Precision {
+    /// Whether it is the default.
+    pub const fn is_fp32(&self) -> bool {
+        matches!(self, Precision::Fp32)
+    }
+}
+
+/// Looks after epochs whether a training that sees weak attacks has overfitted to them (Wong et al. 2020, section 5.1): the accuracy of a fixed draw of
+/// training images under `attack` goes into the metrics, and an epoch in which it falls by more than 20 points while the training's own accuracy does not is
+/// told there as `catastrophic_overfitting`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OverfittingCheck {
+    /// After every so many epochs, at least 1.
+    #[serde(default = "default_every")]
+    #[schemars(range(min = 1))]
+    pub every: u32,
+    /// How many images, at least 1.
+    #[serde(default = "default_check_images")]
+    #[schemars(range(min = 1))]
+    pub images: u32,
+    /// The attack, stronger than the training's own: PGD, say.
+    pub attack: Attack,
+}
+
+fn default_every() -> u32 {
+    1
+}
+
+fn default_check_images() -> u32 {
+    256
 }

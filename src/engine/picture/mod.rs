@@ -7,6 +7,7 @@ mod bitmap;
 mod canvas;
 mod curves;
 mod marker;
+mod samples;
 mod sheet;
 mod text;
 mod ticks;
@@ -14,6 +15,7 @@ mod ticks;
 use crate::kinds::Scale;
 
 pub use curves::{Curves, Point, Series, curves_png, curves_svg};
+pub use samples::{SampleRow, Samples, samples_png};
 pub use sheet::{Sheet, Tile, grouped_sheet_png, sheet_png};
 
 /// Why a picture cannot be drawn.

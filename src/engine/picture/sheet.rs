@@ -156,13 +156,13 @@ fn check(sheet: &Sheet) -> Result<(), PictureError> {
     Ok(())
 }
 
-fn draw_text(picture: &mut Bitmap, face: Face, text: &str, x: f32, y: f32) {
+pub(super) fn draw_text(picture: &mut Bitmap, face: Face, text: &str, x: f32, y: f32) {
     // Whole pixels for the start and the base line keep stems sharp.
     face.draw(text, x.round(), y.round(), |x, y, coverage| picture.blend(x, y, INK, coverage));
 }
 
 /// Nearest-neighbour enlargement, row by row.
-fn draw_tile(picture: &mut Bitmap, tile: &Tile, left: u32, top: u32, scale: u32) {
+pub(super) fn draw_tile(picture: &mut Bitmap, tile: &Tile, left: u32, top: u32, scale: u32) {
     let stride = picture.width as usize * 3;
     for y in 0..(tile.height * scale) as usize {
         let source = &tile.rgb[y / scale as usize * tile.width as usize * 3..][..tile.width as usize * 3];

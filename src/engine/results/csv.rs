@@ -97,6 +97,31 @@ pub fn points_csv<'a>(points: impl IntoIterator<Item = PointRow<'a>>) -> String 
     text
 }
 
+/// A probability of one image, as a figure of images has it.
+#[derive(Debug, Clone, Copy)]
+pub struct SampleNumber<'a> {
+    /// The image's index in the sets.
+    pub image: u32,
+    /// The name of its class.
+    pub class: &'a str,
+    /// The set.
+    pub set: &'a str,
+    /// The model.
+    pub row: &'a str,
+    /// The probability of the class, 0 to 1.
+    pub probability: f64,
+}
+
+/// The probabilities of a figure of images as CSV.
+pub fn samples_csv<'a>(numbers: impl IntoIterator<Item = SampleNumber<'a>>) -> String {
+    let mut text = line(["image", "class", "set", "row", "probability_of_true_class"]);
+    for number in numbers {
+        let (image, probability) = (number.image.to_string(), real(Some(number.probability)));
+        text += &line([image.as_str(), number.class, number.set, number.row, &probability]);
+    }
+    text
+}
+
 const NUMBERS: [&str; 6] = ["metric", "value", "low", "high", "hits", "n"];
 
 /// The fields named by [`NUMBERS`]; empty where there is nothing.

@@ -223,7 +223,7 @@ pub(super) mod tests {
         let missing = predictions(&labels, &[0, 1, 9, 9, 4]);
         assert_eq!(of(Some(2), &missing).value, None, "0 of 0 in a batch is NaN in the authors' mean");
         assert_eq!(of(Some(2), &missing).n, 3);
-        assert_eq!(measure(Metric::Accuracy, Some(2), &value, None), Ok(number(2, 5)), "of this metric alone");
+        assert_eq!(measure(Metric::Accuracy, Some(2), &value, None), Ok(number(3, 5)), "of that metric alone");
     }
 
     #[test]

@@ -13,7 +13,7 @@ mod tex;
 mod words;
 
 pub use counts::Counts;
-pub use csv::{CsvError, PointRow, csv, line as csv_line, points_csv};
+pub use csv::{CsvError, PointRow, SampleNumber, csv, line as csv_line, points_csv, samples_csv};
 pub use markdown::markdown;
 pub use measure::{MetricError, Number, measure};
 pub use paired::{Comparison, compare};

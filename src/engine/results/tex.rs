@@ -3,13 +3,19 @@
 
 use super::{Cell, TableDocument, words};
 
-/// The table for LaTeX. Needs `\usepackage{booktabs}`; other than that nothing beyond what pdfLaTeX has by itself.
+/// Tables of more columns than this are scaled to the width of the text: at their own size they would not fit a column of a page.
+const WIDE: usize = 4;
+
+/// The table for LaTeX. Needs `\usepackage{booktabs}`, a wide one `graphicx` too; other than that nothing beyond what pdfLaTeX has by itself.
 pub fn tex(table: &TableDocument) -> String {
-    let mut text = "% Needs \\usepackage{booktabs}.\n\\begin{table}\n  \\centering\n".to_owned();
+    let is_wide = table.columns.len() > WIDE;
+    let packages = if is_wide { "booktabs,graphicx" } else { "booktabs" };
+    let mut text = format!("% Needs \\usepackage{{{packages}}}.\n\\begin{{table}}\n  \\centering\n");
     if let Some(title) = &table.title {
         text += &format!("  \\caption{{{}}}\n", escape(title));
     }
     text += "  \\footnotesize\n  \\setlength{\\tabcolsep}{4pt}\n";
+    text += if is_wide { "  \\resizebox{\\linewidth}{!}{%\n" } else { "" };
     text += &format!("  \\begin{{tabular}}{{l{}}}\n    \\toprule\n", "r".repeat(table.columns.len()));
     let headings = table.columns.iter().map(|column| escape(&column.label));
     text += &line(&escape(&table.corner), headings);
@@ -49,10 +55,18 @@ pub fn tex(table: &TableDocument) -> String {
         }
         if table.published.is_some() {
             let is_published = |cell: &Cell| cell.published.as_ref().is_some_and(|beside| beside.value.is_some());
-            below(words::PUBLISHED, &|_, cell| is_published(cell).then(|| words::published(cell)));
+            let published = |cell: &Cell| is_published(cell).then(|| words::published(cell));
+            if is_wide {
+                let part = |cell: &Cell, at: usize| published(cell)?.split(" (").nth(at).map(str::to_owned);
+                below(words::PUBLISHED, &|_, cell| part(cell, 0));
+                below("", &|_, cell| part(cell, 1).map(|difference| format!("({difference}")));
+            } else {
+                below(words::PUBLISHED, &|_, cell| published(cell));
+            }
         }
     }
-    text += "    \\bottomrule\n  \\end{tabular}\n";
+    text += "    \\bottomrule\n  \\end{tabular}";
+    text += if is_wide { "}\n" } else { "\n" };
     let notes: Vec<String> = words::notes(table).iter().map(|note| escape(note)).collect();
     if !notes.is_empty() {
         text += &format!(
@@ -142,6 +156,17 @@ mod tests {
     #[test]
     fn a_table_with_everything_for_latex() {
         insta::assert_snapshot!(tex(&everything()));
+    }
+
+    #[test]
+    fn a_wide_table_is_scaled_to_the_page() {
+        let mut wide = example();
+        wide.columns = std::iter::repeat_n(wide.columns[0].clone(), 5).collect();
+        wide.cells.iter_mut().for_each(|row| row.resize(5, None));
+        let text = tex(&wide);
+        assert!(text.contains("\\resizebox{\\linewidth}{!}{%") && text.contains("\\end{tabular}}"), "{text}");
+        assert!(text.starts_with("% Needs \\usepackage{booktabs,graphicx}."));
+        assert!(!tex(&example()).contains("resizebox"));
     }
 
     #[test]

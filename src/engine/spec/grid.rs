@@ -3,6 +3,7 @@
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use globset::{Glob, GlobMatcher};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
@@ -12,12 +13,16 @@ use super::instance::{Instance, InstanceId, Need};
 use super::problem::{Problem, suggestion};
 use super::published;
 use super::source::{Place, YamlPath};
-use crate::kinds::{Column, ColumnSpec, ColumnsSpec, FigureParams, FigureSpec, Kind, Metric, TableParams, TableSpec};
+use crate::kinds::{
+    Column, ColumnSpec, ColumnsSpec, CurvesSpec, FigureParams, FigureSpec, Kind, Metric, SamplesParams, SamplesSpec,
+    SamplesTag, TableParams, TableSpec,
+};
 use crate::number::Real;
 
 /// Replaces the results that a table or figure needs by one input for each cell, and its parameters by what is assembled.
 pub(super) fn resolve<'a>(expander: &'a Expander<'a>, instance: &'a mut Instance) -> Result<(), Vec<Problem>> {
-    let results: Vec<InstanceId> = instance.needs.iter().map(|need| need.from).collect();
+    let results: Vec<InstanceId> =
+        instance.needs.iter().filter(|need| need.slot == "results").map(|need| need.from).collect();
     let mut grid = Grid { expander, table: instance, results, needs: Vec::new(), untransformed: OnceCell::new() };
     let params = match instance.kind {
         Kind::Table => {
@@ -25,11 +30,19 @@ pub(super) fn resolve<'a>(expander: &'a Expander<'a>, instance: &'a mut Instance
             let params = grid_table(&mut grid, &spec)?;
             grid.canonical(&params)?
         }
-        _ => {
-            let spec: FigureSpec = grid.read_spec()?;
-            let params = grid_figure(&mut grid, &spec)?;
-            grid.canonical(&params)?
-        }
+        _ => match grid.read_spec()? {
+            FigureSpec::Curves(spec) => {
+                grid.takes("results", "sets", "curves")?;
+                let params = grid_figure(&mut grid, &spec)?;
+                grid.canonical(&params)?
+            }
+            FigureSpec::Samples(spec) => {
+                let without = if spec.probabilities.is_some() { "" } else { "results" };
+                grid.takes("sets", without, "images")?;
+                let params = grid_samples(&mut grid, &spec)?;
+                grid.canonical(&params)?
+            }
+        },
     };
     let needs = grid.needs;
     instance.params = params;
@@ -134,7 +147,7 @@ fn grid_table(grid: &mut Grid, spec: &TableSpec) -> Result<TableParams, Vec<Prob
     })
 }
 
-fn grid_figure(grid: &mut Grid, spec: &FigureSpec) -> Result<FigureParams, Vec<Problem>> {
+fn grid_figure(grid: &mut Grid, spec: &CurvesSpec) -> Result<FigureParams, Vec<Problem>> {
     let with = grid.table.path.key("with");
     if !spec.cell.is_share() {
         let message = format!("curves are drawn in percent, and `{}` is no share", spec.cell.name());
@@ -174,9 +187,75 @@ fn grid_figure(grid: &mut Grid, spec: &FigureSpec) -> Result<FigureParams, Vec<P
     })
 }
 
+fn grid_samples(grid: &mut Grid, spec: &SamplesSpec) -> Result<SamplesParams, Vec<Problem>> {
+    let with = grid.table.path.key("with");
+    if spec.images.is_empty() {
+        let problem = grid.problem(with.key("images"), "`images` names no image");
+        return Err(vec![problem.help("name some by their index, from 0: `images: [0, 5]`")]);
+    }
+    let sets: Vec<Need> = grid.table.needs.iter().filter(|need| need.slot == "sets").cloned().collect();
+    let labels: Vec<String> = sets.iter().map(|need| need.label.clone()).collect();
+    if let Some(label) = spec.headings.keys().find(|label| !labels.contains(label)) {
+        let place = Place::key(&grid.table.file, with.key("headings").key(label));
+        let problem = Problem::at(place, format!("no set has the label `{label}`"), "here");
+        return Err(vec![problem.suggest(label, labels.iter().map(String::as_str))]);
+    }
+    let rows = match &spec.probabilities {
+        None => Vec::new(),
+        Some(coordinate) => grid.labels(coordinate, &with.key("probabilities"))?,
+    };
+    if let Some(coordinate) = &spec.probabilities {
+        let fitting = grid.by_labels(&[coordinate]);
+        for row in &rows {
+            let of_row = fitting.get(&[row.as_str()][..]).map_or(&[][..], Vec::as_slice);
+            for set in &sets {
+                let is_of = |id: &&InstanceId| {
+                    let need = grid.expander.instance(**id).need("set");
+                    need.is_some_and(|need| need.from == set.from && need.output == set.output)
+                };
+                let found: Vec<InstanceId> = of_row.iter().filter(is_of).copied().collect();
+                let label = format!("{row}/{}", set.label);
+                grid.cell(&found, &label, Metric::ProbabilityOfTrueClass, &with.key("probabilities"))?;
+            }
+        }
+    }
+    let headings = labels.iter().map(|label| spec.headings.get(label).unwrap_or(label).clone()).collect();
+    grid.needs.extend(sets.into_iter().map(|set| Need { slot: "set".to_owned(), ..set }));
+    Ok(SamplesParams {
+        draw: SamplesTag::Samples,
+        title: spec.title.clone(),
+        columns: labels,
+        headings,
+        images: spec.images.clone(),
+        rows,
+        scale: spec.scale,
+    })
+}
+
 /// The axis of a coordinate: `p` of `saturated.p`.
 fn axis(coordinate: &str) -> &str {
     coordinate.rsplit_once('.').map_or(coordinate, |(_, axis)| axis)
+}
+
+/// A coordinate as an author names it: one name, or a pattern that joins the axes of several stages (`*-model.variant`).
+struct Coordinate<'a> {
+    name: &'a str,
+    pattern: Option<GlobMatcher>,
+}
+
+impl<'a> Coordinate<'a> {
+    fn new(name: &'a str) -> Self {
+        let pattern = name.contains('*').then(|| Glob::new(name).ok().map(|glob| glob.compile_matcher())).flatten();
+        Coordinate { name, pattern }
+    }
+
+    /// The label that a result has; none if it has none, or if several axes fit the pattern and disagree.
+    fn label<'b>(&self, of: &'b BTreeMap<String, String>) -> Option<&'b str> {
+        let Some(pattern) = &self.pattern else { return of.get(self.name).map(String::as_str) };
+        let mut labels = of.iter().filter(|(name, _)| pattern.is_match(name)).map(|(_, label)| label.as_str());
+        let first = labels.next()?;
+        labels.all(|label| label == first).then_some(first)
+    }
 }
 
 impl<'a> Grid<'a> {
@@ -191,6 +270,27 @@ impl<'a> Grid<'a> {
 
     fn problem(&self, path: YamlPath, message: impl Into<String>) -> Problem {
         Problem::at(Place::value(&self.table.file, path), message, "here")
+    }
+
+    /// Checks that a figure of `what` has the need it draws and not the one it has no use for.
+    fn takes(&self, needed: &str, useless: &str, what: &str) -> Result<(), Vec<Problem>> {
+        let needs = &self.table.needs;
+        let path = self.table.path.key("needs");
+        if needs.iter().any(|need| need.slot == useless) {
+            let place = Place::key(&self.table.file, path.key(useless));
+            let message = format!("a figure of {what} has no use for `{useless}`");
+            let help = match what {
+                "curves" => "add `draw: samples` to draw images, or remove it",
+                _ => "name the coordinate of its models under `probabilities`, or remove it",
+            };
+            return Err(vec![Problem::at(place, message, "here").help(help)]);
+        }
+        if needs.iter().any(|need| need.slot == needed) {
+            return Ok(());
+        }
+        let message = format!("stage `{}`, a figure of {what}, needs `{needed}`", self.table.stage);
+        let problem = Problem::at(self.table.place(), message, format!("needs `{needed}`"));
+        Err(vec![problem.help(format!("add `needs: {{{needed}: STAGE}}`"))])
     }
 
     /// What a schema cannot say of a table's options.
@@ -224,13 +324,14 @@ impl<'a> Grid<'a> {
 
     /// The values of a coordinate among the results, in the order of the results.
     fn labels(&self, coordinate: &str, path: &YamlPath) -> Result<Vec<String>, Vec<Problem>> {
+        let pattern = Coordinate::new(coordinate);
         let mut labels: Vec<String> = Vec::new();
         let mut seen: HashSet<&str> = HashSet::new();
         for id in &self.results {
-            if let Some(label) = self.expander.instance(*id).coordinates.get(coordinate)
+            if let Some(label) = pattern.label(&self.expander.instance(*id).coordinates)
                 && seen.insert(label)
             {
-                labels.push(label.clone());
+                labels.push(label.to_owned());
             }
         }
         if labels.is_empty() {
@@ -252,9 +353,10 @@ impl<'a> Grid<'a> {
     fn by_labels(&self, coordinates: &[&str]) -> HashMap<Vec<&'a str>, Vec<InstanceId>> {
         let mut found: HashMap<Vec<&str>, Vec<InstanceId>> = HashMap::new();
         let expander = self.expander;
+        let patterns: Vec<Coordinate> = coordinates.iter().map(|name| Coordinate::new(name)).collect();
         for id in &self.results {
             let of = &expander.instance(*id).coordinates;
-            let labels: Option<Vec<&str>> = coordinates.iter().map(|name| of.get(*name).map(String::as_str)).collect();
+            let labels: Option<Vec<&str>> = patterns.iter().map(|pattern| pattern.label(of)).collect();
             if let Some(labels) = labels {
                 found.entry(labels).or_default().push(*id);
             }

@@ -1,6 +1,7 @@
 //! The parameters of a stage, from YAML to the canonical form that is hashed: checked against the kind's schema, read as the kind's type (which fills
 //! in defaults), and checked for what a schema cannot say.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
@@ -18,8 +19,8 @@ use super::problem::Problem;
 use super::published::{ANOMALIES, NUMBERS};
 use super::source::{Part, Step, YamlPath};
 use crate::kinds::{
-    Attack, Classes, CommandParams, DatasetParams, EvaluateParams, FigureSpec, FileParams, Kind, Net, PublishedSpec,
-    SaliencyParams, Source, TableSpec, TrainParams, TransformParams,
+    Attack, Classes, CommandParams, DatasetParams, EvaluateParams, FigureSpec, FileParams, Kind, MaskingParams, Net,
+    PublishedSpec, SaliencyParams, Source, TableSpec, TrainParams, TransformParams,
 };
 
 /// What the parameters of one instance say.
@@ -47,11 +48,25 @@ pub fn schema(kind: Kind) -> &'static Json {
         Kind::Transform => of::<TransformParams>(),
         Kind::Train => of::<TrainParams>(),
         Kind::Evaluate => of::<EvaluateParams>(),
+        Kind::Masking => of::<MaskingParams>(),
         Kind::Saliency => of::<SaliencyParams>(),
         Kind::Table => of::<TableSpec>(),
-        Kind::Figure => of::<FigureSpec>(),
+        Kind::Figure => without_tag(of::<FigureSpec>()),
         Kind::Command => of::<CommandParams>(),
     })
+}
+
+/// The parameter that says what a figure draws, and the word that it has where nothing is said.
+const DRAW: (&str, &str) = ("draw", "curves");
+
+/// The schema of a figure, whose first variant needs no word to be told apart.
+fn without_tag(mut schema: Json) -> Json {
+    for list in ["oneOf", "anyOf"] {
+        if let Some(Json::Array(required)) = schema.pointer_mut(&format!("/{list}/0/required")) {
+            required.retain(|name| name != DRAW.0);
+        }
+    }
+    schema
 }
 
 /// The names of a kind's parameters, those of every variant.
@@ -110,6 +125,16 @@ pub(super) fn tags(kind: Kind) -> &'static [String] {
 
 /// Reads the parameters of one instance.
 pub(super) fn read(kind: Kind, value: &Value, origin: &Origin) -> Result<Params, Vec<Problem>> {
+    let mut filled = Cow::Borrowed(value);
+    if kind == Kind::Figure
+        && let Value::Mapping(map) = value
+        && !map.contains_key(DRAW.0)
+    {
+        let mut map = map.clone();
+        map.insert(DRAW.0.into(), DRAW.1.into());
+        filled = Cow::Owned(Value::Mapping(map));
+    }
+    let value = filled.as_ref();
     let problems = check::check(schema(kind), value, origin, format!("a stage of kind `{kind}`"));
     if !problems.is_empty() {
         return Err(problems);
@@ -125,21 +150,23 @@ pub(super) fn read(kind: Kind, value: &Value, origin: &Origin) -> Result<Params,
             reader.canonical(&params)
         }),
         Kind::File => reader.typed::<FileParams>(value).and_then(|mut params| {
-            let source = std::mem::take(&mut params.0);
-            reader.check_source(&source, &[]);
-            sources.push((FILE_SLOT.to_owned(), source, origin.path(&[])));
+            let source = std::mem::take(&mut params.source);
+            reader.check_source(&source, &[key("source")]);
+            sources.push((FILE_SLOT.to_owned(), source, origin.path(&[key("source")])));
             reader.canonical(&params)
         }),
         Kind::Transform => reader.typed::<TransformParams>(value).and_then(|params| reader.canonical(&params)),
         Kind::Train => reader.typed::<TrainParams>(value).and_then(|params| {
             reader.check_net(&params.net);
             reader.check_attack("adversary", &params.adversary);
+            reader.check_method(&params);
             reader.canonical(&params)
         }),
         Kind::Evaluate => reader.typed::<EvaluateParams>(value).and_then(|params| {
             reader.check_attack("attack", &params.attack);
             reader.canonical(&params)
         }),
+        Kind::Masking => reader.typed::<MaskingParams>(value).and_then(|params| reader.canonical(&params)),
         Kind::Saliency => reader.typed::<SaliencyParams>(value).and_then(|params| {
             if let Some(problem) = params.images.problem() {
                 reader.problem(&[key("images")], format!("`images` {problem}"), None);
@@ -338,6 +365,13 @@ impl Reading<'_> {
         if let Err(problem) = attack.check() {
             let trail: Vec<Step> = std::iter::once(name).chain(problem.name.split('.')).map(key).collect();
             self.problem(&trail, format!("`{}` {}", problem.name, problem.problem), None);
+        }
+    }
+
+    fn check_method(&mut self, params: &TrainParams) {
+        if !params.method.is_standard() && !matches!(params.adversary, Attack::None(_)) {
+            let help = "remove `adversary`, or remove `method` to train on what `adversary` makes";
+            self.problem(&[key("adversary")], "this `method` brings its own adversary", Some(help));
         }
     }
 

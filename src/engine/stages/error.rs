@@ -51,6 +51,10 @@ pub(super) enum StageError {
     Twice { input: String },
     #[error("the number of {cell} cannot be computed")]
     Metric { cell: String, source: MetricError },
+    #[error("input {input} has {images} images, and image {index} is to be drawn")]
+    NoImage { input: String, images: usize, index: u32 },
+    #[error("input {input} has images of {channels} channels; 1 or 3 can be drawn")]
+    Channels { input: String, channels: usize },
     #[error("the table is to be compared with its row `{row}`, which it does not have")]
     NoRow { row: String },
     #[error("the file of {file} numbers does not fit the table")]
@@ -120,6 +124,8 @@ impl StageError {
             | NoCell { .. }
             | Twice { .. }
             | Metric { .. }
+            | NoImage { .. }
+            | Channels { .. }
             | NoRow { .. }
             | Published { .. }
             | AxisLabels { .. }

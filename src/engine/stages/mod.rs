@@ -7,6 +7,7 @@ mod error;
 mod figure;
 mod file;
 mod grid;
+mod samples;
 mod substitute;
 mod table;
 
@@ -45,9 +46,12 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, Failure> {
         Kind::Dataset => dataset::run(job, reporter),
         Kind::File => file::run(job, reporter),
         Kind::Table => table::run(job, reporter),
+        Kind::Figure if job.params.get("draw").is_some() => samples::run(job, reporter),
         Kind::Figure => figure::run(job, reporter),
         Kind::Command => command::run(job, reporter),
-        kind @ (Kind::Transform | Kind::Train | Kind::Evaluate | Kind::Saliency) => Err(StageError::Kind { kind }),
+        kind @ (Kind::Transform | Kind::Train | Kind::Evaluate | Kind::Masking | Kind::Saliency) => {
+            Err(StageError::Kind { kind })
+        }
     };
     Ok(summary?)
 }

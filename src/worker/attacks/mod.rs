@@ -2,11 +2,12 @@
 //! and asks for the gradient of the images alone. Knows nothing of training and evaluation.
 //!
 //! From the bottom up: [`victim`] answers for the network, [`ball`] says what may be reached, [`survivors`] who is still under attack; [`ascent`],
-//! [`spatial`], [`apgd`] and [`square`] are attacks, and [`pointwise`] runs several of them one after the other.
+//! [`spatial`], [`apgd`], [`fab`] and [`square`] are attacks, and [`pointwise`] runs several of them one after the other.
 
 pub mod apgd;
 mod ascent;
 mod ball;
+pub mod fab;
 pub mod lbfgs;
 pub mod pointwise;
 pub mod spatial;
@@ -104,7 +105,9 @@ pub fn perturb_victim(attack: &Attack, victim: &mut Victim<'_>, batch: &Batch<'_
             ascent::attack(victim, batch, &steps, pgd.start, pgd.restarts)
         }
         Attack::Spatial(spatial) => spatial::attack(victim, batch, spatial),
-        Attack::Apgd(_) | Attack::Square(_) | Attack::Autoattack(_) => pointwise::attack(victim, batch, attack),
+        Attack::Apgd(_) | Attack::Fab(_) | Attack::Square(_) | Attack::Autoattack(_) => {
+            pointwise::attack(victim, batch, attack)
+        }
     }
 }
 

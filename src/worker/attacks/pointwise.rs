@@ -1,11 +1,11 @@
 //! Attacks that consist of several runs, each on the images that the runs before it left: restarts, targets, and the members of an ensemble. An image
 //! that no run breaks keeps the point of the largest cross-entropy. Knows the order of runs, not where images come from.
 
-use atflow::kinds::{Apgd, ApgdLoss, Attack, Autoattack, Member, Square};
+use atflow::kinds::{Apgd, ApgdLoss, Attack, Autoattack, Fab, Member, Square};
 use tch::{Device, Tensor};
 
 use super::victim::{Victim, cross_entropy, misclassified};
-use super::{Batch, apgd, perturb_victim, square};
+use super::{Batch, apgd, fab, perturb_victim, square};
 use crate::error::StageError;
 
 /// One of the attacks that images are under in turn.
@@ -33,6 +33,7 @@ pub fn turns(attack: &Attack, classes: usize, name: &str) -> Result<Option<Vec<T
             };
             Ok(Some(vec![turn(member, attack.clone(), classes, format!("{name}.loss"))?]))
         }
+        Attack::Fab(_) => Ok(Some(vec![turn(Member::FabT, attack.clone(), classes, name.to_owned())?])),
         Attack::Square(_) => Ok(Some(vec![turn(Member::Square, attack.clone(), classes, name.to_owned())?])),
         Attack::Autoattack(ensemble) => {
             let pgd = ensemble.pgd.iter().map(|pgd| Turn { name: "pgd", attack: Attack::Pgd(pgd.clone()), runs: 1 });
@@ -47,7 +48,7 @@ pub fn turns(attack: &Attack, classes: usize, name: &str) -> Result<Option<Vec<T
 
 fn turn(member: Member, attack: Attack, classes: usize, name: String) -> Result<Turn, StageError> {
     let needed = match member {
-        Member::ApgdCe | Member::Square => 2,
+        Member::ApgdCe | Member::FabT | Member::Square => 2,
         Member::ApgdDlr => 3,
         Member::ApgdT => 4,
     };
@@ -56,10 +57,12 @@ fn turn(member: Member, attack: Attack, classes: usize, name: String) -> Result<
         let problem = format!("has `{member}`, which needs {needed} classes, and the model has {classes}");
         return Err(StageError::setting(name, problem));
     }
+    let wrong_classes = u32::try_from(classes - 1).unwrap_or(u32::MAX);
     let runs = match &attack {
         Attack::Apgd(apgd) if apgd.loss == ApgdLoss::DlrTargeted => {
-            apgd.restarts.saturating_mul(apgd.targets.min(u32::try_from(classes - 1).unwrap_or(u32::MAX)))
+            apgd.restarts.saturating_mul(apgd.targets.min(wrong_classes))
         }
+        Attack::Fab(fab) => fab.targets.min(wrong_classes),
         Attack::Apgd(apgd) => apgd.restarts,
         Attack::Square(square) => square.restarts,
         _ => 1,
@@ -74,6 +77,7 @@ fn of_ensemble(ensemble: &Autoattack, member: Member) -> Attack {
         Member::ApgdCe => apgd(ApgdLoss::Ce),
         Member::ApgdDlr => apgd(ApgdLoss::Dlr),
         Member::ApgdT => apgd(ApgdLoss::DlrTargeted),
+        Member::FabT => Attack::Fab(Fab { norm, eps, steps, targets }),
         Member::Square => Attack::Square(Square { queries, ..Square::standard(norm, eps) }),
     }
 }
@@ -85,6 +89,7 @@ fn of_ensemble(ensemble: &Autoattack, member: Member) -> Attack {
 pub fn run(victim: &mut Victim<'_>, batch: &Batch<'_>, attack: &Attack, run: u32) -> Result<Tensor, StageError> {
     match attack {
         Attack::Apgd(apgd) => apgd::run(victim, batch, apgd, run),
+        Attack::Fab(fab) => fab::run(victim, batch, fab, run),
         Attack::Square(square) => square::run(victim, batch, square, run),
         Attack::None(_) | Attack::Fgsm(_) | Attack::Pgd(_) | Attack::Spatial(_) | Attack::Autoattack(_) => {
             perturb_victim(attack, victim, batch)

@@ -32,9 +32,10 @@ pub(super) fn attack(victim: &mut Victim<'_>, batch: &Batch<'_>, spatial: &Spati
     for _ in 0..spatial.steps {
         let mut objective = |flow: &Tensor| {
             victim.pulse()?;
-            let (value, gradient) = objective(victim.network(), batch, &lens, &flow.f_view(size)?, spatial.tau.get())?;
+            let (value, gradient, logits) =
+                objective(victim.network(), batch, &lens, &flow.f_view(size)?, spatial.tau.get())?;
             if std::mem::take(&mut is_first) {
-                victim.count(&gradient, batch.indices)?;
+                victim.count(&gradient, &logits, batch)?;
             }
             Ok((value, gradient.f_view(-1)?.f_nan_to_num_(0.0, None, None)?))
         };
@@ -43,21 +44,21 @@ pub(super) fn attack(victim: &mut Victim<'_>, batch: &Batch<'_>, spatial: &Spati
     Ok(lens.look(batch.images, &flow.f_view(size)?)?.f_clamp_(0.0, 1.0)?)
 }
 
-/// The mean over the batch of −cross-entropy plus `tau` times the flow's total variation; and its gradient with respect to the flow (N × H × W × 2).
+/// The mean over the batch of −cross-entropy plus `tau` times the flow's total variation; its gradient with respect to the flow (N × H × W × 2); and the logits.
 fn objective(
     network: &dyn Frozen,
     batch: &Batch<'_>,
     lens: &Lens,
     flow: &Tensor,
     tau: f64,
-) -> Result<(f64, Tensor), TchError> {
+) -> Result<(f64, Tensor, Tensor), TchError> {
     tch::with_grad(|| {
         let flow = flow.f_detach()?.f_set_requires_grad(true)?;
         let logits = network.forward(&lens.look(batch.images, &flow)?)?;
         let loss = logits.f_cross_entropy_loss(batch.labels, None::<&Tensor>, Reduction::Mean, -100, 0.0)?;
         let value = total_variation(&flow)?.f_mul_scalar(tau)?.f_sub(&loss)?;
         let gradient = backward(&value, &flow)?;
-        Ok((value.f_double_value(&[])?, gradient))
+        Ok((value.f_double_value(&[])?, gradient, logits.f_detach()?))
     })
 }
 

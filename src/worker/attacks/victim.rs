@@ -20,7 +20,7 @@ pub struct Victim<'a> {
     tally: Option<&'a mut Tally>,
 }
 
-/// Gradients by image: each image counts once, at the first gradient that is computed for it.
+/// Gradients by image: each image counts once, at the first gradient that is computed for it, if it is classified correctly there.
 #[derive(Default)]
 pub struct Tally {
     seen: HashSet<u64>,
@@ -90,7 +90,7 @@ impl<'a> Victim<'a> {
     ) -> Result<Look, StageError> {
         let mut look = self.ask(points, batch.labels, loss)?;
         if let Some(tally) = &mut self.tally {
-            tally.count(&look.gradient, batch.indices)?;
+            tally.count(&look.gradient, &misclassified(&look.logits, batch.labels)?, batch.indices)?;
         }
         look.make_finite()?;
         Ok(look)
@@ -109,9 +109,12 @@ impl<'a> Victim<'a> {
         Ok(look?)
     }
 
-    /// Counts images by a gradient that an attack begins with, one for each image.
-    pub(super) fn count(&mut self, gradient: &Tensor, indices: &[u64]) -> Result<(), TchError> {
-        self.tally.as_mut().map_or(Ok(()), |tally| tally.count(gradient, indices))
+    /// Counts the images of a batch by a gradient that an attack begins with, one for each image; `logits` are those of the same points.
+    pub(super) fn count(&mut self, gradient: &Tensor, logits: &Tensor, batch: &Batch<'_>) -> Result<(), TchError> {
+        match &mut self.tally {
+            Some(tally) => tally.count(gradient, &misclassified(logits, batch.labels)?, batch.indices),
+            None => Ok(()),
+        }
     }
 }
 
@@ -121,13 +124,15 @@ impl Tally {
         Some(self.gradients).filter(|gradients| gradients.images > 0)
     }
 
-    fn count(&mut self, gradient: &Tensor, indices: &[u64]) -> Result<(), TchError> {
+    /// Counts the images that are not wrong already: of those an attack has nothing to ask.
+    fn count(&mut self, gradient: &Tensor, wrong: &Tensor, indices: &[u64]) -> Result<(), TchError> {
         let flat = gradient.f_flatten(1, -1)?;
         let host = |flags: Tensor| Vec::<bool>::try_from(flags.f_to_device(Device::Cpu)?);
+        let wrong = host(wrong.shallow_clone())?;
         let moving = host(flat.f_ne(0.0)?.f_any_dim(1, false)?)?;
         let finite = host(flat.f_isfinite()?.f_all_dim(1, false)?)?;
-        for ((&index, moving), finite) in indices.iter().zip(moving).zip(finite) {
-            if self.seen.insert(index) {
+        for (((&index, moving), finite), wrong) in indices.iter().zip(moving).zip(finite).zip(wrong) {
+            if self.seen.insert(index) && !wrong {
                 self.gradients.images += 1;
                 self.gradients.zero += u64::from(!moving);
                 self.gradients.not_finite += u64::from(!finite);

@@ -124,6 +124,11 @@ impl DeviceSet {
         })
     }
 
+    /// Where it is.
+    pub fn device(&self) -> Device {
+        self.labels.device()
+    }
+
     /// Number of images.
     pub fn len(&self) -> usize {
         self.host_labels.len()

@@ -44,7 +44,8 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
         attack.spec = context.job.params.get("attack").cloned().unwrap_or(Json::Null);
         if let Some(gradients) = attack.gradients {
             let [images, zero, not_finite] = [gradients.images, gradients.zero, gradients.not_finite].map(grouped);
-            let line = format!("first gradients of {images} images: {zero} zero, {not_finite} not finite");
+            let line =
+                format!("first gradients of {images} images that are right: {zero} zero, {not_finite} not finite");
             context.reporter.log(line);
             if gradients.zero == gradients.images {
                 return Err(StageError::NoGradient { images: gradients.images });

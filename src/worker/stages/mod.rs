@@ -2,6 +2,7 @@
 //! the protocol beyond [`Context`], and nothing of keys and caching.
 
 pub mod evaluate;
+pub mod masking;
 pub mod optimizer;
 pub mod saliency;
 pub mod train;
@@ -23,6 +24,7 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
         Kind::Transform => transform::run(context),
         Kind::Train => train::run(context),
         Kind::Evaluate => evaluate::run(context),
+        Kind::Masking => masking::run(context),
         Kind::Saliency => saliency::run(context),
         kind => Err(StageError::NotForWorkers(kind)),
     }

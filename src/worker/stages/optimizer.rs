@@ -60,7 +60,23 @@ impl Optimizer {
     /// # Errors
     /// What libtorch says.
     pub fn step(&mut self, loss: &Tensor, lr: f64) -> Result<(), TchError> {
-        let mut gradients = Tensor::f_run_backward(&[loss], &self.parameters, false, false)?;
+        let gradients = Tensor::f_run_backward(&[loss], &self.parameters, false, false)?;
+        self.descend(gradients, lr)
+    }
+
+    /// The same; gives the gradient of the loss with respect to `inputs`, at the parameters before the step.
+    ///
+    /// # Errors
+    /// What libtorch says.
+    pub fn step_and_ask(&mut self, loss: &Tensor, lr: f64, inputs: &Tensor) -> Result<Tensor, TchError> {
+        let asked: Vec<&Tensor> = self.parameters.iter().chain([inputs]).collect();
+        let mut gradients = Tensor::f_run_backward(&[loss], &asked, false, false)?;
+        let of_inputs = gradients.pop().ok_or_else(|| TchError::Torch("no gradient came back".to_owned()))?;
+        self.descend(gradients, lr)?;
+        Ok(of_inputs)
+    }
+
+    fn descend(&mut self, mut gradients: Vec<Tensor>, lr: f64) -> Result<(), TchError> {
         let _guard = tch::no_grad_guard();
         for (gradient, parameter) in gradients.iter_mut().zip(&self.parameters) {
             if self.weight_decay != 0.0 {
@@ -94,6 +110,14 @@ pub fn learning_rate(schedule: &Schedule, highest: f64, step: u64, steps: u64, e
             let drops = drop_at.iter().filter(|&&at| at <= epoch).count();
             highest * 0.1f64.powi(i32::try_from(drops).unwrap_or(i32::MAX))
         }
+        Schedule::Table { rates } => {
+            let mut ends = rates.iter().scan(0u64, |end, rate| {
+                *end += u64::from(rate.epochs);
+                Some((*end, rate))
+            });
+            let now = ends.find(|(end, _)| u64::from(epoch) <= *end).map(|(_, rate)| rate).or(rates.last());
+            now.map_or(highest, |rate| rate.lr.get())
+        }
     }
 }
 
@@ -106,6 +130,12 @@ pub fn check_schedule(schedule: &Schedule) -> Result<(), StageError> {
         Schedule::Triangle { warmup } if !(0.0..=1.0).contains(&warmup.get()) => {
             Err(StageError::setting("schedule.warmup", "must be between 0 and 1"))
         }
+        Schedule::Table { rates } if rates.is_empty() => {
+            Err(StageError::setting("schedule.rates", "must have at least one entry"))
+        }
+        Schedule::Table { rates } if rates.iter().any(|rate| rate.epochs == 0 || rate.lr.get() <= 0.0) => {
+            Err(StageError::setting("schedule.rates", "must have at least one epoch and a rate above 0 in each entry"))
+        }
         _ => Ok(()),
     }
 }
@@ -113,6 +143,7 @@ pub fn check_schedule(schedule: &Schedule) -> Result<(), StageError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use atflow::kinds::Rate;
     use atflow::number::Real;
 
     #[test]
@@ -135,5 +166,15 @@ mod tests {
         for (rate, expected) in rates.into_iter().zip([0.01, 0.01, 0.001, 0.001, 1e-4, 1e-4]) {
             assert!((rate - expected).abs() < 1e-12, "{rates:?}");
         }
+    }
+
+    /// The authors' table for standard training is 5, 3 and 2 epochs; their loop runs eleven, the last one at the last rate.
+    #[test]
+    fn a_table_is_read_as_it_stands_and_its_last_rate_goes_on() {
+        let rate = |(epochs, lr)| Rate { epochs, lr: Real::new(lr) };
+        let schedule = Schedule::Table { rates: [(5, 0.01), (3, 0.001), (2, 1e-4)].map(rate).to_vec() };
+        let rates: Vec<f64> = (1..=11).map(|epoch| learning_rate(&schedule, 7.0, 0, 1, epoch)).collect();
+        let expected = [[0.01; 5].as_slice(), &[0.001; 3], &[1e-4; 3]].concat();
+        assert_eq!(rates, expected);
     }
 }

@@ -100,7 +100,7 @@ fn inputs_that_do_not_fit_the_table_are_named() {
     input value c/other belongs to no cell
     more than one input value c/clean was given
     the number of c/p=64 cannot be computed: accuracy on correctly classified images needs the model's predictions on the untransformed set
-    the number of c/p=64 cannot be computed: the predictions are of 200 images, those on the untransformed set of 100
+    the number of c/p=64 cannot be computed: the predictions are of 200 images, those in the untransformed set of 100
     input value c/clean belongs to no cell
     two cells would both be filled by inputs labelled `a/b/x`
     input value c/clean is not what it should be: not a safetensors file: header too large

@@ -112,6 +112,35 @@ impl Square {
     }
 }
 
+/// Targeted FAB: looks for the smallest perturbation that changes the decision to one class after another, by steps to where a linear model of the network
+/// says that it does (Croce and Hein 2020, "Minimally distorted adversarial examples"); counts if it lies in the ball. Starts at the image.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Fab {
+    /// The norm that bounds the perturbation.
+    #[serde(default)]
+    pub norm: Norm,
+    /// Radius of the ball, in pixel units of [0, 1]; at most 1 for the L-infinity norm.
+    #[schemars(extend("minimum" = 0))]
+    pub eps: Real,
+    /// Number of steps towards a class, at least 1.
+    #[serde(default = "default_steps")]
+    #[schemars(range(min = 1))]
+    pub steps: u32,
+    /// How many of the likeliest wrong classes are aimed at, one after the other, at least 1; at most all of them.
+    #[serde(default = "default_targets")]
+    #[schemars(range(min = 1))]
+    pub targets: u32,
+}
+
+impl Fab {
+    pub(super) fn check(&self) -> Result<(), AttackProblem> {
+        radius(self.norm, self.eps)?;
+        at_least_one("steps", self.steps)?;
+        at_least_one("targets", self.targets)
+    }
+}
+
 /// Several attacks one after the other, each on the images that are still classified correctly: the pointwise worst case (Croce and Hein 2020).
 ///
 /// An image that no attack breaks keeps the point of the largest loss.
@@ -155,6 +184,8 @@ pub enum Member {
     ApgdDlr,
     /// APGD on the targeted difference of logits ratio.
     ApgdT,
+    /// FAB, targeted.
+    FabT,
     /// Square.
     Square,
 }
@@ -166,6 +197,7 @@ impl Member {
             Member::ApgdCe => "apgd_ce",
             Member::ApgdDlr => "apgd_dlr",
             Member::ApgdT => "apgd_t",
+            Member::FabT => "fab_t",
             Member::Square => "square",
         }
     }
@@ -194,7 +226,7 @@ impl Autoattack {
 }
 
 fn standard() -> Vec<Member> {
-    vec![Member::ApgdCe, Member::ApgdT, Member::Square]
+    vec![Member::ApgdCe, Member::ApgdT, Member::FabT, Member::Square]
 }
 
 fn share(name: &str, value: Real) -> Result<(), AttackProblem> {

@@ -6,7 +6,7 @@ mod spatial;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use ensemble::{Apgd, ApgdLoss, Autoattack, Member, Square};
+pub use ensemble::{Apgd, ApgdLoss, Autoattack, Fab, Member, Square};
 pub use spatial::{BaseGrid, Spatial};
 
 use crate::number::Real;
@@ -25,6 +25,8 @@ pub enum Attack {
     Spatial(Spatial),
     /// Projected gradient descent that finds its own step lengths.
     Apgd(Apgd),
+    /// Steps to the nearest boundary between two classes.
+    Fab(Fab),
     /// Random search with squares; asks the network for its outputs only.
     Square(Square),
     /// Several attacks, each on the images that the ones before it left.
@@ -67,6 +69,7 @@ impl Attack {
             Attack::Pgd(pgd) => pgd.check(),
             Attack::Spatial(spatial) => spatial.check(),
             Attack::Apgd(apgd) => apgd.check(),
+            Attack::Fab(fab) => fab.check(),
             Attack::Square(square) => square.check(),
             Attack::Autoattack(ensemble) => ensemble.check(),
         }
@@ -78,7 +81,7 @@ impl Attack {
             Attack::None(_) => None,
             Attack::Fgsm(_) | Attack::Spatial(_) => Some(Iterate::Last),
             Attack::Pgd(pgd) => Some(pgd.iterate),
-            Attack::Apgd(_) | Attack::Square(_) | Attack::Autoattack(_) => Some(Iterate::WorstCase),
+            Attack::Apgd(_) | Attack::Fab(_) | Attack::Square(_) | Attack::Autoattack(_) => Some(Iterate::WorstCase),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Fills image sets: decodes the files that were planned, many at a time, and writes them in their order. Memory holds one piece of a few hundred images,
+//! Fills image sets: decodes the files that were planned, many at a time, and writes them in their order. Memory holds one piece of them,
 //! whatever the size of the set. Broken images are left out or end the stage, in either case by name.
 
 use std::path::PathBuf;
@@ -14,8 +14,10 @@ use crate::protocol::Job;
 use crate::stages::error::StageError;
 use crate::stages::{Reporter, go_on};
 
-/// Images decoded at a time. At 0.6 MB each, as those of Caltech-256 have, that is 80 MB.
-const PIECE: usize = 128;
+/// Bytes of decoded images that are in memory at a time, and how few and how many images that may be: as many as keep all cores busy.
+const PIECE: usize = 128 << 20;
+const FEWEST: usize = 16;
+const MOST: usize = 512;
 
 /// An image that a set is to have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,16 +67,20 @@ pub(super) fn fill(job: &Job, plan: &Plan<'_>, reporter: &dyn Reporter) -> Resul
     };
     let mut writer: Option<(ImageWriter, [usize; 2])> = None;
     let mut broken: Vec<(&str, String)> = Vec::new();
-    for (piece, images) in plan.images.chunks(PIECE).enumerate() {
+    let (mut start, mut count) = (0, FEWEST);
+    while start < plan.images.len() {
         go_on(reporter)?;
-        let (done, total) = ((piece * PIECE) as u64, plan.images.len() as u64);
-        reporter.progress(done, total, &format!("decoding {}", plan.output));
+        reporter.progress(start as u64, plan.images.len() as u64, &format!("decoding {}", plan.output));
+        let images = &plan.images[start..plan.images.len().min(start + count)];
+        start += images.len();
         let decode = |image: &Planned| match plan.archive.read(image.entry) {
-            Ok(bytes) => Ok(whole(&bytes, plan)),
+            Ok(bytes) => Ok(stored(&bytes, plan)),
             Err(ArchiveError::Damaged { reason }) => Ok(Err(reason)),
             Err(error) => Err(error),
         };
-        let decoded: Vec<Result<_, ArchiveError>> = images.par_iter().map(decode).collect();
+        let decoded: Vec<Result<Result<Stored, String>, ArchiveError>> = images.par_iter().map(decode).collect();
+        let bytes: usize = decoded.iter().flatten().flatten().map(|(pixels, _)| pixels.len()).sum();
+        count = (PIECE / (bytes / images.len()).max(1)).clamp(FEWEST, MOST);
         for (image, decoded) in images.iter().zip(decoded) {
             let (pixels, size) = match decoded.map_err(in_archive)? {
                 Ok(good) => good,
@@ -112,8 +118,10 @@ pub(super) fn fill(job: &Job, plan: &Plan<'_>, reporter: &dyn Reporter) -> Resul
     Ok(Filled { images, broken: broken.len() })
 }
 
-/// An image as it is stored: each colour by itself, and its height and width.
-fn whole(file: &[u8], plan: &Plan<'_>) -> Result<(Vec<u8>, [usize; 2]), String> {
+/// An image as it is stored, each colour by itself, and its height and width.
+type Stored = (Vec<u8>, [usize; 2]);
+
+fn stored(file: &[u8], plan: &Plan<'_>) -> Result<Stored, String> {
     let image: Rgb = plan.recipe.apply(picture::decode(file)?)?;
     if let Some(View::CenterCrop(side)) = plan.view
         && side > image.height.min(image.width)

@@ -44,7 +44,7 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     let params: SaliencyParams = context.params()?;
     check(&params.method)?;
     let (set_names, sets) = sets(context)?;
-    let (names, networks) = models(context, &sets)?;
+    let Models { names, networks } = models(context, &sets)?;
     let [_, height, width] = sets[0].shape.map(|side| side as usize);
     let images = chosen(&params.images, sets.iter().map(|set| set.len()).min().unwrap_or(0))?;
     let shown = params.shown(images.len());
@@ -137,11 +137,14 @@ fn sets(context: &mut Context<'_>) -> Result<(Vec<String>, Vec<Rc<DeviceSet>>), 
     Ok((names, sets))
 }
 
-/// The models and their names; each fits every set.
-fn models(
-    context: &mut Context<'_>,
-    sets: &[Rc<DeviceSet>],
-) -> Result<(Vec<String>, Vec<Box<dyn Frozen>>), StageError> {
+/// The models that are compared.
+struct Models {
+    names: Vec<String>,
+    networks: Vec<Box<dyn Frozen>>,
+}
+
+/// The models; each fits every set.
+fn models(context: &mut Context<'_>, sets: &[Rc<DeviceSet>]) -> Result<Models, StageError> {
     let inputs = context.inputs("models");
     if inputs.is_empty() {
         return Err(StageError::Slot { slot: "models", expected: "one or more inputs", found: 0 });
@@ -152,7 +155,7 @@ fn models(
         sets.iter().try_for_each(|set| check_fit(&model, set))?;
         networks.push(model.network.freeze()?);
     }
-    Ok((inputs.iter().map(|input| input.label.clone()).collect(), networks))
+    Ok(Models { names: inputs.iter().map(|input| input.label.clone()).collect(), networks })
 }
 
 /// The indices of the images meant among `count`.

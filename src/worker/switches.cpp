@@ -1,0 +1,32 @@
+// libtorch's switches for repeatable arithmetic on a GPU, which tch does not have. Both halves of libtorch have them: on the CPU they do nothing.
+
+#include <ATen/Context.h>
+
+extern "C" {
+
+// Deterministic cuDNN kernels, none chosen by their speed of the moment, no TF32. 0 if libtorch refuses.
+int atflow_make_repeatable() noexcept {
+  try {
+    auto& context = at::globalContext();
+    context.setDeterministicCuDNN(true);
+    context.setBenchmarkCuDNN(false);
+    context.setAllowTF32CuDNN(false);
+    context.setAllowTF32CuBLAS(false);
+    return 1;
+  } catch (...) {
+    return 0;
+  }
+}
+
+// The switches as they are, a bit each: deterministic cuDNN, benchmarking, TF32 in cuDNN, TF32 in cuBLAS. -1 if libtorch refuses.
+int atflow_switches() noexcept {
+  try {
+    auto& context = at::globalContext();
+    return int(context.deterministicCuDNN()) | int(context.benchmarkCuDNN()) << 1 |
+        int(context.allowTF32CuDNN()) << 2 | int(context.allowTF32CuBLAS()) << 3;
+  } catch (...) {
+    return -1;
+  }
+}
+
+}  // extern "C"

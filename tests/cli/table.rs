@@ -1,0 +1,153 @@
+//! Tables as a person meets them: beside published numbers, in other formats, and before all of their results are there.
+
+use atflow::formats::{ImageSet, Predictions};
+
+use crate::support::Space;
+
+/// `tested` gives predictions that lie beside the pipeline, one file for each model and level.
+const PIPELINE: &str = r#"pipeline: story
+params: {note: ""}
+stages:
+  level:
+    kind: command
+    matrix: {p: [4, 64]}
+    with: {run: "echo ${p} > ${out.n}", outputs: {n: n}}
+  tested:
+    kind: command
+    matrix: {model: [standard, pgd], level: {each: level}}
+    needs: {level: "${level}"}
+    with:
+      run: "cp $HOME/${model} ${out.predictions} # ${note}"
+      outputs: {predictions: p}
+  table:
+    kind: table
+    needs: {results: tested}
+    with:
+      title: Saturation
+      rows: tested.model
+      columns: level.p
+      published: {file: published/t.csv, anomalies: published/anomalies.csv}
+      tolerance: {absolute: 1.5}
+"#;
+
+fn predictions(right: usize) -> Vec<u8> {
+    let predicted = (0..200).map(|index| i32::from(index >= right)).collect();
+    let (probability, loss) = (vec![0.5; 200], vec![1.0; 200]);
+    Predictions { labels: vec![0; 200], predicted, probability, loss, ..Predictions::default() }.to_bytes().unwrap()
+}
+
+fn space() -> Space {
+    let space = Space::new();
+    space.write("p.yaml", PIPELINE);
+    space.write("standard", predictions(100));
+    space.write("pgd", predictions(150));
+    space.write("published/t.csv", "model,p=4,p=64\nstandard,50.0,49.2\npgd,71.5,99.9\n");
+    space.write("published/anomalies.csv", "table,row,column,published,reason\nt,pgd,p=64,99.9,a misprint\n");
+    space
+}
+
+#[test]
+fn published_numbers_stand_beside_ours_and_verify_tells_where_they_differ() {
+    let space = space();
+    space.ran(&[]);
+    insta::assert_snapshot!(space.run(&["table", "table"]).stdout);
+    assert!(space.run(&["table", "table", "--format", "tex"]).stdout.contains("\\toprule"));
+    assert!(space.read("results/story/table.tex").contains("\\toprule"));
+    let ran = space.run(&["verify", "p.yaml", "table"]);
+    assert_eq!(ran.code, Some(0), "the misprint is no difference: {}", ran.seen());
+
+    // Another file of published numbers makes the table stale, and nothing else.
+    space.write("published/t.csv", "model,p=4,p=64\nstandard,50.0,49.2\npgd,20,99.9\n");
+    assert_eq!(space.ran(&[]), ["table"]);
+    let ran = space.run(&["verify", "p.yaml", "table"]);
+    assert_eq!(ran.code, Some(3), "{}", ran.seen());
+    insta::assert_snapshot!(ran.stdout);
+    let json: serde_json::Value =
+        serde_json::from_str(&space.run(&["verify", "p.yaml", "table", "--json"]).stdout).unwrap();
+    assert_eq!(
+        (&json["unlike_published"][0]["row"], &json["unlike_published"][0]["published"]),
+        (&"pgd".into(), &20.0.into())
+    );
+}
+
+#[test]
+fn a_table_is_shown_at_any_time_with_what_is_there() {
+    let space = space();
+    space.ran(&["tested/standard/*"]);
+    let ran = space.run(&["table", "table"]);
+    assert_eq!(ran.code, Some(0), "of the pipeline of the last run: {}", ran.seen());
+    insta::assert_snapshot!(ran.stdout);
+    assert_eq!(space.run(&["table", "p.yaml", "table"]).stdout, ran.stdout);
+
+    space.ran(&[]);
+    let whole = space.run(&["table", "p.yaml", "table"]).stdout;
+    assert!(!whole.contains("missing,") && !whole.contains("stale"), "{whole}");
+    let stale = space.run(&["table", "p.yaml", "table", "--set", "note=other"]).stdout;
+    assert!(stale.contains("50.0 (stale) [43.1, 56.9]") && stale.contains("4 stale"), "{stale}");
+    assert_eq!(space.run(&["table", "table"]).stdout, whole, "nothing was recorded");
+    let csv = space.run(&["table", "p.yaml", "table", "--set", "note=other", "--format", "csv"]).stdout;
+    assert!(csv.lines().nth(1).unwrap().contains(",stale,"), "{csv}");
+}
+
+const SAMPLES: &str = r#"pipeline: seen
+stages:
+  set:
+    kind: command
+    matrix: {k: [1, 2]}
+    with: {run: "cp $HOME/images ${out.images} # ${k}", outputs: {images: i}}
+  tested:
+    kind: command
+    matrix: {model: [standard, pgd], set: {each: set}}
+    needs: {set: "${set}"}
+    with: {run: "cp $HOME/${model} ${out.predictions} # ${in.set}", outputs: {predictions: p}}
+  figure:
+    kind: figure
+    needs: {sets: set, results: tested}
+    with:
+      draw: samples
+      title: Patch-shuffled images
+      images: [3, 0]
+      headings: {"2": 2 × 2 pieces}
+      probabilities: tested.model
+"#;
+
+#[test]
+fn images_are_drawn_side_by_side_with_what_models_make_of_them() {
+    let space = Space::new();
+    space.write("p.yaml", SAMPLES);
+    let classes = vec!["cat".to_owned(), "dog".to_owned()];
+    let pixels = (0..4 * 3 * 8 * 8).map(|pixel| (pixel % 251) as u8).collect();
+    let set = ImageSet { pixels, shape: [4, 3, 8, 8], labels: vec![0, 1, 0, 1], texture: None, classes };
+    space.write("images", set.to_bytes().unwrap());
+    for (model, probability) in [("standard", [0.9, 0.8, 0.7, 0.625]), ("pgd", [0.5, 0.5, 0.5, 0.25])] {
+        let of = Predictions {
+            labels: vec![0, 1, 0, 1],
+            predicted: vec![0; 4],
+            probability: probability.to_vec(),
+            loss: vec![1.0; 4],
+            ..Predictions::default()
+        };
+        space.write(model, of.to_bytes().unwrap());
+    }
+    space.ran(&[]);
+    insta::assert_snapshot!(space.read("results/seen/figure.csv"), @r"
+    image,class,set,row,probability_of_true_class
+    3,dog,1,standard,0.625000
+    3,dog,2,standard,0.625000
+    3,dog,1,pgd,0.250000
+    3,dog,2,pgd,0.250000
+    0,cat,1,standard,0.900000
+    0,cat,2,standard,0.900000
+    0,cat,1,pgd,0.500000
+    0,cat,2,pgd,0.500000
+    ");
+    let png = std::fs::read(space.path().join("results/seen/figure.png")).unwrap();
+    assert!(png.starts_with(b"\x89PNG"));
+    assert!(space.read("results/seen/figure.svg").contains("data:image/png;base64,iVBORw0KGgo"));
+
+    let few = predictions(2);
+    space.write("pgd", few);
+    let ran = space.run(&["run", "p.yaml", "--force", "tested/pgd/*"]);
+    assert_eq!(ran.code, Some(1), "labels of other images: {}", ran.seen());
+    assert!(ran.stderr.contains("not the same images"), "{}", ran.stderr);
+}
