@@ -210,6 +210,9 @@ pub(crate) struct GcArgs {
     /// Keep the results and logs of so many runs, the last ones
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub keep_runs: usize,
+    /// Free the progress of trainings that nobody touched for so many days and that none of the pipelines can want
+    #[arg(long, value_name = "DAYS", default_value_t = 30)]
+    pub partial_days: u16,
     /// Free it; without this it is only shown
     #[arg(long, conflicts_with = "dry_run")]
     pub yes: bool,
@@ -356,7 +359,7 @@ pub(crate) enum DepthName {
     Predictions,
     /// Nothing is trained; evaluations, saliency maps and what follows from them run anew
     Checkpoints,
-    /// Everything but data sets runs anew
+    /// Everything but data sets and files runs anew
     Scratch,
 }
 

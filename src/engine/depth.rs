@@ -15,9 +15,9 @@ use crate::spec::InstanceId;
 pub enum Depth {
     /// Only what reads predictions may run: tables, figures, and commands that come after an evaluation.
     Predictions,
-    /// Nothing is trained; evaluations and saliency maps are computed anew, and what comes after them.
+    /// Nothing is trained; evaluations, checks of masking and saliency maps are computed anew, and what comes after them.
     Checkpoints,
-    /// Everything is computed anew but data sets.
+    /// Everything is computed anew but data sets and files.
     Scratch,
 }
 
@@ -33,11 +33,12 @@ impl Depth {
 
     /// Which instances run even if they are fresh, by id.
     pub fn anew(self, graph: &Graph) -> Vec<bool> {
-        let after = after(graph, &[Kind::Evaluate, Kind::Saliency]);
+        let after = after(graph, &[Kind::Evaluate, Kind::Masking, Kind::Saliency]);
         let is_anew = |id: InstanceId| match (self, graph.instance(id).kind) {
-            (Depth::Predictions, _) | (Depth::Scratch, Kind::Dataset) => false,
+            (Depth::Predictions, _) | (Depth::Scratch, Kind::Dataset | Kind::File) => false,
             (Depth::Scratch, _) => true,
-            (Depth::Checkpoints, Kind::Evaluate | Kind::Saliency | Kind::Table | Kind::Figure) => true,
+            (Depth::Checkpoints, Kind::Table | Kind::Figure) => true,
+            (Depth::Checkpoints, Kind::Evaluate | Kind::Masking | Kind::Saliency) => true,
             (Depth::Checkpoints, kind) => kind == Kind::Command && after[id.0],
         };
         graph.ids().map(is_anew).collect()

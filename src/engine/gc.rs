@@ -30,6 +30,17 @@ pub enum Sort {
     Fetched,
     /// Something that was put aside.
     Quarantine,
+    /// A folder with the progress of a training, or with the state that a longer one would go on from.
+    Partial,
+}
+
+/// Which progress of trainings stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partials {
+    /// What a pipeline may go on from; nothing if that cannot be told, and then all of it stays.
+    pub wanted: Option<HashSet<Key>>,
+    /// Whatever was touched within this time stays, too.
+    pub age: Duration,
 }
 
 /// A file that nobody reaches.
@@ -97,7 +108,12 @@ fn is_young(path: &Path, limit: Duration) -> bool {
 ///
 /// # Errors
 /// [`CacheError`] if a folder cannot be listed.
-pub fn survey(cache: &Cache, keys: &HashSet<Key>, logs: &[OutputBlob]) -> Result<Survey, CacheError> {
+pub fn survey(
+    cache: &Cache,
+    keys: &HashSet<Key>,
+    logs: &[OutputBlob],
+    partials: &Partials,
+) -> Result<Survey, CacheError> {
     let mut survey = Survey::default();
     let mut blobs: HashSet<Digest> = logs.iter().map(|blob| blob.digest).collect();
     let mut identities: HashSet<String> = HashSet::new();
@@ -136,6 +152,21 @@ pub fn survey(cache: &Cache, keys: &HashSet<Key>, logs: &[OutputBlob]) -> Result
         let is_kept = is_young(&path, QUARANTINE);
         take(&mut survey, Sort::Quarantine, path, size, is_kept);
     }
+    let mut folders: BTreeMap<PathBuf, (u64, bool)> = BTreeMap::new();
+    for (path, size) in cache.files("partial")? {
+        let Some(folder) = path.parent() else { continue };
+        let (bytes, is_late) = folders.entry(folder.to_owned()).or_default();
+        *bytes += size;
+        *is_late |= is_young(&path, partials.age);
+    }
+    for (path, (size, is_late)) in folders {
+        let is_kept = match (name(&path, "").map(Key), &partials.wanted) {
+            (Some(key), Some(wanted)) => is_late || wanted.contains(&key) || cache.is_leased(key),
+            // It cannot be told, or is none of ours.
+            (Some(_), None) | (None, _) => true,
+        };
+        take(&mut survey, Sort::Partial, path, size, is_kept);
+    }
     Ok(survey)
 }
 
@@ -160,10 +191,14 @@ pub fn collect(survey: &Survey) -> (Amount, Vec<(PathBuf, std::io::Error)>) {
     let mut failed = Vec::new();
     for garbage in &survey.garbage {
         // A run may have come upon it meanwhile: what it uses again it touches.
-        if garbage.sort != Sort::Quarantine && is_young(&garbage.path, GRACE) {
+        if !matches!(garbage.sort, Sort::Quarantine | Sort::Partial) && is_young(&garbage.path, GRACE) {
             continue;
         }
-        match fs::remove_file(&garbage.path) {
+        let removed = match garbage.sort {
+            Sort::Partial => fs::remove_dir_all(&garbage.path),
+            _ => fs::remove_file(&garbage.path),
+        };
+        match removed {
             Ok(()) => freed.add(garbage.size),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => failed.push((garbage.path.clone(), error)),

@@ -49,7 +49,7 @@ for line in sys.stdin:
 "#;
 
 /// A space with the pipeline, its data, and the worker.
-fn space() -> Space {
+pub(crate) fn space() -> Space {
     let space = Space::new();
     space.write("p.yaml", PIPELINE);
     space.write("images", [&[0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 1][..], &[7, 9]].concat());

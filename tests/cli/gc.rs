@@ -104,3 +104,29 @@ fn a_fetched_file_goes_with_the_last_record_that_names_it() {
     gc(&space, &["--keep-runs", "0", "--yes"]);
     assert_eq!((space.cached_files("objects").len(), space.cached_files("fetched").len()), (0, 0));
 }
+
+#[test]
+fn progress_that_no_pipeline_can_go_on_from_goes_when_it_is_old() {
+    let space = crate::depth::space();
+    let other = "ab".repeat(32);
+    space.write(&format!("cache/partial/{other}/training.safetensors"), [1; 1000]);
+    age(&space, 24 * 31);
+    assert!(
+        !gc(&space, &["p.yaml"]).contains("progress                 1"),
+        "no training's key is known before its data"
+    );
+    space.ran(&["digits"]);
+    space.run(&["plan", "p.yaml", "--save", "plan.json"]);
+    let plan: serde_json::Value = serde_json::from_str(&space.read("plan.json")).unwrap();
+    let wanted = plan["stages"]["model/a"]["key"].as_str().unwrap();
+    space.write(&format!("cache/partial/{wanted}/training.safetensors"), [1; 1000]);
+    age(&space, 24 * 29);
+    assert!(gc(&space, &["p.yaml"]).starts_with("nothing to free"), "not old enough");
+    age(&space, 24 * 31);
+    let said = gc(&space, &["p.yaml"]);
+    let line = said.lines().find(|line| line.starts_with("progress")).unwrap();
+    assert_eq!(line.split_whitespace().collect::<Vec<_>>(), ["progress", "1", "(1.0", "kB)", "1", "(1.0", "kB)"]);
+    gc(&space, &["p.yaml", "--yes"]);
+    assert!(space.path().join(format!("cache/partial/{wanted}")).exists());
+    assert!(!space.path().join(format!("cache/partial/{other}")).exists());
+}

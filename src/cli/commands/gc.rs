@@ -1,9 +1,11 @@
 //! `atflow gc`.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use atflow::cache::{Cache, OutputBlob};
-use atflow::gc::{Amount, Sort, collect, survey};
+use atflow::gc::{Amount, Partials, Sort, collect, survey};
+use atflow::kinds::Kind;
 use atflow::plan::Standing;
 use atflow::record::Key;
 
@@ -16,6 +18,8 @@ pub(crate) fn run(args: &GcArgs) -> Result<Exit, CliError> {
     let cache = Cache::open(&args.cache.cache)?;
     let mut keys: HashSet<Key> = HashSet::new();
     let mut logs: Vec<OutputBlob> = Vec::new();
+    // What trainings may go on from, and whether that can be told.
+    let (mut going_on, mut is_told) = (HashSet::new(), true);
     for run in cache.runs(None).take(args.keep_runs) {
         keys.extend(run.keys.values());
         logs.extend(run.failed.values().map(|failed| failed.log));
@@ -30,13 +34,24 @@ pub(crate) fn run(args: &GcArgs) -> Result<Exit, CliError> {
             patience: 30,
             offline: false,
         };
-        for standing in Loaded::open(file, &[], &plain)?.survey()?.into_iter().flatten() {
-            if let Standing::Fresh(key, _) = standing {
-                keys.insert(key);
+        let loaded = Loaded::open(file, &[], &plain)?;
+        for (id, standing) in loaded.graph.ids().zip(loaded.survey()?) {
+            match standing {
+                Some(Standing::Fresh(key, manifest)) => {
+                    keys.insert(key);
+                    going_on.extend(manifest.record.onward_key());
+                }
+                Some(Standing::Stale(record, _)) => {
+                    going_on.extend([record.key()].into_iter().chain(record.onward_key()))
+                }
+                // Its key is known only when what it needs has run.
+                Some(Standing::Pending(_)) => is_told &= loaded.graph.instance(id).kind != Kind::Train,
+                None => {}
             }
         }
     }
-    let found = survey(&cache, &keys, &logs)?;
+    let age = Duration::from_secs(u64::from(args.partial_days) * 24 * 3600);
+    let found = survey(&cache, &keys, &logs, &Partials { wanted: is_told.then_some(going_on), age })?;
     let freed = found.freed();
     let mut text = if args.json {
         let how = serde_json::json!({ "freed": args.yes, "garbage": freed, "kept": found.kept });
@@ -81,6 +96,7 @@ fn words(freed: &BTreeMap<Sort, Amount>, kept: &BTreeMap<Sort, Amount>) -> Strin
         Sort::Blob => "blobs",
         Sort::Fetched => "fetched",
         Sort::Quarantine => "quarantine",
+        Sort::Partial => "progress",
     };
     let shown = |amount: Option<&Amount>| {
         let amount = amount.copied().unwrap_or_default();
@@ -91,7 +107,7 @@ fn words(freed: &BTreeMap<Sort, Amount>, kept: &BTreeMap<Sort, Amount>) -> Strin
         return format!("nothing to free: {} are reached or younger than an hour\n", ui::bytes(total));
     }
     let mut text = format!("{:12}{:>20}{:>20}\n", "", "to free", "kept");
-    for sort in [Sort::Manifest, Sort::Blob, Sort::Fetched, Sort::Quarantine] {
+    for sort in [Sort::Manifest, Sort::Blob, Sort::Fetched, Sort::Quarantine, Sort::Partial] {
         if freed.contains_key(&sort) || kept.contains_key(&sort) {
             text.push_str(&format!("{:12}{:>20}{:>20}\n", name(sort), shown(freed.get(&sort)), shown(kept.get(&sort))));
         }
