@@ -33,7 +33,11 @@ stages:
     let missing = space.run(&["run", "p.yaml"]);
     assert_eq!(missing.code, Some(1), "{}", missing.seen());
     assert!(missing.stderr.contains("there is no file published/weights.pth"), "{}", missing.stderr);
-    assert!(missing.stderr.contains("ask the authors for weights.pth and put it into published/"), "{}", missing.stderr);
+    assert!(
+        missing.stderr.contains("ask the authors for weights.pth and put it into published/"),
+        "{}",
+        missing.stderr
+    );
 
     space.write("published/weights.pth", "weights");
     assert_eq!(space.ran(&[]), ["counted", "weights"]);
@@ -76,6 +80,6 @@ stages:
     assert_eq!(space.ran(&[]), ["objects"]);
     assert_eq!(space.ran(&[]), [""; 0]);
     assert_eq!(space.ran(&["--set", "seed=1"]), ["objects"]);
-    let log = space.run(&["log", "p.yaml", "objects"]);
+    let log = space.run(&["log", "objects"]);
     assert!(log.stdout.contains("passed over: 256_ObjectCategories/198.spider/RENAME2"), "{}", log.seen());
 }
