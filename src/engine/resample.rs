@@ -142,7 +142,8 @@ impl<const C: usize> Interleaved<C> {
 
     /// The same with each colour by itself: C × H × W bytes.
     pub fn planes(&self) -> Vec<u8> {
-        (0..C).flat_map(|channel| self.pixels.iter().skip(channel).step_by(C)).copied().collect()
+        let (pixels, _) = self.pixels.as_chunks::<C>();
+        (0..C).flat_map(|channel| pixels.iter().map(move |pixel| pixel[channel])).collect()
     }
 }
 

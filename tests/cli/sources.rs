@@ -80,6 +80,6 @@ stages:
     assert_eq!(space.ran(&[]), ["objects"]);
     assert_eq!(space.ran(&[]), [""; 0]);
     assert_eq!(space.ran(&["--set", "seed=1"]), ["objects"]);
-    let log = space.run(&["log", "p.yaml", "objects"]);
+    let log = space.run(&["log", "objects"]);
     assert!(log.stdout.contains("passed over: 256_ObjectCategories/198.spider/RENAME2"), "{}", log.seen());
 }

@@ -217,9 +217,12 @@ mod tests {
     use super::*;
 
     fn apply(text: &str) -> Result<Value, String> {
-        let params: Mapping =
-            serde_yaml::from_str("{eps: 8/255, n: 3, deep: {a: {b: yes}}, again: '${eps}', loop: '${loop}', round: '${round.x}'}").unwrap();
-        let axes: Mapping = serde_yaml::from_str("{variant: {adversary: {attack: pgd, eps: '${eps}'}, far: '${deep}'}, n: 4}").unwrap();
+        let params: Mapping = serde_yaml::from_str(
+            "{eps: 8/255, n: 3, deep: {a: {b: yes}}, again: '${eps}', loop: '${loop}', round: '${round.x}'}",
+        )
+        .unwrap();
+        let axes: Mapping =
+            serde_yaml::from_str("{variant: {adversary: {attack: pgd, eps: '${eps}'}, far: '${deep}'}, n: 4}").unwrap();
         let scope = Scope { axes: &axes, params: &params, reserved: &["in"] };
         scope.apply(&Value::String(text.to_owned())).map(Cow::into_owned).map_err(|(_, error)| error.message)
     }
@@ -242,7 +245,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_replaced_is_an_error() {
-        for text in ["${nothing}", "${deep.x}", "${n", "a ${deep}", "${loop}", "${n.x}", "${round}", "${variant.far.x}"] {
+        for text in ["${nothing}", "${deep.x}", "${n", "a ${deep}", "${loop}", "${n.x}", "${round}", "${variant.far.x}"]
+        {
             assert!(apply(text).is_err(), "{text}");
         }
     }
