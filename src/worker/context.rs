@@ -1,6 +1,7 @@
 //! What a running stage may ask for: its parameters, inputs and outputs, random numbers, and a line to the engine.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -177,12 +178,20 @@ impl<'a> Context<'a> {
         self.library.checkpoint(input)
     }
 
+    /// The file that an output is to be written to.
+    ///
+    /// # Errors
+    /// [`StageError::NoOutput`].
+    pub fn output(&self, output: &'static str) -> Result<&'a PathBuf, StageError> {
+        self.job.outputs.get(output).ok_or(StageError::NoOutput(output))
+    }
+
     /// Writes an output.
     ///
     /// # Errors
     /// [`StageError::NoOutput`] or [`StageError::Write`].
     pub fn write(&self, output: &'static str, bytes: &[u8]) -> Result<(), StageError> {
-        let path = self.job.outputs.get(output).ok_or(StageError::NoOutput(output))?;
+        let path = self.output(output)?;
         let written = std::fs::File::create(path).and_then(|mut file| file.write_all(bytes));
         written.map_err(|source| StageError::Write { path: path.clone(), source })
     }

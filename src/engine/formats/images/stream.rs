@@ -64,6 +64,18 @@ impl ImageWriter {
         Ok(ImageWriter { file, head, room })
     }
 
+    /// Starts a file of a set of which everything but the pixels is known; labels are pushed with the images all the same.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub fn with_head(path: &Path, head: ImageHead) -> Result<Self, WriteError> {
+        let room = head.encode(None)?.len() as u64;
+        let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+        file.seek(SeekFrom::Start(room))?;
+        let head = ImageHead { labels: Vec::with_capacity(head.len()), ..head };
+        Ok(ImageWriter { file, head, room })
+    }
+
     /// Adds an image: C × H × W bytes, its height and width, and its class.
     ///
     /// # Errors

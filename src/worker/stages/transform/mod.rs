@@ -7,7 +7,7 @@ mod style;
 
 use std::rc::Rc;
 
-use atflow::formats::ImageSet;
+use atflow::formats::{ImageHead, ImageWriter, Sizes, WriteError};
 use atflow::kinds::{CueConflict, Fourier, PatchShuffle, Saturate, Stylize, TransformParams};
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -17,9 +17,9 @@ use crate::data::DeviceSet;
 use crate::error::StageError;
 
 /// A batch has about so many pixels (of one channel): 16 images of 224 × 224. What a network's layers need for a batch then stays below a gigabyte.
-const BATCH_PIXELS: i64 = 16 * 224 * 224;
+const BATCH_PIXELS: usize = 16 * 224 * 224;
 /// And no more images than this.
-const LARGEST_BATCH: i64 = 256;
+const LARGEST_BATCH: usize = 256;
 
 /// Runs a `transform` stage.
 ///
@@ -30,19 +30,19 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     let input = context.input("data")?;
     let set = context.set(input)?;
     let [_, height, width] = set.shape;
-    let mut texture = set.texture.clone();
-    let (pixels, done) = match params {
+    let texture = set.texture.clone();
+    let done = match params {
         TransformParams::Saturate(Saturate { level }) => {
             if level.get() <= 0.0 {
                 return Err(StageError::setting("level", "must be above 0"));
             }
             let table = pixels::saturation(level.get());
-            let pixels = each_batch(context, &set, |_, images, _| {
+            each_batch(context, &set, texture, |_, images, _| {
                 let mut pixels = bytes(&images)?;
                 pixels.iter_mut().for_each(|pixel| *pixel = table[usize::from(*pixel)]);
                 Ok(pixels)
             })?;
-            (pixels, format!("saturated to level {level}"))
+            format!("saturated to level {level}")
         }
         TransformParams::PatchShuffle(PatchShuffle { k, assembly }) => {
             if k == 0 || height % i64::from(k) != 0 || width % i64::from(k) != 0 {
@@ -52,7 +52,7 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
             }
             let pieces = k as usize;
             let shape = set.shape.map(|side| side as usize);
-            let pixels = each_batch(context, &set, |context, images, indices| {
+            each_batch(context, &set, texture, |context, images, indices| {
                 let source = bytes(&images)?;
                 let mut target = vec![0; source.len()];
                 let size = shape.iter().product();
@@ -63,14 +63,14 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
                 }
                 Ok(target)
             })?;
-            (pixels, format!("shuffled in {k} × {k} pieces"))
+            format!("shuffled in {k} × {k} pieces")
         }
         TransformParams::Fourier(params) => {
             let filter = fourier::Filtering::new(&params, [height, width], context.device)?;
-            let pixels = each_batch(context, &set, |context, images, indices| {
+            each_batch(context, &set, texture, |context, images, indices| {
                 bytes(&filter.apply(&images, context.rng, indices)?)
             })?;
-            (pixels, filtered(&params))
+            filtered(&params)
         }
         TransformParams::Stylize(Stylize { alpha }) => {
             let paintings = context.input("style")?;
@@ -80,26 +80,20 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
                 return Err(StageError::Mismatch("`style` has no image to take the style of".to_owned()));
             }
             let rng = context.rng;
-            // A painting stands for no class of the set.
-            texture = None;
             let choose = |index| rng.stream("style", &[index]).below(count);
-            let pixels = style::repaint(context, &set, &paintings, alpha.get(), choose)?;
-            (pixels, format!("stylized after {} paintings", grouped(count)))
+            // A painting stands for no class of the set.
+            style::repaint(context, &set, None, &paintings, alpha.get(), choose)?;
+            format!("stylized after {} paintings", grouped(count))
         }
         TransformParams::CueConflict(CueConflict { alpha }) => {
             let donors = style::Donors::new(&set)?;
             let rng = context.rng;
             let choose = |index| donors.choose(rng, set.host_labels[index as usize], index);
-            texture = Some((0..set.len() as u64).map(|index| set.host_labels[choose(index) as usize]).collect());
-            let pixels = style::repaint(context, &set, &set, alpha.get(), choose)?;
-            (pixels, "in the texture of another class".to_owned())
+            let texture = Some((0..set.len() as u64).map(|index| set.host_labels[choose(index) as usize]).collect());
+            style::repaint(context, &set, texture, &set, alpha.get(), choose)?;
+            "in the texture of another class".to_owned()
         }
     };
-    let shape = [set.len() as i64, set.shape[0], height, width].map(|side| side as usize);
-    let (labels, classes) = (set.host_labels.clone(), set.classes.clone());
-    let changed = ImageSet { pixels, shape, labels, texture, classes };
-    let bytes = changed.to_bytes().map_err(|error| StageError::Encode { output: "images", source: error.into() })?;
-    context.write("images", &bytes)?;
     Ok(format!("{} images {done}", grouped(set.len() as u64)))
 }
 
@@ -112,28 +106,47 @@ fn filtered(Fourier { filter, radius, .. }: &Fourier) -> String {
     }
 }
 
-/// The bytes of a whole set after `change`, which gets the images of a batch (f32, [0, 1], N × C × H × W) with their indices and gives their new bytes.
+/// Writes the set that `change` makes of another, batch by batch, so that memory holds no more than a batch of it: `change` gets images (f32, [0, 1], N × C × H × W) with their indices and
+/// gives their new bytes. Labels and classes stay; `texture` is the new set's.
 fn each_batch(
     context: &mut Context<'_>,
     set: &Rc<DeviceSet>,
+    texture: Option<Vec<i32>>,
     mut change: impl FnMut(&mut Context<'_>, Tensor, &[u64]) -> Result<Vec<u8>, StageError>,
-) -> Result<Vec<u8>, StageError> {
+) -> Result<(), StageError> {
     let _guard = tch::no_grad_guard();
-    let [channels, height, width] = set.shape;
-    let batch = (BATCH_PIXELS / (height * width).max(1)).clamp(1, LARGEST_BATCH) as usize;
+    let [channels, height, width] = set.shape.map(|side| side as usize);
+    let path = context.output("images")?;
+    let failed = |error: WriteError| match error {
+        WriteError::Io(source) => StageError::Write { path: path.clone(), source },
+        error => StageError::Encode { output: "images", source: error.into() },
+    };
+    let head = ImageHead {
+        labels: set.host_labels.clone(),
+        texture,
+        classes: set.classes.clone(),
+        channels,
+        sizes: Sizes::One([height, width]),
+        view: None,
+    };
+    let mut writer = ImageWriter::with_head(path, head).map_err(failed)?;
     let total = set.len() as u64;
-    let mut pixels = Vec::with_capacity(set.len() * (channels * height * width) as usize);
+    let batch = (BATCH_PIXELS / (height * width).max(1)).clamp(1, LARGEST_BATCH);
     let indices: Vec<u64> = (0..total).collect();
     for indices in indices.chunks(batch) {
         let (images, _) = set.batch(indices)?;
-        pixels.extend(change(context, images, indices)?);
+        let pixels = change(context, images, indices)?;
+        for (image, &index) in pixels.chunks(channels * height * width).zip(indices) {
+            writer.push(image, [height, width], set.host_labels[index as usize]).map_err(failed)?;
+        }
         let done = indices[0] + indices.len() as u64;
         context.reporter.progress(done, total, || format!("image {}", grouped(done)))?;
     }
-    Ok(pixels)
+    writer.finish().map_err(failed)?;
+    Ok(())
 }
 
-/// Images in [0, 1] as bytes, clamped and rounded to the nearest: what `ImageSet` keeps.
+/// Images in [0, 1] as bytes, clamped and rounded to the nearest: what an image set keeps.
 fn bytes(images: &Tensor) -> Result<Vec<u8>, StageError> {
     Ok(to_bytes(images)?)
 }

@@ -16,14 +16,15 @@ use crate::weights;
 /// How grey a colour looks (ITU-R BT.601), as Pillow turns pictures to grey.
 const GREY: [f32; 3] = [0.299, 0.587, 0.114];
 
-/// The bytes of a set whose every image wears the style of the image of `styles` that `choose` names for it.
+/// Writes a set whose every image wears the style of the image of `styles` that `choose` names for it; `texture` is what it says of that.
 pub(super) fn repaint(
     context: &mut Context<'_>,
     set: &Rc<DeviceSet>,
+    texture: Option<Vec<i32>>,
     styles: &DeviceSet,
     alpha: f64,
     choose: impl Fn(u64) -> u64,
-) -> Result<Vec<u8>, StageError> {
+) -> Result<(), StageError> {
     if !(0.0..=1.0).contains(&alpha) {
         return Err(StageError::setting("alpha", format!("must be between 0 and 1, not {alpha}")));
     }
@@ -45,7 +46,7 @@ pub(super) fn repaint(
     let adain = networks(context)?;
     let grey = Tensor::f_from_slice(&GREY)?.f_view([1, 3, 1, 1])?.f_to_device(context.device)?;
     let mut known = Known { adain: &adain, styles, statistics: BTreeMap::new() };
-    each_batch(context, set, |_, images, indices| {
+    each_batch(context, set, texture, |_, images, indices| {
         let chosen: Vec<u64> = indices.iter().map(|&index| choose(index)).collect();
         let style = known.statistics(&chosen)?;
         let painted = adain.repaint(&coloured(&images)?, &style, alpha)?;
@@ -86,7 +87,7 @@ impl Known<'_> {
         missing.sort_unstable();
         missing.dedup();
         let [_, height, width] = self.styles.shape;
-        let batch = (BATCH_PIXELS / (height * width).max(1)).max(1) as usize;
+        let batch = (BATCH_PIXELS / (height * width).max(1) as usize).max(1);
         for some in missing.chunks(batch) {
             let (images, _) = self.styles.batch(some)?;
             let Statistics { mean, deviation } = Statistics::of(&self.adain.encode(&coloured(&images)?)?)?;
