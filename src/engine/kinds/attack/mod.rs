@@ -21,7 +21,7 @@ pub enum Attack {
     Fgsm(Fgsm),
     /// Projected gradient descent.
     Pgd(Pgd),
-    /// Spatial transformation: pixels move, their values stay.
+    /// Spatial transformation as in the paper: pixels move along a smooth flow. One optimiser moves a batch, so results depend on `batch_size`.
     Spatial(Spatial),
     /// Projected gradient descent that finds its own step lengths.
     Apgd(Apgd),
@@ -29,7 +29,7 @@ pub enum Attack {
     Fab(Fab),
     /// Random search with squares; asks the network for its outputs only.
     Square(Square),
-    /// Several attacks, each on the images that the ones before it left.
+    /// Several attacks, each on the images that the ones before it left: the pointwise worst case.
     Autoattack(Autoattack),
 }
 
@@ -102,6 +102,7 @@ pub struct Fgsm {
     pub eps: Real,
     /// Where the step starts.
     #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(extend("default" = "zero"))]
     pub start: Start,
     /// Length of the step, in the same units, above 0; `eps` if it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -130,14 +131,16 @@ pub struct Pgd {
     pub start: Start,
     /// Where a step leads.
     #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(extend("default" = "sign"))]
     pub direction: Direction,
     /// Which of the visited points is given back.
     #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(extend("default" = "last"))]
     pub iterate: Iterate,
     /// How often the attack is run, each time from another random start, at least 1. Each restart attacks the images that are still
     /// classified correctly; of several points the first misclassified one is given back, or that of the largest loss.
     #[serde(default = "once", skip_serializing_if = "is_once")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1), extend("default" = 1))]
     pub restarts: u32,
 }
 
