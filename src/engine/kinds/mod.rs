@@ -27,8 +27,8 @@ pub use ports::{ArtifactType, Output, Slot};
 pub use saliency::{Method, SaliencyParams};
 pub use table::{Column, ColumnSpec, ColumnsSpec, Metric, TableParams, TableSpec};
 pub use train::{
-    AdversarialBatches, Augmentation, Free, HeadWeights, OverfittingCheck, Precision, Pretrained, Rate, Schedule, Sgd,
-    Trades, TrainParams, TrainingMethod,
+    AdversarialBatches, Augmentation, Free, HeadWeights, Holdout, KeptEpoch, OverfittingCheck, Precision, Pretrained,
+    Rate, Schedule, Sgd, Trades, TrainParams, TrainingMethod,
 };
 pub use transform::{PatchShuffle, Saturate, TransformParams};
 
