@@ -215,7 +215,7 @@ impl Keeper {
         last: bool,
         network: &dyn Network,
         optimizer: &Optimizer,
-        more: &BTreeMap<&'static str, &Tensor>,
+        more: &BTreeMap<String, &Tensor>,
     ) -> Result<(), PartialError> {
         let Some(scratch) = &self.scratch else { return Ok(()) };
         let path = match (&self.own, &self.onward) {

@@ -175,6 +175,7 @@ fn a_method_with_a_memory_of_its_own_goes_on_with_it() {
     let mut params = params(6, triangle());
     params["adversary"] = json!({"attack": "none"});
     params["method"] = json!({"name": "free", "replays": 2, "eps": 0.05});
+    params["holdout"] = json!({"share": 0.2, "attack": pgd(0.1, 2, "zero")});
     let expected = undisturbed(params.clone());
     let mut engine = Engine::ready();
     engine.partial = Some(engine.path("partial"));

@@ -156,6 +156,31 @@ fn a_training_starts_from_the_weights_of_another_with_its_own_head_or_a_new_one(
 }
 
 #[test]
+fn images_held_out_choose_the_epoch_whose_weights_are_kept() {
+    let mut engine = Engine::ready();
+    // A rate that wanders, and few images: the last epoch is not the best one.
+    let params = |keep: &str, epochs: u32| {
+        training(json!({
+            "epochs": epochs, "schedule": {"shape": "constant"}, "optimizer": {"lr": 0.3},
+            "holdout": {"share": 0.2, "attack": pgd(0.1, 3, "zero"), "keep": keep},
+        }))
+    };
+    let (best, metrics) = train(&mut engine, params("best", 5), vec![]);
+    let held: Vec<f64> =
+        metrics["epochs"].as_array().unwrap().iter().map(|epoch| epoch["holdout_accuracy"].as_f64().unwrap()).collect();
+    let highest = held.iter().copied().fold(0.0, f64::max);
+    let first = held.iter().position(|accuracy| *accuracy == highest).unwrap() as u32 + 1;
+    assert_eq!(metrics["kept_epoch"], first, "{held:?}");
+    // 18 of 90 images: every accuracy is a multiple of their share.
+    assert!(held.iter().all(|accuracy| (accuracy * 18.0 - (accuracy * 18.0).round()).abs() < 1e-9), "{held:?}");
+    // A training that ends with that epoch has the same weights.
+    let (ended, metrics) = train(&mut engine, params("last", first), vec![]);
+    assert_eq!(metrics["kept_epoch"], first);
+    assert_eq!(tensors(&best[0]), tensors(&ended[0]));
+    assert!(first < 5, "the test shows something: {held:?}");
+}
+
+#[test]
 fn settings_of_methods_that_cannot_be_are_told_by_name() {
     let mut engine = Engine::ready();
     let trades = |name: &str, value: Value| {
@@ -175,6 +200,8 @@ fn settings_of_methods_that_cannot_be_are_told_by_name() {
         ),
         (json!({"overfitting_check": {"every": 0, "attack": pgd(0.1, 1, "zero")}}), "`overfitting_check.every`"),
         (json!({"overfitting_check": {"attack": pgd(0.1, 0, "zero")}}), "`overfitting_check.attack.steps`"),
+        (json!({"holdout": {"share": 1}}), "`holdout.share` must be above 0 and below 1"),
+        (json!({"holdout": {"share": 0.99}, "limit": 2}), "`holdout.share` leaves none of 2 images"),
         (json!({"schedule": {"shape": "table", "rates": []}}), "`schedule.rates` must have at least one entry"),
         (json!({"schedule": {"shape": "table", "rates": [{"epochs": 1, "lr": 0}]}}), "`schedule.rates`"),
     ] {

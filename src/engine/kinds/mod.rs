@@ -41,8 +41,8 @@ pub use table::{
     TableParams, TableSpec, Tolerance,
 };
 pub use train::{
-    AdversarialBatches, Free, HeadWeights, OverfittingCheck, Precision, Pretrained, Rate, Schedule, Sgd, Trades,
-    TrainParams, TrainingMethod,
+    AdversarialBatches, Free, HeadWeights, Holdout, KeptEpoch, OverfittingCheck, Precision, Pretrained, Rate, Schedule,
+    Sgd, Trades, TrainParams, TrainingMethod,
 };
 pub use transform::{Assembly, CueConflict, Filter, Fourier, Mask, PatchShuffle, Saturate, Stylize, TransformParams};
 

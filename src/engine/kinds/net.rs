@@ -25,13 +25,13 @@ pub enum Net {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         std: Vec<Real>,
     },
-    /// ResNet-18.
+    /// ResNet-18 (He et al. 2016, table 1): four groups of 2, 2, 2 and 2 basic blocks.
     Resnet18(StandardResnet),
-    /// ResNet-34.
+    /// ResNet-34: 3, 4, 6 and 3 basic blocks.
     Resnet34(StandardResnet),
-    /// ResNet-50, with bottlenecks.
+    /// ResNet-50: 3, 4, 6 and 3 bottlenecks, the stride at their 3 × 3 convolution as torchvision has it.
     Resnet50(StandardResnet),
-    /// A wide residual network for small images.
+    /// A wide residual network for small images (Zagoruyko and Komodakis 2016, table 1), without dropout: three groups of pre-activation blocks.
     Wideresnet(WideResnet),
 }
 

@@ -56,6 +56,9 @@ pub struct TrainParams {
     /// A stronger attack on a few training images after epochs, to notice a training that only looks robust.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overfitting_check: Option<OverfittingCheck>,
+    /// Training images that are not trained on, to choose the epoch whose weights are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holdout: Option<Holdout>,
     /// Only the first so many images of `data`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
@@ -177,9 +180,13 @@ pub enum TrainingMethod {
     /// Cross-entropy of the images, perturbed by `adversary` or not.
     #[default]
     Standard,
-    /// Free adversarial training.
+    /// Free adversarial training: each batch is trained on `replays` times in a row; the gradient that moves the weights also moves a perturbation, by
+    /// `eps` along its sign, which the next step and the next batch start from (Shafahi et al. 2019, algorithm 1, as in the code of Wong et al. 2020). An
+    /// epoch then has `replays` times as many steps.
     Free(Free),
-    /// TRADES.
+    /// TRADES: cross-entropy of the clean images plus `beta` times the divergence KL(clean ‖ perturbed) of what the network says of both; the perturbation
+    /// ascends that divergence in the L-infinity ball, from a normal draw of deviation 0.001 (Zhang et al. 2019, equation 5 and algorithm 1). The network is
+    /// in evaluation mode while it is attacked.
     Trades(Trades),
 }
 
@@ -190,9 +197,7 @@ impl TrainingMethod {
     }
 }
 
-/// Each batch is trained on `replays` times in a row; the gradient that moves the weights also moves a perturbation, by `eps` along its sign, which
-/// the next step and the next batch start from (Shafahi et al. 2019, algorithm 1, as in the code of Wong et al. 2020). An epoch then has `replays` times
-/// as many steps.
+/// Parameters of [`TrainingMethod::Free`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Free {
@@ -204,9 +209,7 @@ pub struct Free {
     pub eps: Real,
 }
 
-/// Cross-entropy of the clean images plus `beta` times the divergence KL(clean ‖ perturbed) of what the network says of both; the perturbation ascends
-/// that divergence in the L-infinity ball, from a normal draw of deviation 0.001 (Zhang et al. 2019, equation 5 and algorithm 1). The network is in
-/// evaluation mode while it is attacked.
+/// Parameters of [`TrainingMethod::Trades`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Trades {
@@ -266,4 +269,31 @@ fn default_every() -> u32 {
 
 fn default_check_images() -> u32 {
     256
+}
+
+/// A seeded share of the training images is left out of the training; the accuracy on it under an attack is measured after each epoch (Rice et al. 2020,
+/// section 3: robust accuracy falls again in a long training, and the test set must not choose the epoch).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Holdout {
+    /// The share, above 0 and below 1; rounded to whole images, at least one.
+    #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
+    pub share: Real,
+    /// The attack; none measures clean accuracy.
+    #[serde(default)]
+    pub attack: Attack,
+    /// Which epoch's weights become the checkpoint.
+    #[serde(default)]
+    pub keep: KeptEpoch,
+}
+
+/// Which epoch's weights a training gives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum KeptEpoch {
+    /// Those of the highest accuracy on the images that were left out; the first of equals.
+    #[default]
+    Best,
+    /// Those of the last one.
+    Last,
 }

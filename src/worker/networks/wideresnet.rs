@@ -31,7 +31,7 @@ pub(super) struct Shape {
 impl Shape {
     pub(super) fn new(net: &Description, channels: usize, classes: usize) -> Result<Self, StageError> {
         let (depth, widen) = (net.depth, net.widen);
-        if depth < 10 || depth > DEEPEST || !(depth - 4).is_multiple_of(6) {
+        if !(10..=DEEPEST).contains(&depth) || !(depth - 4).is_multiple_of(6) {
             return Err(StageError::setting("net.depth", format!("must be 10, 16, 22, 28, …, not {depth}")));
         }
         if widen == 0 || widen > WIDEST {

@@ -15,6 +15,9 @@ pub(super) struct Metrics {
     /// Where there is a check for it: the first epoch of catastrophic overfitting, or null.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) catastrophic_overfitting: Option<Option<u32>>,
+    /// Where images are held out: the epoch whose weights the checkpoint has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) kept_epoch: Option<u32>,
 }
 
 /// One epoch, as it went.
@@ -37,6 +40,9 @@ pub(super) struct EpochMetrics {
     /// Share of the images of `overfitting_check` classified correctly under its attack after the epoch, 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) checked_accuracy: Option<f64>,
+    /// Share of the images that are held out classified correctly under the attack of `holdout` after the epoch, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) holdout_accuracy: Option<f64>,
 }
 
 /// Numbers of the perturbed images of an epoch.
@@ -67,6 +73,9 @@ impl EpochMetrics {
         if let Some(accuracy) = self.checked_accuracy {
             text += &format!("  checked {:.1} %", 100.0 * accuracy);
         }
+        if let Some(accuracy) = self.holdout_accuracy {
+            text += &format!("  held out {:.1} %", 100.0 * accuracy);
+        }
         if let Some(accuracy) = self.validation_accuracy {
             text += &format!("  validation {:.1} %", 100.0 * accuracy);
         }
@@ -84,6 +93,19 @@ pub(super) fn catastrophic_overfitting(epochs: &[EpochMetrics]) -> Option<u32> {
         was - is > CATASTROPHIC && before.own_accuracy() - after.own_accuracy() < STEADY
     };
     checked.windows(2).find(falls).map(|pair| pair[1].0.epoch)
+}
+
+/// The epoch of the highest accuracy on the images held out, the first of equals; none where there are no such images.
+pub(super) fn best_epoch(epochs: &[EpochMetrics]) -> Option<u32> {
+    let mut best: Option<(f64, u32)> = None;
+    for epoch in epochs {
+        if let Some(accuracy) = epoch.holdout_accuracy
+            && best.is_none_or(|(highest, _)| accuracy > highest)
+        {
+            best = Some((accuracy, epoch.epoch));
+        }
+    }
+    best.map(|(_, epoch)| epoch)
 }
 
 /// Sums over the images seen so far, kept on the device so that nothing waits for it.
@@ -128,6 +150,7 @@ mod tests {
                 adversarial: Some(Adversarial { images: 10, loss: 1.0, accuracy: own }),
                 validation_accuracy: None,
                 checked_accuracy: checked,
+                holdout_accuracy: checked,
             };
             numbers.iter().enumerate().map(epoch).collect()
         };
@@ -139,5 +162,21 @@ mod tests {
         assert_eq!(first(&[(0.4, Some(0.4)), (0.5, Some(0.21))]), None);
         assert_eq!(first(&[(0.6, Some(0.5)), (0.1, Some(0.1))]), None);
         assert_eq!(first(&[(0.6, Some(0.5)), (0.9, None)]), None);
+    }
+
+    #[test]
+    fn the_best_epoch_is_the_first_of_equals() {
+        let epoch = |epoch, holdout_accuracy| EpochMetrics {
+            epoch,
+            lr: 0.1,
+            train_loss: 1.0,
+            train_accuracy: 0.9,
+            adversarial: None,
+            validation_accuracy: None,
+            checked_accuracy: None,
+            holdout_accuracy,
+        };
+        assert_eq!(best_epoch(&[epoch(1, Some(0.4)), epoch(2, Some(0.5)), epoch(3, Some(0.5))]), Some(2));
+        assert_eq!(best_epoch(&[epoch(1, None)]), None);
     }
 }

@@ -6,7 +6,7 @@ mod training;
 
 use atflow::kinds::{Attack, HeadWeights, TrainParams, TrainingMethod};
 
-use self::metrics::{Metrics, catastrophic_overfitting};
+use self::metrics::{Metrics, best_epoch, catastrophic_overfitting};
 use self::training::Training;
 use super::optimizer::check_schedule;
 use super::same_classes;
@@ -50,7 +50,7 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     let mut training = Training::new(context, params, data, validation, network)?;
 
     let keeper = Keeper::new(context, &training.params);
-    let mut metrics = Metrics { epochs: Vec::new(), catastrophic_overfitting: None };
+    let mut metrics = Metrics { epochs: Vec::new(), catastrophic_overfitting: None, kept_epoch: None };
     let log = |line| context.reporter.log(line);
     if let Some(progress) = keeper.find(training.params.epochs, &*training.network, log) {
         progress.restore(&*training.network, &mut training.optimizer)?;
@@ -65,6 +65,9 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
         let numbers = training.epoch(context, epoch)?;
         context.reporter.log(numbers.describe(training.params.epochs));
         metrics.epochs.push(numbers);
+        if training.chooses_best() && best_epoch(&metrics.epochs) == Some(epoch) {
+            training.remember_best()?;
+        }
         if catastrophic_overfitting(&metrics.epochs) == Some(epoch) {
             let text = "the accuracy under the attack of `overfitting_check` fell by more than 20 points, the training's own did not";
             context.reporter.log(format!("catastrophic overfitting in epoch {epoch}: {text}"));
@@ -76,6 +79,11 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
             context.reporter.log(format!("the progress after epoch {epoch} could not be kept: {}", chain(&error)));
         }
     }
+    metrics.kept_epoch = match training.chooses_best() {
+        // The progress was kept before: a longer training goes on from the last epoch.
+        true => training.take_best()?.and(best_epoch(&metrics.epochs)),
+        false => training.params.holdout.as_ref().and(metrics.epochs.last()).map(|last| last.epoch),
+    };
     let Training { params, data, network, .. } = training;
     if params.overfitting_check.is_some() {
         metrics.catastrophic_overfitting = Some(catastrophic_overfitting(&metrics.epochs));
@@ -109,6 +117,12 @@ fn check(params: &TrainParams) -> Result<(), StageError> {
             }
         }
         attacks::check(&check.attack, "overfitting_check.attack")?;
+    }
+    if let Some(holdout) = &params.holdout {
+        if holdout.share.get() <= 0.0 || holdout.share.get() >= 1.0 {
+            return Err(StageError::setting("holdout.share", "must be above 0 and below 1"));
+        }
+        attacks::check(&holdout.attack, "holdout.attack")?;
     }
     attacks::check(&params.adversary, "adversary")
 }

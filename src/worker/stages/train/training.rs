@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use atflow::kinds::{AdversarialBatches, Attack, Free, Precision, Trades, TrainParams, TrainingMethod};
+use atflow::kinds::{AdversarialBatches, Attack, Free, KeptEpoch, Precision, Trades, TrainParams, TrainingMethod};
 use tch::{Kind, Reduction, TchError, Tensor};
 
 use super::super::optimizer::{Optimizer, learning_rate};
@@ -20,6 +20,8 @@ use crate::networks::{Mode, Network};
 const VALIDATION_BATCH: usize = 256;
 /// The name of free training's perturbation among what is kept.
 const PERTURBATION: &str = "perturbation";
+/// Before the names of the best epoch's tensors there.
+const BEST: &str = "best/";
 
 /// A training under way.
 pub(super) struct Training {
@@ -28,8 +30,12 @@ pub(super) struct Training {
     validation: Option<Rc<DeviceSet>>,
     pub(super) network: Box<dyn Network>,
     pub(super) optimizer: Optimizer,
-    /// Images of an epoch.
-    images: usize,
+    /// The images that are trained on.
+    members: Vec<u64>,
+    /// The images that are held out.
+    held_out: Vec<u64>,
+    /// The network's tensors after the best epoch so far, by name, where they are asked for.
+    best: BTreeMap<String, Tensor>,
     /// Batches of an epoch.
     batches: u64,
     /// The perturbation of free adversarial training.
@@ -68,26 +74,71 @@ impl Training {
     ) -> Result<Self, StageError> {
         let optimizer = Optimizer::new(&params.optimizer, network.state().parameters())?;
         let images = limited(data.len(), params.limit)?;
-        let batches = images.div_ceil(params.batch_size as usize) as u64;
+        let mut members: Vec<u64> = (0..images as u64).collect();
+        let mut held_out = Vec::new();
+        if let Some(holdout) = &params.holdout {
+            let count = ((holdout.share.get() * images as f64).round() as usize).max(1);
+            if count >= images {
+                let problem = format!("leaves none of {images} images to train on");
+                return Err(StageError::setting("holdout.share", problem));
+            }
+            let order = context.rng.stream("holdout", &[]).permutation(images);
+            held_out = order[..count].iter().map(|&index| index as u64).collect();
+            held_out.sort_unstable();
+            members.retain(|index| held_out.binary_search(index).is_err());
+        }
+        let batches = members.len().div_ceil(params.batch_size as usize) as u64;
         let checked = params.overfitting_check.as_ref().map_or_else(Vec::new, |check| {
-            let order = context.rng.stream("overfitting check", &[]).permutation(images);
-            order.into_iter().take(check.images as usize).map(|index| index as u64).collect()
+            let order = context.rng.stream("overfitting check", &[]).permutation(members.len());
+            order.into_iter().take(check.images as usize).map(|index| members[index]).collect()
         });
-        let warm = Warm::default();
-        Ok(Training { params, data, validation, network, optimizer, images, batches, warm, checked })
+        let (warm, best) = (Warm::default(), BTreeMap::new());
+        Ok(Training { params, data, validation, network, optimizer, members, held_out, best, batches, warm, checked })
     }
 
     /// What the next epoch depends on beside weights and momentum, by name.
-    pub(super) fn state(&self) -> BTreeMap<&'static str, &Tensor> {
-        self.warm.state().map(|rows| (PERTURBATION, rows)).into_iter().collect()
+    pub(super) fn state(&self) -> BTreeMap<String, &Tensor> {
+        let best = self.best.iter().map(|(name, tensor)| (format!("{BEST}{name}"), tensor));
+        self.warm.state().map(|rows| (PERTURBATION.to_owned(), rows)).into_iter().chain(best).collect()
     }
 
     /// Takes back what [`Training::state`] gave.
-    pub(super) fn restore(&mut self, mut state: BTreeMap<String, Tensor>) -> Result<(), TchError> {
-        if let Some(rows) = state.remove(PERTURBATION) {
-            self.warm.restore(rows.f_to_device(self.data.device())?);
+    pub(super) fn restore(&mut self, state: BTreeMap<String, Tensor>) -> Result<(), TchError> {
+        let device = self.data.device();
+        for (name, tensor) in state {
+            let tensor = tensor.f_to_device(device)?;
+            match name.strip_prefix(BEST) {
+                Some(name) => _ = self.best.insert(name.to_owned(), tensor),
+                None if name == PERTURBATION => self.warm.restore(tensor),
+                None => {}
+            }
         }
         Ok(())
+    }
+
+    /// Whether the checkpoint is that of the best epoch.
+    pub(super) fn chooses_best(&self) -> bool {
+        self.params.holdout.as_ref().is_some_and(|holdout| holdout.keep == KeptEpoch::Best)
+    }
+
+    /// Remembers the network as it is now as the best one.
+    pub(super) fn remember_best(&mut self) -> Result<(), TchError> {
+        for entry in self.network.state().entries() {
+            let mut own = entry.tensor.f_detach()?.f_zeros_like()?;
+            own.f_copy_(&entry.tensor.f_detach()?)?;
+            self.best.insert(entry.name.clone(), own);
+        }
+        Ok(())
+    }
+
+    /// Makes the network the best one there was; nothing if none was remembered.
+    pub(super) fn take_best(&mut self) -> Result<Option<()>, TchError> {
+        let _guard = tch::no_grad_guard();
+        for entry in self.network.state().entries() {
+            let Some(best) = self.best.get(&entry.name) else { return Ok(None) };
+            entry.tensor.shallow_clone().f_copy_(best)?;
+        }
+        Ok(Some(()))
     }
 
     /// Steps on each batch.
@@ -127,8 +178,8 @@ impl Training {
         let mut all = Tally::new(context.device)?;
         let mut attacked = Tally::new(context.device)?;
         let mut lr = 0.0;
-        let order = context.rng.stream("order of training", &[u64::from(epoch)]).permutation(self.images);
-        let order: Vec<u64> = order.into_iter().map(|index| index as u64).collect();
+        let order = context.rng.stream("order of training", &[u64::from(epoch)]).permutation(self.members.len());
+        let order: Vec<u64> = order.into_iter().map(|index| self.members[index]).collect();
         for (index, indices) in order.chunks(self.params.batch_size as usize).enumerate() {
             let step = before + index as u64;
             let rate = |replay| {
@@ -168,6 +219,7 @@ impl Training {
             adversarial,
             validation_accuracy: self.validate(context, epoch)?,
             checked_accuracy: self.check(context, epoch)?,
+            holdout_accuracy: self.hold_out(context)?,
         })
     }
 
@@ -268,18 +320,29 @@ impl Training {
         else {
             return Ok(None);
         };
+        self.accuracy(context, &self.checked, &check.attack).map(Some)
+    }
+
+    /// The share of the images held out that are classified correctly under the attack of `holdout`.
+    fn hold_out(&self, context: &mut Context<'_>) -> Result<Option<f64>, StageError> {
+        let Some(holdout) = &self.params.holdout else { return Ok(None) };
+        self.accuracy(context, &self.held_out, &holdout.attack).map(Some)
+    }
+
+    /// The share of some images of the training set, as they are in it, that are classified correctly under an attack.
+    fn accuracy(&self, context: &mut Context<'_>, of: &[u64], attack: &Attack) -> Result<f64, StageError> {
         let network = self.network.freeze()?;
         let mut right = 0;
-        for indices in self.checked.chunks(VALIDATION_BATCH) {
+        for indices in of.chunks(VALIDATION_BATCH) {
             let (images, labels) = self.data.batch(indices)?;
             // No epoch of the training has this number: the draws are the same after every epoch, and no other's.
             let batch = Batch { images: &images, labels: &labels, indices, epoch: 0 };
             let reporter = &mut context.reporter;
-            let images = attacks::perturb(&check.attack, &*network, &batch, context.rng, &mut || reporter.pulse())?;
+            let images = attacks::perturb(attack, &*network, &batch, context.rng, &mut || reporter.pulse())?;
             let correct = network.forward(&images)?.f_argmax(1, false)?.f_eq_tensor(&labels)?.f_sum(Kind::Int64)?;
             right += correct.f_int64_value(&[])?;
         }
-        Ok(Some(right as f64 / self.checked.len() as f64))
+        Ok(right as f64 / of.len() as f64)
     }
 
     /// The share of clean validation images that is classified correctly.
