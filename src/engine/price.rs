@@ -1,7 +1,8 @@
 //! What a plan would cost: work and time by the durations of earlier runs, and files to fetch. What never ran has no price: it is counted, not guessed.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -30,6 +31,9 @@ pub struct Price {
     pub fetch_bytes: u64,
     /// Files whose size is not known.
     pub fetch_unknown: usize,
+    /// Files that a person has to bring.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub by_hand: Vec<PathBuf>,
 }
 
 /// Prices a survey and the plan that was made of it. `ask` says whether servers are asked for the sizes of files.
@@ -61,26 +65,42 @@ pub fn price(
         fetch_files: files.len(),
         fetch_bytes: sizes.iter().flatten().sum(),
         fetch_unknown: sizes.iter().filter(|size| size.is_none()).count(),
+        by_hand: by_hand(graph, sources, standings),
     }
 }
 
 /// The remote files of stages that are to run and that the cache has not, each once.
 fn to_fetch(graph: &Graph, cache: &Cache, sources: &Sources, standings: &[Option<Standing>]) -> Vec<Source> {
     let mut files: Vec<(String, Source)> = Vec::new();
-    for id in graph.ids().filter(|id| matches!(standings[id.0], Some(Standing::Stale(..) | Standing::Pending(_)))) {
-        for need in &graph.instance(id).sources {
-            let checked = sources.get(id, need);
-            if let CheckedSource::Remote { source } = checked {
-                let identity = checked.identity();
-                if !cache.fetched(&identity).is_some_and(|blob| cache.has(blob)) {
-                    files.push((identity, source.clone()));
-                }
+    for checked in to_read(graph, sources, standings) {
+        if let CheckedSource::Remote { source } = checked {
+            let identity = checked.identity();
+            if !cache.fetched(&identity).is_some_and(|blob| cache.has(blob)) {
+                files.push((identity, source.clone()));
             }
         }
     }
     files.sort_by(|a, b| a.0.cmp(&b.0));
     files.dedup_by(|a, b| a.0 == b.0);
     files.into_iter().map(|(_, source)| source).collect()
+}
+
+/// The files of stages that are to run and that a person has to bring, each once.
+fn by_hand(graph: &Graph, sources: &Sources, standings: &[Option<Standing>]) -> Vec<PathBuf> {
+    let awaited = to_read(graph, sources, standings).filter_map(CheckedSource::awaited);
+    let files: BTreeSet<PathBuf> = awaited.map(Path::to_owned).collect();
+    files.into_iter().collect()
+}
+
+/// The sources of stages that are to run.
+fn to_read<'a>(
+    graph: &'a Graph,
+    sources: &'a Sources,
+    standings: &'a [Option<Standing>],
+) -> impl Iterator<Item = &'a CheckedSource> {
+    let runs = |id: &InstanceId| matches!(standings[id.0], Some(Standing::Stale(..) | Standing::Pending(_)));
+    let of = move |id: InstanceId| graph.instance(id).sources.iter().map(move |need| sources.get(id, need));
+    graph.ids().filter(runs).flat_map(of)
 }
 
 /// A time at which something ends, in an order for a heap.
