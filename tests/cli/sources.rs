@@ -67,11 +67,16 @@ stages:
     space.write("p.yaml", pipeline);
     let plan = space.run(&["plan", "p.yaml"]);
     assert_eq!(plan.code, Some(0), "{}", plan.stderr);
-    assert!(plan.stdout.contains("1 pending") && plan.stdout.contains("to be brought by hand: train.zip"), "{}", plan.stdout);
+    assert!(
+        plan.stdout.contains("1 pending") && plan.stdout.contains("to be brought by hand: train.zip"),
+        "{}",
+        plan.stdout
+    );
 
     let missing = space.run(&["run", "p.yaml"]);
     assert_eq!(missing.code, Some(2), "told before anything runs");
-    for words in ["there is no file train.zip", "p.yaml:6:", "accept the rules and download train.zip", "--keep-going"] {
+    for words in ["there is no file train.zip", "p.yaml:6:", "accept the rules and download train.zip", "--keep-going"]
+    {
         assert!(missing.stderr.contains(words), "{words}: {}", missing.stderr);
     }
     assert!(space.cached_files("actions").is_empty());

@@ -16,7 +16,8 @@ fn tiny(folder: &Path, file: &Path, args: &[&str]) -> Run {
 
 /// A copy of the pipelines that a test may edit.
 fn copied(folder: &Path) -> PathBuf {
-    for part in ["paper.yaml", "paper", "published", "tiny"] {
+    for part in ["paper.yaml", "beyond.yaml", "paper", "published", "tiny"] {
+        std::fs::create_dir_all(folder.join("pipelines")).unwrap();
         copy(&pipeline(part), &folder.join("pipelines").join(part));
     }
     folder.join("pipelines/paper.yaml")
@@ -82,7 +83,7 @@ impl Drop for Server {
 }
 
 #[test]
-fn the_paper_in_small_runs_once_one_radius_reaches_its_own_and_a_reviewer_makes_one_table() {
+fn the_paper_in_small_runs_once_and_a_radius_a_reviewer_and_further_tables_reuse_it() {
     let lab = tempfile::tempdir().unwrap();
     let file = copied(lab.path());
     let all = tiny(lab.path(), &file, &[]);
@@ -142,6 +143,24 @@ fn the_paper_in_small_runs_once_one_radius_reaches_its_own_and_a_reviewer_makes_
     let words = String::from_utf8_lossy(&verified.stdout) + String::from_utf8_lossy(&verified.stderr);
     assert_eq!(verified.status.code(), Some(3), "{words}");
     assert!(words.contains("published") && words.contains("table4"), "{words}");
+
+    // What goes beyond the paper shares with it what is the same, the trainings of the first seed included.
+    let beyond = tiny(lab.path(), &file.with_file_name("beyond.yaml"), &[]);
+    assert_eq!(beyond.code, Some(0), "{}", beyond.stderr);
+    let anew: Vec<&str> = beyond.ran().into_iter().filter(|stage| all.stages.contains_key(*stage)).collect();
+    assert_eq!(anew, [""; 0], "stages of the paper");
+    let of_seed = |seed: &str| {
+        let prefix = format!("cifar10-seeded/{seed}/");
+        beyond.ran().iter().filter(|stage| stage.starts_with(&prefix)).count()
+    };
+    assert_eq!((of_seed("0"), of_seed("1")), (0, 11));
+    let results = lab.path().join("results/beyond");
+    for table in ["autoattack", "shape-bias", "seeds", "against-standard-caltech-256", "masking-fgsm-8"] {
+        assert!(results.join(format!("{table}.md")).exists(), "{table}");
+    }
+    for picture in ["low-frequencies", "high-frequencies", "conflict-samples-tiny-imagenet"] {
+        assert!(results.join(format!("{picture}.png")).exists(), "{picture}");
+    }
 
     // A reviewer with an empty cache, no worker and a web server with a copy of the lab's cache.
     let server = Server::of(&lab.path().join("cache"));

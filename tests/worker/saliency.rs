@@ -80,7 +80,8 @@ fn saliency_maps_of_several_models_are_numbers_and_a_picture() {
     }
     let mut draw = |params: Value, models: &[Input]| {
         let inputs = [models, &[engine.input("set", &bytes)]].concat();
-        let ([maps, grid, ..], _) = engine.run(Stage::Saliency, params, inputs, ["maps", "grid", "numbers", "csv"]);
+        let ([maps, grid, ..], _) =
+            engine.run(Stage::Saliency, params, inputs, ["maps", "grid", "numbers", "csv", "markdown"]);
         assert!(grid.starts_with(b"\x89PNG"));
         let file = SafeTensors::deserialize(&maps).unwrap();
         let view = file.tensor("maps").unwrap();
@@ -125,11 +126,11 @@ fn several_sets_are_rows_of_one_picture_and_every_number_has_its_count() {
     let (models, sets) = gallery(&mut engine);
     let mut draw = |params: Value, sets: &[Input]| {
         let inputs = [&models[..], sets].concat();
-        engine.run(Stage::Saliency, params, inputs, ["maps", "numbers", "csv", "grid"])
+        engine.run(Stage::Saliency, params, inputs, ["maps", "numbers", "csv", "markdown", "grid"])
     };
     for method in ["grad", "integrated_gradients", "grad_cam"] {
         let params = json!({"images": {"first": 12}, "show": 2, "method": {"name": method}});
-        let ([maps, numbers, csv, grid], summary) = draw(params.clone(), &sets);
+        let ([maps, numbers, csv, markdown, grid], summary) = draw(params.clone(), &sets);
         assert_eq!(summary, "12 images of 2 sets, 2 models");
         let file = SafeTensors::deserialize(&maps).unwrap();
         assert_eq!(file.tensor("maps").unwrap().shape(), [2, 2, 2, 8, 8], "{method}");
@@ -144,6 +145,8 @@ fn several_sets_are_rows_of_one_picture_and_every_number_has_its_count() {
         let full = lines.iter().filter(|line| line.ends_with(",12")).count();
         // A map that is 0 everywhere has neither a Gini index nor a correlation; Grad-CAM gives such maps.
         assert!(full == lines.len() || (method == "grad_cam" && full >= 16), "{method}:\n{csv}");
+        let markdown = String::from_utf8(markdown).unwrap();
+        assert!(markdown.contains("n = 12 images") && markdown.contains("## dark"), "{markdown}");
         let picture = image_size(&grid);
         assert!(picture.1 > 4 * 112 && picture.0 > 3 * 112, "{picture:?}: four rows, three columns");
         // The maps of a set do not depend on the others.
@@ -170,7 +173,8 @@ fn images_are_listed_the_first_ones_or_drawn_by_their_own_seed() {
             params["show"] = show;
         }
         let inputs = vec![models[0].clone(), sets[0].clone()];
-        let ([numbers, maps, ..], _) = engine.run(Stage::Saliency, params, inputs, ["numbers", "maps", "csv", "grid"]);
+        let ([numbers, maps, ..], _) =
+            engine.run(Stage::Saliency, params, inputs, ["numbers", "maps", "csv", "grid", "markdown"]);
         let numbers: Value = serde_json::from_slice(&numbers).unwrap();
         let shown = SafeTensors::deserialize(&maps).unwrap().tensor("images").unwrap().shape()[0];
         (numbers["images"].clone(), shown)

@@ -130,7 +130,7 @@ impl Engine {
             kind,
             params,
             inputs,
-            &["checkpoint", "metrics", "predictions", "images", "maps", "grid", "numbers", "csv"],
+            &["checkpoint", "metrics", "predictions", "images", "maps", "grid", "numbers", "csv", "markdown"],
         );
         self.finish(id).0.expect_err("the job should fail")
     }
