@@ -191,7 +191,7 @@ fn grid_figure(grid: &mut Grid, spec: &CurvesSpec) -> Result<FigureParams, Vec<P
 fn grid_samples(grid: &mut Grid, spec: &SamplesSpec) -> Result<SamplesParams, Vec<Problem>> {
     let with = grid.table.path.key("with");
     if let Some(problem) = spec.images.problem() {
-        return Err(vec![grid.problem(with.key("images"), &format!("`images` {problem}"))]);
+        return Err(vec![grid.problem(with.key("images"), format!("`images` {problem}"))]);
     }
     let sets: Vec<Need> = grid.table.needs.iter().filter(|need| need.slot == "sets").cloned().collect();
     let labels: Vec<String> = sets.iter().map(|need| need.label.clone()).collect();

@@ -22,5 +22,5 @@ pub(super) fn check(stage: &Instance, headings: &Headings, labels: &[String]) ->
     let Some(label) = headings.idle(&known) else { return Ok(()) };
     let place = Place::key(&stage.file, stage.path.key("with").key("headings").key(label));
     let problem = Problem::at(place, format!("no set has the label `{label}`"), "here");
-    Err(problem.suggest(label, known.into_iter()))
+    Err(problem.suggest(label, known))
 }
