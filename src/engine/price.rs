@@ -1,7 +1,8 @@
 //! What a plan would cost: work and time by the durations of earlier runs, and files to fetch. What never ran has no price: it is counted, not guessed.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -31,6 +32,9 @@ pub struct Price {
     pub fetch_bytes: u64,
     /// Files whose size is not known.
     pub fetch_unknown: usize,
+    /// Files that a person has to bring.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub by_hand: Vec<PathBuf>,
 }
 
 /// What a plan is priced by.
@@ -70,20 +74,18 @@ pub fn price(of: &Priced<'_>, stages: &[PlannedStage], jobs: usize, ask: bool) -
         fetch_files: files.len() + blobs.len(),
         fetch_bytes: sizes.iter().flatten().chain(blobs.values()).sum(),
         fetch_unknown: sizes.iter().filter(|size| size.is_none()).count(),
+        by_hand: by_hand(graph, sources, standings),
     }
 }
 
 /// The remote files of stages that are to run and that the cache has not, each once.
 fn to_fetch(graph: &Graph, cache: &Cache, sources: &Sources, standings: &[Option<Standing>]) -> Vec<Source> {
     let mut files: Vec<(String, Source)> = Vec::new();
-    for id in graph.ids().filter(|id| matches!(standings[id.0], Some(Standing::Stale(..) | Standing::Pending(_)))) {
-        for need in &graph.instance(id).sources {
-            let checked = sources.get(id, need);
-            if let CheckedSource::Remote { source } = checked {
-                let identity = checked.identity();
-                if !cache.fetched(&identity).is_some_and(|blob| cache.has(blob)) {
-                    files.push((identity, source.clone()));
-                }
+    for checked in to_read(graph, sources, standings) {
+        if let CheckedSource::Remote { source } = checked {
+            let identity = checked.identity();
+            if !cache.fetched(&identity).is_some_and(|blob| cache.has(blob)) {
+                files.push((identity, source.clone()));
             }
         }
     }
@@ -108,6 +110,24 @@ fn blobs_to_fetch(of: &Priced<'_>) -> BTreeMap<Digest, u64> {
         blobs.extend(read_from_fresh(graph, standings, id).map(|(.., blob)| blob));
     }
     blobs.into_iter().filter(|blob| !cache.has(*blob)).map(|blob| (blob.digest, blob.size)).collect()
+}
+
+/// The files of stages that are to run and that a person has to bring, each once.
+fn by_hand(graph: &Graph, sources: &Sources, standings: &[Option<Standing>]) -> Vec<PathBuf> {
+    let awaited = to_read(graph, sources, standings).filter_map(CheckedSource::awaited);
+    let files: BTreeSet<PathBuf> = awaited.map(Path::to_owned).collect();
+    files.into_iter().collect()
+}
+
+/// The sources of stages that are to run.
+fn to_read<'a>(
+    graph: &'a Graph,
+    sources: &'a Sources,
+    standings: &'a [Option<Standing>],
+) -> impl Iterator<Item = &'a CheckedSource> {
+    let runs = |id: &InstanceId| matches!(standings[id.0], Some(Standing::Stale(..) | Standing::Pending(_)));
+    let of = move |id: InstanceId| graph.instance(id).sources.iter().map(move |need| sources.get(id, need));
+    graph.ids().filter(runs).flat_map(of)
 }
 
 /// A time at which something ends, in an order for a heap.

@@ -12,7 +12,7 @@ use crate::fetch::{self, FetchError, Patience};
 use crate::graph::Graph;
 use crate::kinds::{Kind, Source};
 use crate::protocol::{Failure, FailureCode};
-use crate::spec::{Instance, InstanceId, Problem, Problems, SourceNeed};
+use crate::spec::{Instance, InstanceId, Place, Problem, Problems, SourceNeed};
 use crate::stages::Reporter;
 
 /// A source that was checked.
@@ -30,7 +30,8 @@ pub enum CheckedSource {
         /// Where, and with which digest.
         source: Source,
     },
-    /// A file that a person has to fetch; its publisher's digest is its identity, whether it is there or not.
+    /// A file that a person has to fetch. Its publisher's digest is its identity, whether it is there or not; without one, only its bytes are, and until it
+    /// is there nothing that comes of it can be known.
     ByHand {
         /// Where it is to be.
         path: PathBuf,
@@ -46,10 +47,19 @@ impl CheckedSource {
     pub fn identity(&self) -> String {
         match self {
             CheckedSource::Local { digest, .. } => format!("blake3:{digest}"),
-            // Without a digest a remote source is refused when the pipeline is read, and one by hand is a local file.
+            // Without a digest a remote source is refused when the pipeline is read. One by hand is then a local file, or is missing: nothing is ever recorded
+            // under that name.
             CheckedSource::Remote { source } | CheckedSource::ByHand { source, .. } => {
-                source.published().unwrap_or_default()
+                source.published().unwrap_or_else(|| "missing".to_owned())
             }
+        }
+    }
+
+    /// The file that a person still has to bring, if that is what it is.
+    pub fn awaited(&self) -> Option<&Path> {
+        match self {
+            CheckedSource::ByHand { path, digest: None, .. } => Some(path),
+            _ => None,
         }
     }
 
@@ -67,10 +77,12 @@ impl CheckedSource {
 #[derive(Debug, Default)]
 pub struct Sources {
     by_slot: HashMap<(InstanceId, String), CheckedSource>,
+    awaited: Vec<Problem>,
 }
 
 impl Sources {
-    /// Checks the sources of the wanted instances: every local file is there, can be read, and has the digest that the pipeline names.
+    /// Checks the sources of the wanted instances: every local file is there, can be read, and has the digest that the pipeline names. Files that a person
+    /// has to fetch may be missing ([`Sources::awaited`]).
     ///
     /// # Errors
     /// A [`Problem`] at its place for each source that is not right.
@@ -102,11 +114,22 @@ impl Sources {
                 Some(at) => check(graph.instance(id), need, &paths[at], &files[at]),
             };
             match checked {
-                Ok(checked) => _ = sources.by_slot.insert((id, need.slot.clone()), checked),
+                Ok(checked) => {
+                    if let Some(path) = checked.awaited().filter(|_| need.source.published().is_none()) {
+                        sources.awaited.push(missing(graph.instance(id), need, path));
+                    }
+                    sources.by_slot.insert((id, need.slot.clone()), checked);
+                }
                 Err(problem) => problems.push(problem),
             }
         }
         if problems.is_empty() { Ok(sources) } else { Err(Problems(problems)) }
+    }
+
+    /// Files that a person has to fetch, that are not there, and without which nothing can be known of the stages that read them: a problem at its place for
+    /// each. A run ends with them sooner or later.
+    pub fn awaited(&self) -> &[Problem] {
+        &self.awaited
     }
 
     /// A source that was checked.
@@ -126,23 +149,17 @@ fn check(
 ) -> Result<CheckedSource, Problem> {
     let source = &need.source;
     let place = |field| instance.source_place(need, field);
-    // The files of a command are bare names, other sources are mappings with a `path`.
-    let at_path = if instance.kind == Kind::Command { None } else { Some("path") };
     let digests = match digests {
         Ok(digests) => digests,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if let (Some(_), Some(_)) = (&source.by_hand, source.published()) {
+            if source.by_hand.is_some() {
                 return Ok(CheckedSource::ByHand { path: path.to_owned(), source: source.clone(), digest: None });
             }
-            let problem = Problem::at(place(at_path), format!("there is no file {}", path.display()), "not found");
-            return Err(problem.help(match &source.by_hand {
-                Some(text) => by_hand(text),
-                None => format!("paths are relative to the pipeline file, in {}", shown_folder(instance.folder())),
-            }));
+            return Err(missing(instance, need, path));
         }
         Err(error) => {
             let message = format!("cannot read {}: {error}", path.display());
-            return Err(Problem::at(place(at_path), message, "cannot be read"));
+            return Err(Problem::at(path_place(instance, need), message, "cannot be read"));
         }
     };
     for (field, wanted, found) in [("sha256", &source.sha256, &digests.sha256), ("md5", &source.md5, &digests.md5)] {
@@ -160,6 +177,20 @@ fn check(
     Ok(match (&source.by_hand, source.published()) {
         (Some(_), Some(_)) => CheckedSource::ByHand { path, source: source.clone(), digest: Some(digest) },
         _ => CheckedSource::Local { path, digest },
+    })
+}
+
+/// Where the path of a source is written. The files of a command are bare names, other sources are mappings with a `path`.
+fn path_place(instance: &Instance, need: &SourceNeed) -> Place {
+    instance.source_place(need, if instance.kind == Kind::Command { None } else { Some("path") })
+}
+
+/// The problem of a file that is not there.
+fn missing(instance: &Instance, need: &SourceNeed, path: &Path) -> Problem {
+    let message = format!("there is no file {}", path.display());
+    Problem::at(path_place(instance, need), message, "not found").help(match &need.source.by_hand {
+        Some(text) => by_hand(text),
+        None => format!("paths are relative to the pipeline file, in {}", shown_folder(instance.folder())),
     })
 }
 

@@ -19,9 +19,10 @@ stages:
   weights:
     kind: file
     with:
-      path: published/weights.pth
-      sha256: {}
-      by_hand: ask the authors for weights.pth and put it into published/
+      source:
+        path: published/weights.pth
+        sha256: {}
+        by_hand: ask the authors for weights.pth and put it into published/
   counted:
     kind: command
     needs: {{of: weights}}
@@ -49,6 +50,45 @@ stages:
     let wrong = space.run(&["plan", "p.yaml"]);
     assert_eq!(wrong.code, Some(2));
     assert!(wrong.stderr.contains("has another sha256 than the pipeline says"), "{}", wrong.stderr);
+}
+
+#[test]
+fn a_file_by_hand_of_unknown_digest_is_planned_for_and_stops_only_what_needs_it() {
+    let space = Space::new();
+    let pipeline = r#"
+pipeline: story
+stages:
+  paintings:
+    kind: file
+    with: {source: {path: train.zip, by_hand: accept the rules and download train.zip}}
+  counted: {kind: command, needs: {of: paintings}, with: {run: "wc -c < ${in.of} > ${out.n}", outputs: {n: n}}}
+  other: {kind: command, with: {run: "echo 1 > ${out.n}", outputs: {n: n}}}
+"#;
+    space.write("p.yaml", pipeline);
+    let plan = space.run(&["plan", "p.yaml"]);
+    assert_eq!(plan.code, Some(0), "{}", plan.stderr);
+    assert!(
+        plan.stdout.contains("1 pending") && plan.stdout.contains("to be brought by hand: train.zip"),
+        "{}",
+        plan.stdout
+    );
+
+    let missing = space.run(&["run", "p.yaml"]);
+    assert_eq!(missing.code, Some(2), "told before anything runs");
+    for words in ["there is no file train.zip", "p.yaml:6:", "accept the rules and download train.zip", "--keep-going"]
+    {
+        assert!(missing.stderr.contains(words), "{words}: {}", missing.stderr);
+    }
+    assert!(space.cached_files("actions").is_empty());
+
+    assert_eq!(space.run(&["run", "p.yaml", "other"]).code, Some(0), "a target that does without it");
+    let rest = space.run(&["run", "p.yaml", "--keep-going", "--json"]);
+    assert_eq!(rest.code, Some(1), "{}", rest.stderr);
+    let status: Vec<String> = rest.stages().into_iter().map(|(stage, status)| format!("{stage} {status}")).collect();
+    assert_eq!(status, ["counted skipped", "other cached", "paintings failed"]);
+
+    space.write("train.zip", "paintings");
+    assert_eq!(space.ran(&[]), ["counted", "paintings"]);
 }
 
 #[test]

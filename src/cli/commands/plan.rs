@@ -98,5 +98,8 @@ fn price_words(price: &Price) -> String {
         };
         text.push_str(&format!("{} to fetch ({known})\n", ui::count(price.fetch_files, "file")));
     }
+    for file in &price.by_hand {
+        text.push_str(&format!("to be brought by hand: {}\n", file.display()));
+    }
     text
 }

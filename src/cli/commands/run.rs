@@ -8,6 +8,7 @@ use atflow::export::export;
 use atflow::kinds::Kind;
 use atflow::results::TableDocument;
 use atflow::scheduler::{self, Options};
+use atflow::spec::{Problem, Problems};
 
 use super::{Loaded, interrupt, jobs, kept, plan, worker_program};
 use crate::args::RunArgs;
@@ -24,6 +25,15 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, CliError> {
     let jobs = jobs(args.jobs);
     if args.dry_run {
         return plan::show(&loaded, &plan::Shown { json: args.json, all: false, jobs, sizes: false });
+    }
+    // Hours of work are not begun that cannot end well, unless somebody wants what there can be.
+    if !args.keep_going && !loaded.sources.awaited().is_empty() {
+        let rest = "name targets that do without it, or add --keep-going to run what does";
+        let also = |problem: &Problem| match &problem.help {
+            Some(help) => problem.clone().help(format!("{}\n{rest}", help.trim_end())),
+            None => problem.clone().help(rest),
+        };
+        return Err(Problems(loaded.sources.awaited().iter().map(also).collect()).into());
     }
     loaded.cache.clear_abandoned();
     let interrupt = interrupt()?;

@@ -13,7 +13,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use images::{ImageHead, ImageReader, ImageSet, ImageWriter, Layout, Sizes, View, WriteError, centre};
+pub use images::{ImageHead, ImageReader, ImageSet, ImageWriter, Layout, Seen, Sizes, View, WriteError, centre};
 pub use predictions::{Ensemble, Gradients, Predictions, UnderAttack};
 
 /// The one metadata key of every safetensors file that atflow writes; its value is a JSON object.

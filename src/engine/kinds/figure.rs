@@ -1,10 +1,10 @@
 //! Figures as parameters: what an author writes ([`FigureSpec`]) and what is hashed and drawn ([`FigureParams`], [`SamplesParams`]).
 
-use std::collections::BTreeMap;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::headings::Headings;
+use super::images::Images;
 use super::metric::Metric;
 use crate::number::Real;
 
@@ -50,11 +50,11 @@ pub struct SamplesSpec {
     /// A caption.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
-    /// Which images, by their index in the sets, from 0.
-    pub images: Vec<u32>,
-    /// Headings of sets that shall have another than their label.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub headings: BTreeMap<String, String>,
+    /// Which images: a list of their indices in the sets, from 0, `{first: N}`, or `{count: N, seed: S}`; the latter two also of one `class`.
+    pub images: Images,
+    /// Headings of sets that shall have another than their label; a `*` in a label stands for any text.
+    #[serde(default, skip_serializing_if = "Headings::is_empty")]
+    pub headings: Headings,
     /// The coordinate of `results` with a line above each image for each value: the probability of the true class (paper, figure 6).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probabilities: Option<String>,
@@ -107,8 +107,8 @@ pub struct SamplesParams {
     pub columns: Vec<String>,
     /// Their headings.
     pub headings: Vec<String>,
-    /// Indices of the images, in order.
-    pub images: Vec<u32>,
+    /// Which images.
+    pub images: Images,
     /// Whose probabilities stand above the images, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rows: Vec<String>,

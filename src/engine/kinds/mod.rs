@@ -7,6 +7,8 @@ mod command;
 mod dataset;
 mod evaluate;
 mod figure;
+mod headings;
+mod images;
 mod masking;
 mod metric;
 mod net;
@@ -30,11 +32,13 @@ pub use command::{CommandParams, Run};
 pub use dataset::{Broken, Classes, DatasetParams, Folder, IdxFiles};
 pub use evaluate::EvaluateParams;
 pub use figure::{CurvesSpec, FigureParams, FigureSpec, SamplesParams, SamplesSpec, SamplesTag, Scale};
+pub use headings::Headings;
+pub use images::{ChoiceError, Chosen, Images};
 pub use masking::MaskingParams;
 pub use metric::Metric;
 pub use net::{Net, StandardResnet, Stem, WideResnet};
 pub use ports::{ArtifactType, Output, Slot};
-pub use saliency::{Chosen, Images, Method, SaliencyParams};
+pub use saliency::{Method, SaliencyParams};
 pub use source::{FileParams, Source};
 pub use table::{
     Column, ColumnSpec, ColumnsSpec, Compare, PairedTest, PublishedDetails, PublishedParams, PublishedSpec,
@@ -109,8 +113,8 @@ impl Kind {
         match self {
             // 2: predictions of attacked images say which attack they are under and what gradients it saw.
             Kind::Evaluate => 2,
-            // 2: several sets, so `maps` has an axis more; `numbers` and `csv` came.
-            Kind::Saliency => 2,
+            // 2: several sets, so `maps` has an axis more; `numbers` and `csv` came. 3: `markdown` came; maps and numbers are the same.
+            Kind::Saliency => 3,
             // 2: `table/2`, whose cells have a `value` and not a `share`, and a new output, `tex`. The numbers are the same.
             Kind::Table => 2,
             // 2: the column `share` of the CSV is `value`. Numbers and pictures are the same.

@@ -124,6 +124,7 @@ impl Kind {
                         output("maps", ArtifactType::File),
                         result("numbers", "json"),
                         result("csv", "csv"),
+                        result("markdown", "md"),
                     ]
                 }
             }

@@ -3,22 +3,30 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::headings::Headings;
+use super::images::Images;
 use crate::number::Real;
 
 /// Draws saliency maps of several models on the same images as one picture, and measures them: a row for each image in each set, a column for each model.
 ///
 /// Needs: `models`, one or more checkpoints; `set`, one or more image sets, such as an original and its transformed versions. Outputs: `grid`, a PNG; `maps`, the maps drawn;
-/// `numbers` and `csv`, what was measured on all images.
+/// `numbers`, `csv` and `markdown`, what was measured on all images.
 ///
 /// A gradient map is that of log p(true class) (paper, section 2.2) summed in absolute value over channels; a map is drawn divided by its 99th percentile and
 /// clipped at 1 (authors' code).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SaliencyParams {
+    /// A caption.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// Headings of sets that shall have another than their label; a `*` in a label stands for any text.
+    #[serde(default, skip_serializing_if = "Headings::is_empty")]
+    pub headings: Headings,
     /// How a map is computed.
     #[serde(default)]
     pub method: Method,
-    /// Which images of each set: a list of indices, `{first: N}`, or `{count: N, seed: S}`.
+    /// Which images of each set: a list of indices, `{first: N}`, or `{count: N, seed: S}`; the latter two also of one `class`.
     pub images: Images,
     /// How many of the images are drawn and kept as maps, the first ones; all of a list and 8 of other choices if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -35,51 +43,6 @@ impl SaliencyParams {
             (Some(show), _) => count.min(show as usize),
             (None, Images::Listed(_)) => count,
             (None, Images::Chosen(_)) => count.min(SHOWN),
-        }
-    }
-}
-
-/// Which images of a set.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-#[schemars(inline)]
-pub enum Images {
-    /// These, by their index in the set, in this order.
-    Listed(Vec<u32>),
-    /// So many of them.
-    Chosen(Chosen),
-}
-
-/// So many images of a set: the first ones, or some drawn at random.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Chosen {
-    /// The first so many.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    pub first: Option<u32>,
-    /// So many, drawn without replacement and taken in the order of the set; the same ones whatever the stage's own seed is.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    pub count: Option<u32>,
-    /// The seed of that draw; 0 if not given.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub seed: Option<u64>,
-}
-
-impl Images {
-    /// What a schema cannot say of the choice.
-    pub fn problem(&self) -> Option<&'static str> {
-        match self {
-            Images::Listed(list) if list.is_empty() => Some("must name at least one image"),
-            Images::Listed(_) => None,
-            Images::Chosen(Chosen { first: Some(0), .. } | Chosen { count: Some(0), .. }) => {
-                Some("must be at least one image")
-            }
-            Images::Chosen(
-                Chosen { first: Some(_), count: None, seed: None } | Chosen { first: None, count: Some(_), .. },
-            ) => None,
-            Images::Chosen(_) => Some("must be a list of indices, `{first: N}`, or `{count: N, seed: S}`"),
         }
     }
 }

@@ -101,7 +101,7 @@ pub fn points_csv<'a>(points: impl IntoIterator<Item = PointRow<'a>>) -> String 
 #[derive(Debug, Clone, Copy)]
 pub struct SampleNumber<'a> {
     /// The image's index in the sets.
-    pub image: u32,
+    pub image: usize,
     /// The name of its class.
     pub class: &'a str,
     /// The set.

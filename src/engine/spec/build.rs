@@ -10,6 +10,7 @@ use super::command;
 use super::defaults::{Origin, merge};
 use super::expand::{Expander, MAX_PROBLEMS, Stop};
 use super::grid;
+use super::headings;
 use super::instance::{Instance, OutputSpec, SourceNeed};
 use super::matrix::{Matrix, Stand};
 use super::params::{self, Params};
@@ -145,6 +146,9 @@ impl Expander<'_> {
             let problem = Problem::at(place, "`stop_at_accuracy` needs images to measure it on", "needs `validation`");
             let help = "add `validation: STAGE.test` to the stage's needs";
             return Err(Stop::Problems(vec![problem.help(help)]));
+        }
+        if stage.kind == Kind::Saliency {
+            headings::check_canonical(&instance).map_err(|problem| Stop::Problems(vec![problem]))?;
         }
         let problems = transform::check(&instance, &origin);
         if !problems.is_empty() {

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
 use super::expand::Expander;
+use super::headings;
 use super::instance::{Instance, InstanceId, Need};
 use super::problem::{Problem, suggestion};
 use super::published;
@@ -189,17 +190,12 @@ fn grid_figure(grid: &mut Grid, spec: &CurvesSpec) -> Result<FigureParams, Vec<P
 
 fn grid_samples(grid: &mut Grid, spec: &SamplesSpec) -> Result<SamplesParams, Vec<Problem>> {
     let with = grid.table.path.key("with");
-    if spec.images.is_empty() {
-        let problem = grid.problem(with.key("images"), "`images` names no image");
-        return Err(vec![problem.help("name some by their index, from 0: `images: [0, 5]`")]);
+    if let Some(problem) = spec.images.problem() {
+        return Err(vec![grid.problem(with.key("images"), &format!("`images` {problem}"))]);
     }
     let sets: Vec<Need> = grid.table.needs.iter().filter(|need| need.slot == "sets").cloned().collect();
     let labels: Vec<String> = sets.iter().map(|need| need.label.clone()).collect();
-    if let Some(label) = spec.headings.keys().find(|label| !labels.contains(label)) {
-        let place = Place::key(&grid.table.file, with.key("headings").key(label));
-        let problem = Problem::at(place, format!("no set has the label `{label}`"), "here");
-        return Err(vec![problem.suggest(label, labels.iter().map(String::as_str))]);
-    }
+    headings::check(grid.table, &spec.headings, &labels).map_err(|problem| vec![problem])?;
     let rows = match &spec.probabilities {
         None => Vec::new(),
         Some(coordinate) => grid.labels(coordinate, &with.key("probabilities"))?,
@@ -219,7 +215,7 @@ fn grid_samples(grid: &mut Grid, spec: &SamplesSpec) -> Result<SamplesParams, Ve
             }
         }
     }
-    let headings = labels.iter().map(|label| spec.headings.get(label).unwrap_or(label).clone()).collect();
+    let headings = labels.iter().map(|label| spec.headings.of(label).to_owned()).collect();
     grid.needs.extend(sets.into_iter().map(|set| Need { slot: "set".to_owned(), ..set }));
     Ok(SamplesParams {
         draw: SamplesTag::Samples,

@@ -8,6 +8,7 @@ mod command;
 mod defaults;
 mod expand;
 mod grid;
+mod headings;
 mod include;
 mod instance;
 mod matrix;

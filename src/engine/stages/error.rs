@@ -6,7 +6,7 @@ use std::io;
 use super::dataset::DatasetError;
 use crate::digest::{Digest, ReadError};
 use crate::formats::{FormatError, WriteError};
-use crate::kinds::Kind;
+use crate::kinds::{ChoiceError, Kind};
 use crate::picture::PictureError;
 use crate::protocol::{Failure, FailureCode};
 use crate::results::{DocumentError, MetricError, PublishedError};
@@ -52,7 +52,9 @@ pub(super) enum StageError {
     #[error("the number of {cell} cannot be computed")]
     Metric { cell: String, source: MetricError },
     #[error("input {input} has {images} images, and image {index} is to be drawn")]
-    NoImage { input: String, images: usize, index: u32 },
+    NoImage { input: String, images: usize, index: usize },
+    #[error("`images` {source} (input {input})")]
+    Choice { input: String, source: ChoiceError },
     #[error("input {input} has images of {channels} channels; 1 or 3 can be drawn")]
     Channels { input: String, channels: usize },
     #[error("the table is to be compared with its row `{row}`, which it does not have")]
@@ -125,6 +127,7 @@ impl StageError {
             | Twice { .. }
             | Metric { .. }
             | NoImage { .. }
+            | Choice { .. }
             | Channels { .. }
             | NoRow { .. }
             | Published { .. }

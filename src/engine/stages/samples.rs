@@ -1,9 +1,13 @@
 //! The `figure` stage with `draw: samples`: images of several sets beside one another, with what models make of them.
 
+use std::fs::File;
+use std::io::BufReader;
+
 use super::error::StageError;
 use super::grid::predictions;
-use super::{Reporter, go_on, name, params, read, write};
-use crate::formats::{ImageSet, Predictions};
+use super::{Reporter, go_on, name, params, read_error, write};
+use crate::digest::{ReadError, verify};
+use crate::formats::{ImageReader, Predictions, Seen};
 use crate::kinds::SamplesParams;
 use crate::picture::{SampleRow, Samples, Tile, samples_png};
 use crate::protocol::{Input, Job};
@@ -24,26 +28,34 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageErr
     let params: SamplesParams = params(job)?;
     let input = |slot: &'static str, label: &str| job.inputs_of(slot).find(|input| input.label == label);
     let mut columns = Vec::new();
+    let mut images: Option<Vec<usize>> = None;
     for (done, label) in params.columns.iter().enumerate() {
         go_on(reporter)?;
         reporter.progress(done as u64, params.columns.len() as u64, label);
         let set = input("set", label).ok_or_else(|| StageError::NoInput { slot: format!("set {label}") })?;
-        columns.push(column(set, &params.images)?);
+        let mut reader = open(set)?;
+        // All sets are versions of the same images: the first tells which are meant.
+        let images = match &mut images {
+            Some(images) => images,
+            none => none.insert(chosen(set, &reader, &params)?),
+        };
+        columns.push(column(set, &mut reader, images)?);
     }
+    let images = images.unwrap_or_default();
     // For each model and set the probability of each image.
     let mut known: Vec<Vec<Option<Vec<f64>>>> = Vec::new();
     for row in &params.rows {
         go_on(reporter)?;
         let of = |(label, column): (&String, &Column)| match input("value", &format!("{row}/{label}")) {
             None => Ok(None),
-            Some(value) => probabilities(value, column, &params.images).map(Some),
+            Some(value) => probabilities(value, column, &images).map(Some),
         };
         known.push(params.columns.iter().zip(&columns).map(of).collect::<Result<_, StageError>>()?);
     }
 
     let mut rows = Vec::new();
     let mut numbers = Vec::new();
-    for (at, &image) in params.images.iter().enumerate() {
+    for (at, &image) in images.iter().enumerate() {
         let class = columns.first().map_or("", |column| column.classes[at].as_str());
         for (row, of_row) in params.rows.iter().zip(&known) {
             for (set, of_set) in params.columns.iter().zip(of_row) {
@@ -73,56 +85,67 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageErr
     let png = samples_png(&samples)?;
     write(job, "svg", around(&png).as_bytes())?;
     write(job, "png", &png)?;
-    Ok(format!("{} of {} sets", count(params.images.len()), params.columns.len()))
+    Ok(format!("{} of {} sets", count(images.len()), params.columns.len()))
 }
 
 fn count(images: usize) -> String {
     if images == 1 { "1 image".to_owned() } else { format!("{images} images") }
 }
 
-fn column(input: &Input, images: &[u32]) -> Result<Column, StageError> {
-    let set =
-        ImageSet::from_bytes(&read(input)?).map_err(|source| StageError::Format { input: name(input), source })?;
-    let mut column = Column { tiles: Vec::new(), classes: Vec::new(), labels: Vec::new() };
-    for &index in images {
-        let at = index as usize;
-        let Some(&label) = set.labels.get(at) else {
-            return Err(StageError::NoImage { input: name(input), images: set.len(), index });
-        };
-        column
-            .tiles
-            .push(tile(&set, at).ok_or_else(|| StageError::Channels { input: name(input), channels: set.shape[1] })?);
-        let class = usize::try_from(label).ok().and_then(|label| set.classes.get(label)).cloned();
-        column.classes.push(class.unwrap_or_else(|| label.to_string()));
-        column.labels.push(label);
+type Reader = ImageReader<BufReader<File>>;
+
+/// A set whose bytes are those of its digest; sets may be larger than the memory.
+fn open(input: &Input) -> Result<Reader, StageError> {
+    verify(&input.path, input.digest).map_err(|source| read_error(input, source))?;
+    ImageReader::open(&input.path).map_err(|source| StageError::Format { input: name(input), source })
+}
+
+fn chosen(input: &Input, reader: &Reader, params: &SamplesParams) -> Result<Vec<usize>, StageError> {
+    let head = &reader.head;
+    let source = |source| StageError::Choice { input: name(input), source };
+    params.images.among(&head.labels, &head.classes).map_err(source)
+}
+
+fn column(input: &Input, reader: &mut Reader, images: &[usize]) -> Result<Column, StageError> {
+    let head = &reader.head;
+    if let Some(&index) = images.iter().find(|&&index| index >= head.len()) {
+        return Err(StageError::NoImage { input: name(input), images: head.len(), index });
     }
-    Ok(column)
+    let channels = head.channels;
+    let labels: Vec<i32> = images.iter().map(|&index| head.labels[index]).collect();
+    let class = |label: &i32| usize::try_from(*label).ok().and_then(|label| head.classes.get(label)).cloned();
+    let classes = labels.iter().map(|label| class(label).unwrap_or_else(|| label.to_string())).collect();
+    let seen = reader.seen(images).map_err(|source| {
+        let path = input.path.display().to_string();
+        read_error(input, ReadError::Io { path, source })
+    })?;
+    let tiles: Option<Vec<Tile>> = seen.iter().map(|image| tile(image, channels)).collect();
+    let tiles = tiles.ok_or_else(|| StageError::Channels { input: name(input), channels })?;
+    Ok(Column { tiles, classes, labels })
 }
 
 /// One image as red, green, blue; `None` if it has neither one channel nor three.
-fn tile(set: &ImageSet, image: usize) -> Option<Tile> {
-    let [_, channels, height, width] = set.shape;
+fn tile(image: &Seen, channels: usize) -> Option<Tile> {
+    let [height, width] = image.size;
     let plane = height * width;
-    let pixels = set.pixels.get(image * channels * plane..(image + 1) * channels * plane)?;
     let of_channel = match channels {
         1 => [0, 0, 0],
         3 => [0, plane, 2 * plane],
         _ => return None,
     };
-    let rgb = (0..plane).flat_map(|at| of_channel.map(|channel| pixels[channel + at])).collect();
+    let rgb = (0..plane).flat_map(|at| of_channel.map(|channel| image.pixels[channel + at])).collect();
     Some(Tile { width: u32::try_from(width).ok()?, height: u32::try_from(height).ok()?, rgb })
 }
 
-fn probabilities(input: &Input, column: &Column, images: &[u32]) -> Result<Vec<f64>, StageError> {
+fn probabilities(input: &Input, column: &Column, images: &[usize]) -> Result<Vec<f64>, StageError> {
     let of: Predictions = predictions(input)?;
     let mut found = Vec::new();
     for (&index, &reference) in images.iter().zip(&column.labels) {
-        let at = index as usize;
-        let Some((&probability, &value)) = of.probability.get(at).zip(of.labels.get(at)) else {
+        let Some((&probability, &value)) = of.probability.get(index).zip(of.labels.get(index)) else {
             return Err(StageError::NoImage { input: name(input), images: of.len(), index });
         };
         if value != reference {
-            let source = MetricError::Labels { index: at, value, of: "in the set that is drawn", reference };
+            let source = MetricError::Labels { index, value, of: "in the set that is drawn", reference };
             return Err(StageError::Metric { cell: input.label.clone(), source });
         }
         found.push(f64::from(probability));

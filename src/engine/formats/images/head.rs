@@ -100,9 +100,14 @@ impl ImageHead {
 
     /// Bytes of all stored images.
     pub fn stored_bytes(&self) -> usize {
+        self.bytes_before(self.len())
+    }
+
+    /// Bytes of the stored images before that at `index`.
+    pub(super) fn bytes_before(&self, index: usize) -> usize {
         let pixels: usize = match &self.sizes {
-            Sizes::One([height, width]) => self.len() * height * width,
-            Sizes::Each(sizes) => sizes.iter().map(|[height, width]| height * width).sum(),
+            Sizes::One([height, width]) => index * height * width,
+            Sizes::Each(sizes) => sizes.iter().take(index).map(|[height, width]| height * width).sum(),
         };
         self.channels * pixels
     }

@@ -2,11 +2,13 @@
 //! all are written and read piece by piece in [`stream`](ImageWriter).
 
 mod head;
+mod seen;
 mod stream;
 
 use std::io::Read;
 
 pub use head::{ImageHead, Sizes, View, centre};
+pub use seen::Seen;
 pub use stream::{ImageReader, ImageWriter, Layout, WriteError};
 
 use super::FormatError;
@@ -150,7 +152,7 @@ mod tests {
         SafeTensors::deserialize(&set.to_bytes().unwrap()).unwrap();
     }
 
-    fn written(layout: Layout, images: &[(&[u8], [usize; 2], i32)]) -> Vec<u8> {
+    pub(super) fn written(layout: Layout, images: &[(&[u8], [usize; 2], i32)]) -> Vec<u8> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("set");
         let mut writer = ImageWriter::create(&path, layout).unwrap();
@@ -161,7 +163,7 @@ mod tests {
         std::fs::read(path).unwrap()
     }
 
-    fn layout(size: Option<[usize; 2]>, view: Option<View>, most: usize) -> Layout {
+    pub(super) fn layout(size: Option<[usize; 2]>, view: Option<View>, most: usize) -> Layout {
         Layout { classes: vec!["cat".into(), "dog".into()], channels: 3, size, view, most }
     }
 

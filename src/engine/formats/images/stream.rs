@@ -117,7 +117,7 @@ const LONGEST: usize = 1 << 16;
 pub struct ImageReader<R> {
     /// All but the pixels.
     pub head: ImageHead,
-    pixels: R,
+    pub(super) pixels: R,
 }
 
 impl ImageReader<BufReader<File>> {

@@ -17,15 +17,15 @@ pub(super) struct Row {
     pub(super) maps: Vec<Vec<f32>>,
 }
 
-/// The maps under their models' names; `size` is height and width.
-pub(super) fn sheet(names: &[String], rows: &[Row], [height, width]: [usize; 2]) -> Sheet {
+/// The maps under their models' names; the images are of this height and width.
+pub(super) fn sheet(title: Option<String>, names: &[String], rows: &[Row], [height, width]: [usize; 2]) -> Sheet {
     let tile = |rgb: Vec<u8>| Tile { width: width as u32, height: height as u32, rgb };
     let tiles = |row: &Row| {
         let image = colours(&row.planes, row.planes.len() / (height * width).max(1));
         std::iter::once(tile(image)).chain(row.maps.iter().map(|map| tile(grey(&rendered(map))))).collect()
     };
     Sheet {
-        title: None,
+        title,
         columns: std::iter::once("image".to_owned()).chain(names.iter().cloned()).collect(),
         rows: rows.iter().map(|row| row.heading.clone()).collect(),
         tiles: rows.iter().map(tiles).collect(),

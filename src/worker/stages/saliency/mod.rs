@@ -5,11 +5,12 @@
 mod drawing;
 pub mod maps;
 pub mod numbers;
+mod report;
 
 use std::rc::Rc;
 
 use atflow::formats::{self, FormatError};
-use atflow::kinds::{Chosen, Images, Method, SaliencyParams};
+use atflow::kinds::{Images, Method, SaliencyParams};
 use atflow::picture::grouped_sheet_png;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -21,7 +22,7 @@ use crate::context::Context;
 use crate::data::DeviceSet;
 use crate::error::StageError;
 use crate::networks::Frozen;
-use crate::rng::{Rng, Stream};
+use crate::rng::Stream;
 
 /// Noisy copies computed at a time.
 const COPIES: usize = 50;
@@ -46,7 +47,7 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     let (set_names, sets) = sets(context)?;
     let Models { names, networks } = models(context, &sets)?;
     let [_, height, width] = sets[0].shape.map(|side| side as usize);
-    let images = chosen(&params.images, sets.iter().map(|set| set.len()).min().unwrap_or(0))?;
+    let images = chosen(&params.images, &sets)?;
     let shown = params.shown(images.len());
 
     let passes: Vec<u64> = (0..maps::passes(&params.method) as u64).collect();
@@ -86,7 +87,7 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
                 let class = &set.classes[set.host_labels[index as usize] as usize];
                 let heading = match set_names.len() {
                     1 => class.clone(),
-                    _ => format!("{class}\n{}", set_names[place]),
+                    _ => format!("{class}\n{}", params.headings.of(&set_names[place])),
                 };
                 rows.push(drawing::Row { heading, planes, maps: of_image });
             }
@@ -99,9 +100,18 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     let json = measured.json(&params.method, &images).map_err(|error| failed("numbers", error.into()))?;
     context.write("numbers", &json)?;
     context.write("csv", measured.csv().as_bytes())?;
+    let about = report::About {
+        title: params.title.as_deref(),
+        method: &params.method,
+        models: &names,
+        sets: &set_names,
+        images: images.len(),
+    };
+    let report = report::markdown(&about, &measured.summary(), |set| params.headings.of(set).to_owned());
+    context.write("markdown", report.as_bytes())?;
     // The versions of an image stand together.
     let together = if sets.len() > 1 { sets.len() } else { usize::MAX };
-    let grid = grouped_sheet_png(&drawing::sheet(&names, &rows, [height, width]), together);
+    let grid = grouped_sheet_png(&drawing::sheet(params.title.clone(), &names, &rows, [height, width]), together);
     context.write("grid", &grid.map_err(|error| failed("grid", error.into()))?)?;
     let of_sets = if sets.len() > 1 { format!(" of {} sets", sets.len()) } else { String::new() };
     Ok(format!("{} images{of_sets}, {} models", grouped(images.len() as u64), names.len()))
@@ -158,30 +168,14 @@ fn models(context: &mut Context<'_>, sets: &[Rc<DeviceSet>]) -> Result<Models, S
     Ok(Models { names: inputs.iter().map(|input| input.label.clone()).collect(), networks })
 }
 
-/// The indices of the images meant among `count`.
-fn chosen(images: &Images, count: usize) -> Result<Vec<u64>, StageError> {
-    if let Some(problem) = images.problem() {
-        return Err(StageError::setting("images", problem));
-    }
-    match images {
-        Images::Listed(list) => match list.iter().find(|&&index| index as usize >= count) {
-            Some(index) => {
-                let problem =
-                    format!("names image {index}, but the set has {} images, counted from 0", grouped(count as u64));
-                Err(StageError::setting("images", problem))
-            }
-            None => Ok(list.iter().map(|&index| u64::from(index)).collect()),
-        },
-        Images::Chosen(Chosen { count: Some(wanted), seed, .. }) => {
-            let order = Rng::new(seed.unwrap_or(0)).stream("saliency images", &[]).permutation(count);
-            let mut drawn: Vec<u64> = order.into_iter().take(*wanted as usize).map(|index| index as u64).collect();
-            drawn.sort_unstable();
-            Ok(drawn)
-        }
-        Images::Chosen(Chosen { first, .. }) => {
-            Ok((0..count.min(first.unwrap_or(0) as usize)).map(|index| index as u64).collect())
-        }
-    }
+/// The indices of the images meant, by the labels of the first set; every set has them.
+fn chosen(images: &Images, sets: &[Rc<DeviceSet>]) -> Result<Vec<u64>, StageError> {
+    let first = &sets[0];
+    let common = sets.iter().map(|set| set.len()).min().unwrap_or(0);
+    let labels = &first.host_labels[..common];
+    let indices = images.among(labels, &first.classes);
+    let indices = indices.map_err(|problem| StageError::setting("images", problem.to_string()))?;
+    Ok(indices.into_iter().map(|index| index as u64).collect())
 }
 
 /// Standard normal noise for some passes of SmoothGrad; nothing where no noise is added.

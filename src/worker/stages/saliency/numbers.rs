@@ -27,16 +27,17 @@ struct Values<'a> {
 
 /// A number over all images.
 #[derive(Debug, Serialize)]
-struct Number<'a> {
-    measure: &'static str,
-    set: &'a str,
-    model: &'a str,
+pub struct Number<'a> {
+    pub(super) measure: &'static str,
+    pub(super) set: &'a str,
+    pub(super) model: &'a str,
+    /// Whose maps it compares with.
     #[serde(skip_serializing_if = "Option::is_none")]
-    other: Option<&'a str>,
-    mean: f64,
+    pub(super) other: Option<&'a str>,
+    pub(super) mean: f64,
     /// Sample standard deviation over the images; of a single one there is none.
-    sd: Option<f64>,
-    n: usize,
+    pub(super) sd: Option<f64>,
+    pub(super) n: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -106,7 +107,8 @@ impl<'a> Measured<'a> {
         }
     }
 
-    fn summary(&self) -> Vec<Number<'a>> {
+    /// The numbers over all images.
+    pub(super) fn summary(&self) -> Vec<Number<'a>> {
         let summed = |number: &Values<'a>| {
             let n = number.values.len();
             let mean = number.values.iter().sum::<f64>() / n as f64;

@@ -1,70 +1,12 @@
-//! Stories of the shipped pipeline through both real programs, engine and worker, at the size of its `smoke` profile.
+//! Stories of `quickstart.yaml` at the size of its `smoke` profile, and of workers that fail on the way.
 
-use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-const PIPELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../pipelines/quickstart.yaml");
-
-/// The engine's program lies where the worker's does: `make test` builds both before it tests either.
-fn atflow() -> Command {
-    let worker = Path::new(env!("CARGO_BIN_EXE_atflow-worker"));
-    let engine = worker.with_file_name("atflow");
-    assert!(engine.exists(), "build first: cargo build --release --workspace");
-    let mut command = Command::new(engine);
-    command.env("ATFLOW_WORKER", worker).env_remove("ATFLOW_CACHE");
-    command
-}
-
-struct Run {
-    code: Option<i32>,
-    /// How each stage ended.
-    stages: BTreeMap<String, String>,
-    stderr: String,
-}
-
-impl Run {
-    fn ran(&self) -> Vec<&str> {
-        self.stages.iter().filter(|(_, status)| *status == "ran").map(|(stage, _)| stage.as_str()).collect()
-    }
-}
+use crate::support::{Run, atflow, digests, pipeline, run_with};
 
 fn run(folder: &Path, args: &[&str]) -> Run {
     run_with(folder, args, |_| {})
-}
-
-fn run_with(folder: &Path, args: &[&str], prepare: impl FnOnce(&mut Command)) -> Run {
-    let mut command = atflow();
-    let pipeline = if folder.join("p.yaml").exists() { "p.yaml" } else { PIPELINE };
-    command.current_dir(folder).args(["run", pipeline, "--json", "--device", "cpu"]).args(args);
-    prepare(&mut command);
-    let output = command.output().unwrap();
-    let stdout = String::from_utf8(output.stdout).unwrap();
-    let events = stdout.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-    let finished = events.filter(|event| event["event"] == "stage_finished");
-    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
-    Run {
-        code: output.status.code(),
-        stages: finished.map(|event| (text(&event["stage"]), text(&event["status"]))).collect(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
-}
-
-/// The digest of every output under every key of a cache. (Not by name: of two stages that are one computation, either may have run.)
-fn digests(folder: &Path) -> BTreeMap<String, String> {
-    let mut out = BTreeMap::new();
-    for folder in std::fs::read_dir(folder.join("cache/actions")).unwrap() {
-        for file in std::fs::read_dir(folder.unwrap().path()).unwrap() {
-            let path = file.unwrap().path();
-            let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-            for (name, blob) in manifest["outputs"].as_object().unwrap() {
-                out.insert(format!("{} {name}", path.display()), blob["digest"].to_string());
-            }
-        }
-    }
-    // The folder is another one in each cache.
-    out.into_iter().map(|(name, digest)| (name.rsplit('/').next().unwrap().to_owned(), digest)).collect()
 }
 
 #[test]
@@ -124,7 +66,7 @@ fn the_quickstart_runs_once_then_only_what_eps_reaches_and_gives_the_same_bytes_
 
 /// A pipeline of one stage for a worker.
 fn small(folder: &Path) {
-    let data = Path::new(PIPELINE).parent().unwrap().join("data/fashion-mnist");
+    let data = pipeline("data/fashion-mnist");
     let file = |name: &str| format!("{{path: {}/{name}-ubyte.gz}}", data.display());
     let text = format!(
         "stages:\n  data:\n    kind: dataset\n    with:\n      format: idx\n      train: {{images: {0}, labels: {1}}}\n      test: {{images: {0}, labels: {1}}}\n      classes: [a, b, c, d, e, f, g, h, i, j]\n  dark: {{kind: transform, needs: {{data: data}}, with: {{op: saturate, level: 4}}}}\n",

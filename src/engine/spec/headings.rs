@@ -1,0 +1,26 @@
+//! Headings of a picture's sets, held against the sets that it has.
+
+use serde::Deserialize;
+
+use super::instance::Instance;
+use super::problem::Problem;
+use super::source::Place;
+use crate::kinds::Headings;
+
+/// The same for a stage whose parameters are as they are hashed; its sets are in the slot `set`.
+pub(super) fn check_canonical(stage: &Instance) -> Result<(), Problem> {
+    let Some(headings) = stage.params.get("headings").and_then(|headings| Headings::deserialize(headings).ok()) else {
+        return Ok(());
+    };
+    let sets = stage.needs.iter().filter(|need| need.slot == "set");
+    check(stage, &headings, &sets.map(|need| need.label.clone()).collect::<Vec<_>>())
+}
+
+/// Headings of a picture are for sets that it shows.
+pub(super) fn check(stage: &Instance, headings: &Headings, labels: &[String]) -> Result<(), Problem> {
+    let known: Vec<&str> = labels.iter().map(String::as_str).collect();
+    let Some(label) = headings.idle(&known) else { return Ok(()) };
+    let place = Place::key(&stage.file, stage.path.key("with").key("headings").key(label));
+    let problem = Problem::at(place, format!("no set has the label `{label}`"), "here");
+    Err(problem.suggest(label, known.into_iter()))
+}

@@ -1,0 +1,174 @@
+//! Stories of `paper.yaml` on tiny archives in the true formats: all of it, what one ε reaches, and a reviewer who wants one table.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use crate::support::{Run, atflow, pipeline, run_file};
+
+/// Stages of the whole graph: data sets and files, 34 trainings, test sets, evaluations, tables and figures.
+const STAGES: usize = 542;
+
+fn tiny(folder: &Path, file: &Path, args: &[&str]) -> Run {
+    run_file(folder, file, &[&["--profile", "tiny"], args].concat(), |_| {})
+}
+
+/// A copy of the pipelines that a test may edit.
+fn copied(folder: &Path) -> PathBuf {
+    for part in ["paper.yaml", "paper", "published", "tiny"] {
+        copy(&pipeline(part), &folder.join("pipelines").join(part));
+    }
+    folder.join("pipelines/paper.yaml")
+}
+
+fn copy(from: &Path, to: &Path) {
+    if from.is_dir() {
+        std::fs::create_dir_all(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            copy(&entry.path(), &to.join(entry.file_name()));
+        }
+    } else {
+        std::fs::copy(from, to).unwrap();
+    }
+}
+
+fn edit(file: &Path, from: &str, to: &str) {
+    let text = std::fs::read_to_string(file).unwrap();
+    assert_eq!(text.matches(from).count(), 1, "{from}");
+    std::fs::write(file, text.replace(from, to)).unwrap();
+}
+
+fn output(folder: &Path, args: &[&str]) -> Output {
+    atflow().current_dir(folder).args(args).output().unwrap()
+}
+
+/// The stages that a plan names as not fresh.
+fn planned(folder: &Path, file: &Path, args: &[&str]) -> BTreeSet<String> {
+    let plan = [&["plan", file.to_str().unwrap(), "--profile", "tiny", "--json"], args].concat();
+    let output = output(folder, &plan);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let stages = plan["stages"].as_array().unwrap();
+    let moved = stages.iter().filter(|stage| stage["state"] != "fresh");
+    moved.map(|stage| stage["name"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Any static web server will do.
+struct Server {
+    process: Child,
+    url: String,
+}
+
+impl Server {
+    fn of(folder: &Path) -> Self {
+        let mut command = Command::new("python3");
+        command.args(["-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory"]).arg(folder);
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        // Serving HTTP on 127.0.0.1 port 40001 (http://127.0.0.1:40001/) ...
+        let url = line.split(['(', ')']).nth(1).unwrap_or_else(|| panic!("{line}")).to_owned();
+        Server { process, url }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        _ = self.process.kill();
+        _ = self.process.wait();
+    }
+}
+
+#[test]
+fn the_paper_in_small_runs_once_one_radius_reaches_its_own_and_a_reviewer_makes_one_table() {
+    let lab = tempfile::tempdir().unwrap();
+    let file = copied(lab.path());
+    let all = tiny(lab.path(), &file, &[]);
+    assert_eq!(all.code, Some(0), "{}", all.stderr);
+    assert_eq!(all.stages.len(), STAGES);
+    assert_eq!(all.stages.keys().filter(|name| name.contains("-model/")).count(), 34);
+    let results = lab.path().join("results/paper");
+    for table in 1..=8 {
+        for ending in ["md", "csv", "json", "tex"] {
+            assert!(results.join(format!("table{table}.{ending}")).exists(), "table {table} {ending}");
+        }
+    }
+    for figure in 1..=10 {
+        let both = [2, 3, 5, 7, 9, 10].contains(&figure);
+        for set in if both { &["-caltech-256", "-tiny-imagenet"][..] } else { &[""] } {
+            let picture = std::fs::read(results.join(format!("figure{figure}{set}.png"))).unwrap();
+            assert_eq!(&picture[1..4], b"PNG", "figure {figure}{set}");
+        }
+    }
+    let distances = std::fs::read_to_string(results.join("saliency-distance.md")).unwrap();
+    assert!(distances.contains("| st-at |"), "{distances}");
+
+    let again = tiny(lab.path(), &file, &[]);
+    assert_eq!((again.code, again.ran()), (Some(0), vec![]), "nothing changed");
+
+    // One radius: its model, that model's tests and maps, and what is made of them. Other sets, and tables of other models, are fresh.
+    let set = lab.path().join("pipelines/paper/caltech-256.yaml");
+    edit(&set, "fgsm, eps: 4/255}", "fgsm, eps: 3/255}");
+    let mut reached: BTreeSet<String> = BTreeSet::new();
+    let levels = ["0.25", "0.5", "1", "4", "8", "16", "64", "1024"].map(|level| format!("saturated-{level}"));
+    let tested = ["shuffled-2", "shuffled-4", "shuffled-8", "stylized"].map(str::to_owned).into_iter().chain(levels);
+    reached.extend(tested.map(|set| format!("caltech-256-tested/fgsm-4/caltech-256-{set}")));
+    reached.extend(
+        [
+            "caltech-256-model/fgsm-4",
+            "caltech-256-tested/fgsm-4/caltech-256.test",
+            "caltech-256-attacked/fgsm-4",
+            "table1",
+            "table2",
+            "table4",
+            "table7",
+            "figure5/caltech-256",
+            "figure6",
+            "figure7/caltech-256",
+            "figure9/caltech-256",
+            "figure10/caltech-256",
+            "saliency-distance",
+        ]
+        .map(str::to_owned),
+    );
+    assert_eq!(planned(lab.path(), &file, &[]), reached);
+    edit(&set, "fgsm, eps: 3/255}", "fgsm, eps: 4/255}");
+    assert_eq!(planned(lab.path(), &file, &[]), BTreeSet::new(), "the radius is back");
+
+    // A number far from the published one says so, and is another exit code.
+    let verified = output(lab.path(), &["verify", file.to_str().unwrap(), "table4", "--profile", "tiny"]);
+    let words = String::from_utf8_lossy(&verified.stdout) + String::from_utf8_lossy(&verified.stderr);
+    assert_eq!(verified.status.code(), Some(3), "{words}");
+    assert!(words.contains("published") && words.contains("table4"), "{words}");
+
+    // A reviewer with an empty cache, no worker and a web server with a copy of the lab's cache.
+    let server = Server::of(&lab.path().join("cache"));
+    let reviewer = tempfile::tempdir().unwrap();
+    let args = ["table2", "--profile", "tiny", "--from", "predictions", "--remote", &server.url];
+    let made = run_file(reviewer.path(), &file, &args, |command| _ = command.env("ATFLOW_WORKER", "/nonexistent"));
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
+    assert_eq!(made.stages["table2"], "cached", "the table itself is fetched");
+    let table = |folder: &Path| std::fs::read(folder.join("results/paper/table2.md")).unwrap();
+    assert_eq!(table(reviewer.path()), table(lab.path()));
+    // The same where the lab has predictions and no table: it is assembled here.
+    let other = tempfile::tempdir().unwrap();
+    let args = [&args[..], &["--force", "table2"]].concat();
+    let made = run_file(other.path(), &file, &args, |command| _ = command.env("ATFLOW_WORKER", "/nonexistent"));
+    assert_eq!((made.code, made.ran()), (Some(0), vec!["table2"]), "{}", made.stderr);
+    assert_eq!(table(other.path()), table(lab.path()));
+    let fetched = std::fs::read_dir(other.path().join("cache/objects")).unwrap().count();
+    assert!(fetched > 0);
+}
+
+#[test]
+fn a_table_is_shown_before_anything_ran_with_every_cell_marked() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = pipeline("paper.yaml");
+    let shown = output(folder.path(), &["table", file.to_str().unwrap(), "table4", "--profile", "tiny"]);
+    let words = String::from_utf8(shown.stdout).unwrap();
+    assert_eq!(shown.status.code(), Some(0), "{}", String::from_utf8_lossy(&shown.stderr));
+    assert!(words.contains("| ↳ published |") && words.contains("32.84"), "{words}");
+    assert!(words.contains("missing"), "{words}");
+}
