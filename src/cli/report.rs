@@ -95,7 +95,7 @@ impl From<CacheError> for CliError {
                 "credentials and endpoint come from the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL, \
                  AWS_SKIP_SIGNATURE=true for a public bucket; GOOGLE_…; AZURE_…"
             }
-            CacheError::Remote(RemoteError::Corrupt(_)) => {
+            CacheError::Read(_) | CacheError::Remote(RemoteError::Corrupt(_)) => {
                 "`atflow verify --repair` puts corrupt files of the cache aside; a run makes them again"
             }
             CacheError::Remote(_) => "check the address: it names the folder that holds VERSION, objects/ and actions/",

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::cache::{Cache, CacheError, OutputBlob};
 use crate::graph::Graph;
 use crate::kinds::Kind;
-use crate::plan::{Standing, must_be_there};
+use crate::plan::{Absence, Standing, must_be_there, read_from_fresh};
 use crate::spec::InstanceId;
 
 /// From what results are made anew.
@@ -111,7 +111,7 @@ pub fn missing(
         Missing {
             stage: instance.name.clone(),
             kind: instance.kind,
-            is_known: gone[id.0],
+            is_known: gone[id.0] || matches!(standings[id.0], Some(Standing::Stale(_, Absence::Output(_)))),
             made_from: if untrained[id.0] { Depth::Scratch } else { Depth::Checkpoints },
         }
     };
@@ -136,11 +136,7 @@ fn gone(
                 read.extend(outputs.filter_map(|output| Some((id, *manifest.outputs.get(&output.name)?))));
             }
             Some(Standing::Stale(..) | Standing::Pending(_)) => {
-                for need in &graph.instance(id).needs {
-                    if let Some(Standing::Fresh(_, manifest)) = &standings[need.from.0] {
-                        read.extend(manifest.outputs.get(&need.output).map(|blob| (need.from, *blob)));
-                    }
-                }
+                read.extend(read_from_fresh(graph, standings, id).map(|(from, _, blob)| (from, blob)));
             }
         }
     }

@@ -4,13 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::cache::{Cache, CacheError, Manifest};
-use crate::fsio::{self, Context};
+use crate::fsio;
 use crate::spec::Instance;
 
 /// Copies the results of an instance into `folder`; a file that is there with the same bytes is left alone. Gives the files' paths.
 ///
 /// # Errors
-/// [`CacheError`] if a blob cannot be read or the folder cannot be written.
+/// [`CacheError`] if a blob cannot be read or has other bytes than its digest says, or if the folder cannot be written.
 pub fn export(
     cache: &Cache,
     instance: &Instance,
@@ -21,8 +21,7 @@ pub fn export(
     for output in &instance.outputs {
         let (Some(name), Some(blob)) = (&output.result, manifest.outputs.get(&output.name)) else { continue };
         let path = folder.join(name);
-        let object = cache.object_path(blob.digest);
-        let bytes = fs::read(&object).on("read", &object)?;
+        let bytes = cache.read(blob.digest)?;
         if !fs::read(&path).is_ok_and(|there| there == bytes) {
             fsio::create_dir(folder)?;
             fsio::write_atomic(&path, folder, &bytes)?;

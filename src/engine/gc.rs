@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use crate::cache::{Cache, CacheError, Manifest, OutputBlob};
+use crate::cache::{Cache, CacheError, InProgress, Manifest, OutputBlob};
 use crate::digest::Digest;
 use crate::record::Key;
 
@@ -32,15 +32,23 @@ pub enum Sort {
     Quarantine,
     /// A folder with the progress of a training, or with the state that a longer one would go on from.
     Partial,
+    /// Something half done that nobody has come back to; what killed runs of this machine left goes with the next run here.
+    Temporary,
 }
 
-/// Which progress of trainings stays.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Partials {
-    /// What a pipeline may go on from; nothing if that cannot be told, and then all of it stays.
-    pub wanted: Option<HashSet<Key>>,
-    /// Whatever was touched within this time stays, too.
+/// What a collection keeps, beside what is young.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// Results.
+    pub keys: HashSet<Key>,
+    /// Logs of failed stages that are still asked for.
+    pub logs: Vec<OutputBlob>,
+    /// Progress of trainings that a pipeline may go on from; nothing if that cannot be told, and then all of it stays.
+    pub partials: Option<HashSet<Key>>,
+    /// Progress, and what is half done, that was touched within this time stays, too.
     pub age: Duration,
+    /// Whatever runs in progress may need.
+    pub in_progress: InProgress,
 }
 
 /// A file that nobody reaches.
@@ -104,19 +112,16 @@ fn is_young(path: &Path, limit: Duration) -> bool {
     }
 }
 
-/// Finds what neither the keys nor anything young reaches. Logs of failed stages that are still asked for are given as `logs`.
+/// Finds what neither anything that is to be kept nor anything young reaches.
 ///
 /// # Errors
 /// [`CacheError`] if a folder cannot be listed.
-pub fn survey(
-    cache: &Cache,
-    keys: &HashSet<Key>,
-    logs: &[OutputBlob],
-    partials: &Partials,
-) -> Result<Survey, CacheError> {
+pub fn survey(cache: &Cache, keep: &Keep) -> Result<Survey, CacheError> {
     let mut survey = Survey::default();
-    let mut blobs: HashSet<Digest> = logs.iter().map(|blob| blob.digest).collect();
-    let mut identities: HashSet<String> = HashSet::new();
+    let mut blobs: HashSet<Digest> = keep.logs.iter().map(|blob| blob.digest).collect();
+    let runs = &keep.in_progress;
+    let mut identities: HashSet<String> = runs.wanted.fetched.iter().cloned().collect();
+    let is_wanted = |manifest: &Manifest| runs.runs > 0 && runs.wanted.shapes.contains(&manifest.record.shape());
     let take = |survey: &mut Survey, sort, path: PathBuf, size, keep: bool| {
         if keep {
             survey.kept.entry(sort).or_default().add(size);
@@ -127,8 +132,10 @@ pub fn survey(
     for (path, size) in cache.files("actions")? {
         let key = name(&path, ".json").map(Key);
         let worked_on = key.is_some_and(|key| is_worked_on(cache, key, &path));
-        let is_kept = worked_on || key.is_some_and(|key| keys.contains(&key));
-        if is_kept && let Some(manifest) = key.and_then(|key| cache.lookup(key)) {
+        let mut is_kept = worked_on || key.is_some_and(|key| keep.keys.contains(&key));
+        let manifest = if is_kept || runs.runs > 0 { key.and_then(|key| cache.lookup(key)) } else { None };
+        is_kept |= manifest.as_ref().is_some_and(is_wanted);
+        if is_kept && let Some(manifest) = manifest {
             reach(&manifest, &mut blobs, &mut identities);
             // What was just made from something old is a sign that a run is using that.
             let inputs = manifest.record.inputs.values().filter(|_| worked_on);
@@ -152,22 +159,31 @@ pub fn survey(
         let is_kept = is_young(&path, QUARANTINE);
         take(&mut survey, Sort::Quarantine, path, size, is_kept);
     }
-    let mut folders: BTreeMap<PathBuf, (u64, bool)> = BTreeMap::new();
-    for (path, size) in cache.files("partial")? {
-        let Some(folder) = path.parent() else { continue };
-        let (bytes, is_late) = folders.entry(folder.to_owned()).or_default();
-        *bytes += size;
-        *is_late |= is_young(&path, partials.age);
-    }
-    for (path, (size, is_late)) in folders {
-        let is_kept = match (name(&path, "").map(Key), &partials.wanted) {
-            (Some(key), Some(wanted)) => is_late || wanted.contains(&key) || cache.is_leased(key),
+    for (path, (size, is_late)) in folders(cache, "partial", keep.age)? {
+        let is_kept = match (name(&path, "").map(Key), &keep.partials) {
+            (Some(key), Some(wanted)) => is_late || wanted.contains(&key) || cache.is_leased(key) || runs.runs > 0,
             // It cannot be told, or is none of ours.
             (Some(_), None) | (None, _) => true,
         };
         take(&mut survey, Sort::Partial, path, size, is_kept);
     }
+    for (path, (size, is_late)) in folders(cache, "tmp", keep.age)? {
+        take(&mut survey, Sort::Temporary, path, size, is_late || runs.runs > 0);
+    }
     Ok(survey)
+}
+
+/// What lies directly in a folder of the cache, with the bytes in it, and whether any of it was touched within some time.
+fn folders(cache: &Cache, folder: &str, age: Duration) -> Result<BTreeMap<PathBuf, (u64, bool)>, CacheError> {
+    let root = cache.root().join(folder);
+    let mut folders: BTreeMap<PathBuf, (u64, bool)> = BTreeMap::new();
+    for (path, size) in cache.files(folder)? {
+        let Some(first) = path.strip_prefix(&root).ok().and_then(|rest| rest.components().next()) else { continue };
+        let (bytes, is_late) = folders.entry(root.join(first)).or_default();
+        *bytes += size;
+        *is_late |= is_young(&path, age);
+    }
+    Ok(folders)
 }
 
 fn name(path: &Path, ending: &str) -> Option<Digest> {
@@ -191,11 +207,12 @@ pub fn collect(survey: &Survey) -> (Amount, Vec<(PathBuf, std::io::Error)>) {
     let mut failed = Vec::new();
     for garbage in &survey.garbage {
         // A run may have come upon it meanwhile: what it uses again it touches.
-        if !matches!(garbage.sort, Sort::Quarantine | Sort::Partial) && is_young(&garbage.path, GRACE) {
+        if !matches!(garbage.sort, Sort::Quarantine | Sort::Partial | Sort::Temporary) && is_young(&garbage.path, GRACE)
+        {
             continue;
         }
         let removed = match garbage.sort {
-            Sort::Partial => fs::remove_dir_all(&garbage.path),
+            Sort::Partial | Sort::Temporary if garbage.path.is_dir() => fs::remove_dir_all(&garbage.path),
             _ => fs::remove_file(&garbage.path),
         };
         match removed {

@@ -1,6 +1,8 @@
 //! What would run, and why: every wanted instance is fresh, stale, or pending on one that is. The scheduler asks the same questions of one instance at a
 //! time while it runs; nothing is changed here.
 
+mod lost;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 
@@ -15,6 +17,7 @@ use crate::kinds::Kind;
 use crate::record::{Key, Record};
 use crate::sources::Sources;
 use crate::spec::{Instance, InstanceId, OutputSpec};
+pub(crate) use lost::read_from_fresh;
 
 /// How an instance stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -258,7 +261,7 @@ pub fn survey(
     // What is looked at together is read together. In long chains little is: there the last run tells what will be asked for.
     let is_chain = waves.iter().map(Vec::len).sum::<usize>() < waves.len() * AT_ONCE;
     let mut read = if is_chain { read_ahead(graph, cache, wanted) } else { HashMap::new() };
-    for wave in waves {
+    for wave in waves.iter().cloned() {
         let is_fresh = |producer: &InstanceId| matches!(standings[producer.0], Some(Standing::Fresh(..)));
         let pending = |id: InstanceId| graph.producers(id).filter(|producer| !is_fresh(producer)).min();
         let (open, known): (Vec<InstanceId>, Vec<InstanceId>) = wave.into_iter().partition(|id| pending(*id).is_some());
@@ -281,6 +284,7 @@ pub fn survey(
             });
         }
     }
+    lost::mark(graph, cache, &waves, &mut standings)?;
     Ok(standings)
 }
 

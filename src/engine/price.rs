@@ -1,16 +1,17 @@
 //! What a plan would cost: work and time by the durations of earlier runs, and files to fetch. What never ran has no price: it is counted, not guessed.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, OutputBlob};
+use crate::digest::Digest;
 use crate::fetch;
 use crate::graph::Graph;
 use crate::kinds::Source;
-use crate::plan::{PlannedStage, Standing};
+use crate::plan::{PlannedStage, Standing, must_be_there, read_from_fresh};
 use crate::sources::{CheckedSource, Sources};
 use crate::spec::InstanceId;
 
@@ -36,16 +37,23 @@ pub struct Price {
     pub by_hand: Vec<PathBuf>,
 }
 
+/// What a plan is priced by.
+pub struct Priced<'a> {
+    /// The pipeline.
+    pub graph: &'a Graph,
+    /// Where results are.
+    pub cache: &'a Cache,
+    /// The pipeline's files.
+    pub sources: &'a Sources,
+    /// How every instance stands.
+    pub standings: &'a [Option<Standing>],
+    /// Which instances' outputs must be there, by id.
+    pub needed: &'a [bool],
+}
+
 /// Prices a survey and the plan that was made of it. `ask` says whether servers are asked for the sizes of files.
-pub fn price(
-    graph: &Graph,
-    cache: &Cache,
-    sources: &Sources,
-    standings: &[Option<Standing>],
-    stages: &[PlannedStage],
-    jobs: usize,
-    ask: bool,
-) -> Price {
+pub fn price(of: &Priced<'_>, stages: &[PlannedStage], jobs: usize, ask: bool) -> Price {
+    let Priced { graph, cache, sources, standings, .. } = *of;
     let looked_at = graph.ids().filter(|id| standings[id.0].is_some());
     let mut seconds: Vec<Option<f64>> = vec![None; graph.len()];
     let mut never_ran = 0;
@@ -57,13 +65,14 @@ pub fn price(
     }
     let files = to_fetch(graph, cache, sources, standings);
     let sizes: Vec<Option<u64>> = files.iter().map(|source| fetch::size(source, ask)).collect();
+    let blobs = blobs_to_fetch(of);
     Price {
         work: seconds.iter().flatten().sum(),
         wall: wall(graph, &seconds, jobs),
         jobs,
         never_ran,
-        fetch_files: files.len(),
-        fetch_bytes: sizes.iter().flatten().sum(),
+        fetch_files: files.len() + blobs.len(),
+        fetch_bytes: sizes.iter().flatten().chain(blobs.values()).sum(),
         fetch_unknown: sizes.iter().filter(|size| size.is_none()).count(),
         by_hand: by_hand(graph, sources, standings),
     }
@@ -83,6 +92,24 @@ fn to_fetch(graph: &Graph, cache: &Cache, sources: &Sources, standings: &[Option
     files.sort_by(|a, b| a.0.cmp(&b.0));
     files.dedup_by(|a, b| a.0 == b.0);
     files.into_iter().map(|(_, source)| source).collect()
+}
+
+/// The blobs of the remote cache that a run would bring here, with their sizes: what stages that may run read of others, and what is asked for or laid out
+/// for people.
+fn blobs_to_fetch(of: &Priced<'_>) -> BTreeMap<Digest, u64> {
+    let Priced { graph, cache, standings, needed, .. } = *of;
+    if !cache.has_remote() {
+        return BTreeMap::new();
+    }
+    let mut blobs: Vec<OutputBlob> = Vec::new();
+    for id in graph.ids() {
+        if let Some(Standing::Fresh(_, manifest)) = &standings[id.0] {
+            let outputs = graph.instance(id).outputs.iter().filter(|output| must_be_there(output, needed[id.0]));
+            blobs.extend(outputs.filter_map(|output| manifest.outputs.get(&output.name)));
+        }
+        blobs.extend(read_from_fresh(graph, standings, id).map(|(.., blob)| blob));
+    }
+    blobs.into_iter().filter(|blob| !cache.has(*blob)).map(|blob| (blob.digest, blob.size)).collect()
 }
 
 /// The files of stages that are to run and that a person has to bring, each once.

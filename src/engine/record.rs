@@ -60,6 +60,13 @@ impl Record {
         out
     }
 
+    /// The digest of all of it but what its inputs hold: as much of a stage as is known before they are made.
+    pub fn shape(&self) -> Digest {
+        let mut shape = self.clone();
+        shape.inputs.values_mut().for_each(String::clear);
+        Digest::of(shape.canonical().as_bytes())
+    }
+
     /// The stage's key.
     pub fn key(&self) -> Key {
         Key(Digest::of(self.canonical().as_bytes()))

@@ -235,7 +235,9 @@ impl Remote {
         if let Place::Bucket(bucket) = &self.place {
             return Ok(bucket.read(path)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()));
         }
-        let file = tempfile::Builder::new().prefix("remote-").tempdir_in(scratch).on("make a folder in", scratch)?;
+        // Named as what belongs to this process, so that it goes if that is killed.
+        let prefix = format!("stage-{}{}-", fsio::owner(), std::process::id());
+        let file = tempfile::Builder::new().prefix(&prefix).tempdir_in(scratch).on("make a folder in", scratch)?;
         let to = file.path().join("file");
         let there = self.fetch(path, Expected::default(), &to, &mut |_, _| std::ops::ControlFlow::Continue(()))?;
         if !there {

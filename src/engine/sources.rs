@@ -228,8 +228,13 @@ pub fn obtain(source: &CheckedSource, cache: &Cache, reporter: &dyn Reporter) ->
         return Err(failed(format!("{url} has to be fetched, and this run is offline"), Vec::new()));
     }
     // A place of its own by identity, so that a fetch that was cut off goes on where it stopped; locked, so that two runs do not write into it at once.
-    let (file, _lock) =
-        cache.fetch_place(&identity).map_err(|error| failed(format!("could not fetch {url}"), causes(&error)))?;
+    let stopped = || Failure { code: FailureCode::Cancelled, message: "stopped".to_owned(), causes: Vec::new() };
+    let place = cache.fetch_place(&identity, &mut || {
+        reporter.progress(0, 0, "waiting for another run, which fetches the same");
+        reporter.cancelled()
+    });
+    let place = place.map_err(|error| failed(format!("could not fetch {url}"), causes(&error)))?;
+    let Some((file, _lock)) = place else { return Err(stopped()) };
     if let Some(blob) = cache.fetched(&identity).filter(|blob| cache.has(*blob)) {
         return Ok((cache.object_path(blob.digest), blob.digest));
     }
@@ -245,9 +250,7 @@ pub fn obtain(source: &CheckedSource, cache: &Cache, reporter: &dyn Reporter) ->
         reporter.log(&format!("fetching {url}"));
     };
     fetch::fetch(source, &file, &Patience::default(), trying, progress).map_err(|error| match error {
-        FetchError::Stopped => {
-            Failure { code: FailureCode::Cancelled, message: "stopped".to_owned(), causes: Vec::new() }
-        }
+        FetchError::Stopped => stopped(),
         error => failed(format!("could not fetch {url}"), causes(&error)),
     })?;
     let blob = cache.ingest(&file).map_err(|error| failed(format!("could not keep {url}"), causes(&error)))?;

@@ -89,8 +89,19 @@ fn a_blob_that_is_gone_is_made_again_when_somebody_needs_it() {
     for blob in space.cached_files("objects") {
         std::fs::remove_file(blob).unwrap();
     }
-    // `above` is new and needs what `bad` made, which needs what `good` made.
-    assert_eq!(space.ran(&["above"]), ["above", "bad", "good"]);
+    // `above` is new and needs what `bad` made, which needs what `good` made: a plan says so, and can be kept.
+    let plan = space.run(&["plan", "p.yaml", "above", "--save", "plan.json"]);
+    let (stages, _price) = plan.stdout.split_once("3 to run").unwrap();
+    let stages: Vec<&str> = stages.lines().map(|line| line.split("  [last time").next().unwrap()).collect();
+    insta::assert_snapshot!(stages.join("\n"), @r"
+    stale    good   its output `n` is gone from the cache
+    stale    bad    its output `n` is gone from the cache
+    stale    above  never run
+    ");
+    let ran = space.run(&["run", "--plan", "plan.json", "--json"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let ran: Vec<String> = ran.stages().into_iter().filter(|it| it.1 == "ran").map(|(stage, _)| stage).collect();
+    assert_eq!(ran, ["above", "bad", "good"]);
     assert_eq!(space.ran(&[]), ["beside", "later"]);
 }
 
@@ -137,6 +148,62 @@ fn ctrl_c_stops_at_once_and_the_next_run_goes_on() {
     assert_eq!(space.cached_files("tmp").len(), 0, "nothing half done is left");
     space.write("p.yaml", pipeline("cat ${in.of} > ${out.n}"));
     assert!(!space.ran(&[]).contains(&"good".to_owned()));
+}
+
+#[test]
+fn programs_do_not_outlive_an_engine_that_is_killed() {
+    let space = Space::new();
+    let pids = space.path().join("pids");
+    // One that does not listen, and one that it left in the background.
+    let run = format!("trap '' TERM INT HUP; sleep 300 & echo $$ $! > {0}.new; mv {0}.new {0}; wait", pids.display());
+    space.write("p.yaml", pipeline(&run));
+    let mut child = space.command(&["run", "p.yaml", "--quiet"]).spawn().unwrap();
+    let started = Instant::now();
+    while !pids.exists() && started.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let left: Vec<String> = space.read("pids").split_whitespace().map(str::to_owned).collect();
+    assert_eq!(left.len(), 2);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let is_alive = |pid: &String| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // One that nobody has buried yet is dead all the same.
+        stat.rsplit(')').next().unwrap_or_default().split_whitespace().next().is_some_and(|state| state != "Z")
+    };
+    let killed = Instant::now();
+    while left.iter().any(is_alive) && killed.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(!left.iter().any(is_alive), "{left:?} are still there");
+    // What it was at is cleared by the next run, which does it.
+    space.write("p.yaml", pipeline("cat ${in.of} > ${out.n}"));
+    assert!(space.ran(&[]).contains(&"bad".to_owned()));
+    assert_eq!(space.cached_files("tmp").len(), 0);
+    let left: Vec<_> = space.cached_files("leases").into_iter().filter(|path| !path.ends_with("lock")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_program_that_is_over_its_time_fails_with_all_that_it_started() {
+    let space = Space::new();
+    let text = pipeline("echo begun; sleep 300 & sleep 300")
+        .replace("    kind: command\n    needs", "    kind: command\n    time_limit: 0.3 s\n    needs");
+    space.write("p.yaml", &text);
+    let started = Instant::now();
+    let ran = space.run(&["run", "p.yaml", "--json", "--keep-going"]);
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    assert_eq!(ran.code, Some(1), "{}", ran.seen());
+    let stages = ran.stages();
+    let ends = ["good", "bad", "above", "beside"].map(|name| stages[name].as_str());
+    assert_eq!(ends, ["ran", "failed", "skipped", "ran"]);
+    assert!(ran.stderr.contains("bad failed: took longer than its time limit of 0.3 s"), "{}", ran.stderr);
+    assert_eq!(space.run(&["log", "bad"]).stdout, "begun\n");
+    // The limit is no part of the key, and of what is done.
+    space.write("p.yaml", text.replace("0.3 s", "1 h").replace("sleep 300 & sleep 300", "echo 1 > ${out.n}"));
+    assert!(!space.ran(&[]).contains(&"good".to_owned()));
+    space.write("p.yaml", text.replace("0.3 s", "2 h").replace("sleep 300 & sleep 300", "echo 1 > ${out.n}"));
+    assert_eq!(space.ran(&[]), [""; 0]);
 }
 
 #[test]

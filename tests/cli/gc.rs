@@ -130,3 +130,77 @@ fn progress_that_no_pipeline_can_go_on_from_goes_when_it_is_old() {
     assert!(space.path().join(format!("cache/partial/{wanted}")).exists());
     assert!(!space.path().join(format!("cache/partial/{other}")).exists());
 }
+
+#[test]
+fn what_a_run_in_progress_may_need_is_kept_however_old() {
+    let space = Space::new();
+    // What `top` was made from is known only when `gate` has run; `source` and `top` are old, and no run and no pipeline is named.
+    let text = r#"pipeline: story
+params: {word: old}
+stages:
+  source: {kind: command, with: {run: "echo source > ${out.n}", outputs: {n: n}}}
+  gate: {kind: command, with: {run: "echo > $HOME/at-it; until test -f $HOME/go; do sleep 0.02; done; echo 1 > ${out.n}", outputs: {n: n}}}
+  top: {kind: command, needs: {a: gate}, with: {run: "echo top; cat ${in.a} > ${out.n}; echo top >> ${out.n}", outputs: {n: n}}}
+  last: {kind: command, needs: {a: top, b: source}, with: {run: "cat ${in.a} ${in.b} > ${out.n}; echo ${word} >> ${out.n}", outputs: {n: n}}}
+"#;
+    space.write("p.yaml", text);
+    space.write("go", "");
+    space.ran(&["--set", "word=older"]);
+    space.write("q.yaml", "stages: {other: {kind: command, with: {run: 'echo other > n', outputs: {n: n}}}}\n");
+    assert_eq!(space.run(&["run", "q.yaml"]).code, Some(0));
+    for manifest in space.cached_files("actions") {
+        if std::fs::read_to_string(&manifest).unwrap().contains("\"gate\"") {
+            std::fs::remove_file(manifest).unwrap();
+        }
+    }
+    for name in ["go", "at-it"] {
+        std::fs::remove_file(space.path().join(name)).unwrap();
+    }
+    age(&space, 24 * 40);
+    let run = space.command(&["run", "p.yaml", "--json"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let started = std::time::Instant::now();
+    while !space.path().join("at-it").exists() && started.elapsed() < Duration::from_secs(30) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let said = gc(&space, &["--keep-runs", "0", "--yes"]);
+    assert!(said.contains("1 run in progress: what they may need is kept"), "{said}");
+    assert!(holds(&space, b"source\n") && holds(&space, b"1\ntop\n") && !holds(&space, b"other\n"), "{said}");
+    space.write("go", "");
+    let ran = crate::support::Ran::of(run.wait_with_output().unwrap());
+    let ran: Vec<String> = ran.stages().into_iter().filter(|it| it.1 == "ran").map(|(stage, _)| stage).collect();
+    assert_eq!(ran, ["gate", "last"], "all else was still there");
+    age(&space, 24 * 40);
+    gc(&space, &["--keep-runs", "0", "--yes"]);
+    assert_eq!(space.cached_files("objects").len(), 0, "the run is over");
+}
+
+#[test]
+fn runs_that_were_killed_keep_nothing_and_what_they_left_half_done_goes_in_time() {
+    let space = space();
+    for (name, bytes) in [("stage-elsewhere-7-x/out/0", 3000), ("fetch-sha256-ab/file.part", 2000)] {
+        space.write(&format!("cache/tmp/{name}"), vec![0; bytes]);
+    }
+    assert!(gc(&space, &["--keep-runs", "0", "--yes"]).starts_with("nothing to free"));
+    age(&space, 24 * 31);
+    // A run of this machine that is gone, as its note says.
+    let holder = r#"{"host":"h","pid":1,"machine":"MACHINE","started":1,"run":"1-1","number":1}"#;
+    let machine = format!(
+        "{} {}",
+        std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim(),
+        std::fs::read_link("/proc/self/ns/pid").unwrap().display()
+    );
+    let note = format!(r#"{{"holder":{},"wanted":{{"shapes":[],"fetched":[]}}}}"#, holder.replace("MACHINE", &machine));
+    space.write("cache/leases/1-1.run", note);
+    let said = gc(&space, &["--keep-runs", "0", "--yes"]);
+    let line = said.lines().find(|line| line.starts_with("half done")).unwrap();
+    assert!(line.contains("2 (5.0 kB)") && !said.contains("in progress"), "{said}");
+    assert_eq!((space.cached_files("tmp").len(), space.cached_files("objects").len()), (0, 0));
+    // Of a run of another version nobody can tell what it needs.
+    space.ran(&[]);
+    age(&space, 2);
+    space.write("cache/leases/2-2.run", "{\"format\": 9}");
+    let ran = space.run(&["gc", "--keep-runs", "0", "--yes"]);
+    assert_eq!(ran.code, Some(2), "{}", ran.seen());
+    assert!(ran.stderr.contains("of another version of atflow is at work"), "{}", ran.stderr);
+    assert!(space.cached_files("objects").len() > 1);
+}

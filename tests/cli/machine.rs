@@ -64,3 +64,21 @@ fn the_schema_and_completions_are_printed() {
         assert!(ran.code == Some(0) && ran.stdout.contains(word), "{shell}");
     }
 }
+
+#[test]
+fn the_readme_tells_of_every_command_and_every_option_of_run() {
+    let space = Space::new();
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let help = space.run(&["--help"]).stdout;
+    let commands = help.split_once("Commands:").unwrap().1.split_once("Options:").unwrap().0;
+    for command in commands.lines().filter_map(|line| line.split_whitespace().next()) {
+        assert!(readme.contains(&format!("`atflow {command}")), "README.md does not tell of `atflow {command}`");
+    }
+    let help = space.run(&["run", "--help"]).stdout;
+    let options: Vec<&str> = help.lines().filter_map(|line| line.trim_start().strip_prefix("--")).collect();
+    assert!(options.len() > 10, "{help}");
+    for option in options.iter().map(|line| line.split([' ', ',']).next().unwrap()) {
+        let count = readme.matches(&format!("| `--{option}")).count();
+        assert_eq!(count, 1, "README.md tells {count} times of --{option}");
+    }
+}

@@ -17,4 +17,5 @@ mod sources;
 mod support;
 mod table;
 mod verify;
+mod versions;
 mod why;

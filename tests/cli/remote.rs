@@ -40,6 +40,14 @@ enum Fault {
     Stall,
     /// Every answer takes a moment.
     Slow,
+    /// Manifests are cut in their middle.
+    HalfManifests,
+    /// Every manifest is that of some other stage.
+    OtherManifests,
+    /// Whatever is asked, the answer is a page that asks to log in.
+    Portal,
+    /// Manifests are there at once, blobs never come.
+    SilentBlobs,
 }
 
 struct Server {
@@ -81,9 +89,10 @@ fn answer(mut stream: TcpStream, folder: &Path, fault: Fault, turn: usize, log: 
     let _headers: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
     let path = request.split(' ').nth(1).unwrap().trim_start_matches("/atflow/").to_owned();
     log.lock().unwrap().push(path.clone());
-    let is_blob = path.starts_with("objects/");
+    let (is_blob, is_manifest) = (path.starts_with("objects/"), path.starts_with("actions/"));
     match fault {
         Fault::Silent => std::thread::sleep(FOREVER),
+        Fault::SilentBlobs if is_blob => std::thread::sleep(FOREVER),
         Fault::Slow => std::thread::sleep(std::time::Duration::from_millis(30)),
         _ => {}
     }
@@ -93,6 +102,12 @@ fn answer(mut stream: TcpStream, folder: &Path, fault: Fault, turn: usize, log: 
             body[0] ^= 1;
             ("200 OK", body)
         }
+        (_, Fault::Portal) => ("200 OK", b"<html>Please log in</html>".to_vec()),
+        (Ok(mut body), Fault::HalfManifests) if is_manifest => {
+            body.truncate(body.len() / 2);
+            ("200 OK", body)
+        }
+        (_, Fault::OtherManifests) if is_manifest => ("200 OK", any_manifest(folder)),
         (Ok(body), _) => ("200 OK", body),
         (Err(_), _) => ("404 Not Found", Vec::new()),
     };
@@ -103,6 +118,14 @@ fn answer(mut stream: TcpStream, folder: &Path, fault: Fault, turn: usize, log: 
         std::thread::sleep(FOREVER);
     }
     _ = stream.write_all(&body);
+}
+
+fn any_manifest(cache: &Path) -> Vec<u8> {
+    let mut folders: Vec<PathBuf> =
+        std::fs::read_dir(cache.join("actions")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    folders.sort();
+    let first = std::fs::read_dir(&folders[0]).unwrap().next().unwrap().unwrap();
+    std::fs::read(first.path()).unwrap()
 }
 
 /// Longer than anybody here waits.
@@ -163,6 +186,96 @@ fn wrong_bytes_are_never_taken_for_a_result() {
     assert_eq!(ran.stages()["table"], "ran", "it was made here");
     assert!(ran.stdout.contains("another blake3"), "the user is told: {}", ran.stdout);
     assert_eq!(digest_of(&empty, "table", "t"), digest_of(&made, "table", "t"));
+}
+
+#[test]
+fn what_is_no_manifest_of_the_stage_counts_as_not_there() {
+    for fault in [Fault::HalfManifests, Fault::OtherManifests] {
+        let (made, empty) = made_and_empty();
+        let server = serve(made.path().join("cache"), fault);
+        let ran = empty.ran(&["table", "--remote", &server.url]);
+        // Where every manifest is the same one, it is right for its own stage, perhaps.
+        assert!(ran.contains(&"table".to_owned()) || ran.len() == 2, "{ran:?}");
+        assert_eq!(digest_of(&empty, "table", "t"), digest_of(&made, "table", "t"));
+        assert_eq!(empty.run(&["verify"]).code, Some(0));
+    }
+    let (_, empty) = made_and_empty();
+    let portal = serve(empty.path().to_owned(), Fault::Portal);
+    let ran = empty.run(&["run", "p.yaml", "--remote", &portal.url]);
+    assert_eq!(ran.code, Some(2), "{}", ran.seen());
+    assert!(ran.stderr.contains("has format <html>Please log in"), "{}", ran.stderr);
+    assert!(empty.cached_files("actions").is_empty());
+}
+
+#[test]
+fn a_server_that_fails_half_the_time_gives_everything_that_is_pulled() {
+    let (made, empty) = made_and_empty();
+    let server = serve(made.path().join("cache"), Fault::Half);
+    let pull = empty.run(&["pull", "p.yaml", "--remote", &server.url]);
+    assert_eq!(pull.code, Some(0), "{}", pull.seen());
+    assert_eq!(empty.ran(&["--offline"]), [""; 0]);
+    assert_eq!(empty.run(&["verify"]).code, Some(0));
+    // Bytes that are wrong are told, and nothing of them stays.
+    let other = Space::new();
+    other.write("p.yaml", PIPELINE);
+    let wrong = serve(made.path().join("cache"), Fault::WrongBytes);
+    let pull = other.run(&["pull", "p.yaml", "--remote", &wrong.url]);
+    assert_eq!(pull.code, Some(1), "{}", pull.seen());
+    assert!(pull.stderr.contains("another blake3") && other.cached_files("objects").is_empty(), "{}", pull.stderr);
+}
+
+#[test]
+fn a_plan_tells_what_would_be_fetched() {
+    let (made, empty) = made_and_empty();
+    let server = serve(made.path().join("cache"), Fault::None);
+    let plan = |args: &[&str]| empty.run(&[&["plan", "p.yaml", "--remote", &server.url], args].concat()).stdout;
+    assert_eq!(plan(&["table"]), "nothing to run: 3 stages up to date\n1 file to fetch (13 bytes)\n");
+    assert_eq!(plan(&[]), "nothing to do: 3 stages up to date\n", "it is known that all is up to date");
+    empty.write("p.yaml", PIPELINE.replace("wc -c <", "wc -c <  "));
+    assert!(plan(&["table"]).contains("1 file to fetch (100 kB)"), "the weights: {}", plan(&["table"]));
+    assert!(empty.cached_files("objects").is_empty(), "a plan fetches none of it");
+    empty.ran(&["--remote", &server.url]);
+    assert!(!plan(&[]).contains("to fetch"));
+}
+
+#[test]
+fn pull_brings_what_patterns_name() {
+    let made = Space::new();
+    let text =
+        "stages:\n  each: {kind: command, matrix: {x: [a-1, a-2, b]}, with: {run: 'echo ${x} > n', outputs: {n: n}}}\n";
+    made.write("p.yaml", text);
+    made.ran(&[]);
+    let (space, folder) = (Space::new(), made.path().join("cache").display().to_string());
+    space.write("p.yaml", text);
+    let pull = space.run(&["pull", "p.yaml", "each/a-*", "--remote", &folder]);
+    assert!(pull.stderr.contains("2 files"), "{}", pull.seen());
+    assert_eq!(space.cached_files("objects").len(), 2);
+}
+
+#[test]
+fn ctrl_c_does_not_wait_for_a_silent_server() {
+    for fault in [Fault::SilentBlobs, Fault::Silent] {
+        let (made, empty) = made_and_empty();
+        let server = serve(made.path().join("cache"), fault);
+        let mut run = empty.command(&["run", "p.yaml", "table", "--remote", &server.url]).spawn().unwrap();
+        let asked = std::time::Instant::now();
+        while server.asked.lock().unwrap().last().is_none_or(|path| path == "VERSION") && asked.elapsed() < FOREVER / 4
+        {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            // Before it is known that there is a cache at all, the system's own way ends it.
+            if matches!(fault, Fault::Silent) && !server.asked.lock().unwrap().is_empty() {
+                break;
+            }
+        }
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        let stopped = std::time::Instant::now();
+        let kill = std::process::Command::new("kill").args(["-INT", &run.id().to_string()]).status().unwrap();
+        assert!(kill.success());
+        let status = run.wait().unwrap();
+        assert!(stopped.elapsed() < FOREVER / 6, "{:?}", stopped.elapsed());
+        assert!(status.code().is_none_or(|code| code == 130), "{status}");
+        assert_eq!(empty.ran(&["table", "--offline"]), ["numbers", "table", "weights"]);
+    }
 }
 
 #[test]

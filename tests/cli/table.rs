@@ -151,3 +151,30 @@ fn images_are_drawn_side_by_side_with_what_models_make_of_them() {
     assert_eq!(ran.code, Some(1), "labels of other images: {}", ran.seen());
     assert!(ran.stderr.contains("not the same images"), "{}", ran.stderr);
 }
+
+#[test]
+fn a_table_whose_own_bytes_rotted_is_made_again_and_never_laid_out() {
+    let space = space();
+    space.ran(&[]);
+    let right = space.read("results/story/table.csv");
+    let blob = space.cached_files("objects").into_iter().find(|path| std::fs::read(path).unwrap() == right.as_bytes());
+    let blob = blob.unwrap();
+    // As long as before, so that only its bytes tell.
+    let rotten = right.replace("0.75", "0.95");
+    assert_ne!(rotten, right);
+    let mut permissions = std::fs::metadata(&blob).unwrap().permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o644);
+    std::fs::set_permissions(&blob, permissions).unwrap();
+    std::fs::write(&blob, rotten).unwrap();
+    std::fs::remove_dir_all(space.path().join("results")).unwrap();
+    let ran = space.run(&["run", "p.yaml"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.seen());
+    assert!(
+        ran.stderr.contains("warning: output `csv` of table had other bytes than its digest says"),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(space.read("results/story/table.csv"), right);
+    assert_eq!((space.cached_files("quarantine").len(), std::fs::read(&blob).unwrap()), (1, right.into_bytes()));
+    assert_eq!(space.ran(&[]), [""; 0]);
+}

@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use atflow::cache::{Cache, OutputBlob};
-use atflow::gc::{Amount, Partials, Sort, collect, survey};
+use atflow::cache::Cache;
+use atflow::gc::{Amount, Keep, Sort, collect, survey};
 use atflow::kinds::Kind;
-use atflow::plan::Standing;
-use atflow::record::Key;
+use atflow::plan::{Absence, Standing};
 
 use super::Loaded;
 use crate::args::{ChangeArgs, GcArgs};
@@ -16,13 +15,13 @@ use crate::ui;
 
 pub(crate) fn run(args: &GcArgs) -> Result<Exit, CliError> {
     let cache = Cache::open(&args.cache.cache)?;
-    let mut keys: HashSet<Key> = HashSet::new();
-    let mut logs: Vec<OutputBlob> = Vec::new();
+    let age = Duration::from_secs(u64::from(args.partial_days) * 24 * 3600);
+    let mut keep = Keep { age, ..Keep::default() };
     // What trainings may go on from, and whether that can be told.
     let (mut going_on, mut is_told) = (HashSet::new(), true);
     for run in cache.runs(None).take(args.keep_runs) {
-        keys.extend(run.keys.values());
-        logs.extend(run.failed.values().map(|failed| failed.log));
+        keep.keys.extend(run.keys.values());
+        keep.logs.extend(run.failed.values().map(|failed| failed.log));
     }
     for file in &args.pipelines {
         let plain = ChangeArgs {
@@ -38,11 +37,15 @@ pub(crate) fn run(args: &GcArgs) -> Result<Exit, CliError> {
         for (id, standing) in loaded.graph.ids().zip(loaded.survey()?) {
             match standing {
                 Some(Standing::Fresh(key, manifest)) => {
-                    keys.insert(key);
+                    keep.keys.insert(key);
                     going_on.extend(manifest.record.onward_key());
                 }
-                Some(Standing::Stale(record, _)) => {
-                    going_on.extend([record.key()].into_iter().chain(record.onward_key()))
+                Some(Standing::Stale(record, absence)) => {
+                    going_on.extend([record.key()].into_iter().chain(record.onward_key()));
+                    // Its result is recorded; what is left of it is reached.
+                    if !matches!(absence, Absence::Unknown) {
+                        keep.keys.insert(record.key());
+                    }
                 }
                 // Its key is known only when what it needs has run.
                 Some(Standing::Pending(_)) => is_told &= loaded.graph.instance(id).kind != Kind::Train,
@@ -50,15 +53,24 @@ pub(crate) fn run(args: &GcArgs) -> Result<Exit, CliError> {
             }
         }
     }
-    let age = Duration::from_secs(u64::from(args.partial_days) * 24 * 3600);
-    let found = survey(&cache, &keys, &logs, &Partials { wanted: is_told.then_some(going_on), age })?;
+    keep.partials = is_told.then_some(going_on);
+    keep.in_progress = cache.in_progress();
+    let mut found = survey(&cache, &keep)?;
     let freed = found.freed();
     let mut text = if args.json {
-        let how = serde_json::json!({ "freed": args.yes, "garbage": freed, "kept": found.kept });
+        let runs = keep.in_progress.runs;
+        let how =
+            serde_json::json!({ "freed": args.yes, "garbage": freed, "kept": found.kept, "runs_in_progress": runs });
         format!("{how}\n")
     } else {
         words(&freed, &found.kept)
     };
+    if !args.json && keep.in_progress.runs > 0 {
+        text.push_str(&format!(
+            "{} in progress: what they may need is kept\n",
+            ui::count(keep.in_progress.runs, "run")
+        ));
+    }
     if !args.yes {
         if !args.json && !freed.is_empty() {
             text.push_str("nothing was removed; --yes frees it\n");
@@ -67,13 +79,18 @@ pub(crate) fn run(args: &GcArgs) -> Result<Exit, CliError> {
         return Ok(Exit::Done);
     }
     ui::print(&text)?;
-    if cache.is_in_use() {
-        // What a run has looked up is written down only at its end.
+    let now = cache.in_progress();
+    if now.unknown > 0 {
+        let cache = args.cache.cache.display();
         let error = CliError::environment(format!(
-            "a run is at work in {}, so nothing was removed",
-            args.cache.cache.display()
+            "a run of another version of atflow is at work in {cache}, and what it needs cannot be told, so nothing was removed"
         ));
         return Err(error.help("collect when it has ended"));
+    }
+    if now != keep.in_progress {
+        // A run began meanwhile: what it needs is kept, too.
+        keep.in_progress = now;
+        found = survey(&cache, &keep)?;
     }
     cache.clear_abandoned();
     let (removed, failed) = collect(&found);
@@ -97,6 +114,7 @@ fn words(freed: &BTreeMap<Sort, Amount>, kept: &BTreeMap<Sort, Amount>) -> Strin
         Sort::Fetched => "fetched",
         Sort::Quarantine => "quarantine",
         Sort::Partial => "progress",
+        Sort::Temporary => "half done",
     };
     let shown = |amount: Option<&Amount>| {
         let amount = amount.copied().unwrap_or_default();
@@ -107,7 +125,7 @@ fn words(freed: &BTreeMap<Sort, Amount>, kept: &BTreeMap<Sort, Amount>) -> Strin
         return format!("nothing to free: {} are reached or younger than an hour\n", ui::bytes(total));
     }
     let mut text = format!("{:12}{:>20}{:>20}\n", "", "to free", "kept");
-    for sort in [Sort::Manifest, Sort::Blob, Sort::Fetched, Sort::Quarantine, Sort::Partial] {
+    for sort in [Sort::Manifest, Sort::Blob, Sort::Fetched, Sort::Quarantine, Sort::Partial, Sort::Temporary] {
         if freed.contains_key(&sort) || kept.contains_key(&sort) {
             text.push_str(&format!("{:12}{:>20}{:>20}\n", name(sort), shown(freed.get(&sort)), shown(kept.get(&sort))));
         }

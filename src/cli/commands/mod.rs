@@ -28,10 +28,10 @@ use atflow::kinds::Kind;
 use atflow::plan::{History, Order, Standing, survey};
 use atflow::scheduler::Interrupt;
 use atflow::sources::Sources;
-use atflow::spec::{Instance, InstanceId, Overrides, PipelineSpec, Problem, Problems, expand, suggestion};
+use atflow::spec::{InstanceId, Overrides, PipelineSpec, Problem, Problems, expand, suggestion};
 
 use crate::args::{ChangeArgs, FindArgs, PipelineArgs};
-use crate::report::CliError;
+use crate::report::{CliError, Exit, eprint};
 
 /// How many names a hint lists.
 const SHOWN: usize = 10;
@@ -130,11 +130,11 @@ impl Loaded {
         Ok(survey(&self.graph, &self.cache, &self.sources, &self.wanted, &self.forced, &self.needed)?)
     }
 
-    /// The name and the manifest of every wanted instance that is fresh.
-    pub(crate) fn fresh(&self) -> Result<Vec<(&Instance, Manifest)>, CliError> {
+    /// Every wanted instance that is fresh, and its manifest.
+    pub(crate) fn fresh(&self) -> Result<Vec<(InstanceId, Manifest)>, CliError> {
         let standings = self.survey()?.into_iter().enumerate();
         let fresh = standings.filter_map(|(index, standing)| match standing {
-            Some(Standing::Fresh(_, manifest)) => Some((self.graph.instance(InstanceId(index)), *manifest)),
+            Some(Standing::Fresh(_, manifest)) => Some((InstanceId(index), *manifest)),
             _ => None,
         });
         Ok(fresh.collect())
@@ -175,12 +175,24 @@ pub(crate) fn patience(args: &ChangeArgs) -> Patience {
     Patience::of(Duration::from_secs(args.patience.into()))
 }
 
-/// Counts what the user does to stop the program.
+/// How long a run may take to notice that the user wants to stop. It waits for a server or a disk if it takes longer, and nothing is lost then.
+const UNHEARD: Duration = Duration::from_secs(3);
+
+/// Counts what the user does to stop the program, and ends it if nobody heeds that.
 pub(crate) fn interrupt() -> Result<Interrupt, CliError> {
     let interrupt = Interrupt::default();
     let asked = interrupt.clone();
-    ctrlc::set_handler(move || asked.ask())
-        .map_err(|error| CliError::environment(format!("cannot listen for Ctrl-C: {error}")))?;
+    let heed = move || {
+        let (count, asked) = (asked.ask(), asked.clone());
+        std::thread::spawn(move || {
+            std::thread::sleep(UNHEARD);
+            if asked.heard() < count {
+                eprint("stopped; run the same command again to go on\n");
+                std::process::exit(Exit::Interrupted as i32);
+            }
+        });
+    };
+    ctrlc::set_handler(heed).map_err(|error| CliError::environment(format!("cannot listen for Ctrl-C: {error}")))?;
     Ok(interrupt)
 }
 

@@ -2,7 +2,7 @@
 
 use atflow::depth::Depth;
 use atflow::plan::{PlannedStage, PlannedState, plan};
-use atflow::price::{Price, price};
+use atflow::price::{Price, Priced, price};
 
 use super::{Loaded, jobs, kept};
 use crate::args::PlanArgs;
@@ -33,7 +33,14 @@ pub(crate) struct Shown {
 pub(crate) fn show(loaded: &Loaded, how: &Shown) -> Result<Exit, CliError> {
     let standings = loaded.survey()?;
     let stages = plan(&loaded.graph, &standings, &loaded.forced, &loaded.history());
-    let price = price(&loaded.graph, &loaded.cache, &loaded.sources, &standings, &stages, how.jobs, how.sizes);
+    let of = Priced {
+        graph: &loaded.graph,
+        cache: &loaded.cache,
+        sources: &loaded.sources,
+        standings: &standings,
+        needed: &loaded.needed,
+    };
+    let price = price(&of, &stages, how.jobs, how.sizes);
     let text = if how.json {
         format!("{}\n", serde_json::json!({ "stages": stages, "price": price }))
     } else {
@@ -60,10 +67,11 @@ fn words(stages: &[PlannedStage], all: bool, price: &Price) -> String {
     let (fresh, stale, pending) =
         (count(PlannedState::Fresh), count(PlannedState::Stale), count(PlannedState::Pending));
     if stale + pending == 0 {
-        text.push_str(&format!("nothing to do: {} up to date\n", ui::count(fresh, "stage")));
-        return text;
+        let what = if price.fetch_files > 0 { "nothing to run" } else { "nothing to do" };
+        text.push_str(&format!("{what}: {} up to date\n", ui::count(fresh, "stage")));
+    } else {
+        text.push_str(&format!("{stale} to run, {pending} pending (may turn out fresh), {fresh} fresh\n"));
     }
-    text.push_str(&format!("{stale} to run, {pending} pending (may turn out fresh), {fresh} fresh\n"));
     text.push_str(&price_words(price));
     text
 }

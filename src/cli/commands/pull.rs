@@ -17,10 +17,9 @@ pub(crate) fn run(args: &PullArgs) -> Result<Exit, CliError> {
     let loaded = Loaded::new(&args.pipeline)?;
     let results = loaded.fresh()?;
     let (mut files, mut bytes, mut wrong) = (0, 0, 0);
-    for (instance, manifest) in &results {
+    for (id, manifest) in &results {
         // What was asked for by name comes with its bytes; of what lies between it is enough to know it.
-        let asked = |target: &String| *target == instance.name || *target == instance.stage;
-        if !args.pipeline.targets.is_empty() && !args.pipeline.targets.iter().any(asked) {
+        if !args.pipeline.targets.is_empty() && !loaded.needed[id.0] {
             continue;
         }
         for blob in manifest.outputs.values() {
@@ -31,7 +30,9 @@ pub(crate) fn run(args: &PullArgs) -> Result<Exit, CliError> {
                     bytes += blob.size;
                     continue;
                 }
-                Obtained::Missing => format!("the remote cache lacks a file of {}", instance.name),
+                Obtained::Missing => {
+                    format!("the remote cache lacks a file of {}", loaded.graph.instance(*id).name)
+                }
                 Obtained::Wrong(message) => message,
             };
             eprint(&format!("warning: {problem}\n"));

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use atflow::cache::{CacheError, Manifest, OutputBlob};
 use atflow::remote::{Remote, at_once};
-use atflow::spec::Instance;
+use atflow::spec::InstanceId;
 
 use super::{Loaded, patience};
 use crate::args::{ChangeArgs, PushArgs};
@@ -30,12 +30,12 @@ pub(crate) fn run(args: &PushArgs) -> Result<Exit, CliError> {
     // A few at a time: what was copied before a stop counts, because blobs that are there are not sent again and manifests follow theirs soon.
     for some in results.chunks(AT_A_TIME) {
         let mut blobs: Vec<OutputBlob> = Vec::new();
-        for (instance, manifest) in some {
+        for (id, manifest) in some {
             for blob in manifest.outputs.values().chain([&manifest.made.log]).filter(|blob| seen.insert(blob.digest)) {
                 if loaded.cache.has(*blob) {
                     blobs.push(*blob);
                 } else {
-                    let name = &instance.name;
+                    let name = &loaded.graph.instance(*id).name;
                     eprint(&format!("warning: a file of {name} is gone from this cache and is not copied\n"));
                     lost += 1;
                 }
@@ -49,7 +49,7 @@ pub(crate) fn run(args: &PushArgs) -> Result<Exit, CliError> {
             }
         }
         // Blobs first: a manifest promises that they are there.
-        let put = |(_, manifest): &(&Instance, Manifest)| {
+        let put = |(_, manifest): &(InstanceId, Manifest)| {
             let text = serde_json::to_vec_pretty(manifest).unwrap_or_default();
             remote.put_manifest(manifest.record.key(), &text)
         };

@@ -28,6 +28,9 @@ const BEAT: Duration = Duration::from_secs(5);
 /// A lease of another machine that was not seen touched for so long is stale. NFS may show a touch a minute late.
 const PATIENCE: Duration = Duration::from_secs(180);
 
+/// A lease of another machine that was not touched for so long is of no interest to anybody who cannot watch it for a while.
+const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
+
 /// Who holds a lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
@@ -78,20 +81,20 @@ pub struct Leases {
 
 /// A lease as it lies there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Found {
-    bytes: Vec<u8>,
+pub(super) struct Found {
+    pub(super) bytes: Vec<u8>,
     touched: Option<SystemTime>,
 }
 
 impl Found {
-    fn at(path: &Path) -> Option<Self> {
+    pub(super) fn at(path: &Path) -> Option<Self> {
         let bytes = fs::read(path).ok()?;
         let touched = fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
         Some(Found { bytes, touched })
     }
 
     /// Nothing if it was made by another version, or cut: then only its being touched tells.
-    fn holder(&self) -> Option<Holder> {
+    pub(super) fn holder(&self) -> Option<Holder> {
         serde_json::from_slice(&self.bytes).ok()
     }
 }
@@ -121,7 +124,8 @@ impl Leases {
         // Each turn but the last follows a change made by another run; they may not go on forever.
         for _ in 0..8 {
             let Some(found) = Found::at(&path) else {
-                match self.create(&path)? {
+                let bytes = serde_json::to_vec(&self.next()).unwrap_or_default();
+                match self.create(&path, bytes)? {
                     Some(lease) => {
                         self.watched.remove(&key);
                         return Ok(Attempt::Taken(lease));
@@ -147,10 +151,18 @@ impl Leases {
         since.elapsed() > self.patience
     }
 
-    /// Makes the lease; nothing if another run was faster.
-    fn create(&mut self, path: &Path) -> Result<Option<Lease>, CacheError> {
+    /// This run as the holder of one more lease.
+    pub(super) fn next(&mut self) -> Holder {
         self.own.number += 1;
-        let bytes = serde_json::to_vec(&self.own).unwrap_or_default();
+        self.own.clone()
+    }
+
+    pub(super) fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// Makes the lease; nothing if another run was faster.
+    pub(super) fn create(&mut self, path: &Path, bytes: Vec<u8>) -> Result<Option<Lease>, CacheError> {
         let tmp = self.cache.tmp();
         let write = || -> Result<tempfile::NamedTempFile, fsio::FileError> {
             if let Some(folder) = path.parent() {
@@ -216,17 +228,14 @@ impl Drop for Lease {
 }
 
 impl Cache {
-    /// Whether a run may be at a key; `false` only if there is no lease, or its holder is known to be dead.
+    /// Whether a run may be at a key; `false` only if there is no lease, or its holder is known to be dead or was not heard of for a day.
     pub fn is_leased(&self, key: Key) -> bool {
-        let Some(found) = Found::at(&self.lease_path(key)) else { return false };
-        !found.holder().is_some_and(|holder| holder.machine == machine() && is_dead(&holder))
-    }
-
-    /// Whether a run may be at anything in this cache.
-    pub fn is_in_use(&self) -> bool {
-        let entries = std::fs::read_dir(self.root().join("leases")).into_iter().flatten().flatten();
-        let key = |name: &str| name.strip_suffix(".json")?.parse().ok().map(Key);
-        entries.filter_map(|entry| key(&entry.file_name().to_string_lossy())).any(|key| self.is_leased(key))
+        let path = self.lease_path(key);
+        let Some(found) = Found::at(&path) else { return false };
+        match found.holder() {
+            Some(holder) if holder.machine == machine() => !is_dead(&holder),
+            _ => !is_forgotten(&path),
+        }
     }
 
     fn lease_path(&self, key: Key) -> PathBuf {
@@ -235,7 +244,7 @@ impl Cache {
 }
 
 /// Removes a lease if it is still the one that is meant, under the lock that makes looking and removing one act. `true` if it is not there afterwards.
-fn remove(path: &Path, is_meant: impl Fn(&Found) -> bool) -> bool {
+pub(super) fn remove(path: &Path, is_meant: impl Fn(&Found) -> bool) -> bool {
     let lock = File::create(path.with_file_name("lock"));
     // Where there are no locks, the worst that can come is work done twice.
     if let Ok(Err(fs::TryLockError::WouldBlock)) = lock.as_ref().map(File::try_lock) {
@@ -252,12 +261,30 @@ fn has_two_names(file: &tempfile::NamedTempFile) -> bool {
     file.as_file().metadata().is_ok_and(|metadata| metadata.nlink() == 2)
 }
 
+/// Whether nobody has touched a file for a day. When that was, the file system's own clock tells (`ctime`), whatever time its holder thinks it is.
+pub(super) fn is_forgotten(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    fs::metadata(path).is_ok_and(|metadata| {
+        let touched = Duration::from_secs(metadata.ctime().try_into().unwrap_or(0));
+        now.saturating_sub(touched) > FORGOTTEN
+    })
+}
+
 /// Whether the process, of this machine, is gone.
-fn is_dead(holder: &Holder) -> bool {
+pub(super) fn is_dead(holder: &Holder) -> bool {
     match started(holder.pid) {
         Ok(now) => holder.started.is_some_and(|then| then != now),
+        Err(_) => is_gone(holder.pid),
+    }
+}
+
+/// Whether there is no process of this number on this machine any more, but for one that only waits for its parent to notice its end.
+pub(super) fn is_gone(pid: i32) -> bool {
+    match started(pid) {
+        Ok(_) => false,
         Err(Gone::Dead) => true,
-        Err(Gone::Unknown) => rustix::process::Pid::from_raw(holder.pid)
+        Err(Gone::Unknown) => rustix::process::Pid::from_raw(pid)
             .is_none_or(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH)),
     }
 }
@@ -286,7 +313,7 @@ fn started(pid: i32) -> Result<u64, Gone> {
 }
 
 /// This machine since it was started, as processes see it that see one another: containers may share a name and a kernel.
-fn machine() -> String {
+pub(super) fn machine() -> String {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let processes = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
     if boot.is_empty() {

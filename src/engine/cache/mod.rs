@@ -4,6 +4,7 @@
 mod check;
 mod lease;
 mod manifest;
+mod note;
 mod objects;
 mod partial;
 mod read_through;
@@ -13,6 +14,7 @@ mod stat;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::digest::ReadError;
 use crate::fetch::Patience;
 use crate::fsio::{self, Context, FileError};
 use crate::record::Key;
@@ -21,6 +23,7 @@ use crate::remote::{Remote, RemoteError};
 pub use check::{Checked, Flaw, FlawKind};
 pub use lease::{Attempt, Holder, Lease, Leases};
 pub use manifest::{MANIFEST_FORMAT, Made, Manifest, OutputBlob};
+pub use note::{InProgress, Wanted};
 pub use read_through::Obtained;
 pub use runs::{FailedStage, RunRecord};
 pub use stat::{SourceDigests, StatMemo};
@@ -37,6 +40,9 @@ pub enum CacheError {
     /// The file system said no.
     #[error(transparent)]
     File(#[from] FileError),
+    /// A blob cannot be read, or has other bytes than its digest says.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// The remote cache that is read through failed.
     #[error("the remote cache failed")]
     Remote(#[from] RemoteError),
@@ -128,7 +134,8 @@ impl Cache {
         Ok(tempfile::Builder::new().prefix(&prefix).tempdir_in(&tmp).on("make a folder in", &tmp)?)
     }
 
-    /// Removes what killed runs of this machine left behind: their temporary files and folders, and the progress of trainings that were finished.
+    /// Removes what killed runs of this machine left behind: their temporary files and folders, their leases, and the progress of trainings that were
+    /// finished.
     pub fn clear_abandoned(&self) {
         for entry in std::fs::read_dir(self.tmp()).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -141,6 +148,7 @@ impl Cache {
             }
         }
         self.clear_finished_partials();
+        self.clear_dead_leases();
     }
 
     /// A failed write as an error of the cache as a whole, where nothing can be written at all.
@@ -183,7 +191,5 @@ impl Cache {
 fn is_abandoned(name: &str, sort: &str) -> bool {
     let rest = name.strip_prefix(sort).and_then(|rest| rest.strip_prefix(&fsio::owner()));
     let owner = rest.and_then(|rest| rest.split('-').next()).and_then(|pid| pid.parse().ok());
-    owner.and_then(rustix::process::Pid::from_raw).is_some_and(|pid: rustix::process::Pid| {
-        rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH)
-    })
+    owner.is_some_and(lease::is_gone)
 }

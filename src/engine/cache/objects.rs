@@ -2,10 +2,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::{Cache, CacheError, OutputBlob};
 use crate::digest::{self, Digest};
 use crate::fsio::{self, Context};
+
+/// How often is looked whether somebody else has fetched what is wanted.
+const LOOK: Duration = Duration::from_millis(50);
 
 impl Cache {
     /// Where the blob of a digest is, or would be.
@@ -88,17 +92,31 @@ impl Cache {
         Ok(fsio::write_atomic(&self.fetched_path(identity), &self.tmp(), text.as_bytes())?)
     }
 
-    /// A place to fetch a file to, and the lock that keeps others from it while it is held.
+    /// A place to fetch a file to, and the lock that keeps others from it while it is held. Somebody else who fetches the same is waited for; nothing if
+    /// `is_over` says meanwhile that nobody wants it any more.
     ///
     /// # Errors
     /// [`CacheError`].
-    pub fn fetch_place(&self, identity: &str) -> Result<(PathBuf, fs::File), CacheError> {
+    pub fn fetch_place(
+        &self,
+        identity: &str,
+        is_over: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<(PathBuf, fs::File)>, CacheError> {
         let folder = self.root.join("tmp").join(format!("fetch-{}", identity.replace(':', "-")));
-        fsio::create_dir(&folder)?;
         let lock = folder.join("lock");
-        let file = fs::File::create(&lock).on("write", &lock)?;
-        file.lock().on("lock", &lock)?;
-        Ok((folder.join("file"), file))
+        loop {
+            // Anew each time: whoever was waited for may have removed the place when it was done.
+            fsio::create_dir(&folder)?;
+            let file = fs::File::create(&lock).on("write", &lock)?;
+            match file.try_lock() {
+                Ok(()) => return Ok(Some((folder.join("file"), file))),
+                Err(fs::TryLockError::WouldBlock) if is_over() => return Ok(None),
+                Err(fs::TryLockError::WouldBlock) => std::thread::sleep(LOOK),
+                Err(fs::TryLockError::Error(error)) => {
+                    return Err(Err::<(), _>(error).on("lock", &lock).unwrap_err().into());
+                }
+            }
+        }
     }
 
     /// Removes a place to fetch to, once what came is a blob. Whoever waits for its lock looks for the blob first.

@@ -1,10 +1,10 @@
 //! Reading a remote cache through the local one: manifests when a key is asked for, blobs when somebody needs their bytes. What was fetched stays here.
 
 use super::{Cache, CacheError, MANIFEST_FORMAT, Manifest, OutputBlob};
-use crate::fetch::Progress;
+use crate::fetch::{FetchError, Progress};
 use crate::fsio;
 use crate::record::{Key, Record};
-use crate::remote::{Remote, at_once};
+use crate::remote::{Remote, RemoteError, at_once};
 
 /// What came of asking for a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +83,10 @@ impl Cache {
         }
         let Some(remote) = &self.remote else { return Ok(Obtained::Missing) };
         // One place for each blob: a fetch that was cut off goes on where it stopped, and two runs do not fetch the same.
-        let (file, _lock) = self.fetch_place(&format!("blake3:{}", blob.digest))?;
+        let is_over = &mut || progress(0, Some(blob.size)).is_break();
+        let Some((file, _lock)) = self.fetch_place(&format!("blake3:{}", blob.digest), is_over)? else {
+            return Err(RemoteError::Fetch(FetchError::Stopped).into());
+        };
         if self.has(blob) {
             return Ok(Obtained::Here);
         }

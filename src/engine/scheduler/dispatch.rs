@@ -21,11 +21,14 @@ impl Scheduler<'_> {
     /// Starts what is ready, most urgent first, as far as slots and workers go.
     pub(super) fn start_ready(&mut self) -> Result<(), RunError> {
         self.look_at_other_runs()?;
+        if self.states.next_ready(None).is_some() {
+            self.announce()?;
+        }
         let mut used: usize = self.running.values().map(|running| running.threads).sum();
         let mut has_worker = true;
         let mut before = None;
         // Thousands may be ready: they are looked at only while something is free.
-        while used < self.options.jobs && self.can_record_more() {
+        while used < self.options.jobs && self.can_record_more() && self.interrupt.asked() == 0 {
             let Some(id) = self.states.next_ready(before) else { break };
             before = Some(id);
             let instance = self.graph.instance(id);
@@ -96,6 +99,10 @@ impl Scheduler<'_> {
         }
         if awaited.is_empty() {
             return Ok(false);
+        }
+        if self.interrupt.asked() > 0 {
+            // What was not fetched because the user wants to stop is not lost.
+            return Ok(true);
         }
         self.wait_for(id, &awaited);
         for (producer, output) in lost {
@@ -179,8 +186,8 @@ impl Scheduler<'_> {
             .iter()
             .map(|need| (need.slot.clone(), self.sources.get(id, need).clone()))
             .collect();
-        let reporter =
-            EngineReporter { job: job.id, cancel, interrupt: self.interrupt.clone(), sender: self.sender.clone() };
+        let (interrupt, guard) = (self.interrupt.clone(), Arc::clone(&self.guard));
+        let reporter = EngineReporter { job: job.id, cancel, interrupt, guard, sender: self.sender.clone() };
         let (cache, sender) = (self.cache.clone(), self.sender.clone());
         std::thread::spawn(move || {
             let id = job.id;

@@ -8,7 +8,7 @@ use super::record::Recorded;
 use super::{Interrupt, RunError, Running, Scheduler};
 use crate::event::RunEvent;
 use crate::protocol::{Event, Failure};
-use crate::stages::Reporter;
+use crate::stages::{Guard, Reporter};
 
 /// What reaches the deciding thread.
 pub(super) enum Message {
@@ -80,6 +80,7 @@ pub(super) struct EngineReporter {
     pub(super) job: u64,
     pub(super) cancel: Arc<AtomicBool>,
     pub(super) interrupt: Interrupt,
+    pub(super) guard: Arc<Guard>,
     pub(super) sender: Sender<Message>,
 }
 
@@ -98,5 +99,9 @@ impl Reporter for EngineReporter {
 
     fn hurried(&self) -> bool {
         self.interrupt.asked() > 1
+    }
+
+    fn guard(&self) -> Option<&Guard> {
+        Some(&self.guard)
     }
 }

@@ -4,6 +4,7 @@
 //! The loop, in order: take back what was interrupted, start what is ready, wait for a message. An instance is looked up in the cache at the moment
 //! its last input becomes known (`Scheduler::settle`), so a rerun that gives the same bytes stops there and what hangs on it stays fresh.
 
+mod bring;
 mod dispatch;
 mod finish;
 mod limits;
@@ -14,24 +15,22 @@ mod state;
 mod workers;
 
 use std::collections::{HashMap, HashSet};
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use crate::cache::{Cache, CacheError, Lease, Leases, Manifest, Obtained, OutputBlob, RunRecord};
+use crate::cache::{Cache, CacheError, Lease, Leases, RunRecord};
 use crate::depth::Depth;
 use crate::event::{RunEvent, RunSummary, Status};
-use crate::fetch::FetchError;
 use crate::graph::{Graph, Outputs};
-use crate::plan::{Absence, Assessment, History, Order, assess_all, must_be_there};
+use crate::plan::{Absence, Assessment, History, Order, assess_all};
 use crate::protocol::Failure;
 use crate::record::{Key, Record};
-use crate::remote::RemoteError;
 use crate::sources::Sources;
 use crate::spec::InstanceId;
+use crate::stages::Guard;
 use messages::Message;
 use sharing::Wait;
 use state::{State, States};
@@ -44,6 +43,9 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// How long stages may take to give up once they are asked to.
 const GIVE_UP: Duration = Duration::from_secs(10);
+
+/// How long they may take once they are killed. What is left then waits for a server or a disk, and is left to end with the program.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// A stage that kills its worker, or gets corrupt input, is tried so often in all.
 const TRIES: u32 = 2;
@@ -75,17 +77,27 @@ pub struct Options {
 
 /// Counts requests to stop: the first lets stages give up in good order, the second kills them.
 #[derive(Debug, Clone, Default)]
-pub struct Interrupt(Arc<AtomicUsize>);
+pub struct Interrupt(Arc<(AtomicUsize, AtomicUsize)>);
 
 impl Interrupt {
-    /// Asks for a stop.
-    pub fn ask(&self) {
-        self.0.fetch_add(1, Ordering::SeqCst);
+    /// Asks for a stop, and tells how often that was done by now.
+    pub fn ask(&self) -> usize {
+        self.0.0.fetch_add(1, Ordering::SeqCst) + 1
     }
 
     /// How often a stop was asked for.
     pub fn asked(&self) -> usize {
-        self.0.load(Ordering::SeqCst)
+        self.0.0.load(Ordering::SeqCst)
+    }
+
+    /// Takes notice of so many requests; from then on it is certain that the run ends soon.
+    fn hear(&self, asked: usize) {
+        self.0.1.fetch_max(asked, Ordering::SeqCst);
+    }
+
+    /// How many requests a run has taken notice of: less than there are while it waits for a server, say.
+    pub fn heard(&self) -> usize {
+        self.0.1.load(Ordering::SeqCst)
     }
 }
 
@@ -151,6 +163,7 @@ struct Scheduler<'a> {
     workers: Workers,
     messages: Receiver<Message>,
     sender: Sender<Message>,
+    guard: Arc<Guard>,
     running: HashMap<u64, Running>,
     /// Stages that have ended and whose results are on their way into the cache, by their jobs.
     recording: HashMap<u64, Key>,
@@ -165,6 +178,8 @@ struct Scheduler<'a> {
     /// What ready instances are to run, and why.
     stale: HashMap<InstanceId, Stale>,
     leases: Leases,
+    /// Tells collections what this run may need; there once something is about to run.
+    note: Option<Lease>,
     /// Ready instances that another run is at.
     waits: HashMap<InstanceId, Wait>,
     /// Keys that this run made: another instance of the same key need not run.
@@ -200,6 +215,7 @@ pub fn run(
         workers: Workers::new(options.worker.clone(), options.device.clone(), options.jobs, sender.clone()),
         messages,
         sender,
+        guard: Arc::default(),
         running: HashMap::new(),
         recording: HashMap::new(),
         next_job: 0,
@@ -209,6 +225,7 @@ pub fn run(
         revived: HashMap::new(),
         stale: HashMap::new(),
         leases: Leases::new(cache),
+        note: None,
         waits: HashMap::new(),
         made: HashSet::new(),
         run: RunRecord { pipeline: options.pipeline.clone(), file: options.file.clone(), ..RunRecord::default() },
@@ -252,18 +269,24 @@ impl Scheduler<'_> {
         }
         let first = wanted.iter().copied().filter(|id| *self.states.get(*id) == State::Waiting(0)).collect();
         self.settle_all(first)?;
-        let mut asked = 0;
+        let (mut asked, mut are_killed) = (0, false);
         let mut deadline: Option<Instant> = None;
         loop {
             if self.interrupt.asked() > asked {
                 asked = self.interrupt.asked();
+                self.interrupt.hear(asked);
                 self.stopped = true;
-                self.give_up(asked > 1);
-                deadline.get_or_insert(Instant::now() + GIVE_UP);
+                are_killed = asked > 1;
+                self.give_up(are_killed);
+                deadline = Some(Instant::now() + if are_killed { LINGER } else { GIVE_UP });
             }
             if deadline.is_some_and(|deadline| Instant::now() > deadline) {
+                if are_killed {
+                    break;
+                }
                 self.workers.kill();
-                deadline = Some(Instant::now() + GIVE_UP);
+                are_killed = true;
+                deadline = Some(Instant::now() + LINGER);
             }
             self.end_overdue();
             if !self.stopped {
@@ -279,7 +302,7 @@ impl Scheduler<'_> {
             }
         }
         for id in wanted {
-            if matches!(self.states.get(id), State::Waiting(_) | State::Ready) {
+            if matches!(self.states.get(id), State::Waiting(_) | State::Ready | State::Running) {
                 self.end(id, State::Skipped, Status::Skipped, 0.0, String::new(), None);
             }
         }
@@ -334,40 +357,6 @@ impl Scheduler<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Fetches the outputs of a fresh instance that must be there; names the first that nobody has.
-    fn bring_outputs(&mut self, id: InstanceId, manifest: &Manifest) -> Result<Option<String>, CacheError> {
-        let graph = self.graph;
-        for output in &graph.instance(id).outputs {
-            if must_be_there(output, self.options.needed[id.0])
-                && !self.bring(id, self.cache.output(manifest, &output.name)?)?
-            {
-                return Ok(Some(output.name.clone()));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Sees to it that a blob is here, from the remote cache if need be; `false` if nobody has it.
-    fn bring(&mut self, of: InstanceId, blob: OutputBlob) -> Result<bool, CacheError> {
-        let stage = self.name(of);
-        let (observer, interrupt) = (&mut self.observer, self.interrupt);
-        let progress = &mut |done: u64, total: Option<u64>| {
-            let total = total.unwrap_or(blob.size);
-            observer(RunEvent::Fetching { stage: stage.clone(), done, total });
-            if interrupt.asked() > 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        };
-        match self.cache.obtain(blob, progress) {
-            Ok(Obtained::Here | Obtained::Fetched) => Ok(true),
-            Ok(Obtained::Missing) => Ok(false),
-            Ok(Obtained::Wrong(message)) => {
-                self.emit(RunEvent::Warning(message));
-                Ok(false)
-            }
-            Err(CacheError::Remote(RemoteError::Fetch(FetchError::Stopped))) => Ok(false),
-            Err(error) => Err(error),
-        }
     }
 
     /// Sends an instance back to waiting for producers that are made again.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{RunError, Scheduler, State, Wants};
-use crate::cache::{Attempt, CacheError, Holder, Lease, OutputBlob};
+use crate::cache::{Attempt, CacheError, Holder, Lease, OutputBlob, Wanted};
 use crate::event::RunEvent;
 use crate::plan::{Assessment, assess};
 use crate::spec::InstanceId;
@@ -34,6 +34,21 @@ impl Scheduler<'_> {
                 (wait.again, wait.due) = (now + LOOK, true);
             }
         }
+        Ok(())
+    }
+
+    /// Tells collections, once, what this run may come to need, whether or not it is known yet under which keys.
+    pub(super) fn announce(&mut self) -> Result<(), CacheError> {
+        if self.note.is_some() {
+            return Ok(());
+        }
+        let mut wanted = Wanted::default();
+        for id in self.graph.ids().filter(|id| self.options.wanted[id.0]) {
+            wanted.shapes.insert(self.graph.record_by(id, |_, _| String::new(), |_| String::new()).shape());
+            let sources = &self.graph.instance(id).sources;
+            wanted.fetched.extend(sources.iter().map(|need| self.sources.get(id, need).identity()));
+        }
+        self.note = self.leases.announce(&wanted)?;
         Ok(())
     }
 

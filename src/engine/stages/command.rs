@@ -4,6 +4,7 @@
 //! program that writes its arguments into its output stays repeatable. The environment is the engine's, with `ATFLOW_SEED`,
 //! `ATFLOW_THREADS` and the stage's own variables added. Standard input is empty.
 
+mod guard;
 mod process;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use super::{Reporter, go_on, name, params, read_error};
 use crate::digest::{Digest, ReadError};
 use crate::kinds::{CommandParams, Run};
 use crate::protocol::{Input, Job};
+pub use guard::Guard;
 
 /// Slots: the needs, and `file:PATH` for each of `files`. Outputs: those declared.
 pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageError> {

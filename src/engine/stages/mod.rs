@@ -20,6 +20,7 @@ use crate::digest::{ReadError, read_verified};
 use crate::kinds::Kind;
 use crate::protocol::{Failure, Input, Job};
 use crate::results::{State, TableDocument};
+pub use command::Guard;
 use error::StageError;
 
 /// What a running stage tells, and what it asks; the scheduler stands behind it.
@@ -33,6 +34,10 @@ pub trait Reporter: Sync {
     /// Whether a stage that is given up may not even end in good order.
     fn hurried(&self) -> bool {
         false
+    }
+    /// Who ends the programs that a stage starts if the engine is killed.
+    fn guard(&self) -> Option<&Guard> {
+        None
     }
 }
 

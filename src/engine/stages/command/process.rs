@@ -43,6 +43,9 @@ pub(super) fn run(
     // A group of its own: Ctrl-C in the terminal reaches the engine alone, and the program is ended with all that it started.
     command.process_group(0);
     let mut child = spawn(&mut command).map_err(|source| StageError::Spawn { program: program.clone(), source })?;
+    if let Some(guard) = reporter.guard() {
+        guard.watch(child.id());
+    }
 
     let (sender, lines) = sync_channel(BACKLOG);
     let pipes = [child.stdout.take().map(boxed), child.stderr.take().map(boxed)];
@@ -140,6 +143,7 @@ impl Running<'_> {
         }
         // The program is not waited for yet, so its group's number cannot belong to others.
         self.signal(Signal::KILL);
+        self.forget();
         let status = self.child.wait()?;
         let deadline = Instant::now() + LONGEST_LINGER;
         let left = || deadline.saturating_duration_since(Instant::now()).min(LINGER);
@@ -164,6 +168,13 @@ impl Running<'_> {
         let _ = kill_process_group(Pid::from_child(&self.child), signal);
     }
 
+    /// The guard need not see to the program any more.
+    fn forget(&self) {
+        if let Some(guard) = self.reporter.guard() {
+            guard.forget(self.child.id());
+        }
+    }
+
     fn tell(&mut self, line: String) {
         self.reporter.log(&line);
         if self.last.len() == LAST_LINES {
@@ -178,6 +189,7 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         if let Ok(None) = self.child.try_wait() {
             self.signal(Signal::KILL);
+            self.forget();
             let _ = self.child.wait();
         }
     }
