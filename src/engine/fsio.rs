@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::host;
+
 /// A file operation that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {doing} {}", path.display())]
@@ -54,20 +56,15 @@ pub fn write_atomic(path: &Path, scratch: &Path, bytes: &[u8]) -> Result<(), Fil
     publish(file.into_temp_path(), path)
 }
 
-/// A file of this process in a folder, to be written and then named; gone when dropped. Its own name tells whose it is ([`owner`]).
+/// A file of this process in a folder, to be written and then named; gone when dropped. Its own name tells whose it is ([`host::owner`]).
 ///
 /// # Errors
 /// [`FileError`].
 pub fn scratch_file(folder: &Path) -> Result<tempfile::NamedTempFile, FileError> {
     // Readable by whom the user's umask lets read: caches and results are shared.
     let mode = Permissions::from_mode(0o666);
-    let prefix = format!("file-{}{}-", owner(), std::process::id());
+    let prefix = format!("file-{}{}-", host::owner(), std::process::id());
     tempfile::Builder::new().prefix(&prefix).permissions(mode).tempfile_in(folder).on("write in", folder)
-}
-
-/// What stands between the sort and the process in the names of temporary files and folders: the machine, so that those of the dead are known.
-pub fn owner() -> String {
-    format!("{}-", gethostname::gethostname().to_string_lossy().replace('-', "_"))
 }
 
 /// Gives a finished file, already on the disk, its final name.

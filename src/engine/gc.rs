@@ -32,7 +32,7 @@ pub enum Sort {
     Quarantine,
     /// A folder with the progress of a training, or with the state that a longer one would go on from.
     Partial,
-    /// Something half done that nobody has come back to; what killed runs of this machine left goes with the next run here.
+    /// Something half fetched or otherwise half done that nobody has come back to; what killed runs left in their own name goes with the next run.
     Temporary,
 }
 

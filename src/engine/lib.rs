@@ -15,6 +15,7 @@ pub mod frozen;
 pub mod fsio;
 pub mod gc;
 pub mod graph;
+pub mod host;
 pub mod kinds;
 pub mod number;
 pub mod picture;

@@ -173,6 +173,14 @@ impl<'a> History<'a> {
         })
     }
 
+    /// Whether an instance has failed in a run that is still known.
+    pub fn has_failed(&self, name: &str) -> bool {
+        let mut runs = self.runs.borrow_mut();
+        let (read, rest) = &mut *runs;
+        read.extend(rest);
+        read.iter().any(|run| run.failed.contains_key(name))
+    }
+
     /// The key that an instance had when it was last heard of.
     pub fn last_key(&self, name: &str) -> Option<Key> {
         let mut runs = self.runs.borrow_mut();
@@ -194,7 +202,9 @@ impl<'a> History<'a> {
             Absence::Output(name) => return format!("its output `{name}` is gone from the cache"),
             Absence::Unknown => {}
         }
-        let Some(last_key) = self.last_key(&instance.name) else { return "never run".to_owned() };
+        let Some(last_key) = self.last_key(&instance.name) else {
+            return if self.has_failed(&instance.name) { "failed so far" } else { "never run" }.to_owned();
+        };
         let Some(last) = self.cache.lookup(last_key) else {
             let is_same = last_key == record.key();
             let reason = if is_same { "its result is gone from the cache" } else { "changed since its last run" };

@@ -15,6 +15,7 @@ use crate::cache::{CACHE_FORMAT, OutputBlob};
 use crate::digest::{Digest, ReadError, read_verified};
 use crate::fetch::{self, Expected, FetchError, Patience, Progress, download};
 use crate::fsio::{self, Context, FileError};
+use crate::host;
 use crate::record::Key;
 use bucket::Bucket;
 
@@ -236,7 +237,7 @@ impl Remote {
             return Ok(bucket.read(path)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()));
         }
         // Named as what belongs to this process, so that it goes if that is killed.
-        let prefix = format!("stage-{}{}-", fsio::owner(), std::process::id());
+        let prefix = format!("stage-{}{}-", host::owner(), std::process::id());
         let file = tempfile::Builder::new().prefix(&prefix).tempdir_in(scratch).on("make a folder in", scratch)?;
         let to = file.path().join("file");
         let there = self.fetch(path, Expected::default(), &to, &mut |_, _| std::ops::ControlFlow::Continue(()))?;

@@ -37,6 +37,8 @@ pub struct Cause {
 pub enum What {
     /// No run of the pipeline knows it.
     NeverRun,
+    /// Whenever it ran, it failed.
+    OnlyFailed,
     /// `--force` names it.
     Forced,
     /// Its record is as it was, and its result is gone from the cache.
@@ -171,7 +173,9 @@ impl Walk<'_, '_, '_> {
     /// Nothing tells what an instance was made from before.
     fn without_record(&mut self, id: InstanceId) {
         let asked = self.asked;
-        let what = match (asked.history.last_key(&asked.graph.instance(id).name), &asked.standings[id.0]) {
+        let name = &asked.graph.instance(id).name;
+        let what = match (asked.history.last_key(name), &asked.standings[id.0]) {
+            (None, _) if asked.history.has_failed(name) => What::OnlyFailed,
             (None, _) => What::NeverRun,
             (Some(last), Some(Standing::Stale(record, _))) if record.key() != last => What::RecordGone,
             (Some(_), _) => What::ResultGone,

@@ -36,6 +36,9 @@ fn a_failed_stage_stops_the_run_and_the_rest_is_kept() {
     assert!(ran.stderr.contains("bad failed") && ran.stderr.contains("no such luck"), "{}", ran.stderr);
     let log = space.run(&["log", "bad"]);
     assert!(log.stdout.contains("working") && log.stdout.contains("no such luck"), "{}", log.stdout);
+    let plan = space.run(&["plan", "p.yaml"]).stdout;
+    assert!(plan.contains("stale    bad    failed so far"), "{plan}");
+    assert!(space.run(&["why", "p.yaml", "bad"]).stdout.contains("it has failed so far"));
 
     space.write("p.yaml", pipeline("cat ${in.of} > ${out.n}"));
     let ran = space.ran(&[]);

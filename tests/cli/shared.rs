@@ -257,17 +257,20 @@ fn what_killed_runs_left_in_the_cache_is_cleared() {
     let space = Space::new();
     space.write("p.yaml", counted(&space, &["a"]));
     space.ran(&[]);
-    let host = gethostname().replace('-', "_");
+    let owner = atflow::host::owner();
     let mut dead = Command::new("true").spawn().unwrap();
     let pid = dead.id();
     dead.wait().unwrap();
     let own = std::process::id();
     for (name, pid) in [("stage", pid), ("stage", own)] {
-        space.write(&format!("cache/tmp/{name}-{host}-{pid}-x/out/0"), "");
+        space.write(&format!("cache/tmp/{name}-{owner}{pid}-x/out/0"), "");
     }
     for pid in [pid, own] {
-        space.write(&format!("cache/tmp/file-{host}-{pid}-x"), "");
+        space.write(&format!("cache/tmp/file-{owner}{pid}-x"), "");
     }
+    // A container of the same name sees other processes.
+    let elsewhere = format!("stage-{}-0a1b2c3d-{pid}-x/out/0", owner.split('-').next().unwrap());
+    space.write(&format!("cache/tmp/{elsewhere}"), "");
     let key = space.cached_files("actions")[0].file_stem().unwrap().to_string_lossy().into_owned();
     let other = key.chars().rev().collect::<String>();
     for key in [&key, &other] {
@@ -276,20 +279,15 @@ fn what_killed_runs_left_in_the_cache_is_cleared() {
     space.ran(&[]);
     let mut left = space.cached_files("tmp");
     left.extend(space.cached_files("partial"));
-    let left: Vec<_> =
+    let mut left: Vec<_> =
         left.iter().map(|path| path.strip_prefix(space.path().join("cache")).unwrap().display().to_string()).collect();
-    assert_eq!(
-        left,
-        [
-            format!("tmp/file-{host}-{own}-x"),
-            format!("tmp/stage-{host}-{own}-x/out/0"),
-            format!("partial/{other}/training.safetensors"),
-        ],
-        "what is alive or not finished stays"
-    );
-}
-
-fn gethostname() -> String {
-    let output = Command::new("uname").arg("-n").output().unwrap();
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    let mut expected = [
+        format!("tmp/file-{owner}{own}-x"),
+        format!("tmp/stage-{owner}{own}-x/out/0"),
+        format!("tmp/{elsewhere}"),
+        format!("partial/{other}/training.safetensors"),
+    ];
+    left.sort();
+    expected.sort();
+    assert_eq!(left, expected, "what is alive, not finished, or of others stays");
 }

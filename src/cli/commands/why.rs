@@ -170,6 +170,7 @@ fn other_paths(group: &[&Cause]) -> String {
 fn sentence(what: &What) -> String {
     match what {
         What::NeverRun => "it never ran".to_owned(),
+        What::OnlyFailed => "it has failed so far; `atflow log` shows what it said".to_owned(),
         What::Forced => "it is asked for with --force".to_owned(),
         What::ResultGone => "its result is gone from the cache".to_owned(),
         What::RecordGone => "it changed, and what it was made from before is gone from the cache".to_owned(),

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Cache, CacheError};
 use crate::fsio::{self, Context};
+use crate::host::{is_gone, machine, started};
 use crate::record::Key;
 
 /// How often a holder touches its leases.
@@ -106,7 +107,7 @@ impl Leases {
         let own = Holder {
             host: gethostname::gethostname().to_string_lossy().into_owned(),
             pid,
-            machine: machine(),
+            machine: machine().to_owned(),
             started: started(pid).ok(),
             run: format!("{}-{pid}", jiff::Timestamp::now().as_nanosecond()),
             number: 0,
@@ -277,49 +278,6 @@ pub(super) fn is_dead(holder: &Holder) -> bool {
         Ok(now) => holder.started.is_some_and(|then| then != now),
         Err(_) => is_gone(holder.pid),
     }
-}
-
-/// Whether there is no process of this number on this machine any more, but for one that only waits for its parent to notice its end.
-pub(super) fn is_gone(pid: i32) -> bool {
-    match started(pid) {
-        Ok(_) => false,
-        Err(Gone::Dead) => true,
-        Err(Gone::Unknown) => rustix::process::Pid::from_raw(pid)
-            .is_none_or(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH)),
-    }
-}
-
-/// Why a process' start is not known.
-enum Gone {
-    /// There is none, or it only waits for its parent to notice its end.
-    Dead,
-    /// This system does not tell.
-    Unknown,
-}
-
-/// When a process started, in ticks since the machine did.
-fn started(pid: i32) -> Result<u64, Gone> {
-    let text = match fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(text) => text,
-        Err(_) if Path::new("/proc/self/stat").exists() => return Err(Gone::Dead),
-        Err(_) => return Err(Gone::Unknown),
-    };
-    // The name, in parentheses, may hold anything; the state follows it, and 19 fields later the start.
-    let mut fields = text.rsplit(')').next().unwrap_or_default().split_whitespace();
-    match fields.next() {
-        Some("Z" | "X") => Err(Gone::Dead),
-        _ => fields.nth(18).and_then(|field| field.parse().ok()).ok_or(Gone::Unknown),
-    }
-}
-
-/// This machine since it was started, as processes see it that see one another: containers may share a name and a kernel.
-pub(super) fn machine() -> String {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let processes = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-    if boot.is_empty() {
-        return gethostname::gethostname().to_string_lossy().into_owned();
-    }
-    format!("{} {}", boot.trim(), processes.display())
 }
 
 #[cfg(test)]

@@ -17,8 +17,11 @@ use std::sync::Arc;
 use crate::digest::ReadError;
 use crate::fetch::Patience;
 use crate::fsio::{self, Context, FileError};
+use crate::host::{is_gone, machine, made_by, owner, tag};
 use crate::record::Key;
 use crate::remote::{Remote, RemoteError};
+
+use lease::is_forgotten;
 
 pub use check::{Checked, Flaw, FlawKind};
 pub use lease::{Attempt, Holder, Lease, Leases};
@@ -130,21 +133,33 @@ impl Cache {
     /// [`CacheError`].
     pub fn scratch(&self) -> Result<tempfile::TempDir, CacheError> {
         let tmp = self.tmp();
-        let prefix = format!("stage-{}{}-", fsio::owner(), std::process::id());
+        let prefix = format!("stage-{}{}-", owner(), std::process::id());
         Ok(tempfile::Builder::new().prefix(&prefix).tempdir_in(&tmp).on("make a folder in", &tmp)?)
     }
 
-    /// Removes what killed runs of this machine left behind: their temporary files and folders, their leases, and the progress of trainings that were
-    /// finished.
+    /// Removes what killed runs left behind: their temporary files and folders, their leases, and the progress of trainings that were finished. Of runs on
+    /// other machines, what was not touched for a day.
     pub fn clear_abandoned(&self) {
+        let own = tag(machine());
+        let mut living = None;
         for entry in std::fs::read_dir(self.tmp()).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let path = entry.path();
+            let is_folder = name.starts_with("stage-");
+            let made_by = made_by(&name, "stage-").or_else(|| made_by(&name, "file-"));
+            let is_abandoned = made_by.is_some_and(|(tag, pid)| match tag == own {
+                true => is_gone(pid),
+                // Processes of other machines cannot be looked at. A run touches its note, whatever takes it so long.
+                false => {
+                    let living: &Vec<(String, i32)> = living.get_or_insert_with(|| self.in_progress().owners);
+                    is_forgotten(&path) && !living.iter().any(|owner| (owner.0.as_str(), owner.1) == (tag, pid))
+                }
+            });
             // Another run may be at the same: what matters is that it goes.
-            if is_abandoned(&name, "stage-") {
-                _ = std::fs::remove_dir_all(path);
-            } else if is_abandoned(&name, "file-") {
-                _ = std::fs::remove_file(path);
+            match (is_abandoned, is_folder) {
+                (false, _) => {}
+                (true, true) => _ = std::fs::remove_dir_all(path),
+                (true, false) => _ = std::fs::remove_file(path),
             }
         }
         self.clear_finished_partials();
@@ -185,11 +200,4 @@ impl Cache {
         let name = key.to_string();
         self.root.join("actions").join(&name[..2]).join(format!("{name}.json"))
     }
-}
-
-/// Whether a temporary file or folder was made by a process of this machine that is gone.
-fn is_abandoned(name: &str, sort: &str) -> bool {
-    let rest = name.strip_prefix(sort).and_then(|rest| rest.strip_prefix(&fsio::owner()));
-    let owner = rest.and_then(|rest| rest.split('-').next()).and_then(|pid| pid.parse().ok());
-    owner.is_some_and(lease::is_gone)
 }

@@ -6,9 +6,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::lease::{Found, Holder, is_dead, is_forgotten, machine, remove};
+use super::lease::{Found, Holder, is_dead, is_forgotten, remove};
 use super::{Cache, CacheError, Lease, Leases};
 use crate::digest::Digest;
+use crate::host::{machine, tag};
 
 /// What runs may need, told without knowing what will come out of their stages.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,8 @@ pub struct Wanted {
 pub struct InProgress {
     /// How many there are.
     pub runs: usize,
+    /// Whose they are: tags of machines and processes.
+    pub(super) owners: Vec<(String, i32)>,
     /// Those of them whose note cannot be read, because another version wrote it.
     pub unknown: usize,
     /// What the others may need.
@@ -60,7 +63,8 @@ impl Cache {
             }
             all.runs += 1;
             match note {
-                Some(Note { wanted, .. }) => {
+                Some(Note { wanted, holder }) => {
+                    all.owners.push((tag(&holder.machine), holder.pid));
                     all.wanted.shapes.extend(wanted.shapes);
                     all.wanted.fetched.extend(wanted.fetched);
                 }

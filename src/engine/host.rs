@@ -1,0 +1,104 @@
+//! Which machine this is, and which of its processes are alive, so that what the dead left behind is known for what it is. Knows nothing of what that is.
+//!
+//! A name is not enough: containers may share one, and a kernel, and still see none of each other's processes.
+
+use std::fs;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use crate::digest::Digest;
+
+/// This machine since it was started, as processes see it that see one another.
+pub(crate) fn machine() -> &'static str {
+    static MACHINE: OnceLock<String> = OnceLock::new();
+    MACHINE.get_or_init(|| {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let processes = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+        if boot.is_empty() {
+            return gethostname::gethostname().to_string_lossy().into_owned();
+        }
+        format!("{} {}", boot.trim(), processes.display())
+    })
+}
+
+/// What stands between the sort and the process in the names of temporary files and folders: the machine, for people and for programs.
+pub fn owner() -> &'static str {
+    static OWNER: OnceLock<String> = OnceLock::new();
+    OWNER.get_or_init(|| {
+        let host = gethostname::gethostname().to_string_lossy().replace('-', "_");
+        format!("{host}-{}-", tag(machine()))
+    })
+}
+
+/// A machine in few letters.
+pub(crate) fn tag(machine: &str) -> String {
+    Digest::of(machine.as_bytes()).short()[..8].to_owned()
+}
+
+/// Who made a temporary file or folder of a sort: the tag of its machine, and its process. Nothing for names of other forms.
+pub(crate) fn made_by<'a>(name: &'a str, sort: &str) -> Option<(&'a str, i32)> {
+    let mut parts = name.strip_prefix(sort)?.split('-').skip(1);
+    Some((parts.next()?, parts.next()?.parse().ok()?))
+}
+
+/// Why a process' start is not known.
+pub(crate) enum Gone {
+    /// There is none, or it only waits for its parent to notice its end.
+    Dead,
+    /// This system does not tell.
+    Unknown,
+}
+
+/// When a process of this machine started, in ticks since the machine did.
+pub(crate) fn started(pid: i32) -> Result<u64, Gone> {
+    let text = match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(text) => text,
+        Err(_) if Path::new("/proc/self/stat").exists() => return Err(Gone::Dead),
+        Err(_) => return Err(Gone::Unknown),
+    };
+    // The name, in parentheses, may hold anything; the state follows it, and 19 fields later the start.
+    let mut fields = text.rsplit(')').next().unwrap_or_default().split_whitespace();
+    match fields.next() {
+        Some("Z" | "X") => Err(Gone::Dead),
+        _ => fields.nth(18).and_then(|field| field.parse().ok()).ok_or(Gone::Unknown),
+    }
+}
+
+/// Whether there is no process of this number on this machine any more, but for one that only waits for its parent to notice its end.
+pub(crate) fn is_gone(pid: i32) -> bool {
+    match started(pid) {
+        Ok(_) => false,
+        Err(Gone::Dead) => true,
+        Err(Gone::Unknown) => rustix::process::Pid::from_raw(pid)
+            .is_none_or(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn temporary_names_tell_machine_and_process() {
+        let own = format!("stage-{}4711-Xy-Z", owner());
+        assert_eq!(made_by(&own, "stage-"), Some((tag(machine()).as_str(), 4711)));
+        assert_eq!(made_by("file-far-0a1b2c3d-12-q", "file-"), Some(("0a1b2c3d", 12)));
+        for name in ["stage-vm-12-q", "stage-", "file-far-0a1b2c3d-12-q", "fetch-sha256-ab"] {
+            assert_eq!(made_by(name, "stage-"), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_living_are_told_from_the_dead() {
+        assert!(!is_gone(std::process::id().cast_signed()));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id().cast_signed();
+        let waited = std::time::Instant::now();
+        // Ended, and not waited for.
+        while !is_gone(pid) {
+            assert!(waited.elapsed().as_secs() < 20);
+        }
+        child.wait().unwrap();
+        assert!(is_gone(pid));
+    }
+}
