@@ -1,5 +1,6 @@
 //! Stories of the shipped pipelines through both real programs, engine and worker, at the size of their smallest profiles.
 
+mod fashion;
 mod paper;
 mod quickstart;
 mod support;

@@ -1,8 +1,8 @@
 //! Attacks: images in [0, 1] in, perturbed images in [0, 1] out. Every attack sees a frozen network, so batch statistics cannot move,
 //! and asks for the gradient of the images alone. Knows nothing of training and evaluation.
 //!
-//! From the bottom up: [`victim`] answers for the network, [`ball`] says what may be reached, [`survivors`] who is still under attack; [`ascent`],
-//! [`spatial`], [`apgd`], [`fab`] and [`square`] are attacks, and [`pointwise`] runs several of them one after the other.
+//! From the bottom up: `victim` answers for the network, `ball` says what may be reached, `survivors` who is still under attack; `ascent`,
+//! `spatial`, `apgd`, `fab` and `square` are attacks, and `pointwise` runs several of them one after the other.
 
 pub mod apgd;
 mod ascent;
