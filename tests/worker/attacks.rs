@@ -23,8 +23,11 @@ fn fixtures() -> SafeTensors<'static> {
 }
 
 fn fixture(name: &str) -> Tensor {
-    let fixtures = fixtures();
-    let view = fixtures.tensor(name).unwrap();
+    tensor_of(&fixtures(), name)
+}
+
+fn tensor_of(file: &SafeTensors<'_>, name: &str) -> Tensor {
+    let view = file.tensor(name).unwrap();
     let kind = match view.dtype() {
         Dtype::F32 => Kind::Float,
         Dtype::F64 => Kind::Double,
@@ -205,6 +208,27 @@ fn square_has_the_bumps_and_the_schedule_of_autoattack() {
         let Attack::Square(params) = attack else { panic!() };
         let found: Vec<f64> = queries.iter().map(|&query| square::share(&params, query as u32)).collect();
         assert_eq!(found, Vec::<f64>::try_from(fixture(name)).unwrap(), "{name}");
+    }
+}
+
+/// `fixtures/make_square.py` writes AutoAttack's step out for each image by itself; the random numbers are given.
+#[test]
+fn squares_step_is_that_of_autoattack() {
+    let file = SafeTensors::deserialize(include_bytes!("fixtures/square.safetensors")).unwrap();
+    let tensor = |name: &str| tensor_of(&file, name);
+    let worst = |found: &Tensor, name: &str| (found - tensor(name)).abs().max().double_value(&[]);
+    let images = tensor("images");
+    let found = square::next_inf(&images, &tensor("inf/best"), &tensor("inf/squares"), 0.1).unwrap();
+    assert!(worst(&found, "inf/next") < 1e-6, "{}", worst(&found, "inf/next"));
+    for side in [3, 5] {
+        let of = |name: &str| tensor(&format!("l2/{side}/{name}"));
+        let bumps = of("signs") * Tensor::from_slice(&square::bump(side)).view([1, 1, -1]);
+        let (into, out_of) = (of("into"), of("out_of"));
+        let found = square::next_l2(&images, &tensor("l2/best"), [&into, &out_of], &bumps, 0.5).unwrap();
+        let off = worst(&found, &format!("l2/{side}/next"));
+        assert!(off < 2e-6, "{side}: {off}");
+        let moved = (&found - tensor("l2/best")).flatten(1, -1).abs().amax([1i64].as_slice(), false);
+        assert!(moved.min().double_value(&[]) > 0.01, "every image is moved");
     }
 }
 

@@ -33,17 +33,17 @@ pub(super) fn run(victim: &mut Victim<'_>, batch: &Batch<'_>, square: &Square, r
         if survivors.is_empty() {
             break;
         }
-        let ball = Ball::new(&survivors.images, square.norm, eps)?;
         let share = share(square, query);
         let new = match square.norm {
             Norm::Inf => {
-                let side = side(share, height, width, false);
-                ball.project_then_clamp(&best.f_add(&draws.squares(side)?.f_mul_scalar(2.0 * eps)?)?)?
+                let squares = draws.squares(side(share, height, width, false))?;
+                next_inf(&survivors.images, &best, &squares, eps)?
             }
             Norm::L2 => {
-                let change = best.f_sub(&survivors.images)?;
-                let change = exchange(&mut draws, change, side(share, height, width, true), eps)?;
-                full_radius(&ball, &survivors.images, &change, eps)?
+                let side = side(share, height, width, true);
+                let (into, out_of) = (draws.windows(side)?, draws.windows(side)?);
+                let bumps = draws.bumps(side)?;
+                next_l2(&survivors.images, &best, [&into, &out_of], &bumps, eps)?
             }
         };
         let new_margin = self::margin(&victim.logits(&new)?, &survivors.labels)?;
@@ -100,21 +100,42 @@ fn full_radius(ball: &Ball<'_>, images: &Tensor, change: &Tensor, eps: f64) -> R
     ball.project_then_clamp(&images.f_add(&change)?)
 }
 
-/// Moves the norm of one window of a change into another one, where it takes the shape of a bump (section 3.3 of the paper, algorithm 3).
-fn exchange(draws: &mut Draws, change: Tensor, side: i64, eps: f64) -> Result<Tensor, TchError> {
-    let (into, out_of) = (draws.windows(side)?, draws.windows(side)?);
-    let bump = draws.bumps(side)?;
+/// What is tried next in the L-infinity ball (section 3.2 of the paper, algorithm 2): `best` with `squares` (N × C × H × W, −1 or 1 in a square and 0 around it)
+/// added 2 ε times, within ε of the images and within [0, 1]. A pixel of the square so comes to one end of its range.
+///
+/// # Errors
+/// What libtorch says.
+pub fn next_inf(images: &Tensor, best: &Tensor, squares: &Tensor, eps: f64) -> Result<Tensor, TchError> {
+    Ball::new(images, Norm::Inf, eps)?.project_then_clamp(&best.f_add(&squares.f_mul_scalar(2.0 * eps)?)?)
+}
+
+/// What is tried next in the L2 ball (section 3.3 of the paper, algorithm 3): the norm of the change in one window moves into another one, where it takes the
+/// shape of a bump; then the change is scaled to full radius. `windows` are the one that wins and the one that loses, as indices into H · W (I64,
+/// N × C × side²), `bumps` has the shape of one (N × C × side²).
+///
+/// # Errors
+/// What libtorch says.
+pub fn next_l2(
+    images: &Tensor,
+    best: &Tensor,
+    [into, out_of]: [&Tensor; 2],
+    bumps: &Tensor,
+    eps: f64,
+) -> Result<Tensor, TchError> {
+    let change = best.f_sub(images)?;
+    let channels = change.size()[1] as f64;
     let flat = change.f_flatten(2, -1)?;
     let norm = |windows: &Tensor| windows.f_norm_scalaropt_dim(2.0, [2i64].as_slice(), true);
     let whole = |tensor: &Tensor| tensor.f_norm_scalaropt_dim(2.0, [1i64, 2].as_slice(), true);
-    let (old, zero) = (flat.f_gather(2, &into, false)?, into.f_zeros_like()?.f_to_kind(Kind::Float)?);
-    let outside = flat.f_scatter(2, &into, &zero)?.f_scatter(2, &out_of, &zero)?;
+    let (old, zero) = (flat.f_gather(2, into, false)?, into.f_zeros_like()?.f_to_kind(Kind::Float)?);
+    let outside = flat.f_scatter(2, into, &zero)?.f_scatter(2, out_of, &zero)?;
     let of_windows = whole(&flat.f_sub(&outside)?)?;
     let unused = whole(&flat)?.f_square()?.f_neg()?.f_add_scalar(eps * eps)?.f_clamp_min(0.0)?;
-    let budget = unused.f_div_scalar(draws.channels as f64)?.f_add(&of_windows.f_square()?)?.f_sqrt()?;
-    let new = bump.f_add(&old.f_div(&norm(&old)?.f_add_scalar(SMALLEST)?)?)?;
+    let budget = unused.f_div_scalar(channels)?.f_add(&of_windows.f_square()?)?.f_sqrt()?;
+    let new = bumps.f_add(&old.f_div(&norm(&old)?.f_add_scalar(SMALLEST)?)?)?;
     let new = new.f_div(&norm(&new)?.f_add_scalar(SMALLEST)?)?.f_mul(&budget)?;
-    outside.f_scatter(2, &into, &new)?.f_view_as(&change)
+    let change = outside.f_scatter(2, into, &new)?.f_view_as(&change)?;
+    full_radius(&Ball::new(images, Norm::L2, eps)?, images, &change, eps)
 }
 
 /// The random numbers of each image that is left.
