@@ -9,7 +9,7 @@ ARGS ?=
 prefix := $(patsubst ~/%,$(HOME)/%,$(PREFIX))
 setup_libtorch := $(PYTHON) src/worker/setup_libtorch.py
 
-.PHONY: help setup tools build quickstart test lint install clean
+.PHONY: help setup tools build quickstart paper test lint install clean
 
 help: ## this list
 	@echo 'make TARGET, where TARGET is one of:'
@@ -35,6 +35,9 @@ build: setup ## compile everything; ./atflow is the result
 
 quickstart: build ## build, then run pipelines/quickstart.yaml (ARGS='…' are passed on)
 	./atflow run pipelines/quickstart.yaml $(ARGS)
+
+paper: build ## build, then run all of pipelines/paper.yaml in small (half a minute)
+	./atflow run pipelines/paper.yaml --profile tiny $(ARGS)
 
 # The set-up's own tests come first because they are short. Stories that need a worker find the one that `build` made.
 test: build ## all tests

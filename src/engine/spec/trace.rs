@@ -10,6 +10,7 @@ use super::instance::Instance;
 use super::pipeline::{Overrides, PipelineSpec};
 use super::source::{Place, SourceFile, YamlPath};
 use super::stage::{AxisValues, StageSpec};
+use super::substitute::Scope;
 
 /// References that lead to references: no pipeline that could be expanded has more.
 const MAX_DEPTH: usize = 140;
@@ -145,7 +146,12 @@ impl Trace<'_> {
                 self.follow(current, at, steps, axes, stage, Some(name), depth);
             }
             Some(AxisValues::Substituted(value)) => {
-                self.follow(value, Spot { file, path }, &[], axes, stage, Some(name), depth);
+                let label = self.label(value, current);
+                let further: Vec<&str> = match &label {
+                    Some(label) => std::iter::once(label.as_str()).chain(steps.iter().copied()).collect(),
+                    None => Vec::new(),
+                };
+                self.follow(value, Spot { file, path }, &further, axes, stage, Some(name), depth);
             }
             // The axis stands at an instance: what it has of its own matrix is written there.
             Some(AxisValues::Each(_)) => {
@@ -160,6 +166,15 @@ impl Trace<'_> {
             }
             None => {}
         }
+    }
+
+    /// The label under which an axis that is a parameter has the value that it stands at; nothing if it is a list.
+    fn label(&self, axis: &Value, current: &Value) -> Option<String> {
+        let nothing = Mapping::new();
+        let scope = Scope { axes: &nothing, params: &self.spec.params, reserved: &[] };
+        let values = scope.apply(axis).ok()?;
+        let (label, _) = values.as_mapping()?.iter().find(|(_, value)| *value == current)?;
+        label.as_str().map(str::to_owned)
     }
 
     #[expect(clippy::too_many_arguments, reason = "as above")]
@@ -209,7 +224,7 @@ mod tests {
     use super::super::expand;
     use super::*;
 
-    const TEXT: &str = r#"params: {eps: 8/255, level: 3}
+    const TEXT: &str = r#"params: {eps: 8/255, level: 3, radii: {near: {at: "${eps}"}, far: {at: 3/255}}}
 profiles:
   fast: {level: 4}
 stages:
@@ -230,6 +245,7 @@ stages:
     needs: {data: data}
     seed: "${level}"
     with: {net: {arch: resnet, width: 16, blocks: [1]}, epochs: 4, adversary: "${variant.adversary}"}
+  listed: {kind: command, matrix: {radius: "${radii}"}, with: {run: "x ${radius.at}", outputs: {n: n}}}
 "#;
 
     fn places(instance: &str, path: &str, overrides: &Overrides) -> Vec<String> {
@@ -251,6 +267,15 @@ stages:
         assert_eq!(places("dark/2", "level", &plain), ["p:13:14", "p:9:14"]);
         assert_eq!(places("data", "run", &plain), ["p:5:37", "p:1:29", "p:1:15"], "each reference of a text");
         assert_eq!(places("model/pgd", "seed", &plain), ["p:20:11", "p:1:29"]);
+    }
+
+    #[test]
+    fn values_of_an_axis_that_is_a_parameter_are_found_in_it() {
+        let plain = Overrides::default();
+        assert_eq!(places("listed/far", "run", &plain), ["p:22:69", "p:22:44", "p:1:72"]);
+        assert_eq!(places("listed/near", "run", &plain), ["p:22:69", "p:22:44", "p:1:52", "p:1:15"]);
+        let set = Overrides { profile: None, set: vec![("radii.far.at".into(), "4/255".into())] };
+        assert_eq!(places("listed/far", "run", &set), ["p:22:69", "p:22:44", "--set radii.far.at"]);
     }
 
     #[test]
