@@ -67,6 +67,16 @@ pub enum ReadError {
     },
 }
 
+impl ReadError {
+    /// Whether the file is corrupt or gone, so that it takes making it anew to read it.
+    pub fn is_lost(&self) -> bool {
+        match self {
+            ReadError::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            ReadError::Corrupt { .. } => true,
+        }
+    }
+}
+
 /// Reads a whole file and checks that its bytes have the digest `expected`, so that nothing is computed from corrupt input.
 ///
 /// # Errors
@@ -176,7 +186,10 @@ mod tests {
         std::fs::write(&path, b"abc").unwrap();
         assert_eq!(read_verified(&path, Digest::of(b"abc")).unwrap(), b"abc");
         std::fs::write(&path, b"abd").unwrap();
-        assert!(matches!(read_verified(&path, Digest::of(b"abc")), Err(ReadError::Corrupt { .. })));
-        assert!(matches!(read_verified(&dir.path().join("none"), Digest::of(b"")), Err(ReadError::Io { .. })));
+        let corrupt = read_verified(&path, Digest::of(b"abc")).unwrap_err();
+        assert!(matches!(corrupt, ReadError::Corrupt { .. }) && corrupt.is_lost());
+        let gone = read_verified(&dir.path().join("none"), Digest::of(b"")).unwrap_err();
+        assert!(matches!(gone, ReadError::Io { .. }) && gone.is_lost());
+        assert!(!read_verified(dir.path(), Digest::of(b"")).unwrap_err().is_lost());
     }
 }

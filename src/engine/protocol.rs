@@ -149,7 +149,7 @@ pub struct Failure {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureCode {
-    /// An input's bytes are not those of its digest: quarantine it and make it again.
+    /// An input's bytes are not those of its digest, or it is gone: quarantine what is there and make it again.
     CorruptInput {
         /// The input's digest.
         digest: Digest,

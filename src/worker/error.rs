@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-use atflow::digest::ReadError;
+use atflow::digest::{Digest, ReadError};
 use atflow::formats::FormatError;
 use atflow::kinds::Kind;
 use atflow::protocol::{Failure, FailureCode};
@@ -53,13 +53,15 @@ pub enum StageError {
     /// Two inputs do not go together.
     #[error("{0}")]
     Mismatch(String),
-    /// An input cannot be read, or is corrupt.
+    /// An input cannot be read, or is corrupt or gone.
     #[error("cannot use the input `{slot}`")]
     Read {
         /// The need it fills.
         slot: String,
+        /// What it should be.
+        digest: Digest,
         /// What is wrong with it.
-        source: ReadError,
+        source: Box<ReadError>,
     },
     /// An input is not the artifact it should be.
     #[error("the input `{slot}` is not an image set")]
@@ -152,8 +154,8 @@ impl StageError {
     fn code(&self) -> FailureCode {
         match self {
             StageError::Cancelled => FailureCode::Cancelled,
-            StageError::Read { source: ReadError::Corrupt { expected, .. }, .. } => {
-                FailureCode::CorruptInput { digest: *expected }
+            StageError::Read { digest, source, .. } if source.is_lost() => {
+                FailureCode::CorruptInput { digest: *digest }
             }
             StageError::NotForWorkers(_)
             | StageError::Params { .. }

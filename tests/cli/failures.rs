@@ -85,6 +85,57 @@ fn a_corrupt_blob_is_found_put_aside_and_made_again() {
 }
 
 #[test]
+fn any_number_of_corrupt_inputs_of_a_stage_are_made_again_at_once() {
+    let space = Space::new();
+    space.write(
+        "p.yaml",
+        r#"
+stages:
+  part:
+    matrix: {of: [1, 2, 3, 4]}
+    kind: command
+    with: {run: "echo ${of} > ${out.n}", outputs: {n: n}}
+  whole: {kind: command, needs: {of: part}, with: {run: "cat ${in.of} > ${out.n}", outputs: {n: n}}}
+"#,
+    );
+    space.ran(&["part"]);
+    for blob in space.cached_files("objects").into_iter().filter(|path| std::fs::read(path).unwrap().len() == 2) {
+        std::fs::set_permissions(&blob, std::fs::Permissions::from_mode(0o644)).unwrap();
+        std::fs::write(&blob, b"0\n").unwrap();
+    }
+    let ran = space.run(&["run", "p.yaml", "--json"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stages().values().all(|how| how == "ran"), "{:?}", ran.stages());
+    assert_eq!(space.cached_files("quarantine").len(), 4);
+}
+
+/// Two stages read one corrupt blob; the one that comes late finds it put aside, or made again already.
+#[test]
+fn a_stage_whose_input_is_put_aside_while_it_reads_waits_until_it_is_made_again() {
+    let space = Space::new();
+    let consumers: String = (0..12)
+        .map(|number| {
+            format!("  of{number}: {{kind: command, needs: {{of: good}}, with: {{run: \"cat ${{in.of}} > ${{out.n}}; echo {number} >> ${{out.n}}\", outputs: {{n: n}}}}}}\n")
+        })
+        .collect();
+    space.write(
+        "p.yaml",
+        format!(
+            "stages:\n  good: {{kind: command, with: {{run: \"head -c 4000000 /dev/zero > ${{out.n}}\", outputs: {{n: n}}}}}}\n{consumers}"
+        ),
+    );
+    space.ran(&["good"]);
+    let blob =
+        space.cached_files("objects").into_iter().find(|path| path.metadata().unwrap().len() == 4_000_000).unwrap();
+    std::fs::set_permissions(&blob, std::fs::Permissions::from_mode(0o644)).unwrap();
+    std::fs::write(&blob, vec![1; 4_000_000]).unwrap();
+    let ran = space.run(&["run", "p.yaml", "--json", "--jobs", "12"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stages().values().all(|how| how == "ran"), "{:?}", ran.stages());
+    assert_eq!(space.cached_files("quarantine").len(), 1);
+}
+
+#[test]
 fn a_blob_that_is_gone_is_made_again_when_somebody_needs_it() {
     let space = Space::new();
     space.write("p.yaml", pipeline("cat ${in.of} > ${out.n}; echo bad >> ${out.n}"));

@@ -27,12 +27,17 @@ impl Scheduler<'_> {
                 Ok(())
             }
             FailureCode::CorruptInput { digest } if self.tries[id.0] < TRIES => {
-                // Several stages may have met it at once: the first one moves it away.
-                if let Some(kept) = self.cache.quarantine(digest)? {
-                    let (name, kept) = (self.name(id), kept.display());
-                    self.emit(RunEvent::Warning(format!(
-                        "an input of {name} had other bytes than its digest says; it was moved to {kept} and is made again"
-                    )));
+                // Where one is corrupt others may be, and the next try is the last.
+                let mut digests: Vec<Digest> = self.inputs(id).into_iter().map(|input| input.digest).collect();
+                digests.push(digest);
+                for digest in digests {
+                    // Several stages may have met it at once: the first one moves it away.
+                    if let Some(kept) = self.cache.quarantine(digest)? {
+                        let (name, kept) = (self.name(id), kept.display());
+                        self.emit(RunEvent::Warning(format!(
+                            "an input of {name} had other bytes than its digest says; it was moved to {kept} and is made again"
+                        )));
+                    }
                 }
                 self.again(id, running);
                 Ok(())

@@ -23,8 +23,8 @@ pub(super) enum StageError {
 
     #[error("input {input} cannot be read")]
     Read { input: String, source: Box<ReadError> },
-    #[error("input {input} is corrupt")]
-    Corrupt { input: String, digest: Digest, source: Box<ReadError> },
+    #[error("input {input} is corrupt or gone")]
+    Lost { input: String, digest: Digest, source: Box<ReadError> },
     #[error("the stage was given no input {slot}")]
     NoInput { slot: String },
     #[error("the stage was given {count} inputs {slot} and takes one")]
@@ -104,7 +104,7 @@ impl StageError {
     fn code(&self) -> FailureCode {
         use StageError::*;
         match self {
-            Corrupt { digest, .. } => FailureCode::CorruptInput { digest: *digest },
+            Lost { digest, .. } => FailureCode::CorruptInput { digest: *digest },
             Cancelled => FailureCode::Cancelled,
             Dataset(error) if error.is_stop() => FailureCode::Cancelled,
             Dataset(error) if error.is_passing() => FailureCode::Broken,

@@ -93,10 +93,7 @@ fn read(input: &Input) -> Result<Vec<u8>, StageError> {
 
 fn read_error(input: &Input, source: ReadError) -> StageError {
     let (input, digest, source) = (name(input), input.digest, Box::new(source));
-    match *source {
-        ReadError::Corrupt { .. } => StageError::Corrupt { input, digest, source },
-        ReadError::Io { .. } => StageError::Read { input, source },
-    }
+    if source.is_lost() { StageError::Lost { input, digest, source } } else { StageError::Read { input, source } }
 }
 
 /// An input as messages name it.

@@ -333,7 +333,7 @@ pub fn read(input: &Input) -> Result<Vec<u8>, StageError> {
 }
 
 fn read_failed(input: &Input, source: ReadError) -> StageError {
-    StageError::Read { slot: input.slot.clone(), source }
+    StageError::Read { slot: input.slot.clone(), digest: input.digest, source: Box::new(source) }
 }
 
 /// The most recently used values, the last used at the end; bounded by their number and by the sizes of their files.
