@@ -25,7 +25,7 @@ pub struct Checkpoint {
     pub net: Net,
     /// Channels of the images it takes.
     pub channels: usize,
-    /// Names of the classes, in the order of the logits.
+    /// Names of the classes, in the order of the logits, of which there may be more.
     pub classes: Vec<String>,
     /// The network.
     pub network: Box<dyn Network>,
@@ -90,6 +90,11 @@ struct Metadata {
 }
 
 impl Checkpoint {
+    /// How many logits the network has: as many as there are classes, or more where its description says so.
+    pub fn logits(&self) -> usize {
+        self.net.classes().map_or(self.classes.len(), |own| own as usize)
+    }
+
     /// The checkpoint as a file; the same weights give the same bytes.
     ///
     /// # Errors

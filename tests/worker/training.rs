@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use atflow::formats::Predictions;
 use atflow::kinds::Kind;
 use atflow::protocol::{FailureCode, Input};
 use safetensors::SafeTensors;
@@ -153,6 +154,39 @@ fn a_training_starts_from_the_weights_of_another_with_its_own_head_or_a_new_one(
     let inputs = vec![data(&engine)];
     let failure = engine.fail(Kind::Train, training(json!({"pretrained": {"head": "keep"}})), inputs);
     assert!(failure.message.contains("`pretrained` needs a `weights` input"), "{failure:?}");
+}
+
+/// Weights that were trained on more classes may keep all their logits: the surplus is never right, and attacks and maps use it as any other class.
+#[test]
+fn a_head_that_is_kept_has_more_logits_than_the_data_have_classes() {
+    let mut engine = Engine::ready();
+    let wide = json!({"arch": "resnet18", "stem": "cifar", "width": 4, "classes": 12});
+    let params = training(json!({"net": wide, "epochs": 8}));
+    let source = train(&mut engine, params.clone(), vec![]).0;
+    let weights = vec![engine.input("weights", &source[0])];
+    let mut further = params;
+    further["pretrained"] = json!({"head": "keep"});
+    further["adversary"] = pgd(0.05, 2, "zero");
+    let (outputs, _) = train(&mut engine, further, weights);
+    assert_eq!(tensors(&outputs[0])["linear.bias"].len(), 12);
+
+    let model = engine.input("model", &outputs[0]);
+    let set = engine.input("set", &shapes(30, 1, 2).to_bytes().unwrap());
+    // Targets are taken among all logits: three classes alone would be too few for `apgd_t`.
+    let attack = json!({"attack": "autoattack", "eps": 0.2, "steps": 3, "queries": 20, "targets": 9});
+    let mut evaluate = |attack: Value| {
+        let inputs = vec![model.clone(), set.clone()];
+        let [bytes] = engine.run(Kind::Evaluate, json!({"attack": attack}), inputs, ["predictions"]).0;
+        Predictions::from_bytes(&bytes).unwrap()
+    };
+    let (clean, attacked) = (evaluate(json!({"attack": "none"})), evaluate(attack));
+    let right = |of: &Predictions| (0..of.len()).filter(|&at| of.correct(at)).count();
+    assert!(right(&clean) > 20 && right(&attacked) < 20, "{} {}", right(&clean), right(&attacked));
+    assert!(clean.predicted.iter().chain(&attacked.predicted).all(|class| (0..12).contains(class)));
+
+    let models = vec![Input { label: "wide".to_owned(), slot: "models".to_owned(), ..model.clone() }, set.clone()];
+    let params = json!({"method": {"name": "grad"}, "images": [0]});
+    engine.run(Kind::Saliency, params, models, ["maps", "grid", "numbers", "csv", "markdown"]);
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     let (model, set) = (context.checkpoint(model)?, context.set(set)?);
     check_fit(&model, &set)?;
     let count = limited(set.len(), params.limit)?;
-    let turns = pointwise::turns(&params.attack, model.classes.len(), "attack")?;
+    let turns = pointwise::turns(&params.attack, model.logits(), "attack")?;
     let network = model.network.freeze()?;
     let question = Question {
         attack: &params.attack,
