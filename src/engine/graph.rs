@@ -172,7 +172,9 @@ impl Graph {
             kind: instance.kind,
             version: instance.kind.version(),
             params: instance.params.clone(),
-            seed: instance.kind.needs_worker().then_some(instance.seed),
+            // A command sees its seed; one that was given none has 0 and the key it always had.
+            seed: (instance.kind.needs_worker() || (instance.kind == Kind::Command && instance.seed != 0))
+                .then_some(instance.seed),
             inputs: made.chain(read).collect(),
         }
     }

@@ -225,3 +225,23 @@ fn show_and_log_tell_of_a_stage_that_ran() {
     assert_eq!(unknown.code, Some(2));
     assert!(unknown.stderr.contains("did you mean `one`?"), "{}", unknown.stderr);
 }
+
+#[test]
+fn a_command_with_another_seed_is_another_command() {
+    let space = Space::new();
+    space.write(
+        "p.yaml",
+        r#"
+params: {s: 5}
+stages:
+  drawn:
+    matrix: {n: [1, 2]}
+    kind: command
+    seed: "${n}"
+    with: {run: "echo $ATFLOW_SEED > ${out.n}", outputs: {n: n}}
+  other: {kind: command, seed: "${s}", with: {run: "echo $ATFLOW_SEED > ${out.n}", outputs: {n: n}}}
+"#,
+    );
+    assert_eq!(space.ran(&[]), ["drawn/1", "drawn/2", "other"]);
+    assert_eq!(space.ran(&["--set", "s=6"]), ["other"]);
+}
