@@ -48,7 +48,9 @@ pub use train::{
     AdversarialBatches, Free, HeadWeights, Holdout, KeptEpoch, OverfittingCheck, Precision, Pretrained, Rate, Schedule,
     Sgd, Trades, TrainParams, TrainingMethod,
 };
-pub use transform::{Assembly, CueConflict, Filter, Fourier, Mask, PatchShuffle, Saturate, Stylize, TransformParams};
+pub use transform::{
+    Assembly, CueConflict, Filter, Fourier, Mask, PatchShuffle, Sample, Saturate, Stylize, TransformParams,
+};
 
 /// What a stage does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
