@@ -158,6 +158,12 @@ fn the_paper_in_small_runs_once_and_a_radius_a_reviewer_and_further_tables_reuse
     for table in ["autoattack", "shape-bias", "seeds", "against-standard-caltech-256", "masking-fgsm-8"] {
         assert!(results.join(format!("{table}.md")).exists(), "{table}");
     }
+    // Clean, PGD and AutoAttack are of the same images, and the report says whose it is.
+    let read = |name: &str| std::fs::read_to_string(results.join(name)).unwrap();
+    let table = read("autoattack.md");
+    assert!(table.contains("Caltech-256 clean") && table.contains("n = 8 images."), "{table}");
+    let report = read("masking-fgsm-8.md");
+    assert!(report.starts_with("# Masked gradients on Tiny ImageNet: tiny-imagenet-model/fgsm-8"), "{report}");
     for picture in ["low-frequencies", "high-frequencies", "conflict-samples-tiny-imagenet"] {
         assert!(results.join(format!("{picture}.png")).exists(), "{picture}");
     }

@@ -26,6 +26,8 @@ pub(crate) struct Engine {
     input: Option<ChildStdin>,
     events: Receiver<String>,
     next: u64,
+    /// The seed of the jobs that follow.
+    pub(crate) seed: u64,
     /// Where trainings keep their progress; nowhere at first.
     pub(crate) partial: Option<PathBuf>,
     /// Where they leave their final state; nowhere at first.
@@ -50,7 +52,7 @@ impl Engine {
         let (sender, events) = mpsc::channel();
         std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
         let input = child.stdin.take();
-        Engine { folder: TempDir::new().unwrap(), child, input, events, next: 1, partial: None, onward: None }
+        Engine { folder: TempDir::new().unwrap(), child, input, events, next: 1, seed: 1, partial: None, onward: None }
     }
 
     /// A worker on the CPU that has said hello.
@@ -87,13 +89,14 @@ impl Engine {
 
     /// Sends a job and gives its id; its outputs will be files of this engine's folder.
     pub(crate) fn send(&mut self, kind: Kind, params: Value, inputs: Vec<Input>, outputs: &[&str]) -> u64 {
+        let seed = self.seed;
         let id = self.next;
         self.next += 1;
         let outputs: BTreeMap<String, PathBuf> =
             outputs.iter().map(|&name| (name.to_owned(), self.path(&format!("{id}-{name}")))).collect();
         let stage = format!("stage {id}");
         let (partial, onward) = (self.partial.clone(), self.onward.clone());
-        let job = Job { id, stage, kind, params, seed: 1, threads: 1, inputs, outputs, partial, onward };
+        let job = Job { id, stage, kind, params, seed, threads: 1, inputs, outputs, partial, onward };
         self.say(&serde_json::to_string(&Request::Run(job)).unwrap());
         id
     }

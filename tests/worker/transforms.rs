@@ -2,8 +2,9 @@
 //! numbers, and is the specification.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 
-use atflow::formats::{self, ImageSet};
+use atflow::formats::{self, ImageHead, ImageReader, ImageSet, ImageWriter, Sizes, View};
 use atflow::kinds::{Filter, Fourier, Kind as Stage, Mask};
 use atflow::number::Real;
 use atflow::protocol::{FailureCode, Input};
@@ -169,6 +170,91 @@ fn pieces_laid_along_columns_are_the_same_pieces() {
             (4..8).map(|y| &columns[8 * y..8 * y + 4]).collect::<Vec<_>>()
         );
         assert_eq!(rows[..4], columns[..4]);
+    }
+}
+
+/// A published test set is stored class by class: its first images are all of one class.
+#[test]
+fn a_draw_is_of_all_classes_and_of_the_seed() {
+    let mut engine = Engine::ready();
+    let mut set = shapes(300, 3, 1);
+    set.labels = (0..300).map(|index| index / 100).collect();
+    let data = engine.input("data", &set.to_bytes().unwrap());
+    let mut draw = |seed: u64, count: u32| {
+        engine.seed = seed;
+        let params = json!({"op": "sample", "count": count});
+        let ([bytes], summary) = engine.run(Stage::Transform, params, vec![data.clone()], ["images"]);
+        assert_eq!(summary, format!("{count} of 300 images"));
+        bytes
+    };
+    let bytes = draw(1, 60);
+    assert!(bytes == draw(1, 60), "the same seed gives the same bytes");
+    let image = |set: &ImageSet, index: usize| (set.pixels[192 * index..][..192].to_vec(), set.labels[index]);
+    let all: Vec<_> = (0..300).map(|index| image(&set, index)).collect();
+    let places = |bytes: &[u8]| -> Vec<usize> {
+        let part = ImageSet::from_bytes(bytes).unwrap();
+        assert_eq!(part.classes, set.classes);
+        (0..part.len()).map(|index| all.iter().position(|of| *of == image(&part, index)).unwrap()).collect()
+    };
+    let drawn = places(&bytes);
+    assert_eq!(drawn.len(), 60);
+    assert!(drawn.windows(2).all(|pair| pair[0] < pair[1]), "none twice, in the set's order: {drawn:?}");
+    for class in 0..3 {
+        let of_class = drawn.iter().filter(|&&place| place / 100 == class).count();
+        assert!((8..=32).contains(&of_class), "{of_class} of class {class}, about 20 expected");
+    }
+    assert_ne!(places(&draw(2, 60)), drawn, "another seed gives other images");
+    assert!(places(&draw(1, 20)).iter().all(|place| drawn.contains(place)), "a smaller draw is part of a larger one");
+    assert!(draw(1, 300) == set.to_bytes().unwrap(), "all images are the set");
+    for (count, words) in [(301, "`count` is 301, and the set has only 300 images"), (0, "`count` must be at least 1")]
+    {
+        let failure = engine.fail(Stage::Transform, json!({"op": "sample", "count": count}), vec![data.clone()]);
+        assert_eq!(failure.code, FailureCode::Invalid);
+        assert!(failure.message.contains(words), "{failure:?}");
+    }
+}
+
+#[test]
+fn drawn_images_are_stored_and_seen_as_in_the_set() {
+    let mut engine = Engine::ready();
+    let views = [
+        (None, Some(View::CenterCrop(4))),
+        (Some([5, 6]), Some(View::CenterCrop(4))),
+        (Some([5, 6]), Some(View::Resize([10, 12]))),
+    ];
+    for (size, view) in views {
+        // Images of sizes of their own where they may have them; each tells its index by its grey, and wears the texture of the other class.
+        let size_of = |index: usize| size.unwrap_or([4 + index % 3, 5 + index % 4]);
+        let head = ImageHead {
+            labels: (0..20).map(|index| index / 10).collect(),
+            texture: Some((0..20).map(|index| 1 - index / 10).collect()),
+            classes: vec!["cat".to_owned(), "dog".to_owned()],
+            channels: 3,
+            sizes: size.map_or_else(|| Sizes::Each((0..20).map(size_of).collect()), Sizes::One),
+            view,
+        };
+        let path = engine.path("set");
+        let mut writer = ImageWriter::with_head(&path, head.clone()).unwrap();
+        for index in 0..20 {
+            let [height, width] = size_of(index);
+            writer.push(&vec![index as u8; 3 * height * width], [height, width], head.labels[index]).unwrap();
+        }
+        writer.finish().unwrap();
+        let data = engine.input("data", &std::fs::read(&path).unwrap());
+        let ([bytes], _) = engine.run(Stage::Transform, json!({"op": "sample", "count": 7}), vec![data], ["images"]);
+        let mut part = ImageReader::new(&bytes[..], bytes.len() as u64).unwrap();
+        let found = part.head.clone();
+        assert_eq!((found.len(), &found.classes, found.view, found.seen()), (7, &head.classes, head.view, head.seen()));
+        for at in 0..7 {
+            let [height, width] = found.size(at);
+            let mut pixels = vec![0; 3 * height * width];
+            part.read_exact(&mut pixels).unwrap();
+            let index = usize::from(pixels[0]);
+            assert!(pixels.iter().all(|&pixel| usize::from(pixel) == index), "one image is whole");
+            assert_eq!([height, width], size_of(index));
+            assert_eq!(found.labels[at], head.labels[index]);
+            assert_eq!(found.texture.as_ref().map(|of| of[at]), head.texture.as_ref().map(|of| of[index]));
+        }
     }
 }
 

@@ -42,6 +42,9 @@ pub struct MaskingParams {
     /// Only the first so many images of the set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
+    /// The heading of `markdown`, whose ε is then also told as a fraction over 255 where it is one; without it the heading is "Masked gradients".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
 }
 
 fn default_steps() -> u32 {

@@ -48,7 +48,9 @@ pub use train::{
     AdversarialBatches, Free, HeadWeights, Holdout, KeptEpoch, OverfittingCheck, Precision, Pretrained, Rate, Schedule,
     Sgd, Trades, TrainParams, TrainingMethod,
 };
-pub use transform::{Assembly, CueConflict, Filter, Fourier, Mask, PatchShuffle, Saturate, Stylize, TransformParams};
+pub use transform::{
+    Assembly, CueConflict, Filter, Fourier, Mask, PatchShuffle, Sample, Saturate, Stylize, TransformParams,
+};
 
 /// What a stage does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -113,12 +115,13 @@ impl Kind {
         match self {
             // 2: predictions of attacked images say which attack they are under and what gradients it saw.
             Kind::Evaluate => 2,
-            // 2: several sets, so `maps` has an axis more; `numbers` and `csv` came. 3: `markdown` came; maps and numbers are the same.
-            Kind::Saliency => 3,
+            // 2: several sets, so `maps` has an axis more; `numbers` and `csv` came. 3: `markdown` came; maps and numbers are the same. 4: text grows with wide pictures;
+            // maps and numbers are the same.
+            Kind::Saliency => 4,
             // 2: `table/2`, whose cells have a `value` and not a `share`, and a new output, `tex`. The numbers are the same.
             Kind::Table => 2,
-            // 2: the column `share` of the CSV is `value`. Numbers and pictures are the same.
-            Kind::Figure => 2,
+            // 2: the column `share` of the CSV is `value`. Numbers and pictures are the same. 3: text of samples grows with wide pictures; curves and numbers are the same.
+            Kind::Figure => 3,
             // 1: first version of each.
             Kind::Dataset | Kind::File | Kind::Transform | Kind::Train | Kind::Masking | Kind::Command => 1,
         }

@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::number::Real;
 
-/// A change made to every image of a set. Labels and order stay.
+/// A change made to every image of a set, or a draw of some of its images. Labels and order stay.
 ///
 /// Needs: `data`, an image set; for `stylize` also `style`, an image set of paintings; for `stylize` and `cue_conflict` the files `encoder` and `decoder`, the weights of
-/// AdaIN's two networks. Output: `images`, an image set of 8-bit pixels, clamped to [0, 1] and rounded as a saved picture is.
+/// AdaIN's two networks. Output: `images`, an image set of 8-bit pixels, clamped to [0, 1] and rounded as a saved picture is; of `sample`, images as they are stored in `data`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum TransformParams {
@@ -30,13 +30,19 @@ pub enum TransformParams {
     /// Repaints the image in the style of an image of another class of the same set: a cue conflict (Geirhos et al. 2019, section 2.3). The class is drawn for each image from (seed, image
     /// index), then the image within it, each equally likely. The output says the class of each texture, so that shape bias can be computed. The networks are those of `stylize`.
     CueConflict(CueConflict),
+    /// Draws images of the set without replacement, every choice equally likely, by the stage's seed; they keep the set's order, and are stored and seen as in the set. Many published test
+    /// sets are stored class by class: their first images are of few classes, a draw is of all. Of one set and seed, a smaller draw is part of a larger one.
+    Sample(Sample),
 }
 
 impl TransformParams {
     /// The optional needs that this operation cannot do without; it has no use for the others.
     pub const fn needs(&self) -> &'static [&'static str] {
         match self {
-            TransformParams::Saturate(_) | TransformParams::PatchShuffle(_) | TransformParams::Fourier(_) => &[],
+            TransformParams::Saturate(_)
+            | TransformParams::PatchShuffle(_)
+            | TransformParams::Fourier(_)
+            | TransformParams::Sample(_) => &[],
             TransformParams::Stylize(_) => &["style", "encoder", "decoder"],
             TransformParams::CueConflict(_) => &["encoder", "decoder"],
         }
@@ -50,6 +56,7 @@ impl TransformParams {
             TransformParams::Fourier(_) => "fourier",
             TransformParams::Stylize(_) => "stylize",
             TransformParams::CueConflict(_) => "cue_conflict",
+            TransformParams::Sample(_) => "sample",
         }
     }
 }
@@ -179,6 +186,15 @@ pub struct CueConflict {
     #[serde(default = "default_alpha")]
     #[schemars(extend("minimum" = 0, "maximum" = 1))]
     pub alpha: Real,
+}
+
+/// A draw of images as parameters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sample {
+    /// Images that are drawn, at least 1 and no more than the set has.
+    #[schemars(range(min = 1))]
+    pub count: u32,
 }
 
 fn default_alpha() -> Real {

@@ -2,7 +2,7 @@
 
 use super::PictureError;
 use super::bitmap::Bitmap;
-use super::sheet::{Tile, draw_text, draw_tile};
+use super::sheet::{Tile, draw_text, draw_tile, unit};
 use super::text::Face;
 
 /// Images in rows and columns with numbers.
@@ -44,7 +44,7 @@ const ROW_HEADING: f32 = 200.0;
 /// The picture is at least so wide, for its title.
 const LEAST_WIDTH: f32 = 240.0;
 
-/// Draws images as a PNG on white. Headings that are too long are wrapped; none is cut.
+/// Draws images as a PNG on white. Text grows with wide pictures. Headings that are too long are wrapped; none is cut.
 ///
 /// # Errors
 /// [`PictureError::Layout`] if a row has more or fewer tiles or numbers than there are columns, [`PictureError::Tile`] if a tile's bytes do not fit its size,
@@ -53,52 +53,58 @@ pub fn samples_png(samples: &Samples) -> Result<Vec<u8>, PictureError> {
     check(samples)?;
     let scale = samples.scale.max(1);
     let shown = |pixels: u32| pixels as f32 * scale as f32;
-    let (title_face, face) = (Face::new(TITLE_SIZE)?, Face::new(TEXT_SIZE)?);
+    let tile_widths: Vec<f32> = (0..samples.columns.len())
+        .map(|column| samples.rows.iter().map(|row| shown(row.tiles[column].width)).fold(1.0, f32::max))
+        .collect();
+    let unit = unit(tile_widths.iter().sum());
+    let [margin, gap, space] = [MARGIN, GAP, SPACE].map(|size| (size * unit).round());
+    let (title_face, face) = (Face::new(TITLE_SIZE * unit)?, Face::new(TEXT_SIZE * unit)?);
     let line = face.line_height();
 
-    let widths: Vec<f32> = (0..samples.columns.len())
-        .map(|column| {
-            let tile = samples.rows.iter().map(|row| shown(row.tiles[column].width)).fold(LEAST_COLUMN, f32::max);
-            tile.max(face.widest_piece(&samples.columns[column]).min(HEADING)).ceil()
-        })
+    let widths: Vec<f32> = samples
+        .columns
+        .iter()
+        .zip(&tile_widths)
+        .map(|(heading, tile)| tile.max(LEAST_COLUMN * unit).max(face.widest_piece(heading).min(HEADING * unit)).ceil())
         .collect();
     let headings: Vec<Vec<String>> =
         samples.columns.iter().zip(&widths).map(|(heading, &width)| face.wrap(heading, width)).collect();
-    let row_headings: Vec<Vec<String>> = samples.rows.iter().map(|row| face.wrap(&row.heading, ROW_HEADING)).collect();
+    let row_headings: Vec<Vec<String>> =
+        samples.rows.iter().map(|row| face.wrap(&row.heading, ROW_HEADING * unit)).collect();
     let names = samples.rows.iter().flat_map(|row| row.numbers.iter().map(|(name, _)| name.as_str()));
     let stub =
         names.chain(row_headings.iter().flatten().map(String::as_str)).map(|text| face.width(text)).fold(0.0, f32::max);
-    let left = MARGIN + if stub > 0.0 { stub.ceil() + SPACE } else { 0.0 };
-    let head = headings.iter().map(Vec::len).max().unwrap_or(0) as f32 * line + SPACE;
+    let left = margin + if stub > 0.0 { stub.ceil() + space } else { 0.0 };
+    let head = headings.iter().map(Vec::len).max().unwrap_or(0) as f32 * line + space;
     let image_height = |row: &SampleRow, heading: &[String]| {
         row.tiles.iter().map(|tile| shown(tile.height)).fold(1.0, f32::max).max(heading.len() as f32 * line)
     };
     let height_of = |(row, heading): (&SampleRow, &Vec<String>)| {
-        let numbers = if row.numbers.is_empty() { 0.0 } else { row.numbers.len() as f32 * line + SPACE };
-        image_height(row, heading) + numbers + GAP
+        let numbers = if row.numbers.is_empty() { 0.0 } else { row.numbers.len() as f32 * line + space };
+        image_height(row, heading) + numbers + gap
     };
 
-    let inner = widths.iter().sum::<f32>() + GAP * widths.len().saturating_sub(1) as f32;
-    let width = (left + inner + MARGIN).max(LEAST_WIDTH);
-    let title = samples.title.as_deref().map(|title| title_face.wrap(title, width - 2.0 * MARGIN)).unwrap_or_default();
-    let title_height = if title.is_empty() { 0.0 } else { title.len() as f32 * title_face.line_height() + SPACE };
+    let inner = widths.iter().sum::<f32>() + gap * widths.len().saturating_sub(1) as f32;
+    let width = (left + inner + margin).max(LEAST_WIDTH);
+    let title = samples.title.as_deref().map(|title| title_face.wrap(title, width - 2.0 * margin)).unwrap_or_default();
+    let title_height = if title.is_empty() { 0.0 } else { title.len() as f32 * title_face.line_height() + space };
     let rows_height: f32 = samples.rows.iter().zip(&row_headings).map(height_of).sum();
-    let height = 2.0 * MARGIN + title_height + head + rows_height - GAP;
+    let height = 2.0 * margin + title_height + head + rows_height - gap;
     let mut picture = Bitmap::white(width.ceil() as u64, height.max(1.0).ceil() as u64)?;
 
     for (index, text) in title.iter().enumerate() {
-        let y = MARGIN + index as f32 * title_face.line_height() + title_face.ascent();
-        draw_text(&mut picture, title_face, text, MARGIN, y);
+        let y = margin + index as f32 * title_face.line_height() + title_face.ascent();
+        draw_text(&mut picture, title_face, text, margin, y);
     }
     let lefts: Vec<f32> = widths
         .iter()
         .scan(left, |x, width| {
             let here = *x;
-            *x += width + GAP;
+            *x += width + gap;
             Some(here)
         })
         .collect();
-    let bottom = MARGIN + title_height + head - SPACE;
+    let bottom = margin + title_height + head - space;
     for ((heading, &width), &x) in headings.iter().zip(&widths).zip(&lefts) {
         // Headings stand on what they head: the last line of each is at the same height.
         let top = bottom - heading.len() as f32 * line;
@@ -107,19 +113,19 @@ pub fn samples_png(samples: &Samples) -> Result<Vec<u8>, PictureError> {
             draw_text(&mut picture, face, text, centred, top + index as f32 * line + face.ascent());
         }
     }
-    let mut y = bottom + SPACE;
+    let mut y = bottom + space;
     for (row, heading) in samples.rows.iter().zip(&row_headings) {
         let end = y + height_of((row, heading));
         for (name, numbers) in &row.numbers {
             let base = y + face.ascent();
-            draw_text(&mut picture, face, name, left - SPACE - face.width(name), base);
+            draw_text(&mut picture, face, name, left - space - face.width(name), base);
             for ((number, &width), &x) in numbers.iter().zip(&widths).zip(&lefts) {
                 let text = number.map_or("–".to_owned(), |share| format!("{:.1} %", share * 100.0));
                 draw_text(&mut picture, face, &text, x + (width - face.width(&text)) / 2.0, base);
             }
             y += line;
         }
-        y += if row.numbers.is_empty() { 0.0 } else { SPACE / 2.0 };
+        y += if row.numbers.is_empty() { 0.0 } else { space / 2.0 };
         let tall = image_height(row, heading);
         let top = y + (tall - heading.len() as f32 * line) / 2.0;
         for (index, text) in heading.iter().enumerate() {
@@ -127,7 +133,7 @@ pub fn samples_png(samples: &Samples) -> Result<Vec<u8>, PictureError> {
                 &mut picture,
                 face,
                 text,
-                left - SPACE - face.width(text),
+                left - space - face.width(text),
                 top + index as f32 * line + face.ascent(),
             );
         }
@@ -183,18 +189,33 @@ mod tests {
 
     #[test]
     fn every_image_is_drawn_whole_and_no_text_over_it() {
-        let mut some = samples();
-        for with_numbers in [true, false] {
-            let picture = image::load_from_memory(&samples_png(&some).unwrap()).unwrap().to_rgb8();
-            let (width, height) = picture.dimensions();
-            let green = picture.pixels().filter(|pixel| pixel.0 == [0, 255, 0]).count();
-            assert_eq!(green, 6 * 84 * 84, "{with_numbers}");
-            for (x, y, pixel) in picture.enumerate_pixels() {
-                let border = x < 10 || y < 10 || x >= width - 10 || y >= height - 10;
-                assert!(!border || pixel.0 == [255; 3], "ink at ({x}, {y})");
+        // As they are, and large: text is then larger, too.
+        for (scale, margin) in [(3, 10), (30, 27)] {
+            let mut some = Samples { scale, ..samples() };
+            for with_numbers in [true, false] {
+                let picture = image::load_from_memory(&samples_png(&some).unwrap()).unwrap().to_rgb8();
+                let (width, height) = picture.dimensions();
+                let green = picture.pixels().filter(|pixel| pixel.0 == [0, 255, 0]).count();
+                assert_eq!(green, 6 * (28 * scale * 28 * scale) as usize, "{with_numbers}");
+                for (x, y, pixel) in picture.enumerate_pixels() {
+                    let border = x < margin || y < margin || x >= width - margin || y >= height - margin;
+                    assert!(!border || pixel.0 == [255; 3], "ink at ({x}, {y})");
+                }
+                some.rows.iter_mut().for_each(|row| row.numbers.clear());
             }
-            some.rows.iter_mut().for_each(|row| row.numbers.clear());
         }
+    }
+
+    #[test]
+    fn text_grows_with_wide_pictures() {
+        let inked = |scale: u32| {
+            let picture = samples_png(&Samples { scale, ..samples() }).unwrap();
+            let picture = image::load_from_memory(&picture).unwrap().to_rgb8();
+            let ink = picture.pixels().filter(|pixel| pixel.0[0] < 128 && pixel.0[1] < 128).count();
+            ink as f32 / picture.width() as f32 / picture.width() as f32
+        };
+        // Of pictures of three and of six thousand pixels text covers about the same share.
+        assert!((inked(30) / inked(60) - 1.0).abs() < 0.15, "{} {}", inked(30), inked(60));
     }
 
     #[test]
@@ -210,6 +231,9 @@ mod tests {
     #[ignore = "writes pictures to look at into $ATFLOW_PICTURES"]
     fn pictures_to_look_at() {
         let folder = std::path::PathBuf::from(std::env::var_os("ATFLOW_PICTURES").unwrap());
-        std::fs::write(folder.join("samples.png"), samples_png(&samples()).unwrap()).unwrap();
+        for (name, scale) in [("samples.png", 3), ("wide-samples.png", 30)] {
+            let picture = samples_png(&Samples { scale, ..samples() }).unwrap();
+            std::fs::write(folder.join(name), picture).unwrap();
+        }
     }
 }

@@ -45,9 +45,11 @@ const WORD: f32 = 110.0;
 const ROW_HEADING: f32 = 200.0;
 /// A sheet is at least so wide, for its title.
 const LEAST_WIDTH: f32 = 240.0;
+/// Tiles that are wider together are printed smaller than they are drawn: text, gaps and margins grow with them.
+const ORDINARY_WIDTH: f32 = 1000.0;
 const INK: [u8; 3] = [26, 26, 26];
 
-/// Draws a sheet as a PNG on white. Headings that are too long for their column or row are wrapped; none is cut.
+/// Draws a sheet as a PNG on white. Text grows with wide sheets. Headings that are too long for their column or row are wrapped; none is cut.
 ///
 /// # Errors
 /// [`PictureError::Layout`] if `tiles` has other rows or columns than the headings, [`PictureError::Tile`] if a tile's bytes do not fit
@@ -65,18 +67,24 @@ pub fn grouped_sheet_png(sheet: &Sheet, together: usize) -> Result<Vec<u8>, Pict
     let together = together.max(1);
     let scale = sheet.scale.max(1);
     let shown = |pixels: u32| pixels as f32 * scale as f32;
-    let (title_face, face) = (Face::new(TITLE_SIZE)?, Face::new(HEADING_SIZE)?);
+    let tile_widths: Vec<f32> = (0..sheet.columns.len())
+        .map(|column| sheet.tiles.iter().map(|row| shown(row[column].width)).fold(1.0, f32::max))
+        .collect();
+    let unit = unit(tile_widths.iter().sum());
+    let [margin, gap, group_gap, space] = [MARGIN, GAP, GROUP_GAP, SPACE].map(|size| (size * unit).round());
+    let (title_face, face) = (Face::new(TITLE_SIZE * unit)?, Face::new(HEADING_SIZE * unit)?);
     let line = face.line_height();
 
-    let column_widths: Vec<f32> = (0..sheet.columns.len())
-        .map(|column| {
-            let tile = sheet.tiles.iter().map(|row| shown(row[column].width)).fold(1.0, f32::max);
-            tile.max(face.widest_piece(&sheet.columns[column]).min(WORD)).ceil()
-        })
+    let column_widths: Vec<f32> = sheet
+        .columns
+        .iter()
+        .zip(&tile_widths)
+        .map(|(heading, tile)| tile.max(face.widest_piece(heading).min(WORD * unit)).ceil())
         .collect();
     let column_headings: Vec<Vec<String>> =
         sheet.columns.iter().zip(&column_widths).map(|(heading, &width)| face.wrap(heading, width)).collect();
-    let row_headings: Vec<Vec<String>> = sheet.rows.iter().map(|heading| face.wrap(heading, ROW_HEADING)).collect();
+    let row_headings: Vec<Vec<String>> =
+        sheet.rows.iter().map(|heading| face.wrap(heading, ROW_HEADING * unit)).collect();
     let row_heights: Vec<f32> = sheet
         .tiles
         .iter()
@@ -88,39 +96,39 @@ pub fn grouped_sheet_png(sheet: &Sheet, together: usize) -> Result<Vec<u8>, Pict
 
     let has_headings = |headings: &[String]| headings.iter().any(|heading| !heading.trim().is_empty());
     let stub = row_headings.iter().flatten().map(|text| face.width(text)).fold(0.0, f32::max).ceil();
-    let stub = if has_headings(&sheet.rows) { stub + SPACE } else { 0.0 };
+    let stub = if has_headings(&sheet.rows) { stub + space } else { 0.0 };
     let head_lines = column_headings.iter().map(Vec::len).max().unwrap_or(0) as f32;
-    let head = if has_headings(&sheet.columns) { head_lines * line + SPACE } else { 0.0 };
-    let spread = |sizes: &[f32]| sizes.iter().sum::<f32>() + GAP * sizes.len().saturating_sub(1) as f32;
-    let width = (2.0 * MARGIN + stub + spread(&column_widths)).max(LEAST_WIDTH);
-    let title = sheet.title.as_deref().map(|title| title_face.wrap(title, width - 2.0 * MARGIN)).unwrap_or_default();
-    let title_height = if title.is_empty() { 0.0 } else { title.len() as f32 * title_face.line_height() + SPACE };
-    let between_groups = (GROUP_GAP - GAP) * (sheet.rows.len().saturating_sub(1) / together) as f32;
-    let height = 2.0 * MARGIN + title_height + head + spread(&row_heights) + between_groups;
+    let head = if has_headings(&sheet.columns) { head_lines * line + space } else { 0.0 };
+    let spread = |sizes: &[f32]| sizes.iter().sum::<f32>() + gap * sizes.len().saturating_sub(1) as f32;
+    let width = (2.0 * margin + stub + spread(&column_widths)).max(LEAST_WIDTH);
+    let title = sheet.title.as_deref().map(|title| title_face.wrap(title, width - 2.0 * margin)).unwrap_or_default();
+    let title_height = if title.is_empty() { 0.0 } else { title.len() as f32 * title_face.line_height() + space };
+    let between_groups = (group_gap - gap) * (sheet.rows.len().saturating_sub(1) / together) as f32;
+    let height = 2.0 * margin + title_height + head + spread(&row_heights) + between_groups;
 
     let mut picture = Bitmap::white(width.ceil() as u64, height.ceil() as u64)?;
     for (index, text) in title.iter().enumerate() {
-        let y = MARGIN + index as f32 * title_face.line_height() + title_face.ascent();
-        draw_text(&mut picture, title_face, text, MARGIN, y);
+        let y = margin + index as f32 * title_face.line_height() + title_face.ascent();
+        draw_text(&mut picture, title_face, text, margin, y);
     }
-    let mut x = MARGIN + stub;
+    let mut x = margin + stub;
     for (heading, &column) in column_headings.iter().zip(&column_widths) {
         // Headings stand on the tiles: the last line of each is at the same height.
-        let top = MARGIN + title_height + (head_lines - heading.len() as f32) * line;
+        let top = margin + title_height + (head_lines - heading.len() as f32) * line;
         for (index, text) in heading.iter().enumerate() {
             let centred = x + (column - face.width(text)) / 2.0;
             draw_text(&mut picture, face, text, centred, top + index as f32 * line + face.ascent());
         }
-        x += column + GAP;
+        x += column + gap;
     }
-    let mut y = MARGIN + title_height + head;
+    let mut y = margin + title_height + head;
     for (index, ((row, heading), &row_height)) in sheet.tiles.iter().zip(&row_headings).zip(&row_heights).enumerate() {
         let top = y + (row_height - heading.len() as f32 * line) / 2.0;
         for (index, text) in heading.iter().enumerate() {
-            let right = MARGIN + stub - SPACE - face.width(text);
+            let right = margin + stub - space - face.width(text);
             draw_text(&mut picture, face, text, right, top + index as f32 * line + face.ascent());
         }
-        let mut x = MARGIN + stub;
+        let mut x = margin + stub;
         for (tile, &column) in row.iter().zip(&column_widths) {
             let left = x + ((column - shown(tile.width)) / 2.0).floor();
             draw_tile(
@@ -130,11 +138,17 @@ pub fn grouped_sheet_png(sheet: &Sheet, together: usize) -> Result<Vec<u8>, Pict
                 (y + ((row_height - shown(tile.height)) / 2.0).floor()) as u32,
                 scale,
             );
-            x += column + GAP;
+            x += column + gap;
         }
-        y += row_height + if (index + 1).is_multiple_of(together) { GROUP_GAP } else { GAP };
+        y += row_height + if (index + 1).is_multiple_of(together) { group_gap } else { gap };
     }
     picture.png()
+}
+
+/// How many times their ordinary size text, gaps and margins have beside tiles that are so many pixels wide together, 1 or more. Text is then at least about 1/100 of the picture's width
+/// high: readable on a page that the picture fills. It goes by tiles alone: were it to go by the whole width, text would widen the picture and so grow without end.
+pub(super) fn unit(tiles: f32) -> f32 {
+    (tiles / ORDINARY_WIDTH).max(1.0)
 }
 
 fn check(sheet: &Sheet) -> Result<(), PictureError> {
@@ -233,6 +247,26 @@ mod tests {
         }
     }
 
+    /// Twelve columns of 224 pixels are printed on one page: text of 13 pixels would be 2 points there.
+    #[test]
+    fn text_grows_with_a_wide_sheet_and_touches_nothing() {
+        let columns = ["image", "standard", "underfit", "pgd-inf-8", "pgd-inf-4", "pgd-inf-2"].repeat(2);
+        let mut wide = sheet(Some("SmoothGrad of all networks on Caltech-256"), &columns, &["ankle boot"; 2], 1);
+        let of_rows = |row: &mut Vec<Tile>| row.iter_mut().for_each(|place| *place = tile(224, 224, [0, 255, 0]));
+        wide.tiles.iter_mut().for_each(of_rows);
+        let picture = image::load_from_memory(&sheet_png(&wide).unwrap()).unwrap().to_rgb8();
+        let (width, height) = picture.dimensions();
+        let size = HEADING_SIZE * unit(12.0 * 224.0);
+        assert!(size / width as f32 > 0.0095, "text of {size} in {width} pixels");
+        let green = picture.pixels().filter(|pixel| pixel.0 == [0, 255, 0]).count();
+        assert_eq!(green, 24 * 224 * 224, "text was drawn over a tile");
+        for (x, y, pixel) in picture.enumerate_pixels() {
+            let border = x < 24 || y < 24 || x >= width - 24 || y >= height - 24;
+            assert!(!border || pixel.0 == [255; 3], "ink at ({x}, {y})");
+        }
+        assert_eq!([0.0, 999.0, 1000.0].map(unit), [1.0; 3], "small sheets are what they were");
+    }
+
     #[test]
     fn groups_of_rows_stand_apart() {
         let size = |together| {
@@ -266,6 +300,24 @@ mod tests {
     #[ignore = "writes pictures to look at into $ATFLOW_PICTURES"]
     fn pictures_to_look_at() {
         let folder = std::path::PathBuf::from(std::env::var_os("ATFLOW_PICTURES").unwrap());
+        let models = [
+            "standard",
+            "underfit",
+            "pgd-inf-8",
+            "pgd-inf-4",
+            "pgd-inf-2",
+            "pgd-inf-1",
+            "pgd-l2-12",
+            "pgd-l2-8",
+            "pgd-l2-4",
+            "fgsm-8",
+            "fgsm-4",
+        ];
+        let columns: Vec<&str> = std::iter::once("image").chain(models).collect();
+        let rows =
+            ["ak47\noriginal", "ak47\nsaturation 1024", "baseball-bat\noriginal", "baseball-bat\nsaturation 1024"];
+        let wide = sheet(Some("SmoothGrad of all 11 networks on Caltech-256 (n = 100, σ = 0.1)"), &columns, &rows, 8);
+        std::fs::write(folder.join("wide-sheet.png"), grouped_sheet_png(&wide, 2).unwrap()).unwrap();
         let columns = [
             "image",
             "Standard",

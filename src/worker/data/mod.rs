@@ -153,6 +153,39 @@ impl DeviceSet {
         Vec::try_from(image.f_view(-1)?)
     }
 
+    /// What stands before the pixels in a file of only the images at `indices`, in that order.
+    pub fn head_of(&self, indices: &[usize]) -> ImageHead {
+        let of = |list: &[i32]| indices.iter().map(|&index| list[index]).collect();
+        let sizes = match &self.sizes {
+            Sizes::One(size) => Sizes::One(*size),
+            Sizes::Each(sizes) => Sizes::Each(indices.iter().map(|&index| sizes[index]).collect()),
+        };
+        ImageHead {
+            labels: of(&self.host_labels),
+            texture: self.texture.as_deref().map(of),
+            classes: self.classes.clone(),
+            channels: self.channels(),
+            sizes,
+            view: self.view,
+        }
+    }
+
+    /// The bytes of one image as it is stored, C × H × W, with its height and width.
+    ///
+    /// # Errors
+    /// What libtorch says.
+    pub fn stored(&self, index: usize) -> Result<(Vec<u8>, [usize; 2]), TchError> {
+        let (image, size) = match &self.sizes {
+            Sizes::One(size) => (self.stored.f_select(0, index as i64)?, *size),
+            Sizes::Each(sizes) => {
+                let [height, width] = sizes[index];
+                let length = self.channels() * height * width;
+                (self.stored.f_narrow(0, self.starts[index], length as i64)?, sizes[index])
+            }
+        };
+        Ok((Vec::try_from(image.f_to_device(Device::Cpu)?.f_contiguous()?.f_view(-1)?)?, size))
+    }
+
     /// The images at `indices` as they are seen, U8, N × C × H × W. Every image that a stage sees comes from here, but for windows that are cut at random.
     ///
     /// # Errors

@@ -86,7 +86,7 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
         .map_err(|error| StageError::Encode { output: "json", source: error.into() })?;
     bytes.push(b'\n');
     context.write("json", &bytes)?;
-    context.write("markdown", markdown(&report).as_bytes())?;
+    context.write("markdown", markdown(params.title.as_deref(), &report).as_bytes())?;
     Ok(summary(&report))
 }
 
@@ -116,9 +116,15 @@ fn summary(report: &Report) -> String {
     }
 }
 
-fn markdown(report: &Report) -> String {
+/// The output `markdown`. Without a title it is to the byte what it was before there were titles, so that no report that exists became stale.
+fn markdown(title: Option<&str>, report: &Report) -> String {
     let norm = if report.norm == Norm::Inf { "L-infinity" } else { "L2" };
-    let mut text = format!("# Masked gradients\n\n{}; {norm}, ε = {:.6}.\n\n", summary(report), report.eps.get());
+    let (title, eps) = match title {
+        // A heading is one line.
+        Some(title) => (title.replace('\n', " "), radius(report.eps.get())),
+        None => ("Masked gradients".to_owned(), format!("{:.6}", report.eps.get())),
+    };
+    let mut text = format!("# {title}\n\n{}; {norm}, ε = {eps}.\n\n", summary(report));
     text.push_str("| check | verdict | |\n| --- | --- | --- |\n");
     for check in &report.checks {
         let verdict = if check.verdict == Verdict::Pass { "pass" } else { "**warn**" };
@@ -126,6 +132,16 @@ fn markdown(report: &Report) -> String {
         let _ = writeln!(text, "| {} | {verdict} | {} |", check.name, check.says);
     }
     text
+}
+
+/// A radius in pixel units of [0, 1] as authors write it: `8/255 (0.031373)`, where it is a whole number of steps of a byte and less than 1, otherwise the decimal.
+fn radius(eps: f64) -> String {
+    let steps = (255.0 * eps).round();
+    // Fractions are computed once, so that no more than the last bits can differ.
+    match (255.0 * eps - steps).abs() < 1e-9 && (1.0..255.0).contains(&steps) {
+        true => format!("{steps}/255 ({eps:.6})"),
+        false => format!("{eps:.6}"),
+    }
 }
 
 /// A model, what it is attacked on, and how.
@@ -357,4 +373,40 @@ fn unmoved(clean: &Predictions, none: &Predictions) -> Check {
         format!("PGD with ε = 0 changes {changed} predictions"),
         json!({"changed": changed}),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(eps: f64) -> Report {
+        let checks = vec![Check::new("logits", true, "outputs are no probabilities".to_owned(), json!({}))];
+        let (norm, eps) = (Norm::Inf, Real::new(eps));
+        Report { format: "masking/1", norm, eps, n: 1000, clean: 0.9, pgd: 0.4, warnings: 0, checks }
+    }
+
+    /// A report that was made before there were titles has the same key as one without a title: its bytes are these.
+    #[test]
+    fn a_report_without_a_title_is_what_it_always_was() {
+        let text = "# Masked gradients\n\nall 1 checks pass (n = 1,000); L-infinity, ε = 0.031373.\n\n\
+            | check | verdict | |\n| --- | --- | --- |\n| logits | pass | outputs are no probabilities |\n";
+        assert_eq!(markdown(None, &report(8.0 / 255.0)), text);
+    }
+
+    #[test]
+    fn a_title_says_whose_gradients_and_the_radius_is_that_of_the_author() {
+        let text = markdown(Some("fgsm-8 on Tiny ImageNet"), &report(8.0 / 255.0));
+        let head = "# fgsm-8 on Tiny ImageNet\n\nall 1 checks pass (n = 1,000); L-infinity, ε = 8/255 (0.031373).\n\n";
+        assert!(text.starts_with(head), "{text}");
+        for (eps, words) in [
+            (1.0 / 255.0, "1/255 (0.003922)"),
+            (0.3 / 255.0 * 10.0, "3/255 (0.011765)"),
+            (0.03, "0.030000"),
+            (0.5, "0.500000"),
+            (1.0, "1.000000"),
+            (3.0, "3.000000"),
+        ] {
+            assert_eq!(radius(eps), words);
+        }
+    }
 }

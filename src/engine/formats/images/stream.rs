@@ -64,7 +64,7 @@ impl ImageWriter {
         Ok(ImageWriter { file, head, room })
     }
 
-    /// Starts a file of a set of which everything but the pixels is known; labels are pushed with the images all the same.
+    /// Starts a file of a set of which everything but the pixels is known; labels and sizes are pushed with the images all the same.
     ///
     /// # Errors
     /// [`WriteError`].
@@ -72,7 +72,11 @@ impl ImageWriter {
         let room = head.encode(None)?.len() as u64;
         let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
         file.seek(SeekFrom::Start(room))?;
-        let head = ImageHead { labels: Vec::with_capacity(head.len()), ..head };
+        let sizes = match head.sizes {
+            Sizes::One(size) => Sizes::One(size),
+            Sizes::Each(sizes) => Sizes::Each(Vec::with_capacity(sizes.len())),
+        };
+        let head = ImageHead { labels: Vec::with_capacity(head.labels.len()), sizes, ..head };
         Ok(ImageWriter { file, head, room })
     }
 

@@ -1,14 +1,16 @@
-//! Makes changed test sets, batch by batch: labels and order stay, pixels become bytes again. Knows nothing of networks that classify.
+//! Makes changed test sets, batch by batch: labels and order stay, pixels become bytes again; or draws images of one. Knows nothing of networks that classify.
 
 pub mod adain;
 pub mod fourier;
 pub mod pixels;
+mod sample;
 mod style;
 
+use std::path::Path;
 use std::rc::Rc;
 
 use atflow::formats::{ImageHead, ImageWriter, Sizes, WriteError};
-use atflow::kinds::{CueConflict, Fourier, PatchShuffle, Saturate, Stylize, TransformParams};
+use atflow::kinds::{CueConflict, Fourier, PatchShuffle, Sample, Saturate, Stylize, TransformParams};
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::grouped;
@@ -93,6 +95,7 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
             style::repaint(context, &set, texture, &set, alpha.get(), choose)?;
             "in the texture of another class".to_owned()
         }
+        TransformParams::Sample(Sample { count }) => return sample::draw(context, &set, count),
     };
     Ok(format!("{} images {done}", grouped(set.len() as u64)))
 }
@@ -117,10 +120,7 @@ fn each_batch(
     let _guard = tch::no_grad_guard();
     let [channels, height, width] = set.shape.map(|side| side as usize);
     let path = context.output("images")?;
-    let failed = |error: WriteError| match error {
-        WriteError::Io(source) => StageError::Write { path: path.clone(), source },
-        error => StageError::Encode { output: "images", source: error.into() },
-    };
+    let failed = |error| write_failed(path, error);
     let head = ImageHead {
         labels: set.host_labels.clone(),
         texture,
@@ -144,6 +144,14 @@ fn each_batch(
     }
     writer.finish().map_err(failed)?;
     Ok(())
+}
+
+/// Why the set of images that is made could not be written to a file.
+fn write_failed(path: &Path, error: WriteError) -> StageError {
+    match error {
+        WriteError::Io(source) => StageError::Write { path: path.to_owned(), source },
+        error => StageError::Encode { output: "images", source: error.into() },
+    }
 }
 
 /// Images in [0, 1] as bytes, clamped and rounded to the nearest: what an image set keeps.
