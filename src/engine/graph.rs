@@ -172,7 +172,7 @@ impl Graph {
             kind: instance.kind,
             version: instance.kind.version(),
             params: instance.params.clone(),
-            seed: instance.kind.needs_worker().then_some(instance.seed),
+            seed: instance.recorded_seed(),
             inputs: made.chain(read).collect(),
         }
     }
