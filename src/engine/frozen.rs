@@ -92,7 +92,7 @@ pub fn stages(graph: &Graph, sources: &Sources, standings: &[Option<Standing>]) 
             kind: instance.kind,
             version: instance.kind.version(),
             params: instance.params.clone(),
-            seed: instance.kind.needs_worker().then_some(instance.seed),
+            seed: instance.recorded_seed(),
             inputs: instance.sources.iter().map(source).collect(),
         };
         Some((instance.name.clone(), KeptStage { state: standing.state(), key, own }))

@@ -172,9 +172,7 @@ impl Graph {
             kind: instance.kind,
             version: instance.kind.version(),
             params: instance.params.clone(),
-            // A command sees its seed; one that was given none has 0 and the key it always had.
-            seed: (instance.kind.needs_worker() || (instance.kind == Kind::Command && instance.seed != 0))
-                .then_some(instance.seed),
+            seed: instance.recorded_seed(),
             inputs: made.chain(read).collect(),
         }
     }

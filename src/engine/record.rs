@@ -30,7 +30,7 @@ pub struct Record {
     pub version: u32,
     /// Canonical parameters.
     pub params: Json,
-    /// The seed, for kinds that draw random numbers.
+    /// The seed, for kinds that draw random numbers; for a command only where one is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
     /// Digests of the inputs' contents.

@@ -226,22 +226,24 @@ fn show_and_log_tell_of_a_stage_that_ran() {
     assert!(unknown.stderr.contains("did you mean `one`?"), "{}", unknown.stderr);
 }
 
+/// A program that draws at random is told its seed: two seeds are two results, and what has no seed stays as it was.
 #[test]
-fn a_command_with_another_seed_is_another_command() {
+fn the_seed_of_a_command_is_part_of_its_key() {
     let space = Space::new();
-    space.write(
-        "p.yaml",
-        r#"
-params: {s: 5}
-stages:
-  drawn:
-    matrix: {n: [1, 2]}
-    kind: command
-    seed: "${n}"
-    with: {run: "echo $ATFLOW_SEED > ${out.n}", outputs: {n: n}}
-  other: {kind: command, seed: "${s}", with: {run: "echo $ATFLOW_SEED > ${out.n}", outputs: {n: n}}}
-"#,
-    );
-    assert_eq!(space.ran(&[]), ["drawn/1", "drawn/2", "other"]);
-    assert_eq!(space.ran(&["--set", "s=6"]), ["other"]);
+    let seeded = |more: &str| {
+        let run = "run: 'echo $ATFLOW_SEED > ${out.n}', outputs: {n: n}";
+        format!(
+            "stages:\n  drawn: {{kind: command, matrix: {{n: [1, 2, 3]}}, seed: '${{n}}', with: {{{run}}}}}\n  plain: {{kind: command, {more}with: {{{run}}}}}\n"
+        )
+    };
+    space.write("p.yaml", seeded(""));
+    assert_eq!(space.ran(&[]), ["drawn/1", "drawn/2", "drawn/3", "plain"]);
+    let mut made: Vec<String> =
+        space.cached_files("objects").iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    made.sort();
+    assert!(["0\n", "1\n", "2\n", "3\n"].iter().all(|number| made.iter().any(|text| text == number)), "{made:?}");
+    space.write("p.yaml", seeded("seed: 5, "));
+    assert_eq!(space.ran(&[]), ["plain"]);
+    let why = space.run(&["why", "plain"]).stdout;
+    assert!(why.contains("seed 5"), "{why}");
 }

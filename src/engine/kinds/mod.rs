@@ -131,6 +131,11 @@ impl Kind {
     pub const fn needs_worker(self) -> bool {
         matches!(self, Kind::Transform | Kind::Train | Kind::Evaluate | Kind::Masking | Kind::Saliency)
     }
+
+    /// Whether what a stage of the kind makes may depend on its seed.
+    pub const fn takes_seed(self) -> bool {
+        self.needs_worker() || matches!(self, Kind::Command)
+    }
 }
 
 impl fmt::Display for Kind {

@@ -126,6 +126,7 @@ impl Expander<'_> {
             kind: stage.kind,
             params: params.json,
             seed: self.whole_number(stage, "seed", stage.seed.as_ref(), &axes, 0)?,
+            is_seeded: stage.seed.is_some(),
             threads: self.whole_number(stage, "threads", stage.threads.as_ref(), &axes, 1)?.clamp(1, 1024) as usize,
             time_limit: self.time_limit(stage, &axes)?,
             needs,

@@ -29,6 +29,8 @@ pub struct Instance {
     pub params: Json,
     /// The seed of its random draws.
     pub seed: u64,
+    /// Whether its author wrote a seed, or has it at 0 because there is none.
+    pub(super) is_seeded: bool,
     /// CPU threads that it computes with.
     pub threads: usize,
     /// How long it may run; no part of its key.
@@ -102,6 +104,11 @@ impl Instance {
     /// The folder that its sources' paths are relative to.
     pub fn folder(&self) -> &Path {
         self.file.path.parent().unwrap_or(Path::new(""))
+    }
+
+    /// The seed as its record has it. Most programs draw nothing: a command without a `seed` has none in its record, though it is told 0.
+    pub fn recorded_seed(&self) -> Option<u64> {
+        (self.kind.needs_worker() || (self.kind.takes_seed() && self.is_seeded)).then_some(self.seed)
     }
 
     /// The name without the stage's: `pgd-inf-8/saturated-1024`; the stage's own where it has no axes.

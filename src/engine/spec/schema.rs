@@ -83,6 +83,9 @@ fn stage_schema() -> Json {
             let slots: Map<String, Json> = kind.slots().iter().map(slot).collect();
             then.insert("needs".to_owned(), json!({"properties": slots, "additionalProperties": false}));
         }
+        if !kind.takes_seed() {
+            then.insert("seed".to_owned(), json!(false));
+        }
         json!({"if": {"properties": {"kind": {"const": kind.name()}}, "required": ["kind"]}, "then": {"properties": then}})
     };
     json!({

@@ -131,6 +131,13 @@ impl Reader<'_> {
         };
         let with = self.mapping(map, "with", &path).cloned().unwrap_or_default();
         let kind = kind?;
+        if map.contains_key("seed") && !kind.takes_seed() {
+            let place = Place::key(self.file, path.key("seed"));
+            let message = format!("a stage of kind `{kind}` makes no use of its seed, which would change nothing");
+            let within = params::names(kind).contains(&"seed");
+            let help = if within { "remove it; the `seed` of a division stands under `with`" } else { "remove it" };
+            self.problems.push(Problem::at(place, message, "no use here").help(help));
+        }
         Some(StageSpec {
             name: name.to_owned(),
             kind,
