@@ -1,6 +1,7 @@
 //! What would run, and why: every wanted instance is fresh, stale, or pending on one that is. The scheduler asks the same questions of one instance at a
 //! time while it runs; nothing is changed here.
 
+mod duration;
 mod lost;
 
 use std::cell::RefCell;
@@ -17,6 +18,7 @@ use crate::kinds::Kind;
 use crate::record::{Key, Record};
 use crate::sources::Sources;
 use crate::spec::{Instance, InstanceId, OutputSpec};
+use duration::durations;
 pub(crate) use lost::read_from_fresh;
 
 /// How an instance stands.
@@ -42,7 +44,7 @@ pub struct PlannedStage {
     pub state: PlannedState,
     /// Why.
     pub reason: String,
-    /// How long it took when it ran last, if it ever did, in seconds.
+    /// How long it took when it last ran as it would now or nearly so, in seconds; not known if it never did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
 }
@@ -137,6 +139,9 @@ pub fn must_be_there(output: &OutputSpec, needed: bool) -> bool {
     needed || output.result.is_some()
 }
 
+/// Among the results of so many runs the one is looked for that is nearest to what is wanted now.
+const RECENT: usize = 16;
+
 /// What earlier runs of a pipeline knew, read as far back as somebody asks.
 pub struct History<'a> {
     cache: &'a Cache,
@@ -150,9 +155,25 @@ impl<'a> History<'a> {
         History { cache, runs: RefCell::new((Vec::new(), Box::new(runs))) }
     }
 
-    /// The newest manifest of an instance's name.
-    pub fn last(&self, name: &str) -> Option<Manifest> {
-        self.cache.lookup(self.last_key(name)?)
+    /// The manifest of an instance's name that differs least from a record, by those of its latest runs; the newer of equals.
+    pub fn nearest(&self, name: &str, record: &Record) -> Option<Manifest> {
+        let manifests = self.recent_keys(name).into_iter().filter_map(|key| self.cache.lookup(key));
+        manifests.min_by_key(|manifest| explain::changes(&manifest.record, record).len())
+    }
+
+    /// The keys that an instance had in the latest runs, newest first, each once.
+    fn recent_keys(&self, name: &str) -> Vec<Key> {
+        let mut runs = self.runs.borrow_mut();
+        let (read, rest) = &mut *runs;
+        let missing = RECENT.saturating_sub(read.len());
+        read.extend(rest.by_ref().take(missing));
+        let mut keys: Vec<Key> = Vec::new();
+        for key in read.iter().take(RECENT).filter_map(|run| run.keys.get(name)) {
+            if !keys.contains(key) {
+                keys.push(*key);
+            }
+        }
+        keys
     }
 
     /// Whether an instance had this key when it was last heard of.
@@ -205,12 +226,12 @@ impl<'a> History<'a> {
         let Some(last_key) = self.last_key(&instance.name) else {
             return if self.has_failed(&instance.name) { "failed so far" } else { "never run" }.to_owned();
         };
-        let Some(last) = self.cache.lookup(last_key) else {
+        let Some(before) = self.nearest(&instance.name, record) else {
             let is_same = last_key == record.key();
             let reason = if is_same { "its result is gone from the cache" } else { "changed since its last run" };
             return reason.to_owned();
         };
-        let changes = explain::changes(&last.record, record);
+        let changes = explain::changes(&before.record, record);
         match changes.as_slice() {
             [] => "its result is gone from the cache".to_owned(),
             [one] => one.to_string(),
@@ -386,20 +407,21 @@ pub fn plan(
     forced: &[Option<Order>],
     history: &History,
 ) -> Vec<PlannedStage> {
+    let durations = durations(graph, standings, history);
     let tell = |id: InstanceId| {
         let instance = graph.instance(id);
         let standing = standings[id.0].as_ref()?;
-        let last = || history.last(&instance.name).map(|manifest| manifest.made.seconds);
+        let seconds = durations[id.0];
         let mut state = standing.state();
-        let (reason, seconds) = match (standing, forced[id.0]) {
-            (Standing::Fresh(_, manifest), _) => ("up to date".to_owned(), Some(manifest.made.seconds)),
-            (Standing::Stale(record, absence), _) => (history.reason(instance, record, absence), last()),
+        let reason = match (standing, forced[id.0]) {
+            (Standing::Fresh(..), _) => "up to date".to_owned(),
+            (Standing::Stale(record, absence), _) => history.reason(instance, record, absence),
             // Whatever comes out of what it needs, it runs.
             (Standing::Pending(_), Some(order)) => {
                 state = PlannedState::Stale;
-                (order.words(), last())
+                order.words()
             }
-            (Standing::Pending(producer), None) => (format!("needs {}", graph.instance(*producer).name), last()),
+            (Standing::Pending(producer), None) => format!("needs {}", graph.instance(*producer).name),
         };
         Some(PlannedStage { name: instance.name.clone(), kind: instance.kind, state, reason, seconds })
     };

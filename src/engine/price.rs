@@ -1,4 +1,4 @@
-//! What a plan would cost: work and time by the durations of earlier runs, and files to fetch. What never ran has no price: it is counted, not guessed.
+//! What a plan would cost: work and time by the durations of earlier runs, and files to fetch. What never ran at this size has no price: it is counted, not guessed.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -24,7 +24,7 @@ pub struct Price {
     pub wall: f64,
     /// CPU threads that this is reckoned with.
     pub jobs: usize,
-    /// Stages that may run and have no duration: they cost more than is told.
+    /// Stages that may run and never ran at this size: they cost more than is told.
     pub never_ran: usize,
     /// Files to fetch.
     pub fetch_files: usize,

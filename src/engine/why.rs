@@ -154,7 +154,8 @@ impl Walk<'_, '_, '_> {
                 self.go(producer, id, None);
             }
         }
-        let Some(before) = before.or_else(|| asked.history.last(name).map(|manifest| manifest.record)) else {
+        let nearest = || asked.history.nearest(name, &asked.record(id, None)).map(|manifest| manifest.record);
+        let Some(before) = before.or_else(nearest) else {
             return self.without_record(id);
         };
         let now = asked.record(id, Some(&before));

@@ -84,3 +84,31 @@ fn a_plan_has_a_price() {
     assert!(words.contains("of work by the last durations") && words.contains("; 1 stage never ran"), "{words}");
     assert!(words.contains("1 file to fetch (2.5 kB)"), "{words}");
 }
+
+#[test]
+fn a_run_at_another_size_tells_nothing_of_the_price_and_one_of_this_size_before_it_does() {
+    let space = Space::new();
+    space.write(
+        "p.yaml",
+        r#"pipeline: sized
+params: {size: 1000, note: a}
+profiles: {tiny: {params: {size: 2}}}
+stages:
+  make: {kind: command, with: {run: "seq ${size} > ${out.n}; echo $NOTE", env: {NOTE: "${note}"}, outputs: {n: n}}}
+  sum: {kind: command, needs: {of: make}, with: {run: "wc -l < ${in.of} > ${out.n}", outputs: {n: n}}}
+"#,
+    );
+    let plan = |args: &[&str]| {
+        let ran = space.run(&[&["plan", "p.yaml", "--json"], args].concat());
+        let plan: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        (plan["price"]["never_ran"].as_u64().unwrap(), plan["stages"][0]["reason"].as_str().unwrap().to_owned())
+    };
+    space.ran(&["--profile", "tiny"]);
+    assert_eq!(plan(&[]).0, 2, "a run of the tiny profile prices nothing of the full size");
+    space.ran(&[]);
+    space.ran(&["--profile", "tiny", "--set", "note=b"]);
+    // The run that differs least from what is wanted, and not the last one, gives the price and the reason.
+    let (never_ran, reason) = plan(&["--set", "note=c"]);
+    assert_eq!(never_ran, 0);
+    assert!(reason.contains("NOTE") && !reason.contains("size"), "{reason}");
+}

@@ -86,7 +86,7 @@ fn price_words(price: &Price) -> String {
         };
         let rest = match price.never_ran {
             0 => String::new(),
-            count => format!("; {} never ran, and what they cost is not known", ui::count(count, "stage")),
+            count => format!("; {} never ran like this, and their cost is not known", ui::count(count, "stage")),
         };
         text.push_str(&format!("at most {} of work by the last durations{wall}{rest}\n", ui::duration(price.work)));
     }
