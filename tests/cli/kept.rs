@@ -92,7 +92,7 @@ fn a_run_at_another_size_tells_nothing_of_the_price_and_one_of_this_size_before_
         "p.yaml",
         r#"pipeline: sized
 params: {size: 1000, note: a}
-profiles: {tiny: {params: {size: 2}}}
+profiles: {tiny: {size: 2}}
 stages:
   make: {kind: command, with: {run: "seq ${size} > ${out.n}; echo $NOTE", env: {NOTE: "${note}"}, outputs: {n: n}}}
   sum: {kind: command, needs: {of: make}, with: {run: "wc -l < ${in.of} > ${out.n}", outputs: {n: n}}}
