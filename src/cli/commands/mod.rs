@@ -154,8 +154,12 @@ fn too_shallow(depth: Depth, missing: &[Missing], has_remote: bool) -> CliError 
             Kind::Train => "checkpoint",
             _ => "result",
         };
-        let gone = if missing.is_known { " (known, but the file is gone)" } else { "" };
-        format!("  {}: {sort}{gone}", missing.stage)
+        let more = match &missing.hidden_by {
+            _ if missing.is_known => " (known, but the file is gone)".to_owned(),
+            Some(stage) => format!(" (cannot be asked for before {stage} is made)"),
+            None => String::new(),
+        };
+        format!("  {}: {sort}{more}", missing.stage)
     };
     let mut lines: Vec<String> = missing.iter().take(SHOWN).map(what).collect();
     if missing.len() > SHOWN {
@@ -167,7 +171,11 @@ fn too_shallow(depth: Depth, missing: &[Missing], has_remote: bool) -> CliError 
         format!("--from {} needs {needs} {place}, and does not make such:\n{}", depth.name(), lines.join("\n"));
     let deeper = missing.iter().map(|missing| missing.made_from).max().unwrap_or(Depth::Scratch);
     let elsewhere = if has_remote { "" } else { "; --remote URL takes them from elsewhere" };
-    CliError::environment(message).help(format!("--from {} makes what is missing{elsewhere}", deeper.name()))
+    let hidden = match missing.iter().find_map(|missing| missing.hidden_by.as_ref()) {
+        Some(stage) => format!("; if the remote cache has such, run `{stage}` alone first, without --from"),
+        None => String::new(),
+    };
+    CliError::environment(message).help(format!("--from {} makes what is missing{elsewhere}{hidden}", deeper.name()))
 }
 
 /// How long servers of a remote cache are waited for.
