@@ -36,6 +36,9 @@ use crate::report::{CliError, Exit, eprint};
 /// How many names a hint lists.
 const SHOWN: usize = 10;
 
+/// How many results that are nowhere an error lists: whoever has to get them wants all of a paper's networks named.
+const NAMED: usize = 40;
+
 /// A pipeline ready to be planned or run.
 pub(crate) struct Loaded {
     pub file: PathBuf,
@@ -161,9 +164,9 @@ fn too_shallow(depth: Depth, missing: &[Missing], has_remote: bool) -> CliError 
         };
         format!("  {}: {sort}{more}", missing.stage)
     };
-    let mut lines: Vec<String> = missing.iter().take(SHOWN).map(what).collect();
-    if missing.len() > SHOWN {
-        lines.push(format!("  and {} more", missing.len() - SHOWN));
+    let mut lines: Vec<String> = missing.iter().take(NAMED).map(what).collect();
+    if missing.len() > NAMED {
+        lines.push(format!("  and {} more", missing.len() - NAMED));
     }
     let place = if has_remote { "in neither the cache nor the remote one" } else { "not in the cache" };
     let needs = if missing.len() == 1 { "a result that is" } else { "results that are" };
