@@ -36,7 +36,7 @@ build: setup ## compile everything; ./atflow is the result
 quickstart: build ## build, then run pipelines/quickstart.yaml (ARGS='…' are passed on)
 	./atflow run pipelines/quickstart.yaml $(ARGS)
 
-paper: build ## build, then run all of pipelines/paper.yaml in small (half a minute)
+paper: build ## build, then run all of pipelines/paper.yaml in small (about a minute)
 	./atflow run pipelines/paper.yaml --profile tiny $(ARGS)
 
 # The set-up's own tests come first because they are short. Stories that need a worker find the one that `build` made.

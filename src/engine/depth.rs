@@ -1,9 +1,12 @@
 //! How deep results are made anew: from predictions, from checkpoints, or from scratch. Says which instances run though they are fresh, which may not run
 //! at all, and which results a depth cannot do without. Knows kinds and who needs whom; runs nothing.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::cache::{Cache, CacheError, OutputBlob};
+use crate::digest::Digest;
 use crate::graph::Graph;
 use crate::kinds::Kind;
 use crate::plan::{Absence, Standing, must_be_there, read_from_fresh};
@@ -76,10 +79,14 @@ pub struct Missing {
     pub is_known: bool,
     /// The least depth that makes it.
     pub made_from: Depth,
+    /// The stage that has to run before a remote cache can be asked for it; none where it is certain that it is nowhere.
+    pub hidden_by: Option<String>,
 }
 
 /// The results that a run at this depth would need and could not make, by a survey at the same depth; of those that need one another, only the last.
-/// What hangs on a stage that is still to run is not told: it may turn out to be there.
+///
+/// A training that hangs on a stage which is still to run has no key yet, so its checkpoint cannot be looked up. It is not told where this cache has a checkpoint of such a training,
+/// whatever its inputs held: that stage may come out as it did then. Else it is told, though a remote cache may have it: hours of fetching are not begun on the chance.
 ///
 /// # Errors
 /// [`CacheError`] if the remote cache could not be asked.
@@ -92,8 +99,10 @@ pub fn missing(
 ) -> Result<Vec<Missing>, CacheError> {
     let barred = depth.bars(graph);
     let gone = gone(graph, cache, &barred, standings, needed)?;
+    let mut trainings = Trainings { cache, shapes: None };
     let mut lacks = vec![false; graph.len()];
     let mut untrained = vec![false; graph.len()];
+    let mut hidden_by: Vec<Option<InstanceId>> = vec![None; graph.len()];
     for id in graph.ids() {
         let Some(standing) = &standings[id.0] else { continue };
         let is_fresh = matches!(standing, Standing::Fresh(..)) && !gone[id.0];
@@ -102,7 +111,13 @@ pub fn missing(
         lacks[id.0] = match standing {
             Standing::Fresh(..) => gone[id.0],
             Standing::Stale(..) => barred[id.0],
-            Standing::Pending(_) => barred[id.0] && graph.producers(id).any(|from| lacks[from.0]),
+            Standing::Pending(_) if !barred[id.0] => false,
+            Standing::Pending(_) if graph.producers(id).any(|from| lacks[from.0]) => true,
+            Standing::Pending(producer) => {
+                let is_nowhere = graph.instance(id).kind == Kind::Train && !trainings.has(graph, id)?;
+                hidden_by[id.0] = Some(*producer).filter(|_| is_nowhere && cache.has_remote());
+                is_nowhere
+            }
         };
     }
     let is_last = |id: &InstanceId| lacks[id.0] && !graph.consumers(*id).any(|consumer| lacks[consumer.0]);
@@ -113,9 +128,33 @@ pub fn missing(
             kind: instance.kind,
             is_known: gone[id.0] || matches!(standings[id.0], Some(Standing::Stale(_, Absence::Output(_)))),
             made_from: if untrained[id.0] { Depth::Scratch } else { Depth::Checkpoints },
+            hidden_by: hidden_by[id.0].map(|stage| graph.instance(stage).name.clone()),
         }
     };
     Ok(graph.ids().filter(is_last).map(tell).collect())
+}
+
+/// The shapes of the trainings whose results are in a cache, read when they are first asked for.
+struct Trainings<'a> {
+    cache: &'a Cache,
+    shapes: Option<HashSet<Digest>>,
+}
+
+impl Trainings<'_> {
+    /// Whether the cache has a checkpoint of such a training, of whatever inputs.
+    fn has(&mut self, graph: &Graph, id: InstanceId) -> Result<bool, CacheError> {
+        let shapes = match &mut self.shapes {
+            Some(shapes) => shapes,
+            none => {
+                let manifests = self.cache.results_of(Kind::Train)?.into_iter();
+                let whole = manifests.filter(|manifest| {
+                    self.cache.has_remote() || manifest.outputs.values().all(|blob| self.cache.has(*blob))
+                });
+                none.insert(whole.map(|manifest| manifest.record.shape()).collect())
+            }
+        };
+        Ok(shapes.contains(&graph.record_by(id, |_, _| String::new(), |_| String::new()).shape()))
+    }
 }
 
 /// Which instances are known, may not run, and have an output that somebody is to read and nobody has; by id.

@@ -151,7 +151,16 @@ pub struct History<'a> {
 impl<'a> History<'a> {
     /// The history of a pipeline.
     pub fn new(cache: &'a Cache, pipeline: &str) -> Self {
-        let runs = cache.runs(Some(pipeline));
+        Self::of(cache, cache.runs(Some(pipeline)))
+    }
+
+    /// The history of a pipeline under one profile, or under none: results of other profiles are no earlier state of these.
+    pub fn of_profile(cache: &'a Cache, pipeline: &str, profile: Option<&str>) -> Self {
+        let profile = profile.map(str::to_owned);
+        Self::of(cache, cache.runs(Some(pipeline)).filter(move |run| run.profile == profile))
+    }
+
+    fn of(cache: &'a Cache, runs: impl Iterator<Item = RunRecord> + 'a) -> Self {
         History { cache, runs: RefCell::new((Vec::new(), Box::new(runs))) }
     }
 

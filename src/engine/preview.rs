@@ -1,5 +1,5 @@
-//! A table from what is there: cells whose results are not made yet are marked as missing, those whose results are of an earlier state of the pipeline as stale. Nothing is
-//! run and nothing recorded.
+//! A table from what is there: cells whose results are not made yet are marked as missing, those whose results are of an earlier state of the pipeline as stale. What earlier
+//! states there are, the given history says: that of the profile in use, because a value of another profile is another experiment's. Nothing is run and nothing recorded.
 
 use std::collections::BTreeMap;
 

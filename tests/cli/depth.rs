@@ -148,6 +148,33 @@ fn what_a_depth_needs_and_cannot_make_is_named_before_anything_runs() {
 }
 
 #[test]
+fn checkpoints_that_are_nowhere_are_named_before_a_data_set_is_made() {
+    let space = space();
+    let nothing = run(&space, &["run", "p.yaml", "table", "--from", "checkpoints"]);
+    assert_eq!(space.cached_files("actions").len(), 0, "no data set was made on the chance");
+    let planned = run(&space, &["plan", "p.yaml", "table", "--from", "checkpoints"]);
+    std::fs::create_dir_all(space.path().join("elsewhere")).unwrap();
+    std::fs::copy(space.path().join("cache/VERSION"), space.path().join("elsewhere/VERSION")).unwrap();
+    let remote = run(&space, &["run", "p.yaml", "table", "--from", "checkpoints", "--remote", "elsewhere"]);
+    insta::assert_snapshot!([&nothing, &planned, &remote].map(Ran::seen).join("\n"));
+
+    // The data set has to be made again, and comes out as before: then the checkpoints are those of before, too.
+    ran(&space, &[]);
+    let of_digits =
+        |path: &std::path::PathBuf| std::fs::read_to_string(path).unwrap().contains("\"kind\": \"dataset\"");
+    let manifest = space.cached_files("actions").into_iter().find(of_digits).unwrap();
+    std::fs::remove_file(manifest).unwrap();
+    assert_eq!(ran(&space, &["table", "--from", "checkpoints"]), ["digits", "table", "tested/a", "tested/b"]);
+    // Of another training there is none, whatever the data set holds.
+    let manifest = space.cached_files("actions").into_iter().find(of_digits).unwrap();
+    std::fs::remove_file(manifest).unwrap();
+    space.write("p.yaml", space.read("p.yaml").replace("{a: 1, b: 2}", "{a: 1, b: 3}"));
+    let other = run(&space, &["run", "p.yaml", "table", "--from", "checkpoints"]);
+    assert_eq!(other.code, Some(2), "{}", other.seen());
+    assert!(other.stderr.contains("model/b: checkpoint") && !other.stderr.contains("model/a"), "{}", other.stderr);
+}
+
+#[test]
 fn what_turns_out_to_be_gone_while_it_runs_is_not_made_either() {
     let space = space();
     ran(&space, &[]);

@@ -89,6 +89,55 @@ fn a_table_is_shown_at_any_time_with_what_is_there() {
     assert!(csv.lines().nth(1).unwrap().contains(",stale,"), "{csv}");
 }
 
+#[test]
+fn a_number_of_an_earlier_state_is_not_compared_and_one_of_another_profile_is_none() {
+    let space = space();
+    space.write("p.yaml", PIPELINE.replace("stages:", "profiles: {small: {note: small}}\nstages:"));
+    space.ran(&["--profile", "small"]);
+    // Nothing was ever run at full size: what the small profile made is no number of it.
+    let full = space.run(&["table", "p.yaml", "table"]).stdout;
+    assert!(full.contains("4 missing") && !full.contains("stale"), "{full}");
+    let small = space.run(&["table", "p.yaml", "table", "--profile", "small"]).stdout;
+    assert!(!small.contains("missing,") && !small.contains("stale"), "{small}");
+
+    // What the profile once made, and would make otherwise now, is shown without a word on how it compares.
+    space.ran(&[]);
+    insta::assert_snapshot!(space.run(&["table", "p.yaml", "table", "--set", "note=other"]).stdout);
+    let json = space.run(&["table", "p.yaml", "table", "--set", "note=other", "--format", "json"]).stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    for cell in json["cells"].as_array().unwrap().iter().flat_map(|row| row.as_array().unwrap()) {
+        assert_eq!(
+            (&cell["state"], &cell["published"]["verdict"]),
+            (&"stale".into(), &"not_compared".into()),
+            "{cell}"
+        );
+        assert!(cell["published"]["difference"].is_null(), "{cell}");
+    }
+}
+
+#[test]
+fn a_table_of_the_last_run_is_shown_as_that_run_would_have_made_it() {
+    let space = space();
+    space.write("p.yaml", PIPELINE.replace("stages:", "profiles: {small: {note: small}}\nstages:"));
+    space.ran(&["tested/standard/*", "--profile", "small", "--set", "note=tiny"]);
+    let shown = space.run(&["table", "table"]);
+    assert!(shown.stdout.contains("2 missing") && !shown.stdout.contains("stale"), "{}", shown.seen());
+}
+
+#[test]
+fn models_are_not_compared_by_numbers_of_different_times() {
+    let space = space();
+    space.write(
+        "p.yaml",
+        PIPELINE.replace("      tolerance:", "      compare: {to: standard, test: mcnemar}\n      tolerance:"),
+    );
+    space.ran(&[]);
+    let made = space.run(&["table", "p.yaml", "table"]).stdout;
+    assert_eq!(made.matches("p < 0.001").count(), 2, "pgd less standard, at two levels: {made}");
+    let stale = space.run(&["table", "p.yaml", "table", "--set", "note=other"]).stdout;
+    assert!(stale.contains("75.0 (stale)") && !stale.contains("p < 0.001"), "{stale}");
+}
+
 const SAMPLES: &str = r#"pipeline: seen
 stages:
   set:

@@ -208,6 +208,7 @@ fn run_limited(space: &Space, limit: Duration) -> Vec<String> {
         worker: worker(),
         pipeline: "p".to_owned(),
         file,
+        overrides: Overrides::default(),
     };
     let mut failures = Vec::new();
     let mut observer = |event: RunEvent| {

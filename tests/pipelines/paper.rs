@@ -1,6 +1,6 @@
 //! Stories of `paper.yaml` on tiny archives in the true formats: all of it, what one ε reaches, and a reviewer who wants one table.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -56,6 +56,18 @@ fn planned(folder: &Path, file: &Path, args: &[&str]) -> BTreeSet<String> {
     moved.map(|stage| stage["name"].as_str().unwrap().to_owned()).collect()
 }
 
+/// The digest of every checkpoint in the cache, by its stage.
+fn checkpoints(folder: &Path) -> BTreeMap<String, String> {
+    let files = std::fs::read_dir(folder.join("cache/actions")).unwrap().map(|folder| folder.unwrap().path());
+    let manifests = files.flat_map(|folder| std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()));
+    let read = |path: PathBuf| -> Option<(String, String)> {
+        let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let digest = manifest["outputs"]["checkpoint"]["digest"].as_str()?;
+        Some((manifest["made"]["stage"].as_str()?.to_owned(), digest.to_owned()))
+    };
+    manifests.filter_map(read).collect()
+}
+
 /// Any static web server will do.
 struct Server {
     process: Child,
@@ -90,6 +102,11 @@ fn the_paper_in_small_runs_once_and_a_radius_a_reviewer_and_further_tables_reuse
     assert_eq!(all.code, Some(0), "{}", all.stderr);
     assert_eq!(all.stages.len(), STAGES);
     assert_eq!(all.stages.keys().filter(|name| name.contains("-model/")).count(), 34);
+    // Were two of them one network, a mix-up of the two would be seen by nobody.
+    let networks = checkpoints(lab.path());
+    assert_eq!(networks.len(), 34, "{networks:#?}");
+    let distinct: BTreeSet<&String> = networks.values().collect();
+    assert_eq!(distinct.len(), 34, "{networks:#?}");
     let results = lab.path().join("results/paper");
     for table in 1..=8 {
         for ending in ["md", "csv", "json", "tex"] {
@@ -102,6 +119,12 @@ fn the_paper_in_small_runs_once_and_a_radius_a_reviewer_and_further_tables_reuse
             let picture = std::fs::read(results.join(format!("figure{figure}{set}.png"))).unwrap();
             assert_eq!(&picture[1..4], b"PNG", "figure {figure}{set}");
         }
+    }
+    // The untransformed set has its point, where all that was right is right.
+    for (figure, original) in [("figure5-caltech-256", "standard,2,2,"), ("figure7-tiny-imagenet", "standard,1,1,")] {
+        let numbers = std::fs::read_to_string(results.join(format!("{figure}.csv"))).unwrap();
+        let line = numbers.lines().find(|line| line.starts_with(original)).unwrap_or_else(|| panic!("{numbers}"));
+        assert!(line.contains(",1.000000,"), "{line}");
     }
     let distances = std::fs::read_to_string(results.join("saliency-distance.md")).unwrap();
     assert!(distances.contains("| st-at |"), "{distances}");
@@ -138,6 +161,24 @@ fn the_paper_in_small_runs_once_and_a_radius_a_reviewer_and_further_tables_reuse
     edit(&set, "fgsm, eps: 3/255}", "fgsm, eps: 4/255}");
     assert_eq!(planned(lab.path(), &file, &[]), BTreeSet::new(), "the radius is back");
 
+    // What is not known of one data set can be tried without the others.
+    let tried = [
+        "tiny_imagenet_adversarial.epochs=5",
+        "tiny_imagenet_clean.epochs=5",
+        "tiny_imagenet_head=keep",
+        "tiny_imagenet_net.classes=1000",
+        "tiny_imagenet_batch_size=8",
+        "tiny_imagenet_l2.weak=0.5",
+    ];
+    let set: Vec<&str> = tried.iter().flat_map(|value| ["--set", value]).collect();
+    let reached = planned(lab.path(), &file, &set);
+    let own = |name: &&String| name.starts_with("cifar10") || name.contains("caltech-256");
+    assert_eq!(reached.iter().find(own), None);
+    assert_eq!(reached.iter().filter(|name| name.starts_with("tiny-imagenet-model/")).count(), 11);
+    let restyled = planned(lab.path(), &file, &["--set", "stylization=0.5"]);
+    assert!(restyled.contains("caltech-256-stylized") && restyled.contains("tiny-imagenet-stylized"), "{restyled:?}");
+    assert_eq!(restyled.iter().find(|name| name.contains("model/")), None);
+
     // A number far from the published one says so, and is another exit code.
     let verified = output(lab.path(), &["verify", file.to_str().unwrap(), "table4", "--profile", "tiny"]);
     let words = String::from_utf8_lossy(&verified.stdout) + String::from_utf8_lossy(&verified.stderr);
@@ -163,7 +204,7 @@ fn the_paper_in_small_runs_once_and_a_radius_a_reviewer_and_further_tables_reuse
     let table = read("autoattack.md");
     assert!(table.contains("Caltech-256 clean") && table.contains("n = 8 images."), "{table}");
     let report = read("masking-fgsm-8.md");
-    assert!(report.starts_with("# Masked gradients on Tiny ImageNet: tiny-imagenet-model/fgsm-8"), "{report}");
+    assert!(report.starts_with("# Masked gradients on Tiny ImageNet: fgsm-8 (profile tiny"), "{report}");
     for picture in ["low-frequencies", "high-frequencies", "conflict-samples-tiny-imagenet"] {
         assert!(results.join(format!("{picture}.png")).exists(), "{picture}");
     }
@@ -196,4 +237,18 @@ fn a_table_is_shown_before_anything_ran_with_every_cell_marked() {
     assert_eq!(shown.status.code(), Some(0), "{}", String::from_utf8_lossy(&shown.stderr));
     assert!(words.contains("| ↳ published |") && words.contains("32.84"), "{words}");
     assert!(words.contains("missing"), "{words}");
+    // What the small profile makes is no number of the paper's size, not even a stale one.
+    let first = tiny(
+        folder.path(),
+        &file,
+        &["cifar10-tested/standard/cifar10-saturated-1024", "cifar10-tested/standard/cifar10.test"],
+    );
+    assert_eq!(first.code, Some(0), "{}", first.stderr);
+    let table6 = |args: &[&str]| {
+        let shown = output(folder.path(), &[&["table", file.to_str().unwrap(), "table6"], args].concat());
+        String::from_utf8(shown.stdout).unwrap()
+    };
+    let full = table6(&[]);
+    assert!(full.contains("88 missing") && !full.contains("stale"), "{full}");
+    assert!(table6(&["--profile", "tiny"]).contains("87 missing"), "{}", table6(&["--profile", "tiny"]));
 }

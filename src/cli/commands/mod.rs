@@ -36,6 +36,9 @@ use crate::report::{CliError, Exit, eprint};
 /// How many names a hint lists.
 const SHOWN: usize = 10;
 
+/// How many results that are nowhere an error lists: whoever has to get them wants all of a paper's networks named.
+const NAMED: usize = 40;
+
 /// A pipeline ready to be planned or run.
 pub(crate) struct Loaded {
     pub file: PathBuf,
@@ -154,12 +157,16 @@ fn too_shallow(depth: Depth, missing: &[Missing], has_remote: bool) -> CliError 
             Kind::Train => "checkpoint",
             _ => "result",
         };
-        let gone = if missing.is_known { " (known, but the file is gone)" } else { "" };
-        format!("  {}: {sort}{gone}", missing.stage)
+        let more = match &missing.hidden_by {
+            _ if missing.is_known => " (known, but the file is gone)".to_owned(),
+            Some(stage) => format!(" (cannot be asked for before {stage} is made)"),
+            None => String::new(),
+        };
+        format!("  {}: {sort}{more}", missing.stage)
     };
-    let mut lines: Vec<String> = missing.iter().take(SHOWN).map(what).collect();
-    if missing.len() > SHOWN {
-        lines.push(format!("  and {} more", missing.len() - SHOWN));
+    let mut lines: Vec<String> = missing.iter().take(NAMED).map(what).collect();
+    if missing.len() > NAMED {
+        lines.push(format!("  and {} more", missing.len() - NAMED));
     }
     let place = if has_remote { "in neither the cache nor the remote one" } else { "not in the cache" };
     let needs = if missing.len() == 1 { "a result that is" } else { "results that are" };
@@ -167,7 +174,11 @@ fn too_shallow(depth: Depth, missing: &[Missing], has_remote: bool) -> CliError 
         format!("--from {} needs {needs} {place}, and does not make such:\n{}", depth.name(), lines.join("\n"));
     let deeper = missing.iter().map(|missing| missing.made_from).max().unwrap_or(Depth::Scratch);
     let elsewhere = if has_remote { "" } else { "; --remote URL takes them from elsewhere" };
-    CliError::environment(message).help(format!("--from {} makes what is missing{elsewhere}", deeper.name()))
+    let hidden = match missing.iter().find_map(|missing| missing.hidden_by.as_ref()) {
+        Some(stage) => format!("; if the remote cache has such, run `{stage}` alone first, without --from"),
+        None => String::new(),
+    };
+    CliError::environment(message).help(format!("--from {} makes what is missing{elsewhere}{hidden}", deeper.name()))
 }
 
 /// How long servers of a remote cache are waited for.

@@ -48,6 +48,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, CliError> {
         worker: worker_program(),
         pipeline: loaded.name().to_owned(),
         file: loaded.file.clone(),
+        overrides: loaded.overrides.clone(),
     };
     let mut progress = Progress::new(args);
     let observer = &mut |event: RunEvent| progress.event(event);

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use atflow::cache::{Cache, Manifest};
 use atflow::kinds::Kind;
-use atflow::plan::Standing;
+use atflow::plan::{History, Standing};
 use atflow::preview::Preview;
 use atflow::results::TableDocument;
-use atflow::spec::Problems;
+use atflow::spec::{Overrides, PipelineSpec, Problems, expand};
 
 use super::{Loaded, find};
 use crate::args::{ChangeArgs, TableArgs, TableFormat};
@@ -16,14 +16,17 @@ use crate::ui;
 
 pub(crate) fn run(args: &TableArgs) -> Result<Exit, CliError> {
     let table = match &args.file {
-        Some(file) => as_it_is_now(file, args)?,
+        Some(file) => {
+            let overrides = Overrides { profile: args.profile.clone(), set: args.set.clone() };
+            as_it_is_now(file, overrides, args)?
+        }
         None => {
             let cache = Cache::open(&args.found.cache.cache)?;
             match find(&cache, &args.name, &args.found) {
                 Ok(manifest) => recorded(&cache, &manifest, &args.name)?,
                 // The last run did not get so far: what it did make is shown.
-                Err(error) => match file_that_has(&cache, args) {
-                    Some(file) => as_it_is_now(&file, args)?,
+                Err(error) => match run_that_has(&cache, args) {
+                    Some((file, overrides)) => as_it_is_now(&file, overrides, args)?,
                     None => return Err(error),
                 },
             }
@@ -57,10 +60,10 @@ fn no_table(kind: Kind, name: &str) -> Result<(), CliError> {
 }
 
 /// The table as the pipeline has it now: the recorded one if it is fresh, else one of what is there.
-fn as_it_is_now(file: &Path, args: &TableArgs) -> Result<TableDocument, CliError> {
+fn as_it_is_now(file: &Path, overrides: Overrides, args: &TableArgs) -> Result<TableDocument, CliError> {
     let changes = ChangeArgs {
-        set: args.set.clone(),
-        profile: args.profile.clone(),
+        set: overrides.set,
+        profile: overrides.profile,
         cache: args.found.cache.clone(),
         force: Vec::new(),
         remote: None,
@@ -81,20 +84,20 @@ fn as_it_is_now(file: &Path, args: &TableArgs) -> Result<TableDocument, CliError
     }
     let preview =
         Preview { graph: &loaded.graph, cache: &loaded.cache, sources: &loaded.sources, standings: &standings };
-    preview.table(*id, &loaded.history()).map_err(|failure| {
+    let history = History::of_profile(&loaded.cache, loaded.name(), loaded.overrides.profile.as_deref());
+    preview.table(*id, &history).map_err(|failure| {
         let causes = failure.causes.iter().map(|cause| format!(": {cause}")).collect::<String>();
         CliError::environment(format!("the table cannot be made of what is there: {}{causes}", failure.message))
             .help("`atflow verify` checks the cache; `atflow run` makes the table anew")
     })
 }
 
-/// The pipeline file of the newest run whose pipeline has the table.
-fn file_that_has(cache: &Cache, args: &TableArgs) -> Option<PathBuf> {
+/// The newest run's pipeline file, if it has the table, and what the command line changed in it then.
+fn run_that_has(cache: &Cache, args: &TableArgs) -> Option<(PathBuf, Overrides)> {
     let run = cache.runs(args.found.pipeline.as_deref()).next()?;
-    let has = |spec: &atflow::spec::PipelineSpec| {
-        let instances = atflow::spec::expand(spec).unwrap_or_default();
-        instances.iter().any(|instance| instance.name == args.name && instance.kind == Kind::Table)
-    };
-    let spec = atflow::spec::PipelineSpec::read(&run.file, &atflow::spec::Overrides::default()).ok()?;
-    has(&spec).then_some(run.file)
+    let overrides = Overrides { profile: run.profile, set: run.set };
+    let spec = PipelineSpec::read(&run.file, &overrides).ok()?;
+    let instances = expand(&spec).unwrap_or_default();
+    let has = instances.iter().any(|instance| instance.name == args.name && instance.kind == Kind::Table);
+    has.then_some((run.file, overrides))
 }

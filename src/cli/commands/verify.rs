@@ -125,6 +125,7 @@ fn rerun(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
         worker: worker_program(),
         pipeline: loaded.name().to_owned(),
         file: loaded.file.clone(),
+        overrides: loaded.overrides.clone(),
     };
     let interrupt = interrupt()?;
     let mut progress = if args.json { Progress::Quiet } else { Progress::for_people(args.verbose) };

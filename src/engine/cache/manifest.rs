@@ -1,12 +1,15 @@
 //! Manifests: what a stage made, from what, where and how. One file for each key; written last, so a stage without one is not done.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{Cache, CacheError};
 use crate::digest::Digest;
 use crate::fsio;
+use crate::kinds::Kind;
 use crate::record::{Key, Record};
 
 /// Version of a manifest. An older one that cannot be read counts as not there; so does a newer one.
@@ -87,6 +90,19 @@ impl Cache {
         let bytes = std::fs::read(self.action_path(key)).ok()?;
         let manifest: Manifest = serde_json::from_slice(&bytes).ok()?;
         (manifest.format == MANIFEST_FORMAT).then_some(manifest)
+    }
+
+    /// The manifests of all results of a kind that are here, in no particular order. Reads every manifest: for when keys are not known.
+    ///
+    /// # Errors
+    /// [`CacheError`] if their folder cannot be listed.
+    pub fn results_of(&self, kind: Kind) -> Result<Vec<Manifest>, CacheError> {
+        let files = self.files("actions")?;
+        let read = |(path, _): &(PathBuf, u64)| {
+            let manifest: Manifest = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+            (manifest.format == MANIFEST_FORMAT && manifest.record.kind == kind).then_some(manifest)
+        };
+        Ok(files.par_iter().filter_map(read).collect())
     }
 
     /// An output of a result by its name. Manifests come from elsewhere, too: what their kind has is not certain to be there.

@@ -20,6 +20,12 @@ pub struct RunRecord {
     pub pipeline: String,
     /// The pipeline file as it was given.
     pub file: PathBuf,
+    /// The profile, if it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// What the command line overrode, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set: Vec<(String, String)>,
     /// When the run ended, RFC 3339 in UTC.
     pub at: String,
     /// The key of each instance that was fresh or became so.

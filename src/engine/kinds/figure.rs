@@ -36,6 +36,10 @@ pub struct CurvesSpec {
     /// How the horizontal axis is spaced.
     #[serde(default)]
     pub scale: Scale,
+    /// Where along the axis the untransformed set stands, if it has a point of its own: 2 along saturation levels, 1 along pieces per side. Needs the results of that set.
+    /// Of `accuracy_on_correct` it is 100 % by definition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original: Option<Real>,
     /// The coordinate with a curve for each value.
     pub series: String,
     /// The number drawn.

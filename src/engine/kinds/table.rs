@@ -43,7 +43,7 @@ pub struct TableSpec {
     /// Published numbers to stand beside those of the table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published: Option<PublishedSpec>,
-    /// How near a published number is near enough.
+    /// How near a published number is near enough. No share is near that is further away than half of the published one, or than half of what that lacks to 100 %.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tolerance: Option<Tolerance>,
 }

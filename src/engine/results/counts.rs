@@ -38,16 +38,20 @@ impl Counts {
     /// Equation 4 of Brown, Cai and DasGupta, Interval Estimation for a Binomial Proportion, Statistical Science 16 (2001), who
     /// recommend it. Its ends lie in [0, 1] and it is not symmetric about p. Without any image it is [0, 1].
     pub fn interval(self) -> (f64, f64) {
-        let Some(p) = self.share() else { return (0.0, 1.0) };
-        let n = self.n as f64;
-        let centre = p + Z * Z / (2.0 * n);
-        let reach = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
-        let scale = 1.0 + Z * Z / n;
-        // Both ends are exact where rounding would leave 1e-18 or 0.9999999.
-        let low = if self.hits == 0 { 0.0 } else { (centre - reach) / scale };
-        let high = if self.hits == self.n { 1.0 } else { (centre + reach) / scale };
-        (low, high)
+        self.share().map_or((0.0, 1.0), |share| wilson(share, self.n))
     }
+}
+
+/// The 95 % interval of [`Counts::interval`] of a share `p`, 0 to 1, of `n` images, at least 1; `p` may be rounded, so that it is no ratio of counts.
+pub(super) fn wilson(p: f64, n: u64) -> (f64, f64) {
+    let n = n as f64;
+    let centre = p + Z * Z / (2.0 * n);
+    let reach = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
+    let scale = 1.0 + Z * Z / n;
+    // Both ends are exact where rounding would leave 1e-18 or 0.9999999.
+    let low = if p <= 0.0 { 0.0 } else { (centre - reach) / scale };
+    let high = if p >= 1.0 { 1.0 } else { (centre + reach) / scale };
+    (low, high)
 }
 
 #[cfg(test)]

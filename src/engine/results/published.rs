@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::counts::wilson;
 use super::csv::{CsvError, read_csv};
 use super::{Number, TableDocument};
 use crate::kinds::{Metric, PublishedParams};
@@ -14,12 +15,14 @@ use crate::kinds::{Metric, PublishedParams};
 pub enum Verdict {
     /// Equal when rounded to as many decimals as were published.
     Same,
-    /// No further away than the table's tolerance.
+    /// No further away than the table's tolerance; of shares also no further than half of the published one, and than half of what that lacks to 100 %.
     WithinTolerance,
-    /// The published number lies in the 95 % interval of this one.
+    /// One of the two lies in the 95 % interval of the other; the published one is taken as measured on as many images as this one.
     WithinSamplingError,
     /// None of these.
     Different,
+    /// The number here is not the pipeline's as it is now, so nothing can be said.
+    NotCompared,
     /// A number was published, and there is none here.
     Missing,
     /// None was published.
@@ -28,11 +31,12 @@ pub enum Verdict {
 
 impl Verdict {
     /// Every verdict.
-    pub const ALL: [Verdict; 6] = [
+    pub const ALL: [Verdict; 7] = [
         Verdict::Same,
         Verdict::WithinTolerance,
         Verdict::WithinSamplingError,
         Verdict::Different,
+        Verdict::NotCompared,
         Verdict::Missing,
         Verdict::NotPublished,
     ];
@@ -44,6 +48,7 @@ impl Verdict {
             Verdict::WithinTolerance => "within tolerance",
             Verdict::WithinSamplingError => "within sampling error",
             Verdict::Different => "different",
+            Verdict::NotCompared => "not compared",
             Verdict::Missing => "missing",
             Verdict::NotPublished => "not published",
         }
@@ -211,7 +216,10 @@ impl PublishedTable {
                 let cell = cell.get_or_insert_default();
                 let decimals = name.as_ref().and_then(|name| self.decimals.get(name)).copied().unwrap_or(0);
                 let anomaly = place.as_ref().and_then(|place| self.anomalies.get(place)).cloned();
-                let beside = judge(column.metric, &cell.number, published, decimals, params.tolerance);
+                let mut beside = judge(column.metric, &cell.number, published, decimals, params.tolerance);
+                if beside.difference.is_some() && !cell.state.is_made() {
+                    (beside.difference, beside.verdict) = (None, Verdict::NotCompared);
+                }
                 cell.published = Some(Beside { anomaly, ..beside });
             }
         }
@@ -227,24 +235,37 @@ fn unique(what: &'static str, labels: &[String]) -> Result<(), PublishedError> {
 /// Differences of decimal numbers are off by a rounding of this order, which must not decide.
 const SLACK: f64 = 1e-9;
 
+/// How far from a published number is near, where its table allows `points`. A point and a half is little at 50 % and all there is at 1 %: near both ends of the scale a share must
+/// keep its size, so that no more than half of it, or of what it lacks to 100, is allowed.
+fn allowed(metric: Metric, published: f64, points: f64) -> f64 {
+    if metric.is_share() { points.min(published / 2.0).min((100.0 - published) / 2.0) } else { points }
+}
+
+/// Whether one of two shares, 0 to 1, lies in the 95 % interval of the other. The published one is a sample as well: at 0 of 10,000 images, 2 of 10,000 are no other finding, though
+/// the interval of the 2 leaves 0 out. How many images it was measured on is taken to be as many as ours; a mean of ratios or of seeds has no such count.
+fn within_sampling_error(metric: Metric, ours: &Number, published: f64, scale: f64) -> bool {
+    let within = |(low, high): (f64, f64), value: f64| low * scale <= value + SLACK && value <= high * scale + SLACK;
+    let theirs = (metric.is_share() && ours.hits.is_some() && ours.n > 0 && (0.0..=100.0).contains(&published))
+        .then(|| wilson(published / scale, ours.n));
+    ours.low.zip(ours.high).is_some_and(|ends| within(ends, published))
+        || theirs.zip(ours.value).is_some_and(|(ends, value)| within(ends, value * scale))
+}
+
 fn judge(metric: Metric, ours: &Number, published: Option<f64>, decimals: usize, tolerance: Option<f64>) -> Beside {
     let scale = if metric.is_share() { 100.0 } else { 1.0 };
     let value = ours.value.map(|value| value * scale);
     let difference = value.zip(published).map(|(ours, published)| ours - published);
     let half = 0.5 * 10_f64.powi(-i32::try_from(decimals).unwrap_or(i32::MAX));
-    let within =
-        |(low, high): (f64, f64), published: f64| low * scale <= published + SLACK && published <= high * scale + SLACK;
+    let near = |difference: f64, published: f64| {
+        tolerance.is_some_and(|points| difference.abs() <= allowed(metric, published, points) + SLACK)
+    };
     let verdict = match (difference, published) {
         (_, None) => Verdict::NotPublished,
         (None, Some(_)) => Verdict::Missing,
         // Half way between two is as near to the one as to the other.
         (Some(difference), _) if difference.abs() <= half + SLACK => Verdict::Same,
-        (Some(difference), _) if tolerance.is_some_and(|tolerance| difference.abs() <= tolerance + SLACK) => {
-            Verdict::WithinTolerance
-        }
-        (_, Some(published)) if ours.low.zip(ours.high).is_some_and(|ends| within(ends, published)) => {
-            Verdict::WithinSamplingError
-        }
+        (Some(difference), Some(published)) if near(difference, published) => Verdict::WithinTolerance,
+        (_, Some(published)) if within_sampling_error(metric, ours, published, scale) => Verdict::WithinSamplingError,
         _ => Verdict::Different,
     };
     Beside { value: published, decimals, difference, verdict, anomaly: None }
@@ -253,8 +274,8 @@ fn judge(metric: Metric, ours: &Number, published: Option<f64>, decimals: usize,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::Counts;
     use crate::results::table::tests::example;
+    use crate::results::{Counts, State};
 
     const FILE: &str = "model,clean,p=64\nstandard,91.7,22\npgd-inf-8,80,50.5\nunderfit,,1.25\n";
 
@@ -283,6 +304,56 @@ mod tests {
         assert_eq!((none.verdict, none.difference), (Verdict::NotPublished, None));
         let loss = judge(Metric::Loss, &Number { value: Some(0.71), ..ours }, Some(0.7), 1, None);
         assert_eq!(loss.verdict, Verdict::Same, "a loss is no share");
+    }
+
+    #[test]
+    fn a_share_near_an_end_of_the_scale_must_keep_its_size() {
+        // Of 10,000 images. The published robustness of 0 is not met by 1.4, though that is within 1.5 points of it.
+        let of = |hits, published| verdict(number(hits, 10_000), published, 2, Some(1.5));
+        assert_eq!(of(140, 0.0), Verdict::Different);
+        assert_eq!(of(0, 0.0), Verdict::Same);
+        assert_eq!(of(2, 0.0), Verdict::WithinSamplingError, "0 of 10,000 has the interval [0, 0.038]");
+        assert_eq!(of(0, 0.01), Verdict::WithinSamplingError);
+        assert_eq!(of(85, 1.66), Verdict::WithinTolerance, "half of it is 0.83");
+        assert_eq!(of(82, 1.66), Verdict::Different);
+        assert_eq!(of(9_990, 98.9), Verdict::Different, "what it lacks is a tenth");
+        assert_eq!(of(1_300, 14.25), Verdict::WithinTolerance, "further up nothing changes");
+        // Without a count of images nothing is known of the published number's own error.
+        let mean = Number { hits: None, ..number(2, 10_000) };
+        assert_eq!(verdict(mean, 0.0, 2, Some(1.5)), Verdict::Different);
+        let loss = Number { value: Some(0.4), ..Number::default() };
+        assert_eq!(judge(Metric::Loss, &loss, Some(0.3), 2, Some(0.2)).verdict, Verdict::WithinTolerance);
+    }
+
+    #[test]
+    fn a_number_of_an_earlier_state_gets_no_verdict() {
+        let some = |label: &str| Some(label.to_owned());
+        let params = PublishedParams {
+            table: "t".into(),
+            rows: vec![some("standard"), some("pgd-inf-8"), None],
+            columns: vec![some("clean"), some("p=64")],
+            tolerance: Some(1.5),
+        };
+        let mut table = example();
+        let state = |table: &mut TableDocument, row: usize, column: usize, state| {
+            table.cells[row][column].get_or_insert_default().state = state;
+        };
+        state(&mut table, 0, 0, State::Stale);
+        state(&mut table, 0, 1, State::Incomplete);
+        state(&mut table, 1, 1, State::Missing);
+        PublishedTable::parse(FILE.as_bytes()).unwrap().judge(&params, &mut table).unwrap();
+        table.sum_up("t", Some(1.5));
+        let of = |row: usize, column: usize| {
+            let beside = table.cells[row][column].as_ref().unwrap().published.clone().unwrap();
+            (beside.value, beside.difference, beside.verdict)
+        };
+        assert_eq!(of(0, 0), (Some(91.7), None, Verdict::NotCompared));
+        assert_eq!(of(0, 1), (Some(22.0), None, Verdict::NotCompared));
+        assert_eq!(of(1, 1), (Some(50.5), None, Verdict::Missing));
+        assert_eq!(of(1, 0).2, Verdict::Different);
+        let verdicts = &table.published.as_ref().unwrap().verdicts;
+        assert_eq!(verdicts.get(&Verdict::Same), None, "91.7 is the published number, of an earlier state");
+        assert_eq!(verdicts[&Verdict::NotCompared], 2);
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(super) const fn sign(verdict: Verdict) -> &'static str {
         Verdict::WithinSamplingError => "~",
         Verdict::Different => "≠",
         Verdict::Missing => "?",
-        Verdict::NotPublished => "",
+        Verdict::NotCompared | Verdict::NotPublished => "",
     }
 }
 
@@ -60,7 +60,7 @@ pub(super) fn published(cell: &Cell) -> String {
     // A loss is rounded as it was printed, shares to a tenth of a point unless they are the same.
     let decimals = beside.decimals.min(2);
     let difference = beside.difference.map_or(String::new(), |points| format!(" ({})", signed(points, decimals)));
-    format!("{} {printed}{mark}{difference}", sign(beside.verdict))
+    format!("{} {printed}{mark}{difference}", sign(beside.verdict)).trim_start().to_owned()
 }
 
 /// A difference of two models: `+2.1 [1.0, 3.2], p = 0.012`.
@@ -105,9 +105,18 @@ pub(super) fn notes(table: &TableDocument) -> Vec<String> {
         ));
     }
     if let Some(judgement) = &table.published {
-        let within = judgement.tolerance.map_or(String::new(), |points| format!(" ≈ at most {points} away,"));
+        let shares = if table.columns.iter().any(|column| column.metric.is_share()) {
+            " and by no more than half of it or of what it lacks to 100"
+        } else {
+            ""
+        };
+        let within = judgement.tolerance.map_or(String::new(), |points| format!(" ≈ at most {points} away{shares},"));
+        let unsaid = match judgement.verdicts.get(&Verdict::NotCompared) {
+            Some(1..) => "; no sign where ours is of an earlier state or of some seeds only",
+            _ => "",
+        };
         notes.push(format!(
-            "{PUBLISHED}: the number of {} (ours less it): = the same when rounded as printed,{within} ~ it lies in our 95 % interval, ≠ different, ? missing here.",
+            "{PUBLISHED}: the number of {} (ours less it): = the same when rounded as printed,{within} ~ one lies in the 95 % interval of the other, ≠ different, ? missing here{unsaid}.",
             judgement.table
         ));
         let told = Verdict::ALL.into_iter().filter_map(|verdict| {

@@ -29,7 +29,7 @@ use crate::plan::{Absence, Assessment, History, Order, assess_all};
 use crate::protocol::Failure;
 use crate::record::{Key, Record};
 use crate::sources::Sources;
-use crate::spec::InstanceId;
+use crate::spec::{InstanceId, Overrides};
 use crate::stages::Guard;
 use messages::Message;
 use sharing::Wait;
@@ -73,6 +73,8 @@ pub struct Options {
     pub pipeline: String,
     /// The pipeline file.
     pub file: PathBuf,
+    /// What the command line changed in it.
+    pub overrides: Overrides,
 }
 
 /// Counts requests to stop: the first lets stages give up in good order, the second kills them.
@@ -228,7 +230,13 @@ pub fn run(
         note: None,
         waits: HashMap::new(),
         made: HashSet::new(),
-        run: RunRecord { pipeline: options.pipeline.clone(), file: options.file.clone(), ..RunRecord::default() },
+        run: RunRecord {
+            pipeline: options.pipeline.clone(),
+            file: options.file.clone(),
+            profile: options.overrides.profile.clone(),
+            set: options.overrides.set.clone(),
+            ..RunRecord::default()
+        },
         commit: None,
         stopped: false,
     };

@@ -1,6 +1,5 @@
 //! Which result stands in which cell of a table, or at which point of a figure. Coordinates decide; the numbers themselves are not known here.
 
-use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use globset::{Glob, GlobMatcher};
@@ -14,17 +13,19 @@ use super::instance::{Instance, InstanceId, Need};
 use super::problem::{Problem, suggestion};
 use super::published;
 use super::source::{Place, YamlPath};
+use super::untransformed::Untransformed;
 use crate::kinds::{
     Column, ColumnSpec, ColumnsSpec, CurvesSpec, FigureParams, FigureSpec, Kind, Metric, SamplesParams, SamplesSpec,
-    SamplesTag, TableParams, TableSpec,
+    SamplesTag, Scale, TableParams, TableSpec,
 };
 use crate::number::Real;
 
 /// Replaces the results that a table or figure needs by one input for each cell, and its parameters by what is assembled.
-pub(super) fn resolve<'a>(expander: &'a Expander<'a>, instance: &'a mut Instance) -> Result<(), Vec<Problem>> {
+pub(super) fn resolve(expander: &Expander, instance: &mut Instance) -> Result<(), Vec<Problem>> {
     let results: Vec<InstanceId> =
         instance.needs.iter().filter(|need| need.slot == "results").map(|need| need.from).collect();
-    let mut grid = Grid { expander, table: instance, results, needs: Vec::new(), untransformed: OnceCell::new() };
+    let untransformed = Untransformed::new(expander, &results);
+    let mut grid = Grid { expander, table: instance, results: &results, needs: Vec::new(), untransformed };
     let params = match instance.kind {
         Kind::Table => {
             let spec: TableSpec = grid.read_spec()?;
@@ -54,9 +55,9 @@ pub(super) fn resolve<'a>(expander: &'a Expander<'a>, instance: &'a mut Instance
 struct Grid<'a> {
     expander: &'a Expander<'a>,
     table: &'a Instance,
-    results: Vec<InstanceId>,
+    results: &'a [InstanceId],
     needs: Vec<Need>,
-    untransformed: OnceCell<HashMap<Untransformed<'a>, InstanceId>>,
+    untransformed: Untransformed<'a>,
 }
 
 fn grid_table(grid: &mut Grid, spec: &TableSpec) -> Result<TableParams, Vec<Problem>> {
@@ -163,19 +164,38 @@ fn grid_figure(grid: &mut Grid, spec: &CurvesSpec) -> Result<FigureParams, Vec<P
                 format!("the values of `{}` must be numbers to be drawn along an axis; `{label}` is none", spec.x);
             return Err(vec![grid.problem(with.key("x"), message)]);
         };
-        if spec.scale == crate::kinds::Scale::Log2 && value.get() <= 0.0 {
+        if spec.scale == Scale::Log2 && value.get() <= 0.0 {
             let message = format!("a logarithmic axis needs values above 0; `{}` has {label}", spec.x);
             return Err(vec![grid.problem(with.key("scale"), message)]);
         }
         points.push((value, label));
     }
+    if let Some(original) = spec.original {
+        if let Some((_, label)) = points.iter().find(|(value, _)| *value == original) {
+            let message =
+                format!("the untransformed set cannot stand at {original}: a result of `{}` has {label}", spec.x);
+            return Err(vec![grid.problem(with.key("original"), message).help("choose another place, or remove it")]);
+        }
+        points.push((original, original.to_string()));
+    }
     points.sort_by(|a, b| a.0.get().total_cmp(&b.0.get()));
     let fitting = grid.by_labels(&[&spec.series, &spec.x]);
     for curve in &series {
-        for (_, label) in &points {
+        let mut originals: Vec<InstanceId> = Vec::new();
+        for (_, label) in points.iter().filter(|(value, _)| Some(*value) != spec.original) {
             let found = fitting.get(&[curve.as_str(), label.as_str()][..]).map_or(&[][..], Vec::as_slice);
             grid.cell(found, &format!("{curve}/{label}"), spec.cell, &with.key("x"))?;
+            originals.extend(found.iter().filter_map(|id| grid.untransformed.of(*id)));
         }
+        let Some(original) = spec.original else { continue };
+        originals.sort_unstable();
+        originals.dedup();
+        if originals.is_empty() {
+            let message = format!("no result of `{curve}` is of the untransformed set, without attack");
+            let help = "add the stage that makes them to the needs of this one, or remove `original`";
+            return Err(vec![grid.problem(with.key("original"), message).help(help)]);
+        }
+        grid.cell(&originals, &format!("{curve}/{original}"), spec.cell, &with.key("original"))?;
     }
     Ok(FigureParams {
         title: spec.title.clone(),
@@ -323,7 +343,7 @@ impl<'a> Grid<'a> {
         let pattern = Coordinate::new(coordinate);
         let mut labels: Vec<String> = Vec::new();
         let mut seen: HashSet<&str> = HashSet::new();
-        for id in &self.results {
+        for id in self.results {
             if let Some(label) = pattern.label(&self.expander.instance(*id).coordinates)
                 && seen.insert(label)
             {
@@ -332,7 +352,7 @@ impl<'a> Grid<'a> {
         }
         if labels.is_empty() {
             let mut known: BTreeSet<&str> = BTreeSet::new();
-            for id in &self.results {
+            for id in self.results {
                 known.extend(self.expander.instance(*id).coordinates.keys().map(String::as_str));
             }
             let mut problem = self.problem(
@@ -350,7 +370,7 @@ impl<'a> Grid<'a> {
         let mut found: HashMap<Vec<&str>, Vec<InstanceId>> = HashMap::new();
         let expander = self.expander;
         let patterns: Vec<Coordinate> = coordinates.iter().map(|name| Coordinate::new(name)).collect();
-        for id in &self.results {
+        for id in self.results {
             let of = &expander.instance(*id).coordinates;
             let labels: Option<Vec<&str>> = patterns.iter().map(|pattern| pattern.label(of)).collect();
             if let Some(labels) = labels {
@@ -380,9 +400,12 @@ impl<'a> Grid<'a> {
         };
         self.push("value", label, result);
         if metric.needs_reference() {
-            let reference = self.reference(result).ok_or_else(|| {
+            let reference = self.untransformed.of(result).ok_or_else(|| {
                 let name = &self.expander.instance(result).name;
-                let message = format!("`accuracy_on_correct` of `{name}` needs the same model's predictions of the untransformed set, without attack");
+                let set = self.untransformed.set_of(result).unwrap_or_else(|| "the untransformed set".to_owned());
+                let message = format!(
+                    "`accuracy_on_correct` of `{name}` needs the same model's predictions of {set}, without attack"
+                );
                 let help = "add the stage that makes them to the needs of this one";
                 vec![self.problem(self.table.path.key("needs"), message).help(help)]
             })?;
@@ -412,50 +435,4 @@ impl<'a> Grid<'a> {
     fn push(&mut self, slot: &str, label: &str, from: InstanceId) {
         self.needs.push(Need { slot: slot.into(), label: label.into(), from, output: "predictions".into() });
     }
-
-    /// The result of the same model on the set that this result's set was made from, without attack.
-    fn reference(&self, result: InstanceId) -> Option<InstanceId> {
-        let of = |id: InstanceId| self.expander.instance(id);
-        let origin = |id: InstanceId| {
-            let mut set = of(id).need("set")?;
-            while of(set.from).kind == Kind::Transform {
-                set = of(set.from).need("data")?;
-            }
-            Some((set.from, set.output.as_str()))
-        };
-        let model = of(result).need("model")?;
-        let (set, output) = origin(result)?;
-        let wanted = Untransformed {
-            model: (model.from, &model.output),
-            set: (set, output),
-            limit: of(result).params.get("limit"),
-        };
-        self.untransformed.get_or_init(|| self.index_untransformed()).get(&wanted).copied()
-    }
-
-    /// The results without attack, by model and set; the first of equals.
-    fn index_untransformed(&self) -> HashMap<Untransformed<'a>, InstanceId> {
-        let mut index = HashMap::new();
-        for id in &self.results {
-            let instance = self.expander.instance(*id);
-            let attack = instance.params.pointer("/attack/attack").and_then(Json::as_str);
-            if let (Some("none"), Some(model), Some(set)) = (attack, instance.need("model"), instance.need("set")) {
-                let key = Untransformed {
-                    model: (model.from, &model.output),
-                    set: (set.from, &set.output),
-                    limit: instance.params.get("limit"),
-                };
-                index.entry(key).or_insert(*id);
-            }
-        }
-        index
-    }
-}
-
-/// What a result without attack is found by.
-#[derive(PartialEq, Eq, Hash)]
-struct Untransformed<'a> {
-    model: (InstanceId, &'a str),
-    set: (InstanceId, &'a str),
-    limit: Option<&'a Json>,
 }

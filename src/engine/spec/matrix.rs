@@ -129,11 +129,12 @@ impl Expander<'_> {
         if missing.is_empty() { Ok(axes) } else { Err(Stop::Missing(missing)) }
     }
 
-    /// An instance as a place for an axis to stand: `${axis.part}` gives its own axes.
+    /// An instance as a place for an axis to stand: `${axis.part}` gives its own axes, `${axis.label}` the label that it has here, as rows of tables do, unless it has an axis of that name.
     fn stand(&self, reference: Reference) -> Stand {
         let instance = self.instance(reference.instance);
         let mut value = instance.axes.clone();
         value.insert("stage".into(), instance.stage.clone().into());
+        value.entry("label".into()).or_insert_with(|| reference.label.clone().into());
         value.insert(LABEL.into(), reference.text(instance).into());
         Stand { label: reference.label.clone(), value: Value::Mapping(value), reference: Some(reference) }
     }

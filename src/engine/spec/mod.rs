@@ -25,6 +25,7 @@ mod stage;
 mod substitute;
 mod trace;
 mod transform;
+mod untransformed;
 mod yaml;
 
 pub use expand::expand;

@@ -117,6 +117,16 @@ impl<'a> Grid<'a> {
         }
         if let Some(states) = states {
             self.mark(&mut grid, states, &misfits);
+            // A difference to a number, or of one, that is not as it is now says nothing of the pipeline as it is now.
+            let is_made = |cell: &Option<Cell>| cell.as_ref().is_some_and(|cell| cell.state.is_made());
+            let to: Vec<bool> = compare_to.map_or_else(Vec::new, |to| grid[to].iter().map(is_made).collect());
+            for row in &mut grid {
+                for (cell, to) in row.iter_mut().zip(&to) {
+                    if let Some(cell) = cell.as_mut().filter(|cell| !to || !cell.state.is_made()) {
+                        cell.compared = None;
+                    }
+                }
+            }
         }
         Ok(grid)
     }
