@@ -38,6 +38,9 @@ impl JsonLines {
                 json!({"event": "fetched", "stage": stage, "bytes": total})
             }
             RunEvent::Fetching { .. } => return,
+            RunEvent::StageReopened { stage, output } => {
+                json!({"event": "stage_reopened", "stage": stage, "output": output})
+            }
             RunEvent::Warning(message) => json!({"event": "warning", "message": message}),
         };
         if ui::print(&format!("{line}\n")).is_err() {

@@ -52,11 +52,11 @@ impl Progress {
             Progress::Json(json) => json.event(&event),
             Progress::Fancy(fancy) => fancy.event(event),
             Progress::Plain(plain) => plain.event(event),
-            Progress::Quiet => {
-                if let RunEvent::Warning(message) = event {
-                    eprint(&format!("warning: {message}\n"));
-                }
-            }
+            Progress::Quiet => match event {
+                RunEvent::Warning(message) => eprint(&format!("warning: {message}\n")),
+                RunEvent::StageReopened { stage, output } => eprint(&format!("warning: {}\n", lost(&stage, &output))),
+                _ => {}
+            },
         }
     }
 
@@ -66,6 +66,11 @@ impl Progress {
             fancy.finish();
         }
     }
+}
+
+/// What is said of a stage whose output is gone when somebody is to read it.
+fn lost(stage: &str, output: &str) -> String {
+    format!("output `{output}` of {stage} is gone from the cache; it is made again")
 }
 
 /// Whom a stage waits for.

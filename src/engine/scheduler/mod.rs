@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use crate::cache::{Cache, CacheError, Lease, Leases, RunRecord};
+use crate::cache::{Cache, CacheError, Lease, Leases, Manifest, RunRecord};
 use crate::depth::Depth;
 use crate::event::{RunEvent, RunSummary, Status};
 use crate::graph::{Graph, Outputs};
@@ -171,8 +171,10 @@ struct Scheduler<'a> {
     tries: Vec<u32>,
     /// Instances that may not run, by id.
     barred: Vec<bool>,
-    /// Instances that run once even if their result is known, and why.
-    forced: HashMap<InstanceId, Absence>,
+    /// Instances that run though their result is known, until they have, by id.
+    forced: Vec<Option<Order>>,
+    /// Instances that run again because this output of theirs was lost, until it is there.
+    lost: HashMap<InstanceId, String>,
     /// Producers that run again because an output of theirs was lost, and who waits for it. Everybody else had them counted as done before.
     revived: HashMap<InstanceId, Vec<InstanceId>>,
     /// What ready instances are to run, and why.
@@ -221,7 +223,8 @@ pub fn run(
         next_job: 0,
         tries: vec![0; graph.len()],
         barred: options.depth.map_or_else(|| vec![false; graph.len()], |depth| depth.bars(graph)),
-        forced: graph.ids().filter_map(|id| Some((id, Absence::Forced(options.forced[id.0]?)))).collect(),
+        forced: options.forced.clone(),
+        lost: HashMap::new(),
         revived: HashMap::new(),
         stale: HashMap::new(),
         leases: Leases::new(cache),
@@ -341,22 +344,37 @@ impl Scheduler<'_> {
             let needed = &self.options.needed;
             let assessed = assess_all(self.graph, self.cache, self.sources, &known, outputs, needed)?;
             for (id, assessment) in known.into_iter().zip(assessed) {
-                match (assessment, self.forced.remove(&id)) {
-                    (Assessment::Fresh(key, manifest), None) => {
-                        if let Some(name) = self.bring_outputs(id, &manifest)? {
-                            self.make_ready(id, manifest.record, &Absence::Output(name));
-                            continue;
-                        }
-                        let name = self.name(id);
-                        self.run.keys.insert(name, key);
-                        open.extend(self.done(id, manifest.outputs, Status::Cached, 0.0, manifest.made.summary));
+                let (key, manifest) = match assessment {
+                    Assessment::Fresh(key, manifest) => (key, manifest),
+                    Assessment::Stale(record, absence) => {
+                        self.make_ready(id, *record, &absence);
+                        continue;
                     }
-                    (Assessment::Fresh(_, manifest), Some(absence)) => self.make_ready(id, manifest.record, &absence),
-                    (Assessment::Stale(record, absence), _) => self.make_ready(id, *record, &absence),
+                };
+                if let Some(absence) = self.has_to_run(id, &manifest)? {
+                    self.make_ready(id, manifest.record, &absence);
+                    continue;
                 }
+                let name = self.name(id);
+                self.run.keys.insert(name, key);
+                open.extend(self.done(id, manifest.outputs, Status::Cached, 0.0, manifest.made.summary));
             }
         }
         Ok(())
+    }
+
+    /// Why an instance has to run though its result is known. It may be asked more than once: what the instance needs may have to be made again first.
+    fn has_to_run(&mut self, id: InstanceId, manifest: &Manifest) -> Result<Option<Absence>, CacheError> {
+        if let Some(order) = self.forced[id.0] {
+            return Ok(Some(Absence::Forced(order)));
+        }
+        if let Some(output) = self.lost.remove(&id)
+            && !self.cache.has(self.cache.output(manifest, &output)?)
+        {
+            self.lost.insert(id, output.clone());
+            return Ok(Some(Absence::Output(output)));
+        }
+        Ok(self.bring_outputs(id, manifest)?.map(Absence::Output))
     }
 
     /// Sends an instance back to waiting for producers that are made again.
@@ -392,6 +410,8 @@ impl Scheduler<'_> {
         summary: String,
     ) -> Vec<InstanceId> {
         self.end(id, State::Done(outputs), status, seconds, summary, None);
+        self.forced[id.0] = None;
+        self.lost.remove(&id);
         let consumers = self.revived.remove(&id).unwrap_or_else(|| self.graph.consumers(id).collect());
         let mut settled = Vec::new();
         for consumer in consumers {
@@ -415,8 +435,7 @@ impl Scheduler<'_> {
         failure: Option<Failure>,
     ) {
         self.states.set(id, state);
-        let first = self.states.end(id, status);
-        if first || status != Status::Cached {
+        if let Some(status) = self.states.end(id, status) {
             let stage = self.name(id);
             self.emit(RunEvent::StageFinished { stage, status, seconds, summary, failure });
         }
