@@ -63,6 +63,12 @@ impl CliError {
         self
     }
 
+    /// The error in one line, without advice.
+    pub(crate) fn words(&self) -> String {
+        let line = |shown: &Shown| [std::slice::from_ref(&shown.message), &shown.causes].concat().join(": ");
+        self.diagnostics.iter().map(line).collect::<Vec<_>>().join("; ")
+    }
+
     /// Prints the error to standard error and gives the exit code.
     pub(crate) fn show(&self) -> ExitCode {
         for shown in &self.diagnostics {

@@ -13,6 +13,27 @@ use crate::ui;
 /// So many differences are told; the rest are counted.
 const SHOWN: usize = 10;
 
+/// Refuses to overwrite anything but a plan.
+pub(crate) fn check_place(file: &Path) -> Result<(), CliError> {
+    let shown = file.display();
+    let is_plan = match std::fs::read(file) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        // What cannot be read may be anything.
+        Err(_) => false,
+        Ok(bytes) => serde_json::from_slice::<serde_json::Value>(&bytes).is_ok_and(|json| is_kept_plan(&json)),
+    };
+    if is_plan {
+        return Ok(());
+    }
+    let error = CliError::environment(format!("{shown} is there already and is no kept plan: it is not overwritten"));
+    Err(error.help("name another file with --save, or remove that one first"))
+}
+
+/// Whether this is a plan, of whatever version.
+fn is_kept_plan(json: &serde_json::Value) -> bool {
+    json["format"].is_u64() && json["pipeline"].is_string() && json["stages"].is_object()
+}
+
 /// Keeps what a plan shows.
 pub(crate) fn save(file: &Path, loaded: &Loaded, args: &PipelineArgs) -> Result<(), CliError> {
     let plan = KeptPlan {

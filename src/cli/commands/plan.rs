@@ -10,6 +10,9 @@ use crate::report::{CliError, Exit};
 use crate::ui;
 
 pub(crate) fn run(args: &PlanArgs) -> Result<Exit, CliError> {
+    if let Some(file) = &args.save {
+        kept::check_place(file)?;
+    }
     let loaded = Loaded::new(&args.pipeline)?.from(args.from.map(Depth::from))?;
     if let Some(file) = &args.save {
         kept::save(file, &loaded, &args.pipeline)?;

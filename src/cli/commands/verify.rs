@@ -126,7 +126,7 @@ fn rerun(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
         pipeline: loaded.name().to_owned(),
         file: loaded.file.clone(),
     };
-    let interrupt = interrupt()?;
+    let interrupt = interrupt(|| ())?;
     let mut progress = if args.json { Progress::Quiet } else { Progress::for_people(args.verbose) };
     let observer = &mut |event: RunEvent| match event {
         RunEvent::StageStarted { stage, kind, .. } => {
@@ -136,8 +136,12 @@ fn rerun(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
         RunEvent::StageFinished { status: Status::Cached, .. } => {}
         event => progress.event(event),
     };
-    let summary = scheduler::run(&loaded.graph, &beside.cache, &loaded.sources, &options, &interrupt, observer)?;
+    let ended = scheduler::run(&loaded.graph, &beside.cache, &loaded.sources, &options, &interrupt, observer);
     progress.finish();
+    if let Some(error) = ended.broken {
+        return Err(error.into());
+    }
+    let summary = ended.summary;
     let mut compared: Vec<Compared> = Vec::new();
     let mut unlike: Vec<Unlike> = Vec::new();
     for id in ids {

@@ -93,6 +93,11 @@ fn words(loaded: &Loaded, id: InstanceId, standing: &Standing, causes: &[Cause])
     for group in &groups {
         text.push('\n');
         text.push_str(&group_words(group, name));
+        // Bytes that nobody reads are missed only by who asks for them.
+        let is_lost = |cause: &&Cause| cause.stage == *name && matches!(cause.what, What::OutputGone { .. });
+        if group.iter().any(is_lost) && loaded.graph.consumers(id).next().is_some() {
+            text.push_str("  when     it is named as a target, or something that has to run reads it\n");
+        }
     }
     text
 }

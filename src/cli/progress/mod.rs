@@ -9,6 +9,7 @@ use atflow::event::{RunEvent, Status};
 
 use crate::args::RunArgs;
 use crate::report::{eprint, stage_failure};
+pub(crate) use jsonl::{SoFar, run_finished};
 
 /// The display of one run.
 pub(crate) enum Progress {
@@ -22,7 +23,7 @@ impl Progress {
     /// The display that fits where output goes and what was asked for.
     pub(crate) fn new(args: &RunArgs) -> Self {
         if args.json {
-            Progress::Json(jsonl::JsonLines)
+            Progress::Json(jsonl::JsonLines::default())
         } else if args.quiet {
             Progress::Quiet
         } else {
@@ -36,6 +37,14 @@ impl Progress {
             Progress::Fancy(fancy::Fancy::new(verbose))
         } else {
             Progress::Plain(plain::Plain::new(verbose))
+        }
+    }
+
+    /// How far the run is that is shown to a program; nothing for people.
+    pub(crate) fn so_far(&self) -> Option<SoFar> {
+        match self {
+            Progress::Json(json) => Some(json.so_far()),
+            _ => None,
         }
     }
 

@@ -112,6 +112,16 @@ pub enum RunError {
     Cache(#[from] CacheError),
 }
 
+/// How a run ended, whatever stopped it.
+#[derive(Debug)]
+#[must_use]
+pub struct Ended {
+    /// How far it came.
+    pub summary: RunSummary,
+    /// Why it could not go on, if that is so; a stage that failed is no such reason.
+    pub broken: Option<RunError>,
+}
+
 /// An instance that is being run.
 struct Running {
     id: InstanceId,
@@ -191,10 +201,7 @@ struct Scheduler<'a> {
     stopped: bool,
 }
 
-/// Runs what is wanted and not fresh.
-///
-/// # Errors
-/// [`RunError`] where nothing can run; a stage that fails is no error but an event.
+/// Runs what is wanted and not fresh. A stage that fails is no reason for a run to be broken but an event.
 pub fn run(
     graph: &Graph,
     cache: &Cache,
@@ -202,7 +209,7 @@ pub fn run(
     options: &Options,
     interrupt: &Interrupt,
     observer: &mut dyn FnMut(RunEvent),
-) -> Result<RunSummary, RunError> {
+) -> Ended {
     let started = Instant::now();
     let (sender, messages) = mpsc::channel();
     let mut scheduler = Scheduler {
@@ -235,7 +242,8 @@ pub fn run(
         commit: None,
         stopped: false,
     };
-    let ended = scheduler.run();
+    let broken = scheduler.run().err();
+    scheduler.skip_the_rest();
     let mut summary = RunSummary {
         ran: scheduler.states.count(Status::Ran),
         cached: scheduler.states.count(Status::Cached),
@@ -258,9 +266,8 @@ pub fn run(
         }
     }
     drop(scheduler);
-    ended?;
     summary.seconds = started.elapsed().as_secs_f64();
-    Ok(summary)
+    Ended { summary, broken }
 }
 
 impl Scheduler<'_> {
@@ -270,7 +277,7 @@ impl Scheduler<'_> {
         for id in &wanted {
             self.states.set(*id, State::Waiting(self.graph.producers(*id).count()));
         }
-        let first = wanted.iter().copied().filter(|id| *self.states.get(*id) == State::Waiting(0)).collect();
+        let first = wanted.into_iter().filter(|id| *self.states.get(*id) == State::Waiting(0)).collect();
         self.settle_all(first)?;
         let (mut asked, mut are_killed) = (0, false);
         let mut deadline: Option<Instant> = None;
@@ -304,12 +311,16 @@ impl Scheduler<'_> {
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
         }
-        for id in wanted {
+        Ok(())
+    }
+
+    /// Ends what has not ended: the run was stopped, or is broken.
+    fn skip_the_rest(&mut self) {
+        for id in self.graph.ids() {
             if matches!(self.states.get(id), State::Waiting(_) | State::Ready | State::Running) {
                 self.end(id, State::Skipped, Status::Skipped, 0.0, String::new(), None);
             }
         }
-        Ok(())
     }
 
     fn emit(&mut self, event: RunEvent) {
