@@ -108,6 +108,9 @@ impl From<CacheError> for CliError {
             CacheError::NoOutput { .. } => {
                 "it was changed by hand or by another program: remove it, and run the pipeline again"
             }
+            CacheError::NoCache { .. } => {
+                "name the cache with --cache, else $ATFLOW_CACHE, else it is cache/ in the folder you are in; `atflow run` makes one"
+            }
             CacheError::ReadOnly { .. } => {
                 "reading works: `atflow plan`, `show` and `table`; to run, use a cache of your own with --cache"
             }

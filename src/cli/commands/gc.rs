@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use atflow::cache::Cache;
+use atflow::cache::{Access, Cache};
 use atflow::gc::{Amount, Keep, Sort, collect, survey};
 use atflow::kinds::Kind;
 use atflow::plan::{Absence, Standing};
@@ -14,7 +14,7 @@ use crate::report::{CliError, Exit, eprint};
 use crate::ui;
 
 pub(crate) fn run(args: &GcArgs) -> Result<Exit, CliError> {
-    let cache = Cache::open(&args.cache.cache)?;
+    let cache = Cache::open_to(Access::Read, &args.cache.cache)?;
     let age = Duration::from_secs(u64::from(args.partial_days) * 24 * 3600);
     let mut keep = Keep { age, ..Keep::default() };
     // What trainings may go on from, and whether that can be told.
@@ -33,7 +33,7 @@ pub(crate) fn run(args: &GcArgs) -> Result<Exit, CliError> {
             patience: 30,
             offline: false,
         };
-        let loaded = Loaded::open(file, &[], &plain)?;
+        let loaded = Loaded::open(file, &[], &plain, Access::Read)?;
         for (id, standing) in loaded.graph.ids().zip(loaded.survey()?) {
             match standing {
                 Some(Standing::Fresh(key, manifest)) => {

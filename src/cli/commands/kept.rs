@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use atflow::cache::Access;
 use atflow::frozen::{self, KeptPlan, Moved, PLAN_FORMAT};
 use atflow::fsio;
 
@@ -60,7 +61,7 @@ pub(crate) fn save(file: &Path, loaded: &Loaded, args: &PipelineArgs) -> Result<
 }
 
 /// Loads the pipeline of a kept plan, with the caches that are given now; refuses if it would do anything else than was shown.
-pub(crate) fn open(file: &Path, given: &ChangeArgs) -> Result<Loaded, CliError> {
+pub(crate) fn open(file: &Path, given: &ChangeArgs, access: Access) -> Result<Loaded, CliError> {
     let shown = file.display();
     let bytes = std::fs::read(file).map_err(|error| CliError::environment(format!("cannot read {shown}: {error}")))?;
     let how = "`atflow plan PIPELINE.yaml --save FILE` makes one";
@@ -75,7 +76,7 @@ pub(crate) fn open(file: &Path, given: &ChangeArgs) -> Result<Loaded, CliError> 
         .map_err(|error| CliError::environment(format!("{shown} is no plan: {error}")).help(how))?;
     let changes =
         ChangeArgs { set: plan.set.clone(), profile: plan.profile.clone(), force: plan.force, ..given.clone() };
-    let loaded = Loaded::open(&plan.pipeline, &plan.targets, &changes)?.from(plan.from)?;
+    let loaded = Loaded::open(&plan.pipeline, &plan.targets, &changes, access)?.from(plan.from)?;
     let moved = frozen::moved(&plan.stages, &frozen::stages(&loaded.graph, &loaded.sources, &loaded.survey()?));
     if moved.is_empty() {
         return Ok(loaded);

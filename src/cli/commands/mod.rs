@@ -13,6 +13,7 @@ pub(crate) mod run;
 pub(crate) mod schema;
 pub(crate) mod show;
 pub(crate) mod table;
+mod tries;
 pub(crate) mod verify;
 pub(crate) mod why;
 
@@ -21,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use atflow::cache::{Cache, Manifest, StatMemo};
+use atflow::cache::{Access, Cache, Manifest, StatMemo};
 use atflow::depth::{Depth, Missing, missing};
 use atflow::fetch::Patience;
 use atflow::graph::Graph;
@@ -60,12 +61,12 @@ pub(crate) struct Loaded {
 
 impl Loaded {
     /// Reads a pipeline and checks all that can be checked before anything runs.
-    pub(crate) fn new(args: &PipelineArgs) -> Result<Self, CliError> {
-        Self::open(&args.pipeline, &args.targets, &args.changes)
+    pub(crate) fn new(args: &PipelineArgs, access: Access) -> Result<Self, CliError> {
+        Self::open(&args.pipeline, &args.targets, &args.changes, access)
     }
 
     /// The same from its parts.
-    pub(crate) fn open(file: &Path, targets: &[String], args: &ChangeArgs) -> Result<Self, CliError> {
+    pub(crate) fn open(file: &Path, targets: &[String], args: &ChangeArgs, access: Access) -> Result<Self, CliError> {
         let overrides = Overrides { profile: args.profile.clone(), set: args.set.clone() };
         let spec = ManuallyDrop::new(PipelineSpec::read(file, &overrides)?);
         let graph = ManuallyDrop::new(Graph::new(expand(&spec)?));
@@ -81,11 +82,12 @@ impl Loaded {
             let problem = Problem::anywhere(format!("--force {name}: none of the targets needs it"));
             return Err(Problems(vec![problem.help("name it as a target too, or leave the targets out")]).into());
         }
-        let cache = Cache::open(&args.cache.cache)?;
+        let open = |access| Cache::open_to(access, &args.cache.cache);
         let cache = match (&args.remote, args.offline) {
-            (_, true) => cache.offline(),
-            (Some(remote), false) => cache.read_through(remote, patience(args))?,
-            (None, false) => cache,
+            (_, true) => open(access)?.offline(),
+            // Whatever is asked, what a remote cache answers is kept here.
+            (Some(remote), false) => open(Access::Write)?.read_through(remote, patience(args))?,
+            (None, false) => open(access)?,
         };
         let mut memo = StatMemo::open(&cache);
         let sources = Sources::check(&graph, &wanted, &mut memo)?;

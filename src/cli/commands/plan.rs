@@ -1,5 +1,6 @@
 //! `atflow plan`.
 
+use atflow::cache::Access;
 use atflow::depth::Depth;
 use atflow::plan::{PlannedStage, PlannedState, plan};
 use atflow::price::{Price, Priced, price};
@@ -13,7 +14,7 @@ pub(crate) fn run(args: &PlanArgs) -> Result<Exit, CliError> {
     if let Some(file) = &args.save {
         kept::check_place(file)?;
     }
-    let loaded = Loaded::new(&args.pipeline)?.from(args.from.map(Depth::from))?;
+    let loaded = Loaded::new(&args.pipeline, Access::Look)?.from(args.from.map(Depth::from))?;
     if let Some(file) = &args.save {
         kept::save(file, &loaded, &args.pipeline)?;
     }

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use atflow::cache::Obtained;
+use atflow::cache::{Access, Obtained};
 
 use super::Loaded;
 use crate::args::PullArgs;
@@ -14,7 +14,7 @@ pub(crate) fn run(args: &PullArgs) -> Result<Exit, CliError> {
         let error = CliError::environment("pull needs a cache to take from");
         return Err(error.help("name it: --remote https://… or a folder"));
     }
-    let loaded = Loaded::new(&args.pipeline)?;
+    let loaded = Loaded::new(&args.pipeline, Access::Write)?;
     let results = loaded.fresh()?;
     let (mut files, mut bytes, mut wrong) = (0, 0, 0);
     for (id, manifest) in &results {

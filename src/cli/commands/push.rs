@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use atflow::cache::{CacheError, Manifest, OutputBlob};
+use atflow::cache::{Access, CacheError, Manifest, OutputBlob};
 use atflow::remote::{Remote, at_once};
 use atflow::spec::InstanceId;
 
@@ -21,7 +21,7 @@ pub(crate) fn run(args: &PushArgs) -> Result<Exit, CliError> {
     };
     // What is there already is no answer to what is here.
     let here = ChangeArgs { remote: None, ..args.pipeline.changes.clone() };
-    let loaded = Loaded::open(&args.pipeline.pipeline, &args.pipeline.targets, &here)?;
+    let loaded = Loaded::open(&args.pipeline.pipeline, &args.pipeline.targets, &here, Access::Read)?;
     let scratch = loaded.cache.scratch()?;
     let remote = Remote::create(to, patience(&args.pipeline.changes), scratch.path()).map_err(CacheError::from)?;
     let results = loaded.fresh()?;

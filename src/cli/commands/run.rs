@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use atflow::cache::CacheError;
+use atflow::cache::{Access, CacheError};
 use atflow::depth::Depth;
 use atflow::event::{RunEvent, RunSummary};
 use atflow::export::export;
@@ -19,9 +19,12 @@ use crate::report::{CliError, Exit, eprint};
 use crate::ui;
 
 pub(crate) fn run(args: &RunArgs) -> Result<Exit, CliError> {
+    let access = if args.dry_run { Access::Look } else { Access::Write };
     let loaded = match (&args.plan, &args.pipeline) {
-        (Some(plan), _) => kept::open(plan, &args.changes)?,
-        (None, Some(file)) => Loaded::open(file, &args.targets, &args.changes)?.from(args.from.map(Depth::from))?,
+        (Some(plan), _) => kept::open(plan, &args.changes, access)?,
+        (None, Some(file)) => {
+            Loaded::open(file, &args.targets, &args.changes, access)?.from(args.from.map(Depth::from))?
+        }
         (None, None) => return Err(CliError::environment("no pipeline is named")),
     };
     let jobs = jobs(args.jobs);

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use atflow::cache::{Cache, Manifest};
+use atflow::cache::{Access, Cache, Manifest};
 use atflow::kinds::Kind;
 use atflow::plan::Standing;
 use atflow::preview::Preview;
@@ -18,7 +18,7 @@ pub(crate) fn run(args: &TableArgs) -> Result<Exit, CliError> {
     let table = match &args.file {
         Some(file) => as_it_is_now(file, args)?,
         None => {
-            let cache = Cache::open(&args.found.cache.cache)?;
+            let cache = Cache::open_to(Access::Read, &args.found.cache.cache)?;
             match find(&cache, &args.name, &args.found) {
                 Ok(manifest) => recorded(&cache, &manifest, &args.name)?,
                 // The last run did not get so far: what it did make is shown.
@@ -67,7 +67,7 @@ fn as_it_is_now(file: &Path, args: &TableArgs) -> Result<TableDocument, CliError
         patience: 30,
         offline: false,
     };
-    let loaded = Loaded::open(file, std::slice::from_ref(&args.name), &changes)?;
+    let loaded = Loaded::open(file, std::slice::from_ref(&args.name), &changes, Access::Look)?;
     let ids = loaded.graph.targets(std::slice::from_ref(&args.name)).map_err(Problems)?;
     let [id] = ids.as_slice() else {
         let names: Vec<&str> = ids.iter().map(|id| loaded.graph.instance(*id).name.as_str()).collect();

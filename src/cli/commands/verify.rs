@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use atflow::cache::{Cache, Checked, Flaw, FlawKind};
+use atflow::cache::{Access, Cache, Checked, Flaw, FlawKind};
 use atflow::event::{RunEvent, RunSummary, Status};
 use atflow::kinds::Kind;
 use atflow::plan::{Order, Standing};
@@ -30,7 +30,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Exit, CliError> {
 
 /// Reads the whole cache.
 fn check(args: &VerifyArgs) -> Result<Exit, CliError> {
-    let cache = Cache::open(&args.cache.cache)?;
+    let cache = Cache::open_to(Access::Read, &args.cache.cache)?;
     let bar = ProgressBar::new(0);
     // The template is a constant; one that is wrong shows as the default bar.
     let style = ProgressStyle::with_template("{wide_bar:.cyan/dim} {bytes} of {total_bytes}  {binary_bytes_per_sec}");
@@ -101,6 +101,7 @@ fn rerun(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
         file,
         &args.targets,
         &ChangeArgs { set, profile, cache, force: Vec::new(), remote: None, patience: 30, offline: false },
+        Access::Read,
     )?;
     let ids = loaded.graph.targets(&args.targets).map_err(Problems)?;
     if args.tolerance.is_some() && !ids.iter().any(|id| verify::has_numbers(loaded.graph.instance(*id).kind)) {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use atflow::cache::{Cache, Manifest};
+use atflow::cache::{Access, Cache, Manifest};
 use atflow::explain::Change;
 use atflow::plan::{PlannedState, Standing};
 use atflow::spec::{At, InstanceId, Problems, Written};
@@ -21,7 +21,7 @@ pub(crate) fn run(args: &WhyArgs) -> Result<Exit, CliError> {
         Some(file) => file.clone(),
         None => file_of_last_run(args)?,
     };
-    let loaded = Loaded::open(&file, std::slice::from_ref(&args.stage), &args.changes)?;
+    let loaded = Loaded::open(&file, std::slice::from_ref(&args.stage), &args.changes, Access::Look)?;
     let ids = loaded.graph.targets(std::slice::from_ref(&args.stage)).map_err(Problems)?;
     let standings = loaded.survey()?;
     let history = loaded.history();
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &WhyArgs) -> Result<Exit, CliError> {
 }
 
 fn file_of_last_run(args: &WhyArgs) -> Result<PathBuf, CliError> {
-    let cache = Cache::open(&args.changes.cache.cache)?;
+    let cache = Cache::open_to(Access::Look, &args.changes.cache.cache)?;
     let how = format!("name the pipeline, too: `atflow why PIPELINE.yaml {}`", args.stage);
     let Some(run) = cache.runs(None).next() else {
         let message = format!("no pipeline was run with the cache {}", args.changes.cache.cache.display());
