@@ -160,6 +160,7 @@ impl Scheduler<'_> {
             record,
             key,
             started,
+            ran: 0.0,
             scratch: Some(scratch),
             outputs,
             worker,

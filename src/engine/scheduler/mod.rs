@@ -128,6 +128,8 @@ struct Running {
     record: Record,
     key: Key,
     started: Instant,
+    /// How long it ran, in seconds, once it has written its outputs.
+    ran: f64,
     /// Gone once what was in it is recorded.
     scratch: Option<tempfile::TempDir>,
     outputs: HashMap<String, PathBuf>,
