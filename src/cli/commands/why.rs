@@ -6,7 +6,7 @@ use atflow::cache::{Access, Cache, Manifest};
 use atflow::explain::Change;
 use atflow::plan::{PlannedState, Standing};
 use atflow::spec::{At, InstanceId, Problems, Written};
-use atflow::why::{Cause, Question, What};
+use atflow::why::{Cause, Contents, Question, What};
 
 use super::Loaded;
 use crate::args::WhyArgs;
@@ -141,6 +141,10 @@ fn group_words(group: &[&Cause], asked: &str) -> String {
     let Some(first) = group.first() else { return String::new() };
     let mut text = format!("{}{}\n", other_paths(group), sentence(&first.what));
     let mut line = |name: &str, value: &str| text.push_str(&format!("  {name:9}{value}\n"));
+    if let What::Source { old, new, .. } = &first.what {
+        line("was", &contents_words(old));
+        line("is", &contents_words(new));
+    }
     let mut name = "written";
     for Written { name: through, at } in first.written.iter().rev() {
         let through = through.as_ref().map(|name| format!("  ${{{name}}}")).unwrap_or_default();
@@ -181,7 +185,7 @@ fn sentence(what: &What) -> String {
         What::RecordGone => "it changed, and what it was made from before is gone from the cache".to_owned(),
         What::OutputGone { output } => format!("its output `{output}` is gone from the cache"),
         What::Changed(change) => change.to_string(),
-        What::Source { slot, file } => format!("the file {file} changed (its input `{slot}`)"),
+        What::Source { slot, file, .. } => format!("the file {file} changed (its input `{slot}`)"),
         What::OtherBytes { input, from, at, host } => {
             format!("its input `{input}` changed: {from}, made {at} on {host}, came out with other bytes")
         }
@@ -205,6 +209,11 @@ fn fresh_words(loaded: &Loaded, id: InstanceId, key: &str, manifest: &Manifest) 
         line("input", format!("{input}  {}{}", short(digest), from.unwrap_or_default()));
     }
     text
+}
+
+fn contents_words(contents: &Contents) -> String {
+    let bytes = contents.bytes.map(|bytes| format!(", {}", ui::bytes(bytes))).unwrap_or_default();
+    format!("{}{bytes}", short(&contents.digest))
 }
 
 /// `blake3:` and the first twelve digits, for people.
