@@ -7,8 +7,10 @@ use atflow::protocol::{Failure, FailureCode};
 use atflow::remote::RemoteError;
 use atflow::scheduler::{RunError, WorkerError};
 use atflow::sources::causes;
-use atflow::spec::{Problem, Problems};
-use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
+use atflow::spec::{Place, Problem, Problems};
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, SourceCode};
+
+use crate::excerpt::Excerpt;
 
 /// How the program ends. The numbers are fixed: scripts rely on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,22 +181,16 @@ struct Shown {
     message: String,
     causes: Vec<String>,
     help: Option<String>,
-    source: Option<NamedSource<String>>,
+    source: Option<Excerpt>,
     span: Option<std::ops::Range<usize>>,
     label: String,
 }
 
 impl From<Problem> for Shown {
     fn from(problem: Problem) -> Self {
-        let place = problem.place.as_ref();
-        Shown {
-            message: problem.message,
-            causes: Vec::new(),
-            help: problem.help,
-            source: place.map(|place| NamedSource::new(place.file.name(), place.file.text.clone())),
-            span: place.map(|place| place.span()),
-            label: problem.label,
-        }
+        let shown = |place: &Place| Excerpt::new(place.file.name(), &place.file.text, place.span());
+        let (source, span) = problem.place.as_ref().map(shown).unzip();
+        Shown { message: problem.message, causes: Vec::new(), help: problem.help, source, span, label: problem.label }
     }
 }
 

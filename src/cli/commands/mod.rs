@@ -83,7 +83,7 @@ impl Loaded {
             return Err(Problems(vec![problem.help("name it as a target too, or leave the targets out")]).into());
         }
         let open = |access| Cache::open_to(access, &args.cache.cache);
-        let cache = match (&args.remote, args.offline) {
+        let cache = match (args.remote(), args.offline) {
             (_, true) => open(access)?.offline(),
             // Whatever is asked, what a remote cache answers is kept here.
             (Some(remote), false) => open(Access::Write)?.read_through(remote, patience(args))?,

@@ -90,7 +90,8 @@ fn price_words(price: &Price) -> String {
         };
         let rest = match price.never_ran {
             0 => String::new(),
-            count => format!("; {} never ran like this, and their cost is not known", ui::count(count, "stage")),
+            1 => "; 1 stage never ran like this, and its cost is not known".to_owned(),
+            count => format!("; {count} stages never ran like this, and their cost is not known"),
         };
         text.push_str(&format!("at most {} of work by the last durations{wall}{rest}\n", ui::duration(price.work)));
     }

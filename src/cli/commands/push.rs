@@ -15,7 +15,7 @@ use crate::ui;
 const AT_A_TIME: usize = 64;
 
 pub(crate) fn run(args: &PushArgs) -> Result<Exit, CliError> {
-    let Some(to) = &args.pipeline.changes.remote else {
+    let Some(to) = args.pipeline.changes.remote() else {
         let error = CliError::environment("push needs a place to copy to");
         return Err(error.help("name a folder or a bucket: --remote /shared/atflow-cache, --remote s3://bucket/folder"));
     };
@@ -66,7 +66,11 @@ pub(crate) fn run(args: &PushArgs) -> Result<Exit, CliError> {
     ));
     let stale = loaded.wanted.iter().filter(|wanted| **wanted).count() - results;
     if stale > 0 {
-        eprint(&format!("{} not up to date here and not copied; run first to have them\n", ui::count(stale, "stage")));
+        let them = if stale == 1 { "it" } else { "them" };
+        eprint(&format!(
+            "{} not up to date here and not copied; run first to have {them}\n",
+            ui::count(stale, "stage")
+        ));
     }
     Ok(if lost > 0 { Exit::StageFailed } else { Exit::Done })
 }

@@ -58,15 +58,7 @@ fn no_table(kind: Kind, name: &str) -> Result<(), CliError> {
 
 /// The table as the pipeline has it now: the recorded one if it is fresh, else one of what is there.
 fn as_it_is_now(file: &Path, args: &TableArgs) -> Result<TableDocument, CliError> {
-    let changes = ChangeArgs {
-        set: args.set.clone(),
-        profile: args.profile.clone(),
-        cache: args.found.cache.clone(),
-        force: Vec::new(),
-        remote: None,
-        patience: 30,
-        offline: false,
-    };
+    let changes = ChangeArgs::plain(args.profile.clone(), args.set.clone(), args.found.cache.clone());
     let loaded = Loaded::open(file, std::slice::from_ref(&args.name), &changes, Access::Look)?;
     let ids = loaded.graph.targets(std::slice::from_ref(&args.name)).map_err(Problems)?;
     let [id] = ids.as_slice() else {

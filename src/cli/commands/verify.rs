@@ -96,13 +96,8 @@ fn flaw_words(flaw: &Flaw) -> String {
 
 /// Runs targets again and compares.
 fn rerun(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
-    let (set, profile, cache) = (args.set.clone(), args.profile.clone(), args.cache.clone());
-    let loaded = Loaded::open(
-        file,
-        &args.targets,
-        &ChangeArgs { set, profile, cache, force: Vec::new(), remote: None, patience: 30, offline: false },
-        Access::Read,
-    )?;
+    let changes = ChangeArgs::plain(args.profile.clone(), args.set.clone(), args.cache.clone());
+    let loaded = Loaded::open(file, &args.targets, &changes, Access::Read)?;
     let ids = loaded.graph.targets(&args.targets).map_err(Problems)?;
     if args.tolerance.is_some() && !ids.iter().any(|id| verify::has_numbers(loaded.graph.instance(*id).kind)) {
         let message = "--tolerance compares numbers, and none of the targets is a `table` or an `evaluate` stage";
@@ -279,7 +274,11 @@ fn compared_words(compared: &[Compared], summary: &RunSummary) -> String {
         count => format!(", {} not compared", ui::count(count, "stage")),
     };
     let outputs = ui::count(compared.len(), "output");
-    let end = if differ == 0 { "none differs".to_owned() } else { format!("{differ} differ") };
+    let end = match differ {
+        0 => "none differs".to_owned(),
+        1 => "1 differs".to_owned(),
+        _ => format!("{differ} differ"),
+    };
     text.push_str(&format!("{outputs} of {} compared: {end}{unfinished}\n", ui::count(summary.ran, "rerun")));
     text
 }

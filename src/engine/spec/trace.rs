@@ -335,8 +335,8 @@ stages:
             written.iter().map(shown).collect()
         };
         assert_eq!(lines("env.NOTE"), ["p:3:25", "p:1:16"]);
-        assert_eq!(lines("env.OWN"), ["p:5:49"]);
-        assert_eq!(lines("files[1]"), ["p:5:64", "p:1:16"]);
+        assert_eq!(lines("env.OWN"), ["p:5:50"]);
+        assert_eq!(lines("files[1]"), ["p:5:65", "p:1:16"]);
     }
 
     #[test]
