@@ -20,3 +20,4 @@ mod table;
 mod verify;
 mod versions;
 mod why;
+mod worker;
