@@ -1,8 +1,10 @@
 //! The command line as typed. What it means is in the commands.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use atflow::depth::Depth;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// A build system for experiments on adversarially trained networks.
@@ -74,17 +76,35 @@ pub(crate) struct ChangeArgs {
     #[arg(long, value_name = "URL", env = "ATFLOW_REMOTE")]
     pub remote: Option<String>,
     /// How long a server of the remote cache may be silent before it is asked again, in seconds; it is asked 3 times
-    #[arg(long, value_name = "SECONDS", env = "ATFLOW_PATIENCE", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "SECONDS", env = "ATFLOW_PATIENCE", default_value_t = PATIENCE, value_parser = patience)]
     pub patience: u16,
     /// Fetch nothing: no remote cache, no data
     #[arg(long)]
     pub offline: bool,
 }
 
+impl ChangeArgs {
+    /// Nothing but a profile and parameters: no remote cache, nothing forced.
+    pub(crate) fn plain(profile: Option<String>, set: Vec<(String, String)>, cache: CacheArgs) -> Self {
+        ChangeArgs { set, profile, cache, force: Vec::new(), remote: None, patience: PATIENCE, offline: false }
+    }
+
+    /// The remote cache; one without a name, as an empty variable gives it, is none.
+    pub(crate) fn remote(&self) -> Option<&str> {
+        self.remote.as_deref().filter(|name| !name.is_empty())
+    }
+}
+
+/// How long a server may be silent unless somebody says otherwise, in seconds.
+const PATIENCE: u16 = 30;
+
+/// The cache's folder unless somebody says otherwise.
+const CACHE: &str = "cache";
+
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CacheArgs {
     /// The cache's folder
-    #[arg(long, value_name = "DIR", env = "ATFLOW_CACHE", default_value = "cache")]
+    #[arg(long, value_name = "DIR", env = "ATFLOW_CACHE", default_value = CACHE, value_parser = OsStringValueParser::new().map(cache))]
     pub cache: PathBuf,
 }
 
@@ -207,6 +227,12 @@ pub(crate) struct VerifyArgs {
 pub(crate) struct GcArgs {
     /// Pipelines whose results are kept as far as they reach them now
     pub pipelines: Vec<PathBuf>,
+    /// Keep what they reach with this profile, too; may be given more than once
+    #[arg(long, value_name = "NAME", requires = "pipelines")]
+    pub profile: Vec<String>,
+    /// Keep what they reach with this parameter overridden, too, as in `--set eps=4/255`; several are taken together
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value, requires = "pipelines")]
+    pub set: Vec<(String, String)>,
     /// Keep the results and logs of so many runs, the last ones
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub keep_runs: usize,
@@ -378,6 +404,16 @@ fn key_value(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("expected KEY=VALUE, such as eps=4/255".to_owned()),
     }
+}
+
+/// An empty variable is as none.
+fn cache(name: OsString) -> PathBuf {
+    if name.is_empty() { CACHE.into() } else { name.into() }
+}
+
+fn patience(text: &str) -> Result<u16, String> {
+    let seconds = if text.is_empty() { Ok(PATIENCE) } else { text.parse() };
+    seconds.ok().filter(|seconds| *seconds > 0).ok_or_else(|| format!("expected seconds, 1 to {}", u16::MAX))
 }
 
 fn tolerance(text: &str) -> Result<f64, String> {

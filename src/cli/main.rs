@@ -3,6 +3,7 @@
 
 mod args;
 mod commands;
+mod excerpt;
 mod progress;
 mod report;
 mod ui;

@@ -7,8 +7,10 @@ use atflow::protocol::{Failure, FailureCode};
 use atflow::remote::RemoteError;
 use atflow::scheduler::{RunError, WorkerError};
 use atflow::sources::causes;
-use atflow::spec::{Problem, Problems};
-use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
+use atflow::spec::{Place, Problem, Problems};
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, SourceCode};
+
+use crate::excerpt::Excerpt;
 
 /// How the program ends. The numbers are fixed: scripts rely on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +65,12 @@ impl CliError {
         self
     }
 
+    /// The error in one line, without advice.
+    pub(crate) fn words(&self) -> String {
+        let line = |shown: &Shown| [std::slice::from_ref(&shown.message), &shown.causes].concat().join(": ");
+        self.diagnostics.iter().map(line).collect::<Vec<_>>().join("; ")
+    }
+
     /// Prints the error to standard error and gives the exit code.
     pub(crate) fn show(&self) -> ExitCode {
         for shown in &self.diagnostics {
@@ -101,6 +109,9 @@ impl From<CacheError> for CliError {
             CacheError::Remote(_) => "check the address: it names the folder that holds VERSION, objects/ and actions/",
             CacheError::NoOutput { .. } => {
                 "it was changed by hand or by another program: remove it, and run the pipeline again"
+            }
+            CacheError::NoCache { .. } => {
+                "name the cache with --cache, else $ATFLOW_CACHE, else it is cache/ in the folder you are in; `atflow run` makes one"
             }
             CacheError::ReadOnly { .. } => {
                 "reading works: `atflow plan`, `show` and `table`; to run, use a cache of your own with --cache"
@@ -170,22 +181,16 @@ struct Shown {
     message: String,
     causes: Vec<String>,
     help: Option<String>,
-    source: Option<NamedSource<String>>,
+    source: Option<Excerpt>,
     span: Option<std::ops::Range<usize>>,
     label: String,
 }
 
 impl From<Problem> for Shown {
     fn from(problem: Problem) -> Self {
-        let place = problem.place.as_ref();
-        Shown {
-            message: problem.message,
-            causes: Vec::new(),
-            help: problem.help,
-            source: place.map(|place| NamedSource::new(place.file.name(), place.file.text.clone())),
-            span: place.map(|place| place.span()),
-            label: problem.label,
-        }
+        let shown = |place: &Place| Excerpt::new(place.file.name(), &place.file.text, place.span());
+        let (source, span) = problem.place.as_ref().map(shown).unzip();
+        Shown { message: problem.message, causes: Vec::new(), help: problem.help, source, span, label: problem.label }
     }
 }
 

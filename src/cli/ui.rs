@@ -35,6 +35,13 @@ pub(crate) fn duration(seconds: f64) -> String {
     }
 }
 
+/// A moment for people, of one as manifests have it: `2026-07-01 12:00:00 UTC`.
+pub(crate) fn moment(at: &str) -> String {
+    // Fractions of a second are for machines.
+    let whole = at.split_once('.').map_or(at, |(whole, _)| whole);
+    format!("{} UTC", whole.trim_end_matches('Z').replace('T', " "))
+}
+
 /// A size for people.
 pub(crate) fn bytes(size: u64) -> String {
     const UNITS: [&str; 5] = ["bytes", "kB", "MB", "GB", "TB"];

@@ -64,6 +64,14 @@ pub enum RunEvent {
         /// Why it failed.
         failure: Option<Failure>,
     },
+    /// An instance was done with, and an output of it turned out to be gone when it was to be read: its end does not count any more, it is made again
+    /// and ends once more.
+    StageReopened {
+        /// Its name.
+        stage: String,
+        /// The output.
+        output: String,
+    },
     /// A file of an instance is being fetched from the remote cache.
     Fetching {
         /// The name of the instance that made it.

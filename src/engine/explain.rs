@@ -96,7 +96,15 @@ pub fn changes(old: &Record, new: &Record) -> Vec<Change> {
     out
 }
 
+/// Of a list with more items that changed, the whole is told.
+const MOST_ITEMS: usize = 8;
+
 fn params(old: &Json, new: &Json, path: &str, out: &mut Vec<Change>) {
+    if let (Json::Array(old), Json::Array(new)) = (old, new)
+        && items(old, new, path, out)
+    {
+        return;
+    }
     if let (Json::Object(old), Json::Object(new)) = (old, new) {
         let mut keys: Vec<&String> = old.keys().chain(new.keys()).collect();
         keys.sort_unstable();
@@ -111,6 +119,26 @@ fn params(old: &Json, new: &Json, path: &str, out: &mut Vec<Change>) {
     } else if old != new {
         out.push(Change::Param { path: path.to_owned(), old: Some(shown(old)), new: Some(shown(new)) });
     }
+}
+
+/// Tells which items of a list changed, came or went (`rates[2].lr`); `false` if that would tell less than the lists do.
+fn items(old: &[Json], new: &[Json], path: &str, out: &mut Vec<Change>) -> bool {
+    let start = old.iter().zip(new).take_while(|(old, new)| old == new).count();
+    let (before, now) = (&old[start..], &new[start..]);
+    let end = before.iter().rev().zip(now.iter().rev()).take_while(|(old, new)| old == new).count();
+    let (before, now) = (&before[..before.len() - end], &now[..now.len() - end]);
+    let is_edit = before.len() == now.len() || before.is_empty() || now.is_empty();
+    if !is_edit || before.len().max(now.len()) > MOST_ITEMS {
+        return false;
+    }
+    for at in 0..before.len().max(now.len()) {
+        let path = format!("{path}[{}]", start + at);
+        match (before.get(at), now.get(at)) {
+            (Some(old), Some(new)) => params(old, new, &path, out),
+            (old, new) => out.push(Change::Param { path, old: old.map(shown), new: new.map(shown) }),
+        }
+    }
+    true
 }
 
 /// A value for people. Pixel distances are near multiples of 1/255 and are known by those.
@@ -154,6 +182,22 @@ mod tests {
         );
         assert_eq!(told(&old, &new), ["adversary.eps: 8/255 → 4/255", "limit: not set → 5", "input data changed"]);
         assert!(told(&old, &old).is_empty());
+    }
+
+    #[test]
+    fn of_a_list_the_items_are_told_that_changed() {
+        let list = |items: Json| record(json!({"rates": items}), &[]);
+        let old = list(json!([{"at": 1, "lr": 0.5}, {"at": 2, "lr": 0.25}, 3]));
+        let changes = |items| told(&old, &list(items));
+        assert_eq!(
+            changes(json!([{"at": 1, "lr": 0.5}, {"at": 2, "lr": 0.125}, 4])),
+            ["rates[1].lr: 0.25 → 0.125", "rates[2]: 3 → 4"]
+        );
+        assert_eq!(changes(json!([{"at": 1, "lr": 0.5}, 3])), [r#"rates[1]: {"at":2,"lr":0.25} → not set"#]);
+        assert_eq!(changes(json!([0, {"at": 1, "lr": 0.5}, {"at": 2, "lr": 0.25}, 3])), ["rates[0]: not set → 0"]);
+        assert_eq!(changes(json!([1, 2])), [r#"rates: [{"at":1,"lr":0.5},{"at":2,"lr":0.25},3] → [1,2]"#]);
+        let (old, new) = (list(json!([0, 0, 0, 0, 0, 0, 0, 0, 0])), list(json!([1, 1, 1, 1, 1, 1, 1, 1, 1])));
+        assert_eq!(told(&old, &new), ["rates: [0,0,0,0,0,0,0,0,0] → [1,1,1,1,1,1,1,1,1]"]);
     }
 
     #[test]

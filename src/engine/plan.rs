@@ -211,6 +211,11 @@ impl<'a> History<'a> {
         read.iter().any(|run| run.failed.contains_key(name))
     }
 
+    /// The length of a file that was fetched, in bytes, by its publisher's digest; nothing for others.
+    pub fn fetched_bytes(&self, identity: &str) -> Option<u64> {
+        self.cache.fetched(identity).map(|blob| blob.size)
+    }
+
     /// The key that an instance had when it was last heard of.
     pub fn last_key(&self, name: &str) -> Option<Key> {
         let mut runs = self.runs.borrow_mut();

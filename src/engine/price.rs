@@ -67,7 +67,8 @@ pub fn price(of: &Priced<'_>, stages: &[PlannedStage], jobs: usize, ask: bool) -
     let sizes: Vec<Option<u64>> = files.iter().map(|source| fetch::size(source, ask)).collect();
     let blobs = blobs_to_fetch(of);
     Price {
-        work: seconds.iter().flatten().sum(),
+        // Of nothing, `sum` makes a negative zero.
+        work: seconds.iter().flatten().fold(0.0, |sum, seconds| sum + seconds),
         wall: wall(graph, &seconds, jobs),
         jobs,
         never_ran,

@@ -11,8 +11,9 @@ use crate::digest::Digest;
 use crate::kinds::Kind;
 
 /// Raised when a message changes its meaning. Engine and worker of different versions refuse each other at the first line.
+/// 3: workers warn, and say how long earlier runs worked on what they finish.
 /// 2: trainings keep their progress in folders that the job names.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// From the engine to a worker. The end of standard input asks the worker to leave.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -104,6 +105,13 @@ pub enum Event {
         /// One line, without its end.
         line: String,
     },
+    /// Something that the user should know while the stage goes on; a line of its log as well.
+    Warning {
+        /// The job's id.
+        id: u64,
+        /// What it is: a sentence without its full stop.
+        message: String,
+    },
     /// How far a stage is.
     Progress {
         /// The job's id.
@@ -123,6 +131,9 @@ pub enum Event {
         summary: String,
         /// Peak resident memory of the worker so far, in bytes.
         peak_memory: u64,
+        /// How long earlier jobs worked on what this one went on from, in seconds: for a training that was resumed.
+        #[serde(default)]
+        earlier_seconds: f64,
     },
     /// The stage failed; its outputs, if any, are to be thrown away.
     Failed {

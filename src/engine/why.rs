@@ -58,6 +58,10 @@ pub enum What {
         slot: String,
         /// The file or address.
         file: String,
+        /// What was in it.
+        old: Contents,
+        /// What is in it.
+        new: Contents,
     },
     /// An input was made anew from the same record and came out with other bytes, or nobody knows any more what it was made from before.
     OtherBytes {
@@ -70,6 +74,16 @@ pub enum What {
         /// Where.
         host: String,
     },
+}
+
+/// What is in a file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Contents {
+    /// Its digest, as records have it (`blake3:…`, `sha256:…`).
+    pub digest: String,
+    /// Its length in bytes; nothing where it is not known any more, or not yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
 }
 
 /// What is asked.
@@ -189,11 +203,20 @@ impl Walk<'_, '_, '_> {
         let asked = self.asked;
         let Some((_, need)) = asked.graph.inputs(id).find(|(name, _)| name == input) else {
             let source = asked.graph.instance(id).sources.iter().find(|source| source.slot == input);
-            let file = source.map(|source| match asked.sources.get(id, source) {
-                CheckedSource::Local { path, .. } | CheckedSource::ByHand { path, .. } => path.display().to_string(),
-                CheckedSource::Remote { source } => source.url.clone().unwrap_or_default(),
-            });
-            return self.cause(id, What::Source { slot: input.to_owned(), file: file.unwrap_or_default() });
+            let Some(source) = source.map(|source| asked.sources.get(id, source)) else { return };
+            let (file, bytes) = match source {
+                CheckedSource::Local { path, .. } | CheckedSource::ByHand { path, .. } => {
+                    (path.display().to_string(), std::fs::metadata(path).ok().map(|metadata| metadata.len()))
+                }
+                CheckedSource::Remote { source } => (source.url.clone().unwrap_or_default(), None),
+            };
+            let contents = |digest: String, bytes: Option<u64>| {
+                let bytes = bytes.or_else(|| asked.history.fetched_bytes(&digest));
+                Contents { digest, bytes }
+            };
+            let old = contents(before.inputs.get(input).cloned().unwrap_or_default(), None);
+            let new = contents(source.identity(), bytes);
+            return self.cause(id, What::Source { slot: input.to_owned(), file, old, new });
         };
         let Some(Standing::Fresh(_, manifest)) = &asked.standings[need.from.0] else { return };
         let was = before.inputs.get(input);
@@ -220,14 +243,20 @@ impl Walk<'_, '_, '_> {
     fn cause(&mut self, id: InstanceId, what: What) {
         let asked = self.asked;
         let instance = asked.graph.instance(id);
-        let path = match &what {
-            What::Changed(Change::Param { path, .. }) => Some(path.as_str()),
-            What::Changed(Change::Seed { .. }) => Some("seed"),
-            _ => None,
+        let (path, texts) = match &what {
+            What::Changed(Change::Param { path, old, new }) => (Some(path.as_str()), text(old).zip(text(new))),
+            What::Changed(Change::Seed { .. }) => (Some("seed"), None),
+            _ => (None, None),
         };
-        let written = path.map(|path| spec::written(asked.spec, asked.overrides, instance, path)).unwrap_or_default();
+        let written = |path| spec::written(asked.spec, asked.overrides, instance, path, texts);
+        let written = path.map(written).unwrap_or_default();
         let way = std::iter::successors(Some(id), |id| self.towards.get(id).copied());
         let way = way.map(|id| asked.graph.instance(id).name.clone()).collect();
         self.causes.push(Cause { stage: instance.name.clone(), kind: instance.kind, what, written, way });
     }
+}
+
+/// The text that a parameter is; nothing for one that is no text.
+fn text(shown: &Option<String>) -> Option<String> {
+    serde_json::from_str(shown.as_deref()?).ok()
 }

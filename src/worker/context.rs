@@ -95,6 +95,11 @@ impl Reporter<'_> {
         (self.events)(Event::Log { id: self.id, line: line.into() });
     }
 
+    /// Tells the user something while the stage goes on; it is a line of the log as well.
+    pub fn warn(&mut self, message: impl Into<String>) {
+        (self.events)(Event::Warning { id: self.id, message: message.into() });
+    }
+
     fn is_due(&self, pause: Duration) -> bool {
         self.said.is_none_or(|said| said.elapsed() >= pause)
     }
@@ -120,6 +125,10 @@ pub struct Context<'a> {
     pub rng: Rng,
     /// Says how the job goes.
     pub reporter: Reporter<'a>,
+    /// When the job began.
+    pub started: Instant,
+    /// How long earlier jobs worked on what this one goes on from.
+    pub earlier: Duration,
     library: &'a mut Library,
 }
 
@@ -134,7 +143,8 @@ impl<'a> Context<'a> {
     ) -> Self {
         let reporter =
             Reporter { id: job.id, events, control, said: None, done: 0, total: 0, message: "starting".to_owned() };
-        Context { job, device, rng: Rng::new(job.seed), reporter, library }
+        let (started, earlier) = (Instant::now(), Duration::ZERO);
+        Context { job, device, rng: Rng::new(job.seed), reporter, started, earlier, library }
     }
 
     /// The parameters, as the kind has them.

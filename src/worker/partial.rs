@@ -3,12 +3,14 @@
 //!
 //! File `training.safetensors` in a folder that the engine names: the tensors `network/NAME`, `momentum/NAME`, and `more/NAME` for what a method
 //! of training keeps beside them, F32; metadata
-//! `{"format": "training/1", "of": {…}, "epochs": […], "digest": "…"}`. `of` is all that the way from the start to here depends on; a file of another
+//! `{"format": "training/1", "of": {…}, "epochs": […], "milliseconds": 81000, "digest": "…"}`. `milliseconds` is how long the epochs took, in all the runs
+//! that worked on them. `of` is all that the way from the start to here depends on; a file of another
 //! training, of other data, or made on another sort of device, is of no use and says so. `digest` is that of the rest, tensors included: nobody
 //! checks this file by its name, as blobs are.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use atflow::digest::Digest;
 use atflow::formats;
@@ -76,6 +78,9 @@ struct Metadata<E> {
     format: String,
     of: BTreeMap<String, Value>,
     epochs: Vec<E>,
+    /// How long the epochs took, in all runs; absent in what older versions kept. A whole number, because the digest needs to come out the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    milliseconds: Option<u64>,
     /// Of everything else; absent while it is computed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     digest: Option<Digest>,
@@ -85,6 +90,8 @@ struct Metadata<E> {
 pub struct Progress<E> {
     /// The numbers of each epoch that is done.
     pub epochs: Vec<E>,
+    /// How long they took.
+    pub took: Duration,
     /// What the method of training kept beside weights and momentum, by name.
     pub more: BTreeMap<String, Tensor>,
     network: Vec<Tensor>,
@@ -200,10 +207,11 @@ impl Keeper {
                 more.insert(own.to_owned(), from_file(&file, name, &shape)?);
             }
         }
-        Ok(Some(Progress { epochs: metadata.epochs, more, network: values, momentum }))
+        let took = Duration::from_millis(metadata.milliseconds.unwrap_or(0));
+        Ok(Some(Progress { epochs: metadata.epochs, took, more, network: values, momentum }))
     }
 
-    /// Keeps the progress after an epoch. `more` is what the method of training keeps beside weights and momentum. `last` says that no other follows: then the state is of use to a longer training only, where there may be one.
+    /// Keeps the progress after an epoch. `took` is how long the epochs took. `more` is what the method of training keeps beside weights and momentum. `last` says that no other follows: then the state is of use to a longer training only, where there may be one.
     ///
     /// What survives a kill or a crash at any moment: the progress before or this, whole ([`fsio::write_atomic`]).
     ///
@@ -212,6 +220,7 @@ impl Keeper {
     pub fn keep<E: Serialize + Clone + DeserializeOwned>(
         &self,
         epochs: &[E],
+        took: Duration,
         last: bool,
         network: &dyn Network,
         optimizer: &Optimizer,
@@ -240,8 +249,13 @@ impl Keeper {
         for (name, tensor) in more {
             tensors.insert(format!("{MORE}{name}"), to_bytes(tensor)?);
         }
-        let mut metadata =
-            Metadata { format: FORMAT.to_owned(), of: self.of.clone(), epochs: epochs.to_vec(), digest: None };
+        let mut metadata = Metadata {
+            format: FORMAT.to_owned(),
+            of: self.of.clone(),
+            epochs: epochs.to_vec(),
+            milliseconds: Some(u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
+            digest: None,
+        };
         let parts = tensors.iter().map(|(name, (_, bytes))| (name.as_str(), bytes.as_slice()));
         metadata.digest = Some(digest_of(&metadata, parts));
         let views = tensors

@@ -100,7 +100,10 @@ pub fn serve(input: impl BufRead + Send + 'static, mut output: impl Write, chose
             }
         };
         let answer = match outcome {
-            Ok(summary) => Event::Finished { id, summary, peak_memory: system::peak_memory() },
+            Ok((summary, earlier)) => {
+                let (peak_memory, earlier_seconds) = (system::peak_memory(), earlier.as_secs_f64());
+                Event::Finished { id, summary, peak_memory, earlier_seconds }
+            }
             Err(failure) => Event::Failed { id, failure },
         };
         send(&mut output, &answer).map_err(SessionError::Output)?;
@@ -154,7 +157,7 @@ fn understand(line: String) -> Result<Request, Heard> {
     })
 }
 
-/// Runs one job; whatever happens in it, the worker lives on.
+/// Runs one job; whatever happens in it, the worker lives on. Gives its summary, and how long earlier jobs worked on what it went on from.
 fn run(
     job: &Job,
     device: tch::Device,
@@ -162,7 +165,7 @@ fn run(
     events: &mut dyn FnMut(Event),
     control: &Control,
     panics: &Mutex<String>,
-) -> Result<String, Failure> {
+) -> Result<(String, Duration), Failure> {
     let threads = i32::try_from(job.threads.max(1)).unwrap_or(i32::MAX);
     tch::set_num_threads(threads);
     let mut context = Context::new(job, device, library, events, control);
@@ -173,7 +176,7 @@ fn run(
         stages::run(&mut context)
     }));
     match outcome {
-        Ok(outcome) => outcome.map_err(|error| error.to_failure()),
+        Ok(outcome) => outcome.map(|summary| (summary, context.earlier)).map_err(|error| error.to_failure()),
         Err(payload) => {
             let place = std::mem::take(&mut *panics.lock().unwrap_or_else(PoisonError::into_inner));
             Err(StageError::Panic(format!("{}{place}", panic_text(payload.as_ref()))).to_failure())

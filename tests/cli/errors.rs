@@ -23,6 +23,19 @@ fn malformed_yaml() {
     insta::assert_snapshot!(seen("stages:\n  a: [1, 2\n  b: 3\n"));
 }
 
+/// A line as long as a file of data: the place in it is told as ever, and not all of the line is shown.
+#[test]
+fn a_mistake_in_a_very_long_line() {
+    let classes = "shirt, ".repeat(40_000);
+    let error = seen(&format!("stages: {{a: {{kind: dataset, classes: [{classes}x], knid: y}}}}\n"));
+    assert!(error.len() < 3000, "{} bytes", error.len());
+    let column = "stages: {a: {kind: dataset, classes: [x], ".len() + classes.len() + 1;
+    assert!(
+        error.contains(&format!("p.yaml:1:{column}]")) && error.contains("…") && error.contains("knid: y}"),
+        "{error}"
+    );
+}
+
 #[test]
 fn misspelt_keys_are_all_told_in_one_go() {
     insta::assert_snapshot!(seen(

@@ -40,12 +40,33 @@ fn a_failed_stage_stops_the_run_and_the_rest_is_kept() {
     assert!(plan.contains("stale    bad    failed so far"), "{plan}");
     assert!(space.run(&["why", "p.yaml", "bad"]).stdout.contains("it has failed so far"));
 
+    // What is known of the failure, by `show` and by `log`.
+    let (show, log) = (space.run(&["show", "bad"]), space.run(&["log", "bad"]));
+    let kept = log.stderr.lines().last().unwrap().strip_prefix("its log is in ").unwrap().to_owned();
+    insta::with_settings!({filters => vec![(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC after .*?(\n|:)", "TIME$1"), (r"/\S*/objects/\S*", "FILE")]}, {
+        insta::assert_snapshot!(format!("{}{}", show.seen(), log.seen()));
+    });
+    assert_eq!(std::fs::read_to_string(kept).unwrap(), log.stdout);
+    let json: serde_json::Value = serde_json::from_str(&space.run(&["show", "bad", "--json"]).stdout).unwrap();
+    assert!(json["failed"]["failure"]["message"].is_string() && json["failed"]["at"].is_string(), "{json}");
+
     space.write("p.yaml", pipeline("cat ${in.of} > ${out.n}"));
     let ran = space.ran(&[]);
     assert!(
         !ran.contains(&"good".to_owned()) && ran.contains(&"bad".to_owned()) && ran.contains(&"above".to_owned()),
         "{ran:?}"
     );
+    assert!(!space.run(&["show", "bad"]).stdout.contains("failed"), "it went well since");
+
+    // A failure is newer than the result that stood before it; both are shown.
+    space.write("p.yaml", pipeline("for i in $(seq 30); do echo line $i; done; exit 1"));
+    assert_eq!(space.run(&["run", "p.yaml"]).code, Some(1));
+    let show = space.run(&["show", "bad"]).stdout;
+    assert!(
+        show.contains("the last 20 of 30 lines") && show.contains("line 11\n") && !show.contains("line 10\n"),
+        "{show}"
+    );
+    assert!(show.contains("before that it went well:\nstage") && show.contains("output n"), "{show}");
 }
 
 #[test]
@@ -157,6 +178,26 @@ fn a_blob_that_is_gone_is_made_again_when_somebody_needs_it() {
     let ran: Vec<String> = ran.stages().into_iter().filter(|it| it.1 == "ran").map(|(stage, _)| stage).collect();
     assert_eq!(ran, ["above", "bad", "good"]);
     assert_eq!(space.ran(&[]), ["beside", "later"]);
+}
+
+/// `good` is found, `bad` turns out to need its bytes, and so `good` runs after all: whoever reads the events counts what the last line counts.
+#[test]
+fn a_stage_that_was_done_and_is_made_again_is_taken_back_first() {
+    let space = Space::new();
+    space.write("p.yaml", pipeline("cat ${in.of} > ${out.n}"));
+    space.ran(&["good"]);
+    for blob in space.cached_files("objects") {
+        std::fs::remove_file(blob).unwrap();
+    }
+    let ran = space.run(&["run", "p.yaml", "--json"]);
+    let of_good =
+        |event: &serde_json::Value| (event["stage"] == "good").then(|| event["event"].as_str().unwrap().to_owned());
+    let told: Vec<String> = ran.events().iter().filter_map(of_good).collect();
+    assert_eq!(told, ["stage_finished", "stage_reopened", "stage_started", "stage_finished"]);
+    let last = ran.events().pop().unwrap();
+    assert_eq!((&last["ran"], &last["cached"], &last["outcome"]), (&5.into(), &0.into(), &"done".into()), "{last}");
+    let count = |event: &str| ran.events().iter().filter(|it| it["event"] == event).count();
+    assert_eq!(count("stage_finished") - count("stage_reopened"), 5);
 }
 
 #[test]

@@ -57,6 +57,32 @@ fn what_is_reached_or_young_is_kept_and_the_rest_goes_when_asked() {
     assert_eq!(space.ran(&["--set", "a=5"]), ["one", "two"]);
 }
 
+/// What a pipeline reaches with a profile, or with an override, is kept by name; as it is, it always counts.
+#[test]
+fn what_a_profile_or_an_override_reaches_is_kept_when_it_is_named() {
+    let space = Space::new();
+    space.write("p.yaml", PIPELINE.replace("params: {a: 4}", "params: {a: 4}\nprofiles: {tiny: {a: 1}, huge: {a: 9}}"));
+    space.write("other.yaml", "stages:\n  x: {kind: command, with: {run: 'echo x > ${out.n}', outputs: {n: n}}}\n");
+    for args in [&["--set", "a=5"][..], &["--profile", "tiny"], &["--profile", "huge"], &[]] {
+        space.ran(args);
+    }
+    assert_eq!(space.run(&["run", "other.yaml", "-q"]).code, Some(0));
+    age(&space, 2);
+    let all = ["p.yaml", "other.yaml", "--keep-runs", "0", "--profile", "tiny", "--profile", "huge", "--set", "a=5"];
+    let said = gc(&space, &all);
+    assert!(said.starts_with("nothing to free"), "{said}");
+    let how =
+        "reached from p.yaml, other.yaml (as they are, with --profile tiny, with --profile huge, each with --set a=5)";
+    assert!(said.lines().any(|line| line == how), "{said}");
+    gc(&space, &["p.yaml", "other.yaml", "--keep-runs", "0", "--profile", "tiny", "--yes"]);
+    for (kept, bytes) in [(true, b"4\n"), (true, b"1\n"), (true, b"x\n"), (false, b"5\n"), (false, b"9\n")] {
+        assert_eq!(holds(&space, bytes), kept, "{bytes:?}");
+    }
+    let ran = space.run(&["gc", "p.yaml", "--profile", "tinny"]);
+    assert!(ran.code == Some(2) && ran.stderr.contains("did you mean `tiny`?"), "{}", ran.seen());
+    assert_eq!(space.run(&["gc", "--profile", "tiny"]).code, Some(2), "a profile of nothing");
+}
+
 #[test]
 fn a_late_run_keeps_its_results_and_the_logs_of_its_failures() {
     let space = space();
@@ -110,6 +136,7 @@ fn progress_that_no_pipeline_can_go_on_from_goes_when_it_is_old() {
     let space = crate::depth::space();
     let other = "ab".repeat(32);
     space.write(&format!("cache/partial/{other}/training.safetensors"), [1; 1000]);
+    space.write("cache/VERSION", "1\n");
     age(&space, 24 * 31);
     assert!(
         !gc(&space, &["p.yaml"]).contains("progress                 1"),

@@ -62,6 +62,22 @@ fn other_files_are_no_plans() {
 }
 
 #[test]
+fn a_plan_takes_the_place_of_an_older_one_and_of_nothing_else() {
+    let space = space();
+    let save = |file: &str| space.run(&["plan", "p.yaml", "--save", file]);
+    space.write("older.json", "{\"format\": 0, \"pipeline\": \"p.yaml\", \"stages\": {}}");
+    for plan in ["plan.json", "older.json", "new.json"] {
+        assert_eq!(save(plan).code, Some(0), "{}", save(plan).seen());
+        assert_eq!(space.run(&["run", "--plan", plan, "--dry-run"]).code, Some(0));
+    }
+    space.write("data.json", "{\"format\": 1, \"outputs\": {}}");
+    insta::assert_snapshot!([save("p.yaml"), save("data.json")].map(|ran| ran.seen()).join("\n"));
+    assert!(space.read("p.yaml") == PIPELINE && space.read("data.json").contains("outputs"), "both are as they were");
+    space.write("folder/file", "");
+    assert_eq!(save("folder").code, Some(2), "a folder");
+}
+
+#[test]
 fn a_plan_has_a_price() {
     let space = space();
     space.write("remote", [7; 2500]);
@@ -80,6 +96,9 @@ fn a_plan_has_a_price() {
         (&4.into(), &1.into(), &1.into(), &2500.into()),
         "the same file is fetched once"
     );
+    space.ran(&["one", "two"]);
+    let nothing = space.run(&["plan", "p.yaml", "one", "--json"]).stdout;
+    assert!(nothing.contains("\"work\":0.0"), "not a negative zero: {nothing}");
     let words = space.run(&["plan", "p.yaml", "--set", "a=6"]).stdout;
     assert!(words.contains("of work by the last durations") && words.contains("; 1 stage never ran"), "{words}");
     assert!(words.contains("1 file to fetch (2.5 kB)"), "{words}");

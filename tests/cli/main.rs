@@ -1,5 +1,6 @@
 //! Stories told through the program: what runs, what does not, and what a user sees.
 
+mod absent;
 mod bad;
 mod bucket;
 mod depth;
@@ -19,3 +20,4 @@ mod table;
 mod verify;
 mod versions;
 mod why;
+mod worker;

@@ -48,6 +48,8 @@ enum Fault {
     Portal,
     /// Manifests are there at once, blobs never come.
     SilentBlobs,
+    /// There is a cache, and its manifests never come.
+    SilentManifests,
 }
 
 struct Server {
@@ -93,6 +95,7 @@ fn answer(mut stream: TcpStream, folder: &Path, fault: Fault, turn: usize, log: 
     match fault {
         Fault::Silent => std::thread::sleep(FOREVER),
         Fault::SilentBlobs if is_blob => std::thread::sleep(FOREVER),
+        Fault::SilentManifests if is_manifest => std::thread::sleep(FOREVER),
         Fault::Slow => std::thread::sleep(std::time::Duration::from_millis(30)),
         _ => {}
     }
@@ -254,10 +257,11 @@ fn pull_brings_what_patterns_name() {
 
 #[test]
 fn ctrl_c_does_not_wait_for_a_silent_server() {
-    for fault in [Fault::SilentBlobs, Fault::Silent] {
+    for fault in [Fault::SilentBlobs, Fault::Silent, Fault::SilentManifests] {
         let (made, empty) = made_and_empty();
         let server = serve(made.path().join("cache"), fault);
-        let mut run = empty.command(&["run", "p.yaml", "table", "--remote", &server.url]).spawn().unwrap();
+        let mut run = empty.command(&["run", "p.yaml", "table", "--remote", &server.url, "--json"]);
+        let run = run.stdout(std::process::Stdio::piped()).spawn().unwrap();
         let asked = std::time::Instant::now();
         while server.asked.lock().unwrap().last().is_none_or(|path| path == "VERSION") && asked.elapsed() < FOREVER / 4
         {
@@ -271,9 +275,23 @@ fn ctrl_c_does_not_wait_for_a_silent_server() {
         let stopped = std::time::Instant::now();
         let kill = std::process::Command::new("kill").args(["-INT", &run.id().to_string()]).status().unwrap();
         assert!(kill.success());
-        let status = run.wait().unwrap();
+        let ran = run.wait_with_output().unwrap();
         assert!(stopped.elapsed() < FOREVER / 6, "{:?}", stopped.elapsed());
-        assert!(status.code().is_none_or(|code| code == 130), "{status}");
+        assert!(ran.status.code().is_none_or(|code| code == 130), "{}", ran.status);
+        // A run that began says how it ended, even if its server keeps it from hearing of the stop.
+        let told =
+            crate::support::Ran { code: None, stdout: String::from_utf8(ran.stdout).unwrap(), stderr: String::new() };
+        match (fault, told.events().last()) {
+            (Fault::Silent, last) => assert!(last.is_none(), "{last:?}"),
+            (_, last) => {
+                let last = last.unwrap();
+                assert_eq!(
+                    (&last["event"], &last["outcome"]),
+                    (&"run_finished".into(), &"interrupted".into()),
+                    "{last}"
+                );
+            }
+        }
         assert_eq!(empty.ran(&["table", "--offline"]), ["numbers", "table", "weights"]);
     }
 }
@@ -292,6 +310,16 @@ fn a_server_that_is_down_or_has_no_cache_is_an_error_before_anything_runs() {
     let ran = empty.run(&["run", "p.yaml", "--remote", "ftp://somewhere"]);
     assert!(ran.stderr.contains("is no remote cache"), "{}", ran.stderr);
     assert!(empty.cached_files("actions").is_empty());
+    // Variables without a value are as none.
+    let mut command = empty.command(&["run", "p.yaml", "--json"]);
+    for name in ["ATFLOW_REMOTE", "ATFLOW_CACHE", "ATFLOW_PATIENCE"] {
+        command.env(name, "");
+    }
+    let ran = crate::support::Ran::of(command.output().unwrap());
+    assert_eq!((ran.code, ran.stages().len()), (Some(0), 3), "{}", ran.seen());
+    assert!(empty.path().join("cache/VERSION").exists(), "in its usual place");
+    let pull = empty.run(&["pull", "p.yaml", "--remote", ""]);
+    assert!(pull.stderr.contains("pull needs a cache to take from"), "{}", pull.stderr);
 }
 
 #[test]
@@ -335,6 +363,22 @@ fn a_server_that_stops_in_the_middle_of_a_file_is_given_up_in_time() {
     let ran = empty.run(&["run", "p.yaml", "table", "--remote", &server.url, "--patience", "1"]);
     assert_eq!(ran.code, Some(2), "{}", ran.seen());
     assert!(ran.stderr.contains("it may be silent for 1 s") && ran.stderr.contains("objects/"), "{}", ran.stderr);
+    // A program is told how the run ended, too.
+    let ran = empty.run(&["run", "p.yaml", "table", "--remote", &server.url, "--patience", "1", "--json"]);
+    let (events, last) = (ran.events(), ran.events().pop().unwrap());
+    assert_eq!(
+        (ran.code, &last["event"], &last["outcome"]),
+        (Some(2), &"run_finished".into(), &"broken".into()),
+        "{last}"
+    );
+    assert!(last["error"].as_str().unwrap().contains("it may be silent for 1 s"), "{last}");
+    let ended = |event: &&serde_json::Value| event["event"] == "stage_finished";
+    assert_eq!(
+        (events.iter().filter(ended).count(), &last["skipped"]),
+        (3, &1.into()),
+        "every stage ends: {}",
+        ran.stdout
+    );
     assert_eq!(empty.ran(&["table", "--offline"]), ["numbers", "table", "weights"], "half a file is no result");
 }
 

@@ -105,6 +105,52 @@ fn force_runs_a_fresh_stage_and_stops_where_nothing_changed() {
     assert_eq!(ran.code, Some(2), "sum is not reached by the target: {}", ran.stderr);
 }
 
+/// What a forced stage reads is lost, or has rotted: that is made again first, to the same bytes, and the stage runs all the same.
+#[test]
+fn force_holds_though_an_input_has_to_be_made_again_first() {
+    let space = space();
+    space.ran(&[]);
+    let blob = |text: &[u8]| {
+        let files = space.cached_files("objects");
+        files.into_iter().find(|path| std::fs::read(path).unwrap() == text).unwrap()
+    };
+    std::fs::remove_file(blob(b"2\n")).unwrap();
+    assert_eq!(space.ran(&["--force", "sum"]), ["even", "sum"]);
+    let rotten = blob(b"2\n");
+    std::fs::remove_file(&rotten).unwrap();
+    std::fs::write(&rotten, "3\n").unwrap();
+    assert_eq!(space.ran(&["--force", "sum"]), ["even", "sum"]);
+}
+
+/// Nobody reads `sum`: a whole run is for it. What lies between is missed only by who reads it, or asks for it by name.
+#[test]
+fn a_whole_run_makes_a_last_result_again_whose_bytes_are_gone() {
+    let space = space();
+    space.ran(&[]);
+    let remove = |text: &[u8]| {
+        for path in space.cached_files("objects") {
+            if std::fs::read(&path).unwrap() == text {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+    };
+    remove(b"9\n");
+    let why = |stage: &str| space.run(&["why", "p.yaml", stage]).stdout;
+    assert!(why("sum").contains("its output `n` is gone from the cache\n  in       sum\n"), "{}", why("sum"));
+    assert!(!why("sum").contains("when "), "a run without targets makes it, too: {}", why("sum"));
+    let plan = space.run(&["plan", "p.yaml"]).stdout;
+    assert!(plan.contains("stale    sum  its output `n` is gone from the cache"), "{plan}");
+    assert_eq!(space.ran(&[]), ["sum"]);
+    remove(b"2\n");
+    assert_eq!(space.ran(&[]), [""; 0]);
+    assert!(
+        why("even").contains("when     it is named as a target, or something that has to run reads it"),
+        "{}",
+        why("even")
+    );
+    assert_eq!(space.ran(&["even"]), ["even"]);
+}
+
 #[test]
 fn a_file_that_a_command_reads_is_part_of_its_key() {
     let space = Space::new();

@@ -56,6 +56,12 @@ fn published_numbers_stand_beside_ours_and_verify_tells_where_they_differ() {
     let ran = space.run(&["verify", "p.yaml", "table"]);
     assert_eq!(ran.code, Some(0), "the misprint is no difference: {}", ran.seen());
 
+    // A folder that cannot be made: the results are kept, and a program is told, too.
+    space.write("blocked", "");
+    let ran = space.run(&["run", "p.yaml", "--out", "blocked/here", "--json"]);
+    assert_eq!((ran.code, &ran.events().pop().unwrap()["outcome"]), (Some(2), &"broken".into()), "{}", ran.seen());
+    assert!(ran.stderr.contains("blocked/here") && ran.stderr.contains("another one with --out"), "{}", ran.stderr);
+
     // Another file of published numbers makes the table stale, and nothing else.
     space.write("published/t.csv", "model,p=4,p=64\nstandard,50.0,49.2\npgd,20,99.9\n");
     assert_eq!(space.ran(&[]), ["table"]);

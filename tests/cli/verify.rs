@@ -90,6 +90,8 @@ fn a_difference_names_stage_output_and_cells() {
     space.write("luck", predictions(103));
     space.write("mood", "bad\n");
     insta::assert_snapshot!(verify(&space, &["p.yaml", "steady", "above", "guess/one", "table"]).stdout);
+    let one = verify(&space, &["p.yaml", "guess/one"]).stdout;
+    assert!(one.ends_with("1 output of 1 rerun compared: 1 differs\n"), "{one}");
     let ran = verify(&space, &["p.yaml", "table"]);
     assert_eq!(ran.code, Some(0), "from its recorded inputs a table comes out as before: {}", ran.seen());
 

@@ -63,6 +63,38 @@ fn a_changed_file_a_lost_result_and_force_are_causes() {
     insta::assert_snapshot!(why(&space, &["sum"]));
 }
 
+/// A text may have several references, a list several items, and a mapping may come from the stage and from defaults: the one that changed is named.
+#[test]
+fn the_reference_the_item_and_the_default_are_named_that_changed() {
+    let space = Space::new();
+    let text = r#"pipeline: story
+params: {first: 1, second: 2, note: a}
+defaults:
+  command:
+    env: {NOTE: "${note}"}
+stages:
+  one:
+    kind: command
+    with:
+      run: "cat ${file.a}; echo ${first} ${second} > ${out.n}"
+      env: {OWN: b}
+      files: [a, b, c]
+      outputs: {n: n}
+"#;
+    space.write("p.yaml", text);
+    for file in ["a", "b", "c", "d"] {
+        space.write(file, "same\n");
+    }
+    space.ran(&[]);
+    let lines = |args: &[&str]| {
+        let answer = why(&space, &[&["p.yaml", "one"], args].concat());
+        answer.lines().filter(|line| !line.contains(" is stale") && !line.is_empty()).collect::<Vec<_>>().join("\n")
+    };
+    let told = [lines(&["--set", "first=3"]), lines(&["--set", "second=3"]), lines(&["--set", "note=z"])];
+    space.write("p.yaml", text.replace("note: a", "note: c").replace("OWN: b", "OWN: c"));
+    insta::assert_snapshot!([told.join("\n\n"), lines(&[])].join("\n\n"));
+}
+
 #[test]
 fn a_change_that_was_run_further_up_is_found_where_it_was_made() {
     let space = space();

@@ -216,6 +216,7 @@ fn run_limited(space: &Space, limit: Duration) -> Vec<String> {
             failures.push(failure.message);
         }
     };
-    atflow::scheduler::run(&graph, &cache, &sources, &options, &Interrupt::default(), &mut observer).unwrap();
+    let ended = atflow::scheduler::run(&graph, &cache, &sources, &options, &Interrupt::default(), &mut observer);
+    assert!(ended.broken.is_none(), "{:?}", ended.broken);
     failures
 }

@@ -54,7 +54,7 @@ fn break_off(engine: &mut Engine, params: &Value, after: usize, how: impl FnOnce
 
 fn log_of(events: &[Event]) -> String {
     let line = |event: &Event| match event {
-        Event::Log { line, .. } => Some(format!("{line}\n")),
+        Event::Log { line, .. } | Event::Warning { message: line, .. } => Some(format!("{line}\n")),
         _ => None,
     };
     events.iter().filter_map(line).collect()
@@ -88,6 +88,34 @@ fn a_training_that_is_killed_or_cancelled_ends_with_the_same_bytes() {
     let (outputs, log) = go_on(&mut second, params);
     assert!(log.starts_with("resumed after epoch "), "{log}");
     assert!(outputs == expected, "the end is another one");
+}
+
+/// The time of a training is that of all the runs that it took.
+#[test]
+fn a_training_that_goes_on_knows_how_long_it_took_before() {
+    let steps = json!({"shape": "steps", "drop_at": [3, 5]});
+    let mut engine = Engine::ready();
+    engine.onward = Some(engine.path("onward"));
+    let mut earlier = |epochs| {
+        let inputs = inputs(&engine);
+        let started = std::time::Instant::now();
+        let id = engine.send(Kind::Train, params(epochs, steps.clone()), inputs, &OUTPUTS);
+        loop {
+            match engine.hear() {
+                Event::Finished { id: done, earlier_seconds, .. } if done == id => {
+                    return (earlier_seconds, started.elapsed().as_secs_f64());
+                }
+                Event::Failed { failure, .. } => panic!("{failure:?}"),
+                _ => {}
+            }
+        }
+    };
+    let (before, first) = earlier(2);
+    assert_eq!(before, 0.0);
+    let (before, second) = earlier(4);
+    assert!(before > 0.0 && before < first, "{before} of {first}");
+    let (sum, _) = earlier(6);
+    assert!(sum > before && sum < first + second, "{sum} of {first} + {second}");
 }
 
 #[test]
@@ -165,9 +193,17 @@ fn progress_that_cannot_be_kept_does_not_end_a_training() {
     let mut engine = Engine::ready();
     fs::write(engine.path("a-file"), "").unwrap();
     engine.partial = Some(engine.path("a-file"));
-    let (outputs, log) = go_on(&mut engine, params(2, triangle()));
-    assert!(log.contains("the progress after epoch 1 could not be kept: "), "{log}");
-    assert!(outputs == undisturbed(params(2, triangle())));
+    let inputs = inputs(&engine);
+    let id = engine.send(Kind::Train, params(3, triangle()), inputs, &OUTPUTS);
+    let (outcome, heard) = engine.finish(id);
+    outcome.unwrap();
+    let log = log_of(&heard);
+    assert!(log.contains("the progress after epoch 2 could not be kept: "), "{log}");
+    let warned: Vec<&Event> = heard.iter().filter(|event| matches!(event, Event::Warning { .. })).collect();
+    let [Event::Warning { message, .. }] = &warned[..] else { panic!("one warning, not {warned:?}") };
+    assert!(message.starts_with("the progress after epoch 1 could not be kept: "), "{message}");
+    let outputs = OUTPUTS.map(|name| fs::read(engine.path(&format!("{id}-{name}"))).unwrap());
+    assert!(outputs == undisturbed(params(3, triangle())));
 }
 
 #[test]

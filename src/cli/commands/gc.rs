@@ -1,12 +1,14 @@
 //! `atflow gc`.
 
 use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use atflow::cache::Cache;
+use atflow::cache::{Access, Cache};
 use atflow::gc::{Amount, Keep, Sort, collect, survey};
 use atflow::kinds::Kind;
 use atflow::plan::{Absence, Standing};
+use atflow::spec::{Overrides, PipelineSpec};
 
 use super::Loaded;
 use crate::args::{ChangeArgs, GcArgs};
@@ -14,56 +16,19 @@ use crate::report::{CliError, Exit, eprint};
 use crate::ui;
 
 pub(crate) fn run(args: &GcArgs) -> Result<Exit, CliError> {
-    let cache = Cache::open(&args.cache.cache)?;
-    let age = Duration::from_secs(u64::from(args.partial_days) * 24 * 3600);
-    let mut keep = Keep { age, ..Keep::default() };
-    // What trainings may go on from, and whether that can be told.
-    let (mut going_on, mut is_told) = (HashSet::new(), true);
-    for run in cache.runs(None).take(args.keep_runs) {
-        keep.keys.extend(run.keys.values());
-        keep.logs.extend(run.failed.values().map(|failed| failed.log));
-    }
-    for file in &args.pipelines {
-        let plain = ChangeArgs {
-            set: Vec::new(),
-            profile: None,
-            cache: args.cache.clone(),
-            force: Vec::new(),
-            remote: None,
-            patience: 30,
-            offline: false,
-        };
-        let loaded = Loaded::open(file, &[], &plain)?;
-        for (id, standing) in loaded.graph.ids().zip(loaded.survey()?) {
-            match standing {
-                Some(Standing::Fresh(key, manifest)) => {
-                    keep.keys.insert(key);
-                    going_on.extend(manifest.record.onward_key());
-                }
-                Some(Standing::Stale(record, absence)) => {
-                    going_on.extend([record.key()].into_iter().chain(record.onward_key()));
-                    // Its result is recorded; what is left of it is reached.
-                    if !matches!(absence, Absence::Unknown) {
-                        keep.keys.insert(record.key());
-                    }
-                }
-                // Its key is known only when what it needs has run.
-                Some(Standing::Pending(_)) => is_told &= loaded.graph.instance(id).kind != Kind::Train,
-                None => {}
-            }
-        }
-    }
-    keep.partials = is_told.then_some(going_on);
-    keep.in_progress = cache.in_progress();
+    let cache = Cache::open_to(Access::Read, &args.cache.cache)?;
+    let mut keep = reached(&cache, args)?;
     let mut found = survey(&cache, &keep)?;
     let freed = found.freed();
     let mut text = if args.json {
         let runs = keep.in_progress.runs;
-        let how =
-            serde_json::json!({ "freed": args.yes, "garbage": freed, "kept": found.kept, "runs_in_progress": runs });
+        let how = serde_json::json!({
+            "freed": args.yes, "garbage": freed, "kept": found.kept, "runs_in_progress": runs,
+            "reached_from": { "pipelines": args.pipelines, "profiles": args.profile, "set": args.set, "runs": args.keep_runs },
+        });
         format!("{how}\n")
     } else {
-        words(&freed, &found.kept)
+        words(&freed, &found.kept) + &reached_words(args)
     };
     if !args.json && keep.in_progress.runs > 0 {
         text.push_str(&format!(
@@ -103,6 +68,89 @@ pub(crate) fn run(args: &GcArgs) -> Result<Exit, CliError> {
     Ok(if failed.is_empty() { Exit::Done } else { Exit::Wrong })
 }
 
+/// What the pipelines and the last runs reach.
+fn reached(cache: &Cache, args: &GcArgs) -> Result<Keep, CliError> {
+    let age = Duration::from_secs(u64::from(args.partial_days) * 24 * 3600);
+    let mut keep = Keep { age, ..Keep::default() };
+    // What trainings may go on from, and whether that can be told.
+    let (mut going_on, mut is_told) = (HashSet::new(), true);
+    for run in cache.runs(None).take(args.keep_runs) {
+        keep.keys.extend(run.keys.values());
+        keep.logs.extend(run.failed.values().map(|failed| failed.log));
+    }
+    for (file, changes) in ways(args)? {
+        let loaded = Loaded::open(file, &[], &changes, Access::Read)?;
+        for (id, standing) in loaded.graph.ids().zip(loaded.survey()?) {
+            match standing {
+                Some(Standing::Fresh(key, manifest)) => {
+                    keep.keys.insert(key);
+                    going_on.extend(manifest.record.onward_key());
+                }
+                Some(Standing::Stale(record, absence)) => {
+                    going_on.extend([record.key()].into_iter().chain(record.onward_key()));
+                    // Its result is recorded; what is left of it is reached.
+                    if !matches!(absence, Absence::Unknown) {
+                        keep.keys.insert(record.key());
+                    }
+                }
+                // Its key is known only when what it needs has run.
+                Some(Standing::Pending(_)) => is_told &= loaded.graph.instance(id).kind != Kind::Train,
+                None => {}
+            }
+        }
+    }
+    keep.partials = is_told.then_some(going_on);
+    keep.in_progress = cache.in_progress();
+    Ok(keep)
+}
+
+/// Each pipeline in each way in which it counts: as it is, and with what the command line changes, as far as it declares that.
+fn ways(args: &GcArgs) -> Result<Vec<(&Path, ChangeArgs)>, CliError> {
+    let is_changed = !args.profile.is_empty() || !args.set.is_empty();
+    let read = |file: &PathBuf| PipelineSpec::read(file, &Overrides::default());
+    let specs = args.pipelines.iter().filter(|_| is_changed).map(read).collect::<Result<Vec<_>, _>>()?;
+    let mut ways = Vec::new();
+    for (at, file) in args.pipelines.iter().enumerate() {
+        // What no pipeline declares is left to the error that any of them gives.
+        let fits = |declares: &dyn Fn(&PipelineSpec) -> bool| declares(&specs[at]) || !specs.iter().any(declares);
+        let has =
+            |spec: &PipelineSpec, key: &str| spec.param_place(key.split('.').next().unwrap_or_default()).is_some();
+        let set = args.set.iter().filter(|(key, _)| fits(&|spec| has(spec, key)));
+        let set: Vec<(String, String)> = set.cloned().collect();
+        let profiles = args.profile.iter().filter(|name| fits(&|spec| spec.has_profile(name)));
+        for profile in std::iter::once(None).chain(profiles.map(Some)) {
+            let with = |set| (file.as_path(), ChangeArgs::plain(profile.cloned(), set, args.cache.clone()));
+            ways.push(with(Vec::new()));
+            if !set.is_empty() {
+                ways.push(with(set.clone()));
+            }
+        }
+    }
+    Ok(ways)
+}
+
+/// What counts as reached, so that nobody is surprised by what goes.
+fn reached_words(args: &GcArgs) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    if !args.pipelines.is_empty() {
+        let files: Vec<String> = args.pipelines.iter().map(|file| file.display().to_string()).collect();
+        let mut ways = vec![if files.len() == 1 { "as it is" } else { "as they are" }.to_owned()];
+        ways.extend(args.profile.iter().map(|name| format!("with --profile {name}")));
+        ways.extend((!args.set.is_empty()).then(|| {
+            let sets: Vec<String> = args.set.iter().map(|(key, value)| format!("--set {key}={value}")).collect();
+            format!("each with {}", sets.join(" "))
+        }));
+        let ways = if ways.len() > 1 { format!(" ({})", ways.join(", ")) } else { String::new() };
+        parts.push(format!("{}{ways}", files.join(", ")));
+    }
+    if args.keep_runs > 0 {
+        parts.push(format!("the last {}", ui::count(args.keep_runs, "run")));
+    }
+    if parts.is_empty() {
+        return "no pipeline and no run was named to be kept\n".to_owned();
+    }
+    format!("reached from {}\n", parts.join(", and "))
+}
 fn files(amount: Amount) -> String {
     ui::count(amount.files as usize, "file")
 }

@@ -1,6 +1,6 @@
 //! `atflow graph`.
 
-use atflow::cache::{Cache, StatMemo};
+use atflow::cache::{Access, Cache, StatMemo};
 use atflow::diagram::Diagram;
 use atflow::graph::Graph;
 use atflow::plan::survey;
@@ -19,7 +19,7 @@ pub(crate) fn run(args: &GraphArgs) -> Result<Exit, CliError> {
     // Colours are an extra: without a cache, or with files missing, there are none.
     let mut standings = Vec::new();
     if args.cache.cache.join("VERSION").exists() {
-        let cache = Cache::open(&args.cache.cache)?;
+        let cache = Cache::open_to(Access::Read, &args.cache.cache)?;
         let mut memo = StatMemo::open(&cache);
         if let Ok(sources) = Sources::check(&graph, &wanted, &mut memo) {
             standings = survey(&graph, &cache, &sources, &wanted, &vec![None; graph.len()], &not)?;

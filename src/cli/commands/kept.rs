@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use atflow::cache::Access;
 use atflow::frozen::{self, KeptPlan, Moved, PLAN_FORMAT};
 use atflow::fsio;
 
@@ -12,6 +13,27 @@ use crate::ui;
 
 /// So many differences are told; the rest are counted.
 const SHOWN: usize = 10;
+
+/// Refuses to overwrite anything but a plan.
+pub(crate) fn check_place(file: &Path) -> Result<(), CliError> {
+    let shown = file.display();
+    let is_plan = match std::fs::read(file) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        // What cannot be read may be anything.
+        Err(_) => false,
+        Ok(bytes) => serde_json::from_slice::<serde_json::Value>(&bytes).is_ok_and(|json| is_kept_plan(&json)),
+    };
+    if is_plan {
+        return Ok(());
+    }
+    let error = CliError::environment(format!("{shown} is there already and is no kept plan: it is not overwritten"));
+    Err(error.help("name another file with --save, or remove that one first"))
+}
+
+/// Whether this is a plan, of whatever version.
+fn is_kept_plan(json: &serde_json::Value) -> bool {
+    json["format"].is_u64() && json["pipeline"].is_string() && json["stages"].is_object()
+}
 
 /// Keeps what a plan shows.
 pub(crate) fn save(file: &Path, loaded: &Loaded, args: &PipelineArgs) -> Result<(), CliError> {
@@ -39,7 +61,7 @@ pub(crate) fn save(file: &Path, loaded: &Loaded, args: &PipelineArgs) -> Result<
 }
 
 /// Loads the pipeline of a kept plan, with the caches that are given now; refuses if it would do anything else than was shown.
-pub(crate) fn open(file: &Path, given: &ChangeArgs) -> Result<Loaded, CliError> {
+pub(crate) fn open(file: &Path, given: &ChangeArgs, access: Access) -> Result<Loaded, CliError> {
     let shown = file.display();
     let bytes = std::fs::read(file).map_err(|error| CliError::environment(format!("cannot read {shown}: {error}")))?;
     let how = "`atflow plan PIPELINE.yaml --save FILE` makes one";
@@ -54,7 +76,7 @@ pub(crate) fn open(file: &Path, given: &ChangeArgs) -> Result<Loaded, CliError> 
         .map_err(|error| CliError::environment(format!("{shown} is no plan: {error}")).help(how))?;
     let changes =
         ChangeArgs { set: plan.set.clone(), profile: plan.profile.clone(), force: plan.force, ..given.clone() };
-    let loaded = Loaded::open(&plan.pipeline, &plan.targets, &changes)?.from(plan.from)?;
+    let loaded = Loaded::open(&plan.pipeline, &plan.targets, &changes, access)?.from(plan.from)?;
     let moved = frozen::moved(&plan.stages, &frozen::stages(&loaded.graph, &loaded.sources, &loaded.survey()?));
     if moved.is_empty() {
         return Ok(loaded);

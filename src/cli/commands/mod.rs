@@ -13,14 +13,16 @@ pub(crate) mod run;
 pub(crate) mod schema;
 pub(crate) mod show;
 pub(crate) mod table;
+mod tries;
 pub(crate) mod verify;
 pub(crate) mod why;
 
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use atflow::cache::{Cache, Manifest, StatMemo};
+use atflow::cache::{Access, Cache, Manifest, StatMemo};
 use atflow::depth::{Depth, Missing, missing};
 use atflow::fetch::Patience;
 use atflow::graph::Graph;
@@ -54,18 +56,20 @@ pub(crate) struct Loaded {
     pub forced: Vec<Option<Order>>,
     /// From what results are made anew.
     pub depth: Option<Depth>,
-    /// Which instances were asked for by name, by id.
+    /// Which instances' outputs must be there, by id: those that were asked for by name; if none was and there is no remote cache, those that nothing else reads.
     pub needed: Vec<bool>,
+    /// Whether targets were named.
+    are_named: bool,
 }
 
 impl Loaded {
     /// Reads a pipeline and checks all that can be checked before anything runs.
-    pub(crate) fn new(args: &PipelineArgs) -> Result<Self, CliError> {
-        Self::open(&args.pipeline, &args.targets, &args.changes)
+    pub(crate) fn new(args: &PipelineArgs, access: Access) -> Result<Self, CliError> {
+        Self::open(&args.pipeline, &args.targets, &args.changes, access)
     }
 
     /// The same from its parts.
-    pub(crate) fn open(file: &Path, targets: &[String], args: &ChangeArgs) -> Result<Self, CliError> {
+    pub(crate) fn open(file: &Path, targets: &[String], args: &ChangeArgs, access: Access) -> Result<Self, CliError> {
         let overrides = Overrides { profile: args.profile.clone(), set: args.set.clone() };
         let spec = ManuallyDrop::new(PipelineSpec::read(file, &overrides)?);
         let graph = ManuallyDrop::new(Graph::new(expand(&spec)?));
@@ -81,27 +85,30 @@ impl Loaded {
             let problem = Problem::anywhere(format!("--force {name}: none of the targets needs it"));
             return Err(Problems(vec![problem.help("name it as a target too, or leave the targets out")]).into());
         }
-        let cache = Cache::open(&args.cache.cache)?;
-        let cache = match (&args.remote, args.offline) {
-            (_, true) => cache.offline(),
-            (Some(remote), false) => cache.read_through(remote, patience(args))?,
-            (None, false) => cache,
+        let open = |access| Cache::open_to(access, &args.cache.cache);
+        let cache = match (args.remote(), args.offline) {
+            (_, true) => open(access)?.offline(),
+            // Whatever is asked, what a remote cache answers is kept here.
+            (Some(remote), false) => open(Access::Write)?.read_through(remote, patience(args))?,
+            (None, false) => open(access)?,
         };
         let mut memo = StatMemo::open(&cache);
         let sources = Sources::check(&graph, &wanted, &mut memo)?;
         // A hint for the next time; a cache that can only be read does without it.
         _ = memo.save();
-        // Without targets it is enough to know what lies between; with them, what was asked for by name must be there.
-        let named = if are_named { targets } else { Vec::new() };
+        // It is enough to know what lies between; what was asked for by name, or what all of it is for, must be there. What a remote cache keeps is not
+        // lost: it is fetched when somebody names it.
+        let is_last = |id: &InstanceId| !cache.has_remote() && graph.consumers(*id).next().is_none();
+        let asked_for = if are_named { targets } else { graph.ids().filter(is_last).collect() };
         let marked = |ids: &[InstanceId]| {
             let mut marks = vec![false; graph.len()];
             ids.iter().for_each(|id| marks[id.0] = true);
             marks
         };
-        let needed = marked(&named);
+        let needed = marked(&asked_for);
         let forced = marked(&forced).into_iter().map(|is_forced| is_forced.then_some(Order::Force)).collect();
         let file = file.to_owned();
-        Ok(Loaded { file, spec, overrides, graph, cache, sources, wanted, forced, depth: None, needed })
+        Ok(Loaded { file, spec, overrides, graph, cache, sources, wanted, forced, depth: None, needed, are_named })
     }
 
     /// The same with results made anew from some depth; an error names what that depth needs and cannot make.
@@ -116,6 +123,10 @@ impl Loaded {
         }
         for (forced, is_anew) in self.forced.iter_mut().zip(depth.anew(&self.graph)) {
             *forced = forced.or(is_anew.then_some(Order::Anew(depth)));
+        }
+        // What may not be made, and was not asked for, need only be known.
+        for (needed, is_barred) in self.needed.iter_mut().zip(barred) {
+            *needed &= self.are_named || !is_barred;
         }
         match missing(&self.graph, &self.cache, depth, &self.survey()?, &self.needed)?.as_slice() {
             [] => Ok(self),
@@ -189,15 +200,16 @@ pub(crate) fn patience(args: &ChangeArgs) -> Patience {
 /// How long a run may take to notice that the user wants to stop. It waits for a server or a disk if it takes longer, and nothing is lost then.
 const UNHEARD: Duration = Duration::from_secs(3);
 
-/// Counts what the user does to stop the program, and ends it if nobody heeds that.
-pub(crate) fn interrupt() -> Result<Interrupt, CliError> {
+/// Counts what the user does to stop the program, and ends it if nobody heeds that, after `last_words`.
+pub(crate) fn interrupt(last_words: impl Fn() + Send + Sync + 'static) -> Result<Interrupt, CliError> {
     let interrupt = Interrupt::default();
-    let asked = interrupt.clone();
+    let (asked, last_words) = (interrupt.clone(), Arc::new(last_words));
     let heed = move || {
-        let (count, asked) = (asked.ask(), asked.clone());
+        let (count, asked, last_words) = (asked.ask(), asked.clone(), Arc::clone(&last_words));
         std::thread::spawn(move || {
             std::thread::sleep(UNHEARD);
             if asked.heard() < count {
+                last_words();
                 eprint("stopped; run the same command again to go on\n");
                 std::process::exit(Exit::Interrupted as i32);
             }

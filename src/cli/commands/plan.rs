@@ -1,5 +1,6 @@
 //! `atflow plan`.
 
+use atflow::cache::Access;
 use atflow::depth::Depth;
 use atflow::plan::{PlannedStage, PlannedState, plan};
 use atflow::price::{Price, Priced, price};
@@ -10,7 +11,10 @@ use crate::report::{CliError, Exit};
 use crate::ui;
 
 pub(crate) fn run(args: &PlanArgs) -> Result<Exit, CliError> {
-    let loaded = Loaded::new(&args.pipeline)?.from(args.from.map(Depth::from))?;
+    if let Some(file) = &args.save {
+        kept::check_place(file)?;
+    }
+    let loaded = Loaded::new(&args.pipeline, Access::Look)?.from(args.from.map(Depth::from))?;
     if let Some(file) = &args.save {
         kept::save(file, &loaded, &args.pipeline)?;
     }
@@ -86,7 +90,8 @@ fn price_words(price: &Price) -> String {
         };
         let rest = match price.never_ran {
             0 => String::new(),
-            count => format!("; {} never ran like this, and their cost is not known", ui::count(count, "stage")),
+            1 => "; 1 stage never ran like this, and its cost is not known".to_owned(),
+            count => format!("; {count} stages never ran like this, and their cost is not known"),
         };
         text.push_str(&format!("at most {} of work by the last durations{wall}{rest}\n", ui::duration(price.work)));
     }

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use atflow::cache::Obtained;
+use atflow::cache::{Access, Obtained};
 
 use super::Loaded;
 use crate::args::PullArgs;
@@ -10,11 +10,11 @@ use crate::report::{CliError, Exit, eprint};
 use crate::ui;
 
 pub(crate) fn run(args: &PullArgs) -> Result<Exit, CliError> {
-    if args.pipeline.changes.remote.is_none() {
+    if args.pipeline.changes.remote().is_none() {
         let error = CliError::environment("pull needs a cache to take from");
         return Err(error.help("name it: --remote https://… or a folder"));
     }
-    let loaded = Loaded::new(&args.pipeline)?;
+    let loaded = Loaded::new(&args.pipeline, Access::Write)?;
     let results = loaded.fresh()?;
     let (mut files, mut bytes, mut wrong) = (0, 0, 0);
     for (id, manifest) in &results {
@@ -48,7 +48,8 @@ pub(crate) fn run(args: &PullArgs) -> Result<Exit, CliError> {
     ));
     let missing = loaded.wanted.iter().filter(|wanted| **wanted).count() - results;
     if missing > 0 {
-        eprint(&format!("{} neither here nor there; `atflow run` makes them\n", ui::count(missing, "stage")));
+        let them = if missing == 1 { "it" } else { "them" };
+        eprint(&format!("{} neither here nor there; `atflow run` makes {them}\n", ui::count(missing, "stage")));
     }
     Ok(if wrong > 0 { Exit::StageFailed } else { Exit::Done })
 }

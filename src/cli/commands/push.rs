@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use atflow::cache::{CacheError, Manifest, OutputBlob};
+use atflow::cache::{Access, CacheError, Manifest, OutputBlob};
 use atflow::remote::{Remote, at_once};
 use atflow::spec::InstanceId;
 
@@ -15,13 +15,13 @@ use crate::ui;
 const AT_A_TIME: usize = 64;
 
 pub(crate) fn run(args: &PushArgs) -> Result<Exit, CliError> {
-    let Some(to) = &args.pipeline.changes.remote else {
+    let Some(to) = args.pipeline.changes.remote() else {
         let error = CliError::environment("push needs a place to copy to");
         return Err(error.help("name a folder or a bucket: --remote /shared/atflow-cache, --remote s3://bucket/folder"));
     };
     // What is there already is no answer to what is here.
     let here = ChangeArgs { remote: None, ..args.pipeline.changes.clone() };
-    let loaded = Loaded::open(&args.pipeline.pipeline, &args.pipeline.targets, &here)?;
+    let loaded = Loaded::open(&args.pipeline.pipeline, &args.pipeline.targets, &here, Access::Read)?;
     let scratch = loaded.cache.scratch()?;
     let remote = Remote::create(to, patience(&args.pipeline.changes), scratch.path()).map_err(CacheError::from)?;
     let results = loaded.fresh()?;
@@ -66,7 +66,11 @@ pub(crate) fn run(args: &PushArgs) -> Result<Exit, CliError> {
     ));
     let stale = loaded.wanted.iter().filter(|wanted| **wanted).count() - results;
     if stale > 0 {
-        eprint(&format!("{} not up to date here and not copied; run first to have them\n", ui::count(stale, "stage")));
+        let them = if stale == 1 { "it" } else { "them" };
+        eprint(&format!(
+            "{} not up to date here and not copied; run first to have {them}\n",
+            ui::count(stale, "stage")
+        ));
     }
     Ok(if lost > 0 { Exit::StageFailed } else { Exit::Done })
 }

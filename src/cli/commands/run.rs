@@ -1,25 +1,30 @@
 //! `atflow run`.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use atflow::cache::{Access, CacheError};
 use atflow::depth::Depth;
 use atflow::event::{RunEvent, RunSummary};
 use atflow::export::export;
 use atflow::kinds::Kind;
 use atflow::results::TableDocument;
-use atflow::scheduler::{self, Options};
+use atflow::scheduler::{self, Ended, Options};
 use atflow::spec::{Problem, Problems};
 
 use super::{Loaded, interrupt, jobs, kept, plan, worker_program};
 use crate::args::RunArgs;
-use crate::progress::Progress;
+use crate::progress::{Progress, run_finished};
 use crate::report::{CliError, Exit, eprint};
 use crate::ui;
 
 pub(crate) fn run(args: &RunArgs) -> Result<Exit, CliError> {
+    let access = if args.dry_run { Access::Look } else { Access::Write };
     let loaded = match (&args.plan, &args.pipeline) {
-        (Some(plan), _) => kept::open(plan, &args.changes)?,
-        (None, Some(file)) => Loaded::open(file, &args.targets, &args.changes)?.from(args.from.map(Depth::from))?,
+        (Some(plan), _) => kept::open(plan, &args.changes, access)?,
+        (None, Some(file)) => {
+            Loaded::open(file, &args.targets, &args.changes, access)?.from(args.from.map(Depth::from))?
+        }
         (None, None) => return Err(CliError::environment("no pipeline is named")),
     };
     let jobs = jobs(args.jobs);
@@ -36,7 +41,14 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, CliError> {
         return Err(Problems(loaded.sources.awaited().iter().map(also).collect()).into());
     }
     loaded.cache.clear_abandoned();
-    let interrupt = interrupt()?;
+    let mut progress = Progress::new(args);
+    let so_far = progress.so_far();
+    let last_words = move || {
+        if let Some(so_far) = &so_far {
+            run_finished(&so_far.summary(), None);
+        }
+    };
+    let interrupt = interrupt(last_words)?;
     let options = Options {
         wanted: loaded.wanted.clone(),
         forced: loaded.forced.clone(),
@@ -50,15 +62,20 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, CliError> {
         file: loaded.file.clone(),
         overrides: loaded.overrides.clone(),
     };
-    let mut progress = Progress::new(args);
     let observer = &mut |event: RunEvent| progress.event(event);
-    let summary = scheduler::run(&loaded.graph, &loaded.cache, &loaded.sources, &options, &interrupt, observer)?;
+    let Ended { summary, broken } =
+        scheduler::run(&loaded.graph, &loaded.cache, &loaded.sources, &options, &interrupt, observer);
     progress.finish();
     let folder = args.out.clone().unwrap_or_else(|| Path::new("results").join(loaded.name()));
-    let files = lay_out(&loaded, &summary, &folder, !args.json && !args.quiet)?;
+    let files = match broken {
+        Some(error) => Err(error.into()),
+        None => lay_out(&loaded, &summary, &folder, !args.json && !args.quiet),
+    };
     if args.json {
-        print_json_end(&summary)?;
-    } else if !args.quiet {
+        run_finished(&summary, files.as_ref().err().map(CliError::words).as_deref());
+    }
+    let files = files?;
+    if !args.json && !args.quiet {
         eprint(&closing_words(&summary, &folder, &files));
     }
     Ok(match summary {
@@ -79,7 +96,7 @@ fn lay_out(loaded: &Loaded, summary: &RunSummary, folder: &Path, print: bool) ->
         let Some(manifest) = summary.keys.get(&instance.name).and_then(|key| loaded.cache.lookup(*key)) else {
             continue;
         };
-        files.extend(export(&loaded.cache, instance, &manifest, folder)?);
+        files.extend(export(&loaded.cache, instance, &manifest, folder).map_err(cannot_lay_out)?);
         if print && instance.kind == Kind::Table {
             let bytes = loaded.cache.read(loaded.cache.output(&manifest, "json")?.digest);
             let bytes = bytes.map_err(|error| CliError::environment(error.to_string()))?;
@@ -90,12 +107,11 @@ fn lay_out(loaded: &Loaded, summary: &RunSummary, folder: &Path, print: bool) ->
     Ok(files)
 }
 
-fn print_json_end(summary: &RunSummary) -> Result<(), CliError> {
-    let RunSummary { ran, cached, failed, skipped, seconds, .. } = summary;
-    let line = serde_json::json!({
-        "event": "run_finished", "ran": ran, "cached": cached, "failed": failed, "skipped": skipped, "seconds": seconds,
-    });
-    ui::print(&format!("{line}\n"))
+fn cannot_lay_out(error: CacheError) -> CliError {
+    // What is only read is in the cache; what cannot be written is the folder.
+    let is_folder = matches!(&error, CacheError::File(error) if error.source.kind() != ErrorKind::StorageFull);
+    let error = CliError::from(error);
+    if is_folder { error.help("check the folder and its permissions, or name another one with --out") } else { error }
 }
 
 fn closing_words(summary: &RunSummary, folder: &Path, files: &[PathBuf]) -> String {

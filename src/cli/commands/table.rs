@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use atflow::cache::{Cache, Manifest};
+use atflow::cache::{Access, Cache, Manifest};
 use atflow::kinds::Kind;
 use atflow::plan::{History, Standing};
 use atflow::preview::Preview;
@@ -21,7 +21,7 @@ pub(crate) fn run(args: &TableArgs) -> Result<Exit, CliError> {
             as_it_is_now(file, overrides, args)?
         }
         None => {
-            let cache = Cache::open(&args.found.cache.cache)?;
+            let cache = Cache::open_to(Access::Read, &args.found.cache.cache)?;
             match find(&cache, &args.name, &args.found) {
                 Ok(manifest) => recorded(&cache, &manifest, &args.name)?,
                 // The last run did not get so far: what it did make is shown.
@@ -61,16 +61,8 @@ fn no_table(kind: Kind, name: &str) -> Result<(), CliError> {
 
 /// The table as the pipeline has it now: the recorded one if it is fresh, else one of what is there.
 fn as_it_is_now(file: &Path, overrides: Overrides, args: &TableArgs) -> Result<TableDocument, CliError> {
-    let changes = ChangeArgs {
-        set: overrides.set,
-        profile: overrides.profile,
-        cache: args.found.cache.clone(),
-        force: Vec::new(),
-        remote: None,
-        patience: 30,
-        offline: false,
-    };
-    let loaded = Loaded::open(file, std::slice::from_ref(&args.name), &changes)?;
+    let changes = ChangeArgs::plain(overrides.profile, overrides.set, args.found.cache.clone());
+    let loaded = Loaded::open(file, std::slice::from_ref(&args.name), &changes, Access::Look)?;
     let ids = loaded.graph.targets(std::slice::from_ref(&args.name)).map_err(Problems)?;
     let [id] = ids.as_slice() else {
         let names: Vec<&str> = ids.iter().map(|id| loaded.graph.instance(*id).name.as_str()).collect();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use atflow::cache::{Cache, Checked, Flaw, FlawKind};
+use atflow::cache::{Access, Cache, Checked, Flaw, FlawKind};
 use atflow::event::{RunEvent, RunSummary, Status};
 use atflow::kinds::Kind;
 use atflow::plan::{Order, Standing};
@@ -30,7 +30,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Exit, CliError> {
 
 /// Reads the whole cache.
 fn check(args: &VerifyArgs) -> Result<Exit, CliError> {
-    let cache = Cache::open(&args.cache.cache)?;
+    let cache = Cache::open_to(Access::Read, &args.cache.cache)?;
     let bar = ProgressBar::new(0);
     // The template is a constant; one that is wrong shows as the default bar.
     let style = ProgressStyle::with_template("{wide_bar:.cyan/dim} {bytes} of {total_bytes}  {binary_bytes_per_sec}");
@@ -96,12 +96,8 @@ fn flaw_words(flaw: &Flaw) -> String {
 
 /// Runs targets again and compares.
 fn rerun(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
-    let (set, profile, cache) = (args.set.clone(), args.profile.clone(), args.cache.clone());
-    let loaded = Loaded::open(
-        file,
-        &args.targets,
-        &ChangeArgs { set, profile, cache, force: Vec::new(), remote: None, patience: 30, offline: false },
-    )?;
+    let changes = ChangeArgs::plain(args.profile.clone(), args.set.clone(), args.cache.clone());
+    let loaded = Loaded::open(file, &args.targets, &changes, Access::Read)?;
     let ids = loaded.graph.targets(&args.targets).map_err(Problems)?;
     if args.tolerance.is_some() && !ids.iter().any(|id| verify::has_numbers(loaded.graph.instance(*id).kind)) {
         let message = "--tolerance compares numbers, and none of the targets is a `table` or an `evaluate` stage";
@@ -127,7 +123,7 @@ fn rerun(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
         file: loaded.file.clone(),
         overrides: loaded.overrides.clone(),
     };
-    let interrupt = interrupt()?;
+    let interrupt = interrupt(|| ())?;
     let mut progress = if args.json { Progress::Quiet } else { Progress::for_people(args.verbose) };
     let observer = &mut |event: RunEvent| match event {
         RunEvent::StageStarted { stage, kind, .. } => {
@@ -137,8 +133,12 @@ fn rerun(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
         RunEvent::StageFinished { status: Status::Cached, .. } => {}
         event => progress.event(event),
     };
-    let summary = scheduler::run(&loaded.graph, &beside.cache, &loaded.sources, &options, &interrupt, observer)?;
+    let ended = scheduler::run(&loaded.graph, &beside.cache, &loaded.sources, &options, &interrupt, observer);
     progress.finish();
+    if let Some(error) = ended.broken {
+        return Err(error.into());
+    }
+    let summary = ended.summary;
     let mut compared: Vec<Compared> = Vec::new();
     let mut unlike: Vec<Unlike> = Vec::new();
     for id in ids {
@@ -275,7 +275,11 @@ fn compared_words(compared: &[Compared], summary: &RunSummary) -> String {
         count => format!(", {} not compared", ui::count(count, "stage")),
     };
     let outputs = ui::count(compared.len(), "output");
-    let end = if differ == 0 { "none differs".to_owned() } else { format!("{differ} differ") };
+    let end = match differ {
+        0 => "none differs".to_owned(),
+        1 => "1 differs".to_owned(),
+        _ => format!("{differ} differ"),
+    };
     text.push_str(&format!("{outputs} of {} compared: {end}{unfinished}\n", ui::count(summary.ran, "rerun")));
     text
 }

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use atflow::cache::{Cache, Manifest};
+use atflow::cache::{Access, Cache, Manifest};
 use atflow::explain::Change;
 use atflow::plan::{PlannedState, Standing};
 use atflow::spec::{At, InstanceId, Problems, Written};
-use atflow::why::{Cause, Question, What};
+use atflow::why::{Cause, Contents, Question, What};
 
 use super::Loaded;
 use crate::args::WhyArgs;
@@ -21,7 +21,7 @@ pub(crate) fn run(args: &WhyArgs) -> Result<Exit, CliError> {
         Some(file) => file.clone(),
         None => file_of_last_run(args)?,
     };
-    let loaded = Loaded::open(&file, std::slice::from_ref(&args.stage), &args.changes)?;
+    let loaded = Loaded::open(&file, std::slice::from_ref(&args.stage), &args.changes, Access::Look)?;
     let ids = loaded.graph.targets(std::slice::from_ref(&args.stage)).map_err(Problems)?;
     let standings = loaded.survey()?;
     let history = loaded.history();
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &WhyArgs) -> Result<Exit, CliError> {
 }
 
 fn file_of_last_run(args: &WhyArgs) -> Result<PathBuf, CliError> {
-    let cache = Cache::open(&args.changes.cache.cache)?;
+    let cache = Cache::open_to(Access::Look, &args.changes.cache.cache)?;
     let how = format!("name the pipeline, too: `atflow why PIPELINE.yaml {}`", args.stage);
     let Some(run) = cache.runs(None).next() else {
         let message = format!("no pipeline was run with the cache {}", args.changes.cache.cache.display());
@@ -93,6 +93,11 @@ fn words(loaded: &Loaded, id: InstanceId, standing: &Standing, causes: &[Cause])
     for group in &groups {
         text.push('\n');
         text.push_str(&group_words(group, name));
+        // Bytes that nobody reads are missed only by who asks for them.
+        let is_lost = |cause: &&Cause| cause.stage == *name && matches!(cause.what, What::OutputGone { .. });
+        if group.iter().any(is_lost) && loaded.graph.consumers(id).next().is_some() {
+            text.push_str("  when     it is named as a target, or something that has to run reads it\n");
+        }
     }
     text
 }
@@ -136,6 +141,10 @@ fn group_words(group: &[&Cause], asked: &str) -> String {
     let Some(first) = group.first() else { return String::new() };
     let mut text = format!("{}{}\n", other_paths(group), sentence(&first.what));
     let mut line = |name: &str, value: &str| text.push_str(&format!("  {name:9}{value}\n"));
+    if let What::Source { old, new, .. } = &first.what {
+        line("was", &contents_words(old));
+        line("is", &contents_words(new));
+    }
     let mut name = "written";
     for Written { name: through, at } in first.written.iter().rev() {
         let through = through.as_ref().map(|name| format!("  ${{{name}}}")).unwrap_or_default();
@@ -176,7 +185,7 @@ fn sentence(what: &What) -> String {
         What::RecordGone => "it changed, and what it was made from before is gone from the cache".to_owned(),
         What::OutputGone { output } => format!("its output `{output}` is gone from the cache"),
         What::Changed(change) => change.to_string(),
-        What::Source { slot, file } => format!("the file {file} changed (its input `{slot}`)"),
+        What::Source { slot, file, .. } => format!("the file {file} changed (its input `{slot}`)"),
         What::OtherBytes { input, from, at, host } => {
             format!("its input `{input}` changed: {from}, made {at} on {host}, came out with other bytes")
         }
@@ -200,6 +209,11 @@ fn fresh_words(loaded: &Loaded, id: InstanceId, key: &str, manifest: &Manifest) 
         line("input", format!("{input}  {}{}", short(digest), from.unwrap_or_default()));
     }
     text
+}
+
+fn contents_words(contents: &Contents) -> String {
+    let bytes = contents.bytes.map(|bytes| format!(", {}", ui::bytes(bytes))).unwrap_or_default();
+    format!("{}{bytes}", short(&contents.digest))
 }
 
 /// `blake3:` and the first twelve digits, for people.

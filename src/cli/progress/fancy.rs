@@ -8,7 +8,7 @@ use atflow::event::{RunEvent, Status};
 use console::style;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::waiting_for;
+use super::{lost, waiting_for};
 use crate::ui;
 
 /// Nothing is drawn before this.
@@ -83,8 +83,16 @@ impl Fancy {
                     self.all.set_message("");
                 }
             }
-            RunEvent::Warning(message) => self.above(&format!("{} {message}", style("warning:").yellow().bold())),
+            RunEvent::StageReopened { stage, output } => {
+                self.all.set_position(self.all.position().saturating_sub(1));
+                self.warn(&lost(&stage, &output));
+            }
+            RunEvent::Warning(message) => self.warn(&message),
         }
+    }
+
+    fn warn(&self, message: &str) {
+        self.above(&format!("{} {message}", style("warning:").yellow().bold()));
     }
 
     fn finished(&mut self, stage: &str, status: Status, seconds: f64, summary: &str) {

@@ -9,6 +9,7 @@ use atflow::event::{RunEvent, Status};
 
 use crate::args::RunArgs;
 use crate::report::{eprint, stage_failure};
+pub(crate) use jsonl::{SoFar, run_finished};
 
 /// The display of one run.
 pub(crate) enum Progress {
@@ -22,7 +23,7 @@ impl Progress {
     /// The display that fits where output goes and what was asked for.
     pub(crate) fn new(args: &RunArgs) -> Self {
         if args.json {
-            Progress::Json(jsonl::JsonLines)
+            Progress::Json(jsonl::JsonLines::default())
         } else if args.quiet {
             Progress::Quiet
         } else {
@@ -39,6 +40,14 @@ impl Progress {
         }
     }
 
+    /// How far the run is that is shown to a program; nothing for people.
+    pub(crate) fn so_far(&self) -> Option<SoFar> {
+        match self {
+            Progress::Json(json) => Some(json.so_far()),
+            _ => None,
+        }
+    }
+
     /// Shows one fact. Failures are told in full wherever people read.
     pub(crate) fn event(&mut self, event: RunEvent) {
         if let RunEvent::StageFinished { stage, status: Status::Failed, failure: Some(failure), .. } = &event {
@@ -52,11 +61,11 @@ impl Progress {
             Progress::Json(json) => json.event(&event),
             Progress::Fancy(fancy) => fancy.event(event),
             Progress::Plain(plain) => plain.event(event),
-            Progress::Quiet => {
-                if let RunEvent::Warning(message) = event {
-                    eprint(&format!("warning: {message}\n"));
-                }
-            }
+            Progress::Quiet => match event {
+                RunEvent::Warning(message) => eprint(&format!("warning: {message}\n")),
+                RunEvent::StageReopened { stage, output } => eprint(&format!("warning: {}\n", lost(&stage, &output))),
+                _ => {}
+            },
         }
     }
 
@@ -66,6 +75,11 @@ impl Progress {
             fancy.finish();
         }
     }
+}
+
+/// What is said of a stage whose output is gone when somebody is to read it.
+fn lost(stage: &str, output: &str) -> String {
+    format!("output `{output}` of {stage} is gone from the cache; it is made again")
 }
 
 /// Whom a stage waits for.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use atflow::event::{RunEvent, Status};
 
-use super::waiting_for;
+use super::{lost, waiting_for};
 use crate::report::eprint;
 use crate::ui;
 
@@ -61,6 +61,7 @@ impl Plain {
                     *spoke = Instant::now();
                 }
             }
+            RunEvent::StageReopened { stage, output } => eprint(&format!("warning: {}\n", lost(&stage, &output))),
             RunEvent::Warning(message) => eprint(&format!("warning: {message}\n")),
         }
     }

@@ -46,7 +46,7 @@ pub struct Made {
     pub pipeline: String,
     /// When it was finished, RFC 3339 in UTC.
     pub at: String,
-    /// How long it took, in seconds.
+    /// How long it took, in seconds; of a training that was resumed, with the time of the runs that it went on from, as far as their epochs count.
     pub seconds: f64,
     /// The machine's name.
     pub host: String,

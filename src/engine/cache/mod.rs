@@ -67,6 +67,12 @@ pub enum CacheError {
         /// The output.
         output: String,
     },
+    /// There is no cache, and something was to be read from it.
+    #[error("there is no cache at {}: {}", path.display(), if path.is_dir() { "the folder has no VERSION file" } else { "there is no such folder" })]
+    NoCache {
+        /// Where it was to be.
+        path: PathBuf,
+    },
     /// The cache was made by another version.
     #[error("the cache {} has format {found}; this version of atflow reads format {CACHE_FORMAT}", path.display())]
     Format {
@@ -75,6 +81,17 @@ pub enum CacheError {
         /// What its VERSION file says.
         found: String,
     },
+}
+
+/// What a cache is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// To see what is known, perhaps nothing: one that is not there is as an empty one, and is not made.
+    Look,
+    /// To read what is in it: it has to be there.
+    Read,
+    /// To write: it is made if it is not there.
+    Write,
 }
 
 /// An open cache, and perhaps a remote one that is read through it.
@@ -86,26 +103,38 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Opens the cache in a folder, making it if it is not there.
+    /// Opens the cache in a folder to write in it.
     ///
     /// # Errors
     /// [`CacheError`].
     pub fn open(root: &Path) -> Result<Self, CacheError> {
+        Self::open_to(Access::Write, root)
+    }
+
+    /// Opens the cache in a folder. Only who writes makes anything there.
+    ///
+    /// # Errors
+    /// [`CacheError`].
+    pub fn open_to(access: Access, root: &Path) -> Result<Self, CacheError> {
         let version = root.join("VERSION");
         match std::fs::read_to_string(&version) {
             Ok(text) if text.trim() == CACHE_FORMAT.to_string() => {
-                for folder in FOLDERS {
+                for folder in FOLDERS.iter().filter(|_| access == Access::Write) {
                     // A copy may lack folders that were empty. One that cannot be made matters to those who write into it, not to readers.
                     _ = fsio::create_dir(&root.join(folder));
                 }
             }
             Ok(text) => return Err(CacheError::Format { path: root.to_owned(), found: text.trim().to_owned() }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                for folder in FOLDERS {
-                    fsio::create_dir(&root.join(folder))?;
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => match access {
+                Access::Look => {}
+                Access::Read => return Err(CacheError::NoCache { path: root.to_owned() }),
+                Access::Write => {
+                    for folder in FOLDERS {
+                        fsio::create_dir(&root.join(folder))?;
+                    }
+                    fsio::write_atomic(&version, &root.join("tmp"), format!("{CACHE_FORMAT}\n").as_bytes())?;
                 }
-                fsio::write_atomic(&version, &root.join("tmp"), format!("{CACHE_FORMAT}\n").as_bytes())?;
-            }
+            },
             Err(error) => return Err(Err::<(), _>(error).on("read", &version).unwrap_err().into()),
         }
         // Absolute, because programs run by stages work in folders of their own.
@@ -134,6 +163,8 @@ impl Cache {
     pub fn scratch(&self) -> Result<tempfile::TempDir, CacheError> {
         let tmp = self.tmp();
         let prefix = format!("stage-{}{}-", owner(), std::process::id());
+        // A copy of a cache may lack it.
+        fsio::create_dir(&tmp)?;
         Ok(tempfile::Builder::new().prefix(&prefix).tempdir_in(&tmp).on("make a folder in", &tmp)?)
     }
 

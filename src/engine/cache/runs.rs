@@ -42,6 +42,12 @@ pub struct FailedStage {
     pub failure: Failure,
     /// Its log.
     pub log: OutputBlob,
+    /// When it failed, RFC 3339 in UTC; empty in the records of older versions.
+    #[serde(default)]
+    pub at: String,
+    /// How long it ran, in seconds.
+    #[serde(default)]
+    pub seconds: f64,
 }
 
 impl Cache {

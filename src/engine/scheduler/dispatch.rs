@@ -11,7 +11,6 @@ use super::{RunError, Running, Scheduler, Stale, State, Wants};
 use crate::cache::{CacheError, Lease};
 use crate::event::{RunEvent, Status};
 use crate::kinds::Kind;
-use crate::plan::Absence;
 use crate::protocol::{Failure, FailureCode, Input, Job};
 use crate::sources::{CheckedSource, obtain};
 use crate::spec::InstanceId;
@@ -106,10 +105,10 @@ impl Scheduler<'_> {
         }
         self.wait_for(id, &awaited);
         for (producer, output) in lost {
-            let message =
-                format!("output `{output}` of {} is gone from the cache; it is made again", self.name(producer));
-            self.emit(RunEvent::Warning(message));
-            self.forced.insert(producer, Absence::Output(output));
+            self.states.reopen(producer);
+            let stage = self.name(producer);
+            self.emit(RunEvent::StageReopened { stage, output: output.clone() });
+            self.lost.insert(producer, output);
             self.settle(producer)?;
         }
         Ok(true)
@@ -161,6 +160,7 @@ impl Scheduler<'_> {
             record,
             key,
             started,
+            ran: 0.0,
             scratch: Some(scratch),
             outputs,
             worker,

@@ -98,7 +98,8 @@ impl Scheduler<'_> {
                 OutputBlob { digest: Digest::of(&running.log), size: running.log.len() as u64 }
             }
         };
-        self.run.failed.insert(name, FailedStage { failure: failure.clone(), log });
+        let at = jiff::Timestamp::now().to_string();
+        self.run.failed.insert(name, FailedStage { failure: failure.clone(), log, at, seconds });
         self.end(id, State::Failed, Status::Failed, seconds, String::new(), Some(failure));
         self.skip_consumers(id);
         if !self.options.keep_going {

@@ -27,10 +27,11 @@ impl Scheduler<'_> {
             Message::Worker(worker, event) => match event {
                 Event::Hello { .. } | Event::Unusable { .. } => self.workers.greeted(worker, event)?,
                 Event::Log { id, line } => self.log(id, &line),
+                Event::Warning { id, message } => self.warn(id, &message),
                 Event::Progress { id, done, total, message } => self.progress(id, done, total, message),
-                Event::Finished { id, summary, peak_memory } => {
+                Event::Finished { id, summary, peak_memory, earlier_seconds } => {
                     self.workers.freed(worker);
-                    self.succeed(id, summary, Some(peak_memory));
+                    self.succeed(id, summary, Some(peak_memory), earlier_seconds);
                 }
                 Event::Failed { id, failure } => {
                     self.workers.freed(worker);
@@ -53,7 +54,7 @@ impl Scheduler<'_> {
             }
             Message::EngineLog(id, line) => self.log(id, &line),
             Message::EngineProgress(id, done, total, message) => self.progress(id, done, total, message),
-            Message::EngineDone(id, Ok(summary)) => self.succeed(id, summary, None),
+            Message::EngineDone(id, Ok(summary)) => self.succeed(id, summary, None, 0.0),
             Message::EngineDone(id, Err(failure)) => self.fail(id, failure)?,
             Message::Recorded(id, running, recorded) => self.recorded(id, *running, recorded)?,
         }
@@ -66,6 +67,14 @@ impl Scheduler<'_> {
         running.log.push(b'\n');
         let stage = self.graph.instance(running.id).name.clone();
         self.emit(RunEvent::StageLog { stage, line: line.to_owned() });
+    }
+
+    /// What a stage warns of stays in its log, too.
+    fn warn(&mut self, id: u64, message: &str) {
+        self.log(id, message);
+        let Some(running) = self.running.get(&id) else { return };
+        let stage = self.name(running.id);
+        self.emit(RunEvent::Warning(format!("{stage}: {message}")));
     }
 
     fn progress(&mut self, id: u64, done: u64, total: u64, message: String) {

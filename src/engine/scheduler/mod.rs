@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use crate::cache::{Cache, CacheError, Lease, Leases, RunRecord};
+use crate::cache::{Cache, CacheError, Lease, Leases, Manifest, RunRecord};
 use crate::depth::Depth;
 use crate::event::{RunEvent, RunSummary, Status};
 use crate::graph::{Graph, Outputs};
@@ -114,12 +114,24 @@ pub enum RunError {
     Cache(#[from] CacheError),
 }
 
+/// How a run ended, whatever stopped it.
+#[derive(Debug)]
+#[must_use]
+pub struct Ended {
+    /// How far it came.
+    pub summary: RunSummary,
+    /// Why it could not go on, if that is so; a stage that failed is no such reason.
+    pub broken: Option<RunError>,
+}
+
 /// An instance that is being run.
 struct Running {
     id: InstanceId,
     record: Record,
     key: Key,
     started: Instant,
+    /// How long it ran, in seconds, once it has written its outputs.
+    ran: f64,
     /// Gone once what was in it is recorded.
     scratch: Option<tempfile::TempDir>,
     outputs: HashMap<String, PathBuf>,
@@ -173,8 +185,10 @@ struct Scheduler<'a> {
     tries: Vec<u32>,
     /// Instances that may not run, by id.
     barred: Vec<bool>,
-    /// Instances that run once even if their result is known, and why.
-    forced: HashMap<InstanceId, Absence>,
+    /// Instances that run though their result is known, until they have, by id.
+    forced: Vec<Option<Order>>,
+    /// Instances that run again because this output of theirs was lost, until it is there.
+    lost: HashMap<InstanceId, String>,
     /// Producers that run again because an output of theirs was lost, and who waits for it. Everybody else had them counted as done before.
     revived: HashMap<InstanceId, Vec<InstanceId>>,
     /// What ready instances are to run, and why.
@@ -191,10 +205,7 @@ struct Scheduler<'a> {
     stopped: bool,
 }
 
-/// Runs what is wanted and not fresh.
-///
-/// # Errors
-/// [`RunError`] where nothing can run; a stage that fails is no error but an event.
+/// Runs what is wanted and not fresh. A stage that fails is no reason for a run to be broken but an event.
 pub fn run(
     graph: &Graph,
     cache: &Cache,
@@ -202,7 +213,7 @@ pub fn run(
     options: &Options,
     interrupt: &Interrupt,
     observer: &mut dyn FnMut(RunEvent),
-) -> Result<RunSummary, RunError> {
+) -> Ended {
     let started = Instant::now();
     let (sender, messages) = mpsc::channel();
     let mut scheduler = Scheduler {
@@ -223,7 +234,8 @@ pub fn run(
         next_job: 0,
         tries: vec![0; graph.len()],
         barred: options.depth.map_or_else(|| vec![false; graph.len()], |depth| depth.bars(graph)),
-        forced: graph.ids().filter_map(|id| Some((id, Absence::Forced(options.forced[id.0]?)))).collect(),
+        forced: options.forced.clone(),
+        lost: HashMap::new(),
         revived: HashMap::new(),
         stale: HashMap::new(),
         leases: Leases::new(cache),
@@ -240,7 +252,8 @@ pub fn run(
         commit: None,
         stopped: false,
     };
-    let ended = scheduler.run();
+    let broken = scheduler.run().err();
+    scheduler.skip_the_rest();
     let mut summary = RunSummary {
         ran: scheduler.states.count(Status::Ran),
         cached: scheduler.states.count(Status::Cached),
@@ -263,9 +276,8 @@ pub fn run(
         }
     }
     drop(scheduler);
-    ended?;
     summary.seconds = started.elapsed().as_secs_f64();
-    Ok(summary)
+    Ended { summary, broken }
 }
 
 impl Scheduler<'_> {
@@ -275,7 +287,7 @@ impl Scheduler<'_> {
         for id in &wanted {
             self.states.set(*id, State::Waiting(self.graph.producers(*id).count()));
         }
-        let first = wanted.iter().copied().filter(|id| *self.states.get(*id) == State::Waiting(0)).collect();
+        let first = wanted.into_iter().filter(|id| *self.states.get(*id) == State::Waiting(0)).collect();
         self.settle_all(first)?;
         let (mut asked, mut are_killed) = (0, false);
         let mut deadline: Option<Instant> = None;
@@ -309,12 +321,16 @@ impl Scheduler<'_> {
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
         }
-        for id in wanted {
+        Ok(())
+    }
+
+    /// Ends what has not ended: the run was stopped, or is broken.
+    fn skip_the_rest(&mut self) {
+        for id in self.graph.ids() {
             if matches!(self.states.get(id), State::Waiting(_) | State::Ready | State::Running) {
                 self.end(id, State::Skipped, Status::Skipped, 0.0, String::new(), None);
             }
         }
-        Ok(())
     }
 
     fn emit(&mut self, event: RunEvent) {
@@ -349,22 +365,37 @@ impl Scheduler<'_> {
             let needed = &self.options.needed;
             let assessed = assess_all(self.graph, self.cache, self.sources, &known, outputs, needed)?;
             for (id, assessment) in known.into_iter().zip(assessed) {
-                match (assessment, self.forced.remove(&id)) {
-                    (Assessment::Fresh(key, manifest), None) => {
-                        if let Some(name) = self.bring_outputs(id, &manifest)? {
-                            self.make_ready(id, manifest.record, &Absence::Output(name));
-                            continue;
-                        }
-                        let name = self.name(id);
-                        self.run.keys.insert(name, key);
-                        open.extend(self.done(id, manifest.outputs, Status::Cached, 0.0, manifest.made.summary));
+                let (key, manifest) = match assessment {
+                    Assessment::Fresh(key, manifest) => (key, manifest),
+                    Assessment::Stale(record, absence) => {
+                        self.make_ready(id, *record, &absence);
+                        continue;
                     }
-                    (Assessment::Fresh(_, manifest), Some(absence)) => self.make_ready(id, manifest.record, &absence),
-                    (Assessment::Stale(record, absence), _) => self.make_ready(id, *record, &absence),
+                };
+                if let Some(absence) = self.has_to_run(id, &manifest)? {
+                    self.make_ready(id, manifest.record, &absence);
+                    continue;
                 }
+                let name = self.name(id);
+                self.run.keys.insert(name, key);
+                open.extend(self.done(id, manifest.outputs, Status::Cached, 0.0, manifest.made.summary));
             }
         }
         Ok(())
+    }
+
+    /// Why an instance has to run though its result is known. It may be asked more than once: what the instance needs may have to be made again first.
+    fn has_to_run(&mut self, id: InstanceId, manifest: &Manifest) -> Result<Option<Absence>, CacheError> {
+        if let Some(order) = self.forced[id.0] {
+            return Ok(Some(Absence::Forced(order)));
+        }
+        if let Some(output) = self.lost.remove(&id)
+            && !self.cache.has(self.cache.output(manifest, &output)?)
+        {
+            self.lost.insert(id, output.clone());
+            return Ok(Some(Absence::Output(output)));
+        }
+        Ok(self.bring_outputs(id, manifest)?.map(Absence::Output))
     }
 
     /// Sends an instance back to waiting for producers that are made again.
@@ -400,6 +431,8 @@ impl Scheduler<'_> {
         summary: String,
     ) -> Vec<InstanceId> {
         self.end(id, State::Done(outputs), status, seconds, summary, None);
+        self.forced[id.0] = None;
+        self.lost.remove(&id);
         let consumers = self.revived.remove(&id).unwrap_or_else(|| self.graph.consumers(id).collect());
         let mut settled = Vec::new();
         for consumer in consumers {
@@ -423,8 +456,7 @@ impl Scheduler<'_> {
         failure: Option<Failure>,
     ) {
         self.states.set(id, state);
-        let first = self.states.end(id, status);
-        if first || status != Status::Cached {
+        if let Some(status) = self.states.end(id, status) {
             let stage = self.name(id);
             self.emit(RunEvent::StageFinished { stage, status, seconds, summary, failure });
         }

@@ -31,13 +31,13 @@ impl Scheduler<'_> {
         self.recording.len() < self.options.jobs + ON_THEIR_WAY
     }
 
-    /// A stage has written its outputs.
-    pub(super) fn succeed(&mut self, job: u64, summary: String, peak_memory: Option<u64>) {
-        let Some(running) = self.running.remove(&job) else { return };
+    /// A stage has written its outputs; earlier runs worked on them for some seconds already.
+    pub(super) fn succeed(&mut self, job: u64, summary: String, peak_memory: Option<u64>, earlier_seconds: f64) {
+        let Some(mut running) = self.running.remove(&job) else { return };
         let id = running.id;
-        let seconds = running.started.elapsed().as_secs_f64();
+        running.ran = running.started.elapsed().as_secs_f64();
         let platform = running.worker.map(|worker| self.workers.platform(worker));
-        let made = self.made(&running, seconds, summary, peak_memory, platform);
+        let made = self.made(&running, running.ran + earlier_seconds, summary, peak_memory, platform);
         let sources: Vec<CheckedSource> =
             self.graph.instance(id).sources.iter().map(|need| self.sources.get(id, need).clone()).collect();
         self.recording.insert(job, running.key);
@@ -71,7 +71,7 @@ impl Scheduler<'_> {
         let name = self.name(id);
         self.run.keys.insert(name, running.key);
         let Manifest { outputs, made, .. } = *manifest;
-        let consumers = self.done(id, outputs, Status::Ran, made.seconds, made.summary);
+        let consumers = self.done(id, outputs, Status::Ran, running.ran, made.summary);
         self.settle_all(consumers)?;
         Ok(())
     }

@@ -37,14 +37,17 @@ pub(super) struct States {
     /// Instances that are ready, by their turn.
     ready: BTreeSet<Turn>,
     urgency: Vec<f64>,
-    /// Instances that were ended, and how; the first ending counts.
+    /// Instances that were ended, and how.
     ended: Vec<Option<Status>>,
+    /// Instances whose end does not count any more, because what they made was lost.
+    reopened: Vec<bool>,
 }
 
 impl States {
     pub(super) fn new(urgency: Vec<f64>) -> Self {
         let count = urgency.len();
-        States { states: vec![State::Unwanted; count], ready: BTreeSet::new(), urgency, ended: vec![None; count] }
+        let (states, ready) = (vec![State::Unwanted; count], BTreeSet::new());
+        States { states, ready, urgency, ended: vec![None; count], reopened: vec![false; count] }
     }
 
     pub(super) fn get(&self, id: InstanceId) -> &State {
@@ -81,14 +84,22 @@ impl States {
         self.ready.range((from, Bound::Unbounded)).next().map(|(_, id)| *id)
     }
 
-    /// Notes how an instance ended; `false` if it had ended before (its result was lost and made again).
-    pub(super) fn end(&mut self, id: InstanceId, status: Status) -> bool {
-        let first = self.ended[id.0].is_none();
-        // What was cached and had to be made after all did run.
-        if first || (self.ended[id.0] == Some(Status::Cached) && status != Status::Cached) {
-            self.ended[id.0] = Some(status);
-        }
-        first
+    /// Takes the end of an instance back, because what it made was lost. It ends once more.
+    pub(super) fn reopen(&mut self, id: InstanceId) {
+        self.reopened[id.0] = true;
+    }
+
+    /// Notes how an instance ended, and gives how that counts; nothing if it has ended and was not reopened.
+    pub(super) fn end(&mut self, id: InstanceId, status: Status) -> Option<Status> {
+        let counts = match self.ended[id.0] {
+            None => status,
+            Some(_) if !self.reopened[id.0] => return None,
+            // It did run here, whoever made it again.
+            Some(Status::Ran) if status == Status::Cached => Status::Ran,
+            Some(_) => status,
+        };
+        (self.ended[id.0], self.reopened[id.0]) = (Some(counts), false);
+        Some(counts)
     }
 
     /// How many instances ended in a way.
@@ -119,8 +130,12 @@ mod tests {
     #[test]
     fn an_instance_that_was_cached_and_had_to_run_counts_once_as_run() {
         let mut states = States::new(vec![0.0]);
-        assert!(states.end(InstanceId(0), Status::Cached));
-        assert!(!states.end(InstanceId(0), Status::Ran));
+        assert_eq!(states.end(InstanceId(0), Status::Cached), Some(Status::Cached));
+        assert_eq!(states.end(InstanceId(0), Status::Ran), None, "it has ended");
+        for (status, counts) in [(Status::Ran, Status::Ran), (Status::Cached, Status::Ran)] {
+            states.reopen(InstanceId(0));
+            assert_eq!(states.end(InstanceId(0), status), Some(counts));
+        }
         assert_eq!((states.count(Status::Cached), states.count(Status::Ran)), (0, 1));
     }
 }

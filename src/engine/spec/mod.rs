@@ -23,6 +23,7 @@ mod settings;
 mod source;
 mod stage;
 mod substitute;
+mod template;
 mod trace;
 mod transform;
 mod untransformed;

@@ -57,6 +57,12 @@ impl PipelineSpec {
         Self::assemble(&include::read_text(SourceFile::new(name, text))?, overrides)
     }
 
+    /// Whether the pipeline declares a profile.
+    pub fn has_profile(&self, name: &str) -> bool {
+        let path = YamlPath::of(&["profiles", name]);
+        self.files.iter().any(|file| file.has(&path))
+    }
+
     /// Where a parameter is declared.
     pub fn param_place(&self, name: &str) -> Option<&Place> {
         self.places.get(name)

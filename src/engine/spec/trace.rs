@@ -11,6 +11,7 @@ use super::pipeline::{Overrides, PipelineSpec};
 use super::source::{Place, SourceFile, YamlPath};
 use super::stage::{AxisValues, StageSpec};
 use super::substitute::Scope;
+use super::template::changed;
 
 /// References that lead to references: no pipeline that could be expanded has more.
 const MAX_DEPTH: usize = 140;
@@ -52,22 +53,60 @@ impl Serialize for Written {
     }
 }
 
-/// The places that a parameter comes from, the stage's own first. `path` leads to it from the parameters (`adversary.eps`), or is `seed`. A value that is
-/// nothing but a reference has one more place for each reference; a text with several references in it has the places of each.
-pub fn written(spec: &PipelineSpec, overrides: &Overrides, instance: &Instance, path: &str) -> Vec<Written> {
+/// The places that a parameter comes from, the stage's own first. `path` leads to it from the parameters (`adversary.eps`, `rates[2].lr`), or is `seed`.
+/// A value that is nothing but a reference has one more place for each reference. Of a text with several references the places of those are given that
+/// changed it, where `texts`, what it was and what it is, tells that; else of each.
+pub fn written(
+    spec: &PipelineSpec,
+    overrides: &Overrides,
+    instance: &Instance,
+    path: &str,
+    texts: Option<(String, String)>,
+) -> Vec<Written> {
     let Some(stage) = spec.stages.iter().find(|stage| stage.name == instance.stage) else { return Vec::new() };
-    let mut trace = Trace { spec, overrides, out: Vec::new() };
-    let steps: Vec<&str> = path.split('.').collect();
+    let mut trace = Trace { spec, overrides, texts, out: Vec::new() };
+    let steps = steps(path);
     let (value, path, rest) = match (path, &stage.seed, &stage.defaults) {
         ("seed", Some(seed), _) => (seed, stage.path.key("seed"), Vec::new()),
         ("seed", None, _) => return Vec::new(),
-        (_, _, Some(defaults)) if stage.with.get(steps[0]).is_none() && defaults.get(steps[0]).is_some() => {
+        // Mappings are joined: only the leaf tells whose it is.
+        (_, _, Some(defaults)) if !leads_on(&stage.with, &steps) && leads_on(defaults, &steps) => {
             (&**defaults, YamlPath::of(&["defaults", stage.kind.name()]), steps)
         }
         _ => (&stage.with, stage.path.key("with"), steps),
     };
     trace.follow(value, Spot { file: stage.file.clone(), path }, &rest, &instance.axes, stage, None, 0);
     trace.out
+}
+
+/// The steps of a path: keys, and items of lists with their brackets.
+fn steps(path: &str) -> Vec<&str> {
+    path.split('.')
+        .flat_map(|key| {
+            let end = if key.ends_with(']') { key.find('[').unwrap_or(key.len()) } else { key.len() };
+            std::iter::once(&key[..end]).chain(key[end..].split_inclusive(']'))
+        })
+        .filter(|step| !step.is_empty())
+        .collect()
+}
+
+/// The position that a step means in a list.
+fn position(step: &str) -> Option<usize> {
+    step.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
+}
+
+/// Whether a value has what the steps lead to, in itself or behind a reference.
+fn leads_on(mut value: &Value, steps: &[&str]) -> bool {
+    for step in steps {
+        let next = match value {
+            Value::Mapping(map) => map.get(*step),
+            Value::Sequence(items) => position(step).and_then(|position| items.get(position)),
+            _ => return true,
+        };
+        let Some(next) = next else { return false };
+        value = next;
+    }
+    true
 }
 
 /// A way into one of the pipeline's files.
@@ -80,6 +119,8 @@ struct Spot {
 struct Trace<'a> {
     spec: &'a PipelineSpec,
     overrides: &'a Overrides,
+    /// What the text was that the way leads to, and what it is.
+    texts: Option<(String, String)>,
     out: Vec<Written>,
 }
 
@@ -99,15 +140,27 @@ impl Trace<'_> {
         name: Option<&str>,
         depth: usize,
     ) {
-        while let (Value::Mapping(map), [step, further @ ..]) = (value, rest) {
-            let Some(inner) = map.get(*step) else { break };
-            (value, at.path, rest) = (inner, at.path.key(step), further);
+        while let [step, further @ ..] = rest {
+            (value, at.path) = match value {
+                Value::Mapping(map) if map.contains_key(*step) => (&map[*step], at.path.key(step)),
+                Value::Sequence(items) => match position(step).filter(|position| *position < items.len()) {
+                    Some(position) => (&items[position], at.path.index(position)),
+                    None => break,
+                },
+                _ => break,
+            };
+            rest = further;
         }
         self.out.push(Written { name: name.map(str::to_owned), at: At::File(Place::value(&at.file, at.path)) });
         let Value::String(text) = value else { return };
         if depth < MAX_DEPTH {
-            for reference in references(text) {
-                self.reference(reference, rest, axes, stage, depth + 1);
+            let is_value = |name: &str| {
+                let first = name.split('.').next().unwrap_or_default();
+                axes.contains_key(first) || self.spec.params.contains_key(first)
+            };
+            for part in changed(text, is_value, self.texts.take()) {
+                self.texts = part.texts;
+                self.reference(part.name, rest, axes, stage, depth + 1);
             }
         }
     }
@@ -205,20 +258,6 @@ impl Trace<'_> {
     }
 }
 
-/// The names in the `${…}` of a text.
-fn references(text: &str) -> Vec<&str> {
-    let mut names = Vec::new();
-    let mut rest = text;
-    while let Some(start) = rest.find("${") {
-        let Some(length) = rest[start..].find('}') else { break };
-        if !rest[..start].ends_with('$') {
-            names.push(rest[start + 2..start + length].trim());
-        }
-        rest = &rest[start + length + 1..];
-    }
-    names
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::expand;
@@ -256,7 +295,48 @@ stages:
             At::File(place) => place.to_string(),
             At::Set(key) => format!("--set {key}"),
         };
-        written(&spec, overrides, instance, path).iter().map(shown).collect()
+        written(&spec, overrides, instance, path, None).iter().map(shown).collect()
+    }
+
+    #[test]
+    fn of_a_text_the_reference_is_followed_that_changed_it() {
+        let spec = PipelineSpec::from_text("p", TEXT, &Overrides::default()).unwrap();
+        let instances = expand(&spec).unwrap();
+        let instance = instances.iter().find(|candidate| candidate.name == "data").unwrap();
+        let lines = |old: &str, new: &str| -> Vec<String> {
+            let texts = Some((old.to_owned(), new.to_owned()));
+            let written = written(&spec, &Overrides::default(), instance, "run", texts);
+            let column = |written: Written| match written.at {
+                At::File(place) => place.to_string(),
+                At::Set(key) => key,
+            };
+            written.into_iter().map(column).collect()
+        };
+        assert_eq!(lines("x 2 8/255", "x 3 8/255"), ["p:5:37", "p:1:29"]);
+        assert_eq!(lines("x 3 4/255", "x 3 8/255"), ["p:5:37", "p:1:15"]);
+        assert_eq!(lines("y 3 4/255", "x 3 8/255"), ["p:5:37", "p:1:29", "p:1:15"], "it cannot be told");
+    }
+
+    #[test]
+    fn defaults_that_are_joined_to_a_mapping_and_items_of_lists_are_found() {
+        let text = "params: {note: a, seconds: [1, 2]}\n\
+            defaults:\n\
+            \x20 command: {env: {NOTE: '${note}'}}\n\
+            stages:\n\
+            \x20 one: {kind: command, with: {run: x, env: {OWN: b}, files: [c, 'd${note}'], outputs: {n: n}}}\n";
+        let spec = PipelineSpec::from_text("p", text, &Overrides::default()).unwrap();
+        let instances = expand(&spec).unwrap();
+        let lines = |path: &str| -> Vec<String> {
+            let written = written(&spec, &Overrides::default(), &instances[0], path, None);
+            let shown = |written: &Written| match &written.at {
+                At::File(place) => place.to_string(),
+                At::Set(key) => key.clone(),
+            };
+            written.iter().map(shown).collect()
+        };
+        assert_eq!(lines("env.NOTE"), ["p:3:25", "p:1:16"]);
+        assert_eq!(lines("env.OWN"), ["p:5:50"]);
+        assert_eq!(lines("files[1]"), ["p:5:65", "p:1:16"]);
     }
 
     #[test]

@@ -55,9 +55,10 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     if let Some(progress) = keeper.find(training.params.epochs, &*training.network, log) {
         progress.restore(&*training.network, &mut training.optimizer)?;
         training.restore(progress.more)?;
-        metrics.epochs = progress.epochs;
+        (metrics.epochs, context.earlier) = (progress.epochs, progress.took);
         context.reporter.log(format!("resumed after epoch {}", metrics.epochs.len()));
     }
+    let mut is_warned = false;
     let mut is_done = training.is_done(context, &metrics.epochs);
     while !is_done {
         // As many epochs as are done: a u32 counted them.
@@ -74,9 +75,15 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
         }
         is_done = training.is_done(context, &metrics.epochs);
         // Cancelling does not interrupt this; a training that cannot keep its progress can still end well.
-        let kept = keeper.keep(&metrics.epochs, is_done, &*training.network, &training.optimizer, &training.state());
-        if let Err(error) = kept {
-            context.reporter.log(format!("the progress after epoch {epoch} could not be kept: {}", chain(&error)));
+        let took = context.earlier + context.started.elapsed();
+        let (network, state) = (&*training.network, training.state());
+        if let Err(error) = keeper.keep(&metrics.epochs, took, is_done, network, &training.optimizer, &state) {
+            let words = format!("the progress after epoch {epoch} could not be kept: {}", chain(&error));
+            // Once is enough for the user; the log has every time.
+            match std::mem::replace(&mut is_warned, true) {
+                false => context.reporter.warn(format!("{words}; if it is stopped now, it begins anew")),
+                true => context.reporter.log(words),
+            }
         }
     }
     metrics.kept_epoch = match training.chooses_best() {

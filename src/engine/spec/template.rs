@@ -1,0 +1,110 @@
+//! A text with `${…}` in it beside what came of it: which of the references made a difference. Knows no parameters.
+
+/// A reference in a text.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Part<'t> {
+    /// What stands between the braces.
+    pub name: &'t str,
+    /// What it stood for and what it stands for, where that can be told.
+    pub texts: Option<(String, String)>,
+}
+
+/// A piece of a template.
+enum Piece<'t> {
+    Text(String),
+    Reference(&'t str),
+}
+
+/// The references of a template that changed the text that is made of it; all of them where that cannot be told. `is_value` says which of them are
+/// replaced: others stand in the text as they are. `texts` is what was made of the template and what is.
+pub(super) fn changed<'t>(
+    template: &'t str,
+    is_value: impl Fn(&str) -> bool,
+    texts: Option<(String, String)>,
+) -> Vec<Part<'t>> {
+    let pieces = pieces(template, is_value);
+    let names = pieces.iter().filter_map(|piece| match piece {
+        Piece::Reference(name) => Some(*name),
+        Piece::Text(_) => None,
+    });
+    let values = texts.and_then(|(old, new)| {
+        let values = values(&pieces, &old)?.into_iter().zip(values(&pieces, &new)?);
+        Some(values.map(|(old, new)| (old.to_owned(), new.to_owned())).collect::<Vec<_>>())
+    });
+    let all = || names.clone().map(|name| Part { name, texts: None }).collect();
+    let Some(values) = values else { return all() };
+    let differing = names.clone().zip(values).filter(|(_, (old, new))| old != new);
+    let parts: Vec<Part> = differing.map(|(name, texts)| Part { name, texts: Some(texts) }).collect();
+    if parts.is_empty() { all() } else { parts }
+}
+
+fn pieces(template: &str, is_value: impl Fn(&str) -> bool) -> Vec<Piece<'_>> {
+    let mut pieces = Vec::new();
+    let mut text = String::new();
+    let mut rest = template;
+    while let Some(start) = rest.find("${") {
+        if rest[..start].ends_with('$') {
+            // `$${` is a plain `${`.
+            text.push_str(&rest[..start - 1]);
+            text.push_str("${");
+            rest = &rest[start + 2..];
+            continue;
+        }
+        let Some(length) = rest[start..].find('}') else { break };
+        let name = rest[start + 2..start + length].trim();
+        if is_value(name) {
+            text.push_str(&rest[..start]);
+            pieces.extend([Piece::Text(std::mem::take(&mut text)), Piece::Reference(name)]);
+        } else {
+            text.push_str(&rest[..=start + length]);
+        }
+        rest = &rest[start + length + 1..];
+    }
+    text.push_str(rest);
+    pieces.push(Piece::Text(text));
+    pieces
+}
+
+/// What each reference stands for in a text that was made of the pieces; nothing if it was made of others, or if two references touch.
+fn values<'m>(pieces: &[Piece<'_>], made: &'m str) -> Option<Vec<&'m str>> {
+    let mut values = Vec::new();
+    let [Piece::Text(first), further @ ..] = pieces else { return None };
+    let mut rest = made.strip_prefix(first.as_str())?;
+    for (at, pair) in further.chunks_exact(2).enumerate() {
+        let [Piece::Reference(_), Piece::Text(text)] = pair else { return None };
+        let is_last = 2 * at + 2 == further.len();
+        let end = match (is_last, text.as_str()) {
+            (true, text) => rest.strip_suffix(text)?.len(),
+            (false, "") => return None,
+            (false, text) => rest.find(text)?,
+        };
+        values.push(&rest[..end]);
+        rest = &rest[end + text.len()..];
+    }
+    Some(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_references_that_changed_a_text_are_told_with_what_they_stood_for() {
+        let parts = |template, old: &str, new: &str| -> Vec<String> {
+            let texts = Some((old.to_owned(), new.to_owned()));
+            let shown = |part: Part<'_>| match part.texts {
+                Some((old, new)) => format!("{}: {old} -> {new}", part.name),
+                None => part.name.to_owned(),
+            };
+            changed(template, |name| name != "out.n", texts).into_iter().map(shown).collect()
+        };
+        let template = "run $${x} ${a} ${ b } > ${out.n}";
+        assert_eq!(parts(template, "run ${x} 1 2 > ${out.n}", "run ${x} 1 3 > ${out.n}"), ["b: 2 -> 3"]);
+        assert_eq!(parts(template, "run ${x} 1 2 > ${out.n}", "run ${x} 2 3 > ${out.n}"), ["a: 1 -> 2", "b: 2 -> 3"]);
+        assert_eq!(parts(template, "walk", "run ${x} 2 3 > ${out.n}"), ["a", "b"], "the text around them changed");
+        assert_eq!(parts("${a}", "one", "two"), ["a: one -> two"]);
+        assert_eq!(parts("${a}${b}", "12", "13"), ["a", "b"], "nobody knows where one ends");
+        assert_eq!(parts("x ${a}", "x 1", "x 1"), ["a"]);
+        assert!(parts("nothing", "1", "2").is_empty());
+    }
+}
