@@ -298,7 +298,8 @@ mod tests {
         assert_eq!(verdict(ours, 93.21, 2, Some(1.5)), Verdict::WithinSamplingError);
         assert_eq!(verdict(ours, 92.0, 2, None), Verdict::WithinSamplingError);
         assert_eq!(verdict(ours, 94.0, 2, Some(1.5)), Verdict::Different);
-        assert_eq!(verdict(Number { low: None, high: None, ..ours }, 92.0, 2, None), Verdict::Different, "no interval");
+        let bare = Number { low: None, high: None, hits: None, ..ours };
+        assert_eq!(verdict(bare, 92.0, 2, None), Verdict::Different, "no interval");
         assert_eq!(verdict(Number::default(), 92.0, 2, None), Verdict::Missing);
         let none = judge(Metric::Accuracy, &ours, None, 2, None);
         assert_eq!((none.verdict, none.difference), (Verdict::NotPublished, None));

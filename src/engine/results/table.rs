@@ -281,8 +281,13 @@ pub(super) mod tests {
         });
         set(&mut table, 2, 0, &|cell| {
             cell.state = State::Stale;
-            cell.compared = Some(compared(0.004, 0.25));
-            cell.published = beside(1.0, -1.0, Verdict::Different);
+            cell.published = Some(Beside {
+                value: Some(1.0),
+                decimals: 2,
+                difference: None,
+                verdict: Verdict::NotCompared,
+                anomaly: None,
+            });
         });
         table.sum_up("table4", Some(1.55));
         table
