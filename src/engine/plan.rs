@@ -346,7 +346,12 @@ pub fn assess_all<'a>(
     needed: &[bool],
 ) -> Result<Vec<Assessment>, CacheError> {
     let looks = look_up(graph, cache, sources, ids, outputs, &mut HashMap::new())?;
-    Ok(ids.iter().zip(looks).map(|(id, look)| judge(graph, cache, *id, look, needed[id.0])).collect())
+    let judge = |(id, look): (&InstanceId, Look)| judge(graph, cache, *id, look, needed[id.0]);
+    Ok(if ids.len() < AT_ONCE {
+        ids.iter().zip(looks).map(judge).collect()
+    } else {
+        ids.par_iter().zip(looks).map(judge).collect()
+    })
 }
 
 /// What is known under a key.
