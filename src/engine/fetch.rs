@@ -152,12 +152,8 @@ pub fn download(
     patience: &Patience,
     progress: &mut Progress<'_>,
 ) -> Result<Checksums, FetchError> {
+    let origin = origin(url, patience)?;
     let url = url.to_owned();
-    let origin = match url.split_once("://") {
-        Some(("http" | "https", _)) => Origin::Server(agent(patience)),
-        Some(("file", rest)) => Origin::File(local_path(&url, rest)?),
-        _ => return Err(FetchError::Url { url, reason: "it begins with none of https://, http:// and file://" }),
-    };
     let mut fetch = Fetch { url, part: Part::open(to)?, origin, patience, progress, resumed: false };
     let sums = match fetch.whole(expected) {
         // The part was left by an earlier fetch and may have been of another file: that costs one more download, not an error.
@@ -210,6 +206,28 @@ pub(crate) fn receive(
             let _ = fs::remove_file(&fetch.part.path);
             Err(error)
         }
+    }
+}
+
+/// Whether a URL is one that can be fetched, as far as its letters tell.
+///
+/// # Errors
+/// [`FetchError::Url`].
+pub fn check_url(url: &str) -> Result<(), FetchError> {
+    let error = |reason| FetchError::Url { url: url.to_owned(), reason };
+    match url.split_once("://") {
+        Some(("http" | "https", rest)) if rest.is_empty() || rest.starts_with('/') => Err(error("it names no server")),
+        Some(("http" | "https", _)) => Ok(()),
+        Some(("file", rest)) => local_path(url, rest).map(drop),
+        _ => Err(error("it begins with none of https://, http:// and file://")),
+    }
+}
+
+fn origin(url: &str, patience: &Patience) -> Result<Origin, FetchError> {
+    check_url(url)?;
+    match url.strip_prefix("file://") {
+        Some(rest) => Ok(Origin::File(local_path(url, rest)?)),
+        None => Ok(Origin::Server(agent(patience))),
     }
 }
 

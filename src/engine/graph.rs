@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use globset::GlobBuilder;
 use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::{Dfs, Reversed};
@@ -11,7 +10,7 @@ use petgraph::visit::{Dfs, Reversed};
 use crate::cache::OutputBlob;
 use crate::kinds::Kind;
 use crate::record::{RECORD_FORMAT, Record};
-use crate::spec::{Instance, InstanceId, Need, Problem, SourceNeed};
+use crate::spec::{Instance, InstanceId, Need, Pattern, Problem, SourceNeed};
 
 /// What an instance made: its outputs by name.
 pub type Outputs = BTreeMap<String, OutputBlob>;
@@ -73,7 +72,7 @@ impl Graph {
         self.dag.neighbors_directed(NodeIndex::new(id.0), direction).map(|node| InstanceId(node.index()))
     }
 
-    /// The instances that targets name: an instance's name, a stage's, or a pattern over names (`tested/pgd-*/**`).
+    /// The instances that targets name: an instance's name, a stage's, or a pattern over names (`tested/pgd-*`); labels that are left out at its end mean all.
     ///
     /// # Errors
     /// A [`Problem`] for each target that names nothing.
@@ -84,13 +83,8 @@ impl Graph {
         let mut found = Vec::new();
         let mut problems = Vec::new();
         for target in targets {
-            let glob = GlobBuilder::new(target).literal_separator(true).build().map(|glob| glob.compile_matcher());
-            let fits = |id: &InstanceId| {
-                let instance = self.instance(*id);
-                instance.name == *target
-                    || instance.stage == *target
-                    || glob.as_ref().is_ok_and(|glob| glob.is_match(&instance.name))
-            };
+            let pattern = Pattern::new(target);
+            let fits = |id: &InstanceId| pattern.fits(&self.instance(*id).name);
             let before = found.len();
             found.extend(self.ids().filter(fits));
             if found.len() == before {

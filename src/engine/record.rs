@@ -6,7 +6,7 @@
 //! - numbers that are real by their meaning are written as the shortest text that reads back to the same IEEE double, always with a point or an
 //!   exponent (`0.5`, `1.0`, `1e-7`); counts and seeds as whole numbers;
 //! - inputs by name, each the digest of its content with its algorithm (`blake3:…`; `sha256:…` or `md5:…` for a file that is known by what its publisher gives);
-//! - no paths, names of stages, times, hosts, devices or thread counts.
+//! - no paths, times, hosts, devices or thread counts, and no names of stages but in the labels that tell several inputs of one slot apart.
 
 use std::collections::BTreeMap;
 

@@ -10,6 +10,7 @@ pub const PRECISION: u32 = 22;
 /// The kernel that new pixels are made with, stretched by the scale where an image gets smaller.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "Resampling")]
 pub enum Filter {
     /// A triangle: torchvision's default for images.
     #[default]

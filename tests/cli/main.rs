@@ -9,6 +9,7 @@ mod failures;
 mod gc;
 mod graph;
 mod kept;
+mod language;
 mod machine;
 mod remote;
 mod rerun;

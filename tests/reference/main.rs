@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use atflow::kinds::{Kind, Slot};
-use atflow::spec::schema;
+use atflow::spec::{pipeline_schema, schema};
 use serde_json::{Map, Value};
 
 /// Everything below this line of the document is written from the types.
@@ -217,5 +217,56 @@ fn collect(root: &Value, schema: &Value, named: &mut Vec<String>) {
         }
         Value::Array(items) => items.iter().for_each(|item| collect(root, item, named)),
         _ => {}
+    }
+}
+
+/// A pipeline file as an editor sees it: a value of JSON.
+fn as_json(text: &str) -> Value {
+    let mut value: serde_yaml::Value = serde_yaml::from_str(text).unwrap();
+    value.apply_merge().unwrap();
+    serde_json::to_value(value).unwrap()
+}
+
+#[test]
+fn the_schema_takes_every_pipeline_that_ships() {
+    let schema = jsonschema::validator_for(&pipeline_schema()).unwrap();
+    let mut open = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines")];
+    let mut seen = Vec::new();
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|ending| ending == "yaml") {
+            let json = as_json(&std::fs::read_to_string(&path).unwrap());
+            let wrong: Vec<String> =
+                schema.iter_errors(&json).map(|error| format!("{}: {error}", error.instance_path())).collect();
+            assert!(wrong.is_empty(), "{}\n{}", path.display(), wrong.join("\n"));
+            seen.push(path.file_name().unwrap().to_str().unwrap().to_owned());
+        }
+    }
+    for name in ["paper.yaml", "beyond.yaml", "fashion.yaml", "quickstart.yaml"] {
+        assert!(seen.iter().any(|seen| seen == name), "{name} is not among {seen:?}");
+    }
+}
+
+#[test]
+fn the_schema_refuses_what_an_editor_should_mark() {
+    let schema = jsonschema::validator_for(&pipeline_schema()).unwrap();
+    let right = "stages: {a: {kind: command, with: {run: [seq, 3, true], env: {N: 0.5}, outputs: {n: n}}}, \
+                 b: {kind: transform, needs: {data: a}, with: {op: fourier, filter: low_pass, radius: '${r}'}}, \
+                 c: {kind: dataset, with: {format: image_folder, filter: lanczos, train: {archive: {path: x}}}}}";
+    assert!(schema.is_valid(&as_json(right)));
+    for (from, to) in [
+        ("stages:", "stage:"),
+        ("kind: command", "kind: comand"),
+        ("N: 0.5", "N: [0.5]"),
+        ("run: [seq", "run: [[seq]"),
+        ("op: fourier", "op: furier"),
+        ("filter: low_pass", "filter: lanczos"),
+        ("filter: lanczos", "filter: low_pass"),
+        ("needs: {data", "needs: {date"),
+        ("kind: dataset", "seed: 1, kind: dataset"),
+        ("kind: dataset", "threads: 2, kind: dataset"),
+    ] {
+        assert!(!schema.is_valid(&as_json(&right.replacen(from, to, 1))), "{to}");
     }
 }

@@ -5,9 +5,13 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::text::Text;
+
 /// Runs a program in an empty folder. It is told where things are by `${in.NEED}`, `${file.PATH}` and `${out.NAME}` in its arguments and its
 /// environment: paths relative to that folder, the same in every run. A need with several inputs gives all their paths. `ATFLOW_SEED` and
-/// `ATFLOW_THREADS` are in its environment.
+/// `ATFLOW_THREADS` are in its environment. An axis that stands at instances is an input, too, if the program asks for it by `${in.AXIS}`.
+///
+/// Arguments and variables may be numbers, `true` and `false`. The program sees one spelling of each, however it is written: `16` for 0x10, `0.001` for 1e-3, `1.0` for 1.0.
 ///
 /// Needs: any names. Outputs: those declared.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -20,7 +24,7 @@ pub struct CommandParams {
     pub files: Vec<String>,
     /// Variables added to the environment.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub env: BTreeMap<String, String>,
+    pub env: BTreeMap<String, Text>,
     /// What the program writes: a name for each output, and the file's name in the program's folder.
     pub outputs: BTreeMap<String, String>,
 }
@@ -30,7 +34,7 @@ pub struct CommandParams {
 #[serde(untagged)]
 pub enum Run {
     /// Program and arguments, run as they are.
-    Program(Vec<String>),
+    Program(Vec<Text>),
     /// A line for the shell.
     Shell(String),
 }

@@ -24,10 +24,10 @@ impl Headings {
         self.0.get(label).or_else(by_pattern).map_or(label, String::as_str)
     }
 
-    /// A key that fits none of these labels.
-    pub fn idle<'a>(&'a self, labels: &[&str]) -> Option<&'a str> {
-        let is_idle = |key: &&String| !labels.iter().any(|label| key.as_str() == *label || fits(key, label));
-        self.0.keys().find(is_idle).map(String::as_str)
+    /// The keys that fit none of these labels.
+    pub fn idle<'a>(&'a self, labels: &[&str]) -> Vec<&'a str> {
+        let is_idle = |key: &&str| !labels.iter().any(|label| key == label || fits(key, label));
+        self.0.keys().map(String::as_str).filter(is_idle).collect()
     }
 }
 
@@ -46,7 +46,7 @@ mod tests {
         assert_eq!(headings.of("cats.test"), "original");
         assert_eq!((headings.of("fish-1024"), headings.of("cats-1024")), ("two grey levels", "flat"));
         assert_eq!(headings.of("cats-4"), "cats-4");
-        assert_eq!(headings.idle(&["cats.test", "cats-1024"]), Some("fish-1024"));
-        assert_eq!(headings.idle(&["cats.test", "fish-1024"]), None);
+        assert_eq!(headings.idle(&["cats.test", "cats-1024"]), ["fish-1024"]);
+        assert_eq!(headings.idle(&["cats.test", "fish-1024"]), [""; 0]);
     }
 }

@@ -16,6 +16,7 @@ mod ports;
 mod saliency;
 mod source;
 mod table;
+mod text;
 mod train;
 mod transform;
 
@@ -44,6 +45,7 @@ pub use table::{
     Column, ColumnSpec, ColumnsSpec, Compare, PairedTest, PublishedDetails, PublishedParams, PublishedSpec,
     TableParams, TableSpec, Tolerance,
 };
+pub use text::Text;
 pub use train::{
     AdversarialBatches, Free, HeadWeights, Holdout, KeptEpoch, OverfittingCheck, Precision, Pretrained, Rate, Schedule,
     Sgd, Trades, TrainParams, TrainingMethod,

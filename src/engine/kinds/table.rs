@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::metric::Metric;
+use super::text::Text;
 use crate::number::Real;
 
 /// Assembles numbers computed from predictions into a table.
@@ -66,7 +67,7 @@ pub struct ColumnSpec {
     pub label: String,
     /// Which results stand in the column: the value that each of these coordinates must have.
     #[serde(rename = "where")]
-    pub filter: BTreeMap<String, String>,
+    pub filter: BTreeMap<String, Text>,
     /// The number in each cell, if not the table's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cell: Option<Metric>,

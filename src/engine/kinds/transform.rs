@@ -36,15 +36,13 @@ pub enum TransformParams {
 }
 
 impl TransformParams {
-    /// The optional needs that this operation cannot do without; it has no use for the others.
-    pub const fn needs(&self) -> &'static [&'static str] {
-        match self {
-            TransformParams::Saturate(_)
-            | TransformParams::PatchShuffle(_)
-            | TransformParams::Fourier(_)
-            | TransformParams::Sample(_) => &[],
-            TransformParams::Stylize(_) => &["style", "encoder", "decoder"],
-            TransformParams::CueConflict(_) => &["encoder", "decoder"],
+    /// The optional needs that the operation of a name cannot do without, it has no use for the others; none if there is no such operation.
+    pub fn needs_of(name: &str) -> Option<&'static [&'static str]> {
+        match name {
+            "saturate" | "patch_shuffle" | "fourier" | "sample" => Some(&[]),
+            "stylize" => Some(&["style", "encoder", "decoder"]),
+            "cue_conflict" => Some(&["encoder", "decoder"]),
+            _ => None,
         }
     }
 

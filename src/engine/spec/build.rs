@@ -8,54 +8,51 @@ use serde_yaml::{Mapping, Value};
 use super::check::describe;
 use super::command;
 use super::defaults::{Origin, merge};
-use super::expand::{Expander, MAX_PROBLEMS, Stop};
+use super::expand::Expander;
 use super::grid;
 use super::headings;
 use super::instance::{Instance, OutputSpec, SourceNeed};
 use super::matrix::{Matrix, Stand};
+use super::notes::Notes;
 use super::params::{self, Params};
 use super::problem::Problem;
-use super::source::{Part, Place, Step, YamlPath};
+use super::sense;
+use super::source::{Part, Place, YamlPath};
 use super::stage::{StageSpec, duration};
-use super::substitute::Scope;
+use super::substitute::{Failure, Scope};
 use super::transform;
+use super::unknown::{has_unknown, is_unknown};
 use crate::kinds::Kind;
 
 /// The coordinate that every instance has: the name of its stage.
 const STAGE_COORDINATE: &str = "stage";
 
 /// The parameters that were read last, and from what: most points of a matrix share them.
-type LastParams = Option<(Value, Params)>;
+type LastParams = Option<(Value, Option<Params>)>;
 
 impl Expander<'_> {
-    /// The instances of a stage, once all that it refers to are there.
-    pub(super) fn stage(&self, stage: &StageSpec) -> Result<Vec<Instance>, Stop> {
-        let Matrix { axes, points } = self.matrix(stage)?;
+    /// The instances of a stage, once all that it refers to are there; none if its matrix is not known. What is wrong with them is in `notes`: wrong instances are there
+    /// for those that need them, as far as they are known.
+    pub(super) fn stage(&self, stage: &StageSpec, notes: &mut Notes) -> Option<Vec<Instance>> {
+        let Matrix { axes, points, is_known } = self.matrix(stage, notes);
+        if !notes.missing.is_empty() {
+            return None;
+        }
+        // All that is missing is asked for at once: a stage is expanded again only after it has come.
         let mut instances = Vec::with_capacity(points.len());
-        let mut problems = Vec::new();
-        let mut missing = Vec::new();
         let mut last = None;
         for point in points {
             let stands: Vec<&Stand> = axes.iter().zip(&point).map(|(axis, at)| &axis[*at]).collect();
-            match self.at(stage, &stands, &mut last) {
-                Ok(instance) if missing.is_empty() => instances.push(instance),
-                Ok(_) => {}
-                Err(Stop::Problems(found)) => problems.extend(found),
-                // All that is missing is asked for at once: a stage is expanded again only after it has come.
-                Err(Stop::Missing(names)) => missing.extend(names),
-            }
-            if problems.len() > MAX_PROBLEMS {
+            instances.push(self.at(stage, &stands, &mut last, notes));
+            // The rest of a large matrix has the same to say.
+            if notes.is_full() {
                 break;
             }
         }
-        match (problems.is_empty(), missing.is_empty()) {
-            (_, false) => Err(Stop::Missing(missing)),
-            (true, true) => Ok(instances),
-            (false, true) => Err(Stop::Problems(problems)),
-        }
+        is_known.then_some(instances)
     }
 
-    fn at(&self, stage: &StageSpec, stands: &[&Stand], last: &mut LastParams) -> Result<Instance, Stop> {
+    fn at(&self, stage: &StageSpec, stands: &[&Stand], last: &mut LastParams, notes: &mut Notes) -> Instance {
         let mut axes = Mapping::new();
         let mut name = stage.name.clone();
         let mut coordinates = BTreeMap::from([(STAGE_COORDINATE.to_owned(), stage.name.clone())]);
@@ -65,97 +62,129 @@ impl Expander<'_> {
             name.push_str(&stand.label);
             coordinates.insert(format!("{}.{}", stage.name, axis.name), stand.label.clone());
         }
-        // Needs come first: where a stage is missing, the rest is done when it is there.
-        let needs = self.needs(stage, stands, &axes)?;
-        let reserved = if stage.kind == Kind::Command { command::RESERVED } else { &[] };
+        let needs = self.needs(stage, stands, &axes, notes);
+        let reserved = if stage.names_own_needs() { command::RESERVED } else { &[] };
         let with_path = || stage.path.key("with");
-        let own = self.substitute(stage, &stage.with, &axes, &with_path, reserved)?;
-        let defaults = match &stage.defaults {
-            None => None,
-            Some(defaults) => {
-                let path = YamlPath::of(&["defaults", stage.kind.name()]);
-                Some((self.substitute(stage, defaults, &axes, &|| path.clone(), reserved)?, path))
-            }
-        };
-        let with = match &defaults {
-            None => Cow::Borrowed(own.as_ref()),
-            Some((defaults, _)) => Cow::Owned(merge(stage.kind, defaults, &own)),
+        let own = self.substitute(stage, &stage.with, &axes, &with_path, reserved, notes);
+        let defaults = stage.kind.zip(stage.defaults.as_deref()).map(|(kind, defaults)| {
+            let path = YamlPath::of(&["defaults", kind.name()]);
+            (self.substitute(stage, defaults, &axes, &|| path.clone(), reserved, notes), path)
+        });
+        let with = match (&defaults, stage.kind) {
+            (Some((defaults, _)), Some(kind)) => Cow::Owned(merge(kind, defaults, &own)),
+            _ => Cow::Borrowed(own.as_ref()),
         };
         let origin = Origin {
             file: &stage.file,
             own: &own,
             path: &with_path,
             defaults: defaults.as_ref().map(|(defaults, path)| (defaults.as_ref(), path.clone())),
+            lost: &stage.lost,
         };
-        let params = match last {
-            Some((from, params)) if *from == *with => params.clone(),
-            _ => {
-                let params = params::read(stage.kind, &with, &origin).map_err(Stop::Problems)?;
+        let params = match (last.as_ref(), stage.kind) {
+            (_, None) => None,
+            (Some((from, params)), _) if *from == *with => params.clone(),
+            (_, Some(kind)) => {
+                let params = params::read(kind, &with, &origin, notes);
                 if !stage.matrix.is_empty() {
                     *last = Some((with.clone().into_owned(), params.clone()));
                 }
                 params
             }
         };
-        if !params.texts.is_empty() {
-            let inputs = stage.needs.iter().map(|(need, _)| format!("in.{need}"));
-            let axes = needs.iter().map(|need| format!("in.{}", need.slot));
-            let files = params.sources.iter().map(|(slot, ..)| slot.replacen("file:", "file.", 1));
-            let outputs = params.declared_outputs.keys().map(|output| format!("out.{output}"));
-            let mut known: Vec<String> = inputs.chain(axes).chain(files).chain(outputs).collect();
-            known.dedup();
-            let problems = command::unknown_names(&params.texts, &known, &origin);
-            if !problems.is_empty() {
-                return Err(Stop::Problems(problems));
-            }
+        let knows_params = params.is_some();
+        let Params { json, sources, mut declared_outputs } = params.unwrap_or_default();
+        // Those who need a command can be checked if its outputs are right, whatever else of it is wrong.
+        if !knows_params && stage.kind == Some(Kind::Command) {
+            declared_outputs = sense::part(&with, &["outputs"]).unwrap_or_default();
         }
-        let outputs = if stage.kind == Kind::Command {
-            let result = |name: &String| OutputSpec { name: name.clone(), result: None };
-            params.declared_outputs.keys().map(result).collect()
+        let kind = stage.kind.unwrap_or(Kind::Command);
+        let outputs = if kind == Kind::Command {
+            declared_outputs.into_keys().map(|name| OutputSpec { name, result: None }).collect()
         } else {
             let result = |ending| format!("{}.{ending}", name.replace('/', "-"));
             let output = |output: &crate::kinds::Output| OutputSpec {
                 name: output.name.into(),
                 result: output.result.map(result),
             };
-            stage.kind.outputs().iter().map(output).collect()
+            kind.outputs().iter().map(output).collect()
         };
         let source = |(slot, source, path)| SourceNeed { slot, source, path };
         let mut instance = Instance {
             stage: stage.name.clone(),
-            kind: stage.kind,
-            params: params.json,
-            seed: self.whole_number(stage, "seed", stage.seed.as_ref(), &axes, 0)?,
+            kind,
+            params: json,
+            seed: self.whole_number(stage, "seed", stage.seed.as_ref(), &axes, 0, notes),
             is_seeded: stage.seed.is_some(),
-            threads: self.whole_number(stage, "threads", stage.threads.as_ref(), &axes, 1)?.clamp(1, 1024) as usize,
-            time_limit: self.time_limit(stage, &axes)?,
-            needs,
-            sources: params.sources.into_iter().map(source).collect(),
+            threads: self.whole_number(stage, "threads", stage.threads.as_ref(), &axes, 1, notes).clamp(1, 1024)
+                as usize,
+            time_limit: self.time_limit(stage, &axes, notes),
+            needs: needs.needs,
+            sources: sources.into_iter().map(source).collect(),
             outputs,
             coordinates,
             axes,
+            knows_needs: needs.is_whole,
+            knows_params,
             path: stage.path.clone(),
             file: stage.file.clone(),
             name,
         };
-        self.inherit_coordinates(&mut instance);
-        if matches!(stage.kind, Kind::Table | Kind::Figure) {
-            grid::resolve(self, &mut instance).map_err(Stop::Problems)?;
+        self.check_together(stage, stands, &mut instance, &with, &origin, notes);
+        instance
+    }
+
+    /// What needs and parameters have to say of one another.
+    fn check_together(
+        &self,
+        stage: &StageSpec,
+        stands: &[&Stand],
+        instance: &mut Instance,
+        with: &Value,
+        origin: &Origin,
+        notes: &mut Notes,
+    ) {
+        let of_instances = |stand: &Stand| stand.reference.is_some() || is_unknown(&stand.value);
+        let by_axis = stage.matrix.iter().zip(stands).filter(|(_, stand)| of_instances(stand));
+        let by_axis: Vec<&str> = by_axis.map(|(axis, _)| axis.name.as_str()).collect();
+        let is_filled = |slot: &str| stage.needs.iter().any(|(name, _)| name == slot) || by_axis.contains(&slot);
+        if stage.kind == Some(Kind::Command) {
+            let mut used = command::used(with);
+            // Of a text of which something else is wrong nothing is left but what its author wrote.
+            if has_unknown(with) {
+                used.extend(command::used(&stage.with));
+            }
+            // An axis that stands at instances is an input of those commands that read it.
+            for (axis, stand) in stage.matrix.iter().zip(stands) {
+                let is_need = stage.needs.iter().any(|(name, _)| *name == axis.name);
+                if let Some(reference) = stand.reference.as_ref().filter(|_| !is_need)
+                    && command::reads(&used, &axis.name)
+                {
+                    instance.needs.push(reference.clone().fills(&axis.name, false));
+                }
+            }
+            command::check(stage, &by_axis, &used, with, origin, notes);
         }
-        if instance.params.get("stop_at_accuracy").is_some() && instance.need("validation").is_none() {
-            let place = origin.place(&[Step::Key("stop_at_accuracy".to_owned())], Part::Value);
-            let problem = Problem::at(place, "`stop_at_accuracy` needs images to measure it on", "needs `validation`");
-            let help = "add `validation: STAGE.test` to the stage's needs";
-            return Err(Stop::Problems(vec![problem.help(help)]));
+        if with.get("stop_at_accuracy").is_some_and(|wanted| !wanted.is_null())
+            && stage.kind == Some(Kind::Train)
+            && !is_filled("validation")
+            && !stage.may_have_meant("validation")
+        {
+            let place = origin.place(&[sense::key("stop_at_accuracy")], Part::Value);
+            let help = "add `validation: STAGE.test` to the stage's needs".to_owned();
+            notes.tell_at(place, "`stop_at_accuracy` needs images to measure it on", "needs `validation`", Some(help));
         }
-        if stage.kind == Kind::Saliency {
-            headings::check_canonical(&instance).map_err(|problem| Stop::Problems(vec![problem]))?;
+        transform::check(stage, &by_axis, with, origin, notes);
+        instance.knows_needs &= instance.needs.iter().all(|need| self.instance(need.from).knows_needs);
+        self.inherit_coordinates(instance);
+        if !instance.knows_needs || !instance.knows_params {
+            return;
         }
-        let problems = transform::check(&instance, &origin);
-        if !problems.is_empty() {
-            return Err(Stop::Problems(problems));
+        match instance.kind {
+            Kind::Table | Kind::Figure => grid::resolve(self, instance, notes),
+            Kind::Saliency => headings::check_canonical(instance).into_iter().for_each(|problem| notes.tell(problem)),
+            _ => {}
         }
-        Ok(instance)
     }
 
     /// An instance stands where its inputs stand; where two of them differ, the coordinate says nothing of it.
@@ -183,31 +212,34 @@ impl Expander<'_> {
         value: Option<&Value>,
         axes: &Mapping,
         default: u64,
-    ) -> Result<u64, Stop> {
-        let Some(value) = value else { return Ok(default) };
+        notes: &mut Notes,
+    ) -> u64 {
+        let Some(value) = value else { return default };
         let path = || stage.path.key(key);
-        let value = self.substitute(stage, value, axes, &path, &[])?;
-        value.as_u64().ok_or_else(|| {
+        let value = self.substitute(stage, value, axes, &path, &[], notes);
+        if value.as_u64().is_none() && !is_unknown(&value) {
             let message = format!("`{key}` must be a whole number, 0 or more; this is {}", describe(&value));
-            Stop::Problems(vec![Problem::at(Place::value(&stage.file, path()), message, "expected a whole number")])
-        })
-    }
-
-    fn time_limit(&self, stage: &StageSpec, axes: &Mapping) -> Result<Option<std::time::Duration>, Stop> {
-        let Some(value) = &stage.time_limit else { return Ok(None) };
-        let path = || stage.path.key("time_limit");
-        let value = self.substitute(stage, value, axes, &path, &[])?;
-        if value.is_null() {
-            return Ok(None);
+            notes.tell_at(Place::value(&stage.file, path()), message, "expected a whole number", None);
         }
-        value.as_str().and_then(duration).map(Some).ok_or_else(|| {
-            let message = format!("`time_limit` must be a number above 0 and its unit; this is {}", describe(&value));
-            let problem = Problem::at(Place::value(&stage.file, path()), message, "expected a time");
-            Stop::Problems(vec![problem.help("write it as `90 s`, `10 min`, `2 h` or `1 d`")])
-        })
+        value.as_u64().unwrap_or(default)
     }
 
-    /// A value with every `${…}` in it replaced; `path` leads to the value.
+    fn time_limit(&self, stage: &StageSpec, axes: &Mapping, notes: &mut Notes) -> Option<std::time::Duration> {
+        let path = || stage.path.key("time_limit");
+        let value = self.substitute(stage, stage.time_limit.as_ref()?, axes, &path, &[], notes);
+        if value.is_null() || is_unknown(&value) {
+            return None;
+        }
+        let limit = value.as_str().and_then(duration);
+        if limit.is_none() {
+            let message = format!("`time_limit` must be a number above 0 and its unit; this is {}", describe(&value));
+            let help = Some("write it as `90 s`, `10 min`, `2 h` or `1 d`".to_owned());
+            notes.tell_at(Place::value(&stage.file, path()), message, "expected a time", help);
+        }
+        limit
+    }
+
+    /// A value with every `${…}` in it replaced; `path` leads to the value. What cannot be replaced is told, and unknown.
     pub(super) fn substitute<'v>(
         &self,
         stage: &StageSpec,
@@ -215,14 +247,19 @@ impl Expander<'_> {
         axes: &Mapping,
         path: &dyn Fn() -> YamlPath,
         reserved: &[&str],
-    ) -> Result<Cow<'v, Value>, Stop> {
-        let scope = Scope { axes, params: &self.spec.params, reserved };
-        scope.apply(value).map_err(|(trail, error)| {
+        notes: &mut Notes,
+    ) -> Cow<'v, Value> {
+        let (params, lost) = (&self.spec.params, &self.spec.lost);
+        let scope = Scope { axes, params, reserved, lost, are_axes_lost: stage.lost.matrix };
+        let (value, failures) = scope.apply(value);
+        for Failure { trail, error, within } in failures {
             let mut path = path();
             path.0.extend(trail);
             let mut problem = Problem::at(Place::value(&stage.file, path), error.message, "here");
             problem.help = error.help;
-            Stop::Problems(vec![problem])
-        })
+            problem.is_shared = within.is_some();
+            notes.tell(problem);
+        }
+        value
     }
 }

@@ -6,8 +6,9 @@ use serde_json::{Map, Value as Json};
 use serde_yaml::Value;
 
 use super::defaults::Origin;
-use super::problem::{Problem, suggestion};
+use super::problem::{Problem, nearest, suggestion};
 use super::source::{Part, Step, YamlPath};
+use super::unknown::is_unknown;
 use crate::number::Real;
 
 /// A schema as it is seen after references are followed: what stands beside a reference lies over what the reference leads to.
@@ -56,7 +57,9 @@ pub(super) fn check(schema: &Json, value: &Value, origin: &Origin, what: String)
 
 impl<'a> Checker<'a> {
     fn check(&mut self, schema: &'a Json, value: &'a Value) {
-        if let Some(schema) = self.resolve(schema) {
+        if !is_unknown(value)
+            && let Some(schema) = self.resolve(schema)
+        {
             self.check_view(&schema, value);
         }
     }
@@ -122,10 +125,16 @@ impl<'a> Checker<'a> {
                 return self.wrong_type(&example, value);
             };
             let Some(given) = map.get(tag) else {
+                if self.may_have_meant(tag, map, &[tag]) {
+                    return;
+                }
                 let message = format!("{} needs the parameter `{tag}`", self.what_here());
                 let help = format!("add `{tag}:` with one of {}", list(&words));
                 return self.problem(Part::Key, message, format!("needs `{tag}`"), Some(help));
             };
+            if is_unknown(given) {
+                return;
+            }
             match given.as_str().map(|word| (word, words.iter().position(|name| *name == word))) {
                 Some((_, Some(index))) => self.check_view(&resolved[index], value),
                 wrong => {
@@ -195,14 +204,23 @@ impl<'a> Checker<'a> {
             }
             self.trail.pop();
         }
+        let known: Vec<&str> = properties.into_iter().flat_map(Map::keys).map(String::as_str).collect();
         for name in schema.get("required").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str) {
-            if !map.contains_key(name) {
+            if !map.contains_key(name) && !self.may_have_meant(name, map, &known) {
                 let meaning = property(name).and_then(|property| property.get("description")).and_then(Json::as_str);
                 let message = format!("{} needs the parameter `{name}`", self.what_here());
                 let help = meaning.map(|meaning| format!("{name}: {}", first_sentence(meaning)));
                 self.problem(Part::Key, message, format!("needs `{name}`"), help);
             }
         }
+    }
+
+    /// Whether a parameter that is not there was written, but under another name or at another place: that is told.
+    fn may_have_meant(&self, name: &str, map: &serde_yaml::Mapping, known: &[&str]) -> bool {
+        let absent = || known.iter().copied().filter(|name| !map.contains_key(*name));
+        let mut strange = map.keys().filter_map(Value::as_str).filter(|key| !known.contains(key));
+        let is_elsewhere = self.trail.is_empty() && self.origin.lost.may_hold(name);
+        is_elsewhere || strange.any(|key| nearest(key, absent()) == Some(name))
     }
 
     fn check_range(&mut self, schema: &View, value: &Value) {
@@ -247,7 +265,9 @@ impl<'a> Checker<'a> {
     /// A problem of the value that the walk stands at.
     fn problem(&mut self, part: Part, message: String, label: String, help: Option<String>) {
         let place = self.origin.place(&self.steps(), part);
-        self.problems.push(Problem { message, place: Some(place), label, help });
+        let mut problem = Problem::at(place, message, label);
+        problem.help = help;
+        self.problems.push(problem);
     }
 
     fn steps(&self) -> Vec<Step> {

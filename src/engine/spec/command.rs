@@ -1,56 +1,104 @@
 //! `${in.NEED}`, `${file.PATH}` and `${out.NAME}` in a command's texts, checked before anything runs. What they stand for is decided when it runs.
 
+use serde_yaml::Value;
+
 use super::defaults::Origin;
-use super::problem::{Problem, suggestion};
+use super::notes::Notes;
+use super::problem::suggestion;
 use super::source::{Part, Step};
-use crate::kinds::{CommandParams, Run};
+use super::stage::StageSpec;
 
 /// First parts of names that a running command fills in.
 pub(super) const RESERVED: &[&str] = &["in", "file", "out"];
 
-/// The texts of a command in which such names may stand, and the way to each.
-pub(super) fn texts(params: &CommandParams) -> Vec<(Vec<Step>, String)> {
-    let key = |name: &str| Step::Key(name.to_owned());
-    let mut texts = Vec::new();
-    match &params.run {
-        Run::Shell(line) => texts.push((vec![key("run")], line.clone())),
-        Run::Program(words) => {
-            texts.extend(words.iter().enumerate().map(|(at, word)| (vec![key("run"), Step::Index(at)], word.clone())));
-        }
-    }
-    texts.extend(params.env.iter().map(|(name, value)| (vec![key("env"), key(name)], value.clone())));
-    texts.retain(|(_, text)| text.contains("${"));
-    texts
+/// A name such as `in.data` in a text of a command.
+pub(super) struct Used<'v> {
+    /// The way to the text from the command's parameters.
+    trail: Vec<Step>,
+    /// The name, or an error's message where it does not end.
+    name: Result<&'v str, String>,
 }
 
-/// Every name in `texts` that is none of `known`, such as `in.data`.
-pub(super) fn unknown_names(texts: &[(Vec<Step>, String)], known: &[String], origin: &Origin) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    for (trail, text) in texts {
-        let mut rest = text.as_str();
-        while let Some(start) = rest.find("${") {
-            rest = &rest[start + 2..];
-            if !RESERVED.iter().any(|word| rest.strip_prefix(word).is_some_and(|after| after.starts_with('.'))) {
-                continue;
-            }
-            let mut problem = |message: String, help: Option<String>| {
-                let place = origin.place(trail, Part::Value);
-                problems.push(Problem { message, place: Some(place), label: "here".to_owned(), help });
-            };
-            let Some(end) = rest.find('}') else {
-                problem(format!("`${{{rest}` has no closing brace"), None);
-                break;
-            };
-            let name = &rest[..end];
-            if !known.iter().any(|known| known == name) {
-                let message = match name.split_once('.') {
-                    Some(("in", need)) => format!("`${{{name}}}`: this command has no need `{need}`"),
-                    Some(("out", output)) => format!("`${{{name}}}`: this command has no output `{output}`"),
-                    _ => format!("`${{{name}}}`: this command does not list that file under `files`"),
-                };
-                problem(message, suggestion(name, known.iter().map(String::as_str)));
+/// The names in the texts of a command, whose parameters need not be right.
+pub(super) fn used(with: &Value) -> Vec<Used<'_>> {
+    let mut out = Vec::new();
+    let key = |name: &str| Step::Key(name.to_owned());
+    match with.get("run") {
+        Some(Value::String(line)) => names(line, || vec![key("run")], &mut out),
+        Some(Value::Sequence(words)) => {
+            for (at, word) in words.iter().enumerate() {
+                names(word.as_str().unwrap_or_default(), || vec![key("run"), Step::Index(at)], &mut out);
             }
         }
+        _ => {}
     }
-    problems
+    for (name, value) in with.get("env").and_then(Value::as_mapping).into_iter().flatten() {
+        let trail = || vec![key("env"), key(name.as_str().unwrap_or_default())];
+        names(value.as_str().unwrap_or_default(), trail, &mut out);
+    }
+    out
+}
+
+fn names<'v>(text: &'v str, trail: impl Fn() -> Vec<Step>, out: &mut Vec<Used<'v>>) {
+    let mut rest = text;
+    while let Some(start) = rest.find("${") {
+        rest = &rest[start + 2..];
+        if !RESERVED.iter().any(|word| rest.strip_prefix(word).is_some_and(|after| after.starts_with('.'))) {
+            continue;
+        }
+        let Some(end) = rest.find('}') else {
+            out.push(Used { trail: trail(), name: Err(format!("`${{{rest}` has no closing brace")) });
+            break;
+        };
+        out.push(Used { trail: trail(), name: Ok(&rest[..end]) });
+    }
+}
+
+/// Whether a command reads the input `in.NEED`.
+pub(super) fn reads(used: &[Used], need: &str) -> bool {
+    used.iter().any(|used| used.name.as_ref().is_ok_and(|name| name.strip_prefix("in.") == Some(need)))
+}
+
+/// Tells every name that the command does not have; `axes` are those that stand at instances.
+pub(super) fn check(stage: &StageSpec, axes: &[&str], used: &[Used], with: &Value, origin: &Origin, notes: &mut Notes) {
+    if used.is_empty() {
+        return;
+    }
+    let inputs = stage.needs.iter().map(|(need, _)| need.as_str());
+    let inputs = inputs.chain(axes.iter().copied()).map(|need| format!("in.{need}"));
+    // Where these are wrong themselves nobody knows what names there are.
+    let files = with.get("files").map_or(Some(Vec::new()), |files| {
+        files.as_sequence()?.iter().map(|file| Some(format!("file.{}", file.as_str()?))).collect()
+    });
+    let outputs = with.get("outputs").and_then(Value::as_mapping);
+    let outputs: Option<Vec<String>> =
+        outputs.map(|map| map.keys().filter_map(Value::as_str).map(|output| format!("out.{output}")).collect());
+    let (knows_files, knows_outputs) = (files.is_some(), outputs.is_some());
+    let known: Vec<String> = inputs.chain(files.into_iter().flatten()).chain(outputs.into_iter().flatten()).collect();
+    for Used { trail, name } in used {
+        let name = match name {
+            Ok(name) => name,
+            Err(message) => {
+                notes.tell_at(origin.place(trail, Part::Value), message.clone(), "here", None);
+                continue;
+            }
+        };
+        if known.iter().any(|known| known == name) {
+            continue;
+        }
+        let (message, help) = match name.split_once('.') {
+            Some(("in", _)) if stage.lost.needs || stage.lost.matrix => continue,
+            Some(("out", _)) if !knows_outputs => continue,
+            Some(("file", _)) if !knows_files => continue,
+            Some(("in", axis)) if stage.matrix.iter().any(|candidate| candidate.name == axis) => (
+                format!("`${{{name}}}`: the axis `{axis}` stands at values, not at instances, and brings in no file"),
+                Some(format!("its value is `${{{axis}}}`; an axis brings in files if it is `{{each: STAGE}}`")),
+            ),
+            Some(("in", need)) => (format!("`${{{name}}}`: this command has no need `{need}`"), None),
+            Some(("out", output)) => (format!("`${{{name}}}`: this command has no output `{output}`"), None),
+            _ => (format!("`${{{name}}}`: this command does not list that file under `files`"), None),
+        };
+        let help = help.or_else(|| suggestion(name, known.iter().map(String::as_str)));
+        notes.tell_at(origin.place(trail, Part::Value), message, "here", help);
+    }
 }

@@ -4,6 +4,7 @@ use serde_yaml::{Mapping, Value};
 
 use super::params;
 use super::source::{Part, Place, SourceFile, Step, YamlPath};
+use super::stage::LostParts;
 use crate::kinds::Kind;
 use std::sync::Arc;
 
@@ -15,6 +16,8 @@ pub(super) struct Origin<'a> {
     pub path: &'a dyn Fn() -> YamlPath,
     /// The defaults, substituted, and the way to them.
     pub defaults: Option<(&'a Value, YamlPath)>,
+    /// What of the stage could not be read.
+    pub lost: &'a LostParts,
 }
 
 impl Origin<'_> {

@@ -1,47 +1,58 @@
 //! From stages as written to instances, in the right order: a stage is expanded once those that it refers to are, whatever the order of the file, and a
-//! circle of references is found on the way. What a stage gives is decided in `build`.
+//! circle of references is found on the way. What a stage gives is decided in `build`. A stage with mistakes is expanded all the same, so that what needs it is checked too.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::instance::{Instance, InstanceId};
+use super::notes::{MAX_PROBLEMS, Notes};
 use super::pipeline::PipelineSpec;
 use super::problem::{Problem, Problems};
 use super::source::{Place, YamlPath};
 use super::stage::StageSpec;
-
-/// Beyond so many problems of one pipeline nobody reads on.
-pub(super) const MAX_PROBLEMS: usize = 50;
-
-/// What a stage gives while it is expanded: nothing yet because other stages have to come first, or problems.
-#[derive(Debug)]
-pub(super) enum Stop {
-    /// Names of stages that are not expanded, and where each is named.
-    Missing(Vec<(String, YamlPath)>),
-    Problems(Vec<Problem>),
-}
 
 /// Expands a pipeline into its instances, producers before consumers.
 ///
 /// # Errors
 /// Every problem of the pipeline.
 pub fn expand(spec: &PipelineSpec) -> Result<Vec<Instance>, Problems> {
-    let expander = Expander { spec, instances: Vec::new(), by_name: HashMap::new(), by_stage: HashMap::new() };
-    let progress = vec![Progress::Untouched; spec.stages.len()];
-    let mut order = Order { expander, progress, open: Vec::new(), problems: Vec::new() };
-    for stage in 0..spec.stages.len() {
-        order.visit(stage);
-    }
-    let Order { expander, problems, .. } = order;
+    let (expander, mut problems) = walk(spec);
     if problems.is_empty() {
-        return Ok(expander.instances);
+        let is_whole = |instance: &Instance| instance.knows_needs && instance.knows_params;
+        if expander.unknown.is_empty() && expander.instances.iter().all(is_whole) {
+            return Ok(expander.instances);
+        }
+        // Nothing may run of what is not known. That nobody told why would be a mistake of this program.
+        problems.push(Problem::anywhere("something in this pipeline is wrong, and atflow cannot say what"));
     }
+    Err(Problems(shown(spec, problems)))
+}
+
+/// Every problem of a pipeline some of whose files or stages could not be read.
+pub(super) fn problems(spec: &PipelineSpec) -> Vec<Problem> {
+    walk(spec).1
+}
+
+/// Problems in the order of their places, as many as anybody reads.
+pub(super) fn shown(spec: &PipelineSpec, problems: Vec<Problem>) -> Vec<Problem> {
     let mut problems = spec.in_order(problems);
     let more = problems.len().saturating_sub(MAX_PROBLEMS);
     problems.truncate(MAX_PROBLEMS);
     if more > 0 {
         problems.push(Problem::anywhere(format!("and {more} more problems")));
     }
-    Err(Problems(problems))
+    problems
+}
+
+fn walk(spec: &PipelineSpec) -> (Expander<'_>, Vec<Problem>) {
+    let unknown = spec.unreadable.clone();
+    let (by_name, by_stage, cut) = (HashMap::new(), HashMap::new(), HashSet::new());
+    let expander = Expander { spec, instances: Vec::new(), by_name, by_stage, unknown, cut };
+    let progress = vec![Progress::Untouched; spec.stages.len()];
+    let mut order = Order { expander, progress, open: Vec::new(), problems: Vec::new() };
+    for stage in 0..spec.stages.len() {
+        order.visit(stage);
+    }
+    (order.expander, order.problems)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +61,6 @@ enum Progress {
     /// It waits for the stages opened after it.
     Open,
     Done,
-    Failed,
 }
 
 /// A stage that waits for others. The walk keeps its own stack, because a chain may be longer than the thread's.
@@ -82,8 +92,6 @@ impl Order<'_> {
             frame.at = at;
             match self.progress[next] {
                 Progress::Untouched => self.push(next),
-                // A stage that needs a failed one fails for reasons that are told already.
-                Progress::Failed => self.pop(Progress::Failed),
                 Progress::Done => {}
                 Progress::Open => self.circle(next),
             }
@@ -97,53 +105,47 @@ impl Order<'_> {
         }
     }
 
-    fn pop(&mut self, progress: Progress) {
-        if let Some(frame) = self.open.pop() {
-            self.progress[frame.stage] = progress;
-        }
-    }
-
     fn expand_top(&mut self, index: usize) {
         let spec = self.expander.spec;
         let stage = &spec.stages[index];
-        match self.expander.stage(stage) {
-            Ok(instances) => {
-                self.expander.add(stage, instances, &mut self.problems);
-                self.pop(Progress::Done);
-            }
-            Err(Stop::Problems(found)) => {
-                self.problems.extend(found);
-                self.pop(Progress::Failed);
-            }
-            Err(Stop::Missing(names)) => {
-                let mut missing = Vec::new();
-                let mut unknown = false;
-                for (name, at) in names {
-                    match spec.stage(&name) {
-                        Some(next) => missing.push((next, at)),
-                        None => {
-                            unknown = true;
-                            let place = Place::value(&stage.file, at);
-                            let problem = Problem::at(place, format!("there is no stage `{name}`"), "unknown stage");
-                            // Names are compared with all others: where everything is wrong, nobody reads that much advice.
-                            let advised = self.problems.len() < 2 * MAX_PROBLEMS;
-                            let others = spec.stages.iter().filter(|other| advised && other.name != stage.name);
-                            self.problems.push(problem.suggest(&name, others.map(|other| other.name.as_str())));
-                        }
-                    }
-                }
-                if unknown {
-                    return self.pop(Progress::Failed);
-                }
-                missing.reverse();
-                if let Some(frame) = self.open.last_mut() {
-                    frame.missing = missing;
-                }
-            }
+        let mut notes = Notes::default();
+        let instances = self.expander.stage(stage, &mut notes);
+        if !notes.missing.is_empty() {
+            return self.wait(stage, notes.missing);
+        }
+        self.problems.extend(notes.problems);
+        match instances {
+            Some(instances) => self.expander.add(stage, instances, &mut self.problems),
+            None => _ = self.expander.unknown.insert(stage.name.clone()),
+        }
+        self.progress[index] = Progress::Done;
+        self.open.pop();
+    }
+
+    /// The stage on top has to be expanded again after others. Of those that do not exist it is expanded without.
+    fn wait(&mut self, stage: &StageSpec, names: Vec<(String, YamlPath)>) {
+        let spec = self.expander.spec;
+        let mut missing = Vec::new();
+        for (name, at) in names {
+            let Some(next) = spec.stage(&name) else {
+                let place = Place::value(&stage.file, at);
+                let problem = Problem::at(place, format!("there is no stage `{name}`"), "unknown stage");
+                // Names are compared with all others: where everything is wrong, nobody reads that much advice.
+                let advised = self.problems.len() < 2 * MAX_PROBLEMS;
+                let others = spec.stages.iter().filter(|other| advised && other.name != stage.name);
+                self.problems.push(problem.suggest(&name, others.map(|other| other.name.as_str())));
+                self.expander.cut.insert((stage.name.clone(), name));
+                continue;
+            };
+            missing.push((next, at));
+        }
+        missing.reverse();
+        if let Some(frame) = self.open.last_mut() {
+            frame.missing = missing;
         }
     }
 
-    /// The stage on top needs one that waits for it.
+    /// The stage on top needs one that waits for it: it is expanded without.
     fn circle(&mut self, next: usize) {
         let start = self.open.iter().position(|frame| frame.stage == next).unwrap_or(0);
         let stages: Vec<&StageSpec> =
@@ -164,9 +166,7 @@ impl Order<'_> {
         let at = self.open.last().map(|frame| frame.at.clone()).unwrap_or_default();
         let help = if around == 1 { "remove this need" } else { "remove one of these needs" };
         self.problems.push(Problem::at(Place::value(&last.file, at), message, "this closes the circle").help(help));
-        while self.open.len() > start {
-            self.pop(Progress::Failed);
-        }
+        self.expander.cut.insert((last.name.clone(), stages[0].name.clone()));
     }
 }
 
@@ -176,6 +176,10 @@ pub(super) struct Expander<'a> {
     pub instances: Vec<Instance>,
     by_name: HashMap<String, InstanceId>,
     by_stage: HashMap<String, Vec<InstanceId>>,
+    /// Stages whose instances nobody knows, for reasons that are told.
+    unknown: HashSet<String>,
+    /// References that lead nowhere, for reasons that are told: the stage that has one, and the name in it.
+    cut: HashSet<(String, String)>,
 }
 
 impl Expander<'_> {
@@ -189,6 +193,13 @@ impl Expander<'_> {
 
     pub(super) fn of_stage(&self, stage: &str) -> Option<&[InstanceId]> {
         self.by_stage.get(stage).map(Vec::as_slice)
+    }
+
+    /// Whether it is told already why a stage does not find another.
+    pub(super) fn is_told(&self, stage: &StageSpec, name: &str) -> bool {
+        self.unknown.contains(name)
+            || (self.spec.stage(name).is_none() && self.spec.lost.may_have(name))
+            || (!self.cut.is_empty() && self.cut.contains(&(stage.name.clone(), name.to_owned())))
     }
 
     fn add(&mut self, stage: &StageSpec, instances: Vec<Instance>, problems: &mut Vec<Problem>) {

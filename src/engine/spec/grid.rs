@@ -10,22 +10,34 @@ use serde_json::Value as Json;
 use super::expand::Expander;
 use super::headings;
 use super::instance::{Instance, InstanceId, Need};
+use super::notes::Notes;
 use super::problem::{Problem, suggestion};
 use super::published;
 use super::source::{Place, YamlPath};
 use super::untransformed::Untransformed;
 use crate::kinds::{
     Column, ColumnSpec, ColumnsSpec, CurvesSpec, FigureParams, FigureSpec, Kind, Metric, SamplesParams, SamplesSpec,
-    SamplesTag, Scale, TableParams, TableSpec,
+    SamplesTag, Scale, TableParams, TableSpec, Text,
 };
 use crate::number::Real;
 
 /// Replaces the results that a table or figure needs by one input for each cell, and its parameters by what is assembled.
-pub(super) fn resolve(expander: &Expander, instance: &mut Instance) -> Result<(), Vec<Problem>> {
+pub(super) fn resolve(expander: &Expander, instance: &mut Instance, notes: &mut Notes) {
+    match resolved(expander, instance) {
+        Ok((params, needs)) => (instance.params, instance.needs) = (params, needs),
+        Err(problems) => {
+            instance.knows_params = false;
+            problems.into_iter().for_each(|problem| notes.tell(problem));
+        }
+    }
+}
+
+fn resolved(expander: &Expander, instance: &Instance) -> Result<(Json, Vec<Need>), Vec<Problem>> {
     let results: Vec<InstanceId> =
         instance.needs.iter().filter(|need| need.slot == "results").map(|need| need.from).collect();
     let untransformed = Untransformed::new(expander, &results);
-    let mut grid = Grid { expander, table: instance, results: &results, needs: Vec::new(), untransformed };
+    let is_certain = results.iter().all(|id| untransformed.is_certain(*id));
+    let mut grid = Grid { expander, table: instance, results: &results, is_certain, needs: Vec::new(), untransformed };
     let params = match instance.kind {
         Kind::Table => {
             let spec: TableSpec = grid.read_spec()?;
@@ -46,27 +58,27 @@ pub(super) fn resolve(expander: &Expander, instance: &mut Instance) -> Result<()
             }
         },
     };
-    let needs = grid.needs;
-    instance.params = params;
-    instance.needs = needs;
-    Ok(())
+    Ok((params, grid.needs))
 }
 
 struct Grid<'a> {
     expander: &'a Expander<'a>,
     table: &'a Instance,
     results: &'a [InstanceId],
+    /// Whether the parameters of all that the results are made from are known, so that what is not found is not there.
+    is_certain: bool,
     needs: Vec<Need>,
     untransformed: Untransformed<'a>,
 }
 
 fn grid_table(grid: &mut Grid, spec: &TableSpec) -> Result<TableParams, Vec<Problem>> {
     let with = grid.table.path.key("with");
-    let rows = grid.labels(&spec.rows, &with.key("rows"))?;
+    let mut wrong = Vec::new();
+    let rows = told(&mut wrong, grid.labels(&spec.rows, &with.key("rows")));
     let columns: Vec<ColumnSpec> = match &spec.columns {
         ColumnsSpec::Coordinate(coordinate) => {
-            let labels = grid.labels(coordinate, &with.key("columns"))?;
-            let filter = |label: &String| BTreeMap::from([(coordinate.clone(), label.clone())]);
+            let labels = told(&mut wrong, grid.labels(coordinate, &with.key("columns")));
+            let filter = |label: &String| BTreeMap::from([(coordinate.clone(), Text(label.clone()))]);
             labels.into_iter().map(|label| ColumnSpec { filter: filter(&label), label, cell: None }).collect()
         }
         ColumnsSpec::Each(columns) => {
@@ -75,10 +87,10 @@ fn grid_table(grid: &mut Grid, spec: &TableSpec) -> Result<TableParams, Vec<Prob
                 let path = with.key("columns").index(index);
                 if !seen.insert(&column.label) {
                     let message = format!("two columns have the label `{}`", column.label);
-                    return Err(vec![grid.problem(path.key("label"), message)]);
+                    wrong.push(grid.problem(path.key("label"), message));
                 }
                 for coordinate in column.filter.keys() {
-                    grid.labels(coordinate, &path.key("where").key(coordinate))?;
+                    told(&mut wrong, grid.labels(coordinate, &path.key("where").key(coordinate)));
                 }
             }
             columns.clone()
@@ -86,10 +98,13 @@ fn grid_table(grid: &mut Grid, spec: &TableSpec) -> Result<TableParams, Vec<Prob
     };
     let over = match &spec.over {
         None => Vec::new(),
-        Some(coordinate) => grid.labels(coordinate, &with.key("over"))?,
+        Some(coordinate) => told(&mut wrong, grid.labels(coordinate, &with.key("over"))),
     };
     let metric = |column: &ColumnSpec| column.cell.unwrap_or(spec.cell);
-    grid.check_options(spec, &rows, &columns.iter().map(metric).collect::<Vec<_>>())?;
+    wrong.extend(grid.check_options(spec, &rows, &columns.iter().map(metric).collect::<Vec<_>>()));
+    if !wrong.is_empty() {
+        return Err(wrong);
+    }
     let mut coordinates: Vec<&str> = Vec::new();
     let mut fitting: HashMap<Vec<&str>, Vec<InstanceId>> = HashMap::new();
     for (index, column) in columns.iter().enumerate() {
@@ -97,7 +112,7 @@ fn grid_table(grid: &mut Grid, spec: &TableSpec) -> Result<TableParams, Vec<Prob
             ColumnsSpec::Coordinate(_) => with.key("columns"),
             ColumnsSpec::Each(_) => with.key("columns").index(index),
         };
-        let before = grid.needs.len();
+        let (before, told_before) = (grid.needs.len(), wrong.len());
         let names: Vec<&str> = [spec.rows.as_str()]
             .into_iter()
             .chain(column.filter.keys().map(String::as_str))
@@ -116,14 +131,13 @@ fn grid_table(grid: &mut Grid, spec: &TableSpec) -> Result<TableParams, Vec<Prob
                 let wanted: Vec<&str> = here.clone().chain(seed.map(String::as_str)).collect();
                 let found = fitting.get(&wanted).map_or(&[][..], Vec::as_slice);
                 let end = seed.map_or(String::new(), |seed| format!("/{seed}"));
-                grid.cell(found, &format!("{row}/{}{end}", column.label), metric(column), &path)?;
+                told(&mut wrong, grid.cell(found, &format!("{row}/{}{end}", column.label), metric(column), &path));
             }
         }
-        if grid.needs.len() == before {
-            return Err(vec![
-                grid.problem(path, format!("no result fits column `{}`", column.label))
-                    .help("compare the labels under `where` with the names that `atflow plan PIPELINE --all` lists"),
-            ]);
+        // A column that several results fit is told above.
+        if grid.needs.len() == before && wrong.len() == told_before {
+            let help = "compare the labels under `where` with the names that `atflow plan PIPELINE --all` lists";
+            wrong.push(grid.problem(path, format!("no result fits column `{}`", column.label)).help(help));
         }
     }
     let batch_mean = |metric: Metric| spec.batch_mean.filter(|_| metric == Metric::AccuracyOnCorrect);
@@ -137,7 +151,10 @@ fn grid_table(grid: &mut Grid, spec: &TableSpec) -> Result<TableParams, Vec<Prob
         ColumnsSpec::Coordinate(coordinate) => Some(axis(coordinate)),
         ColumnsSpec::Each(_) => None,
     };
-    let published = published::resolve(grid.table, spec, &rows, &columns, along)?;
+    let published = told(&mut wrong, published::resolve(grid.table, spec, &rows, &columns, along));
+    if !wrong.is_empty() {
+        return Err(wrong);
+    }
     Ok(TableParams {
         title: spec.title.clone(),
         corner: axis(&spec.rows).to_owned(),
@@ -149,32 +166,47 @@ fn grid_table(grid: &mut Grid, spec: &TableSpec) -> Result<TableParams, Vec<Prob
     })
 }
 
+/// The value, or the default of its type after what is wrong has been put to the rest. One thing at a place is enough: cells of a column lack the same.
+fn told<T: Default>(wrong: &mut Vec<Problem>, result: Result<T, Vec<Problem>>) -> T {
+    result.unwrap_or_else(|problems| {
+        for problem in problems {
+            if wrong.iter().all(|known| known.place != problem.place) {
+                wrong.push(problem);
+            }
+        }
+        T::default()
+    })
+}
+
 fn grid_figure(grid: &mut Grid, spec: &CurvesSpec) -> Result<FigureParams, Vec<Problem>> {
     let with = grid.table.path.key("with");
+    let mut wrong = Vec::new();
     if !spec.cell.is_share() {
         let message = format!("curves are drawn in percent, and `{}` is no share", spec.cell.name());
-        return Err(vec![grid.problem(with.key("cell"), message)]);
+        wrong.push(grid.problem(with.key("cell"), message));
     }
-    let series = grid.labels(&spec.series, &with.key("series"))?;
+    let series = told(&mut wrong, grid.labels(&spec.series, &with.key("series")));
     let mut points = Vec::new();
-    for label in grid.labels(&spec.x, &with.key("x"))? {
+    for label in told(&mut wrong, grid.labels(&spec.x, &with.key("x"))) {
         // A label has `_` where its value had the bar of a fraction.
-        let Some(value) = Real::parse(&label.replace('_', "/")) else {
-            let message =
-                format!("the values of `{}` must be numbers to be drawn along an axis; `{label}` is none", spec.x);
-            return Err(vec![grid.problem(with.key("x"), message)]);
-        };
-        if spec.scale == Scale::Log2 && value.get() <= 0.0 {
-            let message = format!("a logarithmic axis needs values above 0; `{}` has {label}", spec.x);
-            return Err(vec![grid.problem(with.key("scale"), message)]);
+        match Real::parse(&label.replace('_', "/")) {
+            None => {
+                let message =
+                    format!("the values of `{}` must be numbers to be drawn along an axis; `{label}` is none", spec.x);
+                told(&mut wrong, Err::<(), _>(vec![grid.problem(with.key("x"), message)]));
+            }
+            Some(value) if spec.scale == Scale::Log2 && value.get() <= 0.0 => {
+                let message = format!("a logarithmic axis needs values above 0; `{}` has {label}", spec.x);
+                told(&mut wrong, Err::<(), _>(vec![grid.problem(with.key("scale"), message)]));
+            }
+            Some(value) => points.push((value, label)),
         }
-        points.push((value, label));
     }
     if let Some(original) = spec.original {
         if let Some((_, label)) = points.iter().find(|(value, _)| *value == original) {
             let message =
                 format!("the untransformed set cannot stand at {original}: a result of `{}` has {label}", spec.x);
-            return Err(vec![grid.problem(with.key("original"), message).help("choose another place, or remove it")]);
+            wrong.push(grid.problem(with.key("original"), message).help("choose another place, or remove it"));
         }
         points.push((original, original.to_string()));
     }
@@ -184,18 +216,23 @@ fn grid_figure(grid: &mut Grid, spec: &CurvesSpec) -> Result<FigureParams, Vec<P
         let mut originals: Vec<InstanceId> = Vec::new();
         for (_, label) in points.iter().filter(|(value, _)| Some(*value) != spec.original) {
             let found = fitting.get(&[curve.as_str(), label.as_str()][..]).map_or(&[][..], Vec::as_slice);
-            grid.cell(found, &format!("{curve}/{label}"), spec.cell, &with.key("x"))?;
+            told(&mut wrong, grid.cell(found, &format!("{curve}/{label}"), spec.cell, &with.key("x")));
             originals.extend(found.iter().filter_map(|id| grid.untransformed.of(*id)));
         }
-        let Some(original) = spec.original else { continue };
+        let Some(original) = spec.original.filter(|_| grid.is_certain) else { continue };
         originals.sort_unstable();
         originals.dedup();
-        if originals.is_empty() {
+        let cell = if originals.is_empty() {
             let message = format!("no result of `{curve}` is of the untransformed set, without attack");
             let help = "add the stage that makes them to the needs of this one, or remove `original`";
-            return Err(vec![grid.problem(with.key("original"), message).help(help)]);
-        }
-        grid.cell(&originals, &format!("{curve}/{original}"), spec.cell, &with.key("original"))?;
+            Err(vec![grid.problem(with.key("original"), message).help(help)])
+        } else {
+            grid.cell(&originals, &format!("{curve}/{original}"), spec.cell, &with.key("original"))
+        };
+        told(&mut wrong, cell);
+    }
+    if !wrong.is_empty() {
+        return Err(wrong);
     }
     Ok(FigureParams {
         title: spec.title.clone(),
@@ -210,15 +247,16 @@ fn grid_figure(grid: &mut Grid, spec: &CurvesSpec) -> Result<FigureParams, Vec<P
 
 fn grid_samples(grid: &mut Grid, spec: &SamplesSpec) -> Result<SamplesParams, Vec<Problem>> {
     let with = grid.table.path.key("with");
+    let mut wrong = Vec::new();
     if let Some(problem) = spec.images.problem() {
-        return Err(vec![grid.problem(with.key("images"), format!("`images` {problem}"))]);
+        wrong.push(grid.problem(with.key("images"), format!("`images` {problem}")));
     }
     let sets: Vec<Need> = grid.table.needs.iter().filter(|need| need.slot == "sets").cloned().collect();
     let labels: Vec<String> = sets.iter().map(|need| need.label.clone()).collect();
-    headings::check(grid.table, &spec.headings, &labels).map_err(|problem| vec![problem])?;
+    wrong.extend(headings::check(grid.table, &spec.headings, &labels));
     let rows = match &spec.probabilities {
         None => Vec::new(),
-        Some(coordinate) => grid.labels(coordinate, &with.key("probabilities"))?,
+        Some(coordinate) => told(&mut wrong, grid.labels(coordinate, &with.key("probabilities"))),
     };
     if let Some(coordinate) = &spec.probabilities {
         let fitting = grid.by_labels(&[coordinate]);
@@ -231,9 +269,13 @@ fn grid_samples(grid: &mut Grid, spec: &SamplesSpec) -> Result<SamplesParams, Ve
                 };
                 let found: Vec<InstanceId> = of_row.iter().filter(is_of).copied().collect();
                 let label = format!("{row}/{}", set.label);
-                grid.cell(&found, &label, Metric::ProbabilityOfTrueClass, &with.key("probabilities"))?;
+                let cell = grid.cell(&found, &label, Metric::ProbabilityOfTrueClass, &with.key("probabilities"));
+                told(&mut wrong, cell);
             }
         }
+    }
+    if !wrong.is_empty() {
+        return Err(wrong);
     }
     let headings = labels.iter().map(|label| spec.headings.of(label).to_owned()).collect();
     grid.needs.extend(sets.into_iter().map(|set| Need { slot: "set".to_owned(), ..set }));
@@ -310,32 +352,33 @@ impl<'a> Grid<'a> {
     }
 
     /// What a schema cannot say of a table's options.
-    fn check_options(&self, spec: &TableSpec, rows: &[String], metrics: &[Metric]) -> Result<(), Vec<Problem>> {
+    fn check_options(&self, spec: &TableSpec, rows: &[String], metrics: &[Metric]) -> Vec<Problem> {
         let with = self.table.path.key("with");
-        let wrong = |path: YamlPath, message: &str, help: &str| Err(vec![self.problem(path, message).help(help)]);
-        if spec.batch_mean.is_some() && !metrics.contains(&Metric::AccuracyOnCorrect) {
+        let mut wrong = Vec::new();
+        if spec.batch_mean.is_some() && !metrics.is_empty() && !metrics.contains(&Metric::AccuracyOnCorrect) {
             let message = "`batch_mean` is a way to compute `accuracy_on_correct`, which no column of this table has";
-            return wrong(with.key("batch_mean"), message, "remove it");
+            wrong.push(self.problem(with.key("batch_mean"), message).help("remove it"));
         }
-        let Some(compare) = &spec.compare else { return Ok(()) };
+        let Some(compare) = &spec.compare else { return wrong };
         let path = with.key("compare");
-        if !rows.contains(&compare.to) {
+        if !rows.is_empty() && !rows.contains(&compare.to) {
             let message = format!("the table has no row `{}` to compare the others with", compare.to);
             let problem = self.problem(path.key("to"), message);
-            return Err(vec![problem.suggest(&compare.to, rows.iter().map(String::as_str))]);
+            wrong.push(problem.suggest(&compare.to, rows.iter().map(String::as_str)));
         }
         if let Some(metric) = metrics.iter().find(|metric| !metric.is_accuracy()) {
             let message = format!(
                 "models are compared image by image by whether they are right; `{}` does not say that",
                 metric.name()
             );
-            return wrong(path, &message, "compare in a table of `accuracy` or `accuracy_on_correct`");
+            let help = "compare in a table of `accuracy` or `accuracy_on_correct`";
+            wrong.push(self.problem(path.clone(), message).help(help));
         }
         if spec.over.is_some() {
             let message = "`compare` is of single models on the same images, `over` averages over several";
-            return wrong(path, message, "remove one of the two, or make two tables");
+            wrong.push(self.problem(path, message).help("remove one of the two, or make two tables"));
         }
-        Ok(())
+        wrong
     }
 
     /// The values of a coordinate among the results, in the order of the results.
@@ -399,7 +442,7 @@ impl<'a> Grid<'a> {
             }
         };
         self.push("value", label, result);
-        if metric.needs_reference() {
+        if metric.needs_reference() && self.is_certain {
             let reference = self.untransformed.of(result).ok_or_else(|| {
                 let name = &self.expander.instance(result).name;
                 let set = self.untransformed.set_of(result).unwrap_or_else(|| "the untransformed set".to_owned());

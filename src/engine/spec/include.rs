@@ -13,6 +13,15 @@ use super::yaml;
 /// More files than any person splits a pipeline into.
 const MAX_FILES: usize = 200;
 
+/// All that could be read.
+pub(super) struct Read {
+    /// The file that was asked for last.
+    pub documents: Vec<Document>,
+    pub problems: Vec<Problem>,
+    /// Whether every file could be read.
+    pub is_whole: bool,
+}
+
 /// A file that was read.
 pub(super) struct Document {
     pub file: Arc<SourceFile>,
@@ -23,8 +32,8 @@ pub(super) struct Document {
 /// several others is read once.
 ///
 /// # Errors
-/// Every file that cannot be read or parsed, at the place where it is included.
-pub(super) fn read(path: &Path) -> Result<Vec<Document>, Problems> {
+/// The file that was asked for cannot be read or parsed. What is wrong with others is among the problems of what could be read.
+pub(super) fn read(path: &Path) -> Result<Read, Problems> {
     let text = yaml::text(path).map_err(|message| {
         let mut problem = Problem::anywhere(message);
         if !path.is_file() {
@@ -39,39 +48,47 @@ pub(super) fn read(path: &Path) -> Result<Vec<Document>, Problems> {
 ///
 /// # Errors
 /// As [`read`].
-pub(super) fn read_text(file: Arc<SourceFile>) -> Result<Vec<Document>, Problems> {
-    let mut reader = Reader { documents: Vec::new(), open: Vec::new(), seen: Vec::new(), problems: Vec::new() };
-    reader.file(file);
-    if reader.problems.is_empty() { Ok(reader.documents) } else { Err(Problems(reader.problems)) }
+pub(super) fn read_text(file: Arc<SourceFile>) -> Result<Read, Problems> {
+    let read = Read { documents: Vec::new(), problems: Vec::new(), is_whole: true };
+    let mut reader = Reader { read, open: Vec::new(), seen: Vec::new() };
+    let is_read = reader.file(file);
+    if is_read { Ok(reader.read) } else { Err(Problems(reader.read.problems)) }
 }
 
 struct Reader {
-    documents: Vec<Document>,
+    read: Read,
     /// The files that are being read, each included by the one before it.
     open: Vec<PathBuf>,
     /// Every file that was begun.
     seen: Vec<PathBuf>,
-    problems: Vec<Problem>,
 }
 
 impl Reader {
-    fn file(&mut self, file: Arc<SourceFile>) {
+    /// Reads a file and what it includes; whether that file itself could be read.
+    fn file(&mut self, file: Arc<SourceFile>) -> bool {
         let identity = identity(&file.path);
         self.seen.push(identity.clone());
-        let value = match yaml::parse(&file) {
+        let value = match yaml::parse(&file, &mut self.read.problems) {
             Ok(value) => value,
-            Err(Problems(problems)) => return self.problems.extend(problems),
+            Err(problem) => {
+                self.read.problems.push(problem);
+                self.read.is_whole = false;
+                return false;
+            }
         };
         let Value::Mapping(top) = value else {
             let message = format!("a pipeline file is a mapping with `stages`; this is {}", describe(&value));
             let place = Place::value(&file, YamlPath::default());
             let help = "write `stages:`, and the stages indented below it";
-            return self.problems.push(Problem::at(place, message, "expected a mapping").help(help));
+            self.read.problems.push(Problem::at(place, message, "expected a mapping").help(help));
+            self.read.is_whole = false;
+            return false;
         };
         self.open.push(identity);
         self.includes(&file, &top);
         self.open.pop();
-        self.documents.push(Document { file, top });
+        self.read.documents.push(Document { file, top });
+        true
     }
 
     fn includes(&mut self, file: &Arc<SourceFile>, top: &Mapping) {
@@ -92,11 +109,12 @@ impl Reader {
             };
             let Some(name) = item.as_str().filter(|name| !name.is_empty()) else {
                 let message = format!("`include` lists the paths of other pipeline files; this is {}", describe(item));
-                self.problems.push(Problem::at(at(), message, "expected a path"));
+                self.read.problems.push(Problem::at(at(), message, "expected a path"));
+                self.read.is_whole = false;
                 continue;
             };
             if let Err(problem) = self.include(&beside(&file.path, name), at) {
-                self.problems.push(problem);
+                self.read.problems.push(problem);
             }
         }
     }
@@ -115,10 +133,12 @@ impl Reader {
         }
         if self.seen.len() >= MAX_FILES {
             let message = format!("a pipeline may have {MAX_FILES} files, all that it includes counted");
+            self.read.is_whole = false;
             return Err(Problem::at(at(), message, "one too many"));
         }
         let text = yaml::text(path).map_err(|message| {
             let help = "paths are relative to the file that includes";
+            self.read.is_whole = false;
             Problem::at(at(), message, "cannot be included").help(help)
         })?;
         self.file(SourceFile::new(path, text));

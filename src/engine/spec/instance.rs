@@ -45,6 +45,10 @@ pub struct Instance {
     pub coordinates: BTreeMap<String, String>,
     /// Its axes and what each stands at, for `${…}` in stages that fan out over it.
     pub(super) axes: Mapping,
+    /// Whether all its inputs are known, and all of theirs: what it stands for is known then. Both are true of every instance of a pipeline without mistakes.
+    pub(super) knows_needs: bool,
+    /// Whether its parameters are known.
+    pub(super) knows_params: bool,
     /// The way to its stage in the pipeline file.
     pub(super) path: YamlPath,
     pub(super) file: Arc<SourceFile>,

@@ -6,12 +6,15 @@ use globset::{GlobBuilder, GlobMatcher};
 use serde_yaml::{Mapping, Value};
 
 use super::check::describe;
-use super::expand::{Expander, Stop};
+use super::expand::Expander;
+use super::notes::Notes;
+use super::pattern::is_pattern;
 use super::problem::{Problem, suggestion};
 use super::refs::Reference;
 use super::source::{Place, YamlPath};
-use super::stage::{AxisValues, StageSpec, axis_values, check_label, label_of};
+use super::stage::{AxisSpec, AxisValues, StageSpec, axis_values, check_label, label_of};
 use super::substitute::LABEL;
+use super::unknown::{is_unknown, unknown};
 
 /// A matrix beyond this is a mistake, or an attack.
 const MAX_INSTANCES: usize = 200_000;
@@ -27,106 +30,128 @@ pub(super) struct Stand {
 pub(super) struct Matrix {
     pub axes: Vec<Vec<Stand>>,
     pub points: Vec<Vec<usize>>,
+    /// Whether these are all, and each stands at something that is known.
+    pub is_known: bool,
 }
 
 impl Expander<'_> {
-    /// The points of a stage, those of the product first and those of `include` after them.
-    pub(super) fn matrix(&self, stage: &StageSpec) -> Result<Matrix, Stop> {
-        let mut axes = self.axes(stage)?;
-        let too_many = |axes: &[Vec<Stand>], count: usize| {
-            if count.saturating_add(self.instances.len()) <= MAX_INSTANCES {
-                return Ok(());
+    /// The points of a stage, those of the product first and those of `include` after them. An axis that is not known stands at one place, which is unknown.
+    pub(super) fn matrix(&self, stage: &StageSpec, notes: &mut Notes) -> Matrix {
+        let mut is_known = !stage.lost.matrix;
+        let mut axes: Vec<Vec<Stand>> = stage.matrix.iter().map(|axis| self.axis(stage, axis, notes)).collect();
+        for axis in axes.iter_mut().filter(|axis| axis.is_empty()) {
+            is_known = false;
+            axis.push(Stand { label: String::new(), value: unknown(), reference: None });
+        }
+        let is_axis_known = |axis: &[Stand]| !axis.iter().any(|stand| is_unknown(&stand.value));
+        let are_known: Vec<bool> = axes.iter().map(|axis| is_axis_known(axis)).collect();
+        let too_many = |axes: &[Vec<Stand>], count: usize, notes: &mut Notes| {
+            let is_too_many = count.saturating_add(self.instances.len()) > MAX_INSTANCES;
+            if is_too_many {
+                let sizes: Vec<String> = axes.iter().map(|axis| axis.len().to_string()).collect();
+                let message = format!("the matrix of stage `{}` makes more than {MAX_INSTANCES} instances", stage.name);
+                let place = Place::key(&stage.file, stage.path.key("matrix"));
+                notes.tell_at(place, message, &format!("{} instances", sizes.join(" × ")), None);
             }
-            let sizes: Vec<String> = axes.iter().map(|axis| axis.len().to_string()).collect();
-            let message = format!("the matrix of stage `{}` makes more than {MAX_INSTANCES} instances", stage.name);
-            let place = Place::key(&stage.file, stage.path.key("matrix"));
-            let label = format!("{} instances", sizes.join(" × "));
-            Err(Stop::Problems(vec![Problem::at(place, message, label)]))
+            is_too_many
         };
         let count = axes.iter().try_fold(1_usize, |count, axis| count.checked_mul(axis.len())).unwrap_or(usize::MAX);
-        too_many(&axes, count)?;
+        if too_many(&axes, count, notes) {
+            let first = vec![0; axes.len()];
+            return Matrix { axes, points: vec![first], is_known: false };
+        }
         let mut points: Vec<Vec<usize>> = vec![Vec::new()];
         for axis in &axes {
             let extend = |point: Vec<usize>| (0..axis.len()).map(move |at| [point.as_slice(), &[at]].concat());
             points = points.into_iter().flat_map(extend).collect();
         }
-        let mut problems = Vec::new();
-        let patterns = self.excluded(stage, &axes, &mut problems);
+        let told = notes.problems.len();
+        let patterns = self.excluded(stage, &axes, &are_known, notes);
         let fits = |point: &[usize], pattern: &[(usize, HashSet<usize>)]| {
             pattern.iter().all(|(axis, stands)| stands.contains(&point[*axis]))
         };
+        let all = points.clone();
         points.retain(|point| !patterns.iter().any(|pattern| fits(point, pattern)));
         let mut seen: HashSet<Vec<usize>> =
             if stage.include.is_empty() { HashSet::new() } else { points.iter().cloned().collect() };
         for index in 0..stage.include.len() {
-            match include(stage, index, &mut axes) {
-                Ok(added) => {
-                    let count = added.iter().map(Vec::len).try_fold(points.len().max(1), usize::checked_mul);
-                    too_many(&axes, count.unwrap_or(usize::MAX))?;
-                    let mut new: Vec<Vec<usize>> = vec![Vec::new()];
-                    for axis in &added {
-                        let extend = |point: Vec<usize>| axis.iter().map(move |at| [point.as_slice(), &[*at]].concat());
-                        new = new.into_iter().flat_map(extend).collect();
-                    }
-                    points.extend(new.into_iter().filter(|point| seen.insert(point.clone())));
-                }
-                Err(problem) => problems.push(problem),
+            let Some(added) = include(stage, index, &mut axes, &are_known, notes) else { continue };
+            let count = added.iter().map(Vec::len).try_fold(points.len().max(1), usize::checked_mul);
+            if too_many(&axes, count.unwrap_or(usize::MAX), notes) {
+                break;
             }
+            let mut new: Vec<Vec<usize>> = vec![Vec::new()];
+            for axis in &added {
+                let extend = |point: Vec<usize>| axis.iter().map(move |at| [point.as_slice(), &[*at]].concat());
+                new = new.into_iter().flat_map(extend).collect();
+            }
+            points.extend(new.into_iter().filter(|point| seen.insert(point.clone())));
         }
-        if points.is_empty() && problems.is_empty() {
-            let place = Place::key(&stage.file, stage.path.key("exclude"));
-            let message = format!("`exclude` leaves stage `{}` with no instance", stage.name);
-            problems.push(Problem::at(place, message, "nothing is left").help("exclude less, or remove the stage"));
+        is_known &= notes.problems.len() == told;
+        if points.is_empty() {
+            if is_known {
+                let place = Place::key(&stage.file, stage.path.key("exclude"));
+                let message = format!("`exclude` leaves stage `{}` with no instance", stage.name);
+                let help = Some("exclude less, or remove the stage".to_owned());
+                notes.tell_at(place, message, "nothing is left", help);
+            }
+            // What would be left is not known, but the rest of the stage is looked at.
+            (points, is_known) = (all, false);
         }
-        if problems.is_empty() { Ok(Matrix { axes, points }) } else { Err(Stop::Problems(problems)) }
+        Matrix { axes, points, is_known }
     }
 
-    fn axes(&self, stage: &StageSpec) -> Result<Vec<Vec<Stand>>, Stop> {
-        let mut axes = Vec::with_capacity(stage.matrix.len());
-        let mut missing = Vec::new();
+    /// Where an axis stands; nowhere if that is not known.
+    fn axis(&self, stage: &StageSpec, axis: &AxisSpec, notes: &mut Notes) -> Vec<Stand> {
         let nothing = Mapping::new();
-        for axis in &stage.matrix {
-            let path = || stage.path.key("matrix").key(&axis.name);
-            let wrong = |message: String| {
+        let path = || stage.path.key("matrix").key(&axis.name);
+        let wrong = |messages: Vec<String>, notes: &mut Notes| {
+            for message in messages {
                 let place = Place::value(&stage.file, path());
-                Stop::Problems(vec![Problem::at(place, format!("axis `{}` {message}", axis.name), "here")])
-            };
-            let substituted;
-            let values = match &axis.values {
-                AxisValues::Substituted(text) => {
-                    let value = self.substitute(stage, text, &nothing, &path, &[])?;
-                    substituted = axis_values(&value).map_err(wrong)?;
-                    &substituted
+                notes.tell_at(place, format!("axis `{}` {message}", axis.name), "here", None);
+            }
+            Vec::new()
+        };
+        let substituted;
+        let values = match &axis.values {
+            AxisValues::Substituted(text) => {
+                let value = self.substitute(stage, text, &nothing, &path, &[], notes);
+                if is_unknown(&value) {
+                    return Vec::new();
                 }
-                values => values,
-            };
-            axes.push(match values {
-                AxisValues::Each(what) => {
-                    let path = || path().key("each");
-                    let what = self.substitute(stage, what, &nothing, &path, &[])?;
-                    let slot = stage.kind.slots().iter().find(|slot| slot.name == axis.name);
-                    match self.references(stage, &what, &path).and_then(|found| self.choose(stage, found, slot, &path))
-                    {
-                        Ok(references) => references.into_iter().map(|reference| self.stand(reference)).collect(),
-                        Err(Stop::Missing(names)) => {
-                            missing.extend(names);
-                            Vec::new()
-                        }
-                        Err(problems) => return Err(problems),
+                match axis_values(&value) {
+                    Ok(values) => {
+                        substituted = values;
+                        &substituted
                     }
+                    Err(messages) => return wrong(messages, notes),
                 }
-                AxisValues::Listed(listed) => {
-                    let stand = |(label, value): &(String, Value)| Stand {
-                        label: label.clone(),
-                        value: value.clone(),
-                        reference: None,
-                    };
-                    listed.iter().map(stand).collect()
+            }
+            values => values,
+        };
+        match values {
+            AxisValues::Each(what) => {
+                let path = || path().key("each");
+                let what = self.substitute(stage, what, &nothing, &path, &[], notes);
+                let slot = stage.slots().iter().find(|slot| slot.name == axis.name);
+                let found = self.references(stage, &what, &path, notes);
+                let found = self.choose(stage, found, slot, &path, notes);
+                match found.is_whole {
+                    true => found.references.into_iter().map(|reference| self.stand(reference)).collect(),
+                    false => Vec::new(),
                 }
-                AxisValues::Substituted(value) => return Err(wrong(format!("is {}", describe(value)))),
-            });
+            }
+            AxisValues::Listed(listed) => {
+                let stand = |(label, value): &(String, Value)| Stand {
+                    label: label.clone(),
+                    value: value.clone(),
+                    reference: None,
+                };
+                listed.iter().map(stand).collect()
+            }
+            AxisValues::Substituted(value) => wrong(vec![format!("is {}", describe(value))], notes),
+            AxisValues::Unknown => Vec::new(),
         }
-        if missing.is_empty() { Ok(axes) } else { Err(Stop::Missing(missing)) }
     }
 
     /// An instance as a place for an axis to stand: `${axis.part}` gives its own axes, `${axis.label}` the label that it has here, as rows of tables do, unless it has an axis of that name.
@@ -144,82 +169,105 @@ impl Expander<'_> {
         &self,
         stage: &StageSpec,
         axes: &[Vec<Stand>],
-        problems: &mut Vec<Problem>,
+        are_known: &[bool],
+        notes: &mut Notes,
     ) -> Vec<Vec<(usize, HashSet<usize>)>> {
         let path = stage.path.key("exclude");
         let mut out = Vec::new();
         for (index, item) in stage.exclude.iter().enumerate() {
-            let path = path.index(index);
             let mut pattern = Vec::new();
-            match conditions(stage, "exclude", item, &path) {
-                Ok(conditions) => {
-                    for Condition { axis, value, path } in conditions {
-                        let Some(text) = label_of(value) else {
-                            let message = format!("a label is a word or a number; this is {}", describe(value));
-                            problems.push(Problem::at(Place::value(&stage.file, path), message, "not a label"));
-                            continue;
-                        };
-                        let stands = matching(&axes[axis], &text);
-                        // Axes that parameters or other stages decide may well be without a label at times.
-                        if stands.is_empty() && matches!(stage.matrix[axis].values, AxisValues::Listed(_)) {
-                            problems.push(no_label(stage, axis, &axes[axis], &text, path));
-                        }
-                        pattern.push((axis, stands.into_iter().collect()));
-                    }
+            for Condition { axis, value, path } in conditions(stage, "exclude", item, &path.index(index), notes) {
+                let Some(text) = label_of(value) else {
+                    let message = format!("a label is a word or a number; this is {}", describe(value));
+                    notes.tell_at(Place::value(&stage.file, path), message, "not a label", None);
+                    continue;
+                };
+                let stands = matching(&axes[axis], &text);
+                // Axes that parameters or other stages decide may well be without a label at times.
+                if stands.is_empty() && matches!(stage.matrix[axis].values, AxisValues::Listed(_)) && are_known[axis] {
+                    notes.tell(no_label(stage, axis, &axes[axis], &text, path));
                 }
-                Err(problem) => problems.push(problem),
+                pattern.push((axis, stands.into_iter().collect()));
             }
-            out.push(pattern);
+            // A pattern of nothing would fit every point.
+            if !pattern.is_empty() {
+                out.push(pattern);
+            }
         }
         out
     }
 }
 
 /// The stands of each axis that one item of `include` names; a value that an axis does not have becomes a new stand of it.
-fn include(stage: &StageSpec, index: usize, axes: &mut [Vec<Stand>]) -> Result<Vec<Vec<usize>>, Problem> {
+fn include(
+    stage: &StageSpec,
+    index: usize,
+    axes: &mut [Vec<Stand>],
+    are_known: &[bool],
+    notes: &mut Notes,
+) -> Option<Vec<Vec<usize>>> {
     let path = stage.path.key("include").index(index);
+    let told = notes.problems.len();
     let mut chosen: Vec<Option<Vec<usize>>> = vec![None; axes.len()];
-    for Condition { axis, value, path } in conditions(stage, "include", &stage.include[index], &path)? {
-        let name = &stage.matrix[axis].name;
-        let wrong = |message: String| Problem::at(Place::value(&stage.file, path.clone()), message, "here");
-        let is_each = axes[axis].iter().any(|stand| stand.reference.is_some());
-        let (label, value) = match value {
-            Value::Mapping(map) if map.len() == 1 && !is_each => {
-                let (label, value) = map.iter().next().expect("its length is 1");
-                let label = label_of(label).ok_or_else(|| wrong("a label is a word or a number".to_owned()))?;
-                if axes[axis].iter().any(|stand| stand.label == label && stand.value != *value) {
-                    let message = format!("axis `{name}` has the label `{label}` already, with another value");
-                    return Err(wrong(message).help("choose another label"));
-                }
-                (label, value)
+    for Condition { axis, value, path } in conditions(stage, "include", &stage.include[index], &path, notes) {
+        match included(stage, axis, value, path, axes, are_known[axis]) {
+            Ok(stands) => chosen[axis] = Some(stands),
+            Err(problem) => {
+                notes.tell(problem);
+                chosen[axis] = Some(Vec::new());
             }
-            value => match label_of(value) {
-                Some(label) => (label, value),
-                None => {
-                    let message = format!("expected a label, or {{LABEL: VALUE}}; this is {}", describe(value));
-                    return Err(wrong(message));
-                }
-            },
-        };
-        let mut stands = matching(&axes[axis], &label);
-        if stands.is_empty() {
-            if is_each || is_pattern(&label) {
-                return Err(no_label(stage, axis, &axes[axis], &label, path));
-            }
-            check_label(&label).map_err(|message| wrong(format!("axis `{name}` {message}")))?;
-            stands.push(axes[axis].len());
-            axes[axis].push(Stand { label, value: value.clone(), reference: None });
         }
-        chosen[axis] = Some(stands);
     }
-    let unnamed = stage.matrix.iter().zip(&chosen).find(|(_, chosen)| chosen.is_none());
-    if let Some((axis, _)) = unnamed {
+    // An axis that does not exist may be meant to be one that is lacking.
+    let is_clear = notes.problems.len() == told;
+    for (axis, _) in stage.matrix.iter().zip(&chosen).filter(|(_, chosen)| chosen.is_none() && is_clear) {
         let message = format!("a point of the matrix has a label for each axis; this one has none for `{}`", axis.name);
-        let place = Place::value(&stage.file, path);
-        return Err(Problem::at(place, message, "one is missing")
-            .help(format!("add `{}: LABEL`, or `{0}: \"*\"` for all", axis.name)));
+        let help = Some(format!("add `{}: LABEL`, or `{0}: \"*\"` for all", axis.name));
+        notes.tell_at(Place::value(&stage.file, path.clone()), message, "one is missing", help);
     }
-    Ok(chosen.into_iter().flatten().collect())
+    (notes.problems.len() == told).then(|| chosen.into_iter().flatten().collect())
+}
+
+/// The stands that an item of `include` means of one axis.
+fn included(
+    stage: &StageSpec,
+    axis: usize,
+    value: &Value,
+    path: YamlPath,
+    axes: &mut [Vec<Stand>],
+    is_known: bool,
+) -> Result<Vec<usize>, Problem> {
+    let name = &stage.matrix[axis].name;
+    let wrong = |message: String| Problem::at(Place::value(&stage.file, path.clone()), message, "here");
+    let is_each = axes[axis].iter().any(|stand| stand.reference.is_some());
+    let (label, value) = match value {
+        Value::Mapping(map) if map.len() == 1 && !is_each => {
+            let (label, value) = map.iter().next().expect("its length is 1");
+            let label = label_of(label).ok_or_else(|| wrong("a label is a word or a number".to_owned()))?;
+            if axes[axis].iter().any(|stand| stand.label == label && stand.value != *value) {
+                let message = format!("axis `{name}` has the label `{label}` already, with another value");
+                return Err(wrong(message).help("choose another label"));
+            }
+            (label, value)
+        }
+        value => match label_of(value) {
+            Some(label) => (label, value),
+            None => {
+                let message = format!("expected a label, or {{LABEL: VALUE}}; this is {}", describe(value));
+                return Err(wrong(message));
+            }
+        },
+    };
+    let mut stands = matching(&axes[axis], &label);
+    if stands.is_empty() && is_known {
+        if is_each || is_pattern(&label) {
+            return Err(no_label(stage, axis, &axes[axis], &label, path));
+        }
+        check_label(&label).map_err(|message| wrong(format!("axis `{name}` {message}")))?;
+        stands.push(axes[axis].len());
+        axes[axis].push(Stand { label, value: value.clone(), reference: None });
+    }
+    Ok(stands)
 }
 
 /// What one item of `include` or `exclude` says of one axis.
@@ -234,23 +282,30 @@ fn conditions<'v>(
     what: &str,
     item: &'v Value,
     path: &YamlPath,
-) -> Result<Vec<Condition<'v>>, Problem> {
+    notes: &mut Notes,
+) -> Vec<Condition<'v>> {
     let Some(map) = item.as_mapping().filter(|map| !map.is_empty()) else {
         let message = format!("`{what}` lists mappings from axes to labels; this is {}", describe(item));
         let place = Place::value(&stage.file, path.clone());
-        return Err(Problem::at(place, message, "expected a mapping").help("write `{AXIS: LABEL}`"));
+        notes.tell_at(place, message, "expected a mapping", Some("write `{AXIS: LABEL}`".to_owned()));
+        return Vec::new();
     };
     let mut conditions = Vec::new();
     for (axis, value) in map {
         let axis = axis.as_str().unwrap_or_default();
-        let Some(position) = stage.matrix.iter().position(|candidate| candidate.name == axis) else {
-            let place = Place::key(&stage.file, path.key(axis));
-            let problem = Problem::at(place, format!("stage `{}` has no axis `{axis}`", stage.name), "unknown axis");
-            return Err(problem.suggest(axis, stage.matrix.iter().map(|axis| axis.name.as_str())));
-        };
-        conditions.push(Condition { axis: position, value, path: path.key(axis) });
+        match stage.matrix.iter().position(|candidate| candidate.name == axis) {
+            Some(position) => conditions.push(Condition { axis: position, value, path: path.key(axis) }),
+            // Without a matrix there is nothing to compare with, and that is told.
+            None if stage.matrix.is_empty() => {}
+            None => {
+                let place = Place::key(&stage.file, path.key(axis));
+                let problem =
+                    Problem::at(place, format!("stage `{}` has no axis `{axis}`", stage.name), "unknown axis");
+                notes.tell(problem.suggest(axis, stage.matrix.iter().map(|axis| axis.name.as_str())));
+            }
+        }
     }
-    Ok(conditions)
+    conditions
 }
 
 fn no_label(stage: &StageSpec, axis: usize, stands: &[Stand], label: &str, path: YamlPath) -> Problem {
@@ -263,10 +318,6 @@ fn no_label(stage: &StageSpec, axis: usize, stands: &[Stand], label: &str, path:
     let mut problem = Problem::at(Place::value(&stage.file, path), message, "fits nothing");
     problem.help = suggestion(label, stands.iter().map(|stand| stand.label.as_str()));
     problem
-}
-
-fn is_pattern(label: &str) -> bool {
-    label.contains(['*', '?', '[', '{'])
 }
 
 /// The stands of an axis whose label a label or pattern means.

@@ -3,81 +3,88 @@
 use serde_yaml::{Mapping, Value};
 
 use super::check::describe;
-use super::expand::{Expander, Stop};
+use super::expand::Expander;
 use super::instance::Need;
 use super::matrix::Stand;
+use super::notes::Notes;
 use super::problem::Problem;
-use super::refs::{Missing, Reference};
+use super::refs::{Maker, Missing, Reference};
 use super::source::{Place, YamlPath};
 use super::stage::StageSpec;
+use super::unknown::is_unknown;
 use crate::kinds::{Kind, Slot};
+
+/// What references lead to; not whole where some of it is not known.
+pub(super) struct Found {
+    pub references: Vec<Reference>,
+    /// Stages whose instances nobody knows, and the output that is named of each.
+    pub unknown: Vec<(String, Option<String>)>,
+    pub is_whole: bool,
+}
+
+/// The inputs of an instance; not whole where some are not known.
+pub(super) struct Needs {
+    pub needs: Vec<Need>,
+    pub is_whole: bool,
+}
 
 impl Expander<'_> {
     /// The inputs of a stage at one point of its matrix.
-    pub(super) fn needs(&self, stage: &StageSpec, stands: &[&Stand], axes: &Mapping) -> Result<Vec<Need>, Stop> {
-        let slots = stage.kind.slots();
-        let mut problems = Vec::new();
-        let mut missing = Vec::new();
-        let mut needs = Vec::new();
-        let mut push = |slot: &str, many: bool, reference: Reference| {
-            let label = if many { reference.label } else { String::new() };
-            let output = reference.output.unwrap_or_default();
-            needs.push(Need { slot: slot.to_owned(), label, from: reference.instance, output });
-        };
+    pub(super) fn needs(&self, stage: &StageSpec, stands: &[&Stand], axes: &Mapping, notes: &mut Notes) -> Needs {
+        let slots = stage.slots();
+        let mut found = Needs { needs: Vec::new(), is_whole: !stage.lost.needs };
         for (name, value) in &stage.needs {
             let path = || stage.path.key("needs").key(name);
             let slot = slots.iter().find(|slot| slot.name == name);
-            if slot.is_none() && stage.kind != Kind::Command {
-                let place = Place::key(&stage.file, path());
-                let problem =
-                    Problem::at(place, format!("a `{}` stage has no need `{name}`", stage.kind), "unknown need");
-                let unfilled = slots.iter().map(|slot| slot.name);
-                problems.push(match slots {
-                    [] => problem.help("this kind needs no other stage: remove `needs`"),
-                    _ => problem.suggest(name, unfilled),
-                });
+            if slot.is_none() && !stage.names_own_needs() {
+                self.unknown_need(stage, name, path(), notes);
+            }
+            let value = self.substitute(stage, value, axes, &path, &[], notes);
+            let references = self.references(stage, &value, &path, notes);
+            if slot.is_none() && !stage.names_own_needs() {
                 continue;
             }
-            let found = self
-                .substitute(stage, value, axes, &path, &[])
-                .and_then(|value| self.references(stage, &value, &path))
-                .and_then(|found| self.choose(stage, found, slot, &path));
-            let references = match found {
-                Ok(references) => references,
-                Err(Stop::Problems(found)) => {
-                    problems.extend(found);
-                    continue;
-                }
-                Err(Stop::Missing(names)) => {
-                    missing.extend(names);
-                    continue;
-                }
-            };
+            let Found { references, is_whole, .. } = self.choose(stage, references, slot, &path, notes);
+            found.is_whole &= is_whole;
             let many = slot.map_or(references.len() > 1, |slot| slot.many);
             if !many && references.len() > 1 {
-                problems.push(self.too_many(stage, name, &references, path()));
+                notes.tell(self.too_many(stage, name, &references, path()));
+                found.is_whole = false;
                 continue;
             }
-            references.into_iter().for_each(|reference| push(name, many, reference));
+            found.needs.extend(references.into_iter().map(|reference| reference.fills(name, many)));
         }
         for slot in slots.iter().filter(|slot| stage.needs.iter().all(|(name, _)| name != slot.name)) {
             // An axis that stands at instances fills the need of its name.
             let axis = stage.matrix.iter().zip(stands).find(|(axis, _)| axis.name == slot.name);
-            if let Some((_, Stand { reference: Some(reference), .. })) = axis {
-                push(slot.name, slot.many, reference.clone());
-            } else if !slot.optional {
-                let message = format!("stage `{}` needs `{}`, {}", stage.name, slot.name, slot.takes.name());
-                let place = Place::key(&stage.file, stage.path.clone());
-                let problem = Problem::at(place, message, format!("needs `{}`", slot.name));
-                problems.push(problem.help(format!("add `needs: {{{}: STAGE}}`", slot.name)));
+            match axis {
+                Some((_, Stand { reference: Some(reference), .. })) => {
+                    found.needs.push(reference.clone().fills(slot.name, slot.many));
+                }
+                Some((_, stand)) if is_unknown(&stand.value) => found.is_whole = false,
+                _ if slot.optional => {}
+                _ => {
+                    found.is_whole = false;
+                    if !stage.may_have_meant(slot.name) {
+                        let message = format!("stage `{}` needs `{}`, {}", stage.name, slot.name, slot.takes.name());
+                        let help = Some(format!("add `needs: {{{}: STAGE}}`", slot.name));
+                        let label = format!("needs `{}`", slot.name);
+                        notes.tell_at(Place::key(&stage.file, stage.path.clone()), message, &label, help);
+                    }
+                }
             }
         }
-        match (missing.is_empty(), problems.is_empty()) {
-            (true, true) => Ok(needs),
-            // What is missing may be misspelt: it is told together with the rest.
-            (false, _) => Err(Stop::Missing(missing)),
-            (true, false) => Err(Stop::Problems(problems)),
-        }
+        found
+    }
+
+    fn unknown_need(&self, stage: &StageSpec, name: &str, path: YamlPath, notes: &mut Notes) {
+        let (kind, slots) = (stage.kind.unwrap_or(Kind::Command), stage.slots());
+        let message = format!("a `{kind}` stage has no need `{name}`");
+        let problem = Problem::at(Place::key(&stage.file, path), message, "unknown need");
+        notes.tell(match slots {
+            [] => problem.help("this kind needs no other stage: remove `needs`"),
+            _ => problem.suggest(name, slots.iter().map(|slot| slot.name)),
+        });
     }
 
     fn too_many(&self, stage: &StageSpec, name: &str, references: &[Reference], path: YamlPath) -> Problem {
@@ -94,65 +101,94 @@ impl Expander<'_> {
         stage: &StageSpec,
         value: &Value,
         path: &dyn Fn() -> YamlPath,
-    ) -> Result<Vec<Reference>, Stop> {
-        let mut found = Vec::new();
-        let mut missing = Vec::new();
-        let mut problems = Vec::new();
-        let mut one = |value: &Value, path: &dyn Fn() -> YamlPath| {
-            let mut wrong = |message: String, label: &str, help: Option<String>| {
-                let mut problem = Problem::at(Place::value(&stage.file, path()), message, label);
-                problem.help = help;
-                problems.push(problem);
-            };
-            let Some(text) = value.as_str().filter(|text| !text.is_empty()) else {
-                let message = format!("expected the name of a stage or of an instance; this is {}", describe(value));
-                return wrong(message, "not a name", None);
-            };
-            match self.find(text) {
-                Ok(references) => found.extend(references),
-                Err(Missing::Stage(name)) => missing.push((name, path())),
-                Err(Missing::Instance { message, help }) => wrong(message, "fits nothing", help),
-            }
-        };
+        notes: &mut Notes,
+    ) -> Found {
+        let mut found = Found { references: Vec::new(), unknown: Vec::new(), is_whole: true };
         match value {
+            Value::Sequence(items) if items.is_empty() => {
+                let help = Some("name at least one, or remove the need".to_owned());
+                notes.tell_at(Place::value(&stage.file, path()), "this list names no stage", "empty", help);
+                found.is_whole = false;
+            }
             Value::Sequence(items) => {
                 for (index, item) in items.iter().enumerate() {
-                    one(item, &|| path().index(index));
+                    self.reference(stage, item, &|| path().index(index), &mut found, notes);
                 }
             }
-            value => one(value, path),
+            value => self.reference(stage, value, path, &mut found, notes),
         }
-        if !missing.is_empty() {
-            return Err(Stop::Missing(missing));
+        self.label(&mut found.references);
+        found
+    }
+
+    fn reference(
+        &self,
+        stage: &StageSpec,
+        value: &Value,
+        path: &dyn Fn() -> YamlPath,
+        found: &mut Found,
+        notes: &mut Notes,
+    ) {
+        let place = || Place::value(&stage.file, path());
+        let missing = match value.as_str() {
+            Some(text) if !text.is_empty() => match self.find(stage, text) {
+                Ok(references) => return found.references.extend(references),
+                Err(missing) => Some(missing),
+            },
+            _ => None,
+        };
+        found.is_whole = false;
+        match missing {
+            None if is_unknown(value) => {}
+            None => {
+                let message = format!("expected the name of a stage or of an instance; this is {}", describe(value));
+                notes.tell_at(place(), message, "not a name", None);
+            }
+            Some(Missing::Stage(name)) => notes.missing.push((name, path())),
+            Some(Missing::Instance { message, help }) => notes.tell_at(place(), message, "fits nothing", help),
+            Some(Missing::Told(name, output)) => found.unknown.push((name, output)),
         }
-        if value.as_sequence().is_some_and(Vec::is_empty) {
-            let message = "this list names no stage";
-            let problem = Problem::at(Place::value(&stage.file, path()), message, "empty");
-            problems.push(problem.help("name at least one, or remove the need"));
-        }
-        if !problems.is_empty() {
-            return Err(Stop::Problems(problems));
-        }
-        self.label(&mut found);
-        Ok(found)
     }
 
     /// Chooses the output that each reference means.
     pub(super) fn choose(
         &self,
         stage: &StageSpec,
-        mut found: Vec<Reference>,
+        found: Found,
         slot: Option<&Slot>,
         path: &dyn Fn() -> YamlPath,
-    ) -> Result<Vec<Reference>, Stop> {
-        for reference in &mut found {
-            let instance = self.instance(reference.instance);
-            reference.output = Some(reference.choose_output(instance, slot).map_err(|(message, help)| {
-                let mut problem = Problem::at(Place::value(&stage.file, path()), message, "does not fit");
-                problem.help = help;
-                Stop::Problems(vec![problem])
-            })?);
+        notes: &mut Notes,
+    ) -> Found {
+        let Found { references, unknown, mut is_whole } = found;
+        let mut wrong = |(message, help): (String, Option<String>)| {
+            notes.tell_at(Place::value(&stage.file, path()), message, "does not fit", help);
+        };
+        // Of what kind such a stage is may well be known.
+        for (name, output) in &unknown {
+            let kind = self.spec.stage(name).and_then(|stage| self.spec.stages[stage].kind);
+            if let Some(Err(error)) =
+                kind.and_then(|kind| Maker::of_kind(name, kind)).map(|maker| maker.choose(output.as_deref(), slot))
+            {
+                wrong(error);
+            }
         }
-        Ok(found)
+        let mut chosen = Vec::with_capacity(references.len());
+        for mut reference in references {
+            let Some(maker) = Maker::of(self.instance(reference.instance)) else {
+                is_whole = false;
+                continue;
+            };
+            match maker.choose(reference.output.as_deref(), slot) {
+                Ok(output) => {
+                    reference.output = Some(output);
+                    chosen.push(reference);
+                }
+                Err(error) => {
+                    wrong(error);
+                    is_whole = false;
+                }
+            }
+        }
+        Found { references: chosen, unknown, is_whole }
     }
 }

@@ -13,18 +13,19 @@ use serde_path_to_error::Segment;
 use serde_yaml::Value;
 
 use super::check;
-use super::command;
 use super::defaults::Origin;
-use super::problem::Problem;
+use super::notes::Notes;
 use super::published::{ANOMALIES, NUMBERS};
-use super::source::{Part, Step, YamlPath};
+use super::sense::{Sense, key};
+use super::source::{Step, YamlPath};
+use super::unknown::has_unknown;
 use crate::kinds::{
-    Attack, Classes, CommandParams, DatasetParams, EvaluateParams, FigureSpec, FileParams, Kind, MaskingParams, Net,
-    PublishedSpec, SaliencyParams, Source, TableSpec, TrainParams, TransformParams,
+    CommandParams, DatasetParams, EvaluateParams, FigureSpec, FileParams, Kind, MaskingParams, PublishedSpec,
+    SaliencyParams, Source, TableSpec, TrainParams, TransformParams,
 };
 
 /// What the parameters of one instance say.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(super) struct Params {
     /// Canonical parameters. Those of tables and figures are still as their author wrote them.
     pub json: Json,
@@ -32,8 +33,6 @@ pub(super) struct Params {
     pub sources: Vec<(String, Source, YamlPath)>,
     /// Names of outputs and of their files, where the author declares them.
     pub declared_outputs: BTreeMap<String, String>,
-    /// Texts of a command in which `${in.NEED}` and the like may stand.
-    pub texts: Vec<(Vec<Step>, String)>,
 }
 
 /// The JSON schema of a kind's parameters.
@@ -123,8 +122,8 @@ pub(super) fn tags(kind: Kind) -> &'static [String] {
     })
 }
 
-/// Reads the parameters of one instance.
-pub(super) fn read(kind: Kind, value: &Value, origin: &Origin) -> Result<Params, Vec<Problem>> {
+/// Reads the parameters of one instance; none if some of it is wrong, which is told, or not known.
+pub(super) fn read(kind: Kind, value: &Value, origin: &Origin, notes: &mut Notes) -> Option<Params> {
     let mut filled = Cow::Borrowed(value);
     if kind == Kind::Figure
         && let Value::Mapping(map) = value
@@ -135,84 +134,94 @@ pub(super) fn read(kind: Kind, value: &Value, origin: &Origin) -> Result<Params,
         filled = Cow::Owned(Value::Mapping(map));
     }
     let value = filled.as_ref();
-    let problems = check::check(schema(kind), value, origin, format!("a stage of kind `{kind}`"));
-    if !problems.is_empty() {
-        return Err(problems);
-    }
-    let mut reader = Reading { origin, problems: Vec::new() };
-    let mut sources = Vec::new();
-    let mut declared_outputs = BTreeMap::new();
-    let mut texts = Vec::new();
-    let json = match kind {
-        Kind::Dataset => reader.typed::<DatasetParams>(value).and_then(|mut params| {
-            sources = reader.take_sources(&mut params);
-            reader.check_dataset(&params);
-            reader.canonical(&params)
-        }),
-        Kind::File => reader.typed::<FileParams>(value).and_then(|mut params| {
-            let source = std::mem::take(&mut params.source);
-            reader.check_source(&source, &[key("source")]);
-            sources.push((FILE_SLOT.to_owned(), source, origin.path(&[key("source")])));
-            reader.canonical(&params)
-        }),
-        Kind::Transform => reader.typed::<TransformParams>(value).and_then(|params| reader.canonical(&params)),
-        Kind::Train => reader.typed::<TrainParams>(value).and_then(|params| {
-            reader.check_net(&params.net);
-            reader.check_attack("adversary", &params.adversary);
-            reader.check_method(&params);
-            reader.canonical(&params)
-        }),
-        Kind::Evaluate => reader.typed::<EvaluateParams>(value).and_then(|params| {
-            reader.check_attack("attack", &params.attack);
-            reader.canonical(&params)
-        }),
-        Kind::Masking => reader.typed::<MaskingParams>(value).and_then(|params| reader.canonical(&params)),
-        Kind::Saliency => reader.typed::<SaliencyParams>(value).and_then(|params| {
-            if let Some(problem) = params.images.problem() {
-                reader.problem(&[key("images")], format!("`images` {problem}"), None);
-            }
-            reader.canonical(&params)
-        }),
-        Kind::Table => reader.typed::<TableSpec>(value).and_then(|params| {
-            sources = reader.published(&params);
-            reader.canonical(&params)
-        }),
-        Kind::Figure => reader.typed::<FigureSpec>(value).and_then(|params| reader.canonical(&params)),
-        Kind::Command => reader.typed::<CommandParams>(value).and_then(|params| {
-            for (index, name) in params.files.iter().enumerate() {
-                let source = Source { path: Some(name.clone()), ..Source::default() };
-                let trail = [key("files"), Step::Index(index)];
-                sources.push((format!("file:{name}"), source, origin.path(&trail)));
-            }
-            declared_outputs.clone_from(&params.outputs);
-            reader.check_outputs(&params);
-            texts = command::texts(&params);
-            reader.canonical(&params)
-        }),
+    let mut problems = check::check(schema(kind), value, origin, format!("a stage of kind `{kind}`"));
+    let params = if problems.is_empty() && !has_unknown(value) && !origin.lost.has_parameters() {
+        let mut reader = Reading { origin, sense: Sense::new(origin) };
+        let params = reader.read(kind, value);
+        problems = reader.sense.problems;
+        params.filter(|_| problems.is_empty())
+    } else {
+        let mut sense = Sense::new(origin);
+        sense.of_parts(kind, value);
+        problems.extend(sense.problems);
+        None
     };
-    match json {
-        Some(json) if reader.problems.is_empty() => Ok(Params { json, sources, declared_outputs, texts }),
-        _ => Err(reader.problems),
-    }
+    problems.into_iter().for_each(|problem| notes.tell(problem));
+    params
 }
 
 /// The slot of a `file` stage's one source.
 const FILE_SLOT: &str = "file";
 
-fn key(name: &str) -> Step {
-    Step::Key(name.to_owned())
-}
-
 struct Reading<'a> {
     origin: &'a Origin<'a>,
-    problems: Vec<Problem>,
+    sense: Sense<'a>,
 }
 
 impl Reading<'_> {
-    fn problem(&mut self, trail: &[Step], message: impl Into<String>, help: Option<&str>) {
-        let mut problem = Problem::at(self.origin.place(trail, Part::Value), message, "here");
-        problem.help = help.map(str::to_owned);
-        self.problems.push(problem);
+    /// The parameters from a value that is as the schema of its kind says.
+    fn read(&mut self, kind: Kind, value: &Value) -> Option<Params> {
+        let mut sources = Vec::new();
+        let mut declared_outputs = BTreeMap::new();
+        let json = match kind {
+            Kind::Dataset => {
+                let mut params = self.typed::<DatasetParams>(value)?;
+                self.sense.check_dataset(&params);
+                sources = self.take_sources(&mut params);
+                self.canonical(&params)
+            }
+            Kind::File => {
+                let mut params = self.typed::<FileParams>(value)?;
+                let source = std::mem::take(&mut params.source);
+                self.sense.check_source(&source, &[key("source")]);
+                sources.push((FILE_SLOT.to_owned(), source, self.origin.path(&[key("source")])));
+                self.canonical(&params)
+            }
+            Kind::Transform => {
+                let params = self.typed::<TransformParams>(value)?;
+                if let TransformParams::Fourier(fourier) = &params {
+                    self.sense.check_fourier(fourier);
+                }
+                self.canonical(&params)
+            }
+            Kind::Train => {
+                let params = self.typed::<TrainParams>(value)?;
+                self.sense.check_net(&params.net);
+                self.sense.check_attack("adversary", &params.adversary);
+                self.sense.check_method(&params.method, &params.adversary);
+                self.canonical(&params)
+            }
+            Kind::Evaluate => {
+                let params = self.typed::<EvaluateParams>(value)?;
+                self.sense.check_attack("attack", &params.attack);
+                self.canonical(&params)
+            }
+            Kind::Masking => self.typed::<MaskingParams>(value).and_then(|params| self.canonical(&params)),
+            Kind::Saliency => {
+                let params = self.typed::<SaliencyParams>(value)?;
+                self.sense.check_images(&params.images);
+                self.canonical(&params)
+            }
+            Kind::Table => {
+                let params = self.typed::<TableSpec>(value)?;
+                sources = self.published(&params);
+                self.canonical(&params)
+            }
+            Kind::Figure => self.typed::<FigureSpec>(value).and_then(|params| self.canonical(&params)),
+            Kind::Command => {
+                let params = self.typed::<CommandParams>(value)?;
+                for (index, name) in params.files.iter().enumerate() {
+                    let source = Source { path: Some(name.clone()), ..Source::default() };
+                    let trail = [key("files"), Step::Index(index)];
+                    sources.push((format!("file:{name}"), source, self.origin.path(&trail)));
+                }
+                declared_outputs.clone_from(&params.outputs);
+                self.sense.check_outputs(&params.outputs);
+                self.sense.check_run(&params.run);
+                self.canonical(&params)
+            }
+        };
+        Some(Params { json: json?, sources, declared_outputs })
     }
 
     fn typed<T: DeserializeOwned>(&mut self, value: &Value) -> Option<T> {
@@ -224,13 +233,13 @@ impl Reading<'_> {
                     Segment::Enum { .. } | Segment::Unknown => None,
                 };
                 let trail: Vec<Step> = error.path().iter().map_while(step).collect();
-                self.problem(&trail, error.inner().to_string(), None);
+                self.sense.problem(&trail, error.inner().to_string(), None);
             })
             .ok()
     }
 
     fn canonical(&mut self, params: &impl Serialize) -> Option<Json> {
-        serde_json::to_value(params).map_err(|error| self.problem(&[], error.to_string(), None)).ok()
+        serde_json::to_value(params).map_err(|error| self.sense.problem(&[], error.to_string(), None)).ok()
     }
 
     /// Where a file lies is no part of a stage's key, only what it holds: sources leave the parameters and become inputs.
@@ -239,7 +248,7 @@ impl Reading<'_> {
         for (names, source) in params.sources() {
             let trail: Vec<Step> = names.iter().map(|name| key(name)).collect();
             let source = std::mem::take(source);
-            self.check_source(&source, &trail);
+            self.sense.check_source(&source, &trail);
             sources.push((names.join("."), source, self.origin.path(&trail)));
         }
         sources
@@ -258,153 +267,5 @@ impl Reading<'_> {
         };
         let anomalies = published.anomalies().map(|file| source(ANOMALIES, file, &["published", "anomalies"]));
         [source(NUMBERS, published.file(), trail)].into_iter().chain(anomalies).collect()
-    }
-
-    fn check_source(&mut self, source: &Source, trail: &[Step]) {
-        let has_digest = source.published().is_some();
-        let at = |name: &str| [trail, &[key(name)]].concat();
-        match (&source.path, &source.url) {
-            (Some(_), Some(_)) => {
-                self.problem(trail, "a source has a `path` or a `url`, not both", Some("remove one"));
-            }
-            (None, None) => {
-                self.problem(trail, "a source needs a `path` or a `url`", Some("add `path: FILE`"));
-            }
-            (Some(_), None) if !source.mirrors.is_empty() => {
-                self.problem(
-                    &at("mirrors"),
-                    "`mirrors` are further places of a `url`, and there is none",
-                    Some("remove them"),
-                );
-            }
-            (None, Some(_)) if source.by_hand.is_some() => {
-                let help = "write `path:`, where the file is to be put, in place of `url:`";
-                self.problem(
-                    &at("by_hand"),
-                    "a source that is fetched `by_hand` has a `path`, not a `url`",
-                    Some(help),
-                );
-            }
-            (None, Some(_)) if !has_digest => {
-                let help = "add `sha256:` (or `md5:`) as its publisher gives it, so that other bytes are refused";
-                self.problem(trail, "a source that is fetched needs a digest", Some(help));
-            }
-            _ => {}
-        }
-        for (name, digest, length) in [("sha256", &source.sha256, 64), ("md5", &source.md5, 32)] {
-            let Some(text) = digest else { continue };
-            let what = if !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-                "this has other characters".to_owned()
-            } else if text.len() != length {
-                format!("this has {}", text.len())
-            } else {
-                continue;
-            };
-            let help = "copy it from its publisher, or from the output of `sha256sum` or `md5sum`";
-            let message = format!("`{name}` must be {length} hexadecimal digits; {what}");
-            self.problem(&at(name), message, Some(help));
-        }
-    }
-
-    fn check_dataset(&mut self, params: &DatasetParams) {
-        match params {
-            DatasetParams::Caltech256 { resize, center_crop, .. } if center_crop > resize => {
-                let message =
-                    format!("`center_crop` takes {center_crop} pixels of images whose shorter side has {resize}");
-                self.problem(&[key("center_crop")], message, Some("raise `resize`, or lower `center_crop`"));
-            }
-            DatasetParams::ImageFolder { resize, center_crop, test, test_share, whole, classes, .. } => {
-                if let (Some(resize), Some(center_crop)) = (resize, center_crop)
-                    && center_crop > resize
-                {
-                    let message =
-                        format!("`center_crop` takes {center_crop} pixels of images whose shorter side has {resize}");
-                    self.problem(&[key("center_crop")], message, Some("raise `resize`, or lower `center_crop`"));
-                }
-                if *whole && center_crop.is_none() {
-                    let help = "add `center_crop:`, the side of what is seen of them";
-                    self.problem(&[key("whole")], "images that are kept `whole` need a `center_crop`", Some(help));
-                }
-                if test.is_some() && test_share.is_some() {
-                    let message = "a data set that has a `test` needs no `test_share`";
-                    self.problem(&[key("test_share")], message, Some("remove one"));
-                }
-                if test.is_none() && test_share.is_none() && *classes != Classes::None {
-                    let help = "add `test_share: 0.2`, or the `test` images, or `test_share: 0` for a set without any";
-                    self.problem(&[], "a data set of classes needs a `test` or a `test_share`", Some(help));
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn check_net(&mut self, net: &Net) {
-        let (mean, std) = net.normalisation();
-        let at = |name: &str| [key("net"), key(name)];
-        if let Net::Resnet { blocks, .. } = net
-            && (blocks.is_empty() || blocks.contains(&0))
-        {
-            let message = "`blocks` needs at least one group, each with at least one block";
-            self.problem(&at("blocks"), message, None);
-        }
-        if let Net::Wideresnet(net) = net
-            && !(net.depth.max(4) - 4).is_multiple_of(6)
-        {
-            let message = format!("no wide residual network has {} layers", net.depth);
-            self.problem(&at("depth"), message, Some("its depth is 6 n + 4: 10, 16, 22, 28, …"));
-        }
-        if mean.len() != std.len() {
-            self.problem(&at("std"), "`mean` and `std` must have one number each for every channel", None);
-        }
-        if std.iter().any(|std| std.get() <= 0.0) {
-            self.problem(&at("std"), "a standard deviation must be above 0", None);
-        }
-    }
-
-    fn check_attack(&mut self, name: &str, attack: &Attack) {
-        if let Err(problem) = attack.check() {
-            let trail: Vec<Step> = std::iter::once(name).chain(problem.name.split('.')).map(key).collect();
-            self.problem(&trail, format!("`{}` {}", problem.name, problem.problem), None);
-        }
-    }
-
-    fn check_method(&mut self, params: &TrainParams) {
-        if !params.method.is_standard() && !matches!(params.adversary, Attack::None(_)) {
-            let help = "remove `adversary`, or remove `method` to train on what `adversary` makes";
-            self.problem(&[key("adversary")], "this `method` brings its own adversary", Some(help));
-        }
-    }
-
-    fn check_outputs(&mut self, params: &CommandParams) {
-        let trail = [key("outputs")];
-        if params.outputs.is_empty() {
-            let help = "name what it writes: `outputs: {numbers: numbers.csv}`";
-            self.problem(&trail, "a command needs at least one output", Some(help));
-        }
-        let mut files: BTreeMap<&str, &str> = BTreeMap::new();
-        for (name, file) in &params.outputs {
-            let trail = [key("outputs"), key(name)];
-            let plain = !file.is_empty()
-                && !file.starts_with('/')
-                && !file.split('/').any(|part| [".", "..", ""].contains(&part));
-            if !plain {
-                let message =
-                    format!("output `{name}` must be a relative path inside the program's folder, not `{file}`");
-                let help = "a program runs in an empty folder of its own; name a file in it, such as `numbers.csv`";
-                self.problem(&trail, message, Some(help));
-            }
-            if let Some(first) = files.insert(file, name) {
-                let message = format!("outputs `{first}` and `{name}` are the same file, `{file}`");
-                self.problem(&trail, message, Some("each output is a file of its own"));
-            }
-        }
-        let is_empty = match &params.run {
-            crate::kinds::Run::Program(words) => words.first().is_none_or(String::is_empty),
-            crate::kinds::Run::Shell(line) => line.trim().is_empty(),
-        };
-        if is_empty {
-            let help = "write a line for the shell, or a program and its arguments as a list";
-            self.problem(&[key("run")], "`run` names no program", Some(help));
-        }
     }
 }

@@ -8,11 +8,14 @@ use std::sync::Arc;
 use serde_yaml::{Mapping, Value};
 
 use super::check::describe;
-use super::include::{self, Document};
+use super::expand;
+use super::include::{self, Read};
+use super::notes::Lost;
 use super::problem::{Problem, Problems};
 use super::settings::{Settings, declared_twice};
 use super::source::{Place, SourceFile, YamlPath};
-use super::stage::StageSpec;
+use super::stage::{StageSpec, is_lost};
+use super::unknown::is_unknown;
 
 /// A pipeline, read from its files but not expanded.
 #[derive(Debug)]
@@ -25,6 +28,9 @@ pub struct PipelineSpec {
     pub name: String,
     pub(super) params: Mapping,
     pub(super) stages: Vec<StageSpec>,
+    /// Stages that are declared but could not be read.
+    pub(super) unreadable: HashSet<String>,
+    pub(super) lost: Lost,
     places: HashMap<String, Place>,
     by_name: HashMap<String, usize>,
 }
@@ -44,9 +50,9 @@ impl PipelineSpec {
     /// Reads a pipeline file and those that it includes.
     ///
     /// # Errors
-    /// Every [`Problem`] that can be told without expanding it.
+    /// Every [`Problem`] that can be told without expanding it; if there is one, with every one that expanding the rest tells.
     pub fn read(path: &Path, overrides: &Overrides) -> Result<Self, Problems> {
-        Self::assemble(&include::read(path)?, overrides)
+        Self::assemble(include::read(path)?, overrides)
     }
 
     /// The same from a text; what it includes is still read from files beside `name`.
@@ -54,7 +60,7 @@ impl PipelineSpec {
     /// # Errors
     /// As [`PipelineSpec::read`].
     pub fn from_text(name: &str, text: &str, overrides: &Overrides) -> Result<Self, Problems> {
-        Self::assemble(&include::read_text(SourceFile::new(name, text))?, overrides)
+        Self::assemble(include::read_text(SourceFile::new(name, text))?, overrides)
     }
 
     /// Whether the pipeline declares a profile.
@@ -73,21 +79,24 @@ impl PipelineSpec {
         self.by_name.get(name).copied()
     }
 
-    fn assemble(documents: &[Document], overrides: &Overrides) -> Result<Self, Problems> {
+    fn assemble(read: Read, overrides: &Overrides) -> Result<Self, Problems> {
+        let Read { documents, mut problems, is_whole } = read;
         let files: Vec<Arc<SourceFile>> = documents.iter().map(|document| document.file.clone()).collect();
         let Some(file) = files.last().cloned() else { return Err(Problem::anywhere("no file was read").into()) };
-        let mut problems = Vec::new();
         let mut settings = Settings::default();
         let mut stages: Vec<StageSpec> = Vec::new();
         let mut by_name = HashMap::new();
+        let mut unreadable = HashSet::new();
+        let mut lost = Lost { anything: !is_whole, names: HashSet::new() };
         let mut name = String::new();
-        for document in documents {
+        for document in &documents {
             let mut reader = Reader { file: &document.file, problems: Vec::new() };
             reader.known_keys(&document.top, &YamlPath::default(), &TOP_KEYS, "a pipeline file", top_hint);
+            find_lost(&document.top, &mut lost);
             // A file that can be run by itself can be included as well: its own name counts only in the first case.
             name = reader.name(&document.top);
-            settings.declare(&mut reader, &document.top);
-            for stage in reader.stages(&document.top) {
+            settings.declare(&mut reader, &document.top, &mut lost);
+            for stage in reader.stages(&document.top, &mut unreadable) {
                 match by_name.get(&stage.name) {
                     Some(first) => {
                         let first: &StageSpec = &stages[*first];
@@ -103,15 +112,20 @@ impl PipelineSpec {
             }
             problems.append(&mut reader.problems);
         }
-        settings.apply(overrides, &file.name(), &mut problems);
+        settings.apply(overrides, &file.name(), &lost, &mut problems);
         if stages.is_empty() && problems.is_empty() {
             let place = Place::value(&file, YamlPath::of(&["stages"]));
             let problem = Problem::at(place, format!("{} has no stages", file.name()), "no stage here");
             problems.push(problem.help("a stage is `NAME: {kind: …, needs: …, with: …}` under `stages:`"));
         }
         let Settings { params, places, .. } = settings;
-        let spec = PipelineSpec { file, files, name, params, stages, places, by_name };
-        if problems.is_empty() { Ok(spec) } else { Err(Problems(spec.in_order(problems))) }
+        let spec = PipelineSpec { file, files, name, params, stages, unreadable, lost, places, by_name };
+        if problems.is_empty() {
+            return Ok(spec);
+        }
+        // The rest is right or wrong by itself.
+        problems.extend(expand::problems(&spec));
+        Err(Problems(expand::shown(&spec, problems)))
     }
 
     /// Problems in the order of their places, each told once.
@@ -124,10 +138,31 @@ impl PipelineSpec {
         let mut placed: Vec<_> =
             problems.drain(..).map(|problem| (problem.place.as_ref().map(position), problem)).collect();
         placed.sort_by_key(|(place, _)| *place);
-        // Instances of one stage share their mistakes.
+        // Instances of one stage share their mistakes, and so do all that use one parameter.
         let mut told = HashSet::new();
-        placed.retain(|(place, problem)| told.insert((*place, problem.message.clone())));
+        placed.retain(|(place, problem)| {
+            let place = if problem.is_shared { None } else { *place };
+            told.insert((place, problem.message.clone()))
+        });
         placed.into_iter().map(|(_, problem)| problem).collect()
+    }
+}
+
+/// Finds the names that a file declares, but not where they would be read.
+fn find_lost(top: &Mapping, lost: &mut Lost) {
+    let keys = |value: &Value| -> Vec<String> {
+        let keys = value.as_mapping().into_iter().flat_map(Mapping::keys).filter_map(Value::as_str);
+        keys.map(str::to_owned).collect()
+    };
+    lost.anything |= is_lost(top, "include", &TOP_KEYS) && !top.contains_key("include");
+    for (key, value) in top {
+        let Some(key) = key.as_str().filter(|key| !TOP_KEYS.contains(key)) else { continue };
+        // A stage that is not indented, or parameters and stages under a misspelt key.
+        lost.names.insert(key.to_owned());
+        lost.names.extend(keys(value));
+    }
+    for key in ["params", "stages"] {
+        lost.anything |= top.get(key).is_some_and(|value| !value.is_null() && !value.is_mapping());
     }
 }
 
@@ -221,6 +256,7 @@ impl Reader<'_> {
         match top.get("pipeline") {
             None => stem(),
             Some(Value::String(name)) if is_name(name) => name.clone(),
+            Some(other) if is_unknown(other) => stem(),
             Some(other) => {
                 let stem = stem();
                 let message =

@@ -3,7 +3,7 @@
 use super::source::Place;
 
 /// One thing that is wrong.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Problem {
     /// What is wrong: a sentence without its full stop.
     pub message: String,
@@ -13,17 +13,19 @@ pub struct Problem {
     pub label: String,
     /// What to do about it.
     pub help: Option<String>,
+    /// Whether what is wrong lies elsewhere and is met at several places, of which one is enough.
+    pub(super) is_shared: bool,
 }
 
 impl Problem {
     /// A problem at a place.
     pub fn at(place: Place, message: impl Into<String>, label: impl Into<String>) -> Self {
-        Problem { message: message.into(), place: Some(place), label: label.into(), help: None }
+        Problem { message: message.into(), place: Some(place), label: label.into(), help: None, is_shared: false }
     }
 
     /// A problem with no place in a file.
     pub fn anywhere(message: impl Into<String>) -> Self {
-        Problem { message: message.into(), place: None, label: String::new(), help: None }
+        Problem { message: message.into(), place: None, label: String::new(), help: None, is_shared: false }
     }
 
     /// The same with advice.
@@ -41,20 +43,22 @@ impl Problem {
     }
 }
 
+/// The valid name that `wrong` may have been meant to be, if one is near.
+pub(super) fn nearest<'a>(wrong: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let is_near = |(distance, name): &(usize, &str)| {
+        let longer = wrong.chars().count().max(name.chars().count());
+        // Two words without a letter in common are not near, however short they are.
+        *distance <= 1 + longer / 3 && *distance < longer
+    };
+    let distances = valid.into_iter().map(|name| (strsim::damerau_levenshtein(wrong, name), name));
+    distances.filter(is_near).min().map(|(_, name)| name)
+}
+
 /// Advice on what `wrong` may have been meant to be.
 pub fn suggestion<'a>(wrong: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let valid: Vec<&str> = valid.into_iter().collect();
-    let near = valid
-        .iter()
-        .map(|name| (strsim::damerau_levenshtein(wrong, name), *name))
-        .filter(|(distance, name)| {
-            let longer = wrong.chars().count().max(name.chars().count());
-            // Two words without a letter in common are not near, however short they are.
-            *distance <= 1 + longer / 3 && *distance < longer
-        })
-        .min();
-    match (near, valid.as_slice()) {
-        (Some((_, name)), _) => Some(format!("did you mean `{name}`?")),
+    match (nearest(wrong, valid.iter().copied()), valid.as_slice()) {
+        (Some(name), _) => Some(format!("did you mean `{name}`?")),
         (None, []) => None,
         (None, [only]) => Some(format!("the only valid name is `{only}`")),
         (None, names) if names.len() <= 12 => {

@@ -60,7 +60,7 @@ pub fn pipeline_schema() -> Json {
 const NAME: &str = "^[A-Za-z0-9_-]+$";
 
 fn parameters_of(kind: Kind) -> String {
-    format!("parameters of {kind}")
+    format!("parameters-of-{kind}")
 }
 
 fn reference_schema() -> Json {
@@ -85,6 +85,7 @@ fn stage_schema() -> Json {
         }
         if !kind.takes_seed() {
             then.insert("seed".to_owned(), json!(false));
+            then.insert("threads".to_owned(), json!(false));
         }
         json!({"if": {"properties": {"kind": {"const": kind.name()}}, "required": ["kind"]}, "then": {"properties": then}})
     };
@@ -190,13 +191,28 @@ mod tests {
     }
 
     #[test]
+    fn no_two_types_share_a_name() {
+        let mut seen: Map<String, Json> = Map::new();
+        for kind in Kind::ALL {
+            for (name, definition) in params::schema(kind)["$defs"].as_object().into_iter().flatten() {
+                let first = seen.entry(name.clone()).or_insert_with(|| definition.clone());
+                assert_eq!(
+                    first, definition,
+                    "`{name}` of {kind} is another type in another kind: give one a name of its own"
+                );
+            }
+        }
+        assert!(seen.len() > 20 && !seen.contains_key("reference") && !seen.contains_key("stage"));
+    }
+
+    #[test]
     fn every_reference_leads_somewhere_and_values_may_be_substituted() {
         let schema = pipeline_schema();
         let text = schema.to_string();
         for target in text.split("\"$ref\":\"#/$defs/").skip(1).filter_map(|rest| rest.split('"').next()) {
             assert!(schema["$defs"].get(target).is_some(), "nothing is called {target}");
         }
-        let epochs = &schema["$defs"]["parameters of train"]["properties"]["epochs"];
+        let epochs = &schema["$defs"]["parameters-of-train"]["properties"]["epochs"];
         assert_eq!(epochs["anyOf"][1]["$ref"], "#/$defs/reference", "{epochs}");
         assert!(epochs["description"].is_string());
     }

@@ -5,9 +5,11 @@ use std::collections::HashMap;
 use serde_yaml::{Mapping, Value};
 
 use super::check::describe;
+use super::notes::Lost;
 use super::pipeline::{Overrides, Reader};
 use super::problem::Problem;
 use super::source::{Place, YamlPath};
+use super::unknown::has_unknown;
 
 /// The parameters of a pipeline while its files are read.
 #[derive(Default)]
@@ -26,7 +28,7 @@ struct Setting {
 
 impl Settings {
     /// Takes in what one file declares.
-    pub(super) fn declare(&mut self, reader: &mut Reader, top: &Mapping) {
+    pub(super) fn declare(&mut self, reader: &mut Reader, top: &Mapping, lost: &mut Lost) {
         let root = YamlPath::default();
         let path = root.key("params");
         let Some(params) = reader.mapping(top, "params", &root) else { return self.declare_profiles(reader, top) };
@@ -37,6 +39,7 @@ impl Settings {
                 reader
                     .problems
                     .push(Problem::at(place, message, "not a name").help("use letters, digits, `-` and `_`"));
+                lost.names.extend(key.split('.').next().map(str::to_owned));
                 continue;
             }
             if let Some(first) = self.places.get(key) {
@@ -86,12 +89,12 @@ impl Settings {
     }
 
     /// Checks the profiles against all parameters, and applies the one that is wanted and then what the command line sets.
-    pub(super) fn apply(&mut self, overrides: &Overrides, file: &str, problems: &mut Vec<Problem>) {
+    pub(super) fn apply(&mut self, overrides: &Overrides, file: &str, lost: &Lost, problems: &mut Vec<Problem>) {
         let declared: Vec<String> = self.params.keys().filter_map(Value::as_str).map(str::to_owned).collect();
         let names = || declared.iter().map(String::as_str);
         for (name, settings) in &self.profiles {
             for setting in settings {
-                if !self.places.contains_key(&setting.key) {
+                if !self.places.contains_key(&setting.key) && !lost.may_have(&setting.key) {
                     let message = format!("profile `{name}` sets `{}`, which is no parameter", setting.key);
                     let problem = Problem::at(setting.place.clone(), message, "unknown parameter");
                     problems.push(problem.suggest(&setting.key, names()));
@@ -105,6 +108,7 @@ impl Settings {
                         self.params.insert(setting.key.as_str().into(), setting.value.clone());
                     }
                 }
+                None if lost.anything => {}
                 None => {
                     let problem = Problem::anywhere(format!("{file} has no profile `{wanted}`"));
                     problems.push(problem.suggest(wanted, self.profiles.iter().map(|(name, _)| name.as_str())));
@@ -113,7 +117,12 @@ impl Settings {
         }
         for (key, text) in &overrides.set {
             // What is set is a YAML value like any other: `4`, `8/255`, `[1, 2]`.
-            let value = serde_yaml::from_str(text).unwrap_or_else(|_| Value::String(text.clone()));
+            let value: Value = serde_yaml::from_str(text).unwrap_or_else(|_| Value::String(text.clone()));
+            if has_unknown(&value) {
+                let problem = Problem::anywhere(format!("--set {key}: a tag means nothing here"));
+                problems.push(problem.help("remove what begins with `!`, or write it in quotes"));
+                continue;
+            }
             let mut steps = key.split('.');
             let first = steps.next().unwrap_or_default();
             let mut target = self.params.get_mut(first);
@@ -122,6 +131,7 @@ impl Settings {
             }
             match target {
                 Some(target) => *target = value,
+                None if lost.may_have(first) => {}
                 None => {
                     let problem = Problem::anywhere(format!("--set {key}: {file} has no parameter `{key}`"));
                     problems.push(problem.suggest(first, names()));

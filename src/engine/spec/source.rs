@@ -166,7 +166,7 @@ pub struct Place {
     spot: Spot,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 enum Spot {
     Path(YamlPath, Part),
     Bytes(Range<usize>),
@@ -194,6 +194,12 @@ impl Place {
             Spot::Path(path, part) => self.file.locate(path, *part),
             Spot::Bytes(range) => range.clone(),
         }
+    }
+}
+
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.file, &other.file) && self.spot == other.spot
     }
 }
 

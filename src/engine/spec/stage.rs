@@ -1,5 +1,6 @@
 //! One stage as its author wrote it: its keys, its kind, its matrix. Knows no other stage.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,16 +8,18 @@ use serde_yaml::{Mapping, Value};
 
 use super::check::describe;
 use super::params;
-use super::pipeline::{Reader, is_name};
-use super::problem::Problem;
+use super::pipeline::{Reader, TOP_KEYS, is_name};
+use super::problem::{Problem, nearest};
 use super::source::{Place, SourceFile, YamlPath};
-use crate::kinds::Kind;
+use super::unknown::is_unknown;
+use crate::kinds::{Kind, Slot};
 
 /// A stage as written.
 #[derive(Debug)]
 pub(super) struct StageSpec {
     pub name: String,
-    pub kind: Kind,
+    /// None if it could not be read.
+    pub kind: Option<Kind>,
     pub seed: Option<Value>,
     pub threads: Option<Value>,
     pub time_limit: Option<Value>,
@@ -30,6 +33,53 @@ pub(super) struct StageSpec {
     pub defaults: Option<Arc<Value>>,
     pub path: YamlPath,
     pub file: Arc<SourceFile>,
+    pub lost: LostParts,
+}
+
+/// Parts of a stage that could not be read, which is told: what would follow from that is not told as well.
+#[derive(Debug, Default)]
+pub(super) struct LostParts {
+    pub matrix: bool,
+    pub needs: bool,
+    pub with: bool,
+    /// Keys that stand among those of the stage and belong elsewhere.
+    pub misplaced: Vec<String>,
+}
+
+impl LostParts {
+    /// Whether there may be parameters that were not read.
+    pub(super) fn has_parameters(&self) -> bool {
+        self.with || !self.misplaced.is_empty()
+    }
+
+    /// Whether a parameter that is not there may have been written.
+    pub(super) fn may_hold(&self, parameter: &str) -> bool {
+        self.with || self.misplaced.iter().any(|key| key == parameter)
+    }
+}
+
+impl StageSpec {
+    /// The slots of its kind; none if the kind is not known or names its own.
+    pub(super) fn slots(&self) -> &'static [Slot] {
+        self.kind.map_or(&[], Kind::slots)
+    }
+
+    /// Whether its needs may have any names.
+    pub(super) fn names_own_needs(&self) -> bool {
+        matches!(self.kind, None | Some(Kind::Command))
+    }
+
+    /// Whether a need that is not there was written, but under another name or at another place.
+    pub(super) fn may_have_meant(&self, need: &str) -> bool {
+        let slots = self.slots();
+        let is_meant = |name: &String| nearest(name, slots.iter().map(|slot| slot.name)) == Some(need);
+        let is_strange = |name: &String| slots.iter().all(|slot| slot.name != name);
+        // An axis may have filled it.
+        self.lost.needs
+            || self.lost.matrix
+            || self.lost.misplaced.iter().any(|key| key == need)
+            || self.needs.iter().any(|(name, _)| is_strange(name) && is_meant(name))
+    }
 }
 
 /// An axis of a matrix.
@@ -47,34 +97,56 @@ pub(super) enum AxisValues {
     Substituted(Value),
     /// The instances of other stages: references.
     Each(Value),
+    /// What could not be read, which is told.
+    Unknown,
 }
 
 pub(super) const STAGE_KEYS: [&str; 10] =
     ["kind", "about", "matrix", "include", "exclude", "needs", "with", "seed", "threads", "time_limit"];
 
+/// The defaults of a file by kind, and the kinds of which some could not be read.
+struct Defaults {
+    by_kind: Vec<(Kind, Arc<Value>)>,
+    lost: Vec<Kind>,
+    is_lost: bool,
+}
+
+impl Defaults {
+    fn are_lost(&self, kind: Option<Kind>) -> bool {
+        self.is_lost || kind.is_none_or(|kind| self.lost.contains(&kind))
+    }
+}
+
 impl Reader<'_> {
-    /// The stages of a file.
-    pub(super) fn stages(&mut self, top: &Mapping) -> Vec<StageSpec> {
+    /// The stages of a file; the names of those that could not be read are left in `unreadable`.
+    pub(super) fn stages(&mut self, top: &Mapping, unreadable: &mut HashSet<String>) -> Vec<StageSpec> {
         let root = YamlPath::default();
         let defaults = self.defaults(top);
         let Some(stages) = self.mapping(top, "stages", &root) else { return Vec::new() };
         let path = root.key("stages");
-        let words = self.words(stages, &path);
-        words.into_iter().filter_map(|(name, stage)| self.stage(name, stage, &defaults)).collect()
+        let mut out = Vec::new();
+        for (name, stage) in self.words(stages, &path) {
+            match self.stage(name, stage, &defaults) {
+                Some(stage) => out.push(stage),
+                None => _ = unreadable.insert(name.to_owned()),
+            }
+        }
+        out
     }
 
     /// Parameters by kind that the file's stages of the kind have unless they say otherwise.
-    fn defaults(&mut self, top: &Mapping) -> Vec<(Kind, Arc<Value>)> {
+    fn defaults(&mut self, top: &Mapping) -> Defaults {
         let root = YamlPath::default();
-        let Some(defaults) = self.mapping(top, "defaults", &root) else { return Vec::new() };
+        let mut out = Defaults { by_kind: Vec::new(), lost: Vec::new(), is_lost: is_lost(top, "defaults", &TOP_KEYS) };
+        let Some(defaults) = self.mapping(top, "defaults", &root) else { return out };
         let path = root.key("defaults");
-        let mut out = Vec::new();
         for (name, value) in self.words(defaults, &path) {
             let path = path.key(name);
             let Some(kind) = kind_of(name) else {
                 let problem =
                     Problem::at(Place::key(self.file, path), format!("there is no kind `{name}`"), "unknown kind");
                 self.problems.push(problem.suggest(name, Kind::ALL.map(Kind::name)));
+                out.is_lost = true;
                 continue;
             };
             match value {
@@ -88,20 +160,30 @@ impl Reader<'_> {
                             self.problems.push(problem.suggest(key, known.iter().copied()));
                         }
                     }
-                    out.push((kind, Arc::new(value.clone())));
+                    // Told here once; a stage would tell it again.
+                    let known: Mapping = map
+                        .iter()
+                        .filter(|(key, _)| key.as_str().is_some_and(|key| known.contains(&key)))
+                        .map(|(key, value)| (key.clone(), value.clone()))
+                        .collect();
+                    if known.len() < map.len() {
+                        out.lost.push(kind);
+                    }
+                    out.by_kind.push((kind, Arc::new(Value::Mapping(known))));
                 }
                 Value::Null => {}
                 other => {
                     let message =
                         format!("the defaults of a kind are a mapping of parameters; this is {}", describe(other));
                     self.problem(Place::value(self.file, path), message, "expected a mapping");
+                    out.lost.push(kind);
                 }
             }
         }
         out
     }
 
-    fn stage(&mut self, name: &str, value: &Value, defaults: &[(Kind, Arc<Value>)]) -> Option<StageSpec> {
+    fn stage(&mut self, name: &str, value: &Value, defaults: &Defaults) -> Option<StageSpec> {
         let path = YamlPath::of(&["stages", name]);
         if !is_name(name) {
             let message = format!("`{name}` cannot name a stage: a name is made of letters, digits, `-` and `_`");
@@ -113,15 +195,24 @@ impl Reader<'_> {
             self.problems.push(problem.help("write at least `{kind: …}`, or its keys indented below its name"));
             return None;
         };
-        let kind = self.kind(name, map, &path);
+        let strange: Vec<&str> = map.keys().filter_map(Value::as_str).filter(|key| !STAGE_KEYS.contains(key)).collect();
+        let absent: Vec<&str> = STAGE_KEYS.into_iter().filter(|key| !map.contains_key(*key)).collect();
+        let meant = strange.iter().find(|wrong| nearest(wrong, absent.iter().copied()) == Some("kind")).copied();
+        let kind = self.kind(name, map, meant, &path);
         self.known_keys(map, &path, &STAGE_KEYS, "a stage", |key, _| misplaced(kind, key));
-        if let Some(about) = map.get("about").filter(|about| !about.is_string()) {
+        let lost = LostParts {
+            matrix: is_lost(map, "matrix", &STAGE_KEYS),
+            needs: is_lost(map, "needs", &STAGE_KEYS),
+            with: is_lost(map, "with", &STAGE_KEYS) || defaults.are_lost(kind),
+            misplaced: strange.iter().map(|key| (*key).to_owned()).collect(),
+        };
+        if let Some(about) = map.get("about").filter(|about| !about.is_string() && !is_unknown(about)) {
             let message = format!("`about` is a text; this is {}", describe(about));
             self.problem(Place::value(self.file, path.key("about")), message, "expected a text");
         }
         let matrix = self.matrix(map, &path);
-        let include = self.points(map, "include", &path);
-        let exclude = self.points(map, "exclude", &path);
+        let include = self.points(map, "include", lost.matrix, &path);
+        let exclude = self.points(map, "exclude", lost.matrix, &path);
         let needs = match self.mapping(map, "needs", &path) {
             Some(needs) => {
                 let needs = self.words(needs, &path.key("needs"));
@@ -130,13 +221,18 @@ impl Reader<'_> {
             None => Vec::new(),
         };
         let with = self.mapping(map, "with", &path).cloned().unwrap_or_default();
-        let kind = kind?;
-        if map.contains_key("seed") && !kind.takes_seed() {
-            let place = Place::key(self.file, path.key("seed"));
-            let message = format!("a stage of kind `{kind}` makes no use of its seed, which would change nothing");
-            let within = params::names(kind).contains(&"seed");
-            let help = if within { "remove it; the `seed` of a division stands under `with`" } else { "remove it" };
-            self.problems.push(Problem::at(place, message, "no use here").help(help));
+        if let Some(kind) = kind.filter(|kind| !kind.takes_seed()) {
+            for (key, what) in [("seed", "its seed"), ("threads", "threads")] {
+                if map.contains_key(key) {
+                    let place = Place::key(self.file, path.key(key));
+                    let message =
+                        format!("a stage of kind `{kind}` makes no use of {what}, which would change nothing");
+                    let within = params::names(kind).contains(&key);
+                    let help =
+                        if within { "remove it; the `seed` of a division stands under `with`" } else { "remove it" };
+                    self.problems.push(Problem::at(place, message, "no use here").help(help));
+                }
+            }
         }
         Some(StageSpec {
             name: name.to_owned(),
@@ -149,15 +245,18 @@ impl Reader<'_> {
             exclude,
             needs,
             with: Value::Mapping(with),
-            defaults: defaults.iter().find(|(of, _)| *of == kind).map(|(_, defaults)| defaults.clone()),
+            defaults: defaults.by_kind.iter().find(|(of, _)| Some(*of) == kind).map(|(_, defaults)| defaults.clone()),
             path,
             file: self.file.clone(),
+            lost,
         })
     }
 
-    fn kind(&mut self, name: &str, map: &Mapping, path: &YamlPath) -> Option<Kind> {
+    /// The kind of a stage; `meant` is a key that `kind` seems to be written as.
+    fn kind(&mut self, name: &str, map: &Mapping, meant: Option<&str>, path: &YamlPath) -> Option<Kind> {
         let names = Kind::ALL.map(Kind::name);
         match map.get("kind") {
+            None if meant.is_some() => kind_of(map[meant?].as_str()?),
             None => {
                 let problem = Problem::at(
                     Place::key(self.file, path.clone()),
@@ -176,6 +275,7 @@ impl Reader<'_> {
                 }
                 kind
             }
+            Some(other) if is_unknown(other) => None,
             Some(other) => {
                 let message = format!("a kind is a word; this is {}", describe(other));
                 let problem = Problem::at(Place::value(self.file, path.key("kind")), message, "expected a word");
@@ -200,20 +300,23 @@ impl Reader<'_> {
                 let message = format!("`{name}` cannot name an axis: a name is made of letters, digits, `-` and `_`");
                 self.problem(Place::key(self.file, path.clone()), message, "not a name");
             }
-            match axis_values(value) {
-                Ok(values) => out.push(AxisSpec { name: name.to_owned(), values }),
-                Err(message) => self.problem(Place::value(self.file, path), format!("axis `{name}` {message}"), "here"),
-            }
+            let values = axis_values(value).unwrap_or_else(|messages| {
+                for message in messages {
+                    self.problem(Place::value(self.file, path.clone()), format!("axis `{name}` {message}"), "here");
+                }
+                AxisValues::Unknown
+            });
+            out.push(AxisSpec { name: name.to_owned(), values });
         }
         out
     }
 
     /// The items of `include` or `exclude`.
-    fn points(&mut self, map: &Mapping, key: &str, path: &YamlPath) -> Vec<Value> {
+    fn points(&mut self, map: &Mapping, key: &str, is_matrix_lost: bool, path: &YamlPath) -> Vec<Value> {
         match map.get(key) {
             None | Some(Value::Null) => Vec::new(),
             Some(Value::Sequence(items)) => {
-                if !map.contains_key("matrix") {
+                if !map.contains_key("matrix") && !is_matrix_lost {
                     let place = Place::key(self.file, path.key(key));
                     let message = format!("`{key}` changes a matrix, and this stage has none");
                     self.problems.push(Problem::at(place, message, "no matrix").help("add `matrix:`, or remove this"));
@@ -235,6 +338,18 @@ fn kind_of(word: &str) -> Option<Kind> {
     Kind::ALL.into_iter().find(|kind| kind.name() == word)
 }
 
+/// Whether the mapping under a key is there, but is none or stands under another of the `known` keys that was misspelt.
+pub(super) fn is_lost(map: &Mapping, key: &str, known: &[&str]) -> bool {
+    match map.get(key) {
+        None | Some(Value::Null) => {
+            let absent = || known.iter().copied().filter(|name| !map.contains_key(*name));
+            let mut strange = map.keys().filter_map(Value::as_str).filter(|name| !known.contains(name));
+            strange.any(|name| nearest(name, absent()) == Some(key))
+        }
+        Some(value) => !value.is_mapping(),
+    }
+}
+
 /// Where a key belongs that stands among the keys of a stage and is none.
 fn misplaced(kind: Option<Kind>, key: &str) -> Option<String> {
     let kind = kind?;
@@ -248,7 +363,7 @@ fn misplaced(kind: Option<Kind>, key: &str) -> Option<String> {
 ///
 /// # Errors
 /// What is wrong with them, to be read after "axis `x` ".
-pub(super) fn axis_values(value: &Value) -> Result<AxisValues, String> {
+pub(super) fn axis_values(value: &Value) -> Result<AxisValues, Vec<String>> {
     match value {
         Value::Mapping(map) if map.len() == 1 && map.contains_key("each") => Ok(AxisValues::Each(map["each"].clone())),
         Value::Mapping(map) => {
@@ -262,30 +377,32 @@ pub(super) fn axis_values(value: &Value) -> Result<AxisValues, String> {
             match listed {
                 Some(listed) => listed_or_empty(listed),
                 None => {
-                    Err("lists values that have no label of their own: write a mapping of labels to values".to_owned())
+                    let message = "lists values that have no label of their own: write a mapping of labels to values";
+                    Err(vec![message.to_owned()])
                 }
             }
         }
         Value::String(text) if text.starts_with("${") => Ok(AxisValues::Substituted(value.clone())),
-        other => Err(format!(
-            "must be a list of values, a mapping of labels to values, or {{each: STAGE}}; this is {}",
-            describe(other)
-        )),
+        other => {
+            let message = "must be a list of values, a mapping of labels to values, or {each: STAGE}; this is";
+            Err(vec![format!("{message} {}", describe(other))])
+        }
     }
 }
 
-fn listed_or_empty(listed: Vec<(String, Value)>) -> Result<AxisValues, String> {
+fn listed_or_empty(listed: Vec<(String, Value)>) -> Result<AxisValues, Vec<String>> {
     if listed.is_empty() {
-        return Err("has no values, so the stage would have no instance".to_owned());
+        return Err(vec!["has no values, so the stage would have no instance".to_owned()]);
     }
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
+    let mut wrong = Vec::new();
     for (label, _) in &listed {
-        check_label(label)?;
+        wrong.extend(check_label(label).err());
         if !seen.insert(label) {
-            return Err(format!("has the label `{label}` twice"));
+            wrong.push(format!("has the label `{label}` twice"));
         }
     }
-    Ok(AxisValues::Listed(listed))
+    if wrong.is_empty() { Ok(AxisValues::Listed(listed)) } else { Err(wrong) }
 }
 
 /// Refuses what cannot be part of a name.

@@ -5,8 +5,10 @@ use std::borrow::Cow;
 
 use serde_yaml::{Mapping, Value};
 
+use super::notes::Lost;
 use super::problem::suggestion;
 use super::source::Step;
+use super::unknown::{is_unknown, unknown};
 
 /// Parameters within parameters beyond this are a mistake.
 const MAX_DEPTH: usize = 50;
@@ -14,12 +16,18 @@ const MAX_DEPTH: usize = 50;
 /// What one value may grow to, in characters and items: parameters that repeat one another could fill the memory.
 const MAX_MADE: usize = 4 << 20;
 
+/// More failures within one value than anybody reads.
+const MAX_FAILURES: usize = 50;
+
 /// What has been passed on the way through values within values.
 #[derive(Default)]
 struct Walk {
     /// The names that are being replaced, each found in the value of the one before it.
     names: Vec<String>,
     made: usize,
+    failures: Vec<Failure>,
+    /// Whether it is of no use to go on.
+    is_over: bool,
 }
 
 /// The names that can be used in `${…}`.
@@ -31,6 +39,10 @@ pub(super) struct Scope<'a> {
     pub params: &'a Mapping,
     /// First parts that are left as they are, for somebody else to fill in.
     pub reserved: &'a [&'a str],
+    /// Names that could not be read, which is told already.
+    pub lost: &'a Lost,
+    /// Whether the axes are among them.
+    pub are_axes_lost: bool,
 }
 
 /// Why a `${…}` could not be replaced.
@@ -40,54 +52,67 @@ pub(super) struct SubstituteError {
     pub help: Option<String>,
 }
 
+/// A `${…}` that could not be replaced, and the way to the text that has it.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// From the text outwards while the value is walked, then from the value to the text.
+    pub trail: Vec<Step>,
+    pub error: SubstituteError,
+    /// The parameter or axis that the `${…}` stands in, if not in the value itself: everyone who uses it meets the same mistake.
+    pub within: Option<String>,
+}
+
 impl Scope<'_> {
-    /// The same value with every `${…}` in it replaced. Errors come with the way from `value` to the text.
-    pub(super) fn apply<'v>(&self, value: &'v Value) -> Result<Cow<'v, Value>, (Vec<Step>, SubstituteError)> {
+    /// The same value with every `${…}` in it replaced, and all that could not be; where it stands the value is unknown.
+    pub(super) fn apply<'v>(&self, value: &'v Value) -> (Cow<'v, Value>, Vec<Failure>) {
         if !has_reference(value) {
-            return Ok(Cow::Borrowed(value));
+            return (Cow::Borrowed(value), Vec::new());
         }
-        self.walk(value, &mut Walk::default()).map(Cow::Owned).map_err(|(mut trail, error)| {
-            trail.reverse();
-            (trail, error)
-        })
+        let mut walk = Walk::default();
+        let value = self.walk(value, &mut walk);
+        walk.failures.iter_mut().for_each(|failure| failure.trail.reverse());
+        (Cow::Owned(value), walk.failures)
     }
 
-    fn walk(&self, value: &Value, walk: &mut Walk) -> Result<Value, (Vec<Step>, SubstituteError)> {
+    fn walk(&self, value: &Value, walk: &mut Walk) -> Value {
         walk.made += 1;
-        Ok(match value {
+        if walk.is_over {
+            return unknown();
+        }
+        match value {
             Value::String(text) => {
                 walk.made += text.len();
                 if walk.made > MAX_MADE {
                     let message = format!("`${{…}}` repeats values beyond {} MB", MAX_MADE >> 20);
-                    return Err((Vec::new(), SubstituteError { message, help: None }));
+                    walk.fail(SubstituteError { message, help: None });
+                    walk.is_over = true;
+                    return unknown();
                 }
-                self.text(text, walk).map_err(|error| (Vec::new(), error))?
+                self.text(text, walk)
             }
             Value::Sequence(items) => {
-                let mut out = Vec::with_capacity(items.len());
-                for (index, item) in items.iter().enumerate() {
-                    out.push(self.walk(item, walk).map_err(|error| trailed(error, Step::Index(index)))?);
-                }
-                Value::Sequence(out)
+                let item = |(index, item)| walk.within(|| Step::Index(index), |walk| self.walk(item, walk));
+                Value::Sequence(items.iter().enumerate().map(item).collect())
             }
             Value::Mapping(map) => {
                 let mut out = Mapping::with_capacity(map.len());
                 for (key, item) in map {
                     let step = || Step::Key(key.as_str().unwrap_or_default().to_owned());
-                    out.insert(key.clone(), self.walk(item, walk).map_err(|error| trailed(error, step()))?);
+                    out.insert(key.clone(), walk.within(step, |walk| self.walk(item, walk)));
                 }
                 Value::Mapping(out)
             }
             other => other.clone(),
-        })
+        }
     }
 
-    fn text(&self, text: &str, walk: &mut Walk) -> Result<Value, SubstituteError> {
+    fn text(&self, text: &str, walk: &mut Walk) -> Value {
         if !text.contains("${") {
-            return Ok(Value::String(text.to_owned()));
+            return Value::String(text.to_owned());
         }
         let mut out = String::new();
         let mut rest = text;
+        let mut is_known = true;
         while let Some(start) = rest.find("${") {
             if rest[..start].ends_with('$') {
                 out.push_str(&rest[..start - 1]);
@@ -97,7 +122,8 @@ impl Scope<'_> {
             }
             let Some(length) = rest[start..].find('}') else {
                 let message = format!("`{}` has no closing brace", &rest[start..]);
-                return Err(SubstituteError { message, help: Some("write `$${` for a plain `${`".to_owned()) });
+                walk.fail(SubstituteError { message, help: Some("write `$${` for a plain `${`".to_owned()) });
+                return unknown();
             };
             let (before, name) = (&rest[..start], rest[start + 2..start + length].trim());
             let after = &rest[start + length + 1..];
@@ -106,27 +132,28 @@ impl Scope<'_> {
                 rest = after;
                 continue;
             }
-            let value = self.lookup(name, walk)?;
+            let value = self.lookup(name, walk).unwrap_or_else(|error| {
+                walk.fail(error);
+                unknown()
+            });
             if out.is_empty() && before.is_empty() && after.is_empty() && rest.len() == text.len() {
-                return Ok(value);
+                return value;
             }
             out.push_str(before);
-            match &value {
-                Value::String(inner) => out.push_str(inner),
-                Value::Number(number) => out.push_str(&number.to_string()),
-                Value::Bool(flag) => out.push_str(if *flag { "true" } else { "false" }),
-                _ => {
+            match scalar_text(&value) {
+                Some(inner) => out.push_str(&inner),
+                None if is_unknown(&value) => is_known = false,
+                None => {
                     let message = format!("`${{{name}}}` is not a plain value, so it cannot be part of a text");
-                    return Err(SubstituteError {
-                        message,
-                        help: Some("let the whole value be that one `${…}`".to_owned()),
-                    });
+                    let help = Some("let the whole value be that one `${…}`".to_owned());
+                    walk.fail(SubstituteError { message, help });
+                    is_known = false;
                 }
             }
             rest = after;
         }
         out.push_str(rest);
-        Ok(Value::String(out))
+        if is_known { Value::String(out) } else { unknown() }
     }
 
     fn lookup(&self, name: &str, walk: &mut Walk) -> Result<Value, SubstituteError> {
@@ -134,6 +161,9 @@ impl Scope<'_> {
         let first = parts.next().unwrap_or_default();
         let is_axis = self.axes.contains_key(first);
         let Some(mut value) = self.axes.get(first).or_else(|| self.params.get(first)) else {
+            if self.are_axes_lost || self.lost.may_have(first) {
+                return Ok(unknown());
+            }
             let names = self.axes.keys().chain(self.params.keys()).filter_map(Value::as_str);
             return Err(SubstituteError {
                 message: format!("`${{{name}}}` names no parameter and no axis"),
@@ -141,10 +171,13 @@ impl Scope<'_> {
             });
         };
         while let Some(part) = parts.next() {
+            if is_unknown(value) {
+                return Ok(unknown());
+            }
             // What stands here is somewhere else: the rest of the name is looked for there.
             if let Some(other) = value.as_str().and_then(only_reference) {
                 let rest: Vec<&str> = std::iter::once(part).chain(parts).collect();
-                return self.within(name, walk, |walk| self.lookup(&format!("{other}.{}", rest.join(".")), walk));
+                return self.behind(name, walk, |walk| self.lookup(&format!("{other}.{}", rest.join(".")), walk));
             }
             let Some(inner) = value.as_mapping().and_then(|map| map.get(part)) else {
                 let names = value.as_mapping().into_iter().flat_map(Mapping::keys).filter_map(Value::as_str);
@@ -159,11 +192,19 @@ impl Scope<'_> {
         if is_axis && let Some(label) = value.as_mapping().and_then(|map| map.get(LABEL)) {
             return Ok(label.clone());
         }
-        self.within(name, walk, |walk| self.walk(value, walk).map_err(|(_, error)| error))
+        self.behind(name, walk, |walk| {
+            let before = walk.failures.len();
+            let value = self.walk(value, walk);
+            for failure in &mut walk.failures[before..] {
+                failure.trail.clear();
+                failure.within = Some(first.to_owned());
+            }
+            Ok(value)
+        })
     }
 
     /// Goes on to what a name stands for, unless that has been tried already.
-    fn within(
+    fn behind(
         &self,
         name: &str,
         walk: &mut Walk,
@@ -189,6 +230,31 @@ impl Scope<'_> {
     }
 }
 
+impl Walk {
+    fn fail(&mut self, error: SubstituteError) {
+        self.failures.push(Failure { trail: Vec::new(), error, within: None });
+        self.is_over |= self.failures.len() >= MAX_FAILURES;
+    }
+
+    /// Walks on to what is one step further in.
+    fn within<T>(&mut self, step: impl Fn() -> Step, go: impl FnOnce(&mut Self) -> T) -> T {
+        let before = self.failures.len();
+        let result = go(self);
+        self.failures[before..].iter_mut().for_each(|failure| failure.trail.push(step()));
+        result
+    }
+}
+
+/// A scalar as it stands in a text. A number has one spelling, however its author wrote it: 0x10 is `16`, 1e-3 is `0.001`.
+pub(super) fn scalar_text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        _ => None,
+    }
+}
+
 /// The key under which an axis that stands at an instance keeps that instance's label.
 pub(super) const LABEL: &str = "\u{0}label";
 
@@ -196,11 +262,6 @@ pub(super) const LABEL: &str = "\u{0}label";
 fn only_reference(text: &str) -> Option<&str> {
     let name = text.strip_prefix("${")?.strip_suffix('}')?;
     (!name.contains(['{', '}'])).then(|| name.trim())
-}
-
-fn trailed((mut trail, error): (Vec<Step>, SubstituteError), step: Step) -> (Vec<Step>, SubstituteError) {
-    trail.push(step);
-    (trail, error)
 }
 
 fn has_reference(value: &Value) -> bool {
@@ -223,8 +284,14 @@ mod tests {
         .unwrap();
         let axes: Mapping =
             serde_yaml::from_str("{variant: {adversary: {attack: pgd, eps: '${eps}'}, far: '${deep}'}, n: 4}").unwrap();
-        let scope = Scope { axes: &axes, params: &params, reserved: &["in"] };
-        scope.apply(&Value::String(text.to_owned())).map(Cow::into_owned).map_err(|(_, error)| error.message)
+        let lost = Lost::default();
+        let scope = Scope { axes: &axes, params: &params, reserved: &["in"], lost: &lost, are_axes_lost: false };
+        let text = Value::String(text.to_owned());
+        let (value, mut failures) = scope.apply(&text);
+        match failures.pop() {
+            None => Ok(value.into_owned()),
+            Some(failure) => Err(failure.error.message),
+        }
     }
 
     #[test]

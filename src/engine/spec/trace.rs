@@ -66,12 +66,13 @@ pub fn written(
     let Some(stage) = spec.stages.iter().find(|stage| stage.name == instance.stage) else { return Vec::new() };
     let mut trace = Trace { spec, overrides, texts, out: Vec::new() };
     let steps = steps(path);
-    let (value, path, rest) = match (path, &stage.seed, &stage.defaults) {
+    let defaults = stage.kind.zip(stage.defaults.as_deref());
+    let (value, path, rest) = match (path, &stage.seed, defaults) {
         ("seed", Some(seed), _) => (seed, stage.path.key("seed"), Vec::new()),
         ("seed", None, _) => return Vec::new(),
         // Mappings are joined: only the leaf tells whose it is.
-        (_, _, Some(defaults)) if !leads_on(&stage.with, &steps) && leads_on(defaults, &steps) => {
-            (&**defaults, YamlPath::of(&["defaults", stage.kind.name()]), steps)
+        (_, _, Some((kind, defaults))) if !leads_on(&stage.with, &steps) && leads_on(defaults, &steps) => {
+            (defaults, YamlPath::of(&["defaults", kind.name()]), steps)
         }
         _ => (&stage.with, stage.path.key("with"), steps),
     };
@@ -217,15 +218,16 @@ impl Trace<'_> {
                     self.axis(name, first, current, rest, inner, stage, depth);
                 }
             }
-            None => {}
+            None | Some(AxisValues::Unknown) => {}
         }
     }
 
     /// The label under which an axis that is a parameter has the value that it stands at; nothing if it is a list.
     fn label(&self, axis: &Value, current: &Value) -> Option<String> {
         let nothing = Mapping::new();
-        let scope = Scope { axes: &nothing, params: &self.spec.params, reserved: &[] };
-        let values = scope.apply(axis).ok()?;
+        let (params, lost) = (&self.spec.params, &self.spec.lost);
+        let scope = Scope { axes: &nothing, params, reserved: &[], lost, are_axes_lost: false };
+        let (values, _) = scope.apply(axis);
         let (label, _) = values.as_mapping()?.iter().find(|(_, value)| *value == current)?;
         label.as_str().map(str::to_owned)
     }

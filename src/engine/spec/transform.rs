@@ -1,43 +1,36 @@
-//! What a schema cannot say of a transform: which needs its operation cannot do without, and which parameters go together.
+//! What a schema cannot say of a transform: which needs its operation cannot do without.
 
-use serde::Deserialize;
+use serde_yaml::Value;
 
 use super::defaults::Origin;
-use super::instance::Instance;
-use super::problem::Problem;
-use super::source::{Part, Step};
-use crate::kinds::{Kind, Slot, TransformParams};
+use super::notes::Notes;
+use super::sense::key;
+use super::source::Part;
+use super::stage::StageSpec;
+use crate::kinds::{Kind, TransformParams};
 
-/// Everything that is wrong with an instance of a transform whose parameters have been read; nothing of other kinds.
-pub(super) fn check(instance: &Instance, origin: &Origin) -> Vec<Problem> {
-    if instance.kind != Kind::Transform {
-        return Vec::new();
-    }
-    let Ok(params) = TransformParams::deserialize(&instance.params) else { return Vec::new() };
-    let place = |name: &str| origin.place(&[Step::Key(name.to_owned())], Part::Value);
-    let (op, wanted) = (params.name(), params.needs());
-    let need = |slot: &Slot| {
-        let (message, label, help) = match (wanted.contains(&slot.name), instance.need(slot.name)) {
-            (true, None) => (
+/// Holds the needs of a transform against what its operation has use for; `with` are its parameters, `axes` those that stand at
+/// instances. Says nothing of other kinds.
+pub(super) fn check(stage: &StageSpec, axes: &[&str], with: &Value, origin: &Origin, notes: &mut Notes) {
+    let op = with.get("op").and_then(Value::as_str);
+    let (Some(Kind::Transform), Some(op)) = (stage.kind, op) else { return };
+    let Some(wanted) = TransformParams::needs_of(op) else { return };
+    for slot in Kind::Transform.slots().iter().filter(|slot| slot.optional) {
+        // Whether what fills the need is right is told elsewhere.
+        let is_filled = stage.needs.iter().any(|(name, _)| name == slot.name) || axes.contains(&slot.name);
+        let (message, label, help) = match (wanted.contains(&slot.name), is_filled) {
+            (true, false) if !stage.may_have_meant(slot.name) => (
                 format!("`{op}` needs `{}`, {}", slot.name, slot.takes.name()),
                 format!("needs `{}`", slot.name),
                 format!("add `{}: STAGE` to the stage's needs", slot.name),
             ),
-            (false, Some(_)) => (
+            (false, true) => (
                 format!("`{op}` has no use for the need `{}`", slot.name),
                 format!("takes no `{}`", slot.name),
                 format!("remove `{}` from the stage's needs", slot.name),
             ),
-            _ => return None,
+            _ => continue,
         };
-        Some(Problem::at(place("op"), message, label).help(help))
-    };
-    let mut problems: Vec<Problem> =
-        Kind::Transform.slots().iter().filter(|slot| slot.optional).filter_map(need).collect();
-    if let TransformParams::Fourier(fourier) = &params
-        && let Some((name, problem)) = fourier.problem()
-    {
-        problems.push(Problem::at(place(name), format!("`{name}` {problem}"), "here"));
+        notes.tell_at(origin.place(&[key("op")], Part::Value), message, &label, Some(help));
     }
-    problems
 }

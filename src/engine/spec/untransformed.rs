@@ -48,6 +48,19 @@ impl<'a> Untransformed<'a> {
         Some(format!("`{}{output}`", of.name))
     }
 
+    /// Whether the parameters of a result and of the sets that its set was made from are known.
+    pub(super) fn is_certain(&self, result: InstanceId) -> bool {
+        let mut next = Some(result);
+        while let Some(id) = next {
+            let instance = self.expander.instance(id);
+            if !instance.knows_params {
+                return false;
+            }
+            next = instance.need("set").or_else(|| instance.need("data")).map(|need| need.from);
+        }
+        true
+    }
+
     /// A transformed set has the images of the set that it is made of, in its order; a sample has others, so that it is where the way back ends.
     fn origin(&self, result: InstanceId) -> Option<&'a Need> {
         let of = |id: InstanceId| self.expander.instance(id);

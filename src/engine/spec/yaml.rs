@@ -7,8 +7,12 @@ use std::sync::Arc;
 
 use serde_yaml::Value;
 
-use super::problem::{Problem, Problems};
-use super::source::{Place, SourceFile, YamlPath};
+use super::lenient::Lenient;
+use super::nesting;
+use super::notes::MAX_PROBLEMS;
+use super::problem::Problem;
+use super::source::{Place, SourceFile, Step, YamlPath};
+use super::unknown::is_unknown_tag;
 
 /// No pipeline that a person can read is larger, and no larger file is parsed.
 const MAX_BYTES: u64 = 8 << 20;
@@ -40,60 +44,74 @@ pub(super) fn text(path: &Path) -> Result<String, String> {
     })
 }
 
-/// Parses a file's text.
+/// Parses a file's text. Keys that stand twice and tags are told, and the rest is read without them.
 ///
 /// # Errors
-/// [`Problems`] if it is no YAML, YAML nested or repeated beyond the parser's limits, or has tags.
-pub(super) fn parse(file: &Arc<SourceFile>) -> Result<Value, Problems> {
-    let mut value: Value = serde_yaml::from_str(&file.text).map_err(|error| syntax(file, &error))?;
+/// It is no YAML, or nested or repeated beyond the parser's limits.
+pub(super) fn parse(file: &Arc<SourceFile>, problems: &mut Vec<Problem>) -> Result<Value, Problem> {
+    if let Some(at) = nesting::too_deep(&file.text) {
+        return Err(deep(file, at));
+    }
+    let mut value = match serde_yaml::from_str::<Value>(&file.text) {
+        Ok(value) => value,
+        Err(error) if error.to_string().contains("duplicate entry") && !file.repeated_keys().is_empty() => {
+            problems.extend(repeated(file));
+            serde_yaml::from_str::<Lenient>(&file.text).map_err(|error| syntax(file, &error))?.0
+        }
+        Err(error) => return Err(syntax(file, &error)),
+    };
     value.apply_merge().map_err(|error| syntax(file, &error))?;
     let mut tagged = Vec::new();
-    find_tags(&value, &mut YamlPath::default(), &mut tagged);
-    if tagged.is_empty() {
-        return Ok(value);
-    }
-    let problem = |(tag, path): (String, YamlPath)| {
+    take_tags(&mut value, &mut YamlPath::default(), &mut tagged);
+    problems.extend(tagged.into_iter().map(|(tag, path)| {
         Problem::at(Place::value(file, path), format!("the tag `{tag}` means nothing here"), "tagged")
             .help("remove the tag; a text that looks like something else is written in quotes")
-    };
-    Err(Problems(tagged.into_iter().map(problem).collect()))
+    }));
+    Ok(value)
 }
 
-fn find_tags(value: &Value, path: &mut YamlPath, found: &mut Vec<(String, YamlPath)>) {
+/// Takes the tags off a value and all that is in it.
+fn take_tags(value: &mut Value, path: &mut YamlPath, found: &mut Vec<(String, YamlPath)>) {
+    while let Value::Tagged(tagged) = value {
+        // Of a key that stands twice nobody knows which value is meant.
+        if is_unknown_tag(&tagged.tag) {
+            return;
+        }
+        found.push((tagged.tag.to_string(), path.clone()));
+        *value = std::mem::take(&mut tagged.value);
+    }
     match value {
-        Value::Tagged(tagged) => found.push((tagged.tag.to_string(), path.clone())),
         Value::Sequence(items) => {
-            for (index, item) in items.iter().enumerate() {
-                path.within(super::source::Step::Index(index), |path| find_tags(item, path, found));
+            for (index, item) in items.iter_mut().enumerate() {
+                path.within(Step::Index(index), |path| take_tags(item, path, found));
             }
         }
         Value::Mapping(map) => {
-            for (key, item) in map {
+            for (key, item) in map.iter_mut() {
                 // Keys that are no words are told where their mapping is read.
                 if !matches!(item, Value::Tagged(_) | Value::Sequence(_) | Value::Mapping(_)) {
                     continue;
                 }
-                let key = super::source::Step::Key(key.as_str().unwrap_or_default().to_owned());
-                path.within(key, |path| find_tags(item, path, found));
+                let key = Step::Key(key.as_str().unwrap_or_default().to_owned());
+                path.within(key, |path| take_tags(item, path, found));
             }
         }
         _ => {}
     }
 }
 
-fn syntax(file: &Arc<SourceFile>, error: &serde_yaml::Error) -> Problems {
-    let repeated = file.repeated_keys();
+/// Keys that stand twice in one mapping.
+fn repeated(file: &Arc<SourceFile>) -> impl Iterator<Item = Problem> {
+    file.repeated_keys().iter().take(MAX_PROBLEMS).map(|(key, first, second)| {
+        let line = file.line_column(first.start).0;
+        Problem::at(Place::bytes(file, second.clone()), format!("the key `{key}` stands here twice"), "again")
+            .help(format!("it stands in line {line} already: remove one, or rename it"))
+    })
+}
+
+fn syntax(file: &Arc<SourceFile>, error: &serde_yaml::Error) -> Problem {
     // The parser ends its message with the position, which is shown by its line instead.
     let message = error.to_string();
-    if message.contains("duplicate entry") && !repeated.is_empty() {
-        let problem = |(key, first, second): &(String, _, std::ops::Range<usize>)| {
-            let first: &std::ops::Range<usize> = first;
-            let line = file.line_column(first.start).0;
-            Problem::at(Place::bytes(file, second.clone()), format!("the key `{key}` stands here twice"), "again")
-                .help(format!("it stands in line {line} already: remove one, or rename it"))
-        };
-        return Problems(repeated.iter().map(problem).collect());
-    }
     let Some(location) = error.location() else {
         if message.contains("more than one document") {
             return second_document(file);
@@ -102,13 +120,12 @@ fn syntax(file: &Arc<SourceFile>, error: &serde_yaml::Error) -> Problems {
             && let Some(at) = file.text.find("<<")
         {
             return Problem::at(Place::bytes(file, at..at + 2), message, "here")
-                .help("`<<:` takes a mapping, or a list of mappings")
-                .into();
+                .help("`<<:` takes a mapping, or a list of mappings");
         }
         let (message, help) = words(&file.text, &mut 0, &message);
         let mut problem = Problem::anywhere(format!("{}: {message}", file.name()));
         problem.help = help;
-        return problem.into();
+        return problem;
     };
     let mut at = floor(&file.text, location.index());
     // What does not end is shown where it begins.
@@ -118,8 +135,10 @@ fn syntax(file: &Arc<SourceFile>, error: &serde_yaml::Error) -> Problems {
         at = position(file, begin).unwrap_or(at);
         let end = file.text[at..].find('\n').map_or(file.text.len(), |length| at + length);
         return Problem::at(Place::bytes(file, at..end), "a text in quotes begins here and does not end", "here")
-            .help("close the quotes")
-            .into();
+            .help("close the quotes");
+    }
+    if message.contains("recursion limit") {
+        return deep(file, at);
     }
     let opened = message.rsplit_once(" at line ").filter(|(before, _)| before.contains("while parsing a flow"));
     let opened = opened.and_then(|(_, begin)| position(file, &format!("line {begin}")));
@@ -132,17 +151,25 @@ fn syntax(file: &Arc<SourceFile>, error: &serde_yaml::Error) -> Problems {
         (Some(help), Some((line, column))) => Some(format!("{help}; it begins in line {line}, column {column}")),
         (help, _) => help,
     };
-    problem.into()
+    problem
 }
 
-fn second_document(file: &Arc<SourceFile>) -> Problems {
+fn deep(file: &Arc<SourceFile>, at: usize) -> Problem {
+    let end = file.text[at..].chars().next().map_or(at, |next| at + next.len_utf8());
+    let message =
+        format!("this is nested too deeply: more than {} lists and mappings in one another", nesting::MAX_DEPTH);
+    Problem::at(Place::bytes(file, at..end), message, "here")
+        .help("close what is open, or write parts of it as `params`")
+}
+
+fn second_document(file: &Arc<SourceFile>) -> Problem {
     let message = "a pipeline file is one document; a second one begins here";
     let second = file.text.match_indices("\n---").map(|(at, _)| at + 1).find(|at| !file.text[..*at].trim().is_empty());
     let problem = match second {
         Some(at) => Problem::at(Place::bytes(file, at..at + 3), message, "here"),
         None => Problem::anywhere(format!("{} holds more than one document; a pipeline file is one", file.name())),
     };
-    problem.help("remove the `---`, or put the second into a file of its own and `include` it").into()
+    problem.help("remove the `---`, or put the second into a file of its own and `include` it")
 }
 
 /// The offset of a position as the parser tells it: `line 2 column 7`.
@@ -200,7 +227,6 @@ fn words(text: &str, at: &mut usize, message: &str) -> (String, Option<String>) 
         _ if says("repetition limit") => {
             ("aliases (`*name`) repeat too much".to_owned(), help("use `params` and `${…}` instead"))
         }
-        _ if says("recursion limit") => ("it is nested too deeply".to_owned(), None),
         _ if says("alphabetic or numeric") => {
             ("a `*` or `&` without a name".to_owned(), help("a pattern that begins with `*` is written in quotes"))
         }

@@ -4,5 +4,6 @@
 
 mod edits;
 mod keys;
+mod mistakes;
 mod model;
 mod parser;

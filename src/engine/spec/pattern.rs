@@ -1,0 +1,63 @@
+//! Names of instances and patterns over them, the same on the command line and in a pipeline file.
+
+use globset::{GlobBuilder, GlobMatcher};
+
+/// A name or a pattern of instances. Labels that it leaves out at its end mean all: `tested/pgd` is all that stands at `pgd`, as `tested` is all of the stage. `*` and `?`
+/// stand for letters of one label, `**` for any number of labels, `[ab]` and `{a,b}` for one of several.
+pub(crate) struct Pattern<'a> {
+    text: &'a str,
+    glob: Option<GlobMatcher>,
+    /// How many parts the text has, parted by `/`.
+    parts: usize,
+}
+
+impl<'a> Pattern<'a> {
+    /// A text as an author writes it. One that is no pattern fits what it names.
+    pub(crate) fn new(text: &'a str) -> Self {
+        let glob = || GlobBuilder::new(text).literal_separator(true).build().ok().map(|glob| glob.compile_matcher());
+        let glob = is_pattern(text).then(glob).flatten();
+        Pattern { text, glob, parts: text.split('/').count() }
+    }
+
+    /// Whether a name is meant.
+    pub(crate) fn fits(&self, name: &str) -> bool {
+        let fits = |name: &str| name == self.text || self.glob.as_ref().is_some_and(|glob| glob.is_match(name));
+        let end = name.match_indices('/').nth(self.parts - 1).map(|(at, _)| at);
+        fits(name) || end.is_some_and(|end| fits(&name[..end]))
+    }
+}
+
+/// Whether a text is a pattern and no plain name.
+pub(crate) fn is_pattern(text: &str) -> bool {
+    text.contains(['*', '?', '[', '{'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_left_out_at_the_end_mean_all() {
+        let names = ["one", "tested/pgd/1", "tested/pgd/2", "tested/fgsm/1", "told/pgd"];
+        let fitting = |text: &str| {
+            let pattern = Pattern::new(text);
+            names.into_iter().filter(|name| pattern.fits(name)).collect::<Vec<_>>().join(" ")
+        };
+        for (text, expected) in [
+            ("tested", "tested/pgd/1 tested/pgd/2 tested/fgsm/1"),
+            ("tested/pgd", "tested/pgd/1 tested/pgd/2"),
+            ("tested/*", "tested/pgd/1 tested/pgd/2 tested/fgsm/1"),
+            ("tested/*/1", "tested/pgd/1 tested/fgsm/1"),
+            ("tested/**", "tested/pgd/1 tested/pgd/2 tested/fgsm/1"),
+            ("t*/pgd", "tested/pgd/1 tested/pgd/2 told/pgd"),
+            ("tested/{pgd,fgsm}/1", "tested/pgd/1 tested/fgsm/1"),
+            ("*", "one tested/pgd/1 tested/pgd/2 tested/fgsm/1 told/pgd"),
+            ("test", ""),
+            ("tested/pg", ""),
+            ("tested/pgd/1/x", ""),
+            ("tested/[", ""),
+        ] {
+            assert_eq!(fitting(text), expected, "{text}");
+        }
+    }
+}
