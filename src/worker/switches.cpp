@@ -1,4 +1,5 @@
-// libtorch's switches for repeatable arithmetic on a GPU, which tch does not have. Both halves of libtorch have them: on the CPU they do nothing.
+// libtorch's switches that tch does not have: those for repeatable arithmetic on a GPU, and the one for oneDNN, whose kernels compute convolutions on a CPU. Both halves
+// of libtorch have all of them.
 
 #include <ATen/Context.h>
 
@@ -26,6 +27,16 @@ int atflow_switches() noexcept {
         int(context.allowTF32CuDNN()) << 2 | int(context.allowTF32CuBLAS()) << 3;
   } catch (...) {
     return -1;
+  }
+}
+
+// Lets convolutions use oneDNN's kernels or not. 0 if libtorch refuses.
+int atflow_use_onednn(int use) noexcept {
+  try {
+    at::globalContext().setUserEnabledMkldnn(use != 0);
+    return 1;
+  } catch (...) {
+    return 0;
   }
 }
 

@@ -118,6 +118,7 @@ fn version_symbol() -> *mut libc::c_void {
 unsafe extern "C" {
     safe fn atflow_make_repeatable() -> libc::c_int;
     safe fn atflow_switches() -> libc::c_int;
+    safe fn atflow_use_onednn(use_it: libc::c_int) -> libc::c_int;
 }
 
 /// libtorch's switches for arithmetic on a GPU.
@@ -143,6 +144,30 @@ pub fn switches() -> Option<Switches> {
     let bits = u32::try_from(atflow_switches()).ok()?;
     let bit = |index: u32| bits >> index & 1 == 1;
     Some(Switches { deterministic_cudnn: bit(0), benchmark_cudnn: bit(1), tf32_cudnn: bit(2), tf32_cublas: bit(3) })
+}
+
+/// As long as this lives, libtorch computes convolutions on the CPU without oneDNN.
+#[derive(Debug)]
+pub struct WithoutOneDnn(());
+
+impl WithoutOneDnn {
+    /// Switches oneDNN off.
+    pub fn new() -> Self {
+        atflow_use_onednn(0);
+        WithoutOneDnn(())
+    }
+}
+
+impl Default for WithoutOneDnn {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for WithoutOneDnn {
+    fn drop(&mut self) {
+        atflow_use_onednn(1);
+    }
 }
 
 /// Ends the process without running what libraries want to do at its end: other threads may be in the middle of libtorch.
