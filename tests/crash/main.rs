@@ -18,6 +18,9 @@ use space::{Draws, Engine, Space, kill, log_of, processes_of, worker};
 /// Killed so often unless `ATFLOW_KILLS` says otherwise: a minute's worth.
 const KILLS: usize = 60;
 
+/// The longest that a run is left alone, if it takes no more than twice as long.
+const LIFE: Duration = Duration::from_millis(1400);
+
 /// Stories with moments in them do not run beside each other.
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -63,7 +66,10 @@ fn killed_at_any_moment_it_ends_with_the_same_bytes() {
     let _alone = alone();
     let kills = std::env::var("ATFLOW_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS);
     let undisturbed = Space::new(PIPELINE, 480);
+    let started = Instant::now();
     undisturbed.finish();
+    // On a busy machine the first epoch takes longer: runs live long enough for some to finish it.
+    let life = LIFE.max(started.elapsed() / 2).as_millis() as u64;
     let expected = undisturbed.verified_digests();
     assert!(expected.len() >= 12, "{expected:?}");
 
@@ -77,7 +83,7 @@ fn killed_at_any_moment_it_ends_with_the_same_bytes() {
             while herd.len() <= usize::from(draws.below(3) == 0) {
                 herd.push(space.start());
             }
-            let moment = Instant::now() + Duration::from_millis(draws.below(1400));
+            let moment = Instant::now() + Duration::from_millis(draws.below(life));
             while Instant::now() < moment && herd.iter_mut().all(|engine| engine.is_running()) {
                 std::thread::sleep(Duration::from_millis(5));
             }
