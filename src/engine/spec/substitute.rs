@@ -8,6 +8,7 @@ use serde_yaml::{Mapping, Value};
 use super::notes::Lost;
 use super::problem::suggestion;
 use super::source::Step;
+use super::template::{Token, tokens};
 use super::unknown::{is_unknown, unknown};
 
 /// Parameters within parameters beyond this are a mistake.
@@ -111,35 +112,31 @@ impl Scope<'_> {
             return Value::String(text.to_owned());
         }
         let mut out = String::new();
-        let mut rest = text;
         let mut is_known = true;
-        while let Some(start) = rest.find("${") {
-            if rest[..start].ends_with('$') {
-                out.push_str(&rest[..start - 1]);
-                out.push_str("${");
-                rest = &rest[start + 2..];
-                continue;
-            }
-            let Some(length) = rest[start..].find('}') else {
-                let message = format!("`{}` has no closing brace", &rest[start..]);
-                walk.fail(SubstituteError { message, help: Some("write `$${` for a plain `${`".to_owned()) });
-                return unknown();
+        for token in tokens(text) {
+            let (whole, name) = match token {
+                Token::Text(plain) => {
+                    out.push_str(plain);
+                    continue;
+                }
+                Token::Open(rest) => {
+                    let message = format!("`{rest}` has no closing brace");
+                    walk.fail(SubstituteError { message, help: Some("write `$${` for a plain `${`".to_owned()) });
+                    return unknown();
+                }
+                Token::Reference { whole, name } => (whole, name),
             };
-            let (before, name) = (&rest[..start], rest[start + 2..start + length].trim());
-            let after = &rest[start + length + 1..];
             if self.reserved.contains(&name.split('.').next().unwrap_or_default()) {
-                out.push_str(&rest[..start + length + 1]);
-                rest = after;
+                out.push_str(whole);
                 continue;
             }
             let value = self.lookup(name, walk).unwrap_or_else(|error| {
                 walk.fail(error);
                 unknown()
             });
-            if out.is_empty() && before.is_empty() && after.is_empty() && rest.len() == text.len() {
+            if whole.len() == text.len() {
                 return value;
             }
-            out.push_str(before);
             match scalar_text(&value) {
                 Some(inner) => out.push_str(&inner),
                 None if is_unknown(&value) => is_known = false,
@@ -150,9 +147,7 @@ impl Scope<'_> {
                     is_known = false;
                 }
             }
-            rest = after;
         }
-        out.push_str(rest);
         if is_known { Value::String(out) } else { unknown() }
     }
 

@@ -1,4 +1,42 @@
-//! A text with `${…}` in it beside what came of it: which of the references made a difference. Knows no parameters.
+//! Texts with `${…}` in them: what they are made of, and, beside what came of one, which of its references made a difference. Knows no parameters.
+
+/// What follows what in a text.
+pub(super) enum Token<'t> {
+    /// Text that stays as it is; `$${` gives `${`.
+    Text(&'t str),
+    /// A whole `${…}`, and the name in it.
+    Reference { whole: &'t str, name: &'t str },
+    /// A `${` without its brace, and all that follows.
+    Open(&'t str),
+}
+
+/// Cuts the next bytes off.
+fn take<'t>(rest: &mut &'t str, length: usize) -> &'t str {
+    let (token, further) = rest.split_at(length);
+    *rest = further;
+    token
+}
+
+/// A text in its parts.
+pub(super) fn tokens(text: &str) -> impl Iterator<Item = Token<'_>> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let start = rest.find("${").unwrap_or(rest.len());
+        let is_plain = rest[..start].ends_with('$') && start < rest.len();
+        Some(match start - usize::from(is_plain) {
+            0 if rest.is_empty() => return None,
+            0 if is_plain => Token::Text(&take(&mut rest, 3)[1..]),
+            0 => match rest.find('}') {
+                Some(end) => {
+                    let whole = take(&mut rest, end + 1);
+                    Token::Reference { whole, name: whole[2..end].trim() }
+                }
+                None => Token::Open(std::mem::take(&mut rest)),
+            },
+            length => Token::Text(take(&mut rest, length)),
+        })
+    })
+}
 
 /// A reference in a text.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,26 +79,14 @@ pub(super) fn changed<'t>(
 fn pieces(template: &str, is_value: impl Fn(&str) -> bool) -> Vec<Piece<'_>> {
     let mut pieces = Vec::new();
     let mut text = String::new();
-    let mut rest = template;
-    while let Some(start) = rest.find("${") {
-        if rest[..start].ends_with('$') {
-            // `$${` is a plain `${`.
-            text.push_str(&rest[..start - 1]);
-            text.push_str("${");
-            rest = &rest[start + 2..];
-            continue;
+    for token in tokens(template) {
+        match token {
+            Token::Reference { name, .. } if is_value(name) => {
+                pieces.extend([Piece::Text(std::mem::take(&mut text)), Piece::Reference(name)]);
+            }
+            Token::Text(plain) | Token::Reference { whole: plain, .. } | Token::Open(plain) => text.push_str(plain),
         }
-        let Some(length) = rest[start..].find('}') else { break };
-        let name = rest[start + 2..start + length].trim();
-        if is_value(name) {
-            text.push_str(&rest[..start]);
-            pieces.extend([Piece::Text(std::mem::take(&mut text)), Piece::Reference(name)]);
-        } else {
-            text.push_str(&rest[..=start + length]);
-        }
-        rest = &rest[start + length + 1..];
     }
-    text.push_str(rest);
     pieces.push(Piece::Text(text));
     pieces
 }
