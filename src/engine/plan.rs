@@ -4,6 +4,7 @@
 mod duration;
 mod lost;
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 
@@ -18,7 +19,7 @@ use crate::kinds::Kind;
 use crate::record::{Key, Record};
 use crate::sources::Sources;
 use crate::spec::{Instance, InstanceId, OutputSpec};
-use duration::durations;
+use duration::Durations;
 pub(crate) use lost::read_from_fresh;
 
 /// How an instance stands.
@@ -232,6 +233,19 @@ impl<'a> History<'a> {
 
     /// Why an instance is stale, in a few words.
     pub fn reason(&self, instance: &Instance, record: &Record, absence: &Absence) -> String {
+        let is_unknown = matches!(absence, Absence::Unknown);
+        let before = if is_unknown { self.nearest(&instance.name, record) } else { None };
+        self.reason_beside(instance, record, absence, before.as_ref())
+    }
+
+    /// The same beside the [nearest](History::nearest) of what it made before.
+    fn reason_beside(
+        &self,
+        instance: &Instance,
+        record: &Record,
+        absence: &Absence,
+        before: Option<&Manifest>,
+    ) -> String {
         match absence {
             Absence::Forced(order) => return order.words(),
             Absence::Output(name) => return format!("its output `{name}` is gone from the cache"),
@@ -240,7 +254,7 @@ impl<'a> History<'a> {
         let Some(last_key) = self.last_key(&instance.name) else {
             return if self.has_failed(&instance.name) { "failed so far" } else { "never run" }.to_owned();
         };
-        let Some(before) = self.nearest(&instance.name, record) else {
+        let Some(before) = before else {
             let is_same = last_key == record.key();
             let reason = if is_same { "its result is gone from the cache" } else { "changed since its last run" };
             return reason.to_owned();
@@ -426,15 +440,26 @@ pub fn plan(
     forced: &[Option<Order>],
     history: &History,
 ) -> Vec<PlannedStage> {
-    let durations = durations(graph, standings, history);
+    let mut durations = Durations::new(graph);
     let tell = |id: InstanceId| {
         let instance = graph.instance(id);
         let standing = standings[id.0].as_ref()?;
-        let seconds = durations[id.0];
+        let record = match standing {
+            Standing::Fresh(_, manifest) => Cow::Borrowed(&manifest.record),
+            Standing::Stale(record, _) => Cow::Borrowed(&**record),
+            // Inputs that are not known yet make no difference between the records of earlier runs.
+            Standing::Pending(_) => Cow::Owned(graph.record_by(id, |_, _| String::new(), |_| String::new())),
+        };
+        let is_fresh = matches!(standing, Standing::Fresh(..));
+        let before = if is_fresh { None } else { history.nearest(&instance.name, &record) };
+        let seconds = match standing {
+            Standing::Fresh(_, manifest) => Some(manifest.made.seconds),
+            _ => durations.of(id, &record, matches!(standing, Standing::Stale(..)), before.as_ref()),
+        };
         let mut state = standing.state();
         let reason = match (standing, forced[id.0]) {
             (Standing::Fresh(..), _) => "up to date".to_owned(),
-            (Standing::Stale(record, absence), _) => history.reason(instance, record, absence),
+            (Standing::Stale(_, absence), _) => history.reason_beside(instance, &record, absence, before.as_ref()),
             // Whatever comes out of what it needs, it runs.
             (Standing::Pending(_), Some(order)) => {
                 state = PlannedState::Stale;

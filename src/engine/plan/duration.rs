@@ -3,7 +3,7 @@
 
 use serde_json::Value as Json;
 
-use super::{History, Standing};
+use crate::cache::Manifest;
 use crate::graph::Graph;
 use crate::kinds::Kind;
 use crate::record::Record;
@@ -12,37 +12,42 @@ use crate::spec::InstanceId;
 /// Numbers that differ by no more than this factor make work of about the same length.
 const ALIKE: f64 = 2.0;
 
-/// Seconds that each looked-at instance took when it last ran as it would now, or nearly so.
-pub(super) fn durations(graph: &Graph, standings: &[Option<Standing>], history: &History) -> Vec<Option<f64>> {
-    let mut found: Vec<Option<f64>> = vec![None; graph.len()];
-    // What reads something of another size has another size itself.
-    let mut is_alike = vec![true; graph.len()];
-    for id in graph.ids() {
-        let Some(standing) = &standings[id.0] else { continue };
-        let instance = graph.instance(id);
-        let producers_alike = graph.producers(id).all(|producer| is_alike[producer.0]);
-        let record = match standing {
-            Standing::Fresh(_, manifest) => {
-                found[id.0] = Some(manifest.made.seconds);
-                continue;
-            }
-            Standing::Stale(record, _) => (**record).clone(),
-            // Inputs that are not known yet make no difference between the records of earlier runs.
-            Standing::Pending(_) => graph.record_by(id, |_, _| String::new(), |_| String::new()),
-        };
-        let Some(before) = history.nearest(&instance.name, &record) else {
-            is_alike[id.0] = producers_alike;
-            continue;
-        };
-        let own = is_drawn(instance.kind) || {
-            // What is edited in a command is mostly its program, which takes about as long as before.
-            let unknown = instance.kind == Kind::Command || !matches!(standing, Standing::Stale(..));
-            (unknown || same_files(graph, id, &before.record, &record)) && alike(&before.record.params, &record.params)
-        };
-        is_alike[id.0] = own && producers_alike;
-        found[id.0] = (own && (producers_alike || is_drawn(instance.kind))).then_some(before.made.seconds);
+/// Which instances are as large as before, while a graph is walked from producers to consumers.
+pub(super) struct Durations<'a> {
+    graph: &'a Graph,
+    /// By id. What reads something of another size has another size itself.
+    is_alike: Vec<bool>,
+}
+
+impl<'a> Durations<'a> {
+    pub(super) fn new(graph: &'a Graph) -> Self {
+        Durations { graph, is_alike: vec![true; graph.len()] }
     }
-    found
+
+    /// Seconds that an instance which is not fresh took when it last ran as it would now, or nearly so. `record` is what it would be made of, `is_whole`
+    /// whether its inputs are known, `before` the nearest that it was made of. Its producers must have been asked about before it.
+    pub(super) fn of(
+        &mut self,
+        id: InstanceId,
+        record: &Record,
+        is_whole: bool,
+        before: Option<&Manifest>,
+    ) -> Option<f64> {
+        let kind = self.graph.instance(id).kind;
+        let producers_alike = self.graph.producers(id).all(|producer| self.is_alike[producer.0]);
+        let Some(before) = before else {
+            self.is_alike[id.0] = producers_alike;
+            return None;
+        };
+        let own = is_drawn(kind) || {
+            // What is edited in a command is mostly its program, which takes about as long as before.
+            let are_files_alike =
+                kind == Kind::Command || !is_whole || same_files(self.graph, id, &before.record, record);
+            are_files_alike && alike(&before.record.params, &record.params)
+        };
+        self.is_alike[id.0] = own && producers_alike;
+        (own && (producers_alike || is_drawn(kind))).then_some(before.made.seconds)
+    }
 }
 
 /// Tables and figures take about as long whatever the numbers are.
