@@ -70,8 +70,8 @@ impl Expander<'_> {
         let fits = |point: &[usize], pattern: &[(usize, HashSet<usize>)]| {
             pattern.iter().all(|(axis, stands)| stands.contains(&point[*axis]))
         };
-        let all = points.clone();
-        points.retain(|point| !patterns.iter().any(|pattern| fits(point, pattern)));
+        let (left_out, mut points): (Vec<_>, Vec<_>) =
+            points.into_iter().partition(|point| patterns.iter().any(|pattern| fits(point, pattern)));
         let mut seen: HashSet<Vec<usize>> =
             if stage.include.is_empty() { HashSet::new() } else { points.iter().cloned().collect() };
         for index in 0..stage.include.len() {
@@ -96,7 +96,7 @@ impl Expander<'_> {
                 notes.tell_at(place, message, "nothing is left", help);
             }
             // What would be left is not known, but the rest of the stage is looked at.
-            (points, is_known) = (all, false);
+            (points, is_known) = (left_out, false);
         }
         Matrix { axes, points, is_known }
     }
