@@ -214,21 +214,22 @@ pub(crate) fn receive(
 /// # Errors
 /// [`FetchError::Url`].
 pub fn check_url(url: &str) -> Result<(), FetchError> {
+    file_of(url).map(drop)
+}
+
+/// The file that a URL names; none of one that a server has.
+fn file_of(url: &str) -> Result<Option<PathBuf>, FetchError> {
     let error = |reason| FetchError::Url { url: url.to_owned(), reason };
     match url.split_once("://") {
         Some(("http" | "https", rest)) if rest.is_empty() || rest.starts_with('/') => Err(error("it names no server")),
-        Some(("http" | "https", _)) => Ok(()),
-        Some(("file", rest)) => local_path(url, rest).map(drop),
+        Some(("http" | "https", _)) => Ok(None),
+        Some(("file", rest)) => local_path(url, rest).map(Some),
         _ => Err(error("it begins with none of https://, http:// and file://")),
     }
 }
 
 fn origin(url: &str, patience: &Patience) -> Result<Origin, FetchError> {
-    check_url(url)?;
-    match url.strip_prefix("file://") {
-        Some(rest) => Ok(Origin::File(local_path(url, rest)?)),
-        None => Ok(Origin::Server(agent(patience))),
-    }
+    Ok(file_of(url)?.map_or_else(|| Origin::Server(agent(patience)), Origin::File))
 }
 
 /// The size of the file at `source.url`, if it can be told; a server is only asked if `ask` says so.

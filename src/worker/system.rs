@@ -150,18 +150,10 @@ pub fn switches() -> Option<Switches> {
 #[derive(Debug)]
 pub struct WithoutOneDnn(());
 
-impl WithoutOneDnn {
-    /// Switches oneDNN off.
-    pub fn new() -> Self {
-        atflow_use_onednn(0);
-        WithoutOneDnn(())
-    }
-}
-
-impl Default for WithoutOneDnn {
-    fn default() -> Self {
-        Self::new()
-    }
+/// Switches oneDNN off.
+pub fn without_onednn() -> WithoutOneDnn {
+    atflow_use_onednn(0);
+    WithoutOneDnn(())
 }
 
 impl Drop for WithoutOneDnn {

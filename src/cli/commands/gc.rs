@@ -151,6 +151,7 @@ fn reached_words(args: &GcArgs) -> String {
     }
     format!("reached from {}\n", parts.join(", and "))
 }
+
 fn files(amount: Amount) -> String {
     ui::count(amount.files as usize, "file")
 }

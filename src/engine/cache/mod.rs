@@ -119,9 +119,9 @@ impl Cache {
         let version = root.join("VERSION");
         match std::fs::read_to_string(&version) {
             Ok(text) if text.trim() == CACHE_FORMAT.to_string() => {
-                for folder in FOLDERS.iter().filter(|_| access == Access::Write) {
+                if access == Access::Write {
                     // A copy may lack folders that were empty. One that cannot be made matters to those who write into it, not to readers.
-                    _ = fsio::create_dir(&root.join(folder));
+                    FOLDERS.iter().for_each(|folder| _ = fsio::create_dir(&root.join(folder)));
                 }
             }
             Ok(text) => return Err(CacheError::Format { path: root.to_owned(), found: text.trim().to_owned() }),

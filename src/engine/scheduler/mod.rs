@@ -389,11 +389,10 @@ impl Scheduler<'_> {
         if let Some(order) = self.forced[id.0] {
             return Ok(Some(Absence::Forced(order)));
         }
-        if let Some(output) = self.lost.remove(&id)
-            && !self.cache.has(self.cache.output(manifest, &output)?)
+        if let Some(output) = self.lost.get(&id)
+            && !self.cache.has(self.cache.output(manifest, output)?)
         {
-            self.lost.insert(id, output.clone());
-            return Ok(Some(Absence::Output(output)));
+            return Ok(Some(Absence::Output(output.clone())));
         }
         Ok(self.bring_outputs(id, manifest)?.map(Absence::Output))
     }

@@ -5,6 +5,7 @@ use serde_yaml::Value;
 use super::defaults::Origin;
 use super::notes::Notes;
 use super::problem::suggestion;
+use super::sense::key;
 use super::source::{Part, Step};
 use super::stage::StageSpec;
 
@@ -22,7 +23,6 @@ pub(super) struct Used<'v> {
 /// The names in the texts of a command, whose parameters need not be right.
 pub(super) fn used(with: &Value) -> Vec<Used<'_>> {
     let mut out = Vec::new();
-    let key = |name: &str| Step::Key(name.to_owned());
     match with.get("run") {
         Some(Value::String(line)) => names(line, || vec![key("run")], &mut out),
         Some(Value::Sequence(words)) => {

@@ -166,14 +166,17 @@ fn grid_table(grid: &mut Grid, spec: &TableSpec) -> Result<TableParams, Vec<Prob
     })
 }
 
-/// The value, or the default of its type after what is wrong has been put to the rest. One thing at a place is enough: cells of a column lack the same.
+/// Puts a problem to the rest. One at a place is enough: cells of a column lack the same.
+fn tell(wrong: &mut Vec<Problem>, problem: Problem) {
+    if wrong.iter().all(|known| known.place != problem.place) {
+        wrong.push(problem);
+    }
+}
+
+/// The value, or the default of its type after what is wrong has been put to the rest.
 fn told<T: Default>(wrong: &mut Vec<Problem>, result: Result<T, Vec<Problem>>) -> T {
     result.unwrap_or_else(|problems| {
-        for problem in problems {
-            if wrong.iter().all(|known| known.place != problem.place) {
-                wrong.push(problem);
-            }
-        }
+        problems.into_iter().for_each(|problem| tell(wrong, problem));
         T::default()
     })
 }
@@ -193,11 +196,11 @@ fn grid_figure(grid: &mut Grid, spec: &CurvesSpec) -> Result<FigureParams, Vec<P
             None => {
                 let message =
                     format!("the values of `{}` must be numbers to be drawn along an axis; `{label}` is none", spec.x);
-                told(&mut wrong, Err::<(), _>(vec![grid.problem(with.key("x"), message)]));
+                tell(&mut wrong, grid.problem(with.key("x"), message));
             }
             Some(value) if spec.scale == Scale::Log2 && value.get() <= 0.0 => {
                 let message = format!("a logarithmic axis needs values above 0; `{}` has {label}", spec.x);
-                told(&mut wrong, Err::<(), _>(vec![grid.problem(with.key("scale"), message)]));
+                tell(&mut wrong, grid.problem(with.key("scale"), message));
             }
             Some(value) => points.push((value, label)),
         }
