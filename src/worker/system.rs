@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// The CUDA half of libtorch is there but the dynamic linker does not take it.
 #[derive(Debug, thiserror::Error)]
@@ -146,19 +147,28 @@ pub fn switches() -> Option<Switches> {
     Some(Switches { deterministic_cudnn: bit(0), benchmark_cudnn: bit(1), tf32_cudnn: bit(2), tf32_cublas: bit(3) })
 }
 
-/// As long as this lives, libtorch computes convolutions on the CPU without oneDNN.
+/// How many [`WithoutOneDnn`] live: libtorch has one switch for the whole process.
+static WITHOUT_ONEDNN: Mutex<usize> = Mutex::new(0);
+
+/// As long as one lives, libtorch computes convolutions on the CPU without oneDNN.
 #[derive(Debug)]
 pub struct WithoutOneDnn(());
 
 /// Switches oneDNN off.
 pub fn without_onednn() -> WithoutOneDnn {
+    let mut alive = WITHOUT_ONEDNN.lock().unwrap_or_else(PoisonError::into_inner);
+    *alive += 1;
     atflow_use_onednn(0);
     WithoutOneDnn(())
 }
 
 impl Drop for WithoutOneDnn {
     fn drop(&mut self) {
-        atflow_use_onednn(1);
+        let mut alive = WITHOUT_ONEDNN.lock().unwrap_or_else(PoisonError::into_inner);
+        *alive -= 1;
+        if *alive == 0 {
+            atflow_use_onednn(1);
+        }
     }
 }
 

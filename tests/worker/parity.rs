@@ -96,6 +96,42 @@ fn two_steps_of_training_are_those_of_pytorch() {
     }
 }
 
+/// In the layout that networks here have. Channels that fill no whole blocks of oneDNN's kernels are where these were wrong.
+#[test]
+fn gradients_of_convolutions_are_those_of_doubles() {
+    let channels_last = |sizes: [i64; 4]| {
+        let [n, c, h, w] = sizes;
+        Tensor::randn([n, h, w, c], (Kind::Float, Device::Cpu)).permute([0, 3, 1, 2])
+    };
+    let sgd = Sgd { lr: Real::new(1.0), momentum: Real::new(0.0), weight_decay: Real::new(0.0) };
+    for (from, to) in [(1, 4), (4, 8), (8, 16), (12, 24), (16, 16), (16, 32), (64, 128)] {
+        for (kernel, stride) in [(1, 1), (1, 2), (3, 1), (3, 2)] {
+            for (batch, side) in [(6, 8), (16, 14)] {
+                let images = channels_last([batch, from, side, side]);
+                let weight = channels_last([to, from, kernel, kernel]).set_requires_grad(true);
+                let before = weight.detach().copy();
+                let mut optimizer = Optimizer::new(&sgd, vec![weight.shallow_clone()]).unwrap();
+                let convolve = |images: &Tensor, weight: &Tensor| {
+                    let padding = kernel / 2;
+                    images.conv2d(weight, None::<&Tensor>, [stride, stride], [padding, padding], [1, 1], 1)
+                };
+                let features = convolve(&images, &weight);
+                let above = features.randn_like();
+                optimizer.step(&(features * &above).sum(Kind::Float), 1.0).unwrap();
+                let found = (before.shallow_clone() - weight.detach()).to_kind(Kind::Double);
+
+                let weight = before.to_kind(Kind::Double).set_requires_grad(true);
+                let features = convolve(&images.to_kind(Kind::Double), &weight);
+                let loss = (features * above.to_kind(Kind::Double)).sum(Kind::Double);
+                let expected = Tensor::run_backward(&[&loss], &[&weight], false, false).remove(0);
+                let off = ((found - &expected).abs().max() / expected.abs().max()).double_value(&[]);
+                let shape = format!("{from} to {to} channels, kernel {kernel}, stride {stride}, {batch} of {side}");
+                assert!(off < 1e-4, "{shape}: off by {off:.1e} of the largest");
+            }
+        }
+    }
+}
+
 #[test]
 fn smoothgrad_is_that_of_pytorch_given_its_noise() {
     let network = model().network.freeze().unwrap();

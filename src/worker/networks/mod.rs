@@ -14,22 +14,6 @@ use crate::rng::Rng;
 
 pub use state::{ConvInit, Entry, Role, State};
 
-/// Whether training a network on the CPU by oneDNN's kernels may corrupt memory: one of its convolutions has channels that fill no whole blocks. Those kernels work on blocks of
-/// channels, and where the last is not full, the ones for gradients of weights write beyond their memory (seen with oneDNN 3.10.2, that of libtorch 2.11.0, with 4 channels on AVX2). The channels of images are no such danger: they are copied into a block.
-pub fn outgrows_onednn(network: &dyn Network) -> bool {
-    let Some(block) = onednn_block() else { return false };
-    let mut sizes = network.state().entries().iter().map(|entry| entry.tensor.size());
-    sizes.any(|size| matches!(size[..], [out, _, _, _] if out % block != 0))
-}
-
-/// Channels in a block of oneDNN's kernels on this processor; none where they have no blocks of this kind.
-fn onednn_block() -> Option<i64> {
-    #[cfg(target_arch = "x86_64")]
-    return Some(if std::is_x86_feature_detected!("avx512f") { 16 } else { 8 });
-    #[cfg(not(target_arch = "x86_64"))]
-    None
-}
-
 /// Channels of images beyond which something is wrong with them: memory is asked for by these numbers.
 const MOST_CHANNELS: usize = 1 << 12;
 /// Classes beyond which the same holds.

@@ -2,15 +2,18 @@
 //! momentum must be readable from outside, and weight decay certain to reach every parameter.
 
 use atflow::kinds::{Schedule, Sgd};
-use tch::{TchError, Tensor};
+use tch::{Device, TchError, Tensor};
 
 use crate::error::StageError;
+use crate::system::{self, WithoutOneDnn};
 
 /// The optimiser's parameters and its memory.
 pub struct Optimizer {
     momentum: f64,
     weight_decay: f64,
     parameters: Vec<Tensor>,
+    /// Held where oneDNN's gradients of these parameters may be wrong. It is held between steps as well, so that all of a training has the same kernels.
+    _without_onednn: Option<WithoutOneDnn>,
     /// Empty before the first step.
     velocities: Vec<Tensor>,
 }
@@ -31,7 +34,8 @@ impl Optimizer {
             return Err(StageError::setting("optimizer.weight_decay", "must not be below 0"));
         }
         let (momentum, weight_decay) = (sgd.momentum.get(), sgd.weight_decay.get());
-        Ok(Optimizer { momentum, weight_decay, parameters, velocities: Vec::new() })
+        let _without_onednn = outgrow_onednn(&parameters).then(system::without_onednn);
+        Ok(Optimizer { momentum, weight_decay, parameters, _without_onednn, velocities: Vec::new() })
     }
 
     /// The momentum of each parameter, in their order; empty before the first step.
@@ -95,6 +99,28 @@ impl Optimizer {
         }
         Ok(())
     }
+}
+
+/// Whether oneDNN's gradients of these parameters may be wrong: one is of a convolution on the CPU whose channels fill no whole blocks. oneDNN computes in
+/// blocks of channels, and the kernel for gradients of 1 × 1 convolutions with a stride reads and writes beyond its scratch memory where the last block that
+/// comes in is not full: seen with oneDNN 3.10.2, that of libtorch 2.11.0, on AVX2 with fewer than 8 channels, where gradients were off by their own size, and
+/// the process sometimes died or never ended. Blocks going out that are not full were not seen to do harm, but are not trusted either.
+fn outgrow_onednn(parameters: &[Tensor]) -> bool {
+    let Some(block) = onednn_block() else { return false };
+    let is_cut = |size: &[i64]| match *size {
+        [to, from, 1, 1] => to % block != 0 || from % block != 0,
+        [to, _, _, _] => to % block != 0,
+        _ => false,
+    };
+    parameters.iter().any(|parameter| parameter.device() == Device::Cpu && is_cut(&parameter.size()))
+}
+
+/// Channels in a block of oneDNN's kernels on this processor; none where they have no blocks of this kind.
+fn onednn_block() -> Option<i64> {
+    #[cfg(target_arch = "x86_64")]
+    return Some(if std::is_x86_feature_detected!("avx512f") { 16 } else { 8 });
+    #[cfg(not(target_arch = "x86_64"))]
+    None
 }
 
 /// The learning rate of step `step` (from 0) of `steps`, in an epoch counted from 1. A triangle is read at the middle of each step, so that

@@ -17,7 +17,6 @@ use crate::data::{self, DeviceSet};
 use crate::error::StageError;
 use crate::networks::{self, Network};
 use crate::partial::Keeper;
-use crate::system;
 use crate::weights::{self, Head};
 
 /// Runs a `train` stage.
@@ -48,8 +47,6 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     }
     let network = networks::build(&params.net, data.channels(), data.classes.len(), context.rng, context.device)?;
     start_from_weights(context, &params, &*network)?;
-    let needs_other_kernels = context.device == tch::Device::Cpu && networks::outgrows_onednn(&*network);
-    let _without_onednn = needs_other_kernels.then(system::without_onednn);
     let mut training = Training::new(context, params, data, validation, network)?;
 
     let keeper = Keeper::new(context, &training.params);
