@@ -92,6 +92,46 @@ fn dying_worker(folder: &Path, deaths: u32) -> PathBuf {
     path
 }
 
+/// A worker that says it computes on a GPU, takes its time with each job, and leaves a line in `workers` when it is started.
+fn worker_on_gpu(folder: &Path) -> PathBuf {
+    let worker = env!("CARGO_BIN_EXE_atflow-worker");
+    let slowly = "while read job; do sleep 0.4; echo \"$job\"; done";
+    let workers = folder.join("workers");
+    let script = format!(
+        "#!/bin/sh\necho one >> {}\n{slowly} | {worker} \"$@\" | sed -u 's/\"device\":\"cpu\"/\"device\":\"cuda:0\"/'\n",
+        workers.display()
+    );
+    let path = folder.join("worker.sh");
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+#[test]
+fn a_gpu_takes_one_stage_at_a_time_or_as_many_as_share_it() {
+    let folder = tempfile::tempdir().unwrap();
+    small(folder.path());
+    let file = folder.path().join("p.yaml");
+    let text = std::fs::read_to_string(&file).unwrap().replace("level: 4}", "level: \"${p}\"}");
+    // What ran, and how many workers there were.
+    let run = |text: String| {
+        std::fs::write(&file, text).unwrap();
+        let worker = worker_on_gpu(folder.path());
+        let run = run_with(folder.path(), &["--jobs", "8"], |command| _ = command.env("ATFLOW_WORKER", worker));
+        assert_eq!(run.code, Some(0), "{}", run.stderr);
+        let workers = std::fs::read_to_string(folder.path().join("workers")).unwrap_or_default();
+        _ = std::fs::remove_file(folder.path().join("workers"));
+        (run.ran().len(), workers.lines().count())
+    };
+    let levels = |first: u32, gpu: &str| {
+        let matrix = format!("kind: transform, {gpu} matrix: {{p: [{}, {}, {}]}},", first, first + 1, first + 2);
+        text.replace("kind: transform,", &matrix)
+    };
+    assert_eq!(run(levels(1, "")), (4, 1));
+    assert_eq!(run(levels(11, "gpu: 1/2,").replace("11, 12, 13", "11, 12, 13, 14, 15, 16")), (6, 2));
+    assert_eq!(run(levels(11, "gpu: 0.3,")), (0, 0), "a share is no part of what is computed");
+}
+
 #[test]
 fn a_worker_that_dies_is_replaced_and_its_stage_tried_once_more() {
     let folder = tempfile::tempdir().unwrap();

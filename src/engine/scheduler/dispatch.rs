@@ -16,6 +16,15 @@ use crate::sources::{CheckedSource, obtain};
 use crate::spec::InstanceId;
 use crate::stages;
 
+/// All of a GPU. A little more, so that shares that add up to it do so in binary fractions, too.
+const WHOLE_GPU: f64 = 1.0 + 1e-9;
+
+/// What a stage takes of the machine.
+struct Share {
+    threads: usize,
+    gpu: f64,
+}
+
 impl Scheduler<'_> {
     /// Starts what is ready, most urgent first, as far as slots and workers go.
     pub(super) fn start_ready(&mut self) -> Result<(), RunError> {
@@ -24,6 +33,7 @@ impl Scheduler<'_> {
             self.announce()?;
         }
         let mut used: usize = self.running.values().map(|running| running.threads).sum();
+        let mut used_gpu: f64 = self.running.values().map(|running| running.gpu).sum();
         let mut has_worker = true;
         let mut before = None;
         // Thousands may be ready: they are looked at only while something is free.
@@ -33,6 +43,10 @@ impl Scheduler<'_> {
             let instance = self.graph.instance(id);
             let threads = instance.threads.min(self.options.jobs);
             if (used > 0 && used + threads > self.options.jobs) || (instance.kind.needs_worker() && !has_worker) {
+                continue;
+            }
+            let gpu = if instance.kind.needs_worker() && self.workers.are_on_gpu() { instance.gpu } else { 0.0 };
+            if used_gpu > 0.0 && used_gpu + gpu > WHOLE_GPU {
                 continue;
             }
             if self.waits_for_another_run(id) || self.revive_producers(id)? || self.is_made_elsewhere(id)? {
@@ -51,8 +65,8 @@ impl Scheduler<'_> {
             };
             // Last, so that nothing is kept from others that could not start here.
             if let Some(lease) = self.lease(id)? {
-                self.start(id, worker, threads, lease)?;
-                used += threads;
+                self.start(id, worker, Share { threads, gpu }, lease)?;
+                (used, used_gpu) = (used + threads, used_gpu + gpu);
             }
         }
         Ok(())
@@ -124,7 +138,8 @@ impl Scheduler<'_> {
         self.graph.instance(id).needs.iter().filter_map(input).collect()
     }
 
-    fn start(&mut self, id: InstanceId, worker: Option<usize>, threads: usize, lease: Lease) -> Result<(), RunError> {
+    fn start(&mut self, id: InstanceId, worker: Option<usize>, share: Share, lease: Lease) -> Result<(), RunError> {
+        let Share { threads, gpu } = share;
         let instance = self.graph.instance(id);
         let Some(Stale { record, key, reason, wants }) = self.stale.remove(&id) else { return Ok(()) };
         let scratch = self.cache.scratch()?;
@@ -166,6 +181,7 @@ impl Scheduler<'_> {
             worker,
             cancel,
             threads,
+            gpu,
             log,
             wants,
             overdue,

@@ -138,6 +138,8 @@ struct Running {
     worker: Option<usize>,
     cancel: Arc<AtomicBool>,
     threads: usize,
+    /// The share of a GPU that it takes; 0 where it takes none.
+    gpu: f64,
     log: Vec<u8>,
     wants: Wants,
     /// When it was told that its time is over.

@@ -80,7 +80,7 @@ pub(super) struct Workers {
 }
 
 impl Workers {
-    /// No workers yet. `limit` is how many may work on a CPU at once; a GPU has one.
+    /// No workers yet. `limit` is how many may be alive at once.
     pub(super) fn new(program: PathBuf, device: String, limit: usize, messages: Sender<Message>) -> Self {
         Workers { program, device, limit, messages, workers: Vec::new() }
     }
@@ -96,14 +96,18 @@ impl Workers {
             return Ok(Some(index));
         }
         let alive = self.workers.iter().flatten().count();
+        // One after another: the first tells what the device is, and with that how many stages may be at it.
         let starting = self.workers.iter().flatten().any(|worker| worker.platform.is_none());
-        // The first worker tells what the device is; until then there is no saying how many there may be.
-        let on_cpu =
-            self.workers.iter().flatten().filter_map(|worker| worker.platform.as_ref()).all(|p| p.device == "cpu");
-        if alive < if on_cpu { self.limit } else { 1 } && !starting {
+        if alive < self.limit && !starting {
             self.start()?;
         }
         Ok(None)
+    }
+
+    /// Whether workers compute on a GPU. False as long as none has told.
+    pub(super) fn are_on_gpu(&self) -> bool {
+        let mut platforms = self.workers.iter().flatten().filter_map(|worker| worker.platform.as_ref());
+        platforms.any(|platform| platform.device != "cpu")
     }
 
     fn start(&mut self) -> Result<(), WorkerError> {

@@ -23,6 +23,7 @@ use super::substitute::{Failure, Scope};
 use super::transform;
 use super::unknown::{has_unknown, is_unknown};
 use crate::kinds::Kind;
+use crate::number::Real;
 
 /// The coordinate that every instance has: the name of its stage.
 const STAGE_COORDINATE: &str = "stage";
@@ -118,6 +119,7 @@ impl Expander<'_> {
             is_seeded: stage.seed.is_some(),
             threads: self.whole_number(stage, "threads", stage.threads.as_ref(), &axes, 1, notes).clamp(1, 1024)
                 as usize,
+            gpu: self.gpu(stage, &axes, notes),
             time_limit: self.time_limit(stage, &axes, notes),
             needs: needs.needs,
             sources: sources.into_iter().map(source).collect(),
@@ -222,6 +224,21 @@ impl Expander<'_> {
             notes.tell_at(Place::value(&stage.file, path()), message, "expected a whole number", None);
         }
         value.as_u64().unwrap_or(default)
+    }
+
+    fn gpu(&self, stage: &StageSpec, axes: &Mapping, notes: &mut Notes) -> f64 {
+        let Some(value) = &stage.gpu else { return 1.0 };
+        let path = || stage.path.key("gpu");
+        let value = self.substitute(stage, value, axes, &path, &[], notes);
+        // As parameters are read: numbers may be fractions.
+        let share = serde_yaml::from_value(value.clone().into_owned()).map(Real::get);
+        let share = share.ok().filter(|&share| share > 0.0 && share <= 1.0);
+        if share.is_none() && !is_unknown(&value) {
+            let message = format!("`gpu` must be above 0 and at most 1; this is {}", describe(&value));
+            let help = Some("`gpu: 1/4` lets four such stages share a GPU".to_owned());
+            notes.tell_at(Place::value(&stage.file, path()), message, "expected a share of a GPU", help);
+        }
+        share.unwrap_or(1.0)
     }
 
     fn time_limit(&self, stage: &StageSpec, axes: &Mapping, notes: &mut Notes) -> Option<std::time::Duration> {

@@ -33,6 +33,8 @@ pub struct Instance {
     pub(super) is_seeded: bool,
     /// CPU threads that it computes with.
     pub threads: usize,
+    /// The share of a GPU that it takes where it computes on one, in (0, 1].
+    pub gpu: f64,
     /// How long it may run; no part of its key.
     pub time_limit: Option<Duration>,
     /// Inputs made by other instances, in order.

@@ -87,6 +87,9 @@ fn stage_schema() -> Json {
             then.insert("seed".to_owned(), json!(false));
             then.insert("threads".to_owned(), json!(false));
         }
+        if !kind.needs_worker() {
+            then.insert("gpu".to_owned(), json!(false));
+        }
         json!({"if": {"properties": {"kind": {"const": kind.name()}}, "required": ["kind"]}, "then": {"properties": then}})
     };
     json!({
@@ -125,6 +128,14 @@ fn stage_schema() -> Json {
             "threads": {
                 "description": "CPU threads that it computes with; 1 if it does not say.",
                 "anyOf": [{"type": "integer", "minimum": 1}, {"$ref": "#/$defs/reference"}]
+            },
+            "gpu": {
+                "description": "The share of a GPU that it takes where there is one; 1 if it does not say. Stages whose shares fit run at once.",
+                "anyOf": [
+                    {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+                    {"type": "string", "pattern": "^[0-9.]+ ?/ ?[0-9.]+$"},
+                    {"$ref": "#/$defs/reference"}
+                ]
             }
         },
         "allOf": Kind::ALL.map(of_kind)

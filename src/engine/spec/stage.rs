@@ -22,6 +22,7 @@ pub(super) struct StageSpec {
     pub kind: Option<Kind>,
     pub seed: Option<Value>,
     pub threads: Option<Value>,
+    pub gpu: Option<Value>,
     pub time_limit: Option<Value>,
     pub matrix: Vec<AxisSpec>,
     /// Points beside the matrix, and points of it that are left out.
@@ -101,8 +102,8 @@ pub(super) enum AxisValues {
     Unknown,
 }
 
-pub(super) const STAGE_KEYS: [&str; 10] =
-    ["kind", "about", "matrix", "include", "exclude", "needs", "with", "seed", "threads", "time_limit"];
+pub(super) const STAGE_KEYS: [&str; 11] =
+    ["kind", "about", "matrix", "include", "exclude", "needs", "with", "seed", "threads", "gpu", "time_limit"];
 
 /// The defaults of a file by kind, and the kinds of which some could not be read.
 struct Defaults {
@@ -221,9 +222,12 @@ impl Reader<'_> {
             None => Vec::new(),
         };
         let with = self.mapping(map, "with", &path).cloned().unwrap_or_default();
-        if let Some(kind) = kind.filter(|kind| !kind.takes_seed()) {
-            for (key, what) in [("seed", "its seed"), ("threads", "threads")] {
-                if map.contains_key(key) {
+        if let Some(kind) = kind {
+            let (seeded, on_gpu) = (kind.takes_seed(), kind.needs_worker());
+            for (key, what, of_use) in
+                [("seed", "its seed", seeded), ("threads", "threads", seeded), ("gpu", "a GPU", on_gpu)]
+            {
+                if !of_use && map.contains_key(key) {
                     let place = Place::key(self.file, path.key(key));
                     let message =
                         format!("a stage of kind `{kind}` makes no use of {what}, which would change nothing");
@@ -239,6 +243,7 @@ impl Reader<'_> {
             kind,
             seed: map.get("seed").cloned(),
             threads: map.get("threads").cloned(),
+            gpu: map.get("gpu").cloned(),
             time_limit: map.get("time_limit").cloned(),
             matrix,
             include,
