@@ -48,6 +48,9 @@ pub struct PlannedStage {
     /// How long it took when it last ran as it would now or nearly so, in seconds; not known if it never did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
+    /// Whether that was on a GPU.
+    #[serde(skip)]
+    pub on_gpu: bool,
 }
 
 /// Whether the result of an instance whose inputs are known is there.
@@ -467,7 +470,8 @@ pub fn plan(
             }
             (Standing::Pending(producer), None) => format!("needs {}", graph.instance(*producer).name),
         };
-        Some(PlannedStage { name: instance.name.clone(), kind: instance.kind, state, reason, seconds })
+        let on_gpu = before.is_some_and(|before| before.made.is_on_gpu());
+        Some(PlannedStage { name: instance.name.clone(), kind: instance.kind, state, reason, seconds, on_gpu })
     };
     graph.ids().filter_map(tell).collect()
 }

@@ -13,7 +13,7 @@ use crate::graph::Graph;
 use crate::kinds::Source;
 use crate::plan::{PlannedStage, Standing, must_be_there, read_from_fresh};
 use crate::sources::{CheckedSource, Sources};
-use crate::spec::InstanceId;
+use crate::spec::{InstanceId, WHOLE_GPU};
 
 /// The price of a plan, if everything that is pending has to run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -56,11 +56,15 @@ pub fn price(of: &Priced<'_>, stages: &[PlannedStage], jobs: usize, ask: bool) -
     let Priced { graph, cache, sources, standings, .. } = *of;
     let looked_at = graph.ids().filter(|id| standings[id.0].is_some());
     let mut seconds: Vec<Option<f64>> = vec![None; graph.len()];
+    let mut gpu: Vec<f64> = vec![0.0; graph.len()];
     let mut never_ran = 0;
     for (id, stage) in looked_at.zip(stages) {
         if !matches!(standings[id.0], Some(Standing::Fresh(..))) {
             never_ran += usize::from(stage.seconds.is_none());
             seconds[id.0] = Some(stage.seconds.unwrap_or(0.0));
+            if stage.on_gpu {
+                gpu[id.0] = graph.instance(id).gpu;
+            }
         }
     }
     let files = to_fetch(graph, cache, sources, standings);
@@ -69,7 +73,7 @@ pub fn price(of: &Priced<'_>, stages: &[PlannedStage], jobs: usize, ask: bool) -
     Price {
         // Of nothing, `sum` makes a negative zero.
         work: seconds.iter().flatten().fold(0.0, |sum, seconds| sum + seconds),
-        wall: wall(graph, &seconds, jobs),
+        wall: wall(graph, &seconds, &gpu, jobs),
         jobs,
         never_ran,
         fetch_files: files.len() + blobs.len(),
@@ -149,39 +153,64 @@ impl Ord for Moment {
     }
 }
 
-/// Plays a run through as the scheduler would: the most urgent first, as far as threads go.
-fn wall(graph: &Graph, seconds: &[Option<f64>], jobs: usize) -> f64 {
+/// Plays a run through as the scheduler would: the most urgent first, as far as threads and one GPU go. `gpu` is the share of it that each instance takes.
+fn wall(graph: &Graph, seconds: &[Option<f64>], gpu: &[f64], jobs: usize) -> f64 {
     let urgency = graph.urgency();
     let mut waits: Vec<usize> = vec![0; graph.len()];
-    let mut ready: BinaryHeap<(Moment, Reverse<usize>)> = BinaryHeap::new();
+    let mut ready = Ready { on_cpu: BinaryHeap::new(), on_gpu: BinaryHeap::new() };
+    let threads = |id: usize| graph.instance(InstanceId(id)).threads.min(jobs);
     for id in graph.ids().filter(|id| seconds[id.0].is_some()) {
         waits[id.0] = graph.producers(id).filter(|producer| seconds[producer.0].is_some()).count();
         if waits[id.0] == 0 {
-            ready.push((Moment(urgency[id.0]), Reverse(id.0)));
+            ready.push(id.0, urgency[id.0], gpu[id.0]);
         }
     }
-    let threads = |id: usize| graph.instance(InstanceId(id)).threads.min(jobs);
     let mut running: BinaryHeap<Reverse<(Moment, usize)>> = BinaryHeap::new();
-    let (mut now, mut used) = (0.0, 0);
+    let (mut now, mut used, mut used_gpu) = (0.0, 0, 0.0);
     loop {
-        while let Some((_, Reverse(id))) = ready.peek() {
-            let id = *id;
-            if used > 0 && used + threads(id) > jobs {
-                break;
-            }
-            ready.pop();
-            used += threads(id);
+        let fits = |used: usize, used_gpu: f64, id: usize| {
+            (used == 0 || used + threads(id) <= jobs) && (used_gpu == 0.0 || used_gpu + gpu[id] <= WHOLE_GPU)
+        };
+        while let Some(id) = ready.pop_if(|id| fits(used, used_gpu, id)) {
+            (used, used_gpu) = (used + threads(id), used_gpu + gpu[id]);
             running.push(Reverse((Moment(now + seconds[id].unwrap_or(0.0)), id)));
         }
         let Some(Reverse((Moment(end), id))) = running.pop() else { return now };
         now = end;
         used -= threads(id);
+        // Sums of fractions may leave a rest.
+        used_gpu = running.iter().map(|Reverse((_, id))| gpu[*id]).sum();
         for consumer in graph.consumers(InstanceId(id)).filter(|consumer| seconds[consumer.0].is_some()) {
             waits[consumer.0] -= 1;
             if waits[consumer.0] == 0 {
-                ready.push((Moment(urgency[consumer.0]), Reverse(consumer.0)));
+                ready.push(consumer.0, urgency[consumer.0], gpu[consumer.0]);
             }
         }
+    }
+}
+
+/// Instances that could run, the most urgent first; those that need a GPU apart, because the others go past them while it is taken.
+struct Ready {
+    on_cpu: BinaryHeap<(Moment, Reverse<usize>)>,
+    on_gpu: BinaryHeap<(Moment, Reverse<usize>)>,
+}
+
+impl Ready {
+    fn push(&mut self, id: usize, urgency: f64, gpu: f64) {
+        let heap = if gpu > 0.0 { &mut self.on_gpu } else { &mut self.on_cpu };
+        heap.push((Moment(urgency), Reverse(id)));
+    }
+
+    /// The more urgent of the two first ones, if it fits; else the other.
+    fn pop_if(&mut self, fits: impl Fn(usize) -> bool) -> Option<usize> {
+        let first = |heap: &BinaryHeap<(Moment, Reverse<usize>)>| heap.peek().is_some_and(|(_, Reverse(id))| fits(*id));
+        let (cpu, gpu) = (first(&self.on_cpu), first(&self.on_gpu));
+        let heap =
+            if gpu && (!cpu || self.on_gpu.peek() > self.on_cpu.peek()) { &mut self.on_gpu } else { &mut self.on_cpu };
+        if !cpu && !gpu {
+            return None;
+        }
+        heap.pop().map(|(_, Reverse(id))| id)
     }
 }
 
@@ -200,9 +229,13 @@ mod tests {
         let spec = PipelineSpec::from_text("p", &text, &Overrides::default()).unwrap();
         let graph = Graph::new(expand(&spec).unwrap());
         let seconds = [Some(2.0), Some(3.0), Some(4.0)];
-        assert_eq!(wall(&graph, &seconds, 1), 9.0);
-        assert_eq!(wall(&graph, &seconds, 2), 5.0);
-        assert_eq!(wall(&graph, &[None, Some(3.0), Some(4.0)], 2), 4.0, "what is fresh takes no time");
-        assert_eq!(wall(&graph, &[None, None, None], 2), 0.0);
+        let on_cpu = [0.0; 3];
+        assert_eq!(wall(&graph, &seconds, &on_cpu, 1), 9.0);
+        assert_eq!(wall(&graph, &seconds, &on_cpu, 2), 5.0);
+        assert_eq!(wall(&graph, &[None, Some(3.0), Some(4.0)], &on_cpu, 2), 4.0, "what is fresh takes no time");
+        assert_eq!(wall(&graph, &[None, None, None], &on_cpu, 2), 0.0);
+        assert_eq!(wall(&graph, &seconds, &[1.0; 3], 2), 9.0, "a GPU takes one at a time");
+        assert_eq!(wall(&graph, &seconds, &[0.5; 3], 2), 5.0, "or two halves");
+        assert_eq!(wall(&graph, &seconds, &[1.0, 1.0, 0.0], 2), 5.0);
     }
 }

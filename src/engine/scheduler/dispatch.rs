@@ -13,11 +13,8 @@ use crate::event::{RunEvent, Status};
 use crate::kinds::Kind;
 use crate::protocol::{Failure, FailureCode, Input, Job};
 use crate::sources::{CheckedSource, obtain};
-use crate::spec::InstanceId;
+use crate::spec::{InstanceId, WHOLE_GPU};
 use crate::stages;
-
-/// All of a GPU. A little more, so that shares that add up to it do so in binary fractions, too.
-const WHOLE_GPU: f64 = 1.0 + 1e-9;
 
 /// What a stage takes of the machine.
 struct Share {

@@ -16,6 +16,9 @@ use crate::kinds::{Kind, Source};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InstanceId(pub usize);
 
+/// All of a GPU. A little more, so that shares that add up to it do so in binary fractions, too.
+pub const WHOLE_GPU: f64 = 1.0 + 1e-9;
+
 /// One stage at one point of its matrix.
 #[derive(Debug, Clone)]
 pub struct Instance {
