@@ -16,6 +16,7 @@ use crate::depth::Depth;
 use crate::explain;
 use crate::graph::{Graph, Outputs};
 use crate::kinds::Kind;
+use crate::protocol;
 use crate::record::{Key, Record};
 use crate::sources::Sources;
 use crate::spec::{Instance, InstanceId, OutputSpec};
@@ -470,7 +471,7 @@ pub fn plan(
             }
             (Standing::Pending(producer), None) => format!("needs {}", graph.instance(*producer).name),
         };
-        let on_gpu = before.is_some_and(|before| before.made.is_on_gpu());
+        let on_gpu = before.is_some_and(|before| protocol::is_gpu(&before.made.device));
         Some(PlannedStage { name: instance.name.clone(), kind: instance.kind, state, reason, seconds, on_gpu })
     };
     graph.ids().filter_map(tell).collect()

@@ -13,7 +13,7 @@ use crate::graph::Graph;
 use crate::kinds::Source;
 use crate::plan::{PlannedStage, Standing, must_be_there, read_from_fresh};
 use crate::sources::{CheckedSource, Sources};
-use crate::spec::{InstanceId, WHOLE_GPU};
+use crate::spec::{InstanceId, fits_on_gpu};
 
 /// The price of a plan, if everything that is pending has to run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -168,10 +168,7 @@ fn wall(graph: &Graph, seconds: &[Option<f64>], gpu: &[f64], jobs: usize) -> f64
     let mut running: BinaryHeap<Reverse<(Moment, usize)>> = BinaryHeap::new();
     let (mut now, mut used, mut used_gpu) = (0.0, 0, 0.0);
     loop {
-        let fits = |used: usize, used_gpu: f64, id: usize| {
-            (used == 0 || used + threads(id) <= jobs) && (used_gpu == 0.0 || used_gpu + gpu[id] <= WHOLE_GPU)
-        };
-        while let Some(id) = ready.pop_if(|id| fits(used, used_gpu, id)) {
+        while let Some(id) = ready.pop_if(|id| used + threads(id) <= jobs && fits_on_gpu(used_gpu, gpu[id])) {
             (used, used_gpu) = (used + threads(id), used_gpu + gpu[id]);
             running.push(Reverse((Moment(now + seconds[id].unwrap_or(0.0)), id)));
         }
@@ -203,13 +200,14 @@ impl Ready {
 
     /// The more urgent of the two first ones, if it fits; else the other.
     fn pop_if(&mut self, fits: impl Fn(usize) -> bool) -> Option<usize> {
-        let first = |heap: &BinaryHeap<(Moment, Reverse<usize>)>| heap.peek().is_some_and(|(_, Reverse(id))| fits(*id));
-        let (cpu, gpu) = (first(&self.on_cpu), first(&self.on_gpu));
-        let heap =
-            if gpu && (!cpu || self.on_gpu.peek() > self.on_cpu.peek()) { &mut self.on_gpu } else { &mut self.on_cpu };
-        if !cpu && !gpu {
-            return None;
-        }
+        let cpu = self.on_cpu.peek().filter(|(_, Reverse(id))| fits(*id));
+        let gpu = self.on_gpu.peek().filter(|(_, Reverse(id))| fits(*id));
+        // One that is there comes before none.
+        let heap = match gpu.cmp(&cpu) {
+            Ordering::Greater => &mut self.on_gpu,
+            Ordering::Less => &mut self.on_cpu,
+            Ordering::Equal => return None,
+        };
         heap.pop().map(|(_, Reverse(id))| id)
     }
 }

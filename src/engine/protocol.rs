@@ -15,6 +15,11 @@ use crate::kinds::Kind;
 /// 2: trainings keep their progress in folders that the job names.
 pub const PROTOCOL_VERSION: u32 = 3;
 
+/// Whether a device is a GPU, by the name that a worker greets with.
+pub fn is_gpu(device: &str) -> bool {
+    device.starts_with("cuda")
+}
+
 /// From the engine to a worker. The end of standard input asks the worker to leave.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case")]

@@ -76,6 +76,13 @@ fn small(folder: &Path) {
     std::fs::write(folder.join("p.yaml"), text).unwrap();
 }
 
+fn worker_script(folder: &Path, script: &str) -> PathBuf {
+    let path = folder.join("worker.sh");
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
 /// A worker that greets, takes a job, and dies; the real one after `deaths` such deaths.
 fn dying_worker(folder: &Path, deaths: u32) -> PathBuf {
     let hello = serde_json::json!({
@@ -86,10 +93,7 @@ fn dying_worker(folder: &Path, deaths: u32) -> PathBuf {
         "#!/bin/sh\ncd {}\nif [ $(cat deaths 2>/dev/null | wc -l) -lt {deaths} ]; then echo died >> deaths; echo '{hello}'; read job; echo 'out of luck' >&2; exit 9; fi\nexec {worker} \"$@\"\n",
         folder.display()
     );
-    let path = folder.join("worker.sh");
-    std::fs::write(&path, script).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    path
+    worker_script(folder, &script)
 }
 
 /// A worker that says it computes on a GPU, takes its time with each job, and leaves a line in `workers` when it is started.
@@ -101,10 +105,7 @@ fn worker_on_gpu(folder: &Path) -> PathBuf {
         "#!/bin/sh\necho one >> {}\n{slowly} | {worker} \"$@\" | sed -u 's/\"device\":\"cpu\"/\"device\":\"cuda:0\"/'\n",
         workers.display()
     );
-    let path = folder.join("worker.sh");
-    std::fs::write(&path, script).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    path
+    worker_script(folder, &script)
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use atflow::cache::Cache;
 use atflow::probe::{self, Greeting};
-use atflow::protocol::{Event, PROTOCOL_VERSION};
+use atflow::protocol::{Event, PROTOCOL_VERSION, is_gpu};
 use serde::Serialize;
 
 use super::worker_program;
@@ -96,7 +96,7 @@ fn worker() -> Vec<Check> {
                 check("libtorch", State::Ok, libtorch, ""),
                 check("device", State::Ok, format!("{device}{name}"), ""),
             ];
-            if !device.starts_with("cuda") {
+            if !is_gpu(&device) {
                 checks.push(no_cuda(&program));
             }
             checks

@@ -74,13 +74,6 @@ pub struct Made {
     pub log: OutputBlob,
 }
 
-impl Made {
-    /// Whether it was computed on a GPU.
-    pub fn is_on_gpu(&self) -> bool {
-        self.device.starts_with("cuda")
-    }
-}
-
 impl Cache {
     /// The manifest of a key. One that is broken or of another version counts as not there: the stage runs again and replaces it.
     pub fn lookup(&self, key: Key) -> Option<Manifest> {

@@ -13,7 +13,7 @@ use crate::event::{RunEvent, Status};
 use crate::kinds::Kind;
 use crate::protocol::{Failure, FailureCode, Input, Job};
 use crate::sources::{CheckedSource, obtain};
-use crate::spec::{InstanceId, WHOLE_GPU};
+use crate::spec::{InstanceId, fits_on_gpu};
 use crate::stages;
 
 /// What a stage takes of the machine.
@@ -30,6 +30,7 @@ impl Scheduler<'_> {
             self.announce()?;
         }
         let mut used: usize = self.running.values().map(|running| running.threads).sum();
+        let on_gpu = self.workers.are_on_gpu();
         let mut used_gpu: f64 = self.running.values().map(|running| running.gpu).sum();
         let mut has_worker = true;
         let mut before = None;
@@ -39,11 +40,11 @@ impl Scheduler<'_> {
             before = Some(id);
             let instance = self.graph.instance(id);
             let threads = instance.threads.min(self.options.jobs);
-            if (used > 0 && used + threads > self.options.jobs) || (instance.kind.needs_worker() && !has_worker) {
-                continue;
-            }
-            let gpu = if instance.kind.needs_worker() && self.workers.are_on_gpu() { instance.gpu } else { 0.0 };
-            if used_gpu > 0.0 && used_gpu + gpu > WHOLE_GPU {
+            let gpu = if instance.kind.needs_worker() && on_gpu { instance.gpu } else { 0.0 };
+            if used + threads > self.options.jobs
+                || !fits_on_gpu(used_gpu, gpu)
+                || (instance.kind.needs_worker() && !has_worker)
+            {
                 continue;
             }
             if self.waits_for_another_run(id) || self.revive_producers(id)? || self.is_made_elsewhere(id)? {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::Message;
 use crate::digest::Digest;
-use crate::protocol::{Event, Job, PROTOCOL_VERSION, Request};
+use crate::protocol::{Event, Job, PROTOCOL_VERSION, Request, is_gpu};
 
 /// How many inputs a worker is believed to keep in memory.
 const HELD: usize = 16;
@@ -107,7 +107,7 @@ impl Workers {
     /// Whether workers compute on a GPU. False as long as none has told.
     pub(super) fn are_on_gpu(&self) -> bool {
         let mut platforms = self.workers.iter().flatten().filter_map(|worker| worker.platform.as_ref());
-        platforms.any(|platform| platform.device != "cpu")
+        platforms.any(|platform| is_gpu(&platform.device))
     }
 
     fn start(&mut self) -> Result<(), WorkerError> {

@@ -16,8 +16,10 @@ use crate::kinds::{Kind, Source};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InstanceId(pub usize);
 
-/// All of a GPU. A little more, so that shares that add up to it do so in binary fractions, too.
-pub const WHOLE_GPU: f64 = 1.0 + 1e-9;
+/// Whether a GPU of which so much is used has room for one more share. Shares that add up to all of it do so in binary fractions, too.
+pub fn fits_on_gpu(used: f64, share: f64) -> bool {
+    used + share <= 1.0 + 1e-9
+}
 
 /// One stage at one point of its matrix.
 #[derive(Debug, Clone)]

@@ -36,7 +36,7 @@ mod untransformed;
 mod yaml;
 
 pub use expand::expand;
-pub use instance::{Instance, InstanceId, Need, OutputSpec, SourceNeed, WHOLE_GPU};
+pub use instance::{Instance, InstanceId, Need, OutputSpec, SourceNeed, fits_on_gpu};
 pub use params::schema;
 pub(crate) use pattern::Pattern;
 pub use pipeline::{Overrides, PipelineSpec};
