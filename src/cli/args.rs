@@ -47,6 +47,25 @@ pub(crate) enum Command {
     Completions(CompletionsArgs),
 }
 
+impl Command {
+    /// Whether a program reads what the command prints: then an error is told to it, too. A run that is not only shown
+    /// tells its errors in its last line.
+    pub(crate) fn prints_json(&self) -> bool {
+        match self {
+            Command::Run(args) => args.json && args.dry_run,
+            Command::Plan(args) => args.json,
+            Command::Why(args) => args.json,
+            Command::Show(args) | Command::Log(args) => args.json,
+            Command::Verify(args) => args.json,
+            Command::Gc(args) => args.json,
+            Command::Doctor(args) => args.json,
+            Command::Table(args) => args.format == TableFormat::Json,
+            Command::Push(_) | Command::Pull(_) | Command::Graph(_) => false,
+            Command::Schema | Command::Completions(_) => false,
+        }
+    }
+}
+
 /// What a pipeline is and which part of it is meant.
 #[derive(Debug, Args)]
 pub(crate) struct PipelineArgs {

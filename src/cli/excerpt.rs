@@ -1,7 +1,9 @@
-//! The part of a source file that an error shows. A line may be as long as a file of data: it is cut around the place that is meant.
+//! The part of a source file that an error shows. A line may be as long as a file of data: it is cut around the place that
+//! is meant. What would act on a terminal is replaced.
 
 use std::ops::Range;
 
+use atflow::plain::{plain, plain_in_place};
 use miette::{MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanContents};
 
 /// Lines that are longer are cut, in bytes.
@@ -48,14 +50,14 @@ impl Excerpt {
                 end = Some(moved(place.end));
             }
             text.push_str(if kept.start > 0 { CUT } else { "" });
-            text.push_str(&body[kept.clone()]);
+            text.push_str(&plain_in_place(&body[kept.clone()]));
             text.push_str(if cut { CUT } else { "" });
             text.push_str(&line[body.len()..]);
             at += line.len();
         }
         let start = start.unwrap_or(text.len());
         let end = end.unwrap_or(text.len()).max(start);
-        (Excerpt { name, text, column }, start..end)
+        (Excerpt { name: plain(&name).into_owned(), text, column }, start..end)
     }
 }
 

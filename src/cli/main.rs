@@ -19,11 +19,15 @@ use args::{Cli, Command};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == atflow::keeper::ARGUMENT) {
+        return commands::keep::run();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         // clap prints help to standard output and errors to standard error, and its exit code 2 is ours for a wrong command line.
         Err(error) => error.exit(),
     };
+    let is_json = cli.command.prints_json();
     let result = match cli.command {
         Command::Run(args) => commands::run::run(&args),
         Command::Plan(args) => commands::plan::run(&args),
@@ -42,6 +46,11 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(exit) => exit.into(),
-        Err(error) => error.show(),
+        Err(error) => {
+            if is_json {
+                error.print_json();
+            }
+            error.show()
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use atflow::cache::CacheError;
+use atflow::plain::plain;
 use atflow::protocol::{Failure, FailureCode};
 use atflow::remote::RemoteError;
 use atflow::scheduler::{RunError, WorkerError};
@@ -11,6 +12,7 @@ use atflow::spec::{Place, Problem, Problems};
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, SourceCode};
 
 use crate::excerpt::Excerpt;
+use crate::ui;
 
 /// How the program ends. The numbers are fixed: scripts rely on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +47,7 @@ impl CliError {
             source: None,
             span: None,
             label: String::new(),
+            at: None,
         }
         .into()
     }
@@ -74,9 +77,21 @@ impl CliError {
     /// Prints the error to standard error and gives the exit code.
     pub(crate) fn show(&self) -> ExitCode {
         for shown in &self.diagnostics {
-            eprint(&render(shown));
+            eprint_drawn(&render(shown));
         }
         self.exit.into()
+    }
+
+    /// Prints the error to standard output, for a program that reads there.
+    pub(crate) fn print_json(&self) {
+        let problem = |shown: &Shown| {
+            serde_json::json!({
+                "message": shown.message, "causes": shown.causes, "help": shown.help, "at": shown.at,
+            })
+        };
+        let problems: Vec<_> = self.diagnostics.iter().map(problem).collect();
+        // It is told on standard error as well.
+        _ = ui::print_data(&format!("{}\n", serde_json::json!({ "error": self.words(), "problems": problems })));
     }
 }
 
@@ -144,6 +159,10 @@ impl From<RunError> for CliError {
             RunError::Worker(WorkerError::Died { .. }) => {
                 Some("run the program by hand to see why: atflow-worker --version")
             }
+            RunError::Worker(WorkerError::Killed { .. }) => Some(
+                "most likely the machine is short of memory, and the system or a batch system killed it: free some, ask \
+                 for more, or start fewer workers with --jobs; what was finished is kept",
+            ),
             RunError::Worker(WorkerError::Unusable(_)) => None,
         };
         let mut chain = causes(&error);
@@ -158,7 +177,7 @@ impl From<RunError> for CliError {
     }
 }
 
-/// What is shown of a failed stage.
+/// What is shown of a failed stage. Its texts may come from any program.
 pub(crate) fn stage_failure(stage: &str, failure: &Failure) -> String {
     let help = match failure.code {
         FailureCode::Barred => "go deeper with --from, or name a --remote that has its result".to_owned(),
@@ -172,6 +191,7 @@ pub(crate) fn stage_failure(stage: &str, failure: &Failure) -> String {
         source: None,
         span: None,
         label: String::new(),
+        at: None,
     })
 }
 
@@ -184,20 +204,24 @@ struct Shown {
     source: Option<Excerpt>,
     span: Option<std::ops::Range<usize>>,
     label: String,
+    /// File, line and column.
+    at: Option<String>,
 }
 
 impl From<Problem> for Shown {
     fn from(problem: Problem) -> Self {
         let shown = |place: &Place| Excerpt::new(place.file.name(), &place.file.text, place.span());
         let (source, span) = problem.place.as_ref().map(shown).unzip();
-        Shown { message: problem.message, causes: Vec::new(), help: problem.help, source, span, label: problem.label }
+        let at = problem.place.as_ref().map(ToString::to_string);
+        let Problem { message, help, label, .. } = problem;
+        Shown { message, causes: Vec::new(), help, source, span, label, at }
     }
 }
 
 impl std::fmt::Display for Shown {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.message)?;
-        self.causes.iter().try_for_each(|cause| write!(f, "\n{cause}"))
+        f.write_str(&plain(&self.message))?;
+        self.causes.iter().try_for_each(|cause| write!(f, "\n{}", plain(cause)))
     }
 }
 
@@ -205,7 +229,7 @@ impl std::error::Error for Shown {}
 
 impl Diagnostic for Shown {
     fn help<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
-        self.help.as_ref().map(|help| Box::new(help) as Box<dyn std::fmt::Display>)
+        self.help.as_ref().map(|help| Box::new(plain(help)) as Box<dyn std::fmt::Display>)
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
@@ -214,7 +238,7 @@ impl Diagnostic for Shown {
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
         let span = self.span.clone()?;
-        let label = (!self.label.is_empty()).then(|| self.label.clone());
+        let label = (!self.label.is_empty()).then(|| plain(&self.label).into_owned());
         Some(Box::new(std::iter::once(LabeledSpan::new(label, span.start, span.len()))))
     }
 }
@@ -236,8 +260,13 @@ fn render(diagnostic: &dyn Diagnostic) -> String {
     out
 }
 
-/// Prints to standard error; if even that is closed there is nobody to tell.
+/// Prints words to standard error. What others wrote into them does nothing to a terminal.
 pub(crate) fn eprint(text: &str) {
+    eprint_drawn(&plain(text));
+}
+
+/// Prints what was drawn here, colours and all; if even standard error is closed there is nobody to tell.
+pub(crate) fn eprint_drawn(text: &str) {
     use std::io::Write;
     _ = std::io::stderr().lock().write_all(text.as_bytes());
 }

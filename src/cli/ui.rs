@@ -2,15 +2,50 @@
 
 use std::io::Write;
 
+use atflow::plain::plain;
+
 use crate::report::{CliError, Exit};
 
-/// Prints a result to standard output. A reader that has gone away (`| head`) ends the program in peace.
+/// Prints words for people to standard output. What others wrote into them, such as names and titles, does nothing to a
+/// terminal. A reader that has gone away (`| head`) ends the program in peace.
 ///
 /// # Errors
 /// [`CliError`] if it cannot be written for another reason.
 pub(crate) fn print(text: &str) -> Result<(), CliError> {
+    write(&plain(text))
+}
+
+/// Prints what programs may read: as it is into a pipe or a file, as [`print`] does to a terminal.
+///
+/// # Errors
+/// As [`print`].
+pub(crate) fn print_data(text: &str) -> Result<(), CliError> {
+    if console::user_attended() { print(text) } else { write(text) }
+}
+
+/// Prints all that a file holds, as it is.
+///
+/// # Errors
+/// As [`print`]; one that reads the file is told, too.
+pub(crate) fn copy(mut from: std::fs::File) -> Result<(), CliError> {
+    written(std::io::copy(&mut from, &mut std::io::stdout().lock()).map(drop))
+}
+
+/// Prints a result as JSON, or as words for people.
+///
+/// # Errors
+/// As [`print`].
+pub(crate) fn print_either(is_json: bool, text: &str) -> Result<(), CliError> {
+    if is_json { print_data(text) } else { print(text) }
+}
+
+fn write(text: &str) -> Result<(), CliError> {
     let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+fn written(how: std::io::Result<()>) -> Result<(), CliError> {
+    match how {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(Exit::Done as i32),
         Err(error) => Err(CliError::environment(format!("cannot write to standard output: {error}"))),
         Ok(()) => Ok(()),

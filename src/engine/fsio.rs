@@ -4,6 +4,7 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::host;
 
@@ -76,6 +77,26 @@ pub fn publish(file: tempfile::TempPath, path: &Path) -> Result<(), FileError> {
         create_dir(folder)?;
     }
     file.persist(path).map_err(|error| error.error).on("write", path)
+}
+
+/// Makes a file one that is only read, by whom the user's umask lets read. Nothing else of its mode stays: whoever made it,
+/// it is no program.
+///
+/// # Errors
+/// [`FileError`].
+pub fn make_read_only(path: &Path) -> Result<(), FileError> {
+    fs::set_permissions(path, Permissions::from_mode(0o444 & !umask())).on("change the permissions of", path)
+}
+
+/// The mode that this process leaves out of its files. Asking for it otherwise would change it for a moment.
+fn umask() -> u32 {
+    static UMASK: OnceLock<u32> = OnceLock::new();
+    *UMASK.get_or_init(|| {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+        // The owner must be able to read, whatever he leaves out.
+        umask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o022) & 0o077
+    })
 }
 
 /// Brings a file's bytes to the disk.

@@ -190,8 +190,23 @@ fn missing(instance: &Instance, need: &SourceNeed, path: &Path) -> Problem {
     let message = format!("there is no file {}", path.display());
     Problem::at(path_place(instance, need), message, "not found").help(match &need.source.by_hand {
         Some(text) => by_hand(text),
-        None => format!("paths are relative to the pipeline file, in {}", shown_folder(instance.folder())),
+        None => {
+            let folder = shown_folder(instance.folder());
+            format!("paths are relative to the pipeline file, in {folder}{}", of_a_link(instance.written_in()))
+        }
     })
+}
+
+/// What to add where the pipeline file is a link, or its folder is reached by one: what it leads to does not count.
+fn of_a_link(file: &Path) -> String {
+    match std::fs::read_link(file) {
+        Ok(_) => {
+            let real = std::fs::canonicalize(file).unwrap_or_default();
+            let (file, real) = (file.display(), real.display());
+            format!("; {file} is a link to {real}, and the folder of the link counts, not that of the file")
+        }
+        Err(_) => String::new(),
+    }
 }
 
 fn by_hand(text: &str) -> String {

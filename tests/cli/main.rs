@@ -11,6 +11,8 @@ mod graph;
 mod kept;
 mod language;
 mod machine;
+mod programs;
+mod refused;
 mod remote;
 mod rerun;
 mod scenarios;

@@ -15,6 +15,6 @@ pub(crate) fn run(args: &CompletionsArgs) -> Result<Exit, CliError> {
     };
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "atflow", &mut text);
-    ui::print(&String::from_utf8_lossy(&text))?;
+    ui::print_data(&String::from_utf8_lossy(&text))?;
     Ok(Exit::Done)
 }

@@ -59,7 +59,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
     } else {
         checks.iter().map(words).collect()
     };
-    ui::print(&text)?;
+    ui::print_either(args.json, &text)?;
     let is_well = checks.iter().all(|check| check.state != State::Problem);
     Ok(if is_well { Exit::Done } else { Exit::Wrong })
 }

@@ -40,10 +40,10 @@ pub(crate) fn run(args: &GcArgs) -> Result<Exit, CliError> {
         if !args.json && !freed.is_empty() {
             text.push_str("nothing was removed; --yes frees it\n");
         }
-        ui::print(&text)?;
+        ui::print_either(args.json, &text)?;
         return Ok(Exit::Done);
     }
-    ui::print(&text)?;
+    ui::print_either(args.json, &text)?;
     let now = cache.in_progress();
     if now.unknown > 0 {
         let cache = args.cache.cache.display();

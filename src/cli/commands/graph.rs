@@ -26,7 +26,7 @@ pub(crate) fn run(args: &GraphArgs) -> Result<Exit, CliError> {
         }
     }
     let diagram = Diagram::new(&graph, &standings, args.all);
-    ui::print(&match args.format {
+    ui::print_data(&match args.format {
         GraphFormat::Dot => diagram.dot(),
         GraphFormat::Mermaid => diagram.mermaid(),
         GraphFormat::Svg => diagram.svg(),

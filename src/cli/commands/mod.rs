@@ -4,6 +4,7 @@ pub(crate) mod completions;
 pub(crate) mod doctor;
 pub(crate) mod gc;
 pub(crate) mod graph;
+pub(crate) mod keep;
 pub(crate) mod kept;
 pub(crate) mod log;
 pub(crate) mod plan;
@@ -226,6 +227,13 @@ pub(crate) fn worker_program() -> PathBuf {
     }
     let own = std::env::current_exe().unwrap_or_default();
     own.with_file_name("atflow-worker")
+}
+
+/// This program, for the processes that keep programs of stages.
+pub(crate) fn keeper_program() -> PathBuf {
+    // A build may have replaced the file since this program was started.
+    let running = Path::new("/proc/self/exe");
+    if running.exists() { running.to_owned() } else { std::env::current_exe().unwrap_or_default() }
 }
 
 /// How many CPU threads to use: those that were asked for, or all.

@@ -50,7 +50,7 @@ pub(crate) fn show(loaded: &Loaded, how: &Shown) -> Result<Exit, CliError> {
     } else {
         words(&stages, how.all, &price)
     };
-    ui::print(&text)?;
+    ui::print_either(how.json, &text)?;
     Ok(Exit::Done)
 }
 

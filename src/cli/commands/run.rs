@@ -1,6 +1,7 @@
 //! `atflow run`.
 
 use std::io::ErrorKind;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
 use atflow::cache::{Access, CacheError};
@@ -12,13 +13,31 @@ use atflow::results::TableDocument;
 use atflow::scheduler::{self, Ended, Options};
 use atflow::spec::{Problem, Problems};
 
-use super::{Loaded, interrupt, jobs, kept, plan, worker_program};
+use super::{Loaded, interrupt, jobs, keeper_program, kept, plan, worker_program};
 use crate::args::RunArgs;
 use crate::progress::{Progress, run_finished};
 use crate::report::{CliError, Exit, eprint};
 use crate::ui;
 
+/// Runs, and ends with the last line for programs, whatever comes between.
 pub(crate) fn run(args: &RunArgs) -> Result<Exit, CliError> {
+    let mut progress = Progress::new(args);
+    let so_far = progress.so_far();
+    let mut ended = None;
+    let result = panic::catch_unwind(AssertUnwindSafe(|| go(args, &mut progress, &mut ended)));
+    if let Some(so_far) = so_far.filter(|_| !args.dry_run) {
+        let error = match &result {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(error.words()),
+            Err(_) => Some("atflow broke off: a mistake of its own".to_owned()),
+        };
+        run_finished(&ended.unwrap_or_else(|| so_far.summary()), error.as_deref());
+    }
+    result.unwrap_or_else(|panic| panic::resume_unwind(panic))
+}
+
+/// Runs; leaves in `ended` how far the run came.
+fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<RunSummary>) -> Result<Exit, CliError> {
     let access = if args.dry_run { Access::Look } else { Access::Write };
     let loaded = match (&args.plan, &args.pipeline) {
         (Some(plan), _) => kept::open(plan, &args.changes, access)?,
@@ -41,7 +60,6 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, CliError> {
         return Err(Problems(loaded.sources.awaited().iter().map(also).collect()).into());
     }
     loaded.cache.clear_abandoned();
-    let mut progress = Progress::new(args);
     let so_far = progress.so_far();
     let last_words = move || {
         if let Some(so_far) = &so_far {
@@ -58,6 +76,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, CliError> {
         device: args.device.clone(),
         keep_going: args.keep_going,
         worker: worker_program(),
+        keeper: keeper_program(),
         pipeline: loaded.name().to_owned(),
         file: loaded.file.clone(),
         overrides: loaded.overrides.clone(),
@@ -67,16 +86,13 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, CliError> {
         scheduler::run(&loaded.graph, &loaded.cache, &loaded.sources, &options, &interrupt, observer);
     progress.finish();
     let folder = args.out.clone().unwrap_or_else(|| Path::new("results").join(loaded.name()));
-    let files = match broken {
-        Some(error) => Err(error.into()),
-        None => lay_out(&loaded, &summary, &folder, !args.json && !args.quiet),
-    };
-    if args.json {
-        run_finished(&summary, files.as_ref().err().map(CliError::words).as_deref());
+    let summary = &*ended.insert(summary);
+    if let Some(error) = broken {
+        return Err(error.into());
     }
-    let files = files?;
+    let files = lay_out(&loaded, summary, &folder, !args.json && !args.quiet)?;
     if !args.json && !args.quiet {
-        eprint(&closing_words(&summary, &folder, &files));
+        eprint(&closing_words(summary, &folder, &files));
     }
     Ok(match summary {
         _ if summary.interrupted => Exit::Interrupted,

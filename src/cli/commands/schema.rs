@@ -5,6 +5,6 @@ use crate::ui;
 
 pub(crate) fn run() -> Result<Exit, CliError> {
     let text = serde_json::to_string_pretty(&atflow::spec::pipeline_schema()).unwrap_or_default();
-    ui::print(&format!("{text}\n"))?;
+    ui::print_data(&format!("{text}\n"))?;
     Ok(Exit::Done)
 }

@@ -1,14 +1,22 @@
 //! `atflow show`.
 
+use std::collections::VecDeque;
+use std::fs::File;
+
 use atflow::cache::{Access, Cache, Manifest};
+use atflow::lines::read_lines;
+use atflow::plain::plain_line;
 
 use super::tries::{Failed, Tries};
 use crate::args::NameArgs;
-use crate::report::{CliError, Exit};
+use crate::report::{CliError, Exit, eprint};
 use crate::ui;
 
 /// So many of the last lines of a failed stage's log are shown; `atflow log` has them all.
 const TAIL: usize = 20;
+
+/// So many bytes of each.
+const LONGEST_LINE: usize = 2000;
 
 pub(crate) fn run(args: &NameArgs) -> Result<Exit, CliError> {
     let cache = Cache::open_to(Access::Read, &args.found.cache.cache)?;
@@ -18,38 +26,45 @@ pub(crate) fn run(args: &NameArgs) -> Result<Exit, CliError> {
             Some(manifest) => serde_json::json!(manifest),
             None => serde_json::json!({ "stage": args.stage }),
         };
+        json["pipeline"] = serde_json::json!(tries.pipeline);
         if let Some(failed) = &tries.failed {
             json["failed"] = failed.json(&cache);
         }
         format!("{json}\n")
     } else {
-        let failed = tries.failed.as_ref().map(|failed| failed_words(&cache, &args.stage, failed, tries.log(&cache)));
-        let made = tries.made.as_ref().map(|manifest| words(&cache, manifest));
+        let failed = tries.failed.as_ref().map(|failed| failed_words(&cache, &args.stage, failed, &tries));
+        let made = tries.made.as_ref().map(|manifest| words(&cache, manifest, &tries));
         failed.into_iter().chain(made).collect::<Vec<_>>().join("\nbefore that it went well:\n")
     };
-    ui::print(&text)?;
+    ui::print_either(args.json, &text)?;
+    if !args.json {
+        eprint(&tries.elsewhere(&args.stage));
+    }
     Ok(Exit::Done)
 }
 
-fn failed_words(cache: &Cache, stage: &str, failed: &Failed, log: Result<String, String>) -> String {
+fn failed_words(cache: &Cache, stage: &str, failed: &Failed, tries: &Tries) -> String {
     let mut lines = Lines::default();
     lines.add("stage", stage);
+    lines.add("pipeline", &tries.pipeline);
     lines.add("failed", failed.when());
+    let log = tries.log(cache).map(tail);
     // The causes of a program's failure are its last words, which the log has.
-    let is_said = |cause: &&String| log.as_ref().is_ok_and(|log| log.contains(cause.as_str()));
+    let is_said = |cause: &&String| {
+        let start = cause.split('…').next().unwrap_or_default();
+        log.as_ref().is_ok_and(|(_, tail)| tail.iter().any(|line| line.contains(start)))
+    };
     let causes = failed.causes().iter().filter(|cause| !is_said(cause)).map(String::as_str);
     lines.add("error", std::iter::once(failed.message()).chain(causes).collect::<Vec<_>>().join("\n"));
     match log {
-        Ok(log) => {
-            let all: Vec<&str> = log.lines().collect();
-            let tail = &all[all.len().saturating_sub(TAIL)..];
+        Ok((all, tail)) => {
             let count = match tail.len() {
-                count if count == all.len() => ui::count(count, "line"),
-                count => format!("the last {count} of {} lines", all.len()),
+                count if count == all => ui::count(count, "line"),
+                count => format!("the last {count} of {all} lines"),
             };
             lines.add("log", format!("{count}; all of it is in {}", failed.log_file(cache).display()));
             if !tail.is_empty() {
-                lines.add("", tail.join("\n"));
+                lines.add("", Vec::from(tail).join("\n"));
             }
         }
         Err(error) => lines.add("log", error),
@@ -57,10 +72,33 @@ fn failed_words(cache: &Cache, stage: &str, failed: &Failed, log: Result<String,
     lines.text()
 }
 
-fn words(cache: &Cache, manifest: &Manifest) -> String {
+/// How many lines a log has, and the last of them.
+fn tail(log: Option<File>) -> (usize, VecDeque<String>) {
+    let (mut all, mut tail) = (0, VecDeque::new());
+    if let Some(log) = log {
+        read_lines(log, LONGEST_LINE, |line| {
+            all += 1;
+            if tail.len() == TAIL {
+                tail.pop_front();
+            }
+            tail.push_back(plain_line(line, LONGEST_LINE));
+            true
+        });
+    }
+    (all, tail)
+}
+
+fn words(cache: &Cache, manifest: &Manifest, tries: &Tries) -> String {
     let made = &manifest.made;
     let mut lines = Lines::default();
     lines.add("stage", format!("{} ({})", made.stage, manifest.record.kind));
+    lines.add(
+        "pipeline",
+        match &tries.pipeline {
+            pipeline if *pipeline == made.pipeline => pipeline.clone(),
+            pipeline => format!("{pipeline} (made in a run of {})", made.pipeline),
+        },
+    );
     lines.add("result", &made.summary);
     lines.add("made", format!("{} in {} on {}", ui::moment(&made.at), ui::duration(made.seconds), made.host));
     let device = if made.device_name.is_empty() {

@@ -38,7 +38,7 @@ pub(crate) fn run(args: &TableArgs) -> Result<Exit, CliError> {
         TableFormat::Json => table.to_json().map_err(|error| CliError::environment(error.to_string()))?,
         TableFormat::Tex => atflow::results::tex(&table),
     };
-    ui::print(&text)?;
+    ui::print_data(&text)?;
     Ok(Exit::Done)
 }
 

@@ -12,7 +12,7 @@ use atflow::spec::Problems;
 use atflow::verify::{self, Compared, Difference, Verdict, VerifyError};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Loaded, interrupt, jobs, table, worker_program};
+use super::{Loaded, interrupt, jobs, keeper_program, table, worker_program};
 use crate::args::{ChangeArgs, VerifyArgs};
 use crate::progress::Progress;
 use crate::report::{CliError, Exit};
@@ -50,7 +50,7 @@ fn check(args: &VerifyArgs) -> Result<Exit, CliError> {
     } else {
         check_words(&checked, moved.len())
     };
-    ui::print(&text)?;
+    ui::print_either(args.json, &text)?;
     Ok(if checked.flaws.is_empty() { Exit::Done } else { Exit::Differs })
 }
 
@@ -119,6 +119,7 @@ fn rerun(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
         device: args.device.clone(),
         keep_going: true,
         worker: worker_program(),
+        keeper: keeper_program(),
         pipeline: loaded.name().to_owned(),
         file: loaded.file.clone(),
         overrides: loaded.overrides.clone(),
@@ -162,7 +163,7 @@ fn rerun(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
     } else {
         compared_words(&compared, &summary) + &unlike_words(&unlike)
     };
-    ui::print(&text)?;
+    ui::print_either(args.json, &text)?;
     let differs = |output: &Compared| matches!(output.verdict, Verdict::Bytes | Verdict::Numbers { .. });
     Ok(match summary {
         _ if summary.interrupted => Exit::Interrupted,

@@ -50,7 +50,7 @@ pub(crate) fn run(args: &WhyArgs) -> Result<Exit, CliError> {
     if args.json {
         text = format!("{}\n", serde_json::json!({ "stages": answers }));
     }
-    ui::print(&text)?;
+    ui::print_either(args.json, &text)?;
     Ok(Exit::Done)
 }
 

@@ -115,7 +115,7 @@ impl Fancy {
 
     /// A line that stays, above the live rows.
     pub(super) fn above(&self, text: &str) {
-        self.bars.suspend(|| crate::report::eprint(&format!("{}\n", text.trim_end())));
+        self.bars.suspend(|| crate::report::eprint_drawn(&format!("{}\n", text.trim_end())));
     }
 
     pub(super) fn finish(&mut self) {

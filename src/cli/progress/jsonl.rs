@@ -74,7 +74,7 @@ pub(crate) fn run_finished(summary: &RunSummary, error: Option<&str>) {
 }
 
 fn print(line: &serde_json::Value) {
-    if ui::print(&format!("{line}\n")).is_err() {
+    if ui::print_data(&format!("{line}\n")).is_err() {
         eprint("cannot write to standard output\n");
     }
 }

@@ -4,11 +4,14 @@ mod fancy;
 mod jsonl;
 mod plain;
 
+use std::borrow::Cow;
+
 use atflow::cache::Holder;
 use atflow::event::{RunEvent, Status};
+use atflow::plain::plain;
 
 use crate::args::RunArgs;
-use crate::report::{eprint, stage_failure};
+use crate::report::{eprint, eprint_drawn, stage_failure};
 pub(crate) use jsonl::{SoFar, run_finished};
 
 /// The display of one run.
@@ -48,13 +51,14 @@ impl Progress {
         }
     }
 
-    /// Shows one fact. Failures are told in full wherever people read.
+    /// Shows one fact. Failures are told in full wherever people read; what other programs say does nothing to a terminal.
     pub(crate) fn event(&mut self, event: RunEvent) {
+        let event = if matches!(self, Progress::Json(_)) { event } else { shown(event) };
         if let RunEvent::StageFinished { stage, status: Status::Failed, failure: Some(failure), .. } = &event {
             let words = stage_failure(stage, failure);
             match self {
                 Progress::Fancy(fancy) => fancy.above(&words),
-                _ => eprint(&words),
+                _ => eprint_drawn(&words),
             }
         }
         match self {
@@ -74,6 +78,36 @@ impl Progress {
         if let Progress::Fancy(fancy) = self {
             fancy.finish();
         }
+    }
+}
+
+/// The fact as people may see it.
+fn shown(event: RunEvent) -> RunEvent {
+    let plain = |text: String| match plain(&text) {
+        Cow::Borrowed(_) => text,
+        Cow::Owned(shown) => shown,
+    };
+    match event {
+        RunEvent::RunStarted { .. } => event,
+        RunEvent::StageStarted { stage, kind, reason } => {
+            RunEvent::StageStarted { stage: plain(stage), kind, reason: plain(reason) }
+        }
+        RunEvent::StageWaiting { stage, holder } => {
+            let holder = holder.map(|holder| Holder { host: plain(holder.host.clone()), ..holder });
+            RunEvent::StageWaiting { stage: plain(stage), holder }
+        }
+        RunEvent::StageProgress { stage, done, total, message } => {
+            RunEvent::StageProgress { stage: plain(stage), done, total, message: plain(message).replace('\n', " ") }
+        }
+        RunEvent::StageLog { stage, line } => RunEvent::StageLog { stage: plain(stage), line: plain(line) },
+        RunEvent::StageFinished { stage, status, seconds, summary, failure } => {
+            RunEvent::StageFinished { stage: plain(stage), status, seconds, summary: plain(summary), failure }
+        }
+        RunEvent::StageReopened { stage, output } => {
+            RunEvent::StageReopened { stage: plain(stage), output: plain(output) }
+        }
+        RunEvent::Fetching { stage, done, total } => RunEvent::Fetching { stage: plain(stage), done, total },
+        RunEvent::Warning(message) => RunEvent::Warning(plain(message)),
     }
 }
 

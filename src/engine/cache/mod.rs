@@ -27,6 +27,7 @@ pub use check::{Checked, Flaw, FlawKind};
 pub use lease::{Attempt, Holder, Lease, Leases};
 pub use manifest::{MANIFEST_FORMAT, Made, Manifest, OutputBlob};
 pub use note::{InProgress, Wanted};
+pub use objects::IngestError;
 pub use read_through::Obtained;
 pub use runs::{FailedStage, RunRecord};
 pub use stat::{SourceDigests, StatMemo};

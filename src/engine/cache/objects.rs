@@ -6,7 +6,28 @@ use std::time::Duration;
 
 use super::{Cache, CacheError, OutputBlob};
 use crate::digest::{self, Digest};
-use crate::fsio::{self, Context};
+use crate::fsio::{self, Context, FileError};
+use crate::outputs;
+
+/// Why a file could not become a blob.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// The file cannot be read, copied or changed.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The cache cannot take it.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+}
+
+impl From<IngestError> for CacheError {
+    fn from(error: IngestError) -> Self {
+        match error {
+            IngestError::File(error) => error.into(),
+            IngestError::Cache(error) => error,
+        }
+    }
+}
 
 /// How often is looked whether somebody else has fetched what is wanted.
 const LOOK: Duration = Duration::from_millis(50);
@@ -24,11 +45,30 @@ impl Cache {
             .is_ok_and(|metadata| metadata.is_file() && metadata.len() == blob.size)
     }
 
-    /// Takes a finished file of the cache's file system in as a blob; the file is gone from its old place afterwards.
+    /// Takes a finished file of the cache's file system in as a blob; the file is gone from its old place afterwards. A blob
+    /// belongs to the cache alone: a file that has another name, or another owner, is copied.
     ///
     /// # Errors
-    /// [`CacheError`].
-    pub fn ingest(&self, file: &Path) -> Result<OutputBlob, CacheError> {
+    /// [`IngestError`] says whether the file or the cache is at fault.
+    pub fn ingest(&self, file: &Path) -> Result<OutputBlob, IngestError> {
+        let found = fs::symlink_metadata(file).on("read", file)?;
+        if !outputs::is_ours_alone(&found) {
+            let copy = self.copy_of(file)?;
+            let blob = self.ingest_own(&copy)?;
+            fs::remove_file(file).on("remove", file)?;
+            return Ok(blob);
+        }
+        self.ingest_own(file)
+    }
+
+    /// A copy of a file; a file system that can do so lets the two share their bytes until one is changed.
+    fn copy_of(&self, file: &Path) -> Result<tempfile::TempPath, IngestError> {
+        let copy = fsio::scratch_file(&self.tmp()).map_err(CacheError::from)?.into_temp_path();
+        fs::copy(file, &copy).on("copy", file)?;
+        Ok(copy)
+    }
+
+    fn ingest_own(&self, file: &Path) -> Result<OutputBlob, IngestError> {
         let size = fs::metadata(file).on("read", file)?.len();
         let blob = OutputBlob { digest: Digest::of_file(file).on("read", file)?, size };
         if self.has(blob) {
@@ -37,15 +77,13 @@ impl Cache {
             return Ok(blob);
         }
         fsio::sync(file)?;
-        let mut permissions = fs::metadata(file).on("read", file)?.permissions();
-        permissions.set_readonly(true);
-        fs::set_permissions(file, permissions).on("change the permissions of", file)?;
+        fsio::make_read_only(file)?;
         let target = self.object_path(blob.digest);
         if let Some(folder) = target.parent() {
-            fsio::create_dir(folder)?;
+            fsio::create_dir(folder).map_err(CacheError::from)?;
         }
         // The bytes are on the disk before they have their name: a crash leaves a blob whole or not there.
-        fs::rename(file, &target).on("write", &target)?;
+        fs::rename(file, &target).on("write", &target).map_err(CacheError::from)?;
         Ok(blob)
     }
 

@@ -125,8 +125,10 @@ impl Kind {
             Kind::Table => 3,
             // 2: the column `share` of the CSV is `value`. Numbers and pictures are the same. 3: text of samples grows with wide pictures; curves and numbers are the same.
             Kind::Figure => 3,
+            // 2: programs get a declared environment. What they made of a variable that nobody declared, a credential say, may stand in older results.
+            Kind::Command => 2,
             // 1: first version of each.
-            Kind::Dataset | Kind::File | Kind::Transform | Kind::Train | Kind::Masking | Kind::Command => 1,
+            Kind::Dataset | Kind::File | Kind::Transform | Kind::Train | Kind::Masking => 1,
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use super::log::StageLog;
 use super::messages::{EngineReporter, Message};
 use super::{RunError, Running, Scheduler, Stale, State, Wants};
 use crate::cache::{CacheError, Lease};
@@ -167,7 +168,7 @@ impl Scheduler<'_> {
             Some(worker) => self.workers.give(worker, &job),
             None => self.start_in_engine(id, job.clone(), cancel.clone()),
         }
-        let (log, overdue) = (Vec::new(), None);
+        let (log, overdue) = (StageLog::new(scratch.path().join("log")), None);
         let running = Running {
             id,
             record,
@@ -200,8 +201,8 @@ impl Scheduler<'_> {
             .iter()
             .map(|need| (need.slot.clone(), self.sources.get(id, need).clone()))
             .collect();
-        let (interrupt, guard) = (self.interrupt.clone(), Arc::clone(&self.guard));
-        let reporter = EngineReporter { job: job.id, cancel, interrupt, guard, sender: self.sender.clone() };
+        let (interrupt, keepers) = (self.interrupt.clone(), Arc::clone(&self.keepers));
+        let reporter = EngineReporter { job: job.id, cancel, interrupt, keepers, sender: self.sender.clone() };
         let (cache, sender) = (self.cache.clone(), self.sender.clone());
         std::thread::spawn(move || {
             let id = job.id;

@@ -1,7 +1,7 @@
 //! How a stage ends that did not end well: its failure is recorded, or it is tried again.
 
 use super::{RunError, Running, Scheduler, Stale, State, TRIES};
-use crate::cache::{FailedStage, OutputBlob};
+use crate::cache::FailedStage;
 use crate::depth::Depth;
 use crate::digest::Digest;
 use crate::event::{RunEvent, Status};
@@ -85,19 +85,23 @@ impl Scheduler<'_> {
         self.states.set(id, State::Ready);
     }
 
-    pub(super) fn failed(&mut self, running: Running, failure: Failure) -> Result<(), RunError> {
+    pub(super) fn failed(&mut self, mut running: Running, failure: Failure) -> Result<(), RunError> {
         let id = running.id;
         let seconds = running.started.elapsed().as_secs_f64();
         let name = self.name(id);
-        // What the stage left goes first: it may have failed because the disk is full.
-        drop(running.scratch);
-        let log = match self.cache.put(&running.log) {
+        // What the stage left goes first: it may have failed because the disk is full. Its log lies beside that.
+        if let Some(folder) = running.outputs.values().next().and_then(|path| path.parent()) {
+            // What stays goes with the scratch folder.
+            _ = std::fs::remove_dir_all(folder);
+        }
+        let log = match running.log.keep(self.cache) {
             Ok(log) => log,
             Err(error) => {
                 self.emit(RunEvent::Warning(format!("the log of {name} could not be kept: {error}")));
-                OutputBlob { digest: Digest::of(&running.log), size: running.log.len() as u64 }
+                running.log.lost()
             }
         };
+        drop(running.scratch);
         let at = jiff::Timestamp::now().to_string();
         self.run.failed.insert(name, FailedStage { failure: failure.clone(), log, at, seconds });
         self.end(id, State::Failed, Status::Failed, seconds, String::new(), Some(failure));

@@ -2,19 +2,29 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::SyncSender;
 
 use super::record::Recorded;
 use super::{Interrupt, RunError, Running, Scheduler};
 use crate::event::RunEvent;
+use crate::keeper::Keepers;
+use crate::plain::{plain, plain_line};
 use crate::protocol::{Event, Failure};
-use crate::stages::{Guard, Reporter};
+use crate::stages::Reporter;
+
+/// Of what a worker says of a stage's end so much gets into messages and manifests: bytes of its summary …
+const LONGEST_SUMMARY: usize = 500;
+/// … bytes of each text of a failure …
+const LONGEST_TEXT: usize = 16 << 10;
+/// … and so many of those.
+const MOST_CAUSES: usize = 30;
 
 /// What reaches the deciding thread.
 pub(super) enum Message {
     Worker(usize, Event),
     WorkerSaid(usize, String),
     WorkerGone(usize),
+    /// One line, or several that end with their ends.
     EngineLog(u64, String),
     EngineProgress(u64, u64, u64, String),
     EngineDone(u64, Result<String, Failure>),
@@ -31,28 +41,37 @@ impl Scheduler<'_> {
                 Event::Progress { id, done, total, message } => self.progress(id, done, total, message),
                 Event::Finished { id, summary, peak_memory, earlier_seconds } => {
                     self.workers.freed(worker);
-                    self.succeed(id, summary, Some(peak_memory), earlier_seconds);
+                    self.succeed(id, plain_line(&summary, LONGEST_SUMMARY), Some(peak_memory), earlier_seconds);
                 }
                 Event::Failed { id, failure } => {
                     self.workers.freed(worker);
-                    self.fail(id, failure)?;
+                    self.fail(id, bounded(failure))?;
                 }
             },
             Message::WorkerSaid(worker, line) => {
                 if let Some(id) = self.workers.job_of(worker) {
                     self.log(id, &line);
                 }
-                self.workers.said(worker, line);
+                self.workers.said(worker, &line);
             }
             Message::WorkerGone(worker) => {
                 let job = self.workers.job_of(worker);
                 let status = self.workers.gone(worker);
                 match (job, status) {
-                    (Some(id), status) => self.worker_died(id, &status.unwrap_or_else(|error| error.to_string()))?,
-                    (None, status) => _ = status?,
+                    (Some(id), status) => {
+                        let status = status.map_or_else(|error| error.to_string(), |gone| gone.status);
+                        self.worker_died(id, &status)?;
+                    }
+                    // Who stops the run may have killed it, and wants no other.
+                    (None, _) if self.interrupt.asked() > 0 => {}
+                    (None, status) => {
+                        if let Some(warning) = status?.warning {
+                            self.emit(RunEvent::Warning(warning));
+                        }
+                    }
                 }
             }
-            Message::EngineLog(id, line) => self.log(id, &line),
+            Message::EngineLog(id, lines) => self.log(id, &lines),
             Message::EngineProgress(id, done, total, message) => self.progress(id, done, total, message),
             Message::EngineDone(id, Ok(summary)) => self.succeed(id, summary, None, 0.0),
             Message::EngineDone(id, Err(failure)) => self.fail(id, failure)?,
@@ -61,12 +80,13 @@ impl Scheduler<'_> {
         Ok(())
     }
 
-    fn log(&mut self, id: u64, line: &str) {
+    fn log(&mut self, id: u64, lines: &str) {
         let Some(running) = self.running.get_mut(&id) else { return };
-        running.log.extend_from_slice(line.as_bytes());
-        running.log.push(b'\n');
+        running.log.add(lines);
         let stage = self.graph.instance(running.id).name.clone();
-        self.emit(RunEvent::StageLog { stage, line: line.to_owned() });
+        for line in lines.lines() {
+            self.emit(RunEvent::StageLog { stage: stage.clone(), line: line.to_owned() });
+        }
     }
 
     /// What a stage warns of stays in its log, too.
@@ -84,18 +104,38 @@ impl Scheduler<'_> {
     }
 }
 
+/// What another program says of its failure, as it may get into a message.
+fn bounded(failure: Failure) -> Failure {
+    let Failure { code, message, causes } = failure;
+    let causes = causes.iter().take(MOST_CAUSES).map(|cause| plain_text(cause)).collect();
+    Failure { code, message: plain_text(&message), causes }
+}
+
+fn plain_text(text: &str) -> String {
+    let text = plain(text);
+    if text.len() <= LONGEST_TEXT {
+        return text.into_owned();
+    }
+    let cut = &text[..text.floor_char_boundary(LONGEST_TEXT)];
+    format!("{cut}… ({} more bytes)", text.len() - cut.len())
+}
+
 /// Tells the deciding thread what a stage says that runs in the engine.
 pub(super) struct EngineReporter {
     pub(super) job: u64,
     pub(super) cancel: Arc<AtomicBool>,
     pub(super) interrupt: Interrupt,
-    pub(super) guard: Arc<Guard>,
-    pub(super) sender: Sender<Message>,
+    pub(super) keepers: Arc<Keepers>,
+    pub(super) sender: SyncSender<Message>,
 }
 
 impl Reporter for EngineReporter {
     fn log(&self, line: &str) {
-        _ = self.sender.send(Message::EngineLog(self.job, line.to_owned()));
+        self.log_lines(line);
+    }
+
+    fn log_lines(&self, lines: &str) {
+        _ = self.sender.send(Message::EngineLog(self.job, lines.to_owned()));
     }
 
     fn progress(&self, done: u64, total: u64, message: &str) {
@@ -110,7 +150,7 @@ impl Reporter for EngineReporter {
         self.interrupt.asked() > 1
     }
 
-    fn guard(&self) -> Option<&Guard> {
-        Some(&self.guard)
+    fn keepers(&self) -> Option<&Keepers> {
+        Some(&self.keepers)
     }
 }

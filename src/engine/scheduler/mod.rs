@@ -8,6 +8,7 @@ mod bring;
 mod dispatch;
 mod finish;
 mod limits;
+mod log;
 mod messages;
 mod record;
 mod sharing;
@@ -18,19 +19,20 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
 use crate::cache::{Cache, CacheError, Lease, Leases, Manifest, RunRecord};
 use crate::depth::Depth;
 use crate::event::{RunEvent, RunSummary, Status};
 use crate::graph::{Graph, Outputs};
+use crate::keeper::Keepers;
 use crate::plan::{Absence, Assessment, History, Order, assess_all};
 use crate::protocol::Failure;
 use crate::record::{Key, Record};
 use crate::sources::Sources;
 use crate::spec::{InstanceId, Overrides};
-use crate::stages::Guard;
+use log::StageLog;
 use messages::Message;
 use sharing::Wait;
 use state::{State, States};
@@ -46,6 +48,10 @@ const GIVE_UP: Duration = Duration::from_secs(10);
 
 /// How long they may take once they are killed. What is left then waits for a server or a disk, and is left to end with the program.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// So many messages may wait for the deciding thread. A program that prints faster than its log is kept waits, and does not
+/// fill the memory.
+const BACKLOG: usize = 256;
 
 /// A stage that kills its worker, or gets corrupt input, is tried so often in all.
 const TRIES: u32 = 2;
@@ -69,6 +75,8 @@ pub struct Options {
     pub keep_going: bool,
     /// The worker's program.
     pub worker: PathBuf,
+    /// The program that keeps programs of stages: [`crate::keeper`].
+    pub keeper: PathBuf,
     /// The pipeline's name.
     pub pipeline: String,
     /// The pipeline file.
@@ -140,7 +148,7 @@ struct Running {
     threads: usize,
     /// The share of a GPU that it takes; 0 where it takes none.
     gpu: f64,
-    log: Vec<u8>,
+    log: StageLog,
     wants: Wants,
     /// When it was told that its time is over.
     overdue: Option<Instant>,
@@ -178,8 +186,8 @@ struct Scheduler<'a> {
     states: States,
     workers: Workers,
     messages: Receiver<Message>,
-    sender: Sender<Message>,
-    guard: Arc<Guard>,
+    sender: SyncSender<Message>,
+    keepers: Arc<Keepers>,
     running: HashMap<u64, Running>,
     /// Stages that have ended and whose results are on their way into the cache, by their jobs.
     recording: HashMap<u64, Key>,
@@ -217,7 +225,7 @@ pub fn run(
     observer: &mut dyn FnMut(RunEvent),
 ) -> Ended {
     let started = Instant::now();
-    let (sender, messages) = mpsc::channel();
+    let (sender, messages) = mpsc::sync_channel(BACKLOG);
     let mut scheduler = Scheduler {
         graph,
         cache,
@@ -230,7 +238,7 @@ pub fn run(
         workers: Workers::new(options.worker.clone(), options.device.clone(), options.jobs, sender.clone()),
         messages,
         sender,
-        guard: Arc::default(),
+        keepers: Arc::new(Keepers::new(options.keeper.clone())),
         running: HashMap::new(),
         recording: HashMap::new(),
         next_job: 0,

@@ -2,15 +2,18 @@
 //! disk takes several at once. The order for each stage stays: outputs and log, then the manifest that names them, then its progress and its lease go.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::messages::Message;
 use super::workers::Platform;
 use super::{RunError, Running, Scheduler};
-use crate::cache::{Cache, CacheError, MANIFEST_FORMAT, Made, Manifest};
+use crate::cache::{Cache, CacheError, IngestError, MANIFEST_FORMAT, Made, Manifest, OutputBlob};
 use crate::digest::Digest;
+use crate::environment;
 use crate::event::Status;
+use crate::outputs::{self, Unfit};
 use crate::protocol::{Failure, FailureCode};
-use crate::sources::CheckedSource;
+use crate::sources::{CheckedSource, causes};
 
 /// Beyond the slots, so many stages may be on their way: more would only fill the disk's queue.
 const ON_THEIR_WAY: usize = 16;
@@ -44,7 +47,7 @@ impl Scheduler<'_> {
         let (cache, sender) = (self.cache.clone(), self.sender.clone());
         std::thread::spawn(move || {
             let mut running = running;
-            let recorded = match record(&cache, &running, &sources, made) {
+            let recorded = match record(&cache, &mut running, &sources, made) {
                 Ok(manifest) => {
                     // Only now: until the result is recorded, its progress is all there is.
                     cache.drop_partial(running.key);
@@ -100,7 +103,7 @@ impl Scheduler<'_> {
             peak_memory,
             summary,
             // Its place is taken when the log is in the cache.
-            log: crate::cache::OutputBlob { digest: Digest::of(&running.log), size: running.log.len() as u64 },
+            log: running.log.lost(),
         }
     }
 
@@ -112,26 +115,43 @@ impl Scheduler<'_> {
     }
 }
 
-fn record(cache: &Cache, running: &Running, sources: &[CheckedSource], made: Made) -> Result<Manifest, Recorded> {
+fn record(cache: &Cache, running: &mut Running, sources: &[CheckedSource], made: Made) -> Result<Manifest, Recorded> {
     if let Some(failure) = changed(sources) {
         return Err(Recorded::Failed(failure));
     }
-    let missing = running.outputs.iter().find(|(_, path)| !path.is_file()).map(|(name, _)| name);
-    if let Some(name) = missing {
-        let message = format!("it ended well but did not write its output `{name}`");
-        return Err(Recorded::Failed(Failure { code: FailureCode::Broken, message, causes: Vec::new() }));
+    let mut taken = BTreeMap::new();
+    for (name, path) in &running.outputs {
+        taken.insert(name.clone(), take_in(cache, name, path)?);
     }
-    let take_in = || -> Result<Manifest, CacheError> {
-        let mut outputs = BTreeMap::new();
-        for (name, path) in &running.outputs {
-            outputs.insert(name.clone(), cache.ingest(path)?);
+    let keep = || -> Result<Manifest, CacheError> {
+        let mut made = Made { log: running.log.keep(cache)?, ..made };
+        if running.log.left_out() > 0 {
+            made.summary.push_str(&format!("; {} bytes of its log were left out", running.log.left_out()));
         }
-        let made = Made { log: cache.put(&running.log)?, ..made };
-        let manifest = Manifest { format: MANIFEST_FORMAT, record: running.record.clone(), outputs, made };
+        let manifest = Manifest { format: MANIFEST_FORMAT, record: running.record.clone(), outputs: taken, made };
         cache.commit(&manifest)?;
         Ok(manifest)
     };
-    take_in().map_err(Recorded::Broken)
+    keep().map_err(Recorded::Broken)
+}
+
+/// Takes an output into the cache. What is wrong with the output itself is the stage's failure, not the cache's.
+fn take_in(cache: &Cache, name: &str, path: &Path) -> Result<OutputBlob, Recorded> {
+    let failed =
+        |message: String, causes: Vec<String>| Recorded::Failed(Failure { code: FailureCode::Broken, message, causes });
+    match outputs::look(path) {
+        Ok(_) => {}
+        Err(Unfit::Missing) => {
+            return Err(failed(format!("it ended well but did not write its output `{name}`"), Vec::new()));
+        }
+        Err(unfit) => return Err(failed(format!("its output `{name}` {unfit}"), Vec::new())),
+    }
+    cache.ingest(path).map_err(|error| match error {
+        IngestError::File(error) => {
+            failed(format!("its output `{name}` could not be taken into the cache"), causes(&error))
+        }
+        IngestError::Cache(error) => Recorded::Broken(error),
+    })
 }
 
 /// A stage whose own source changed while it ran must not be recorded: nobody knows which bytes it saw.
@@ -149,7 +169,10 @@ fn changed(sources: &[CheckedSource]) -> Option<Failure> {
 
 fn commit_of(folder: &std::path::Path) -> Option<String> {
     let git = |args: &[&str]| {
-        let output = std::process::Command::new("git").arg("-C").arg(folder).args(args).output().ok()?;
+        let mut git = std::process::Command::new("git");
+        // Variables such as GIT_DIR, which hooks of git set, would name another repository.
+        git.env_clear().envs(environment::passed(&[])).env("GIT_OPTIONAL_LOCKS", "0");
+        let output = git.arg("-C").arg(folder).args(args).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
     let commit = git(&["rev-parse", "HEAD"])?;

@@ -1,21 +1,43 @@
 //! Worker processes: started when first needed, kept for many stages, replaced when they die. Knows the protocol, not the graph.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::Sender;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use super::Message;
 use crate::digest::Digest;
+use crate::lines::read_lines;
+use crate::plain::plain_line;
 use crate::protocol::{Event, Job, PROTOCOL_VERSION, Request, is_gpu};
 
 /// How many inputs a worker is believed to keep in memory.
 const HELD: usize = 16;
 
+/// So many bytes are told of each.
+const LONGEST_TOLD: usize = 400;
+
 /// How long the last words of a dead worker are waited for.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// A longer line of a worker is broken. Events are shorter; what a library prints need not be.
+const LONGEST_EVENT: usize = 1 << 20;
+
+/// The same for its standard error, which is text of a log.
+const LONGEST_LINE: usize = 16 << 10;
+
+/// A worker that is killed while it starts is started so often in all, one after the other, before the run gives up.
+const STARTS: u32 = 8;
+
+/// One that ends by itself before it is ready will most likely do so again.
+const OWN_ENDS: u32 = 3;
+
+/// How long to wait before the next start; it doubles with each that failed, up to the longest.
+const PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How long a worker may take to leave once it is asked to.
 const LEAVE: Duration = Duration::from_secs(2);
@@ -42,12 +64,24 @@ pub enum WorkerError {
         /// Its protocol.
         found: u32,
     },
-    /// The worker left before it was ready.
-    #[error("{} ended before it was ready ({status})", program.display())]
+    /// The worker ended by itself, again and again, before it was ready.
+    #[error("{} ended {times} times before it was ready ({status})", program.display())]
     Died {
         /// The program.
         program: PathBuf,
-        /// How, and what it said last.
+        /// How often.
+        times: u32,
+        /// How it ended last, and what it said.
+        status: String,
+    },
+    /// The worker was killed, again and again, while it started.
+    #[error("{} was killed {times} times while it started ({status})", program.display())]
+    Killed {
+        /// The program.
+        program: PathBuf,
+        /// How often.
+        times: u32,
+        /// By which signal last, and what it said.
         status: String,
     },
 }
@@ -75,14 +109,44 @@ pub(super) struct Workers {
     program: PathBuf,
     device: String,
     limit: usize,
-    messages: Sender<Message>,
+    messages: SyncSender<Message>,
     workers: Vec<Option<Worker>>,
+    failed: FailedStarts,
+}
+
+/// Starts that failed since a worker was ready.
+#[derive(Debug, Default)]
+struct FailedStarts {
+    killed: u32,
+    ended: u32,
+    /// The next one is not tried before this.
+    again: Option<Instant>,
+}
+
+impl FailedStarts {
+    fn note(&mut self, was_killed: bool) {
+        *(if was_killed { &mut self.killed } else { &mut self.ended }) += 1;
+        let pause = PAUSE.saturating_mul(1 << (self.killed + self.ended - 1).min(10));
+        self.again = Some(Instant::now() + pause.min(LONGEST_PAUSE));
+    }
+
+    fn are_too_many(&self) -> bool {
+        self.killed >= STARTS || self.ended >= OWN_ENDS
+    }
+}
+
+/// How a worker ended.
+pub(super) struct Gone {
+    /// Its exit status, and what it said last.
+    pub status: String,
+    /// What to tell the user of a start that failed.
+    pub warning: Option<String>,
 }
 
 impl Workers {
     /// No workers yet. `limit` is how many may be alive at once.
-    pub(super) fn new(program: PathBuf, device: String, limit: usize, messages: Sender<Message>) -> Self {
-        Workers { program, device, limit, messages, workers: Vec::new() }
+    pub(super) fn new(program: PathBuf, device: String, limit: usize, messages: SyncSender<Message>) -> Self {
+        Workers { program, device, limit, messages, workers: Vec::new(), failed: FailedStarts::default() }
     }
 
     /// A worker that can take a job with these inputs now, the one that holds most of them; a new one is started if none is idle and there may be more.
@@ -98,8 +162,14 @@ impl Workers {
         let alive = self.workers.iter().flatten().count();
         // One after another: the first tells what the device is, and with that how many stages may be at it.
         let starting = self.workers.iter().flatten().any(|worker| worker.platform.is_none());
-        if alive < self.limit && !starting {
-            self.start()?;
+        if alive < self.limit && !starting && self.failed.again.is_none_or(|again| again <= Instant::now()) {
+            match self.start() {
+                // The system is short of memory or of processes, as when it kills a worker that starts.
+                Err(WorkerError::Start { source, .. }) if is_shortage(&source) && self.failed.killed + 1 < STARTS => {
+                    self.failed.note(true);
+                }
+                started => started?,
+            }
         }
         Ok(None)
     }
@@ -123,27 +193,23 @@ impl Workers {
         if let Some(stderr) = child.stderr.take() {
             let messages = self.messages.clone();
             std::thread::spawn(move || {
-                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                    if messages.send(Message::WorkerSaid(index, line)).is_err() {
-                        break;
-                    }
-                }
+                read_lines(stderr, LONGEST_LINE, |line| {
+                    messages.send(Message::WorkerSaid(index, line.to_owned())).is_ok()
+                });
                 drop(stderr_ended);
             });
         }
         if let Some(stdout) = child.stdout.take() {
             let messages = self.messages.clone();
             std::thread::spawn(move || {
-                for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                    let message = match serde_json::from_str(&line) {
+                read_lines(stdout, LONGEST_EVENT, |line| {
+                    let message = match serde_json::from_str(line) {
                         Ok(event) => Message::Worker(index, event),
                         // A library that prints to standard output must not break the conversation.
-                        Err(_) => Message::WorkerSaid(index, line),
+                        Err(_) => Message::WorkerSaid(index, line.to_owned()),
                     };
-                    if messages.send(message).is_err() {
-                        return;
-                    }
-                }
+                    messages.send(message).is_ok()
+                });
                 // Its last words come first; a grandchild that holds the pipe open is not waited for.
                 _ = wait_for_stderr.recv_timeout(LAST_WORDS);
                 _ = messages.send(Message::WorkerGone(index));
@@ -165,6 +231,7 @@ impl Workers {
                 if let Some(worker) = self.get(index) {
                     worker.platform = Some(Platform { libtorch, device, device_name });
                 }
+                self.failed = FailedStarts::default();
                 Ok(())
             }
             Event::Unusable { message } => Err(WorkerError::Unusable(message)),
@@ -213,25 +280,49 @@ impl Workers {
     }
 
     /// Notes a line that a worker wrote outside the protocol.
-    pub(super) fn said(&mut self, index: usize, line: String) {
+    pub(super) fn said(&mut self, index: usize, line: &str) {
         if let Some(worker) = self.get(index) {
-            worker.said.push_back(line);
+            worker.said.push_back(plain_line(line, LONGEST_TOLD));
             if worker.said.len() > 20 {
                 worker.said.pop_front();
             }
         }
     }
 
-    /// Buries a worker whose output has ended; tells how it died and, if it never was ready, that no worker can be had.
-    pub(super) fn gone(&mut self, index: usize) -> Result<String, WorkerError> {
-        let Some(mut worker) = self.workers.get_mut(index).and_then(Option::take) else { return Ok(String::new()) };
-        let status = worker.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+    /// Buries a worker whose output has ended, and tells how it ended. One that never was ready is started again, unless
+    /// that has failed too often: then no worker can be had.
+    pub(super) fn gone(&mut self, index: usize) -> Result<Gone, WorkerError> {
+        let Some(mut worker) = self.workers.get_mut(index).and_then(Option::take) else {
+            return Ok(Gone { status: String::new(), warning: None });
+        };
+        let ended = worker.child.wait();
+        let signal = ended.as_ref().ok().and_then(ExitStatus::signal);
+        let status = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
         let said: Vec<String> = worker.said.drain(..).collect();
         let status = [vec![status], said].concat().join("\n");
-        match worker.platform {
-            Some(_) => Ok(status),
-            None => Err(WorkerError::Died { program: self.program.clone(), status }),
+        if worker.platform.is_some() {
+            return Ok(Gone { status, warning: None });
         }
+        self.failed.note(signal.is_some());
+        let how = match signal {
+            Some(signal) => format!("was killed by signal {signal} while it started"),
+            None => format!("ended before it was ready ({})", status.lines().next().unwrap_or_default()),
+        };
+        let FailedStarts { killed, ended, .. } = self.failed;
+        let warning = if !self.failed.are_too_many() {
+            let (times, of) = if signal.is_some() { (killed, STARTS) } else { (ended, OWN_ENDS) };
+            format!("a worker {how}; it is started again (start {} of {of})", times + 1)
+        } else if let alive @ 1.. = self.workers.iter().flatten().filter(|worker| worker.platform.is_some()).count() {
+            self.limit = alive;
+            format!("a worker {how}; the run goes on with the {alive} that there are")
+        } else {
+            let program = self.program.clone();
+            return Err(match signal {
+                Some(_) => WorkerError::Killed { program, times: killed, status },
+                None => WorkerError::Died { program, times: ended, status },
+            });
+        };
+        Ok(Gone { status, warning: Some(warning) })
     }
 
     /// Kills every worker at once.
@@ -253,6 +344,11 @@ impl Workers {
     fn get(&mut self, index: usize) -> Option<&mut Worker> {
         self.workers.get_mut(index)?.as_mut()
     }
+}
+
+/// Whether a program was not started for want of memory or of processes.
+fn is_shortage(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::OutOfMemory)
 }
 
 impl Worker {

@@ -267,7 +267,9 @@ impl Expander<'_> {
         notes: &mut Notes,
     ) -> Cow<'v, Value> {
         let (params, lost) = (&self.spec.params, &self.spec.lost);
-        let scope = Scope { axes, params, reserved, lost, are_axes_lost: stage.lost.matrix };
+        // Only the parameters of a command are given to a shell, and of them no others have names to leave alone.
+        let is_command = stage.kind == Some(Kind::Command) && !reserved.is_empty();
+        let scope = Scope { axes, params, reserved, lost, are_axes_lost: stage.lost.matrix, is_command };
         let (value, failures) = scope.apply(value);
         for Failure { trail, error, within } in failures {
             let mut path = path();

@@ -112,6 +112,11 @@ impl Instance {
         source.source.path.as_ref().map(|name| beside(&self.file.path, name))
     }
 
+    /// The file that its stage is written in.
+    pub(crate) fn written_in(&self) -> &Path {
+        &self.file.path
+    }
+
     /// The folder that its sources' paths are relative to.
     pub fn folder(&self) -> &Path {
         self.file.path.parent().unwrap_or(Path::new(""))

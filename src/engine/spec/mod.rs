@@ -25,6 +25,7 @@ mod refs;
 mod schema;
 mod sense;
 mod settings;
+mod shell;
 mod source;
 mod stage;
 mod substitute;

@@ -218,6 +218,7 @@ impl Reading<'_> {
                 declared_outputs.clone_from(&params.outputs);
                 self.sense.check_outputs(&params.outputs);
                 self.sense.check_run(&params.run);
+                self.sense.check_environment(&params.env, &params.pass_env);
                 self.canonical(&params)
             }
         };

@@ -11,7 +11,9 @@ use super::problem::Problem;
 use super::source::{Part, Step};
 use super::unknown::has_unknown;
 use crate::fetch::{self, FetchError};
-use crate::kinds::{Attack, Classes, DatasetParams, Fourier, Images, Kind, Mask, Net, Run, Source, TrainingMethod};
+use crate::kinds::{
+    Attack, Classes, DatasetParams, Fourier, Images, Kind, Mask, Net, Run, Source, Text, TrainingMethod,
+};
 use crate::number::Real;
 
 /// Collects what makes no sense.
@@ -249,6 +251,24 @@ impl<'a> Sense<'a> {
             if let Some(first) = files.insert(file, name) {
                 let message = format!("outputs `{first}` and `{name}` are the same file, `{file}`");
                 self.problem(&trail, message, Some("each output is a file of its own"));
+            }
+        }
+    }
+
+    pub(super) fn check_environment(&mut self, own: &BTreeMap<String, Text>, passed: &[String]) {
+        let is_name = |name: &str| !name.is_empty() && !name.contains(['=', '\0']);
+        for name in own.keys().filter(|name| !is_name(name)) {
+            let help = "a name is not empty and has no `=`";
+            self.problem(&[key("env"), key(name)], format!("`{name}` cannot name a variable"), Some(help));
+        }
+        for (at, name) in passed.iter().enumerate() {
+            let trail = [key("pass_env"), Step::Index(at)];
+            if !is_name(name) {
+                let help = "list names alone; `env` gives a variable a value: `env: {NAME: VALUE}`";
+                self.problem(&trail, format!("`{name}` cannot name a variable"), Some(help));
+            } else if own.contains_key(name) {
+                let message = format!("`{name}` has a value in `env`, and is to be passed as it is as well");
+                self.problem(&trail, message, Some("remove one of the two"));
             }
         }
     }

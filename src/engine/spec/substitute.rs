@@ -7,9 +7,11 @@ use serde_yaml::{Mapping, Value};
 
 use super::notes::Lost;
 use super::problem::suggestion;
+use super::shell::{self, Line};
 use super::source::Step;
 use super::template::{Token, tokens};
 use super::unknown::{is_unknown, unknown};
+use crate::plain::plain_line;
 
 /// Parameters within parameters beyond this are a mistake.
 const MAX_DEPTH: usize = 50;
@@ -29,6 +31,22 @@ struct Walk {
     failures: Vec<Failure>,
     /// Whether it is of no use to go on.
     is_over: bool,
+    /// What the value that is walked next is to a shell.
+    role: Role,
+}
+
+/// What a value is to a shell.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Role {
+    /// No business of it.
+    #[default]
+    Data,
+    /// The parameters of a command.
+    Command,
+    /// What a command runs: a line, or a program and its arguments.
+    Run,
+    /// A line: values in it must stay values.
+    Line,
 }
 
 /// The names that can be used in `${…}`.
@@ -44,6 +62,8 @@ pub(super) struct Scope<'a> {
     pub lost: &'a Lost,
     /// Whether the axes are among them.
     pub are_axes_lost: bool,
+    /// Whether the values are those of a command, which may have a line for a shell among them.
+    pub is_command: bool,
 }
 
 /// Why a `${…}` could not be replaced.
@@ -69,7 +89,8 @@ impl Scope<'_> {
         if !has_reference(value) {
             return (Cow::Borrowed(value), Vec::new());
         }
-        let mut walk = Walk::default();
+        let role = if self.is_command { Role::Command } else { Role::Data };
+        let mut walk = Walk { role, ..Walk::default() };
         let value = self.walk(value, &mut walk);
         walk.failures.iter_mut().for_each(|failure| failure.trail.reverse());
         (Cow::Owned(value), walk.failures)
@@ -77,6 +98,7 @@ impl Scope<'_> {
 
     fn walk(&self, value: &Value, walk: &mut Walk) -> Value {
         walk.made += 1;
+        let role = std::mem::take(&mut walk.role);
         if walk.is_over {
             return unknown();
         }
@@ -89,16 +111,23 @@ impl Scope<'_> {
                     walk.is_over = true;
                     return unknown();
                 }
-                self.text(text, walk)
+                self.text(text, role, walk)
             }
             Value::Sequence(items) => {
-                let item = |(index, item)| walk.within(|| Step::Index(index), |walk| self.walk(item, walk));
+                let word = |index: usize, back: usize| items.get(index.checked_sub(back)?)?.as_str();
+                let item = |(index, item)| {
+                    let is_line = role == Role::Run && shell::is_line(word(index, 2), word(index, 1));
+                    walk.role = if is_line { Role::Line } else { Role::Data };
+                    walk.within(|| Step::Index(index), |walk| self.walk(item, walk))
+                };
                 Value::Sequence(items.iter().enumerate().map(item).collect())
             }
             Value::Mapping(map) => {
                 let mut out = Mapping::with_capacity(map.len());
                 for (key, item) in map {
                     let step = || Step::Key(key.as_str().unwrap_or_default().to_owned());
+                    let is_run = role == Role::Command && key.as_str() == Some("run");
+                    walk.role = if is_run { Role::Run } else { Role::Data };
                     out.insert(key.clone(), walk.within(step, |walk| self.walk(item, walk)));
                 }
                 Value::Mapping(out)
@@ -107,16 +136,17 @@ impl Scope<'_> {
         }
     }
 
-    fn text(&self, text: &str, walk: &mut Walk) -> Value {
+    fn text(&self, text: &str, role: Role, walk: &mut Walk) -> Value {
         if !text.contains("${") {
             return Value::String(text.to_owned());
         }
-        let mut out = String::new();
+        let mut out =
+            if matches!(role, Role::Run | Role::Line) { Out::Line(Line::new()) } else { Out::Text(String::new()) };
         let mut is_known = true;
         for token in tokens(text) {
             let (whole, name) = match token {
                 Token::Text(plain) => {
-                    out.push_str(plain);
+                    out.add(plain);
                     continue;
                 }
                 Token::Open(rest) => {
@@ -127,18 +157,26 @@ impl Scope<'_> {
                 Token::Reference { whole, name } => (whole, name),
             };
             if self.reserved.contains(&name.split('.').next().unwrap_or_default()) {
-                out.push_str(whole);
+                out.add_name(whole);
                 continue;
             }
+            // A text that is nothing but this is what the value is: a line is one, too.
+            let is_whole = whole.len() == text.len();
+            walk.role = if is_whole { role } else { Role::Data };
             let value = self.lookup(name, walk).unwrap_or_else(|error| {
                 walk.fail(error);
                 unknown()
             });
-            if whole.len() == text.len() {
+            walk.role = Role::Data;
+            if is_whole {
                 return value;
             }
             match scalar_text(&value) {
-                Some(inner) => out.push_str(&inner),
+                Some(inner) if out.add_value(&inner) => {}
+                Some(inner) => {
+                    walk.fail(unsafe_value(name, &inner));
+                    is_known = false;
+                }
                 None if is_unknown(&value) => is_known = false,
                 None => {
                     let message = format!("`${{{name}}}` is not a plain value, so it cannot be part of a text");
@@ -148,7 +186,7 @@ impl Scope<'_> {
                 }
             }
         }
-        if is_known { Value::String(out) } else { unknown() }
+        if is_known { Value::String(out.text()) } else { unknown() }
     }
 
     fn lookup(&self, name: &str, walk: &mut Walk) -> Result<Value, SubstituteError> {
@@ -225,6 +263,57 @@ impl Scope<'_> {
     }
 }
 
+/// What is made of a text.
+enum Out {
+    Text(String),
+    Line(Line),
+}
+
+impl Out {
+    fn add(&mut self, text: &str) {
+        match self {
+            Out::Text(out) => out.push_str(text),
+            Out::Line(line) => line.add(text),
+        }
+    }
+
+    fn add_name(&mut self, name: &str) {
+        match self {
+            Out::Text(out) => out.push_str(name),
+            Out::Line(line) => line.add_name(name),
+        }
+    }
+
+    fn add_value(&mut self, value: &str) -> bool {
+        match self {
+            Out::Text(out) => {
+                out.push_str(value);
+                true
+            }
+            Out::Line(line) => line.add_value(value),
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Out::Text(out) => out,
+            Out::Line(line) => line.text(),
+        }
+    }
+}
+
+fn unsafe_value(name: &str, value: &str) -> SubstituteError {
+    let value = plain_line(value, 60);
+    SubstituteError {
+        message: format!("`${{{name}}}` stands where its value, `{value}`, would be part of the shell's language"),
+        help: Some(
+            "it has characters that are special to the shell, and quotes would not be safe here: pass it by `env`, as in \
+             `env: {VALUE: \"${…}\"}`, and write `\"$VALUE\"` in the line, or give program and arguments as a list"
+                .to_owned(),
+        ),
+    }
+}
+
 impl Walk {
     fn fail(&mut self, error: SubstituteError) {
         self.failures.push(Failure { trail: Vec::new(), error, within: None });
@@ -280,7 +369,14 @@ mod tests {
         let axes: Mapping =
             serde_yaml::from_str("{variant: {adversary: {attack: pgd, eps: '${eps}'}, far: '${deep}'}, n: 4}").unwrap();
         let lost = Lost::default();
-        let scope = Scope { axes: &axes, params: &params, reserved: &["in"], lost: &lost, are_axes_lost: false };
+        let scope = Scope {
+            axes: &axes,
+            params: &params,
+            reserved: &["in"],
+            lost: &lost,
+            are_axes_lost: false,
+            is_command: false,
+        };
         let text = Value::String(text.to_owned());
         let (value, mut failures) = scope.apply(&text);
         match failures.pop() {

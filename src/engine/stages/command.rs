@@ -1,13 +1,13 @@
 //! The `command` stage: any program, run in an empty folder with copies of its inputs beside it.
 //!
 //! Names stand for paths relative to that folder, made of letters that need no quotes in a shell. They are the same in every run, so that a
-//! program that writes its arguments into its output stays repeatable. The environment is the engine's, with `ATFLOW_SEED`,
-//! `ATFLOW_THREADS` and the stage's own variables added. Standard input is empty.
+//! program that writes its arguments into its output stays repeatable. The environment is declared: a few variables of the
+//! engine's ([`crate::environment`]), `ATFLOW_SEED`, `ATFLOW_THREADS`, and the stage's own. Standard input is empty.
 
-mod guard;
 mod process;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Component, Path};
@@ -16,9 +16,10 @@ use super::error::StageError;
 use super::substitute::{Names, arguments, join};
 use super::{Reporter, go_on, params, read_error};
 use crate::digest::{Digest, ReadError};
+use crate::environment;
 use crate::kinds::{CommandParams, Run};
+use crate::outputs::{self, Unfit};
 use crate::protocol::{Input, Job};
-pub use guard::Guard;
 
 /// Slots: the needs, and `file:PATH` for each of `files`. Outputs: those declared.
 pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageError> {
@@ -45,13 +46,13 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageErr
             words.concat()
         }
     };
-    let mut environment = BTreeMap::from([
-        ("ATFLOW_SEED".to_owned(), job.seed.to_string()),
-        ("ATFLOW_THREADS".to_owned(), job.threads.to_string()),
-    ]);
+    let mut environment: BTreeMap<OsString, OsString> = environment::passed(&params.pass_env).into_iter().collect();
+    environment.insert("ATFLOW_SEED".into(), job.seed.to_string().into());
+    environment.insert("ATFLOW_THREADS".into(), job.threads.to_string().into());
     for (variable, value) in &params.env {
-        environment.insert(variable.clone(), join(value, &names)?);
+        environment.insert(variable.into(), join(value, &names)?.into());
     }
+    let environment: Vec<_> = environment.into_iter().collect();
     process::run(&words, &environment, &folder, reporter)?;
     collect(job, &params.outputs, &folder)
 }
@@ -151,27 +152,43 @@ fn free(place: String, taken: &mut BTreeSet<String>) -> String {
     free
 }
 
-/// Moves what the program wrote to where the outputs belong.
-fn collect(job: &Job, outputs: &BTreeMap<String, String>, folder: &Path) -> Result<String, StageError> {
-    // A link could lead out of the folder: only a file of its own is an output.
-    let is_file = |file: &str| fs::symlink_metadata(folder.join(file)).is_ok_and(|found| found.is_file());
-    let missing: Vec<_> = outputs.iter().filter(|(_, file)| !is_file(file)).collect();
+/// Moves what the program wrote to where the outputs belong. All that could still write is dead by now.
+fn collect(job: &Job, declared: &BTreeMap<String, String>, folder: &Path) -> Result<String, StageError> {
+    let (mut missing, mut unfit, mut sizes) = (Vec::new(), Vec::new(), Vec::new());
+    for (output, file) in declared {
+        match look_inside(folder, file) {
+            Ok(found) => sizes.push(found.len()),
+            Err(Unfit::Missing) => missing.push(format!("{output} (`{file}`)")),
+            Err(what) => unfit.push(format!("output {output} (`{file}`) {what}")),
+        }
+    }
     if !missing.is_empty() {
-        let missing = missing.into_iter().map(|(output, file)| format!("{output} (`{file}`)")).collect();
-        return Err(StageError::Unwritten { missing, found: listing(folder) });
+        return Err(StageError::Unwritten { missing, found: listing(folder), unfit });
+    }
+    if !unfit.is_empty() {
+        return Err(StageError::Unfit { what: unfit });
     }
     let mut told = vec![];
-    for (output, file) in outputs {
+    for ((output, file), bytes) in declared.iter().zip(sizes) {
         let (from, to) = (folder.join(file), &job.outputs[output]);
-        let moved = fs::metadata(&from).and_then(|found| {
-            // Outputs on another file system than the first are copied.
-            fs::rename(&from, to).or_else(|_| fs::copy(&from, to).map(drop))?;
-            Ok(found.len())
-        });
-        let bytes = moved.map_err(|source| StageError::Write { output: output.clone(), source })?;
+        // Outputs on another file system than the first are copied.
+        let moved = fs::rename(&from, to).or_else(|_| fs::copy(&from, to).map(drop));
+        moved.map_err(|source| StageError::Write { output: output.clone(), source })?;
         told.push(format!("{output} ({bytes} bytes)"));
     }
     Ok(if told.is_empty() { "no outputs".to_owned() } else { told.join(", ") })
+}
+
+/// Looks at an output of a program, which may have put a link in the place of a folder on the way to it.
+fn look_inside(folder: &Path, file: &str) -> Result<fs::Metadata, Unfit> {
+    let mut way = folder.to_path_buf();
+    for part in Path::new(file).parent().into_iter().flat_map(Path::components) {
+        way.push(part);
+        if let Ok(to) = fs::read_link(&way) {
+            return Err(Unfit::Link { to });
+        }
+    }
+    outputs::look(&folder.join(file))
 }
 
 /// The first files of a folder, for a message.

@@ -6,6 +6,7 @@ use std::io;
 use super::dataset::DatasetError;
 use crate::digest::{Digest, ReadError};
 use crate::formats::{FormatError, WriteError};
+use crate::keeper::KeeperError;
 use crate::kinds::{ChoiceError, Kind};
 use crate::picture::PictureError;
 use crate::protocol::{Failure, FailureCode};
@@ -83,13 +84,19 @@ pub(super) enum StageError {
     #[error("a folder for the program cannot be made or filled")]
     Scratch(#[source] io::Error),
     #[error("`{program}` cannot be started")]
-    Spawn { program: String, source: io::Error },
-    #[error("`{program}` cannot be waited for")]
-    Wait { program: String, source: io::Error },
+    Spawn { program: String, source: io::Error, advice: Option<String> },
+    #[error("the engine was not told by which program programs are kept")]
+    NoKeeper,
+    #[error("`{program}` cannot be kept")]
+    Keeper { program: String, source: KeeperError },
+    #[error("`{program}` left {left} processes that cannot be ended, so what it wrote may still change")]
+    Left { program: String, left: usize },
     #[error("`{program}` {ending}")]
     Exit { program: String, ending: String, last_lines: Vec<String> },
     #[error("the program ended well but did not write {}; in its folder {}", missing.join(", "), there(found))]
-    Unwritten { missing: Vec<String>, found: Vec<String> },
+    Unwritten { missing: Vec<String>, found: Vec<String>, unfit: Vec<String> },
+    #[error("{}", what.join("; "))]
+    Unfit { what: Vec<String> },
 }
 
 fn known_names(known: &[String]) -> String {
@@ -110,9 +117,10 @@ impl StageError {
             Dataset(error) if error.is_passing() => FailureCode::Broken,
             WriteSet { source: WriteError::Io(_), .. } => FailureCode::Broken,
             // A rerun, perhaps on another machine or after making room, may succeed.
-            Read { .. } | Write { .. } | Scratch(_) | Spawn { .. } | Wait { .. } | Exit { .. } | Unwritten { .. } => {
+            Read { .. } | Write { .. } | Scratch(_) | Spawn { .. } | Keeper { .. } | Left { .. } | Exit { .. } => {
                 FailureCode::Broken
             }
+            Unwritten { .. } | Unfit { .. } | NoKeeper => FailureCode::Broken,
             Kind { .. }
             | Params { .. }
             | NoInput { .. }
@@ -148,6 +156,7 @@ impl From<StageError> for Failure {
     fn from(error: StageError) -> Self {
         let mut causes = match &error {
             StageError::Exit { last_lines, .. } => last_lines.clone(),
+            StageError::Unwritten { unfit, .. } => unfit.clone(),
             _ => vec![],
         };
         let mut said = error.to_string();
@@ -160,6 +169,9 @@ impl From<StageError> for Failure {
             }
             said = text;
             source = cause.source();
+        }
+        if let StageError::Spawn { advice: Some(advice), .. } = &error {
+            causes.push(advice.clone());
         }
         Failure { code: error.code(), message: error.to_string(), causes }
     }

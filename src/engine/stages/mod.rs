@@ -17,16 +17,20 @@ use std::fs;
 use serde::de::DeserializeOwned;
 
 use crate::digest::{ReadError, read_verified};
+use crate::keeper::Keepers;
 use crate::kinds::Kind;
 use crate::protocol::{Failure, Input, Job};
 use crate::results::{State, TableDocument};
-pub use command::Guard;
 use error::StageError;
 
 /// What a running stage tells, and what it asks; the scheduler stands behind it.
 pub trait Reporter: Sync {
     /// A line of the stage's log, without its end.
     fn log(&self, line: &str);
+    /// Several lines, each with its end.
+    fn log_lines(&self, lines: &str) {
+        lines.lines().for_each(|line| self.log(line));
+    }
     /// `done` of `total` units are done, and a few words on what is going on.
     fn progress(&self, done: u64, total: u64, message: &str);
     /// Whether the stage is to be given up. Asked often.
@@ -35,8 +39,8 @@ pub trait Reporter: Sync {
     fn hurried(&self) -> bool {
         false
     }
-    /// Who ends the programs that a stage starts if the engine is killed.
-    fn guard(&self) -> Option<&Guard> {
+    /// Under whom the programs of stages run; a `command` stage needs it.
+    fn keepers(&self) -> Option<&Keepers> {
         None
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use atflow::digest::Digest;
+use atflow::keeper::Keepers;
 use atflow::kinds::Kind;
 use atflow::protocol::{Failure, Input, Job};
 use atflow::stages::{self, Reporter};
@@ -78,12 +79,19 @@ impl Bench {
 }
 
 /// Keeps the log; cancels when told to.
-#[derive(Default)]
 pub(crate) struct Recorder {
+    keepers: Keepers,
     log: Mutex<Vec<String>>,
     pub(crate) cancel: AtomicBool,
     /// Cancel when a line with this text is logged.
     pub(crate) cancel_at: Option<String>,
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        let keepers = Keepers::new(env!("CARGO_BIN_EXE_atflow").into());
+        Recorder { keepers, log: Mutex::default(), cancel: AtomicBool::default(), cancel_at: None }
+    }
 }
 
 impl Recorder {
@@ -102,6 +110,10 @@ impl Reporter for Recorder {
 
     fn progress(&self, done: u64, total: u64, message: &str) {
         assert!(done <= total, "{done} of {total}: {message}");
+    }
+
+    fn keepers(&self) -> Option<&Keepers> {
+        Some(&self.keepers)
     }
 
     fn cancelled(&self) -> bool {

@@ -1,0 +1,198 @@
+//! The log of a running stage: in memory while it is short, then on the disk. Of one that grows beyond a limit the first and
+//! the last part are kept, and the log says so. Knows neither stages nor who writes.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::cache::{Cache, CacheError, OutputBlob};
+use crate::digest::Digest;
+use crate::fsio::Context;
+
+/// Text is written in pieces of about this size; a log that is no longer never reaches the disk before it is a blob.
+const PIECE: usize = 64 << 10;
+
+/// So much is kept of the beginning of a log, and as much of its end.
+pub(super) const HALF: u64 = 8 << 20;
+
+/// A log that is being written.
+pub(super) struct StageLog {
+    /// What is not on the disk yet.
+    piece: Vec<u8>,
+    disk: Option<Disk>,
+    /// A file of this name takes a long log.
+    path: PathBuf,
+    /// Why the rest could not be written.
+    broken: Option<io::Error>,
+}
+
+/// The part of a log that is on the disk.
+struct Disk {
+    /// The first part, and room for the whole.
+    head: File,
+    head_size: u64,
+    /// The last part, written over again and again.
+    tail: File,
+    /// How much was ever written to it.
+    tail_size: u64,
+}
+
+impl StageLog {
+    /// An empty log; one that gets long is written to this file and to one beside it.
+    pub(super) fn new(path: PathBuf) -> Self {
+        StageLog { piece: Vec::new(), disk: None, path, broken: None }
+    }
+
+    /// Adds a line, or several that end with their ends.
+    pub(super) fn add(&mut self, lines: &str) {
+        self.piece.extend_from_slice(lines.as_bytes());
+        if !lines.ends_with('\n') {
+            self.piece.push(b'\n');
+        }
+        if self.piece.len() >= PIECE {
+            self.flush();
+        }
+    }
+
+    /// How many bytes are left out of the log.
+    pub(super) fn left_out(&self) -> u64 {
+        self.disk.as_ref().map_or(0, |disk| disk.tail_size.saturating_sub(HALF))
+    }
+
+    fn flush(&mut self) {
+        let piece = std::mem::take(&mut self.piece);
+        if self.broken.is_none()
+            && let Err(error) = self.write(&piece)
+        {
+            // A stage does not fail for its log. What there is room for is kept, and it says what is missing.
+            self.broken = Some(error);
+        }
+    }
+
+    fn write(&mut self, mut piece: &[u8]) -> io::Result<()> {
+        let disk = match &mut self.disk {
+            Some(disk) => disk,
+            None => self.disk.insert(Disk::create(&self.path)?),
+        };
+        let room = usize::try_from(HALF - disk.head_size).unwrap_or(usize::MAX).min(piece.len());
+        disk.head.write_all(&piece[..room])?;
+        disk.head_size += room as u64;
+        piece = &piece[room..];
+        while !piece.is_empty() {
+            let at = disk.tail_size % HALF;
+            let now = usize::try_from(HALF - at).unwrap_or(usize::MAX).min(piece.len());
+            disk.tail.write_all_at(&piece[..now], at)?;
+            disk.tail_size += now as u64;
+            piece = &piece[now..];
+        }
+        Ok(())
+    }
+
+    /// Takes the log into the cache.
+    ///
+    /// # Errors
+    /// [`CacheError`]; the log may be asked for again.
+    pub(super) fn keep(&mut self, cache: &Cache) -> Result<OutputBlob, CacheError> {
+        if self.disk.is_some() {
+            self.flush();
+        }
+        if let Some(error) = &self.broken {
+            let note = format!("[the rest of this log could not be written: {error}]\n");
+            match &mut self.disk {
+                Some(disk) => disk.head.write_all(note.as_bytes()).on("write", &self.path)?,
+                None => self.piece = note.into_bytes(),
+            }
+        }
+        match self.disk.take() {
+            None => cache.put(&self.piece),
+            Some(disk) => {
+                disk.join().on("write", &self.path)?;
+                Ok(cache.ingest(&self.path)?)
+            }
+        }
+    }
+
+    /// What the log would be in the cache as far as it is in memory; where it cannot be kept.
+    pub(super) fn lost(&self) -> OutputBlob {
+        OutputBlob { digest: Digest::of(&self.piece), size: self.piece.len() as u64 }
+    }
+}
+
+impl Disk {
+    fn create(path: &Path) -> io::Result<Self> {
+        let open = |path: &Path| File::options().read(true).write(true).create(true).truncate(true).open(path);
+        let tail = path.with_extension("tail");
+        let tail_file = open(&tail)?;
+        // It is reached through its open file alone, and gone with that.
+        std::fs::remove_file(&tail)?;
+        Ok(Disk { head: open(path)?, head_size: 0, tail: tail_file, tail_size: 0 })
+    }
+
+    /// Puts the last part behind the first.
+    fn join(mut self) -> io::Result<()> {
+        let left_out = self.tail_size.saturating_sub(HALF);
+        let start = if left_out == 0 { 0 } else { self.tail_size % HALF };
+        let mut pieces = [(start, self.tail_size.min(HALF) - start), (0, start)];
+        if left_out > 0 {
+            let (kept, all) = (2 * HALF, self.head_size + self.tail_size);
+            let note = format!(
+                "\n[{left_out} bytes are left out here: of this log of {all} bytes the first and last {HALF} are kept]\n"
+            );
+            debug_assert!(kept < all);
+            self.head.write_all(note.as_bytes())?;
+        } else {
+            pieces[1].1 = 0;
+        }
+        let mut buffer = vec![0; PIECE];
+        for (mut at, mut left) in pieces {
+            while left > 0 {
+                let now = usize::try_from(left).unwrap_or(usize::MAX).min(PIECE);
+                self.tail.read_exact_at(&mut buffer[..now], at)?;
+                self.head.write_all(&buffer[..now])?;
+                at += now as u64;
+                left -= now as u64;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The log of these lines, as the cache has it, and how much it says to have left out.
+    fn kept(lines: impl Iterator<Item = String>) -> (String, u64) {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let mut log = StageLog::new(dir.path().join("tmp/log"));
+        lines.for_each(|line| log.add(&line));
+        let left_out = log.left_out();
+        let blob = log.keep(&cache).unwrap();
+        (String::from_utf8(cache.read(blob.digest).unwrap()).unwrap(), left_out)
+    }
+
+    #[test]
+    fn a_log_is_kept_as_it_was_up_to_its_limit() {
+        assert_eq!(kept(std::iter::empty()), (String::new(), 0));
+        assert_eq!(kept(["a".to_owned(), "b\nc\n".to_owned()].into_iter()), ("a\nb\nc\n".to_owned(), 0));
+        for size in [PIECE, HALF as usize - 10, HALF as usize, HALF as usize + 10, 2 * HALF as usize] {
+            let line = |number: usize| format!("{number:099}\n");
+            let all: String = (0..size / 100).map(line).collect();
+            let (log, left_out) = kept((0..size / 100).map(line));
+            assert!(log == all && left_out == 0, "{size}: {} of {} bytes", log.len(), all.len());
+        }
+    }
+
+    #[test]
+    fn of_a_longer_log_the_first_and_the_last_part_are_kept() {
+        let count = 400_000;
+        let (log, left_out) = kept((0..count).map(|number| format!("line {number:094}\n")));
+        assert_eq!(left_out, 100 * count - 2 * HALF);
+        assert!(log.starts_with(&format!("line {:094}\n", 0)) && log.ends_with(&format!("line {:094}\n", count - 1)));
+        let note = log.lines().find(|line| line.starts_with('[')).unwrap();
+        assert!(note.starts_with(&format!("[{left_out} bytes are left out here")), "{note}");
+        assert_eq!(log.len() as u64, 2 * HALF + note.len() as u64 + 2);
+    }
+}
