@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(cut(9, &[b"one\ntw", b"o\r\n\nlast"]), ["one", "two", "", "last"]);
         assert_eq!(cut(4, &[b"123456789\nx"]), ["1234", "5678", "9", "x"]);
         assert_eq!(cut(4, &["äöü€\n".as_bytes()]), ["äö", "ü", "€"]);
-        assert_eq!(cut(4, &[b"\xff\xff\xff\xff\xff\xff"]), ["\u{fffd}\u{fffd}\u{fffd}\u{fffd}", "\u{fffd}\u{fffd}"]);
+        assert_eq!(cut(4, &[b"\xff\xff\xff\xff\xff\xff"]), ["\u{fffd}\u{fffd}\u{fffd}", "\u{fffd}\u{fffd}\u{fffd}"]);
         assert_eq!(cut(4, &[b"1234\n5"]), ["1234", "5"], "a line of just that length is whole");
     }
 }

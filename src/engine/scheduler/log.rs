@@ -25,6 +25,7 @@ pub(super) struct StageLog {
     path: PathBuf,
     /// Why the rest could not be written.
     broken: Option<io::Error>,
+    left_out: u64,
 }
 
 /// The part of a log that is on the disk.
@@ -41,7 +42,7 @@ struct Disk {
 impl StageLog {
     /// An empty log; one that gets long is written to this file and to one beside it.
     pub(super) fn new(path: PathBuf) -> Self {
-        StageLog { piece: Vec::new(), disk: None, path, broken: None }
+        StageLog { piece: Vec::new(), disk: None, path, broken: None, left_out: 0 }
     }
 
     /// Adds a line, or several that end with their ends.
@@ -55,9 +56,9 @@ impl StageLog {
         }
     }
 
-    /// How many bytes are left out of the log.
+    /// How many bytes are left out of the log, once it is kept.
     pub(super) fn left_out(&self) -> u64 {
-        self.disk.as_ref().map_or(0, |disk| disk.tail_size.saturating_sub(HALF))
+        self.left_out
     }
 
     fn flush(&mut self) {
@@ -107,6 +108,7 @@ impl StageLog {
         match self.disk.take() {
             None => cache.put(&self.piece),
             Some(disk) => {
+                self.left_out = disk.tail_size.saturating_sub(HALF);
                 disk.join().on("write", &self.path)?;
                 Ok(cache.ingest(&self.path)?)
             }
@@ -168,8 +170,8 @@ mod tests {
         let cache = Cache::open(dir.path()).unwrap();
         let mut log = StageLog::new(dir.path().join("tmp/log"));
         lines.for_each(|line| log.add(&line));
-        let left_out = log.left_out();
         let blob = log.keep(&cache).unwrap();
+        let left_out = log.left_out();
         (String::from_utf8(cache.read(blob.digest).unwrap()).unwrap(), left_out)
     }
 
