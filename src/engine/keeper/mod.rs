@@ -202,14 +202,15 @@ impl Keeper {
     fn ask(&mut self, order: &Order) -> Result<Answer, KeeperError> {
         self.order(order)?;
         loop {
-            if let Some(answer) = self.hear()? {
+            self.hear()?;
+            if let Some(answer) = self.answer()? {
                 return Ok(answer);
             }
         }
     }
 
-    /// Reads more of an answer; gives it once it is whole.
-    fn hear(&mut self) -> Result<Option<Answer>, KeeperError> {
+    /// Reads more of what it answers.
+    fn hear(&mut self) -> Result<(), KeeperError> {
         let mut buffer = [0; 512];
         match self.answers.read(&mut buffer) {
             Ok(0) => return Err(KeeperError::Gone),
@@ -217,6 +218,11 @@ impl Keeper {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => return Err(KeeperError::Gone),
         }
+        Ok(())
+    }
+
+    /// The next answer that was read whole: of a program that ends at once, two come together.
+    fn answer(&mut self) -> Result<Option<Answer>, KeeperError> {
         let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
         let line: Vec<u8> = self.pending.drain(..=end).collect();
         serde_json::from_slice(&line).map(Some).map_err(|_| KeeperError::Gone)
@@ -269,6 +275,9 @@ impl Kept<'_> {
     /// [`KeeperError::Gone`].
     pub fn listen(&mut self, patience: Duration) -> Result<Heard<'_>, KeeperError> {
         let Some(keeper) = &mut self.keeper else { return Err(KeeperError::Gone) };
+        if let Some(Answer::Ended(ending)) = keeper.answer()? {
+            self.ending = Some(ending);
+        }
         // All that could write is dead when the end is told: what it wrote is in the pipe by then.
         let patience = if self.ending.is_some() { Duration::ZERO } else { patience };
         let timeout = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: i64::from(patience.subsec_nanos()) };
@@ -294,8 +303,8 @@ impl Kept<'_> {
             }
             return Ok(Heard::Ended(ending));
         }
-        if has_answer && let Some(Answer::Ended(ending)) = keeper.hear()? {
-            self.ending = Some(ending);
+        if has_answer {
+            keeper.hear()?;
         }
         Ok(Heard::Nothing)
     }
