@@ -212,6 +212,7 @@ fn run_limited(space: &Space, limit: Duration) -> Vec<String> {
         device: "cpu".to_owned(),
         keep_going: true,
         worker: worker(),
+        keeper: worker().with_file_name("atflow"),
         pipeline: "p".to_owned(),
         file,
         overrides: Overrides::default(),
