@@ -7,25 +7,32 @@ use serde::{Deserialize, Serialize};
 
 use super::text::Text;
 
-/// Runs a program in an empty folder. It is told where things are by `${in.NEED}`, `${file.PATH}` and `${out.NAME}` in its arguments and its
-/// environment: paths relative to that folder, the same in every run. A need with several inputs gives all their paths.
-/// An axis that stands at instances is an input, too, if the program asks for it by `${in.AXIS}`.
+/// Runs a program in an empty folder. It is told where things are by `${in.NEED}`, `${file.PATH}` and `${out.NAME}` in
+/// its arguments and its environment: paths relative to that folder, the same in every run. A need with several inputs
+/// gives all their paths. An axis that stands at instances is an input, too, if the program asks for it by
+/// `${in.AXIS}`.
 ///
-/// Its environment is declared, so that nothing secret gets into a result by chance: `PATH`, `HOME`, `USER`, `LOGNAME`, `LANG`, `LANGUAGE`, every `LC_…`, `TZ` and
-/// `TMPDIR` as they are where atflow runs, `ATFLOW_SEED` and `ATFLOW_THREADS`, what `env` says, and what `pass_env` names. What a program for a GPU may need as
-/// well (`CUDA_VISIBLE_DEVICES`, `LD_LIBRARY_PATH`) or one that fetches (`https_proxy`) has to be named there.
+/// Its environment is declared, so that nothing secret gets into a result by chance: `PATH`, `HOME`, `USER`, `LOGNAME`,
+/// `LANG`, `LANGUAGE`, every `LC_…`, `TZ` and `TMPDIR` as they are where atflow runs, `ATFLOW_SEED` and
+/// `ATFLOW_THREADS`, what `env` says, and what `pass_env` names. What a program for a GPU may need as well
+/// (`CUDA_VISIBLE_DEVICES`, `LD_LIBRARY_PATH`) or one that fetches (`https_proxy`) has to be named there.
 ///
-/// In a line for the shell, a `${name}` that stands for a value never is more than a value: one of letters, digits, spaces and `_@%+=:,./-` goes in as it is, and the
-/// shell splits it at its spaces; one with any other character is put in quotes, so that it is one word. Where that cannot be done safely, as within `$(…)` or a
-/// here-document, it is an error: pass the value by `env`, or give program and arguments as a list. A line that is nothing but one `${name}` is the line itself.
+/// In a line for the shell, a `${name}` that stands for a value never is more than a value: one of letters, digits,
+/// spaces and `_@%+=:,./-` goes in as it is, and the shell splits it at its spaces; one with any other character is put
+/// in quotes, so that it is one word. Where that cannot be done safely, as within `$(…)` or a here-document, it is an
+/// error: pass the value by `env`, or give program and arguments as a list. A line that is nothing but one `${name}` is
+/// the line itself.
 ///
-/// The program has ended when its process has: what it left running is ended then, and so it is when the stage is given up or takes too long, in whatever session
-/// it is. Not covered is what other services run for it (containers, `systemd-run`, `at`, other machines).
+/// The program has ended when its process has: what it left running is ended then, and so it is when the stage is given
+/// up or takes too long, in whatever session it is. Not covered is what other services run for it (containers,
+/// `systemd-run`, `at`, other machines).
 ///
-/// An output is a file of its own: folders, links, pipes and devices are refused. What a stage made has no mode: the program that reads it finds it readable and not
-/// writable, and never executable. Run a script that a stage made by its interpreter, as in `sh ${in.NEED}`; those of `files` can be run as they are.
+/// An output is a file of its own: folders, links, pipes and devices are refused. What a stage made has no mode: the
+/// program that reads it finds it readable and not writable, and never executable. Run a script that a stage made by
+/// its interpreter, as in `sh ${in.NEED}`; those of `files` can be run as they are.
 ///
-/// Arguments and variables may be numbers, `true` and `false`. The program sees one spelling of each, however it is written: `16` for 0x10, `0.001` for 1e-3, `1.0` for 1.0.
+/// Arguments and variables may be numbers, `true` and `false`. The program sees one spelling of each, however it is
+/// written: `16` for 0x10, `0.001` for 1e-3, `1.0` for 1.0.
 ///
 /// Needs: any names. Outputs: those declared.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -33,14 +40,15 @@ use super::text::Text;
 pub struct CommandParams {
     /// The program and its arguments as a list, or a line for `sh -c`.
     pub run: Run,
-    /// Files that the program reads beside its needs (scripts, settings), relative to the pipeline file. Their bytes are part of the key.
+    /// Files that the program reads beside its needs (scripts, settings), relative to the pipeline file. Their bytes
+    /// are part of the key.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<String>,
     /// Variables of its environment, with their values. They are part of the key.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, Text>,
-    /// Names of further variables that it is passed as they are where atflow runs, if they are set. Their values are no part of the key: a result that
-    /// depends on one does not rerun when it changes.
+    /// Names of further variables that it is passed as they are where atflow runs, if they are set. Their values are no
+    /// part of the key: a result that depends on one does not rerun when it changes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pass_env: Vec<String>,
     /// What the program writes: a name for each output, and the file's name in the program's folder.
