@@ -51,7 +51,7 @@ fn a_run_ends_with_its_last_line_whatever_goes_wrong() {
     // What breaks a run that has begun is told after its stages, once.
     let output = space.write("results/p", "");
     assert!(output.exists());
-    let text = "stages:\n  d: {kind: file, with: {source: {path: file}}}\n  f: {kind: transform, needs: {data: d}, with: {op: saturate, level: 4}}\n";
+    let text = "stages:\n  d: {kind: command, with: {run: 'echo > o', outputs: {o: o}}}\n  f: {kind: transform, needs: {data: d}, with: {op: saturate, level: 4}}\n";
     space.write("worker.yaml", text);
     let mut command = space.command(&["run", "worker.yaml", "--json"]);
     let ran = Ran::of(command.env("ATFLOW_WORKER", "/nowhere/atflow-worker").output().unwrap());
