@@ -18,6 +18,7 @@ pub mod graph;
 pub mod host;
 pub mod kinds;
 pub mod number;
+pub mod numerics;
 pub mod picture;
 pub mod plan;
 pub mod preview;

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::cache::{Cache, CacheError};
 use crate::fsio::{self, Context};
+use crate::numerics::Numerics;
 use crate::protocol::Event;
 
 /// How long a worker may take to say its first line. Loading libtorch from a cold network file system takes a while.
@@ -26,10 +27,12 @@ pub enum Greeting {
     Silent(String),
 }
 
-/// Starts a worker for a device, hears its first line, and lets it go.
-pub fn worker(program: &Path, device: &str) -> Greeting {
+/// Starts a worker for a device with these numerics, hears its first line, and lets it go.
+pub fn worker(program: &Path, device: &str, numerics: Numerics) -> Greeting {
     let started = Command::new(program)
-        .args(["--device", device])
+        .args(["--device", device, "--numerics", numerics.name()])
+        .env_clear()
+        .envs(numerics.environment(std::env::vars_os()))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -246,6 +246,7 @@ impl Walk<'_, '_, '_> {
         let (path, texts) = match &what {
             What::Changed(Change::Param { path, old, new }) => (Some(path.as_str()), text(old).zip(text(new))),
             What::Changed(Change::Seed { .. }) => (Some("seed"), None),
+            What::Changed(Change::Numerics { .. }) => (Some("numerics"), None),
             _ => (None, None),
         };
         let written = |path| spec::written(asked.spec, asked.overrides, instance, path, texts);

@@ -6,6 +6,7 @@ mod data;
 mod ensembles;
 mod networks;
 mod parity;
+mod portable;
 mod properties;
 mod resume;
 mod saliency;

@@ -27,6 +27,7 @@ use atflow::depth::{Depth, Missing, missing};
 use atflow::fetch::Patience;
 use atflow::graph::Graph;
 use atflow::kinds::Kind;
+use atflow::numerics::{Arithmetic, Numerics};
 use atflow::plan::{History, Order, Standing, survey};
 use atflow::scheduler::Interrupt;
 use atflow::sources::Sources;
@@ -217,6 +218,12 @@ pub(crate) fn interrupt(last_words: impl Fn() + Send + Sync + 'static) -> Result
     };
     ctrlc::set_handler(heed).map_err(|error| CliError::environment(format!("cannot listen for Ctrl-C: {error}")))?;
     Ok(interrupt)
+}
+
+/// What a worker computes with on the CPU: what bytes may depend on beyond a pipeline.
+pub(crate) fn describe_arithmetic(numerics: Numerics, arithmetic: &Arithmetic) -> String {
+    let Arithmetic { isa, aten, onednn, mkl, libc } = arithmetic;
+    format!("{numerics}: {isa}, ATen {aten}, oneDNN {onednn}, MKL {mkl}, {libc}")
 }
 
 /// The worker's program: `$ATFLOW_WORKER`, or the one that lies beside this program.

@@ -2,6 +2,7 @@
 
 use atflow::cache::{Access, Cache, Manifest};
 
+use super::describe_arithmetic;
 use super::tries::{Failed, Tries};
 use crate::args::NameArgs;
 use crate::report::{CliError, Exit};
@@ -71,6 +72,9 @@ fn words(cache: &Cache, manifest: &Manifest) -> String {
     lines.add("device", format!("{device}, {}", ui::count(made.threads, "thread")));
     let libtorch = made.libtorch.as_ref().map(|version| format!(", libtorch {version}")).unwrap_or_default();
     lines.add("with", format!("atflow {}{libtorch}", made.atflow));
+    if let (Some(numerics), Some(arithmetic)) = (manifest.record.numerics, &made.arithmetic) {
+        lines.add("numerics", describe_arithmetic(numerics, arithmetic));
+    }
     if let Some(commit) = &made.commit {
         lines.add("commit", commit);
     }

@@ -10,6 +10,7 @@ use super::{Cache, CacheError};
 use crate::digest::Digest;
 use crate::fsio;
 use crate::kinds::Kind;
+use crate::numerics::Arithmetic;
 use crate::record::{Key, Record};
 
 /// Version of a manifest. An older one that cannot be read counts as not there; so does a newer one.
@@ -62,6 +63,9 @@ pub struct Made {
     /// Version of libtorch, where there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub libtorch: Option<String>,
+    /// What its bytes may depend on beyond its record, where a worker made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arithmetic: Option<Arithmetic>,
     /// The commit of the repository that holds the pipeline file, with `-dirty` if it had changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,

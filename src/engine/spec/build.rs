@@ -24,6 +24,7 @@ use super::transform;
 use super::unknown::{has_unknown, is_unknown};
 use crate::kinds::Kind;
 use crate::number::Real;
+use crate::numerics::Numerics;
 
 /// The coordinate that every instance has: the name of its stage.
 const STAGE_COORDINATE: &str = "stage";
@@ -117,6 +118,7 @@ impl Expander<'_> {
             params: json,
             seed: self.whole_number(stage, "seed", stage.seed.as_ref(), &axes, 0, notes),
             is_seeded: stage.seed.is_some(),
+            numerics: self.numerics(stage, &axes, notes),
             threads: self.whole_number(stage, "threads", stage.threads.as_ref(), &axes, 1, notes).clamp(1, 1024)
                 as usize,
             gpu: self.gpu(stage, &axes, notes),
@@ -224,6 +226,24 @@ impl Expander<'_> {
             notes.tell_at(Place::value(&stage.file, path()), message, "expected a whole number", None);
         }
         value.as_u64().unwrap_or(default)
+    }
+
+    /// The stage's own numerics, else those that its file says, else the default.
+    fn numerics(&self, stage: &StageSpec, axes: &Mapping, notes: &mut Notes) -> Numerics {
+        let Some((value, path)) = &stage.numerics else { return Numerics::default() };
+        let value = self.substitute(stage, value, axes, &|| path.clone(), &[], notes);
+        let numerics = value.as_str().and_then(Numerics::from_name);
+        if numerics.is_none() && !is_unknown(&value) {
+            let names = Numerics::ALL.map(Numerics::name);
+            let message = format!("`numerics` is one of {}; this is {}", names.join(" and "), describe(&value));
+            let place = Place::value(&stage.file, path.clone());
+            let problem = Problem::at(place, message, "unknown numerics");
+            notes.tell(match value.as_str() {
+                Some(word) => problem.suggest(word, names),
+                None => problem,
+            });
+        }
+        numerics.unwrap_or_default()
     }
 
     fn gpu(&self, stage: &StageSpec, axes: &Mapping, notes: &mut Notes) -> f64 {

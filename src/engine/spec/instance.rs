@@ -11,6 +11,7 @@ use serde_yaml::Mapping;
 use super::include::beside;
 use super::source::{Place, SourceFile, YamlPath};
 use crate::kinds::{Kind, Source};
+use crate::numerics::Numerics;
 
 /// The position of an instance among all of its pipeline. Producers stand before their consumers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,6 +37,8 @@ pub struct Instance {
     pub seed: u64,
     /// Whether its author wrote a seed, or has it at 0 because there is none.
     pub(super) is_seeded: bool,
+    /// How its arithmetic is held, where a worker runs it.
+    pub numerics: Numerics,
     /// CPU threads that it computes with.
     pub threads: usize,
     /// The share of a GPU that it takes where it computes on one, in (0, 1].
@@ -120,6 +123,11 @@ impl Instance {
     /// The seed as its record has it. Most programs draw nothing: a command without a `seed` has none in its record, though it is told 0.
     pub fn recorded_seed(&self) -> Option<u64> {
         (self.kind.needs_worker() || (self.kind.takes_seed() && self.is_seeded)).then_some(self.seed)
+    }
+
+    /// The numerics as its record has them: kinds that the engine runs itself compute with no library that could choose.
+    pub fn recorded_numerics(&self) -> Option<Numerics> {
+        self.kind.needs_worker().then_some(self.numerics)
     }
 
     /// The name without the stage's: `pgd-inf-8/saturated-1024`; the stage's own where it has no axes.

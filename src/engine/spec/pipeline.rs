@@ -44,7 +44,7 @@ pub struct Overrides {
     pub set: Vec<(String, String)>,
 }
 
-pub(super) const TOP_KEYS: [&str; 6] = ["pipeline", "include", "params", "profiles", "defaults", "stages"];
+pub(super) const TOP_KEYS: [&str; 7] = ["pipeline", "include", "numerics", "params", "profiles", "defaults", "stages"];
 
 impl PipelineSpec {
     /// Reads a pipeline file and those that it includes.
