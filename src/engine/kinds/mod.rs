@@ -19,6 +19,7 @@ mod table;
 mod text;
 mod train;
 mod transform;
+mod work;
 
 use std::fmt;
 
@@ -53,6 +54,7 @@ pub use train::{
 pub use transform::{
     Assembly, CueConflict, Filter, Fourier, Mask, PatchShuffle, Sample, Saturate, Stylize, TransformParams,
 };
+pub use work::{Work, work};
 
 /// What a stage does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
