@@ -38,7 +38,7 @@ pub use headings::Headings;
 pub use images::{ChoiceError, Chosen, Images};
 pub use masking::MaskingParams;
 pub use metric::Metric;
-pub use net::{Net, StandardResnet, Stem, WideResnet};
+pub use net::{MOST_BLOCKS, MOST_CHANNELS, Net, NetProblem, StandardResnet, Stem, WideResnet};
 pub use ports::{ArtifactType, Output, Slot};
 pub use saliency::{Method, SaliencyParams};
 pub use source::{FileParams, Source};
