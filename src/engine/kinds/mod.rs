@@ -123,9 +123,10 @@ impl Kind {
             // maps and numbers are the same.
             Kind::Saliency => 4,
             // 2: `table/2`, whose cells have a `value` and not a `share`, and a new output, `tex`. The numbers are the same. 3: verdicts near 0 and 100 % are
-            // stricter, and take the published number as a sample as well. The numbers are the same. 4: `table/3`: p-values are
-            // corrected for their family; no interval where a number is fixed by definition or rests on one seed; seeds of the
-            // same predictions count once; published numbers have their own decimals, by which `same` is decided.
+            // stricter, and take the published number as a sample as well. The numbers are the same. 4: `table/3`:
+            // p-values are corrected for their family; no interval where a number is fixed by definition or rests on
+            // one seed; seeds of the same predictions count once; published numbers have their own decimals, by which
+            // `same` is decided.
             Kind::Table => 4,
             // 2: the column `share` of the CSV is `value`. Numbers and pictures are the same. 3: text of samples grows with wide pictures; curves and numbers are the same.
             // 4: no interval where a number is fixed by definition; curves tell n. The other numbers are the same.

@@ -89,9 +89,9 @@ pub struct Compare {
     pub family: Family,
 }
 
-/// The comparisons that answer one question: the more of them, the likelier one has a small p by chance. The p of each is
-/// corrected for all of its family (Holm 1979). What a definition makes equal and what rests on no image is not tested, and
-/// belongs to no family.
+/// The comparisons that answer one question: the more of them, the likelier one has a small p by chance. The p of each
+/// is corrected for all of its family (Holm 1979). What a definition makes equal and what rests on no image is not
+/// tested, and belongs to no family.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Family {

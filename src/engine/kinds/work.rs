@@ -1,6 +1,7 @@
-//! How much work a stage's parameters ask for, so that the duration of one run tells that of another: twice the epochs take
-//! twice as long, another ε takes as long as before. Each type of parameters is taken apart by the names of its fields, so that
-//! a new parameter does not compile before somebody has said whether it is work. Commands are not known from within.
+//! How much work a stage's parameters ask for, so that the duration of one run tells that of another: twice the epochs
+//! take twice as long, another ε takes as long as before. Each type of parameters is taken apart by the names of its
+//! fields, so that a new parameter does not compile before somebody has said whether it is work. Commands are not known
+//! from within.
 
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
@@ -26,7 +27,8 @@ pub struct Work {
     pub per_image: f64,
     /// How many images it is done for; all of the stage's inputs where the parameters say nothing.
     pub images: Option<f64>,
-    /// Pixels that the images have which the stage makes or cuts out; those of its inputs where the parameters say nothing.
+    /// Pixels that the images have which the stage makes or cuts out; those of its inputs where the parameters say
+    /// nothing.
     pub pixels: Option<f64>,
     /// Work of one pass of the network that the stage makes.
     pub pass: f64,
@@ -97,7 +99,8 @@ fn of_dataset(params: &DatasetParams) -> Work {
         } => {
             let roots = (&train.root, test.as_ref().map(|test| &test.root));
             let chosen = (classes, min_side, is_square, whole, pick.is_some(), limit_per_class.is_some());
-            // Images of a class are as many as before where only the number that is picked changes, and the other way round.
+            // Images of a class are as many as before where only the number that is picked changes, and the other way
+            // round.
             let images = f64::from(pick.unwrap_or(1)) * f64::from(limit_per_class.unwrap_or(1));
             Work {
                 images: (pick.is_some() || limit_per_class.is_some()).then_some(images),
@@ -307,10 +310,9 @@ mod tests {
     fn attacks_are_as_much_work_as_their_steps() {
         let attack = |attack: Json| json!({"attack": attack});
         let pgd = |eps: f64, steps: u32, restarts: u32| {
-            let start = "random";
-            attack(
-                json!({"attack": "pgd", "eps": eps, "step": 0.01, "steps": steps, "restarts": restarts, "start": start}),
-            )
+            let mut pgd = json!({"attack": "pgd", "eps": eps, "step": 0.01, "steps": steps});
+            (pgd["restarts"], pgd["start"]) = (json!(restarts), json!("random"));
+            attack(pgd)
         };
         assert_eq!(factor(Kind::Evaluate, &pgd(0.1, 20, 1), &pgd(0.2, 20, 1)), Some(1.0));
         assert_eq!(factor(Kind::Evaluate, &pgd(0.1, 20, 1), &pgd(0.1, 10, 5)), Some(101.0 / 41.0));
@@ -319,7 +321,10 @@ mod tests {
         assert_eq!(factor(Kind::Evaluate, &pgd(0.1, 20, 1), &square(100)), None);
         let saturate = |level: f64| json!({"op": "saturate", "level": level});
         assert_eq!(factor(Kind::Transform, &saturate(0.5), &saturate(1024.0)), Some(1.0));
-        let smooth = |samples: u32, spread: f64| json!({"images": {"first": 3}, "method": {"name": "smoothgrad", "samples": samples, "spread": spread}});
+        let smooth = |samples: u32, spread: f64| {
+            let method = json!({"name": "smoothgrad", "samples": samples, "spread": spread});
+            json!({"images": {"first": 3}, "method": method})
+        };
         assert_eq!(factor(Kind::Saliency, &smooth(10, 0.1), &smooth(30, 0.9)), Some(3.0));
         let masking = |eps: f64, steps: u32| json!({"eps": eps, "steps": steps, "queries": 1});
         assert_eq!(factor(Kind::Masking, &masking(0.1, 40), &masking(0.2, 40)), Some(1.0));

@@ -1,5 +1,6 @@
-//! How long an instance may take, by how long the like of it took: the earlier duration times how many times as much work it is now. What a parameter
-//! means for the work its kind knows ([`kinds::work`]). Where no run is near, no duration is known.
+//! How long an instance may take, by how long the like of it took: the earlier duration times how many times as much
+//! work it is now. What a parameter means for the work its kind knows ([`kinds::work`]). Where no run is near, no
+//! duration is known.
 
 use serde_json::Value as Json;
 
@@ -10,8 +11,8 @@ use crate::kinds::{self, Kind, Work};
 use crate::record::Record;
 use crate::spec::{InstanceId, Need};
 
-/// A run of more than so many times the work, or less than that part of it, is not near: what does not grow with the work, such as reading the inputs, would
-/// count too much or too little.
+/// A run of more than so many times the work, or less than that part of it, is not near: what does not grow with the
+/// work, such as reading the inputs, would count too much or too little.
 const NEAR: f64 = 10.0;
 
 /// Numbers in a command that differ by no more than this factor make work of about the same length.
@@ -126,7 +127,8 @@ impl<'a, 'h> Durations<'a, 'h> {
         if before.is_none_or(|before| *before == format!("blake3:{}", blob.digest)) {
             return Some(Scale::UNIT);
         }
-        // It is another one than was read then. How many times as large it is says the rest, as long as the other is there.
+        // It is another one than was read then. How many times as large it is says the rest, as long as the other is
+        // there.
         let bytes = before.and_then(|before| self.history.blob_bytes(before)).filter(|bytes| *bytes > 0)?;
         let ratio = blob.size as f64 / bytes as f64;
         // All but the size of its header is alike.
@@ -138,7 +140,8 @@ impl<'a, 'h> Durations<'a, 'h> {
     }
 }
 
-/// Whether the images that a stage looks at are known beside those before: not if it looks at a part of a set that has another size.
+/// Whether the images that a stage looks at are known beside those before: not if it looks at a part of a set that has
+/// another size.
 fn is_countable(kind: Kind, params: &Json, set: Scale) -> bool {
     let is_limited = || kinds::work(kind, params).is_some_and(|work| work.images.is_some());
     set.images == 1.0 || !is_limited()
@@ -176,7 +179,8 @@ fn alike(before: &Json, now: &Json) -> bool {
         (Json::Array(before), Json::Array(now)) => {
             before.len() == now.len() && before.iter().zip(now).all(|(before, now)| alike(before, now))
         }
-        // Nobody knows what another word in a command means; it mostly means little. Its counts may be epochs or images.
+        // Nobody knows what another word in a command means; it mostly means little. Its counts may be epochs or
+        // images.
         (Json::String(before), Json::String(now)) => {
             let (before, now) = (counts(before), counts(now));
             before.len() != now.len() || before.iter().zip(now).all(|(before, now)| alike_numbers(*before, now))
@@ -189,7 +193,8 @@ fn alike_numbers(before: f64, now: f64) -> bool {
     before == now || (now <= before * ALIKE && before <= now * ALIKE)
 }
 
-/// The whole numbers in a text, without signs, in their order. Fractions and numbers with a point count nothing: they are rates and radii.
+/// The whole numbers in a text, without signs, in their order. Fractions and numbers with a point count nothing: they
+/// are rates and radii.
 fn counts(text: &str) -> Vec<f64> {
     let of_number = |letter: char| letter.is_ascii_digit() || ['.', '/'].contains(&letter);
     let numbers = text.split(|letter| !of_number(letter)).map(|number| number.trim_matches('/').trim_end_matches('.'));

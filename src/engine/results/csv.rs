@@ -91,8 +91,8 @@ pub struct PointRow<'a> {
     pub number: Number,
 }
 
-/// The numbers of a figure as CSV; those without a value are left out. Where a number is fixed by definition there is a column
-/// `fixed` at the end.
+/// The numbers of a figure as CSV; those without a value are left out. Where a number is fixed by definition there is a
+/// column `fixed` at the end.
 pub fn points_csv<'a>(points: impl IntoIterator<Item = PointRow<'a>>) -> String {
     let points: Vec<PointRow<'a>> = points.into_iter().filter(|point| point.number.value.is_some()).collect();
     let panel = points.first().and_then(|point| point.panel).map(|_| "panel");

@@ -1,16 +1,16 @@
-//! Many comparisons at once: among 44 tests without any difference two have p < 0.05 by chance. Each p is corrected for the
-//! family that its comparison belongs to.
+//! Many comparisons at once: among 44 tests without any difference two have p < 0.05 by chance. Each p is corrected for
+//! the family that its comparison belongs to.
 
 use super::{Cell, Comparison};
 use crate::kinds::Family;
 
-/// The p-values after Holm's correction for a family of so many comparisons, in the order given: the k-th smallest, from 0,
-/// times `family` − k, never below the one before it and at most 1 (Holm, A Simple Sequentially Rejective Multiple Test
-/// Procedure, Scandinavian Journal of Statistics 6 (1979)). The chance of a single wrong `p < 0.05` in the family is then at
-/// most 5 %, however the comparisons depend on one another.
+/// The p-values after Holm's correction for a family of so many comparisons, in the order given: the k-th smallest,
+/// from 0, times `family` − k, never below the one before it and at most 1 (Holm, A Simple Sequentially Rejective
+/// Multiple Test Procedure, Scandinavian Journal of Statistics 6 (1979)). The chance of a single wrong `p < 0.05` in
+/// the family is then at most 5 %, however the comparisons depend on one another.
 ///
-/// A family may have more comparisons than p-values are known. The others count as the largest, so that no p here is smaller
-/// than it will be once they are all known.
+/// A family may have more comparisons than p-values are known. The others count as the largest, so that no p here is
+/// smaller than it will be once they are all known.
 fn holm(p: &[f64], family: usize) -> Vec<f64> {
     let family = family.max(p.len());
     let mut order: Vec<usize> = (0..p.len()).collect();
@@ -24,8 +24,8 @@ fn holm(p: &[f64], family: usize) -> Vec<f64> {
     corrected
 }
 
-/// Corrects the comparisons of a table's cells, by row and column. `open` are the places of comparisons that belong to the
-/// table and are not there yet. What was not tested belongs to no family.
+/// Corrects the comparisons of a table's cells, by row and column. `open` are the places of comparisons that belong to
+/// the table and are not there yet. What was not tested belongs to no family.
 pub fn correct(cells: &mut [Vec<Option<Cell>>], family: Family, open: &[(usize, usize)]) {
     let of = |(row, column): (usize, usize)| match family {
         Family::Table => 0,

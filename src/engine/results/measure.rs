@@ -149,8 +149,8 @@ fn mean_of_batches(outcomes: &[Option<bool>], batch: u32) -> Number {
     Number { value, n, ..Number::default() }
 }
 
-/// The mean with the interval of the normal distribution, ± 1.96 standard errors, cut at 0 and `most`. Equal values have no
-/// interval: their standard error would be 0, as though nothing were uncertain.
+/// The mean with the interval of the normal distribution, ± 1.96 standard errors, cut at 0 and `most`. Equal values
+/// have no interval: their standard error would be 0, as though nothing were uncertain.
 fn mean(values: impl ExactSizeIterator<Item = f64> + Clone, most: f64) -> Number {
     let count = values.len();
     let Some((mean, deviation)) = mean_and_deviation(values) else { return Number::default() };

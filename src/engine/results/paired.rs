@@ -16,8 +16,8 @@ pub struct Comparison {
     pub low: Option<f64>,
     /// Upper end of its 95 % interval.
     pub high: Option<f64>,
-    /// Two-sided p of the exact McNemar test, 0 to 1: how often chance alone would split the images on which the two differ
-    /// as unevenly. `null` where there was nothing to test.
+    /// Two-sided p of the exact McNemar test, 0 to 1: how often chance alone would split the images on which the two
+    /// differ as unevenly. `null` where there was nothing to test.
     pub p: Option<f64>,
     /// The same p after Holm's correction for all comparisons of its family.
     #[serde(default)]

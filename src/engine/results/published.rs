@@ -136,7 +136,8 @@ pub enum PublishedError {
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Printed {
     value: f64,
-    /// What it was rounded to. A number of fewer decimals than its neighbours is not taken to have zeros that nobody printed.
+    /// What it was rounded to. A number of fewer decimals than its neighbours is not taken to have zeros that nobody
+    /// printed.
     decimals: usize,
 }
 
@@ -249,9 +250,10 @@ fn allowed(metric: Metric, published: f64, points: f64) -> f64 {
     if metric.is_share() { points.min(published / 2.0).min((100.0 - published) / 2.0) } else { points }
 }
 
-/// Whether one of two shares, 0 to 1, lies in the 95 % interval of the other. The published one is a sample as well: at 0 of 10,000 images, 2 of 10,000 are no other finding, though
-/// the interval of the 2 leaves 0 out. How many images it was measured on is taken to be as many as ours; a mean of ratios or of seeds has no such count. What a
-/// definition gives is no sample.
+/// Whether one of two shares, 0 to 1, lies in the 95 % interval of the other. The published one is a sample as well: at
+/// 0 of 10,000 images, 2 of 10,000 are no other finding, though the interval of the 2 leaves 0 out. How many images it
+/// was measured on is taken to be as many as ours; a mean of ratios or of seeds has no such count. What a definition
+/// gives is no sample.
 fn within_sampling_error(metric: Metric, ours: &Number, published: f64, scale: f64) -> bool {
     let within = |(low, high): (f64, f64), value: f64| low * scale <= value + SLACK && value <= high * scale + SLACK;
     let theirs =

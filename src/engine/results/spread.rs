@@ -13,7 +13,8 @@ pub struct Spread {
     pub values: Vec<f64>,
     /// Their standard deviation, of a sample; `null` for one alone, and where the number is fixed by definition.
     pub deviation: Option<f64>,
-    /// Seeds that gave the same predictions to the byte, each such group in their order. A group counts once, as its first.
+    /// Seeds that gave the same predictions to the byte, each such group in their order. A group counts once, as its
+    /// first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub same: Vec<Vec<String>>,
 }
@@ -29,11 +30,12 @@ pub struct OfSeed<'a, I> {
     pub identity: I,
 }
 
-/// The mean of several seeds' numbers, with the interval of Student's t: mean ± t(0.975, seeds − 1) · deviation / √seeds,
-/// cut at the ends of what the number can be (`most`; 0). `n` is the images of one seed, the least of them.
+/// The mean of several seeds' numbers, with the interval of Student's t: mean ± t(0.975, seeds − 1) · deviation /
+/// √seeds, cut at the ends of what the number can be (`most`; 0). `n` is the images of one seed, the least of them.
 ///
-/// Seeds with the same predictions count once: two networks never agree to the byte, so the seed did not reach them. Fewer
-/// than two that count say nothing of other seeds, and equal numbers would give an interval of no width: neither has one.
+/// Seeds with the same predictions count once: two networks never agree to the byte, so the seed did not reach them.
+/// Fewer than two that count say nothing of other seeds, and equal numbers would give an interval of no width: neither
+/// has one.
 pub fn over_seeds<I: PartialEq>(seeds: &[OfSeed<'_, I>], most: f64) -> (Number, Spread) {
     let mut groups: Vec<Vec<&OfSeed<'_, I>>> = Vec::new();
     for seed in seeds {

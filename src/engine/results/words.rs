@@ -176,7 +176,8 @@ pub(super) fn notes(table: &TableDocument) -> Vec<String> {
     notes
 }
 
-/// Columns of one metric that are measured on sets of different sizes: a number of few images stands beside one of many as though the two compared.
+/// Columns of one metric that are measured on sets of different sizes: a number of few images stands beside one of many
+/// as though the two compared.
 fn unequal_columns(table: &TableDocument) -> Option<String> {
     let mut columns: BTreeMap<Metric, BTreeMap<u64, Vec<&str>>> = BTreeMap::new();
     for (index, column) in table.columns.iter().enumerate() {
@@ -288,8 +289,8 @@ fn comparisons(table: &TableDocument, compare: &Compare) -> Vec<String> {
     }
     if compared().any(|found| found.fixed) {
         notes.push(
-            "A difference without interval and p is 0 by definition: the two have the same predictions, or the column is \
-             that of the untransformed images themselves."
+            "A difference without interval and p is 0 by definition: the two have the same predictions, or the column \
+             is that of the untransformed images themselves."
                 .to_owned(),
         );
     }

@@ -322,7 +322,8 @@ impl<'a> Checker<'a> {
 /// What is expected where a schema says `integer`.
 const WHOLE_NUMBER: &str = "a whole number";
 
-/// Whether a value is a number without a fraction that no type of whole numbers holds: YAML then reads it as a real one.
+/// Whether a value is a number without a fraction that no type of whole numbers holds: YAML then reads it as a real
+/// one.
 pub(super) fn beyond_whole_numbers(value: &Value) -> bool {
     let is_integer = value.is_i64() || value.is_u64();
     !is_integer && value.as_f64().is_some_and(|number| number.fract() == 0.0 && number >= u64::MAX as f64)

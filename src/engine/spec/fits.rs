@@ -1,6 +1,6 @@
-//! What a stage's parameters and needs have to say of the images, the networks and the classes that they meet, as far as the pipeline itself tells them: the
-//! classes of a data set may stand in the file, and an attack that needs more of them fails before the training and not after it. What only an archive
-//! tells is found out when the stage runs.
+//! What a stage's parameters and needs have to say of the images, the networks and the classes that they meet, as far
+//! as the pipeline itself tells them: the classes of a data set may stand in the file, and an attack that needs more of
+//! them fails before the training and not after it. What only an archive tells is found out when the stage runs.
 
 use serde::Deserialize;
 use serde_json::Value as Json;
@@ -98,7 +98,8 @@ impl Expander<'_> {
     }
 }
 
-/// What a data set's canonical parameters say of its images. They are looked at and not read as their type: large matrices ask for every instance.
+/// What a data set's canonical parameters say of its images. They are looked at and not read as their type: large
+/// matrices ask for every instance.
 fn dataset(params: &Json, output: &str) -> Set {
     let number = |name: &str| params.get(name).and_then(Json::as_u64);
     let square = |side: Option<u64>| side.map(|side| [side, side]);
@@ -207,7 +208,8 @@ impl Checker<'_, '_> {
             && (height % k > 0 || width % k > 0)
         {
             let message = format!(
-                "`k` must divide the height and the width of the images; {k} does not divide {height} × {width} of {shown}"
+                "`k` must divide the height and the width of the images: {k} does not divide \
+                 {height} × {width} of {shown}"
             );
             self.tell(&["k"], message, "leaves a rest", None);
         }

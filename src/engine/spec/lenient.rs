@@ -1,5 +1,6 @@
-//! YAML whose mappings may name a key twice, and whose whole numbers may be larger than any type. It is wrong and told; this reads the rest of such a file, so that what else is wrong is told with it. Of two mappings the
-//! last wins: it is the one whose place the file gives. Of two different scalars nobody knows which is meant.
+//! YAML whose mappings may name a key twice, and whose whole numbers may be larger than any type. It is wrong and told;
+//! this reads the rest of such a file, so that what else is wrong is told with it. Of two mappings the last wins: it is
+//! the one whose place the file gives. Of two different scalars nobody knows which is meant.
 
 use std::fmt;
 

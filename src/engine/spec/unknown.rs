@@ -12,7 +12,8 @@ pub(super) fn unknown() -> Value {
     Value::Tagged(Box::new(TaggedValue { tag: Tag::new(UNKNOWN), value: Value::Null }))
 }
 
-/// The name of the tag of a whole number that no type holds; its text stands in it. Those are told and unknown once a file is read.
+/// The name of the tag of a whole number that no type holds; its text stands in it. Those are told and unknown once a
+/// file is read.
 const TOO_LARGE: &str = "\u{0}too large";
 
 /// A whole number that no type holds.

@@ -61,7 +61,8 @@ impl<'a> Untransformed<'a> {
         true
     }
 
-    /// Whether the images of a result may wear the textures of others: those of a cue-conflict set do, and of a command nobody knows.
+    /// Whether the images of a result may wear the textures of others: those of a cue-conflict set do, and of a command
+    /// nobody knows.
     pub(super) fn may_wear_textures(&self, result: InstanceId) -> bool {
         let mut next = self.expander.instance(result).need("set");
         while let Some(need) = next {

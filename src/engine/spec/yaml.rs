@@ -44,7 +44,8 @@ pub(super) fn text(path: &Path) -> Result<String, String> {
     })
 }
 
-/// Parses a file's text. Keys that stand twice, tags, and whole numbers that are too large are told, and the rest is read without them.
+/// Parses a file's text. Keys that stand twice, tags, and whole numbers that are too large are told, and the rest is
+/// read without them.
 ///
 /// # Errors
 /// It is no YAML, or nested or repeated beyond the parser's limits.

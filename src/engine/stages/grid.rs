@@ -71,8 +71,9 @@ impl<'a> Grid<'a> {
         Ok(Grid { rows, columns, seeds, places, values, references })
     }
 
-    /// The numbers: for each row one for each column, `None` where the stage was given no `value`. Each is compared with the one of its column in the row
-    /// that is named. With `states`, by label, some inputs may be missing or of another time than others: what does not fit together is then missing, too.
+    /// The numbers: for each row one for each column, `None` where the stage was given no `value`. Each is compared
+    /// with the one of its column in the row that is named. With `states`, by label, some inputs may be missing or of
+    /// another time than others: what does not fit together is then missing, too.
     pub(super) fn cells(
         &self,
         against: Option<Against>,

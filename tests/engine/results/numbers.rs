@@ -68,7 +68,8 @@ fn columns_of_different_images_are_told() {
     bench.input("value", "a/PGD-20", &predictions(2_000, 900));
     bench.input("value", "a/AutoAttack", &predictions(200, 95));
     bench.run().unwrap();
-    let told = "Columns of unequal n are not of the same images, and do not compare: n = 2,000 (clean, PGD-20), 200 (AutoAttack).";
+    let told = "Columns of unequal n are not of the same images, and do not compare: \
+                n = 2,000 (clean, PGD-20), 200 (AutoAttack).";
     assert!(bench.text("markdown").contains(told), "{}", bench.text("markdown"));
 }
 

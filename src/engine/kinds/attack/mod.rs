@@ -75,8 +75,8 @@ impl Attack {
         }
     }
 
-    /// Which member of AutoAttack compares the most classes, itself or the likes of it, and the parameter that chooses it; nothing where any number of
-    /// classes will do.
+    /// Which member of AutoAttack compares the most classes, itself or the likes of it, and the parameter that chooses
+    /// it; nothing where any number of classes will do.
     pub fn most_demanding(&self) -> Option<(Member, &'static str)> {
         match self {
             Attack::None(_) | Attack::Fgsm(_) | Attack::Pgd(_) | Attack::Spatial(_) => None,
