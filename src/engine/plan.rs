@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::{Cache, CacheError, Manifest, OutputBlob, RunRecord};
 use crate::depth::Depth;
+use crate::digest::Digest;
 use crate::explain;
 use crate::graph::{Graph, Outputs};
 use crate::kinds::Kind;
@@ -20,7 +21,7 @@ use crate::protocol;
 use crate::record::{Key, Record};
 use crate::sources::Sources;
 use crate::spec::{Instance, InstanceId, OutputSpec};
-use duration::Durations;
+use duration::{Asked, Durations, Estimate};
 pub(crate) use lost::read_from_fresh;
 
 /// How an instance stands.
@@ -46,9 +47,12 @@ pub struct PlannedStage {
     pub state: PlannedState,
     /// Why.
     pub reason: String,
-    /// How long it took when it last ran as it would now or nearly so, in seconds; not known if it never did.
+    /// How long it took, or may take by an earlier run of about as much work, in seconds; not known if there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
+    /// Whether that is the duration of another amount of work, made longer or shorter in proportion.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub estimated: bool,
     /// Whether that was on a GPU.
     #[serde(skip)]
     pub on_gpu: bool,
@@ -219,6 +223,12 @@ impl<'a> History<'a> {
     /// The length of a file that was fetched, in bytes, by its publisher's digest; nothing for others.
     pub fn fetched_bytes(&self, identity: &str) -> Option<u64> {
         self.cache.fetched(identity).map(|blob| blob.size)
+    }
+
+    /// The length of a blob that an input of a record names, in bytes; nothing if it is not here.
+    fn blob_bytes(&self, identity: &str) -> Option<u64> {
+        let digest: Digest = identity.strip_prefix("blake3:")?.parse().ok()?;
+        std::fs::metadata(self.cache.object_path(digest)).ok().map(|metadata| metadata.len())
     }
 
     /// The key that an instance had when it was last heard of.
@@ -444,7 +454,7 @@ pub fn plan(
     forced: &[Option<Order>],
     history: &History,
 ) -> Vec<PlannedStage> {
-    let mut durations = Durations::new(graph);
+    let mut durations = Durations::new(graph, standings, history);
     let tell = |id: InstanceId| {
         let instance = graph.instance(id);
         let standing = standings[id.0].as_ref()?;
@@ -456,9 +466,12 @@ pub fn plan(
         };
         let is_fresh = matches!(standing, Standing::Fresh(..));
         let before = if is_fresh { None } else { history.nearest(&instance.name, &record) };
-        let seconds = match standing {
-            Standing::Fresh(_, manifest) => Some(manifest.made.seconds),
-            _ => durations.of(id, &record, matches!(standing, Standing::Stale(..)), before.as_ref()),
+        let estimate = match standing {
+            Standing::Fresh(_, manifest) => Some(Estimate { seconds: manifest.made.seconds, is_scaled: false }),
+            _ => {
+                let is_whole = matches!(standing, Standing::Stale(..));
+                durations.of(&Asked { id, record: &record, is_whole, before: before.as_ref() })
+            }
         };
         let mut state = standing.state();
         let reason = match (standing, forced[id.0]) {
@@ -472,7 +485,16 @@ pub fn plan(
             (Standing::Pending(producer), None) => format!("needs {}", graph.instance(*producer).name),
         };
         let on_gpu = before.is_some_and(|before| protocol::is_gpu(&before.made.device));
-        Some(PlannedStage { name: instance.name.clone(), kind: instance.kind, state, reason, seconds, on_gpu })
+        let (seconds, estimated) = (estimate.map(|of| of.seconds), estimate.is_some_and(|of| of.is_scaled));
+        Some(PlannedStage {
+            name: instance.name.clone(),
+            kind: instance.kind,
+            state,
+            reason,
+            seconds,
+            estimated,
+            on_gpu,
+        })
     };
     graph.ids().filter_map(tell).collect()
 }

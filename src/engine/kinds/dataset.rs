@@ -19,7 +19,8 @@ pub enum DatasetParams {
         train: IdxFiles,
         /// Test images and labels.
         test: IdxFiles,
-        /// Names of the classes, in the order of their labels.
+        /// Names of the classes, in the order of their labels; at least one.
+        #[schemars(length(min = 1))]
         classes: Vec<String>,
     },
     /// CIFAR-10 (Krizhevsky 2009): 60,000 colour images of 32 × 32, of which 10,000 are for testing. Either the binary or the Python archive of its authors.

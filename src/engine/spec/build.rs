@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use serde_yaml::{Mapping, Value};
 
-use super::check::describe;
+use super::check::{beyond_whole_numbers, describe};
 use super::command;
 use super::defaults::{Origin, merge};
 use super::expand::Expander;
+use super::fits;
 use super::grid;
 use super::headings;
 use super::instance::{Instance, OutputSpec, SourceNeed};
@@ -25,6 +26,9 @@ use super::unknown::{has_unknown, is_unknown};
 use crate::kinds::Kind;
 use crate::number::Real;
 use crate::numerics::Numerics;
+
+/// More threads than any machine has.
+const MOST_THREADS: u64 = 1024;
 
 /// The coordinate that every instance has: the name of its stage.
 const STAGE_COORDINATE: &str = "stage";
@@ -119,8 +123,7 @@ impl Expander<'_> {
             seed: self.whole_number(stage, "seed", stage.seed.as_ref(), &axes, 0, notes),
             is_seeded: stage.seed.is_some(),
             numerics: self.numerics(stage, &axes, notes),
-            threads: self.whole_number(stage, "threads", stage.threads.as_ref(), &axes, 1, notes).clamp(1, 1024)
-                as usize,
+            threads: self.threads(stage, &axes, notes),
             gpu: self.gpu(stage, &axes, notes),
             time_limit: self.time_limit(stage, &axes, notes),
             needs: needs.needs,
@@ -178,12 +181,27 @@ impl Expander<'_> {
             let help = "add `validation: STAGE.test` to the stage's needs".to_owned();
             notes.tell_at(place, "`stop_at_accuracy` needs images to measure it on", "needs `validation`", Some(help));
         }
+        if with.get("pretrained").is_some_and(|wanted| !wanted.is_null())
+            && stage.kind == Some(Kind::Train)
+            && !is_filled("weights")
+            && !stage.may_have_meant("weights")
+        {
+            let place = origin.place(&[sense::key("pretrained")], Part::Value);
+            let help = "add `weights: STAGE`, a stage of kind `file`, to the stage's needs".to_owned();
+            notes.tell_at(
+                place,
+                "`pretrained` says what is taken of weights, and there are none",
+                "needs `weights`",
+                Some(help),
+            );
+        }
         transform::check(stage, &by_axis, with, origin, notes);
         instance.knows_needs &= instance.needs.iter().all(|need| self.instance(need.from).knows_needs);
         self.inherit_coordinates(instance);
         if !instance.knows_needs || !instance.knows_params {
             return;
         }
+        fits::check(self, stage, instance, origin, notes);
         match instance.kind {
             Kind::Table | Kind::Figure => grid::resolve(self, instance, notes),
             Kind::Saliency => headings::check_canonical(instance).into_iter().for_each(|problem| notes.tell(problem)),
@@ -221,7 +239,10 @@ impl Expander<'_> {
         let Some(value) = value else { return default };
         let path = || stage.path.key(key);
         let value = self.substitute(stage, value, axes, &path, &[], notes);
-        if value.as_u64().is_none() && !is_unknown(&value) {
+        if beyond_whole_numbers(&value) {
+            let message = format!("`{key}` is too large: at most {}", u64::MAX);
+            notes.tell_at(Place::value(&stage.file, path()), message, "too large", None);
+        } else if value.as_u64().is_none() && !is_unknown(&value) {
             let message = format!("`{key}` must be a whole number, 0 or more; this is {}", describe(&value));
             notes.tell_at(Place::value(&stage.file, path()), message, "expected a whole number", None);
         }
@@ -244,6 +265,16 @@ impl Expander<'_> {
             });
         }
         numerics.unwrap_or_default()
+    }
+
+    fn threads(&self, stage: &StageSpec, axes: &Mapping, notes: &mut Notes) -> usize {
+        let threads = self.whole_number(stage, "threads", stage.threads.as_ref(), axes, 1, notes);
+        if !(1..=MOST_THREADS).contains(&threads) {
+            let message = format!("`threads` is {threads}; it must be from 1 to {MOST_THREADS}");
+            let place = Place::value(&stage.file, stage.path.key("threads"));
+            notes.tell_at(place, message, "no such number of threads", None);
+        }
+        threads.clamp(1, MOST_THREADS) as usize
     }
 
     fn gpu(&self, stage: &StageSpec, axes: &Mapping, notes: &mut Notes) -> f64 {

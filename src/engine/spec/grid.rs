@@ -112,7 +112,7 @@ fn grid_table(grid: &mut Grid, spec: &TableSpec) -> Result<TableParams, Vec<Prob
             ColumnsSpec::Coordinate(_) => with.key("columns"),
             ColumnsSpec::Each(_) => with.key("columns").index(index),
         };
-        let (before, told_before) = (grid.needs.len(), wrong.len());
+        let (before, mut is_told) = (grid.needs.len(), false);
         let names: Vec<&str> = [spec.rows.as_str()]
             .into_iter()
             .chain(column.filter.keys().map(String::as_str))
@@ -131,11 +131,13 @@ fn grid_table(grid: &mut Grid, spec: &TableSpec) -> Result<TableParams, Vec<Prob
                 let wanted: Vec<&str> = here.clone().chain(seed.map(String::as_str)).collect();
                 let found = fitting.get(&wanted).map_or(&[][..], Vec::as_slice);
                 let end = seed.map_or(String::new(), |seed| format!("/{seed}"));
-                told(&mut wrong, grid.cell(found, &format!("{row}/{}{end}", column.label), metric(column), &path));
+                let cell = grid.cell(found, &format!("{row}/{}{end}", column.label), metric(column), &path);
+                is_told |= cell.is_err();
+                told(&mut wrong, cell);
             }
         }
-        // A column that several results fit is told above.
-        if grid.needs.len() == before && wrong.len() == told_before {
+        // What is wrong with the results of a column is told above, or with those of another at the same place.
+        if grid.needs.len() == before && !is_told {
             let help = "compare the labels under `where` with the names that `atflow plan PIPELINE --all` lists";
             wrong.push(grid.problem(path, format!("no result fits column `{}`", column.label)).help(help));
         }
@@ -444,6 +446,12 @@ impl<'a> Grid<'a> {
                 return Err(vec![self.problem(path.clone(), message).help(self.apart(several))]);
             }
         };
+        if metric.needs_texture() && self.is_certain && !self.untransformed.may_wear_textures(result) {
+            let (metric, name) = (metric.name(), &self.expander.instance(result).name);
+            let message = format!("`{metric}` is of cue-conflict sets, and that of `{name}` is none");
+            let help = "need results of a set that a transform with `op: cue_conflict` makes, or choose another `cell`";
+            return Err(vec![self.problem(path.clone(), message).help(help)]);
+        }
         self.push("value", label, result);
         if metric.needs_reference() && self.is_certain {
             let reference = self.untransformed.of(result).ok_or_else(|| {

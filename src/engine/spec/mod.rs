@@ -7,6 +7,7 @@ mod check;
 mod command;
 mod defaults;
 mod expand;
+mod fits;
 mod grid;
 mod headings;
 mod include;
