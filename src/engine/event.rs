@@ -99,6 +99,26 @@ pub enum Status {
     Skipped,
 }
 
+/// How many results came from a remote cache.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Elsewhere {
+    /// All of them.
+    pub results: usize,
+    /// Those that a trusted key signed.
+    pub signed: usize,
+}
+
+/// A table or a figure that a remote cache has and that was assembled here from what it is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Assembled {
+    /// The instance.
+    pub stage: String,
+    /// The remote cache.
+    pub remote: String,
+    /// The outputs that the remote cache has with other bytes.
+    pub different: Vec<String>,
+}
+
 /// The counts at the end of a run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct RunSummary {
@@ -112,6 +132,12 @@ pub struct RunSummary {
     pub skipped: usize,
     /// How long it all took.
     pub seconds: f64,
+    /// Results that were not computed here, by the remote cache that they came from.
+    #[serde(skip)]
+    pub elsewhere: BTreeMap<String, Elsewhere>,
+    /// Results from elsewhere that were assembled here again.
+    #[serde(skip)]
+    pub assembled: Vec<Assembled>,
     /// Whether the user stopped it.
     #[serde(skip)]
     pub interrupted: bool,

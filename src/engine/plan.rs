@@ -2,6 +2,7 @@
 //! time while it runs; nothing is changed here.
 
 mod duration;
+mod elsewhere;
 mod lost;
 
 use std::borrow::Cow;
@@ -22,6 +23,7 @@ use crate::record::{Key, Record};
 use crate::sources::Sources;
 use crate::spec::{Instance, InstanceId, OutputSpec};
 use duration::{Asked, Durations, Estimate};
+use elsewhere::assembled_here;
 pub(crate) use lost::read_from_fresh;
 
 /// How an instance stands.
@@ -85,6 +87,8 @@ pub enum Order {
     Force,
     /// By the depth from which everything is made anew.
     Anew(Depth),
+    /// Where its result came from elsewhere and what it is made of can be had: the result is assembled here.
+    Assemble,
 }
 
 impl Order {
@@ -93,6 +97,7 @@ impl Order {
         match self {
             Order::Force => "asked for with --force".to_owned(),
             Order::Anew(depth) => format!("made anew with --from {}", depth.name()),
+            Order::Assemble => "assembled here: its result came from elsewhere".to_owned(),
         }
     }
 }
@@ -344,11 +349,15 @@ pub fn survey(
         };
         let open: Vec<(InstanceId, Option<InstanceId>)> = open.into_iter().map(|id| (id, pending(id))).collect();
         let looks = look_up(graph, cache, sources, &known, outputs, &mut read)?;
+        let judge = |(id, look): (&InstanceId, Look)| judge(graph, cache, *id, look, needed[id.0]);
+        let assessed: Vec<Assessment> = known.iter().zip(looks).map(judge).collect();
+        let assembled = assembled_here(graph, cache, &known, &assessed, forced, outputs)?;
         for (id, producer) in open {
             standings[id.0] = producer.map(Standing::Pending);
         }
-        for (id, look) in known.into_iter().zip(looks) {
-            standings[id.0] = Some(match (judge(graph, cache, id, look, needed[id.0]), forced[id.0]) {
+        for ((id, assessment), is_assembled) in known.into_iter().zip(assessed).zip(assembled) {
+            let order = forced[id.0].filter(|order| *order != Order::Assemble || is_assembled);
+            standings[id.0] = Some(match (assessment, order) {
                 (Assessment::Fresh(key, manifest), None) => Standing::Fresh(key, manifest),
                 (Assessment::Fresh(_, manifest), Some(order)) => {
                     Standing::Stale(Box::new(manifest.record), Absence::Forced(order))
@@ -433,7 +442,7 @@ fn look_up<'a>(
 }
 
 /// The wanted instances by their distance from the beginning: what is in one wave depends on earlier ones alone.
-fn waves(graph: &Graph, wanted: &[bool]) -> Vec<Vec<InstanceId>> {
+pub(crate) fn waves(graph: &Graph, wanted: &[bool]) -> Vec<Vec<InstanceId>> {
     let mut waves: Vec<Vec<InstanceId>> = Vec::new();
     let mut wave_of = vec![0; graph.len()];
     for id in graph.ids().filter(|id| wanted[id.0]) {
@@ -478,11 +487,11 @@ pub fn plan(
             (Standing::Fresh(..), _) => "up to date".to_owned(),
             (Standing::Stale(_, absence), _) => history.reason_beside(instance, &record, absence, before.as_ref()),
             // Whatever comes out of what it needs, it runs.
-            (Standing::Pending(_), Some(order)) => {
+            (Standing::Pending(_), Some(order)) if order != Order::Assemble => {
                 state = PlannedState::Stale;
                 order.words()
             }
-            (Standing::Pending(producer), None) => format!("needs {}", graph.instance(*producer).name),
+            (Standing::Pending(producer), _) => format!("needs {}", graph.instance(*producer).name),
         };
         let on_gpu = before.is_some_and(|before| protocol::is_gpu(&before.made.device));
         let (seconds, estimated) = (estimate.map(|of| of.seconds), estimate.is_some_and(|of| of.is_scaled));

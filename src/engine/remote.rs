@@ -17,6 +17,7 @@ use crate::fetch::{self, Expected, FetchError, Patience, Progress, download};
 use crate::fsio::{self, Context, FileError};
 use crate::host;
 use crate::record::Key;
+use crate::signing;
 use bucket::Bucket;
 
 /// A cache somewhere else.
@@ -217,19 +218,46 @@ impl Remote {
         self.put(&manifest_path(key), text.to_vec())
     }
 
+    /// The signature of a manifest as text; nothing if it has none.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub fn signature(&self, key: Key, scratch: &Path) -> Result<Option<String>, RemoteError> {
+        Ok(self.there(self.text(&signature_path(key), scratch))?.flatten())
+    }
+
+    /// Writes the signature of a manifest in place of any that is there.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub fn put_signature(&self, key: Key, text: &str) -> Result<(), RemoteError> {
+        self.write(&signature_path(key), text.as_bytes().to_vec())
+    }
+
+    /// Writes a small file; `false` if it is there already.
     fn put(&self, path: &str, bytes: Vec<u8>) -> Result<bool, RemoteError> {
+        let is_there = match &self.place {
+            Place::Web(_) => false,
+            Place::Folder(folder) => folder.join(path).exists(),
+            Place::Bucket(bucket) => bucket.has(path)?,
+        };
+        if !is_there {
+            self.write(path, bytes)?;
+        }
+        Ok(!is_there)
+    }
+
+    fn write(&self, path: &str, bytes: Vec<u8>) -> Result<(), RemoteError> {
         match &self.place {
             Place::Web(_) => return Err(RemoteError::ReadOnly { name: self.name.clone() }),
-            Place::Folder(folder) if folder.join(path).exists() => return Ok(false),
             Place::Folder(folder) => {
                 let scratch = folder.join("tmp");
                 fsio::create_dir(&scratch)?;
                 fsio::write_atomic(&folder.join(path), &scratch, &bytes)?;
             }
-            Place::Bucket(bucket) if bucket.has(path)? => return Ok(false),
             Place::Bucket(bucket) => bucket.write(path, bytes)?,
         }
-        Ok(true)
+        Ok(())
     }
 
     fn text(&self, path: &str, scratch: &Path) -> Result<Option<String>, RemoteError> {
@@ -324,6 +352,10 @@ const UNSAFE: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b' '
 fn object_path(digest: Digest) -> String {
     let name = digest.to_string();
     format!("objects/{}/{name}", &name[..2])
+}
+
+fn signature_path(key: Key) -> String {
+    manifest_path(key) + signing::ENDING
 }
 
 fn manifest_path(key: Key) -> String {

@@ -9,7 +9,7 @@ use crate::cache::Manifest;
 use crate::explain::{self, Change};
 use crate::graph::Graph;
 use crate::kinds::Kind;
-use crate::plan::{Absence, History, Standing};
+use crate::plan::{Absence, History, Order, Standing};
 use crate::record::Record;
 use crate::sources::{CheckedSource, Sources};
 use crate::spec::{self, InstanceId, Need, Overrides, PipelineSpec, Written};
@@ -41,6 +41,8 @@ pub enum What {
     OnlyFailed,
     /// `--force` names it.
     Forced,
+    /// Its result came from elsewhere, and it can be assembled here.
+    Elsewhere,
     /// Its record is as it was, and its result is gone from the cache.
     ResultGone,
     /// Its record changed, and the one before is gone from the cache.
@@ -156,6 +158,7 @@ impl Walk<'_, '_, '_> {
         let asked = self.asked;
         let name = &asked.graph.instance(id).name;
         match &asked.standings[id.0] {
+            Some(Standing::Stale(_, Absence::Forced(Order::Assemble))) => return self.cause(id, What::Elsewhere),
             Some(Standing::Stale(_, Absence::Forced(_))) => return self.cause(id, What::Forced),
             Some(Standing::Stale(_, Absence::Output(output))) => {
                 return self.cause(id, What::OutputGone { output: output.clone() });

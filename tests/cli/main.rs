@@ -18,6 +18,7 @@ mod shared;
 mod sources;
 mod support;
 mod table;
+mod trust;
 mod verify;
 mod versions;
 mod why;

@@ -5,7 +5,7 @@ use atflow::depth::Depth;
 use atflow::plan::{PlannedStage, PlannedState, plan};
 use atflow::price::{Price, Priced, price};
 
-use super::{Loaded, jobs, kept};
+use super::{Loaded, elsewhere, jobs, kept};
 use crate::args::PlanArgs;
 use crate::report::{CliError, Exit};
 use crate::ui;
@@ -46,9 +46,13 @@ pub(crate) fn show(loaded: &Loaded, how: &Shown) -> Result<Exit, CliError> {
     };
     let price = price(&of, &stages, how.jobs, how.sizes);
     let text = if how.json {
-        format!("{}\n", serde_json::json!({ "stages": stages, "price": price }))
+        let mut json = serde_json::json!({ "stages": stages, "price": price });
+        if let Some(passed_over) = elsewhere::passed_over_json(&loaded.cache) {
+            json["passed_over"] = passed_over;
+        }
+        format!("{json}\n")
     } else {
-        words(&stages, how.all, &price)
+        words(&stages, how.all, &price) + &elsewhere::passed_over_words(&loaded.cache)
     };
     ui::print(&text)?;
     Ok(Exit::Done)

@@ -1,11 +1,14 @@
 //! `atflow push`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
-use atflow::cache::{Access, CacheError, Manifest, OutputBlob};
+use atflow::cache::{Access, CacheError, Manifest, OutputBlob, masked};
+use atflow::publish::{PublishError, Sent, send};
 use atflow::remote::{Remote, at_once};
+use atflow::signing::Signer;
 use atflow::spec::InstanceId;
 
+use super::keygen::password;
 use super::{Loaded, patience};
 use crate::args::{ChangeArgs, PushArgs};
 use crate::report::{CliError, Exit, eprint};
@@ -22,11 +25,13 @@ pub(crate) fn run(args: &PushArgs) -> Result<Exit, CliError> {
     // What is there already is no answer to what is here.
     let here = ChangeArgs { remote: None, ..args.pipeline.changes.clone() };
     let loaded = Loaded::open(&args.pipeline.pipeline, &args.pipeline.targets, &here, Access::Read)?;
+    let signer = args.sign.as_deref().map(|file| Signer::open(file, || password(false))).transpose()?;
     let scratch = loaded.cache.scratch()?;
     let remote = Remote::create(to, patience(&args.pipeline.changes), scratch.path()).map_err(CacheError::from)?;
     let results = loaded.fresh()?;
     let mut seen = HashSet::new();
     let (mut files, mut bytes, mut lost) = (0, 0, 0);
+    let mut sent_as: BTreeMap<Sent, Vec<String>> = BTreeMap::new();
     // A few at a time: what was copied before a stop counts, because blobs that are there are not sent again and manifests follow theirs soon.
     for some in results.chunks(AT_A_TIME) {
         let mut blobs: Vec<OutputBlob> = Vec::new();
@@ -49,21 +54,23 @@ pub(crate) fn run(args: &PushArgs) -> Result<Exit, CliError> {
             }
         }
         // Blobs first: a manifest promises that they are there.
-        let put = |(_, manifest): &(InstanceId, Manifest)| {
-            let text = serde_json::to_vec_pretty(manifest).unwrap_or_default();
-            remote.put_manifest(manifest.record.key(), &text)
-        };
-        for put in at_once(some, put) {
-            put.map_err(CacheError::from)?;
+        let send = |(_, manifest): &(InstanceId, Manifest)| send(&remote, manifest, signer.as_ref(), scratch.path());
+        for (sent, (id, _)) in at_once(some, send).into_iter().zip(some) {
+            let name = loaded.graph.instance(*id).name.clone();
+            sent_as.entry(sent?).or_default().push(name);
         }
     }
     let results = results.len();
+    let shown = masked(to);
     eprint(&format!(
-        "{} in {to}: {} copied ({})\n",
+        "{} in {shown}: {} copied ({})\n",
         ui::count(results, "result"),
         ui::count(files, "file"),
         ui::bytes(bytes)
     ));
+    if let Some(signer) = &signer {
+        eprint(&signed_words(&sent_as, signer));
+    }
     let stale = loaded.wanted.iter().filter(|wanted| **wanted).count() - results;
     if stale > 0 {
         let them = if stale == 1 { "it" } else { "them" };
@@ -72,5 +79,32 @@ pub(crate) fn run(args: &PushArgs) -> Result<Exit, CliError> {
             ui::count(stale, "stage")
         ));
     }
-    Ok(if lost > 0 { Exit::StageFailed } else { Exit::Done })
+    let is_unsigned = sent_as.contains_key(&Sent::OtherManifest) || sent_as.contains_key(&Sent::OtherSignature);
+    Ok(if lost > 0 || (signer.is_some() && is_unsigned) { Exit::StageFailed } else { Exit::Done })
+}
+
+/// What was signed, and what was not and why.
+fn signed_words(sent: &BTreeMap<Sent, Vec<String>>, signer: &Signer) -> String {
+    let line = |(how, names): (&Sent, &Vec<String>)| {
+        let (count, some) = (ui::count(names.len(), "result"), ui::some(names));
+        match how {
+            Sent::Unsigned => String::new(),
+            Sent::Signed => format!("{count} signed; `--trust {}` takes these and no others\n", signer.public()),
+            Sent::Elsewhere => format!("{count} not signed with this key, because computed elsewhere: {some}\n"),
+            Sent::OtherManifest => {
+                format!("warning: {count} made by another run, there already, and left unsigned: {some}\n")
+            }
+            Sent::OtherSignature => format!("warning: {count} there with another signature, which stays: {some}\n"),
+        }
+    };
+    sent.iter().map(line).collect()
+}
+
+impl From<PublishError> for CliError {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Remote(error) => CacheError::from(error).into(),
+            PublishError::Key(error) => error.into(),
+        }
+    }
 }

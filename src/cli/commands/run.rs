@@ -8,15 +8,20 @@ use atflow::depth::Depth;
 use atflow::event::{RunEvent, RunSummary};
 use atflow::export::export;
 use atflow::kinds::Kind;
+use atflow::reproduce::{Published, Question};
 use atflow::results::TableDocument;
 use atflow::scheduler::{self, Ended, Options};
 use atflow::spec::{Problem, Problems};
 
-use super::{Loaded, interrupt, jobs, kept, plan, worker_program};
+use super::{Loaded, elsewhere, interrupt, jobs, kept, plan, worker_program};
 use crate::args::RunArgs;
-use crate::progress::{Progress, run_finished};
+use crate::progress::{Progress, Told, run_finished};
 use crate::report::{CliError, Exit, eprint};
 use crate::ui;
+
+/// By so many percentage points numbers may differ from published ones, where another processor or device may round
+/// otherwise. Chosen, not measured: 5 images of 1,000. `--tolerance` changes it.
+pub(crate) const TOLERANCE: f64 = 0.5;
 
 pub(crate) fn run(args: &RunArgs) -> Result<Exit, CliError> {
     let access = if args.dry_run { Access::Look } else { Access::Write };
@@ -40,12 +45,24 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, CliError> {
         };
         return Err(Problems(loaded.sources.awaited().iter().map(also).collect()).into());
     }
+    if args.tolerance.is_some() && loaded.depth.is_none() {
+        let message = "--tolerance compares what --from makes anew with what was published";
+        return Err(CliError::environment(message).help("add --from, or leave --tolerance out"));
+    }
+    let anew = loaded.anew();
+    let published = match loaded.depth {
+        Some(_) => {
+            let Loaded { graph, cache, sources, wanted, .. } = &loaded;
+            Some(Published::find(graph, cache, sources, wanted, &anew)?)
+        }
+        None => None,
+    };
     loaded.cache.clear_abandoned();
     let mut progress = Progress::new(args);
     let so_far = progress.so_far();
     let last_words = move || {
         if let Some(so_far) = &so_far {
-            run_finished(&so_far.summary(), None);
+            run_finished(&so_far.summary(), None, &Told::default());
         }
     };
     let interrupt = interrupt(last_words)?;
@@ -71,15 +88,40 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, CliError> {
         Some(error) => Err(error.into()),
         None => lay_out(&loaded, &summary, &folder, !args.json && !args.quiet),
     };
+    let compared = files.and_then(|files| {
+        let made = |id| summary.keys.get(&loaded.graph.instance(id).name).and_then(|key| loaded.cache.lookup(*key));
+        let question = |depth| Question {
+            graph: &loaded.graph,
+            cache: &loaded.cache,
+            depth,
+            anew: &anew,
+            tolerance: args.tolerance.or((depth != Depth::Predictions).then_some(TOLERANCE)),
+        };
+        let told = match (loaded.depth, &published) {
+            (Some(depth), Some(published)) => Some(question(depth).compare(published, made)?),
+            _ => None,
+        };
+        Ok((files, told))
+    });
     if args.json {
-        run_finished(&summary, files.as_ref().err().map(CliError::words).as_deref());
+        let told = Told {
+            reproduced: compared.as_ref().ok().and_then(|(_, told)| told.as_ref()),
+            passed_over: elsewhere::passed_over_json(&loaded.cache),
+        };
+        run_finished(&summary, compared.as_ref().err().map(CliError::words).as_deref(), &told);
     }
-    let files = files?;
+    let (files, told) = compared?;
     if !args.json && !args.quiet {
         eprint(&closing_words(&summary, &folder, &files));
+        eprint(&elsewhere::taken_words(&summary));
+        eprint(&elsewhere::passed_over_words(&loaded.cache));
+    }
+    if let Some(told) = told.as_ref().filter(|told| !args.json && (!args.quiet || !told.different.is_empty())) {
+        eprint(&elsewhere::reproduced_words(told));
     }
     Ok(match summary {
         _ if summary.interrupted => Exit::Interrupted,
+        _ if told.is_some_and(|told| !told.different.is_empty()) => Exit::Differs,
         RunSummary { failed: 1.., .. } => Exit::StageFailed,
         _ => Exit::Done,
     })

@@ -3,6 +3,7 @@
 use atflow::cache::{Access, Cache, Manifest};
 
 use super::describe_arithmetic;
+use super::elsewhere::origin_words;
 use super::tries::{Failed, Tries};
 use crate::args::NameArgs;
 use crate::report::{CliError, Exit};
@@ -64,6 +65,9 @@ fn words(cache: &Cache, manifest: &Manifest) -> String {
     lines.add("stage", format!("{} ({})", made.stage, manifest.record.kind));
     lines.add("result", &made.summary);
     lines.add("made", format!("{} in {} on {}", ui::moment(&made.at), ui::duration(made.seconds), made.host));
+    if let Some(origin) = &manifest.from {
+        lines.add("from", origin_words(origin));
+    }
     let device = if made.device_name.is_empty() {
         made.device.clone()
     } else {

@@ -9,7 +9,7 @@ use atflow::event::{RunEvent, Status};
 
 use crate::args::RunArgs;
 use crate::report::{eprint, stage_failure};
-pub(crate) use jsonl::{SoFar, run_finished};
+pub(crate) use jsonl::{SoFar, Told, run_finished};
 
 /// The display of one run.
 pub(crate) enum Progress {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Cache, CacheError};
+use super::{Cache, CacheError, Origin};
 use crate::digest::Digest;
 use crate::fsio;
 use crate::kinds::Kind;
@@ -27,6 +27,9 @@ pub struct Manifest {
     pub outputs: BTreeMap<String, OutputBlob>,
     /// Where and how it was made; never part of a key.
     pub made: Made,
+    /// Where it came from, if it was not made here; never part of a key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Origin>,
 }
 
 /// A blob that is an output.
@@ -86,11 +89,22 @@ impl Cache {
 
     /// The same for a record at hand whose key is `key`: records are compared, and nothing is hashed.
     pub fn lookup_record(&self, record: &Record, key: Key) -> Option<Manifest> {
-        self.read_manifest(key).filter(|manifest| manifest.record == *record)
+        let manifest = self.read_file(key).filter(|manifest| manifest.record == *record)?;
+        match self.doubt(&manifest) {
+            None => Some(manifest),
+            Some(doubt) => {
+                self.pass_over(key, doubt);
+                None
+            }
+        }
     }
 
-    /// What the file of a key holds; whether its record gives that key is not looked at.
+    /// What the file of a key holds, if it counts; whether its record gives that key is not looked at.
     pub(crate) fn read_manifest(&self, key: Key) -> Option<Manifest> {
+        self.read_file(key).filter(|manifest| self.doubt(manifest).is_none())
+    }
+
+    fn read_file(&self, key: Key) -> Option<Manifest> {
         let bytes = std::fs::read(self.action_path(key)).ok()?;
         let manifest: Manifest = serde_json::from_slice(&bytes).ok()?;
         (manifest.format == MANIFEST_FORMAT).then_some(manifest)

@@ -6,6 +6,7 @@ mod lease;
 mod manifest;
 mod note;
 mod objects;
+mod origin;
 mod partial;
 mod read_through;
 mod runs;
@@ -23,10 +24,12 @@ use crate::remote::{Remote, RemoteError};
 
 use lease::is_forgotten;
 
+pub(crate) use check::SIGNATURE;
 pub use check::{Checked, Flaw, FlawKind};
 pub use lease::{Attempt, Holder, Lease, Leases};
 pub use manifest::{MANIFEST_FORMAT, Made, Manifest, OutputBlob};
 pub use note::{InProgress, Wanted};
+pub use origin::{Origin, masked};
 pub use read_through::Obtained;
 pub use runs::{FailedStage, RunRecord};
 pub use stat::{SourceDigests, StatMemo};
@@ -100,6 +103,8 @@ pub struct Cache {
     root: PathBuf,
     remote: Option<Arc<Remote>>,
     offline: bool,
+    /// Says which results from elsewhere count; without it all do.
+    guard: Option<Arc<origin::Guard>>,
 }
 
 impl Cache {
@@ -139,7 +144,7 @@ impl Cache {
         }
         // Absolute, because programs run by stages work in folders of their own.
         let root = std::path::absolute(root).on("find", root)?;
-        Ok(Cache { root, remote: None, offline: false })
+        Ok(Cache { root, remote: None, offline: false, guard: None })
     }
 
     /// The same cache with a remote one behind it: what is not here is looked for there.

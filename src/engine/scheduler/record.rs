@@ -68,6 +68,7 @@ impl Scheduler<'_> {
         };
         let id = running.id;
         self.made.insert(running.key);
+        self.compare_assembled(id, &manifest.outputs);
         let name = self.name(id);
         self.run.keys.insert(name, running.key);
         let Manifest { outputs, made, .. } = *manifest;
@@ -128,7 +129,7 @@ fn record(cache: &Cache, running: &Running, sources: &[CheckedSource], made: Mad
             outputs.insert(name.clone(), cache.ingest(path)?);
         }
         let made = Made { log: cache.put(&running.log)?, ..made };
-        let manifest = Manifest { format: MANIFEST_FORMAT, record: running.record.clone(), outputs, made };
+        let manifest = Manifest { format: MANIFEST_FORMAT, record: running.record.clone(), outputs, made, from: None };
         cache.commit(&manifest)?;
         Ok(manifest)
     };
