@@ -75,9 +75,10 @@ pub(crate) struct ChangeArgs {
     #[arg(long, value_name = "TARGET")]
     pub force: Vec<String>,
     /// Take results from a cache elsewhere: a web server's folder (https://…), a bucket (s3://…, gs://…, az://…; credentials by the environment), or a folder
-    #[arg(long, value_name = "URL", env = "ATFLOW_REMOTE")]
+    #[arg(long, value_name = "URL", env = "ATFLOW_REMOTE", hide_env_values = true)]
     pub remote: Option<String>,
-    /// How long a server of the remote cache may be silent before it is asked again, in seconds; it is asked 3 times
+    /// How long a server of the remote cache may be silent, or slower than 10 bytes a second, before it is asked again,
+    /// in seconds; it is asked 3 times
     #[arg(long, value_name = "SECONDS", env = "ATFLOW_PATIENCE", default_value_t = PATIENCE, value_parser = patience)]
     pub patience: u16,
     /// Fetch nothing: no remote cache, no data

@@ -1,6 +1,7 @@
 //! What happens in a run, one fact at a time: all that a display or a log may know. Plain data; knows neither who makes it nor who shows it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -32,6 +33,8 @@ pub enum RunEvent {
         stage: String,
         /// The other run; nothing if it cannot be told.
         holder: Option<Holder>,
+        /// How long it is waited for at most without a sign of life of it; nothing if its end will be seen.
+        patience: Option<Duration>,
     },
     /// How far a running instance is.
     StageProgress {

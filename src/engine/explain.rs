@@ -181,7 +181,15 @@ mod tests {
 
     fn record(params: Json, inputs: &[(&str, &str)]) -> Record {
         let inputs: BTreeMap<String, String> = inputs.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect();
-        Record { format: 1, kind: Kind::Train, version: 1, numerics: None, params, seed: Some(0), inputs }
+        Record {
+            format: 1,
+            kind: Kind::Train,
+            version: 1,
+            numerics: None,
+            params: params.into(),
+            seed: Some(0),
+            inputs,
+        }
     }
 
     fn told(old: &Record, new: &Record) -> Vec<String> {

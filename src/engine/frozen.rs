@@ -138,7 +138,7 @@ mod tests {
     use crate::kinds::Kind;
 
     fn stage(level: u32, state: PlannedState, key: Option<&str>) -> BTreeMap<String, KeptStage> {
-        let params = json!({ "level": level });
+        let params = std::sync::Arc::new(json!({ "level": level }));
         let (kind, inputs) = (Kind::Train, BTreeMap::new());
         let own = Record { format: 1, kind, version: 1, numerics: None, params, seed: None, inputs };
         let key = key.map(|text| Key(Digest::of(text.as_bytes())));

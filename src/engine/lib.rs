@@ -2,6 +2,7 @@
 //!
 //! It knows no terminal and no libtorch. `docs/architecture.md` tells how the modules stand on one another.
 
+pub mod address;
 pub mod cache;
 pub mod depth;
 pub mod diagram;
@@ -28,6 +29,7 @@ pub mod protocol;
 pub mod publish;
 pub mod random;
 pub mod record;
+mod regular;
 pub mod remote;
 pub mod reproduce;
 pub mod resample;

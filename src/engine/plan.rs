@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::address::masked;
 use crate::cache::{Cache, CacheError, Manifest, OutputBlob, RunRecord};
 use crate::depth::Depth;
 use crate::digest::Digest;
@@ -281,8 +282,9 @@ impl<'a> History<'a> {
         let changes = explain::changes(&before.record, record);
         match changes.as_slice() {
             [] => "its result is gone from the cache".to_owned(),
-            [one] => one.to_string(),
-            [first, rest @ ..] => format!("{first} (and {} more)", rest.len()),
+            // A command's text may have an address with a password in it.
+            [one] => masked(&one.to_string()),
+            [first, rest @ ..] => format!("{} (and {} more)", masked(&first.to_string()), rest.len()),
         }
     }
 }

@@ -95,10 +95,8 @@ pub fn file_system(cache: &Cache) -> Result<FileSystem, CacheError> {
     let (held, other) = (open()?, open()?);
     let locks = held.lock().is_ok() && other.try_lock().is_err();
     let links = fs::hard_link(&path, folder.path().join("link")).is_ok();
-    let space = rustix::fs::statvfs(folder.path())
-        .map_err(std::io::Error::from)
-        .on("ask for the free space of", folder.path())?;
-    Ok(FileSystem { free: space.f_bavail.saturating_mul(space.f_frsize), clock, locks, links })
+    let free = fsio::free_space(folder.path()).on("ask for the free space of", folder.path())?;
+    Ok(FileSystem { free, clock, locks, links })
 }
 
 /// The files of a cache and their bytes.

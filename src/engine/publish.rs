@@ -1,9 +1,7 @@
 //! Manifests on their way into a remote cache, perhaps signed. What is there already stays; a signature goes before the
 //! manifest that it signs, so that who trusts keys alone never meets a manifest whose signature is still to come.
 
-use std::path::Path;
-
-use crate::cache::Manifest;
+use crate::cache::{Manifest, longest_manifest};
 use crate::record::Key;
 use crate::remote::{Remote, RemoteError};
 use crate::signing::{KeyError, PublicKey, Signer, Trust};
@@ -40,12 +38,7 @@ pub enum Sent {
 ///
 /// # Errors
 /// [`PublishError`].
-pub fn send(
-    remote: &Remote,
-    manifest: &Manifest,
-    signer: Option<&Signer>,
-    scratch: &Path,
-) -> Result<Sent, PublishError> {
+pub fn send(remote: &Remote, manifest: &Manifest, signer: Option<&Signer>) -> Result<Sent, PublishError> {
     let key = manifest.record.key();
     let own = Manifest { from: None, ..manifest.clone() };
     let text = serde_json::to_string_pretty(&own).unwrap_or_default() + "\n";
@@ -65,7 +58,7 @@ pub fn send(
         remote.put_manifest(key, text.as_bytes())?;
         return Ok(done);
     };
-    let Some(there) = remote.manifest(key, scratch)? else {
+    let Some(there) = remote.manifest(key, longest_manifest(&manifest.record))? else {
         remote.put_signature(key, &signature)?;
         remote.put_manifest(key, text.as_bytes())?;
         return Ok(done);
@@ -75,7 +68,7 @@ pub fn send(
         return Ok(Sent::OtherManifest);
     }
     let Some(by) = signer.map(Signer::public).cloned().or_else(|| original_key(manifest)) else { return Ok(done) };
-    match (remote.signature(key, scratch)?, signature_of(&there)?) {
+    match (remote.signature(key)?, signature_of(&there)?) {
         (None, Some(signature)) => remote.put_signature(key, &signature)?,
         (Some(signature), _) if Trust::new(vec![by]).check(there.as_bytes(), Some(&signature)).is_err() => {
             return Ok(Sent::OtherSignature);

@@ -9,6 +9,7 @@
 //! - no paths, times, hosts, devices or thread counts, and no names of stages but in the labels that tell several inputs of one slot apart.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -32,8 +33,8 @@ pub struct Record {
     /// How a worker's arithmetic is held, for kinds that a worker runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub numerics: Option<Numerics>,
-    /// Canonical parameters.
-    pub params: Json,
+    /// Canonical parameters, shared with the instance that it is of.
+    pub params: Arc<Json>,
     /// The seed, for kinds that draw random numbers; for a command only where one is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
@@ -145,7 +146,7 @@ mod tests {
             kind: Kind::Transform,
             version: 1,
             numerics: Some(Numerics::Portable),
-            params: serde_json::json!({"op": "saturate", "level": 64.0}),
+            params: Arc::new(serde_json::json!({"op": "saturate", "level": 64.0})),
             seed: Some(0),
             inputs: BTreeMap::from([("data".to_owned(), format!("blake3:{}", Digest::of(b"abc")))]),
         }
@@ -165,7 +166,9 @@ mod tests {
     #[test]
     fn the_encoding_is_json_with_sorted_keys() {
         let mut record = record();
-        record.params = serde_json::json!({"run": "printf 'a\t\"b\"\\n' ü \u{7f}\u{1}", "a": [1, -2.5, null, true, {"z": {}, "b": "\n"}]});
+        record.params = Arc::new(
+            serde_json::json!({"run": "printf 'a\t\"b\"\\n' ü \u{7f}\u{1}", "a": [1, -2.5, null, true, {"z": {}, "b": "\n"}]}),
+        );
         record.inputs.insert("x/0001/\"q\"".to_owned(), "blake3:".to_owned());
         for (seed, numerics) in [(None, None), (Some(u64::MAX), Some(Numerics::Native))] {
             (record.seed, record.numerics) = (seed, numerics);
@@ -193,7 +196,7 @@ mod tests {
             |record| record.numerics = Some(Numerics::Native),
             |record| record.seed = Some(1),
             |record| record.seed = None,
-            |record| record.params["level"] = Json::from(63.0),
+            |record| Arc::make_mut(&mut record.params)["level"] = Json::from(63.0),
             |record| _ = record.inputs.insert("other".into(), "blake3:".into()),
         ];
         for change in changes {

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
+use crate::address::Address;
 use crate::cache::Manifest;
 use crate::explain::{self, Change};
 use crate::graph::Graph;
@@ -211,7 +212,9 @@ impl Walk<'_, '_, '_> {
                 CheckedSource::Local { path, .. } | CheckedSource::ByHand { path, .. } => {
                     (path.display().to_string(), std::fs::metadata(path).ok().map(|metadata| metadata.len()))
                 }
-                CheckedSource::Remote { source } => (source.url.clone().unwrap_or_default(), None),
+                CheckedSource::Remote { source } => {
+                    (Address::new(source.url.as_deref().unwrap_or_default()).to_string(), None)
+                }
             };
             let contents = |digest: String, bytes: Option<u64>| {
                 let bytes = bytes.or_else(|| asked.history.fetched_bytes(&digest));

@@ -23,6 +23,13 @@ pub(crate) fn run(args: &PullArgs) -> Result<Exit, CliError> {
             continue;
         }
         for blob in manifest.outputs.values() {
+            // What is pulled is whole afterwards: a length alone does not tell.
+            if let Some(kept) = loaded.cache.quarantine(blob.digest)? {
+                let (name, kept) = (&loaded.graph.instance(*id).name, kept.display());
+                eprint(&format!(
+                    "warning: a file of {name} had other bytes than its digest says; it was moved to {kept}\n"
+                ));
+            }
             let problem = match loaded.cache.obtain(*blob, &mut |_, _| ControlFlow::Continue(()))? {
                 Obtained::Here => continue,
                 Obtained::Fetched => {

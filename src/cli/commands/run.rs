@@ -3,12 +3,12 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use atflow::cache::{Access, CacheError};
+use atflow::cache::{Access, CacheError, Manifest};
 use atflow::depth::Depth;
 use atflow::event::{RunEvent, RunSummary};
 use atflow::export::export;
 use atflow::kinds::Kind;
-use atflow::reproduce::{Published, Question};
+use atflow::reproduce::{Published, Question, Reproduction};
 use atflow::results::TableDocument;
 use atflow::scheduler::{self, Ended, Options};
 use atflow::spec::{Problem, Problems};
@@ -84,33 +84,20 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, CliError> {
         scheduler::run(&loaded.graph, &loaded.cache, &loaded.sources, &options, &interrupt, observer);
     progress.finish();
     let folder = args.out.clone().unwrap_or_else(|| Path::new("results").join(loaded.name()));
-    let files = match broken {
-        Some(error) => Err(error.into()),
-        None => lay_out(&loaded, &summary, &folder, !args.json && !args.quiet),
+    // What is there is laid out, whatever else went wrong.
+    let (files, not_laid_out) = lay_out(&loaded, &summary, &folder, !args.json && !args.quiet);
+    let compared = match broken.map(CliError::from).or(not_laid_out) {
+        Some(error) => Err(error),
+        None => compare(args, &loaded, &anew, published.as_ref(), &summary),
     };
-    let compared = files.and_then(|files| {
-        let made = |id| summary.keys.get(&loaded.graph.instance(id).name).and_then(|key| loaded.cache.lookup(*key));
-        let question = |depth| Question {
-            graph: &loaded.graph,
-            cache: &loaded.cache,
-            depth,
-            anew: &anew,
-            tolerance: args.tolerance.or((depth != Depth::Predictions).then_some(TOLERANCE)),
-        };
-        let told = match (loaded.depth, &published) {
-            (Some(depth), Some(published)) => Some(question(depth).compare(published, made)?),
-            _ => None,
-        };
-        Ok((files, told))
-    });
     if args.json {
         let told = Told {
-            reproduced: compared.as_ref().ok().and_then(|(_, told)| told.as_ref()),
+            reproduced: compared.as_ref().ok().and_then(Option::as_ref),
             passed_over: elsewhere::passed_over_json(&loaded.cache),
         };
         run_finished(&summary, compared.as_ref().err().map(CliError::words).as_deref(), &told);
     }
-    let (files, told) = compared?;
+    let told = compared?;
     if !args.json && !args.quiet {
         eprint(&closing_words(&summary, &folder, &files));
         eprint(&elsewhere::taken_words(&summary));
@@ -127,9 +114,30 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, CliError> {
     })
 }
 
-/// Lays results in their folder, and prints the tables among them.
-fn lay_out(loaded: &Loaded, summary: &RunSummary, folder: &Path, print: bool) -> Result<Vec<PathBuf>, CliError> {
-    let mut files = Vec::new();
+/// How what was made anew compares with what was published; nothing where nobody asked for it.
+fn compare(
+    args: &RunArgs,
+    loaded: &Loaded,
+    anew: &[bool],
+    published: Option<&Published>,
+    summary: &RunSummary,
+) -> Result<Option<Reproduction>, CliError> {
+    let (Some(depth), Some(published)) = (loaded.depth, published) else { return Ok(None) };
+    let made = |id| summary.keys.get(&loaded.graph.instance(id).name).and_then(|key| loaded.cache.lookup(*key));
+    let question = Question {
+        graph: &loaded.graph,
+        cache: &loaded.cache,
+        depth,
+        anew,
+        tolerance: args.tolerance.or((depth != Depth::Predictions).then_some(TOLERANCE)),
+    };
+    Ok(Some(question.compare(published, made)?))
+}
+
+/// Lays results in their folder, and prints the tables among them. One that cannot be laid out keeps no other from it;
+/// gives the files, and the first error.
+fn lay_out(loaded: &Loaded, summary: &RunSummary, folder: &Path, print: bool) -> (Vec<PathBuf>, Option<CliError>) {
+    let (mut files, mut first) = (Vec::new(), None);
     for id in loaded.graph.ids().filter(|id| loaded.wanted[id.0]) {
         let instance = loaded.graph.instance(id);
         if instance.outputs.iter().all(|output| output.result.is_none()) {
@@ -138,15 +146,21 @@ fn lay_out(loaded: &Loaded, summary: &RunSummary, folder: &Path, print: bool) ->
         let Some(manifest) = summary.keys.get(&instance.name).and_then(|key| loaded.cache.lookup(*key)) else {
             continue;
         };
-        files.extend(export(&loaded.cache, instance, &manifest, folder).map_err(cannot_lay_out)?);
-        if print && instance.kind == Kind::Table {
-            let bytes = loaded.cache.read(loaded.cache.output(&manifest, "json")?.digest);
-            let bytes = bytes.map_err(|error| CliError::environment(error.to_string()))?;
-            let table = TableDocument::from_json(&bytes).map_err(|error| CliError::environment(error.to_string()))?;
-            ui::print(&format!("{}\n", atflow::results::markdown(&table)))?;
-        }
+        let laid_out = export(&loaded.cache, instance, &manifest, folder).map_err(cannot_lay_out);
+        let laid_out = laid_out.and_then(|paths| {
+            files.extend(paths);
+            if print && instance.kind == Kind::Table { print_table(loaded, &manifest) } else { Ok(()) }
+        });
+        first = first.or(laid_out.err());
     }
-    Ok(files)
+    (files, first)
+}
+
+fn print_table(loaded: &Loaded, manifest: &Manifest) -> Result<(), CliError> {
+    let bytes = loaded.cache.read(loaded.cache.output(manifest, "json")?.digest);
+    let bytes = bytes.map_err(|error| CliError::environment(error.to_string()))?;
+    let table = TableDocument::from_json(&bytes).map_err(|error| CliError::environment(error.to_string()))?;
+    ui::print(&format!("{}\n", atflow::results::markdown(&table)))
 }
 
 fn cannot_lay_out(error: CacheError) -> CliError {

@@ -1,5 +1,6 @@
 //! `atflow show`.
 
+use atflow::address::masked;
 use atflow::cache::{Access, Cache, Manifest};
 
 use super::describe_arithmetic;
@@ -27,7 +28,8 @@ pub(crate) fn run(args: &NameArgs) -> Result<Exit, CliError> {
     } else {
         let failed = tries.failed.as_ref().map(|failed| failed_words(&cache, &args.stage, failed, tries.log(&cache)));
         let made = tries.made.as_ref().map(|manifest| words(&cache, manifest));
-        failed.into_iter().chain(made).collect::<Vec<_>>().join("\nbefore that it went well:\n")
+        // An address in a command may hold a password.
+        masked(&failed.into_iter().chain(made).collect::<Vec<_>>().join("\nbefore that it went well:\n"))
     };
     ui::print(&text)?;
     Ok(Exit::Done)

@@ -4,7 +4,8 @@
 use std::hash::{BuildHasher, Hasher};
 use std::path::Path;
 
-use atflow::cache::{Access, Manifest, masked};
+use atflow::address::masked;
+use atflow::cache::{Access, Manifest};
 use atflow::event::{RunEvent, RunSummary, Status};
 use atflow::plan::Order;
 use atflow::reproduce::{Published, compare_published};

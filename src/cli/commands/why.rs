@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use atflow::address::masked;
 use atflow::cache::{Access, Cache, Manifest};
 use atflow::explain::Change;
 use atflow::plan::{PlannedState, Standing};
@@ -50,7 +51,8 @@ pub(crate) fn run(args: &WhyArgs) -> Result<Exit, CliError> {
     if args.json {
         text = format!("{}\n", serde_json::json!({ "stages": answers }));
     }
-    ui::print(&text)?;
+    // An address in a command may hold a password.
+    ui::print(&masked(&text))?;
     Ok(Exit::Done)
 }
 

@@ -114,9 +114,10 @@ impl JsonLines {
             RunEvent::StageStarted { stage, kind, reason } => {
                 json!({"event": "stage_started", "stage": stage, "kind": kind, "reason": reason})
             }
-            RunEvent::StageWaiting { stage, holder } => {
+            RunEvent::StageWaiting { stage, holder, patience } => {
                 let (host, pid) = holder.as_ref().map(|holder| (&holder.host, holder.pid)).unzip();
-                json!({"event": "stage_waiting", "stage": stage, "host": host, "pid": pid})
+                let patience = patience.map(|patience| patience.as_secs_f64());
+                json!({"event": "stage_waiting", "stage": stage, "host": host, "pid": pid, "patience": patience})
             }
             RunEvent::StageFinished { stage, status, seconds, summary, failure } => {
                 let mut line = json!({"event": "stage_finished", "stage": stage, "status": status, "seconds": seconds});

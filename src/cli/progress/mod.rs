@@ -4,11 +4,14 @@ mod fancy;
 mod jsonl;
 mod plain;
 
+use std::time::Duration;
+
 use atflow::cache::Holder;
 use atflow::event::{RunEvent, Status};
 
 use crate::args::RunArgs;
 use crate::report::{eprint, stage_failure};
+use crate::ui;
 pub(crate) use jsonl::{SoFar, Told, run_finished};
 
 /// The display of one run.
@@ -83,9 +86,13 @@ fn lost(stage: &str, output: &str) -> String {
 }
 
 /// Whom a stage waits for.
-fn waiting_for(holder: Option<&Holder>) -> String {
-    match holder {
-        Some(holder) => format!("waiting for {} pid {}, which is at it", holder.host, holder.pid),
-        None => "waiting for another run, which is at it".to_owned(),
-    }
+fn waiting_for(holder: Option<&Holder>, patience: Option<Duration>) -> String {
+    let whom = match (holder, patience) {
+        (Some(holder), _) => format!("{} pid {}, which is at it", holder.host, holder.pid),
+        (None, Some(_)) => "a run whose lease cannot be read".to_owned(),
+        (None, None) => "another run, which is at it".to_owned(),
+    };
+    let how_long = patience
+        .map(|patience| format!("; taken over after {} without a sign of life", ui::duration(patience.as_secs_f64())));
+    format!("waiting for {whom}{}", how_long.unwrap_or_default())
 }

@@ -147,7 +147,7 @@ fn check_blob(path: &Path) -> Option<Flaw> {
 
 fn read_manifest(path: &Path) -> Result<Manifest, Flaw> {
     let Some(name) = named(path, ".json") else { return Err(flaw(path, FlawKind::Stray, "")) };
-    let bytes = std::fs::read(path).map_err(|error| flaw(path, FlawKind::Unreadable, error))?;
+    let bytes = fsio::read_regular(path, u64::MAX).map_err(|error| flaw(path, FlawKind::Unreadable, error))?;
     let manifest: Manifest =
         serde_json::from_slice(&bytes).map_err(|error| flaw(path, FlawKind::BrokenManifest, error))?;
     if manifest.format != MANIFEST_FORMAT {

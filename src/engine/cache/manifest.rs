@@ -105,7 +105,7 @@ impl Cache {
     }
 
     fn read_file(&self, key: Key) -> Option<Manifest> {
-        let bytes = std::fs::read(self.action_path(key)).ok()?;
+        let bytes = fsio::read_regular(&self.action_path(key), u64::MAX).ok()?;
         let manifest: Manifest = serde_json::from_slice(&bytes).ok()?;
         (manifest.format == MANIFEST_FORMAT).then_some(manifest)
     }
@@ -117,7 +117,7 @@ impl Cache {
     pub fn results_of(&self, kind: Kind) -> Result<Vec<Manifest>, CacheError> {
         let files = self.files("actions")?;
         let read = |(path, _): &(PathBuf, u64)| {
-            let manifest: Manifest = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+            let manifest: Manifest = serde_json::from_slice(&fsio::read_regular(path, u64::MAX).ok()?).ok()?;
             (manifest.format == MANIFEST_FORMAT && manifest.record.kind == kind).then_some(manifest)
         };
         Ok(files.par_iter().filter_map(read).collect())
@@ -146,4 +146,11 @@ impl Cache {
         fsio::write_atomic(&self.action_path(key), &self.tmp(), text.as_bytes())?;
         Ok(key)
     }
+}
+
+/// How long the manifest of a record may be, in bytes. It holds the record once more, indented, and some lines on what
+/// came out: the longest that the pipelines of this repository make has 100 KB, most of it its record.
+pub(crate) fn longest_manifest(record: &Record) -> u64 {
+    let record = serde_json::to_vec(record).map_or(0, |bytes| bytes.len() as u64);
+    (1 << 20) + 16 * record
 }

@@ -30,12 +30,12 @@ impl Origin {
     /// Something that was fetched now from the remote cache of this name.
     pub(super) fn now(remote: &str, signed: Option<(String, String)>) -> Self {
         let (signed_by, signature) = signed.unzip();
-        Origin { remote: masked(remote), at: jiff::Timestamp::now().to_string(), signed_by, signature }
+        Origin { remote: without_secrets(remote), at: jiff::Timestamp::now().to_string(), signed_by, signature }
     }
 }
 
 /// An address that may be shown and kept: without user, password and query; a folder in full.
-pub fn masked(address: &str) -> String {
+fn without_secrets(address: &str) -> String {
     let Some((scheme, rest)) = address.split_once("://") else {
         let folder = std::fs::canonicalize(address).or_else(|_| std::path::absolute(address));
         return folder.map_or_else(|_| address.to_owned(), |folder| folder.display().to_string());
@@ -129,13 +129,13 @@ impl Cache {
 
 #[cfg(test)]
 mod tests {
-    use super::masked;
+    use super::without_secrets;
 
     #[test]
     fn an_address_is_kept_without_its_secrets() {
-        assert_eq!(masked("https://u:p%20w@host:8080/a/b?X-Amz-Signature=1#x"), "https://host:8080/a/b");
-        assert_eq!(masked("http://u:p@w@host"), "http://host");
-        assert_eq!(masked("s3://bucket/a@b"), "s3://bucket/a@b");
-        assert_eq!(masked("/a/b?c@d"), "/a/b?c@d");
+        assert_eq!(without_secrets("https://u:p%20w@host:8080/a/b?X-Amz-Signature=1#x"), "https://host:8080/a/b");
+        assert_eq!(without_secrets("http://u:p@w@host"), "http://host");
+        assert_eq!(without_secrets("s3://bucket/a@b"), "s3://bucket/a@b");
+        assert_eq!(without_secrets("/a/b?c@d"), "/a/b?c@d");
     }
 }

@@ -1,6 +1,6 @@
 //! Reading a remote cache through the local one: manifests when a key is asked for, blobs when somebody needs their bytes. What was fetched stays here.
 
-use super::{Cache, CacheError, MANIFEST_FORMAT, Manifest, Origin, OutputBlob};
+use super::{Cache, CacheError, MANIFEST_FORMAT, Manifest, Origin, OutputBlob, longest_manifest};
 use crate::fetch::{FetchError, Progress};
 use crate::record::{Key, Record};
 use crate::remote::{Remote, RemoteError, at_once};
@@ -72,19 +72,19 @@ impl Cache {
         if self.guard.as_ref().is_some_and(|guard| guard.has_refused(key)) {
             return Ok(None);
         }
-        let Some(text) = remote.manifest(key, &self.tmp())? else { return Ok(None) };
+        let Some(text) = remote.manifest(key, longest_manifest(record))? else { return Ok(None) };
         let Ok(mut manifest) = serde_json::from_str::<Manifest>(&text) else { return Ok(None) };
         if manifest.format != MANIFEST_FORMAT || manifest.record != *record {
             return Ok(None);
         }
         let mut signed = None;
         if let Some(guard) = &self.guard {
-            let signature = remote.signature(key, &self.tmp())?;
+            let signature = remote.signature(key)?;
             let Some(by) = guard.judge(key, text.as_bytes(), signature.as_deref()) else { return Ok(None) };
             signed = signature.map(|signature| (by, signature));
         }
         // Whatever it says of its own origin, it came from there now.
-        manifest.from = Some(Origin::now(remote.name(), signed));
+        manifest.from = Some(Origin::now(remote.name().secret(), signed));
         Ok(Some(manifest))
     }
 
@@ -120,13 +120,19 @@ impl Cache {
             return Ok(Obtained::Here);
         }
         match remote.blob(blob, &file, progress) {
-            Ok(false) => Ok(Obtained::Missing),
+            Ok(false) => {
+                self.leave_fetch_place(&file);
+                Ok(Obtained::Missing)
+            }
             Ok(true) => {
                 self.ingest(&file)?;
                 self.leave_fetch_place(&file);
                 Ok(Obtained::Fetched)
             }
-            Err(error) if error.is_wrong_bytes() => Ok(Obtained::Wrong(error.to_string())),
+            Err(error) if error.is_wrong_bytes() => {
+                self.leave_fetch_place(&file);
+                Ok(Obtained::Wrong(error.to_string()))
+            }
             Err(error) => Err(error.into()),
         }
     }

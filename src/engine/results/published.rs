@@ -89,6 +89,9 @@ pub enum PublishedError {
     /// Not CSV.
     #[error("it is not CSV as expected: {0}")]
     Csv(#[from] CsvError),
+    /// Its first line has one field: it is a text of some other sort.
+    #[error("its first line names no columns")]
+    NoColumns,
     /// A field is no number.
     #[error("row `{row}`, column `{column}`: `{text}` is no number")]
     NoNumber {
@@ -168,6 +171,10 @@ impl PublishedTable {
     pub fn parse(bytes: &[u8]) -> Result<Self, PublishedError> {
         let (header, lines) = read_csv(bytes)?;
         let columns: Vec<String> = header.into_iter().skip(1).collect();
+        // Some other file, whose lines are not to be shown as the names of rows.
+        if columns.is_empty() {
+            return Err(PublishedError::NoColumns);
+        }
         unique("column", &columns)?;
         let mut table =
             PublishedTable { rows: Vec::new(), columns, cells: BTreeMap::new(), anomalies: BTreeMap::new() };

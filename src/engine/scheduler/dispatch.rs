@@ -151,7 +151,7 @@ impl Scheduler<'_> {
             id: self.next_job,
             stage: instance.name.clone(),
             kind: instance.kind,
-            params: instance.params.clone(),
+            params: (*instance.params).clone(),
             seed: instance.seed,
             threads,
             inputs: self.inputs(id),

@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
+use crate::address::masked;
 use crate::cache::{Cache, CacheError, Lease, Leases, Manifest, RunRecord};
 use crate::depth::Depth;
 use crate::event::{RunEvent, RunSummary, Status};
@@ -252,7 +253,8 @@ pub fn run(
             pipeline: options.pipeline.clone(),
             file: options.file.clone(),
             profile: options.overrides.profile.clone(),
-            set: options.overrides.set.clone(),
+            // For people: nobody sets anything by it again.
+            set: options.overrides.set.iter().map(|(key, value)| (key.clone(), masked(value))).collect(),
             ..RunRecord::default()
         },
         commit: None,

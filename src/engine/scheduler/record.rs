@@ -2,13 +2,14 @@
 //! disk takes several at once. The order for each stage stays: outputs and log, then the manifest that names them, then its progress and its lease go.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use super::messages::Message;
 use super::workers::Platform;
 use super::{RunError, Running, Scheduler};
 use crate::cache::{Cache, CacheError, MANIFEST_FORMAT, Made, Manifest};
 use crate::digest::Digest;
-use crate::event::Status;
+use crate::event::{RunEvent, Status};
 use crate::protocol::{Failure, FailureCode};
 use crate::sources::CheckedSource;
 
@@ -17,8 +18,8 @@ const ON_THEIR_WAY: usize = 16;
 
 /// What came of recording a stage.
 pub(super) enum Recorded {
-    /// Its result is in the cache.
-    Done(Box<Manifest>),
+    /// Its result is in the cache; what had the names of its files there and other bytes was moved away.
+    Done(Box<Manifest>, Vec<PathBuf>),
     /// It has no result after all.
     Failed(Failure),
     /// The cache cannot be written.
@@ -45,11 +46,11 @@ impl Scheduler<'_> {
         std::thread::spawn(move || {
             let mut running = running;
             let recorded = match record(&cache, &running, &sources, made) {
-                Ok(manifest) => {
+                Ok((manifest, rotten)) => {
                     // Only now: until the result is recorded, its progress is all there is.
                     cache.drop_partial(running.key);
                     (running.scratch, running.lease) = (None, None);
-                    Recorded::Done(Box::new(manifest))
+                    Recorded::Done(Box::new(manifest), rotten)
                 }
                 Err(recorded) => recorded,
             };
@@ -61,8 +62,8 @@ impl Scheduler<'_> {
     /// A stage's result is in the cache, or is not to be.
     pub(super) fn recorded(&mut self, job: u64, running: Running, recorded: Recorded) -> Result<(), RunError> {
         self.recording.remove(&job);
-        let manifest = match recorded {
-            Recorded::Done(manifest) => manifest,
+        let (manifest, rotten) = match recorded {
+            Recorded::Done(manifest, rotten) => (manifest, rotten),
             Recorded::Failed(failure) => return self.failed(running, failure),
             Recorded::Broken(error) => return Err(error.into()),
         };
@@ -70,6 +71,13 @@ impl Scheduler<'_> {
         self.made.insert(running.key);
         self.compare_assembled(id, &manifest.outputs);
         let name = self.name(id);
+        for kept in rotten {
+            let kept = kept.display();
+            self.emit(RunEvent::Warning(format!(
+                "the cache had a file of {name} with other bytes than its digest says; it was moved to {kept}, \
+                 and what was made now is there"
+            )));
+        }
         self.run.keys.insert(name, running.key);
         let Manifest { outputs, made, .. } = *manifest;
         let consumers = self.done(id, outputs, Status::Ran, running.ran, made.summary);
@@ -114,7 +122,13 @@ impl Scheduler<'_> {
     }
 }
 
-fn record(cache: &Cache, running: &Running, sources: &[CheckedSource], made: Made) -> Result<Manifest, Recorded> {
+/// Records a stage's results; gives the manifest, and where rotten files were moved to that had the names of its own.
+fn record(
+    cache: &Cache,
+    running: &Running,
+    sources: &[CheckedSource],
+    made: Made,
+) -> Result<(Manifest, Vec<PathBuf>), Recorded> {
     if let Some(failure) = changed(sources) {
         return Err(Recorded::Failed(failure));
     }
@@ -123,15 +137,17 @@ fn record(cache: &Cache, running: &Running, sources: &[CheckedSource], made: Mad
         let message = format!("it ended well but did not write its output `{name}`");
         return Err(Recorded::Failed(Failure { code: FailureCode::Broken, message, causes: Vec::new() }));
     }
-    let take_in = || -> Result<Manifest, CacheError> {
-        let mut outputs = BTreeMap::new();
+    let take_in = || -> Result<(Manifest, Vec<PathBuf>), CacheError> {
+        let (mut outputs, mut rotten) = (BTreeMap::new(), Vec::new());
         for (name, path) in &running.outputs {
-            outputs.insert(name.clone(), cache.ingest(path)?);
+            let (blob, moved) = cache.take_in(path)?;
+            outputs.insert(name.clone(), blob);
+            rotten.extend(moved);
         }
         let made = Made { log: cache.put(&running.log)?, ..made };
         let manifest = Manifest { format: MANIFEST_FORMAT, record: running.record.clone(), outputs, made, from: None };
         cache.commit(&manifest)?;
-        Ok(manifest)
+        Ok((manifest, rotten))
     };
     take_in().map_err(Recorded::Broken)
 }

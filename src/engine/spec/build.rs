@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_yaml::{Mapping, Value};
 
 use super::check::{beyond_whole_numbers, describe};
 use super::command;
+use super::coordinates::Coordinates;
 use super::defaults::{Origin, merge};
 use super::expand::Expander;
 use super::fits;
@@ -36,6 +38,28 @@ const STAGE_COORDINATE: &str = "stage";
 /// The parameters that were read last, and from what: most points of a matrix share them.
 type LastParams = Option<(Value, Option<Params>)>;
 
+/// What all instances of a stage have in common.
+struct Shared {
+    path: Arc<YamlPath>,
+    /// The names of its axes.
+    axes: Arc<[String]>,
+    /// The coordinates that these are.
+    coordinates: Vec<Arc<str>>,
+    /// The coordinate that is the stage itself, and its label.
+    stage: (Arc<str>, Arc<str>),
+}
+
+impl Shared {
+    fn of(stage: &StageSpec) -> Self {
+        Shared {
+            path: Arc::new(stage.path.clone()),
+            axes: stage.matrix.iter().map(|axis| axis.name.clone()).collect(),
+            coordinates: stage.matrix.iter().map(|axis| format!("{}.{}", stage.name, axis.name).into()).collect(),
+            stage: (STAGE_COORDINATE.into(), stage.name.as_str().into()),
+        }
+    }
+}
+
 impl Expander<'_> {
     /// The instances of a stage, once all that it refers to are there; none if its matrix is not known. What is wrong with them is in `notes`: wrong instances are there
     /// for those that need them, as far as they are known.
@@ -47,9 +71,10 @@ impl Expander<'_> {
         // All that is missing is asked for at once: a stage is expanded again only after it has come.
         let mut instances = Vec::with_capacity(points.len());
         let mut last = None;
+        let shared = Shared::of(stage);
         for point in points {
             let stands: Vec<&Stand> = axes.iter().zip(&point).map(|(axis, at)| &axis[*at]).collect();
-            instances.push(self.at(stage, &stands, &mut last, notes));
+            instances.push(self.at(stage, &shared, &stands, &mut last, notes));
             // The rest of a large matrix has the same to say.
             if notes.is_full() {
                 break;
@@ -58,15 +83,24 @@ impl Expander<'_> {
         is_known.then_some(instances)
     }
 
-    fn at(&self, stage: &StageSpec, stands: &[&Stand], last: &mut LastParams, notes: &mut Notes) -> Instance {
+    fn at(
+        &self,
+        stage: &StageSpec,
+        shared: &Shared,
+        stands: &[&Stand],
+        last: &mut LastParams,
+        notes: &mut Notes,
+    ) -> Instance {
         let mut axes = Mapping::new();
         let mut name = stage.name.clone();
-        let mut coordinates = BTreeMap::from([(STAGE_COORDINATE.to_owned(), stage.name.clone())]);
-        for (axis, stand) in stage.matrix.iter().zip(stands) {
-            axes.insert(axis.name.clone().into(), stand.value.clone());
+        let mut coordinates = Coordinates::default();
+        let (coordinate, stage_name) = shared.stage.clone();
+        coordinates.add(coordinate, stage_name);
+        for ((axis, coordinate), stand) in stage.matrix.iter().zip(&shared.coordinates).zip(stands) {
+            axes.insert(axis.name.clone().into(), (*stand.value).clone());
             name.push('/');
             name.push_str(&stand.label);
-            coordinates.insert(format!("{}.{}", stage.name, axis.name), stand.label.clone());
+            coordinates.add(coordinate.clone(), stand.label.clone());
         }
         let needs = self.needs(stage, stands, &axes, notes);
         let reserved = if stage.names_own_needs() { command::RESERVED } else { &[] };
@@ -130,10 +164,10 @@ impl Expander<'_> {
             sources: sources.into_iter().map(source).collect(),
             outputs,
             coordinates,
-            axes,
+            axes: (shared.axes.clone(), stands.iter().map(|stand| stand.value.clone()).collect()),
             knows_needs: needs.is_whole,
             knows_params,
-            path: stage.path.clone(),
+            path: shared.path.clone(),
             file: stage.file.clone(),
             name,
         };
@@ -211,9 +245,9 @@ impl Expander<'_> {
 
     /// An instance stands where its inputs stand; where two of them differ, the coordinate says nothing of it.
     fn inherit_coordinates(&self, instance: &mut Instance) {
-        let mut inherited: BTreeMap<&String, Option<&String>> = BTreeMap::new();
+        let mut inherited: BTreeMap<&Arc<str>, Option<&Arc<str>>> = BTreeMap::new();
         for need in instance.needs.iter().filter(|need| need.label.is_empty()) {
-            for (name, label) in &self.instance(need.from).coordinates {
+            for (name, label) in self.instance(need.from).coordinates.shared() {
                 inherited
                     .entry(name)
                     .and_modify(|known| *known = known.filter(|known| *known == label))
@@ -222,7 +256,7 @@ impl Expander<'_> {
         }
         for (name, label) in inherited {
             if let Some(label) = label {
-                instance.coordinates.entry(name.clone()).or_insert_with(|| label.clone());
+                instance.coordinates.add(name.clone(), label.clone());
             }
         }
     }

@@ -237,7 +237,7 @@ impl Checker<'_, '_> {
     fn attack(&mut self, trail: &[&str], logits: Option<u64>, whose: &str) {
         // Most networks have enough for any attack.
         let Some(logits) = logits.filter(|logits| *logits < MOST_CLASSES_NEEDED) else { return };
-        let Some(attack) = trail.iter().try_fold(&self.instance.params, |params, name| params.get(name)) else {
+        let Some(attack) = trail.iter().try_fold(&*self.instance.params, |params, name| params.get(name)) else {
             return;
         };
         let Ok(attack) = Attack::deserialize(attack) else { return };

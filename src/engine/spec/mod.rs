@@ -5,6 +5,7 @@
 mod build;
 mod check;
 mod command;
+mod coordinates;
 mod defaults;
 mod expand;
 mod fits;

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
@@ -29,7 +29,7 @@ use crate::kinds::{
 #[derive(Clone, Default)]
 pub(super) struct Params {
     /// Canonical parameters. Those of tables and figures are still as their author wrote them.
-    pub json: Json,
+    pub json: Arc<Json>,
     /// Files that the stage reads: slot, source, and the way to it.
     pub sources: Vec<(String, Source, YamlPath)>,
     /// Names of outputs and of their files, where the author declares them.
@@ -227,7 +227,7 @@ impl Reading<'_> {
                 self.canonical(&params)
             }
         };
-        Some(Params { json: json?, sources, declared_outputs })
+        Some(Params { json: Arc::new(json?), sources, declared_outputs })
     }
 
     fn typed<T: DeserializeOwned>(&mut self, value: &Value) -> Option<T> {

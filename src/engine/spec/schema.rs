@@ -191,7 +191,7 @@ fn or_reference(schema: &mut Json) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::pipeline::TOP_KEYS;
+    use super::super::include::TOP_KEYS;
     use super::super::stage::STAGE_KEYS;
     use super::*;
 

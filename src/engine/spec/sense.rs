@@ -10,6 +10,7 @@ use super::defaults::Origin;
 use super::problem::Problem;
 use super::source::{Part, Step, YamlPath};
 use super::unknown::has_unknown;
+use crate::address::Address;
 use crate::fetch::{self, FetchError};
 use crate::kinds::{
     Attack, Augmentation, Classes, DatasetParams, Fourier, Images, Kind, Mask, MaskingParams, Net, NetProblem, Run,
@@ -136,6 +137,7 @@ impl<'a> Sense<'a> {
             if let Err(FetchError::Url { reason, .. }) = fetch::check_url(url) {
                 let help =
                     "a file elsewhere has an address such as https://server/folder/file; one that is here has a `path`";
+                let url = Address::new(url);
                 self.problem(&[trail, &step].concat(), format!("`{url}` cannot be fetched: {reason}"), Some(help));
             }
         }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde_yaml::{Mapping, Value};
 
 use super::check::describe;
+use super::include::TOP_KEYS;
 use super::params;
-use super::pipeline::{Reader, TOP_KEYS, is_name};
+use super::pipeline::{Reader, is_name};
 use super::problem::{Problem, nearest};
 use super::source::{Place, SourceFile, YamlPath};
 use super::unknown::is_unknown;

@@ -82,7 +82,7 @@ pub fn written(
         }
         _ => (&stage.with, stage.path.key("with"), steps),
     };
-    trace.follow(value, Spot { file: stage.file.clone(), path }, &rest, &instance.axes, stage, None, 0);
+    trace.follow(value, Spot { file: stage.file.clone(), path }, &rest, &instance.axes(), stage, None, 0);
     trace.out
 }
 

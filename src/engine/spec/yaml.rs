@@ -1,7 +1,6 @@
 //! From the bytes of a file to a YAML value, with hostile files refused. Knows nothing of pipelines.
 
-use std::fs::File;
-use std::io::Read;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,6 +12,7 @@ use super::notes::MAX_PROBLEMS;
 use super::problem::Problem;
 use super::source::{Place, SourceFile, Step, YamlPath};
 use super::unknown::{is_too_large_tag, is_unknown_tag, unknown};
+use crate::fsio;
 
 /// No pipeline that a person can read is larger, and no larger file is parsed.
 const MAX_BYTES: u64 = 8 << 20;
@@ -23,20 +23,14 @@ const MAX_BYTES: u64 = 8 << 20;
 /// Why it is no file that could be parsed, as a message.
 pub(super) fn text(path: &Path) -> Result<String, String> {
     let shown = path.display();
-    let unreadable = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => format!("there is no file {shown}"),
+    let bytes = fsio::read_regular(path, MAX_BYTES).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => format!("there is no file {shown}"),
+        ErrorKind::IsADirectory => format!("{shown} is a folder; a pipeline is a file"),
+        ErrorKind::FileTooLarge => {
+            format!("{shown} is larger than {} MiB, which no pipeline file may be", MAX_BYTES >> 20)
+        }
         _ => format!("cannot read {shown}: {error}"),
-    };
-    let metadata = std::fs::metadata(path).map_err(unreadable)?;
-    if metadata.is_dir() {
-        return Err(format!("{shown} is a folder; a pipeline is a file"));
-    }
-    // Of a pipe or a device the length is not known before its end.
-    let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(format!("{shown} is larger than {} MiB, which no pipeline file may be", MAX_BYTES >> 20));
-    }
+    })?;
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;

@@ -17,6 +17,7 @@ use std::ops::ControlFlow;
 
 use super::error::StageError;
 use super::{Reporter, params, read_error};
+use crate::address::Address;
 use crate::digest::verify;
 use crate::kinds::{DatasetParams, Source};
 use crate::protocol::{Input, Job};
@@ -48,7 +49,8 @@ fn input<'a>(job: &'a Job, slot: &str, source: &Source) -> Result<(&'a Input, St
     let input = inputs.next().ok_or_else(|| StageError::NoInput { slot: slot.to_owned() })?;
     match inputs.count() {
         0 => {
-            let origin = source.path.as_ref().or(source.url.as_ref());
+            let url = source.url.as_ref().map(|url| Address::new(url).to_string());
+            let origin = source.path.clone().or(url);
             Ok((input, origin.map_or(slot.to_owned(), |origin| format!("{slot} ({origin})"))))
         }
         more => Err(StageError::ManyInputs { slot: slot.to_owned(), count: more + 1 }),
