@@ -13,3 +13,4 @@ mod stories;
 mod support;
 mod training;
 mod transforms;
+mod weights;
