@@ -41,7 +41,10 @@ fn weights_that_do_not_fit_are_told_by_counts_and_firsts_and_change_nothing() {
     let others = [("net.features.0.weight", 1), ("net.features.1.weight", 2)];
     let others = others.map(|(name, side)| (name.to_owned(), Tensor::zeros([side], (Kind::Float, Device::Cpu))));
     let found = error(others.into());
-    assert!(found.contains("the file's names start with `net.features.`, the network's with `conv1.weight`"), "{found}");
+    assert!(
+        found.contains("the file's names start with `net.features.`, the network's with `conv1.weight`"),
+        "{found}"
+    );
     let now = target.state().entries().iter().map(|entry| &entry.tensor);
     assert!(now.zip(&before).all(|(now, before)| now == before), "nothing is half-filled");
 
@@ -183,8 +186,13 @@ fn the_dictionary_and_the_prefix_that_are_meant_are_found_in_every_form_of_file(
         assert!(named(&*target, "") == wanted, "{what}");
     };
     for (entry, prefix) in [
-        ("state_dict", ""), ("model_state_dict", "module."), ("net", "_orig_mod."), ("model", "module.model."),
-        ("weights", "encoder."), ("params", "module.net.backbone."), ("whatever", "model."),
+        ("state_dict", ""),
+        ("model_state_dict", "module."),
+        ("net", "_orig_mod."),
+        ("model", "module.model."),
+        ("weights", "encoder."),
+        ("params", "module.net.backbone."),
+        ("whatever", "model."),
     ] {
         let inside = named(&*source, prefix);
         let moment = Tensor::zeros([3, 4], (Kind::Float, Device::Cpu));
@@ -216,7 +224,8 @@ fn the_dictionary_and_the_prefix_that_are_meant_are_found_in_every_form_of_file(
 #[test]
 fn two_sets_of_weights_in_a_file_are_told_and_one_can_be_chosen() {
     let (first, second) = (named(&*small(1, 5), "module."), named(&*small(3, 5), "module."));
-    let bytes = Stream::of(&Saved::Dict(vec![("model", Saved::Tensors(&first)), ("model_ema", Saved::Tensors(&second))]));
+    let bytes =
+        Stream::of(&Saved::Dict(vec![("model", Saved::Tensors(&first)), ("model_ema", Saved::Tensors(&second))]));
     let file = File::open(&bytes).unwrap();
     let target = small(2, 5);
     let error = weights::install(&*target, &file, Head::Keep, None).unwrap_err().to_string();

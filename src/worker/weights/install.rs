@@ -72,12 +72,9 @@ pub fn install(
         layer.and_then(|layer| name.strip_prefix(layer)).is_some_and(|rest| matches!(rest, ".weight" | ".bias"))
     };
     let entries: Vec<_> = network.state().entries().iter().filter(|entry| !is_head(&entry.name)).collect();
-    let wanted: Vec<Wanted> = entries
-        .iter()
-        .map(|entry| Wanted { name: entry.name.clone(), shape: Some(entry.tensor.size()) })
-        .collect();
-    let places =
-        place::find(file.listed(), &wanted, Beside::Layer(layer), entry).map_err(InstallError::Differ)?;
+    let wanted: Vec<Wanted> =
+        entries.iter().map(|entry| Wanted { name: entry.name.clone(), shape: Some(entry.tensor.size()) }).collect();
+    let places = place::find(file.listed(), &wanted, Beside::Layer(layer), entry).map_err(InstallError::Differ)?;
     let (place, values) = the_one(file, places)?;
     let _guard = tch::no_grad_guard();
     for (entry, values) in entries.iter().zip(&values) {

@@ -56,8 +56,26 @@ const WRAPPERS: [&str; 3] = ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_w
 
 /// What a training keeps beside the weights.
 const TRAINING: [&str; 20] = [
-    "optimizer", "optimizers", "optimizer_state_dict", "optimizer_states", "optim", "opt", "scheduler", "schedulers", "lr_scheduler",
-    "lr_schedulers", "scaler", "amp", "ema", "model_ema", "ema_model", "state_dict_ema", "swa", "epoch", "rng_state", "callbacks",
+    "optimizer",
+    "optimizers",
+    "optimizer_state_dict",
+    "optimizer_states",
+    "optim",
+    "opt",
+    "scheduler",
+    "schedulers",
+    "lr_scheduler",
+    "lr_schedulers",
+    "scaler",
+    "amp",
+    "ema",
+    "model_ema",
+    "ema_model",
+    "state_dict_ema",
+    "swa",
+    "epoch",
+    "rng_state",
+    "callbacks",
 ];
 
 /// The names of a file without the parts of wrappers, each with its number.
@@ -145,10 +163,10 @@ fn strangers<'a>(
     under
         .filter(move |(name, number)| {
             let listed = &listed[*number];
-            let is_layer = |layer: &str| {
-                name.strip_prefix(layer).is_some_and(|rest| matches!(rest, ".weight" | ".bias"))
-            };
-            let is_number = listed.shape.is_empty() || (!name.contains('.') && listed.shape.iter().product::<i64>() == 1);
+            let is_layer =
+                |layer: &str| name.strip_prefix(layer).is_some_and(|rest| matches!(rest, ".weight" | ".bias"));
+            let is_number =
+                listed.shape.is_empty() || (!name.contains('.') && listed.shape.iter().product::<i64>() == 1);
             let may_stand = match beside {
                 Beside::All => true,
                 Beside::Layer(layer) => {
@@ -180,8 +198,11 @@ fn misfit(
     };
     let missing: Vec<&Wanted> = wanted.iter().filter(|wanted| at(wanted).is_none()).collect();
     let nearest = missing.first().and_then(|missing| nearest(missing, names, listed));
-    let other: Vec<(&Wanted, &Listed)> =
-        wanted.iter().filter_map(|wanted| Some((wanted, at(wanted)?))).filter(|(wanted, found)| !fits(found, wanted)).collect();
+    let other: Vec<(&Wanted, &Listed)> = wanted
+        .iter()
+        .filter_map(|wanted| Some((wanted, at(wanted)?)))
+        .filter(|(wanted, found)| !fits(found, wanted))
+        .collect();
     let told = |(wanted, found): &(&Wanted, &Listed)| match (&wanted.shape, found.kind) {
         (Some(shape), Some(kind)) if super::is_floating(kind) => {
             format!("`{}` is {:?} in the file and {shape:?} in the network", wanted.name, found.shape)
@@ -190,7 +211,8 @@ fn misfit(
         (_, None) => format!("`{}` is of a type that is not read", wanted.name),
     };
     let unknown: Vec<String> = strangers(names, listed, wanted, prefix, beside).map(str::to_owned).collect();
-    let heads: BTreeSet<&str> = other.iter().filter_map(|(wanted, _)| wanted.name.rsplit_once('.')).map(|(layer, _)| layer).collect();
+    let heads: BTreeSet<&str> =
+        other.iter().filter_map(|(wanted, _)| wanted.name.rsplit_once('.')).map(|(layer, _)| layer).collect();
     Misfit {
         wanted: wanted.len(),
         fit,
@@ -215,7 +237,11 @@ fn nearest(missing: &Wanted, names: &BTreeMap<String, usize>, listed: &[Listed])
     };
     let same_shape = |number: usize| missing.shape.as_ref().is_none_or(|shape| *shape == listed[number].shape);
     let candidates = names.iter().filter(|(_, number)| same_shape(**number));
-    candidates.map(|(name, _)| (alike(name), name)).filter(|((ends, _), _)| *ends > 0).max().map(|(_, name)| name.clone())
+    candidates
+        .map(|(name, _)| (alike(name), name))
+        .filter(|((ends, _), _)| *ends > 0)
+        .max()
+        .map(|(_, name)| name.clone())
 }
 
 /// What all names begin with, up to a point.

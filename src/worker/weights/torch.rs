@@ -8,8 +8,8 @@ use std::io::{Cursor, Read};
 use tch::{Kind, Tensor};
 use zip::ZipArchive;
 
-use super::{Listed, WeightsError};
 use super::pickle::{self, Node, Part, Pickle, PickleError, Storage};
+use super::{Listed, WeightsError};
 
 /// The number that the older stream begins with, 0x1950a86a20f9469cfc6c, as a pickle has it.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
@@ -32,7 +32,10 @@ pub(super) struct Saved<'a> {
 /// Where the bytes of tensors are.
 enum Storages<'a> {
     /// A member each, in a folder of the archive.
-    Archive { archive: ZipArchive<Cursor<&'a [u8]>>, folder: String },
+    Archive {
+        archive: ZipArchive<Cursor<&'a [u8]>>,
+        folder: String,
+    },
     Stream(BTreeMap<String, &'a [u8]>),
 }
 
@@ -52,11 +55,7 @@ pub(super) fn from_archive(bytes: &[u8]) -> Result<(Vec<Listed>, Saved<'_>), Wei
 }
 
 /// A member of an archive. PyTorch stores and never compresses: it cannot be larger than the file.
-fn member(
-    archive: &mut ZipArchive<Cursor<&[u8]>>,
-    name: &str,
-    most: usize,
-) -> Result<Option<Vec<u8>>, WeightsError> {
+fn member(archive: &mut ZipArchive<Cursor<&[u8]>>, name: &str, most: usize) -> Result<Option<Vec<u8>>, WeightsError> {
     let mut file = match archive.by_name(name) {
         Ok(file) => file,
         Err(zip::result::ZipError::FileNotFound) => return Ok(None),

@@ -59,7 +59,7 @@ fn archives_that_are_none_are_told_from_damaged_and_hostile_ones() {
             message(bench(&zip(&vec![("zeros".into(), vec![0; 80 << 20])]), cifar())),
             "unfold to more than 100 times as many",
         ),
-        (message(folder(&damaged_zip, json!({"test_share": 0}))), "a/b.jpg ("),
+        (message(folder(&damaged_zip, json!({"test_share": 0, "classes": "none"}))), "a/b.jpg ("),
     ];
     for (found, expected) in cases {
         assert!(found.contains(expected), "expected `{expected}` in: {found}");

@@ -32,14 +32,21 @@ fn whole(names: &[&str]) -> Result<(String, Vec<String>), String> {
 fn folders_that_wrap_the_classes_are_unwrapped() {
     let plain = whole(&["cat/1.jpg", "dog/2.jpg"]).unwrap();
     assert_eq!(plain, ("2 train + 0 test images, 2 classes".into(), vec!["cat".into(), "dog".into()]));
-    for names in [
-        &["data/cat/1.jpg", "data/dog/2.jpg"][..],
-        &["a/b/train/cat/1.jpg", "a/b/train/dog/2.jpg"],
-    ] {
+    for names in [&["data/cat/1.jpg", "data/dog/2.jpg"][..], &["a/b/train/cat/1.jpg", "a/b/train/dog/2.jpg"]] {
         assert_eq!(whole(names).unwrap(), plain);
     }
-    let messy = ["data/cat/1.jpg", "data/dog/2.jpg", "__MACOSX/data/cat/._1.jpg", "data/.DS_Store", "data/dog/Thumbs.db", "README"];
-    assert_eq!(whole(&messy).unwrap(), ("2 train + 0 test images, 2 classes, 4 other files passed over".into(), plain.1));
+    let messy = [
+        "data/cat/1.jpg",
+        "data/dog/2.jpg",
+        "__MACOSX/data/cat/._1.jpg",
+        "data/.DS_Store",
+        "data/dog/Thumbs.db",
+        "README",
+    ];
+    assert_eq!(
+        whole(&messy).unwrap(),
+        ("2 train + 0 test images, 2 classes, 2 other files passed over".into(), plain.1)
+    );
     // A class with folders of its own beside others is one class.
     assert_eq!(whole(&["cat/x/1.jpg", "cat/y/2.jpg", "dog/3.jpg"]).unwrap().1, ["cat", "dog"]);
 }
@@ -60,7 +67,10 @@ fn what_is_no_set_of_classes_is_told_at_once() {
     for (names, message) in [
         (&["cat/1.jpg", "cat/2.jpg"][..], "has one class, `cat`, and a network has nothing to tell apart"),
         (&["data/cat/1.jpg"], "has one class, `cat`"),
-        (&["d/train/a/1.jpg", "d/train/b/2.jpg", "d/val/a/3.jpg"], "not classes: `d/train` and `d/val`; set `train.root`"),
+        (
+            &["d/train/a/1.jpg", "d/train/b/2.jpg", "d/val/a/3.jpg"],
+            "not classes: `d/train` and `d/val`; set `train.root`",
+        ),
         (&["a/1.jpg", "b/2.tiff", "c/3.jpg"], "has the folder `b` without an image that is read (its files: 1 .tiff)"),
         (&["a/1.jpg", "b/Thumbs.db", "c/3.jpg"], "has the folder `b` without an image that is read (its files: none)"),
         (&["a/1.jpg", "b/2", "c/3.jpg"], "(its files: 1 without an ending)"),
@@ -75,7 +85,8 @@ fn what_is_no_set_of_classes_is_told_at_once() {
     assert!(whole(&["a/1.jpg", "A/2.jpg"]).unwrap().0.ends_with("2 classes, 1 warnings in the log"));
 
     // An empty folder, which a tar archive has as an entry of its own.
-    let mut builder = tar::Builder::new(tar(&vec![("a/1.jpg".into(), image(1)), ("c/2.jpg".into(), image(2))])[..3072].to_vec());
+    let mut builder =
+        tar::Builder::new(tar(&vec![("a/1.jpg".into(), image(1)), ("c/2.jpg".into(), image(2))])[..3072].to_vec());
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(tar::EntryType::Directory);
     header.set_size(0);
@@ -112,12 +123,19 @@ fn test_images_and_their_classes_are_held_against_the_training_set() {
     let (ended, _) = run(&train, &[("caf\u{e9}/3.jpg", 3), ("dog/4.jpg", 4)]);
     assert!(ended.as_ref().unwrap_err().contains("the names differ in U+0065 U+0301 and U+00E9"), "{ended:?}");
     let (ended, _) = run(&train, &[("Dog/3.jpg", 3)]);
-    assert!(ended.as_ref().unwrap_err().contains("it has `dog`, and the names differ in U+0064 and U+0044"), "{ended:?}");
+    assert!(
+        ended.as_ref().unwrap_err().contains("it has `dog`, and the names differ in U+0064 and U+0044"),
+        "{ended:?}"
+    );
 
     let (ended, log) = run(&train, &[("dog/3.jpg", 2), ("dog/4.jpg", 4)]);
-    let expected = "2 train + 2 test images, 2 classes, 1 test images that are training images too, 1 warnings in the log";
+    let expected =
+        "2 train + 2 test images, 2 classes, 1 test images that are training images too, 1 warnings in the log";
     assert_eq!(ended.unwrap(), expected);
-    assert!(log.contains(&"warning: the test image dog/3.jpg is the training image dog/2.jpg, byte by byte".to_owned()), "{log:#?}");
+    assert!(
+        log.contains(&"warning: the test image dog/3.jpg is the training image dog/2.jpg, byte by byte".to_owned()),
+        "{log:#?}"
+    );
     assert!(log.iter().any(|line| line.contains("no images of the class `cafe\u{301}`")), "{log:#?}");
     let (ended, _) = run(&train, &[("dog/3.jpg", 2)]);
     assert!(ended.as_ref().unwrap_err().contains("all 1 test images are training images too"), "{ended:?}");

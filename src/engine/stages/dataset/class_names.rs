@@ -24,7 +24,10 @@ pub(super) fn check(file: &str, names: &[String]) -> Result<Vec<String>, Dataset
     let mut by_case: Vec<(String, &String)> = names.iter().map(|name| (read(name).to_lowercase(), name)).collect();
     by_case.sort();
     for pair in by_case.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
-        warnings.push(format!("{file}: the classes `{}` and `{}` differ in the case of letters only", pair[0].1, pair[1].1));
+        warnings.push(format!(
+            "{file}: the classes `{}` and `{}` differ in the case of letters only",
+            pair[0].1, pair[1].1
+        ));
     }
     Ok(warnings)
 }

@@ -167,11 +167,8 @@ pub(super) fn summary(
     reporter: &dyn Reporter,
 ) -> Result<String, DatasetError> {
     let known: HashMap<Fingerprint, usize> = train.files.iter().copied().collect();
-    let shared: Vec<(usize, usize)> = test
-        .files
-        .iter()
-        .filter_map(|(fingerprint, at)| known.get(fingerprint).map(|&other| (*at, other)))
-        .collect();
+    let shared: Vec<(usize, usize)> =
+        test.files.iter().filter_map(|(fingerprint, at)| known.get(fingerprint).map(|&other| (*at, other))).collect();
     let pair = |&(test, train): &(usize, usize)| {
         let (test, train) = (&test_archive.entries[test].name, &train_archive.entries[train].name);
         format!("the test image {test} is the training image {train}")

@@ -136,8 +136,7 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter, params: &DatasetParams) ->
     if let ([class], Classes::Folders) = (&classes[..], by) {
         return Err(DatasetError::OneClass { file: archive.shown, class: class.clone() }.into());
     }
-    let mut aside =
-        Aside { passed_over: listing.passed_over, left_out: archive.left_out.len(), ..Aside::default() };
+    let mut aside = Aside { passed_over: listing.passed_over, left_out: archive.left_out.len(), ..Aside::default() };
     let mut divided: [Vec<Planned>; 2] = Default::default();
     let share = if test.is_some() { 0.0 } else { test_share.map_or(0.0, |share| share.get()) };
     for (label, (class, files)) in listing.classes.into_iter().enumerate() {
@@ -156,10 +155,9 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter, params: &DatasetParams) ->
             warnings.extend(missing.map(|class| format!("the test set has no images of the class `{class}`")));
             let mut images = Vec::new();
             for (class, files) in listing.classes {
-                let label = classes.binary_search(&class).map_err(|_| DatasetError::Class {
-                    hint: class_names::stranger(&class, &classes),
-                    class,
-                })?;
+                let label = classes
+                    .binary_search(&class)
+                    .map_err(|_| DatasetError::Class { hint: class_names::stranger(&class, &classes), class })?;
                 images.extend(files.into_iter().map(|entry| Planned { entry, label: label as i32 }));
             }
             Some((archive, images))

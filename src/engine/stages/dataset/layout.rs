@@ -10,12 +10,13 @@ use crate::stages::Reporter;
 const READ: [&str; 8] = ["jpg", "jpeg", "jpe", "jfif", "png", "bmp", "dib", "webp"];
 /// Endings of images that are not.
 const UNREAD: [&str; 18] = [
-    "gif", "tif", "tiff", "heic", "heif", "avif", "jp2", "j2k", "jxl", "ppm", "pgm", "pnm", "tga", "svg", "psd", "ico", "dng", "npy",
+    "gif", "tif", "tiff", "heic", "heif", "avif", "jp2", "j2k", "jxl", "ppm", "pgm", "pnm", "tga", "svg", "psd", "ico",
+    "dng", "npy",
 ];
 /// Endings of what accompanies images; a folder of such files alone is no class.
 const NOTES: [&str; 20] = [
-    "txt", "md", "rst", "xml", "json", "csv", "tsv", "yaml", "yml", "html", "htm", "pdf", "mat", "py", "sh", "log", "cfg", "ini",
-    "toml", "tex",
+    "txt", "md", "rst", "xml", "json", "csv", "tsv", "yaml", "yml", "html", "htm", "pdf", "mat", "py", "sh", "log",
+    "cfg", "ini", "toml", "tex",
 ];
 /// Names of files without an ending that accompany images.
 const NOTE_NAMES: [&str; 6] = ["readme", "license", "licence", "copying", "notice", "changelog"];

@@ -191,7 +191,9 @@ fn start_from_weights(
         .map_err(|source| StageError::Install { slot: slot(), source })?;
     let Installed { taken, prefix, passed_over } = installed;
     let under = if prefix.is_empty() { String::new() } else { format!(" under `{prefix}`") };
-    context.reporter.log(format!("starting from {taken} tensors of `weights`{under}; {passed_over} others passed over"));
+    context
+        .reporter
+        .log(format!("starting from {taken} tensors of `weights`{under}; {passed_over} others passed over"));
     Ok(())
 }
 

@@ -77,7 +77,13 @@ fn member(
 
     let Names { pax, long_name, long_link } = std::mem::take(own);
     let pax = pax.over(global);
-    let raw = pax.sparse.name.clone().or_else(|| pax.path.clone()).or(long_name).unwrap_or_else(|| header.path_bytes().into_owned());
+    let raw = pax
+        .sparse
+        .name
+        .clone()
+        .or_else(|| pax.path.clone())
+        .or(long_name)
+        .unwrap_or_else(|| header.path_bytes().into_owned());
     let shown = text(&raw);
     let link = || {
         let header = || header.link_name_bytes().map(|name| name.into_owned());
@@ -90,7 +96,9 @@ fn member(
     let Some(path) = path else {
         match kind {
             _ if is_folder => {}
-            b'1'..=b'4' | b'6' | b'M' | b'N' | b'V' => tree.leave_out(&shown, "has a name that leads out of the archive"),
+            b'1'..=b'4' | b'6' | b'M' | b'N' | b'V' => {
+                tree.leave_out(&shown, "has a name that leads out of the archive")
+            }
             _ => return Err(ArchiveError::Escape { name: shown }),
         }
         return next(file, at, size, || "a member".to_owned());
@@ -136,9 +144,14 @@ fn member(
 pub(super) enum SparseForm {
     None,
     /// The records list its pieces (0.0 and 0.1).
-    Listed { whole: u64, pieces: Vec<[u64; 2]> },
+    Listed {
+        whole: u64,
+        pieces: Vec<[u64; 2]>,
+    },
     /// A map before its content lists them (1.0).
-    Before { whole: u64 },
+    Before {
+        whole: u64,
+    },
     Unknown,
 }
 
@@ -231,8 +244,12 @@ fn behind_the_end(file: &Shared, mut at: u64, tree: &mut Tree) -> Result<(), Arc
             let first = at + first as u64;
             let start = first / BLOCK * BLOCK;
             let is_head = block(file, start)?.is_some_and(|block| sum_is_right(&block));
-            let what = if is_head { "another archive, which `tar -x` reads only with `--ignore-zeros`" } else { "no archive" };
-            tree.leave_out(&format!("byte {start} and all behind it"), &format!("stand after the archive's end: {what}"));
+            let what =
+                if is_head { "another archive, which `tar -x` reads only with `--ignore-zeros`" } else { "no archive" };
+            tree.leave_out(
+                &format!("byte {start} and all behind it"),
+                &format!("stand after the archive's end: {what}"),
+            );
             return Ok(());
         }
         at += length as u64;

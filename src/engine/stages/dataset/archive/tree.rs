@@ -9,6 +9,9 @@ use super::{ArchiveError, Entry, MAX_ENTRIES};
 /// Links that are followed on the way to one file, as many as Linux follows.
 const MAX_HOPS: usize = 40;
 
+/// The longest path, and the longest target of a link, as on Linux.
+const MAX_PATH: usize = 4096;
+
 /// Where the bytes of a file are.
 #[derive(Debug, Clone)]
 pub(super) struct Content {
@@ -47,6 +50,7 @@ type Why = &'static str;
 const OUTSIDE: Why = "is a link that leads out of the archive";
 const NOWHERE: Why = "is a link to nothing in the archive";
 const CIRCLE: Why = "is a link that leads back to itself";
+const TOO_LONG: Why = "has a name, or a target, that is longer than 4096 bytes";
 const UNDER_FILE: Why = "stands under a file as if that were a folder";
 const UNDER_LINK: Why = "stands under a link that is made only after all files";
 const OVER_FOLDER: Why = "has the name of a folder with files in it";
@@ -68,6 +72,9 @@ impl Tree {
 
     /// Puts a symbolic link at a path; whether it leads anywhere shows in the end.
     pub(super) fn link(&mut self, path: &str, target: String) {
+        if target.len() > MAX_PATH {
+            return self.leave_out(path, TOO_LONG);
+        }
         self.put(path, Node::Link(target));
     }
 
@@ -117,6 +124,9 @@ impl Tree {
 
     /// Where a member lands: links among the folders of its path are followed, its last part is not. `make` makes folders that are missing.
     fn place(&mut self, path: &str, make: bool) -> Result<String, Why> {
+        if path.len() > MAX_PATH {
+            return Err(TOO_LONG);
+        }
         let mut rest: Vec<String> = path.rsplit('/').map(str::to_owned).collect();
         let (mut done, mut hops) = (String::new(), 0);
         while let Some(part) = rest.pop() {
