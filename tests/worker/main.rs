@@ -14,3 +14,4 @@ mod stories;
 mod support;
 mod training;
 mod transforms;
+mod weights;

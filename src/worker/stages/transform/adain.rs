@@ -206,6 +206,17 @@ pub struct Adain {
 }
 
 impl Adain {
+    /// The names of the tensors that encoder and decoder take.
+    pub fn names() -> [Vec<String>; 2] {
+        [ENCODER, DECODER].map(|steps| {
+            let numbers = steps.iter().filter_map(|step| match step {
+                Step::Conv { number, .. } => Some(number),
+                Step::Pool | Step::Enlarge => None,
+            });
+            numbers.flat_map(|number| ["weight", "bias"].map(|part| format!("{number}.{part}"))).collect()
+        })
+    }
+
     /// The networks with these weights; tensors of later layers of the encoder are left alone.
     ///
     /// # Errors
