@@ -95,8 +95,7 @@ pub(super) fn fill(job: &Job, plan: &Plan<'_>, reporter: &dyn Reporter) -> Resul
             Err(ArchiveError::Damaged { reason }) => Ok(Err(reason)),
             Err(error) => Err(error),
         };
-        let decoded: Vec<Result<Result<(Stored, Fingerprint), String>, ArchiveError>> =
-            images.par_iter().map(decode).collect();
+        let decoded: Vec<Result<Decoded, ArchiveError>> = images.par_iter().map(decode).collect();
         let bytes: usize = decoded.iter().flatten().flatten().map(|((pixels, _), _)| pixels.len()).sum();
         count = (PIECE / (bytes / images.len()).max(1)).clamp(FEWEST, MOST);
         for (image, decoded) in images.iter().zip(decoded) {
@@ -139,6 +138,9 @@ pub(super) fn fill(job: &Job, plan: &Plan<'_>, reporter: &dyn Reporter) -> Resul
 
 /// An image as it is stored, each colour by itself, and its height and width.
 type Stored = (Vec<u8>, [usize; 2]);
+
+/// An image with what tells it from others, or why its file is broken.
+type Decoded = Result<(Stored, Fingerprint), String>;
 
 fn stored(file: &[u8], plan: &Plan<'_>) -> Result<Stored, String> {
     let image: Rgb = plan.recipe.apply(picture::decode(file)?)?;
