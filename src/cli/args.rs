@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Gc(GcArgs),
     /// Look whether this machine has all that is needed
     Doctor(DoctorArgs),
+    /// Make a pair of keys to sign results with
+    Keygen(KeygenArgs),
     /// Print the JSON schema of a pipeline file, for editors
     Schema,
     /// Print completions for a shell
@@ -61,7 +63,7 @@ impl Command {
             Command::Doctor(args) => args.json,
             Command::Table(args) => args.format == TableFormat::Json,
             Command::Push(_) | Command::Pull(_) | Command::Graph(_) => false,
-            Command::Schema | Command::Completions(_) => false,
+            Command::Schema | Command::Keygen(_) | Command::Completions(_) => false,
         }
     }
 }
@@ -92,20 +94,26 @@ pub(crate) struct ChangeArgs {
     #[arg(long, value_name = "TARGET")]
     pub force: Vec<String>,
     /// Take results from a cache elsewhere: a web server's folder (https://…), a bucket (s3://…, gs://…, az://…; credentials by the environment), or a folder
-    #[arg(long, value_name = "URL", env = "ATFLOW_REMOTE")]
+    #[arg(long, value_name = "URL", env = "ATFLOW_REMOTE", hide_env_values = true)]
     pub remote: Option<String>,
-    /// How long a server of the remote cache may be silent before it is asked again, in seconds; it is asked 3 times
+    /// How long a server of the remote cache may be silent, or slower than 10 bytes a second, before it is asked again,
+    /// in seconds; it is asked 3 times
     #[arg(long, value_name = "SECONDS", env = "ATFLOW_PATIENCE", default_value_t = PATIENCE, value_parser = patience)]
     pub patience: u16,
     /// Fetch nothing: no remote cache, no data
     #[arg(long)]
     pub offline: bool,
+    /// Use results from elsewhere only if this key signed them: a public key of minisign (`RW…`), or a file with one;
+    /// may be given more than once
+    #[arg(long, value_name = "PUBLIC_KEY", env = "ATFLOW_TRUST")]
+    pub trust: Vec<String>,
 }
 
 impl ChangeArgs {
     /// Nothing but a profile and parameters: no remote cache, nothing forced.
     pub(crate) fn plain(profile: Option<String>, set: Vec<(String, String)>, cache: CacheArgs) -> Self {
-        ChangeArgs { set, profile, cache, force: Vec::new(), remote: None, patience: PATIENCE, offline: false }
+        let (force, trust) = (Vec::new(), Vec::new());
+        ChangeArgs { set, profile, cache, force, remote: None, patience: PATIENCE, offline: false, trust }
     }
 
     /// The remote cache; one without a name, as an empty variable gives it, is none.
@@ -142,6 +150,10 @@ pub(crate) struct RunArgs {
     /// Make results anew from predictions, from checkpoints or from scratch, and use what lies before
     #[arg(long, value_enum, value_name = "DEPTH")]
     pub from: Option<DepthName>,
+    /// With --from: let numbers differ from the published ones by so many percentage points [default: 0.5; from
+    /// predictions, not a byte]
+    #[arg(long, value_name = "POINTS", value_parser = tolerance)]
+    pub tolerance: Option<f64>,
     /// Where tables, figures and pictures are laid [default: results/<pipeline>]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -217,6 +229,25 @@ pub(crate) struct VerifyArgs {
     /// Compare only numbers, and let them differ by so many percentage points
     #[arg(long, value_name = "POINTS", value_parser = tolerance, requires = "targets")]
     pub tolerance: Option<f64>,
+    /// Recompute a drawn share of the predictions that the targets rest on from the checkpoints of this remote cache
+    #[arg(long, value_name = "URL", requires = "targets")]
+    pub remote: Option<String>,
+    /// How large a share of the predictions is drawn [default: 10%, and one at least]
+    #[arg(long, value_name = "PERCENT", value_parser = share, requires = "targets", conflicts_with = "sample")]
+    pub share: Option<f64>,
+    /// How many predictions are drawn
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), requires = "targets")]
+    pub sample: Option<u32>,
+    /// Draw again what was drawn with this seed [default: one that nobody can foresee]
+    #[arg(long, value_name = "SEED", requires = "targets")]
+    pub seed: Option<u64>,
+    /// Use results from elsewhere only if this key signed them: a public key of minisign (`RW…`), or a file with one;
+    /// may be given more than once
+    #[arg(long, value_name = "PUBLIC_KEY", env = "ATFLOW_TRUST")]
+    pub trust: Vec<String>,
+    /// How long a server of the remote cache may be silent before it is asked again, in seconds; it is asked 3 times
+    #[arg(long, value_name = "SECONDS", env = "ATFLOW_PATIENCE", default_value_t = PATIENCE, value_parser = patience)]
+    pub patience: u16,
     /// Put corrupt files of the cache aside, so that they are made again
     #[arg(long, conflicts_with = "targets")]
     pub repair: bool,
@@ -376,6 +407,19 @@ pub(crate) struct TableArgs {
 pub(crate) struct PushArgs {
     #[command(flatten)]
     pub pipeline: PipelineArgs,
+    /// Sign what was computed here with a secret key of minisign; the password of a key that has one is asked for, or
+    /// taken from ATFLOW_SIGN_PASSWORD
+    #[arg(long, value_name = "KEYFILE")]
+    pub sign: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeygenArgs {
+    /// Where the secret key goes; the public key goes beside it, with `.pub` after the name
+    pub file: PathBuf,
+    /// Lock the secret key with a password: asked for, or taken from ATFLOW_SIGN_PASSWORD
+    #[arg(long)]
+    pub password: bool,
 }
 
 #[derive(Debug, Args)]
@@ -433,6 +477,14 @@ fn cache(name: OsString) -> PathBuf {
 fn patience(text: &str) -> Result<u16, String> {
     let seconds = if text.is_empty() { Ok(PATIENCE) } else { text.parse() };
     seconds.ok().filter(|seconds| *seconds > 0).ok_or_else(|| format!("expected seconds, 1 to {}", u16::MAX))
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim().parse::<f64>().ok();
+    let share = number.filter(|number| *number > 0.0 && *number <= 100.0);
+    share
+        .map(|percent| percent / 100.0)
+        .ok_or_else(|| "expected percent, above 0 and up to 100, such as 10%".to_owned())
 }
 
 fn tolerance(text: &str) -> Result<f64, String> {

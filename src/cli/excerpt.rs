@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use atflow::address::masked_in_place;
 use atflow::plain::{plain, plain_in_place};
 use miette::{MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanContents};
 
@@ -27,6 +28,8 @@ pub(crate) struct Excerpt {
 impl Excerpt {
     /// What is shown of a file for a place in it, and the place in that.
     pub(crate) fn new(name: String, file: &str, place: Range<usize>) -> (Self, Range<usize>) {
+        // An address with a password may stand in any of its lines.
+        let file = &masked_in_place(file);
         let (mut text, mut column) = (String::new(), 0);
         let (mut start, mut end) = (None, None);
         let mut at = 0;

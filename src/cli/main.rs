@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => commands::verify::run(&args),
         Command::Gc(args) => commands::gc::run(&args),
         Command::Doctor(args) => commands::doctor::run(&args),
+        Command::Keygen(args) => commands::keygen::run(&args),
         Command::Schema => commands::schema::run(),
         Command::Completions(args) => commands::completions::run(&args),
         Command::Table(args) => commands::table::run(&args),

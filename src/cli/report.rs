@@ -7,6 +7,7 @@ use atflow::plain::plain;
 use atflow::protocol::{Failure, FailureCode};
 use atflow::remote::RemoteError;
 use atflow::scheduler::{RunError, WorkerError};
+use atflow::signing::KeyError;
 use atflow::sources::causes;
 use atflow::spec::{Place, Problem, Problems};
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, SourceCode};
@@ -139,6 +140,27 @@ impl From<CacheError> for CliError {
         let mut chain = causes(&error);
         // The file error stands for itself: its sentence names the operation and the path.
         let message = chain.remove(0);
+        CliError::environment(message).because(chain).help(help)
+    }
+}
+
+impl From<KeyError> for CliError {
+    fn from(error: KeyError) -> Self {
+        let help = match &error {
+            KeyError::File(_) => "check the path and its permissions",
+            KeyError::NoKey { .. } => "give the line of the key that begins with RW, or the file that holds it",
+            KeyError::Other { .. } => "`atflow keygen FILE`, or `minisign -G -W`, makes a pair of keys",
+            KeyError::WrongHalf { expected: "secret", .. } => {
+                "sign with the file that has no `.pub` in its name; the public key is for those who check"
+            }
+            KeyError::WrongHalf { .. } => "trust the file that ends in `.pub`; the secret key stays with who signs",
+            KeyError::NoPassword { .. } => "give its password in ATFLOW_SIGN_PASSWORD, or run on a terminal",
+            KeyError::Locked { .. } => "check the password, and that the file is whole",
+            KeyError::Failed { .. } => "make another pair of keys: `atflow keygen FILE`",
+        };
+        let mut chain = causes(&error);
+        let message = chain.remove(0);
+        chain.retain(|cause| *cause != message);
         CliError::environment(message).because(chain).help(help)
     }
 }

@@ -98,6 +98,14 @@ pub(crate) fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
+/// Names in a row: beyond a few they are counted.
+pub(crate) fn some(names: &[String]) -> String {
+    const SHOWN: usize = 6;
+    let rest = names.len().saturating_sub(SHOWN);
+    let more = if rest > 0 { format!(", and {rest} more") } else { String::new() };
+    format!("{}{more}", names[..names.len() - rest].join(", "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,13 +10,13 @@ use crate::digest::Digest;
 use crate::graph::Graph;
 use crate::kinds::Kind;
 use crate::plan::{Absence, Standing, must_be_there, read_from_fresh};
-use crate::spec::InstanceId;
+use crate::spec::{Instance, InstanceId, Need};
 
 /// From what results are made anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Depth {
-    /// Only what reads predictions may run: tables, figures, and commands that come after an evaluation.
+    /// Only what reads predictions runs, and runs anew: tables, curves, and commands that come after an evaluation.
     Predictions,
     /// Nothing is trained; evaluations, checks of masking and saliency maps are computed anew, and what comes after them.
     Checkpoints,
@@ -36,10 +36,13 @@ impl Depth {
 
     /// Which instances run even if they are fresh, by id.
     pub fn anew(self, graph: &Graph) -> Vec<bool> {
+        let after_evaluation = after(graph, &[Kind::Evaluate]);
         let after = after(graph, &[Kind::Evaluate, Kind::Masking, Kind::Saliency]);
         let is_anew = |id: InstanceId| match (self, graph.instance(id).kind) {
-            (Depth::Predictions, _) | (Depth::Scratch, Kind::Dataset | Kind::File) => false,
+            (Depth::Scratch, Kind::Dataset | Kind::File) => false,
             (Depth::Scratch, _) => true,
+            (Depth::Predictions, Kind::Table | Kind::Figure) => reads_only_predictions(graph.instance(id)),
+            (Depth::Predictions, kind) => kind == Kind::Command && after_evaluation[id.0],
             (Depth::Checkpoints, Kind::Table | Kind::Figure) => true,
             (Depth::Checkpoints, Kind::Evaluate | Kind::Masking | Kind::Saliency) => true,
             (Depth::Checkpoints, kind) => kind == Kind::Command && after[id.0],
@@ -57,6 +60,13 @@ impl Depth {
         };
         graph.ids().map(is_barred).collect()
     }
+}
+
+/// Whether an instance is a table or a figure that is made of predictions alone: it takes milliseconds, and needs
+/// neither images nor networks.
+pub fn reads_only_predictions(instance: &Instance) -> bool {
+    let is_of_predictions = |need: &Need| matches!(need.slot.as_str(), "value" | "reference");
+    matches!(instance.kind, Kind::Table | Kind::Figure) && instance.needs.iter().all(is_of_predictions)
 }
 
 /// Which instances come after one of these kinds, at any distance; by id.
@@ -215,7 +225,7 @@ mod tests {
             names.sort_unstable();
             names
         };
-        assert_eq!(names(Depth::Predictions.anew(&graph)), [""; 0]);
+        assert_eq!(names(Depth::Predictions.anew(&graph)), ["pages", "summary"]);
         assert_eq!(names(Depth::Checkpoints.anew(&graph)), ["maps", "pages", "summary", "tested"]);
         assert_eq!(
             names(Depth::Scratch.anew(&graph)),

@@ -1,12 +1,13 @@
 //! Content addresses: the BLAKE3 digest of bytes, files and streams. Knows nothing of the cache that is named by them.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::regular::{check_regular, open_regular};
 
 /// The BLAKE3 digest of some bytes; shown and stored as 64 lower-case hexadecimal digits, as `b3sum` prints it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,6 +24,7 @@ impl Digest {
     /// # Errors
     /// Whatever opening or reading the file gives.
     pub fn of_file(path: &Path) -> io::Result<Self> {
+        check_regular(path)?;
         let mut hasher = blake3::Hasher::new();
         hasher.update_mmap_rayon(path)?;
         Ok(Digest(*hasher.finalize().as_bytes()))
@@ -84,7 +86,7 @@ impl ReadError {
 pub fn read_verified(path: &Path, expected: Digest) -> Result<Vec<u8>, ReadError> {
     let shown = || path.display().to_string();
     let mut bytes = Vec::new();
-    File::open(path)
+    open_regular(path)
         .and_then(|mut file| file.read_to_end(&mut bytes))
         .map_err(|source| ReadError::Io { path: shown(), source })?;
     let found = Digest::of(&bytes);

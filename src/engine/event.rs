@@ -1,6 +1,7 @@
 //! What happens in a run, one fact at a time: all that a display or a log may know. Plain data; knows neither who makes it nor who shows it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -32,6 +33,8 @@ pub enum RunEvent {
         stage: String,
         /// The other run; nothing if it cannot be told.
         holder: Option<Holder>,
+        /// How long it is waited for at most without a sign of life of it; nothing if its end will be seen.
+        patience: Option<Duration>,
     },
     /// How far a running instance is.
     StageProgress {
@@ -99,6 +102,26 @@ pub enum Status {
     Skipped,
 }
 
+/// How many results came from a remote cache.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Elsewhere {
+    /// All of them.
+    pub results: usize,
+    /// Those that a trusted key signed.
+    pub signed: usize,
+}
+
+/// A table or a figure that a remote cache has and that was assembled here from what it is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Assembled {
+    /// The instance.
+    pub stage: String,
+    /// The remote cache.
+    pub remote: String,
+    /// The outputs that the remote cache has with other bytes.
+    pub different: Vec<String>,
+}
+
 /// The counts at the end of a run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct RunSummary {
@@ -112,6 +135,12 @@ pub struct RunSummary {
     pub skipped: usize,
     /// How long it all took.
     pub seconds: f64,
+    /// Results that were not computed here, by the remote cache that they came from.
+    #[serde(skip)]
+    pub elsewhere: BTreeMap<String, Elsewhere>,
+    /// Results from elsewhere that were assembled here again.
+    #[serde(skip)]
+    pub assembled: Vec<Assembled>,
     /// Whether the user stopped it.
     #[serde(skip)]
     pub interrupted: bool,

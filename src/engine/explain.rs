@@ -6,6 +6,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value as Json;
 
+use crate::numerics::Numerics;
 use crate::record::Record;
 
 /// One difference between two records.
@@ -27,6 +28,13 @@ pub enum Change {
         old: Option<u64>,
         /// Now.
         new: Option<u64>,
+    },
+    /// Arithmetic is held otherwise; `None` where it was not held at all.
+    Numerics {
+        /// Before.
+        old: Option<Numerics>,
+        /// Now.
+        new: Option<Numerics>,
     },
     /// A parameter has another value; `None` where it was not there.
     Param {
@@ -64,6 +72,10 @@ impl fmt::Display for Change {
                 let shown = |seed: &Option<u64>| seed.map_or_else(|| "not set".to_owned(), |seed| seed.to_string());
                 write!(f, "seed: {} → {}", shown(old), shown(new))
             }
+            Change::Numerics { old, new } => {
+                let shown = |numerics: &Option<Numerics>| numerics.map_or("not set", Numerics::name);
+                write!(f, "numerics: {} → {}", shown(old), shown(new))
+            }
             Change::Param { path, old, new } => write!(f, "{path}: {} → {}", shown(old), shown(new)),
             Change::Input { name } => write!(f, "input {name} changed"),
             Change::InputAdded { name } => write!(f, "input {name} is new"),
@@ -83,6 +95,9 @@ pub fn changes(old: &Record, new: &Record) -> Vec<Change> {
     params(&old.params, &new.params, "", &mut out);
     if old.seed != new.seed {
         out.push(Change::Seed { old: old.seed, new: new.seed });
+    }
+    if old.numerics != new.numerics {
+        out.push(Change::Numerics { old: old.numerics, new: new.numerics });
     }
     for (name, digest) in &new.inputs {
         match old.inputs.get(name) {
@@ -166,7 +181,15 @@ mod tests {
 
     fn record(params: Json, inputs: &[(&str, &str)]) -> Record {
         let inputs: BTreeMap<String, String> = inputs.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect();
-        Record { format: 1, kind: Kind::Train, version: 1, params, seed: Some(0), inputs }
+        Record {
+            format: 1,
+            kind: Kind::Train,
+            version: 1,
+            numerics: None,
+            params: params.into(),
+            seed: Some(0),
+            inputs,
+        }
     }
 
     fn told(old: &Record, new: &Record) -> Vec<String> {

@@ -6,26 +6,34 @@
 //! same time would write into one `.part` and both fail their checks: the caller sees to it that there is one.
 
 mod error;
+mod pace;
 mod part;
+mod proxy;
 mod server;
+mod trust;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use ureq::http::{StatusCode, header};
+use ureq::http::{Method, StatusCode, header};
 
+use crate::address::Address;
 use crate::digest::Digest;
+use crate::fsio;
 use crate::kinds::Source;
 pub use error::FetchError;
 use part::{Part, Sums};
-use server::{Failed, agent, number, range, text};
+use server::{Failed, ask, number, range, text};
 
-pub(crate) use server::config;
-pub use server::exists;
+pub(crate) use pace::slowness;
+pub use pace::{LEAST_SPEED, TooSlow};
+pub(crate) use server::{Agents, is_absence};
+pub use server::{exists, small};
+pub(crate) use trust::refusal;
 
 /// The sums of a file's bytes.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -49,6 +57,8 @@ pub struct Expected {
     pub md5: Option<String>,
     /// Its BLAKE3.
     pub blake3: Option<Digest>,
+    /// Its length in bytes: no more of it is taken.
+    pub size: Option<u64>,
 }
 
 /// How patient a fetch is.
@@ -56,7 +66,8 @@ pub struct Expected {
 pub struct Patience {
     /// For a connection to stand, names and encryption included.
     pub connect: Duration,
-    /// For the first byte of an answer, and from each byte to the next.
+    /// For the head of an answer, and from each byte to the next; over the same time at least [`LEAST_SPEED`] bytes a
+    /// second come.
     pub stall: Duration,
     /// Times that a server is asked before its failure counts; at least 1.
     pub tries: u32,
@@ -88,7 +99,7 @@ pub type Progress<'a> = dyn FnMut(u64, Option<u64>) -> ControlFlow<()> + 'a;
 /// Whatever opening or reading the file gives.
 pub fn checksums(path: &Path) -> io::Result<Checksums> {
     let mut sums = Sums::default();
-    let mut file = File::open(path)?;
+    let mut file = fsio::open_regular(path)?;
     let mut buffer = vec![0; BUFFER];
     loop {
         match file.read(&mut buffer) {
@@ -101,7 +112,7 @@ pub fn checksums(path: &Path) -> io::Result<Checksums> {
 }
 
 /// Told each address before it is tried, and why the one before it failed.
-pub type Trying<'a> = dyn FnMut(&str, Option<&FetchError>) + 'a;
+pub type Trying<'a> = dyn FnMut(&Address, Option<&FetchError>) + 'a;
 
 /// Fetches the file of a source to `to`, from the first of its addresses that gives it, and returns its sums. A file that is already there is replaced.
 ///
@@ -114,15 +125,15 @@ pub fn fetch(
     trying: &mut Trying<'_>,
     progress: &mut Progress<'_>,
 ) -> Result<Checksums, FetchError> {
-    let url = source.url.clone().ok_or(FetchError::NoUrl)?;
+    let url = source.url.as_deref().ok_or(FetchError::NoUrl)?;
     if source.published().is_none() {
-        return Err(FetchError::NoDigest { url });
+        return Err(FetchError::NoDigest { url: url.into() });
     }
-    let expected = Expected { sha256: source.sha256.clone(), md5: source.md5.clone(), blake3: None };
+    let expected = Expected { sha256: source.sha256.clone(), md5: source.md5.clone(), ..Expected::default() };
     let mut failures: Vec<FetchError> = Vec::new();
-    for url in source.urls() {
-        trying(url, failures.last());
-        match download(url, &expected, to, patience, progress) {
+    for url in source.urls().map(Address::from) {
+        trying(&url, failures.last());
+        match download(&url, &expected, to, patience, progress) {
             Err(FetchError::Stopped) => return Err(FetchError::Stopped),
             Err(error) => failures.push(error),
             Ok(sums) => return Ok(sums),
@@ -146,36 +157,28 @@ pub fn fetch(
 /// # Errors
 /// Any [`FetchError`]; nothing then stands at `to` that did not before.
 pub fn download(
-    url: &str,
+    url: &Address,
     expected: &Expected,
     to: &Path,
     patience: &Patience,
     progress: &mut Progress<'_>,
 ) -> Result<Checksums, FetchError> {
-    let origin = origin(url, patience)?;
-    let url = url.to_owned();
-    let mut fetch = Fetch { url, part: Part::open(to)?, origin, patience, progress, resumed: false };
-    let sums = match fetch.whole(expected) {
+    let file = file_of(url)?;
+    let part = Part::open(to)?;
+    let mut fetch = Fetch { url: url.clone(), part, expected, progress, resumed: false };
+    let whole = |fetch: &mut Fetch<'_, '_>| match &file {
+        Some(path) => fetch.of_file(path),
+        None => fetch.of_server(&Agents::of(patience), patience),
+    };
+    let sums = match whole(&mut fetch) {
         // The part was left by an earlier fetch and may have been of another file: that costs one more download, not an error.
-        Err(FetchError::Mismatch { .. }) if fetch.resumed => {
+        Err(error) if fetch.resumed && error.is_other_file() => {
             fetch.part.clear()?;
-            fetch.whole(expected)
+            whole(&mut fetch)
         }
         result => result,
     };
-    match sums {
-        Ok(sums) => {
-            fetch.part.keep(to)?;
-            Ok(sums)
-        }
-        Err(error) => {
-            if matches!(error, FetchError::Mismatch { .. }) || fetch.part.size() == 0 {
-                // What the error says matters more than whether a useless part could be removed.
-                let _ = fs::remove_file(&fetch.part.path);
-            }
-            Err(error)
-        }
-    }
+    fetch.end(sums, to)
 }
 
 /// Takes what a reader gives, the file at `url` as its store sends it, to `to`, checked; returns its sums. A file that is already there is replaced.
@@ -183,7 +186,7 @@ pub fn download(
 /// # Errors
 /// Any [`FetchError`]; nothing then stands at `to` that did not before.
 pub(crate) fn receive(
-    url: &str,
+    url: &Address,
     from: impl Read,
     total: Option<u64>,
     expected: &Expected,
@@ -192,21 +195,17 @@ pub(crate) fn receive(
 ) -> Result<Checksums, FetchError> {
     let mut part = Part::open(to)?;
     part.clear()?;
-    let patience = Patience::default();
-    let origin = Origin::Store;
-    let mut fetch = Fetch { url: url.to_owned(), part, origin, patience: &patience, progress, resumed: false };
-    let sums = match fetch.receive(from, total)? {
-        Received::All => fetch.checked(expected),
-        Received::Broken(source) => Err(FetchError::Broken { url: url.to_owned(), source }),
-    };
-    match sums {
-        Ok(sums) => fetch.part.keep(to).map(|()| sums),
-        Err(error) => {
-            // As above.
-            let _ = fs::remove_file(&fetch.part.path);
-            Err(error)
-        }
+    let mut fetch = Fetch { url: url.clone(), part, expected, progress, resumed: false };
+    let sums = fetch.told(total).and_then(|()| match fetch.receive(from, total)? {
+        Received::All => fetch.checked(),
+        Received::Broken(source) => Err(FetchError::Broken { url: url.clone(), source }),
+    });
+    if sums.is_err() {
+        // A store cannot be asked for the rest of it. What the error says matters more than whether a useless part
+        // could be removed.
+        _ = fs::remove_file(&fetch.part.path);
     }
+    fetch.end(sums, to)
 }
 
 /// Whether a URL is one that can be fetched, as far as its letters tell.
@@ -214,69 +213,70 @@ pub(crate) fn receive(
 /// # Errors
 /// [`FetchError::Url`].
 pub fn check_url(url: &str) -> Result<(), FetchError> {
-    file_of(url).map(drop)
+    file_of(&url.into()).map(drop)
 }
 
 /// The file that a URL names; none of one that a server has.
-fn file_of(url: &str) -> Result<Option<PathBuf>, FetchError> {
-    let error = |reason| FetchError::Url { url: url.to_owned(), reason };
-    match url.split_once("://") {
+fn file_of(url: &Address) -> Result<Option<PathBuf>, FetchError> {
+    let error = |reason| FetchError::Url { url: url.clone(), reason };
+    match url.secret().split_once("://") {
         Some(("http" | "https", rest)) if rest.is_empty() || rest.starts_with('/') => Err(error("it names no server")),
-        Some(("http" | "https", _)) => Ok(None),
+        Some(("http" | "https", _)) => match url::Url::parse(url.secret()) {
+            Ok(parsed) if parsed.has_host() => Ok(None),
+            _ => Err(error("it names no server")),
+        },
         Some(("file", rest)) => local_path(url, rest).map(Some),
         _ => Err(error("it begins with none of https://, http:// and file://")),
     }
 }
 
-fn origin(url: &str, patience: &Patience) -> Result<Origin, FetchError> {
-    Ok(file_of(url)?.map_or_else(|| Origin::Server(agent(patience)), Origin::File))
-}
-
-/// The size of the file at `source.url`, if it can be told; a server is only asked if `ask` says so.
-pub fn size(source: &Source, ask: bool) -> Option<u64> {
-    let url = source.url.as_ref()?;
-    if let Some(rest) = url.strip_prefix("file://") {
-        return Some(fs::metadata(local_path(url, rest).ok()?).ok()?.len());
+/// The size of the file at `source.url`, if it can be told; a server is only asked if `wanted` says so.
+pub fn size(source: &Source, wanted: bool) -> Option<u64> {
+    let url = Address::new(source.url.as_ref()?);
+    if let Some(path) = file_of(&url).ok()? {
+        return Some(fs::metadata(path).ok()?.len());
     }
-    let response = ask.then(|| agent(&Patience::default()).head(url).call().ok()).flatten()?;
+    let agents = Agents::of(&Patience::default());
+    let response = wanted.then(|| ask(&agents, &Method::HEAD, &url, &[]).ok()).flatten()?;
     response.status().is_success().then(|| number(&response, header::CONTENT_LENGTH)).flatten()
 }
 
 const BUFFER: usize = 256 << 10;
 
-enum Origin {
-    Server(ureq::Agent),
-    File(PathBuf),
-    /// What comes is given by a reader.
-    Store,
-}
+/// While a file of unknown length comes, it is looked this often whether the disk has room, in bytes.
+const LOOK_FOR_ROOM: u64 = 64 << 20;
+
+/// What a file of unknown length leaves free, in bytes: others write to the same disk.
+const SPARE: u64 = 256 << 20;
 
 struct Fetch<'a, 'b> {
-    url: String,
+    url: Address,
     part: Part,
-    origin: Origin,
-    patience: &'a Patience,
+    expected: &'a Expected,
     progress: &'a mut Progress<'b>,
     /// Whether any of the part was there before this fetch.
     resumed: bool,
 }
 
 impl Fetch<'_, '_> {
-    /// All bytes, checked.
-    fn whole(&mut self, expected: &Expected) -> Result<Checksums, FetchError> {
-        if let Origin::File(path) = &self.origin {
-            let path = path.clone();
-            self.part.clear()?;
-            let file = File::open(&path).map_err(|source| FetchError::File { path: path.clone(), source })?;
-            let total = file.metadata().ok().map(|found| found.len());
-            return match self.receive(file, total)? {
-                Received::All => self.checked(expected),
-                Received::Broken(source) => Err(FetchError::File { path, source }),
-            };
+    /// All bytes of a file of this machine, checked.
+    fn of_file(&mut self, path: &Path) -> Result<Checksums, FetchError> {
+        let error = |source| FetchError::File { path: path.to_owned(), source };
+        self.part.clear()?;
+        let file = fsio::open_regular(path).map_err(error)?;
+        let total = file.metadata().ok().map(|found| found.len());
+        self.told(total)?;
+        match self.receive(file, total)? {
+            Received::All => self.checked(),
+            Received::Broken(source) => Err(error(source)),
         }
+    }
+
+    /// All bytes of a file of a server, checked.
+    fn of_server(&mut self, agents: &Agents, patience: &Patience) -> Result<Checksums, FetchError> {
         self.resumed = self.part.size() > 0;
         if self.resumed
-            && let Ok(sums) = self.checked(expected)
+            && let Ok(sums) = self.checked()
         {
             return Ok(sums);
         }
@@ -284,8 +284,8 @@ impl Fetch<'_, '_> {
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.ask(&mut seen)? {
-                Answer::All => return self.checked(expected),
+            match self.ask(agents, &mut seen)? {
+                Answer::All => return self.checked(),
                 Answer::Other => {
                     // Not the server's failure: it has another file than the part is of. Asked from the start, it can give no other answer
                     // of this sort.
@@ -293,28 +293,25 @@ impl Fetch<'_, '_> {
                     self.resumed = false;
                     tries -= 1;
                 }
-                Answer::Failed(error) if error.is_final() || tries >= self.patience.tries => {
-                    return Err(error.told(&self.url, tries, self.patience));
+                Answer::Failed(error) if error.is_final() || tries >= patience.tries => {
+                    return Err(error.told(&self.url, tries, patience));
                 }
-                Answer::Failed(_) => self.pause(tries)?,
+                Answer::Failed(_) => self.pause(tries, patience)?,
             }
         }
     }
 
     /// Asks the server once, for what is missing.
-    fn ask(&mut self, seen: &mut Seen) -> Result<Answer, FetchError> {
-        let Origin::Server(agent) = &self.origin else { return Ok(Answer::All) };
+    fn ask(&mut self, agents: &Agents, seen: &mut Seen) -> Result<Answer, FetchError> {
         let have = self.part.size();
-        let mut request = agent.get(&self.url);
+        let mut headers = Vec::new();
         if have > 0 {
-            request = request.header(header::RANGE, format!("bytes={have}-"));
-            if let Some(tag) = &seen.tag {
-                request = request.header(header::IF_RANGE, tag);
-            }
+            headers.push((header::RANGE, format!("bytes={have}-")));
+            headers.extend(seen.tag.clone().map(|tag| (header::IF_RANGE, tag)));
         }
-        let response = match request.call() {
+        let response = match ask(agents, &Method::GET, &self.url, &headers) {
             Ok(response) => response,
-            Err(error) => return Ok(Answer::Failed(Failed::Network(error))),
+            Err(failed) => return Ok(Answer::Failed(failed)),
         };
         let total = match response.status() {
             StatusCode::PARTIAL_CONTENT => match range(&response) {
@@ -331,11 +328,13 @@ impl Fetch<'_, '_> {
             }
             status => return Ok(Answer::Failed(Failed::Status(status))),
         };
+        self.told(total)?;
+        let total = total.or(self.expected.size);
         seen.total = total;
         // A weak tag promises no equal bytes and may not be used here (RFC 9110, section 13.1.5).
         let tag = text(&response, header::ETAG).filter(|tag| !tag.starts_with("W/"));
         seen.tag = tag.map(str::to_owned);
-        match self.receive(response.into_body().into_reader(), total)? {
+        match self.receive(agents.body(response.into_body()), total)? {
             Received::All if total.is_none_or(|total| total == self.part.size()) => Ok(Answer::All),
             Received::All if total.is_some_and(|total| total < self.part.size()) => Ok(Answer::Other),
             Received::All => Ok(Answer::Failed(Failed::Network(io::Error::from(io::ErrorKind::UnexpectedEof).into()))),
@@ -343,27 +342,65 @@ impl Fetch<'_, '_> {
         }
     }
 
+    /// Hears how long the whole file is to be: as long as was expected, and no longer than there is room for.
+    fn told(&self, total: Option<u64>) -> Result<(), FetchError> {
+        let Some(total) = total else { return Ok(()) };
+        match self.expected.size {
+            Some(expected) if expected != total => Err(self.other_length(expected, Some(total))),
+            _ => self.look_for_room(Some(total.saturating_sub(self.part.size()))),
+        }
+    }
+
+    fn other_length(&self, expected: u64, found: Option<u64>) -> FetchError {
+        FetchError::Length { url: self.url.clone(), expected, found }
+    }
+
+    /// Whether the disk has room for so many more bytes, or for a file of unknown length.
+    fn look_for_room(&self, needed: Option<u64>) -> Result<(), FetchError> {
+        let folder = self.part.path.parent().unwrap_or(Path::new("."));
+        // Where it cannot be told, writing tells.
+        let Ok(free) = fsio::free_space(folder) else { return Ok(()) };
+        if free >= needed.unwrap_or(SPARE) {
+            return Ok(());
+        }
+        Err(FetchError::NoSpace { url: self.url.clone(), path: folder.to_owned(), needed, free })
+    }
+
     fn receive(&mut self, mut from: impl Read, total: Option<u64>) -> Result<Received, FetchError> {
         let mut buffer = vec![0; BUFFER];
+        let mut look = self.part.size() + LOOK_FOR_ROOM;
         loop {
             if (self.progress)(self.part.size(), total).is_break() {
                 return Err(FetchError::Stopped);
             }
             match from.read(&mut buffer) {
                 Ok(0) => return Ok(Received::All),
-                Ok(count) => self.part.append(&buffer[..count])?,
+                Ok(count) => {
+                    let size = self.part.size() + count as u64;
+                    if let Some(expected) = self.expected.size.filter(|expected| size > *expected) {
+                        return Err(self.other_length(expected, None));
+                    }
+                    self.part.append(&buffer[..count])?;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Ok(Received::Broken(error)),
+            }
+            if total.is_none() && self.part.size() >= look {
+                self.look_for_room(None)?;
+                look += LOOK_FOR_ROOM;
             }
         }
     }
 
-    fn checked(&self, expected: &Expected) -> Result<Checksums, FetchError> {
+    fn checked(&self) -> Result<Checksums, FetchError> {
         let sums = self.part.sums.clone().finish();
-        let blake3 = (expected.blake3.map(|digest| digest.to_string()), sums.blake3.to_string());
+        if let Some(expected) = self.expected.size.filter(|expected| *expected != sums.size) {
+            return Err(self.other_length(expected, Some(sums.size)));
+        }
+        let blake3 = (self.expected.blake3.map(|digest| digest.to_string()), sums.blake3.to_string());
         for (algorithm, expected, found) in [
-            ("sha256", &expected.sha256, &sums.sha256),
-            ("md5", &expected.md5, &sums.md5),
+            ("sha256", &self.expected.sha256, &sums.sha256),
+            ("md5", &self.expected.md5, &sums.md5),
             ("blake3", &blake3.0, &blake3.1),
         ] {
             if let Some(expected) = expected.as_ref().filter(|expected| !expected.trim().eq_ignore_ascii_case(found)) {
@@ -380,9 +417,24 @@ impl Fetch<'_, '_> {
         Ok(sums)
     }
 
+    /// Gives the file its name if all went well, and else removes what no later fetch can go on with.
+    fn end(self, sums: Result<Checksums, FetchError>, to: &Path) -> Result<Checksums, FetchError> {
+        match sums {
+            Ok(sums) => self.part.keep(to).map(|()| sums),
+            Err(error) => {
+                let is_endless = matches!(error, FetchError::NoSpace { needed: None, .. });
+                if error.is_other_file() || is_endless || self.part.size() == 0 {
+                    // What the error says matters more than whether a useless part could be removed.
+                    _ = fs::remove_file(&self.part.path);
+                }
+                Err(error)
+            }
+        }
+    }
+
     /// Waits before the next try, a little at a time so that a stop is heard.
-    fn pause(&mut self, tries: u32) -> Result<(), FetchError> {
-        let mut left = self.patience.pause * 2_u32.saturating_pow(tries.saturating_sub(1)).min(64);
+    fn pause(&mut self, tries: u32, patience: &Patience) -> Result<(), FetchError> {
+        let mut left = patience.pause * 2_u32.saturating_pow(tries.saturating_sub(1)).min(64);
         while !left.is_zero() {
             let step = left.min(Duration::from_millis(100));
             thread::sleep(step);
@@ -421,8 +473,8 @@ enum Answer {
 }
 
 /// The path of a `file://` URL: `file:///a%20b` is `/a b`.
-fn local_path(url: &str, rest: &str) -> Result<PathBuf, FetchError> {
-    let error = |reason| FetchError::Url { url: url.to_owned(), reason };
+fn local_path(url: &Address, rest: &str) -> Result<PathBuf, FetchError> {
+    let error = |reason| FetchError::Url { url: url.clone(), reason };
     let path = rest.strip_prefix("localhost").unwrap_or(rest);
     if !path.starts_with('/') {
         return Err(error("a file:// URL names an absolute path: file:///folder/file"));

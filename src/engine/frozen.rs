@@ -91,6 +91,7 @@ pub fn stages(graph: &Graph, sources: &Sources, standings: &[Option<Standing>]) 
             format: RECORD_FORMAT,
             kind: instance.kind,
             version: instance.kind.version(),
+            numerics: instance.recorded_numerics(),
             params: instance.params.clone(),
             seed: instance.recorded_seed(),
             inputs: instance.sources.iter().map(source).collect(),
@@ -137,8 +138,9 @@ mod tests {
     use crate::kinds::Kind;
 
     fn stage(level: u32, state: PlannedState, key: Option<&str>) -> BTreeMap<String, KeptStage> {
-        let params = json!({ "level": level });
-        let own = Record { format: 1, kind: Kind::Train, version: 1, params, seed: None, inputs: BTreeMap::new() };
+        let params = std::sync::Arc::new(json!({ "level": level }));
+        let (kind, inputs) = (Kind::Train, BTreeMap::new());
+        let own = Record { format: 1, kind, version: 1, numerics: None, params, seed: None, inputs };
         let key = key.map(|text| Key(Digest::of(text.as_bytes())));
         BTreeMap::from([("a".to_owned(), KeptStage { state, key, own })])
     }

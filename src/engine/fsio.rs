@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::host;
+pub use crate::regular::{check_regular, open_regular, read_at_most, read_regular};
 
 /// A file operation that failed.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +34,15 @@ impl<T> Context<T> for io::Result<T> {
     fn on(self, doing: &'static str, path: &Path) -> Result<T, FileError> {
         self.map_err(|source| FileError { doing, path: path.to_owned(), source })
     }
+}
+
+/// The bytes that can still be written to the file system of a path.
+///
+/// # Errors
+/// Whatever the system gives.
+pub fn free_space(path: &Path) -> io::Result<u64> {
+    let space = rustix::fs::statvfs(path)?;
+    Ok(space.f_bavail.saturating_mul(space.f_frsize))
 }
 
 /// Makes a folder and those above it.

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use crate::cache::{Cache, CacheError, InProgress, Manifest, OutputBlob};
+use crate::cache::{Cache, CacheError, InProgress, Manifest, OutputBlob, SIGNATURE};
 use crate::digest::Digest;
 use crate::record::Key;
 
@@ -130,7 +130,8 @@ pub fn survey(cache: &Cache, keep: &Keep) -> Result<Survey, CacheError> {
         }
     };
     for (path, size) in cache.files("actions")? {
-        let key = name(&path, ".json").map(Key);
+        // A signature stays with its manifest.
+        let key = name(&path, ".json").or_else(|| name(&path, SIGNATURE)).map(Key);
         let worked_on = key.is_some_and(|key| is_worked_on(cache, key, &path));
         let mut is_kept = worked_on || key.is_some_and(|key| keep.keys.contains(&key));
         let manifest = if is_kept || runs.runs > 0 { key.and_then(|key| cache.lookup(key)) } else { None };

@@ -165,6 +165,7 @@ impl Graph {
             format: RECORD_FORMAT,
             kind: instance.kind,
             version: instance.kind.version(),
+            numerics: instance.recorded_numerics(),
             params: instance.params.clone(),
             seed: instance.recorded_seed(),
             inputs: made.chain(read).collect(),

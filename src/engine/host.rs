@@ -21,6 +21,24 @@ pub(crate) fn machine() -> &'static str {
     })
 }
 
+/// The installation of the system, whatever its boot; empty where it does not tell. As a digest, because the system's
+/// own name for it is to stay there.
+pub(crate) fn system() -> &'static str {
+    static SYSTEM: OnceLock<String> = OnceLock::new();
+    SYSTEM.get_or_init(|| {
+        let read = |path| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+        let id = read("/etc/machine-id");
+        // A text that is no such name, `uninitialized`, stands there while the system starts.
+        let is_id = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if is_id { tag(&format!("atflow {id}")) } else { String::new() }
+    })
+}
+
+/// The boot of a [`machine`]; nothing where it is only known by a name.
+pub(crate) fn boot(machine: &str) -> Option<&str> {
+    machine.split_once(' ').map(|(boot, _)| boot)
+}
+
 /// What stands between the sort and the process in the names of temporary files and folders: the machine, for people and for programs.
 pub fn owner() -> &'static str {
     static OWNER: OnceLock<String> = OnceLock::new();

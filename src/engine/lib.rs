@@ -2,6 +2,7 @@
 //!
 //! It knows no terminal and no libtorch. `docs/architecture.md` tells how the modules stand on one another.
 
+pub mod address;
 pub mod cache;
 pub mod depth;
 pub mod diagram;
@@ -21,6 +22,7 @@ pub mod keeper;
 pub mod kinds;
 pub mod lines;
 pub mod number;
+pub mod numerics;
 mod outputs;
 pub mod picture;
 pub mod plain;
@@ -29,14 +31,19 @@ pub mod preview;
 pub mod price;
 pub mod probe;
 pub mod protocol;
+pub mod publish;
 pub mod random;
 pub mod record;
+mod regular;
 pub mod remote;
+pub mod reproduce;
 pub mod resample;
 pub mod results;
 pub mod scheduler;
+pub mod signing;
 pub mod sources;
 pub mod spec;
+pub mod spot_check;
 pub mod stages;
 pub mod verify;
 pub mod why;

@@ -2,6 +2,7 @@
 //! time while it runs; nothing is changed here.
 
 mod duration;
+mod elsewhere;
 mod lost;
 
 use std::borrow::Cow;
@@ -11,8 +12,10 @@ use std::collections::HashMap;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::address::masked;
 use crate::cache::{Cache, CacheError, Manifest, OutputBlob, RunRecord};
 use crate::depth::Depth;
+use crate::digest::Digest;
 use crate::explain;
 use crate::graph::{Graph, Outputs};
 use crate::kinds::Kind;
@@ -20,7 +23,8 @@ use crate::protocol;
 use crate::record::{Key, Record};
 use crate::sources::Sources;
 use crate::spec::{Instance, InstanceId, OutputSpec};
-use duration::Durations;
+use duration::{Asked, Durations, Estimate};
+use elsewhere::assembled_here;
 pub(crate) use lost::read_from_fresh;
 
 /// How an instance stands.
@@ -46,9 +50,12 @@ pub struct PlannedStage {
     pub state: PlannedState,
     /// Why.
     pub reason: String,
-    /// How long it took when it last ran as it would now or nearly so, in seconds; not known if it never did.
+    /// How long it took, or may take by an earlier run of about as much work, in seconds; not known if there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
+    /// Whether that is the duration of another amount of work, made longer or shorter in proportion.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub estimated: bool,
     /// Whether that was on a GPU.
     #[serde(skip)]
     pub on_gpu: bool,
@@ -81,6 +88,8 @@ pub enum Order {
     Force,
     /// By the depth from which everything is made anew.
     Anew(Depth),
+    /// Where its result came from elsewhere and what it is made of can be had: the result is assembled here.
+    Assemble,
 }
 
 impl Order {
@@ -89,6 +98,7 @@ impl Order {
         match self {
             Order::Force => "asked for with --force".to_owned(),
             Order::Anew(depth) => format!("made anew with --from {}", depth.name()),
+            Order::Assemble => "assembled here: its result came from elsewhere".to_owned(),
         }
     }
 }
@@ -221,6 +231,12 @@ impl<'a> History<'a> {
         self.cache.fetched(identity).map(|blob| blob.size)
     }
 
+    /// The length of a blob that an input of a record names, in bytes; nothing if it is not here.
+    fn blob_bytes(&self, identity: &str) -> Option<u64> {
+        let digest: Digest = identity.strip_prefix("blake3:")?.parse().ok()?;
+        std::fs::metadata(self.cache.object_path(digest)).ok().map(|metadata| metadata.len())
+    }
+
     /// The key that an instance had when it was last heard of.
     pub fn last_key(&self, name: &str) -> Option<Key> {
         let mut runs = self.runs.borrow_mut();
@@ -266,8 +282,9 @@ impl<'a> History<'a> {
         let changes = explain::changes(&before.record, record);
         match changes.as_slice() {
             [] => "its result is gone from the cache".to_owned(),
-            [one] => one.to_string(),
-            [first, rest @ ..] => format!("{first} (and {} more)", rest.len()),
+            // A command's text may have an address with a password in it.
+            [one] => masked(&one.to_string()),
+            [first, rest @ ..] => format!("{} (and {} more)", masked(&first.to_string()), rest.len()),
         }
     }
 }
@@ -334,11 +351,15 @@ pub fn survey(
         };
         let open: Vec<(InstanceId, Option<InstanceId>)> = open.into_iter().map(|id| (id, pending(id))).collect();
         let looks = look_up(graph, cache, sources, &known, outputs, &mut read)?;
+        let judge = |(id, look): (&InstanceId, Look)| judge(graph, cache, *id, look, needed[id.0]);
+        let assessed: Vec<Assessment> = known.iter().zip(looks).map(judge).collect();
+        let assembled = assembled_here(graph, cache, &known, &assessed, forced, outputs)?;
         for (id, producer) in open {
             standings[id.0] = producer.map(Standing::Pending);
         }
-        for (id, look) in known.into_iter().zip(looks) {
-            standings[id.0] = Some(match (judge(graph, cache, id, look, needed[id.0]), forced[id.0]) {
+        for ((id, assessment), is_assembled) in known.into_iter().zip(assessed).zip(assembled) {
+            let order = forced[id.0].filter(|order| *order != Order::Assemble || is_assembled);
+            standings[id.0] = Some(match (assessment, order) {
                 (Assessment::Fresh(key, manifest), None) => Standing::Fresh(key, manifest),
                 (Assessment::Fresh(_, manifest), Some(order)) => {
                     Standing::Stale(Box::new(manifest.record), Absence::Forced(order))
@@ -423,7 +444,7 @@ fn look_up<'a>(
 }
 
 /// The wanted instances by their distance from the beginning: what is in one wave depends on earlier ones alone.
-fn waves(graph: &Graph, wanted: &[bool]) -> Vec<Vec<InstanceId>> {
+pub(crate) fn waves(graph: &Graph, wanted: &[bool]) -> Vec<Vec<InstanceId>> {
     let mut waves: Vec<Vec<InstanceId>> = Vec::new();
     let mut wave_of = vec![0; graph.len()];
     for id in graph.ids().filter(|id| wanted[id.0]) {
@@ -444,7 +465,7 @@ pub fn plan(
     forced: &[Option<Order>],
     history: &History,
 ) -> Vec<PlannedStage> {
-    let mut durations = Durations::new(graph);
+    let mut durations = Durations::new(graph, standings, history);
     let tell = |id: InstanceId| {
         let instance = graph.instance(id);
         let standing = standings[id.0].as_ref()?;
@@ -456,23 +477,35 @@ pub fn plan(
         };
         let is_fresh = matches!(standing, Standing::Fresh(..));
         let before = if is_fresh { None } else { history.nearest(&instance.name, &record) };
-        let seconds = match standing {
-            Standing::Fresh(_, manifest) => Some(manifest.made.seconds),
-            _ => durations.of(id, &record, matches!(standing, Standing::Stale(..)), before.as_ref()),
+        let estimate = match standing {
+            Standing::Fresh(_, manifest) => Some(Estimate { seconds: manifest.made.seconds, is_scaled: false }),
+            _ => {
+                let is_whole = matches!(standing, Standing::Stale(..));
+                durations.of(&Asked { id, record: &record, is_whole, before: before.as_ref() })
+            }
         };
         let mut state = standing.state();
         let reason = match (standing, forced[id.0]) {
             (Standing::Fresh(..), _) => "up to date".to_owned(),
             (Standing::Stale(_, absence), _) => history.reason_beside(instance, &record, absence, before.as_ref()),
             // Whatever comes out of what it needs, it runs.
-            (Standing::Pending(_), Some(order)) => {
+            (Standing::Pending(_), Some(order)) if order != Order::Assemble => {
                 state = PlannedState::Stale;
                 order.words()
             }
-            (Standing::Pending(producer), None) => format!("needs {}", graph.instance(*producer).name),
+            (Standing::Pending(producer), _) => format!("needs {}", graph.instance(*producer).name),
         };
         let on_gpu = before.is_some_and(|before| protocol::is_gpu(&before.made.device));
-        Some(PlannedStage { name: instance.name.clone(), kind: instance.kind, state, reason, seconds, on_gpu })
+        let (seconds, estimated) = (estimate.map(|of| of.seconds), estimate.is_some_and(|of| of.is_scaled));
+        Some(PlannedStage {
+            name: instance.name.clone(),
+            kind: instance.kind,
+            state,
+            reason,
+            seconds,
+            estimated,
+            on_gpu,
+        })
     };
     graph.ids().filter_map(tell).collect()
 }

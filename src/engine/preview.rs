@@ -36,7 +36,7 @@ impl Preview<'_> {
             id: 0,
             stage: instance.name.clone(),
             kind: instance.kind,
-            params: instance.params.clone(),
+            params: (*instance.params).clone(),
             seed: instance.seed,
             threads: 1,
             inputs: Vec::new(),

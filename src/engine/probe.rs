@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::cache::{Cache, CacheError};
 use crate::fsio::{self, Context};
+use crate::numerics::Numerics;
 use crate::protocol::Event;
 
 /// How long a worker may take to say its first line. Loading libtorch from a cold network file system takes a while.
@@ -26,10 +27,12 @@ pub enum Greeting {
     Silent(String),
 }
 
-/// Starts a worker for a device, hears its first line, and lets it go.
-pub fn worker(program: &Path, device: &str) -> Greeting {
+/// Starts a worker for a device with these numerics, hears its first line, and lets it go.
+pub fn worker(program: &Path, device: &str, numerics: Numerics) -> Greeting {
     let started = Command::new(program)
-        .args(["--device", device])
+        .args(["--device", device, "--numerics", numerics.name()])
+        .env_clear()
+        .envs(numerics.environment(std::env::vars_os()))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -92,10 +95,8 @@ pub fn file_system(cache: &Cache) -> Result<FileSystem, CacheError> {
     let (held, other) = (open()?, open()?);
     let locks = held.lock().is_ok() && other.try_lock().is_err();
     let links = fs::hard_link(&path, folder.path().join("link")).is_ok();
-    let space = rustix::fs::statvfs(folder.path())
-        .map_err(std::io::Error::from)
-        .on("ask for the free space of", folder.path())?;
-    Ok(FileSystem { free: space.f_bavail.saturating_mul(space.f_frsize), clock, locks, links })
+    let free = fsio::free_space(folder.path()).on("ask for the free space of", folder.path())?;
+    Ok(FileSystem { free, clock, locks, links })
 }
 
 /// The files of a cache and their bytes.

@@ -9,11 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::kinds::Kind;
+use crate::numerics::{Arithmetic, Numerics};
 
 /// Raised when a message changes its meaning. Engine and worker of different versions refuse each other at the first line.
+/// 4: a worker has one sort of numerics from its start on, and says what its arithmetic comes to.
 /// 3: workers warn, and say how long earlier runs worked on what they finish.
 /// 2: trainings keep their progress in folders that the job names.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// Whether a device is a GPU, by the name that a worker greets with.
 pub fn is_gpu(device: &str) -> bool {
@@ -97,6 +99,12 @@ pub enum Event {
         device: String,
         /// The device's name for people, such as the GPU's model.
         device_name: String,
+        /// How its arithmetic on the CPU is held. Older workers do not tell, and are refused for their protocol.
+        #[serde(default)]
+        numerics: Numerics,
+        /// What that comes to on its machine.
+        #[serde(default)]
+        arithmetic: Arithmetic,
     },
     /// The only line of a worker that cannot work at all: CUDA asked for and not there, say.
     Unusable {

@@ -9,12 +9,14 @@
 //! - no paths, times, hosts, devices or thread counts, and no names of stages but in the labels that tell several inputs of one slot apart.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use crate::digest::Digest;
 use crate::kinds::Kind;
+use crate::numerics::Numerics;
 
 /// Version of the record itself. Raising it makes every stage of every pipeline stale.
 pub const RECORD_FORMAT: u32 = 1;
@@ -28,8 +30,11 @@ pub struct Record {
     pub kind: Kind,
     /// The version of the kind's code ([`Kind::version`]).
     pub version: u32,
-    /// Canonical parameters.
-    pub params: Json,
+    /// How a worker's arithmetic is held, for kinds that a worker runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub numerics: Option<Numerics>,
+    /// Canonical parameters, shared with the instance that it is of.
+    pub params: Arc<Json>,
     /// The seed, for kinds that draw random numbers; for a command only where one is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
@@ -40,7 +45,7 @@ pub struct Record {
 impl Record {
     /// The text that is hashed.
     pub fn canonical(&self) -> String {
-        let Record { format, kind, version, params, seed, inputs } = self;
+        let Record { format, kind, version, numerics, params, seed, inputs } = self;
         // By hand and in ascending order of the keys: a plan writes thousands of these.
         let mut out = format!("{{\"format\":{format},\"inputs\":{{");
         for (index, (name, digest)) in inputs.iter().enumerate() {
@@ -51,6 +56,10 @@ impl Record {
         }
         out.push_str("},\"kind\":");
         write_text(kind.name(), &mut out);
+        if let Some(numerics) = numerics {
+            out.push_str(",\"numerics\":");
+            write_text(numerics.name(), &mut out);
+        }
         out.push_str(",\"params\":");
         write_canonical(params, &mut out);
         if let Some(seed) = seed {
@@ -136,7 +145,8 @@ mod tests {
             format: 1,
             kind: Kind::Transform,
             version: 1,
-            params: serde_json::json!({"op": "saturate", "level": 64.0}),
+            numerics: Some(Numerics::Portable),
+            params: Arc::new(serde_json::json!({"op": "saturate", "level": 64.0})),
             seed: Some(0),
             inputs: BTreeMap::from([("data".to_owned(), format!("blake3:{}", Digest::of(b"abc")))]),
         }
@@ -147,7 +157,7 @@ mod tests {
         // A change here makes every cache in the world stale: raise RECORD_FORMAT and say why in the changelog.
         let digest = Digest::of(b"abc");
         let text = format!(
-            r#"{{"format":1,"inputs":{{"data":"blake3:{digest}"}},"kind":"transform","params":{{"level":64.0,"op":"saturate"}},"seed":0,"version":1}}"#
+            r#"{{"format":1,"inputs":{{"data":"blake3:{digest}"}},"kind":"transform","numerics":"portable","params":{{"level":64.0,"op":"saturate"}},"seed":0,"version":1}}"#
         );
         assert_eq!(record().canonical(), text);
         assert_eq!(record().key().to_string(), GOLDEN);
@@ -156,10 +166,12 @@ mod tests {
     #[test]
     fn the_encoding_is_json_with_sorted_keys() {
         let mut record = record();
-        record.params = serde_json::json!({"run": "printf 'a\t\"b\"\\n' ü \u{7f}\u{1}", "a": [1, -2.5, null, true, {"z": {}, "b": "\n"}]});
+        record.params = Arc::new(
+            serde_json::json!({"run": "printf 'a\t\"b\"\\n' ü \u{7f}\u{1}", "a": [1, -2.5, null, true, {"z": {}, "b": "\n"}]}),
+        );
         record.inputs.insert("x/0001/\"q\"".to_owned(), "blake3:".to_owned());
-        for seed in [None, Some(u64::MAX)] {
-            record.seed = seed;
+        for (seed, numerics) in [(None, None), (Some(u64::MAX), Some(Numerics::Native))] {
+            (record.seed, record.numerics) = (seed, numerics);
             // serde_json keeps the keys of its maps sorted.
             assert_eq!(record.canonical(), serde_json::to_value(&record).unwrap().to_string());
         }
@@ -177,12 +189,14 @@ mod tests {
     #[test]
     fn every_field_changes_the_key() {
         let key = record().key();
-        let changes: [fn(&mut Record); 6] = [
+        let changes: [fn(&mut Record); 8] = [
             |record| record.version = 2,
             |record| record.kind = Kind::Train,
+            |record| record.numerics = None,
+            |record| record.numerics = Some(Numerics::Native),
             |record| record.seed = Some(1),
             |record| record.seed = None,
-            |record| record.params["level"] = Json::from(63.0),
+            |record| Arc::make_mut(&mut record.params)["level"] = Json::from(63.0),
             |record| _ = record.inputs.insert("other".into(), "blake3:".into()),
         ];
         for change in changes {

@@ -6,17 +6,18 @@ mod bucket;
 mod http;
 
 use std::collections::HashSet;
-
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use crate::address::Address;
 use crate::cache::{CACHE_FORMAT, OutputBlob};
-use crate::digest::{Digest, ReadError, read_verified};
-use crate::fetch::{self, Expected, FetchError, Patience, Progress, download};
+use crate::digest::{Digest, ReadError, read_verified, verify};
+use crate::fetch::{self, Expected, FetchError, Patience, Progress, download, is_absence};
 use crate::fsio::{self, Context, FileError};
-use crate::host;
 use crate::record::Key;
+use crate::signing;
 use bucket::Bucket;
 
 /// A cache somewhere else.
@@ -24,7 +25,7 @@ use bucket::Bucket;
 pub struct Remote {
     place: Place,
     /// As the user named it.
-    name: String,
+    name: Address,
     patience: Patience,
     /// Keys that it was asked for and has not; nobody is asked twice in one run.
     absent: Mutex<HashSet<Key>>,
@@ -32,8 +33,8 @@ pub struct Remote {
 
 #[derive(Debug)]
 enum Place {
-    /// The URL of the folder, without its last slash.
-    Web(String),
+    /// A folder of a web server.
+    Web(Address),
     Folder(PathBuf),
     Bucket(Bucket),
 }
@@ -45,19 +46,19 @@ pub enum RemoteError {
     #[error("`{name}` is no remote cache: expected https://…, http://…, s3://…, gs://…, az://… or a folder")]
     Name {
         /// What was given.
-        name: String,
+        name: Address,
     },
     /// There is no cache there.
     #[error("there is no cache at {name}: it has no VERSION file")]
     NoCache {
         /// The remote.
-        name: String,
+        name: Address,
     },
     /// The cache is of another version.
     #[error("the cache at {name} has format {found}; this version of atflow reads format {CACHE_FORMAT}")]
     Format {
         /// The remote.
-        name: String,
+        name: Address,
         /// What its VERSION file says.
         found: String,
     },
@@ -65,13 +66,13 @@ pub enum RemoteError {
     #[error("{name} can only be read: a web server takes no files")]
     ReadOnly {
         /// The remote.
-        name: String,
+        name: Address,
     },
     /// The object store does not let us in.
     #[error("{name}: the object store refuses access ({code})")]
     Denied {
         /// The remote.
-        name: String,
+        name: Address,
         /// The store's word for it.
         code: String,
     },
@@ -79,7 +80,7 @@ pub enum RemoteError {
     #[error("{name}: {message}")]
     Store {
         /// The remote.
-        name: String,
+        name: Address,
         /// What it said.
         message: String,
     },
@@ -97,18 +98,29 @@ pub enum RemoteError {
 impl RemoteError {
     /// Whether the remote has other bytes than it should, which is no reason to give the rest of it up.
     pub fn is_wrong_bytes(&self) -> bool {
-        matches!(self, RemoteError::Fetch(FetchError::Mismatch { .. }))
+        matches!(self, RemoteError::Fetch(error) if error.is_other_file())
+    }
+
+    /// Whether a file of this machine that was to be sent is gone, or has other bytes than its digest says.
+    pub fn is_loss(&self) -> bool {
+        matches!(self, RemoteError::Corrupt(error) if error.is_lost())
     }
 }
 
+/// A `VERSION` is a number. Pages that stand in its place are shown by their beginning.
+const VERSION_BYTES: u64 = 64 << 10;
+
+/// A signature of minisign has four lines; its comments may be some hundred bytes long.
+const SIGNATURE_BYTES: u64 = 16 << 10;
+
 impl Remote {
-    /// Opens a remote cache by its URL or folder, and checks that there is one of this version. `scratch` is a folder for temporary files.
+    /// Opens a remote cache by its URL or folder, and checks that there is one of this version.
     ///
     /// # Errors
     /// [`RemoteError`].
-    pub fn open(name: &str, patience: Patience, scratch: &Path) -> Result<Self, RemoteError> {
+    pub fn open(name: &str, patience: Patience) -> Result<Self, RemoteError> {
         let remote = Remote::named(name, patience)?;
-        match remote.text("VERSION", scratch)? {
+        match remote.text("VERSION", VERSION_BYTES)? {
             Some(text) if text.trim() == CACHE_FORMAT.to_string() => Ok(remote),
             Some(text) => Err(RemoteError::Format { name: remote.name, found: text.trim().chars().take(20).collect() }),
             None => Err(RemoteError::NoCache { name: remote.name }),
@@ -119,7 +131,7 @@ impl Remote {
     ///
     /// # Errors
     /// [`RemoteError`].
-    pub fn create(name: &str, patience: Patience, scratch: &Path) -> Result<Self, RemoteError> {
+    pub fn create(name: &str, patience: Patience) -> Result<Self, RemoteError> {
         let remote = Remote::named(name, patience)?;
         let version = format!("{CACHE_FORMAT}\n");
         match &remote.place {
@@ -128,38 +140,44 @@ impl Remote {
                 fsio::create_dir(folder)?;
                 fsio::write_atomic(&folder.join("VERSION"), folder, version.as_bytes())?;
             }
-            Place::Bucket(bucket) if !bucket.has("VERSION")? => bucket.write("VERSION", version.into_bytes())?,
+            Place::Bucket(bucket) if bucket.size("VERSION")?.is_none() => {
+                bucket.write("VERSION", version.into_bytes())?
+            }
             Place::Folder(_) | Place::Bucket(_) => {}
         }
-        Remote::open(name, remote.patience, scratch)
+        Remote::open(name, remote.patience)
     }
 
     fn named(name: &str, patience: Patience) -> Result<Self, RemoteError> {
         let place = match name.split_once("://") {
-            Some(("http" | "https", _)) => Place::Web(name.trim_end_matches('/').to_owned()),
+            Some(("http" | "https", _)) => Place::Web(name.into()),
             Some(_) => match Bucket::named(name, &patience) {
                 Some(bucket) => Place::Bucket(bucket?),
-                None => return Err(RemoteError::Name { name: name.to_owned() }),
+                None => return Err(RemoteError::Name { name: name.into() }),
             },
             None => Place::Folder(PathBuf::from(name)),
         };
-        Ok(Remote { place, name: name.to_owned(), patience, absent: Mutex::default() })
+        Ok(Remote { place, name: name.into(), patience, absent: Mutex::default() })
     }
 
     /// The remote as the user named it.
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> &Address {
         &self.name
     }
 
-    /// The manifest of a key as text; nothing if the remote has none. The caller checks that it gives its key.
+    /// The manifest of a key as text; nothing if the remote has none, or one longer than `at_most` bytes. The caller
+    /// checks that it gives its key.
     ///
     /// # Errors
     /// [`RemoteError`].
-    pub fn manifest(&self, key: Key, scratch: &Path) -> Result<Option<String>, RemoteError> {
+    pub fn manifest(&self, key: Key, at_most: u64) -> Result<Option<String>, RemoteError> {
         if self.absent.lock().unwrap_or_else(PoisonError::into_inner).contains(&key) {
             return Ok(None);
         }
-        let text = self.there(self.text(&manifest_path(key), scratch))?.flatten();
+        let text = match self.there(self.text(&manifest_path(key), at_most)) {
+            Err(error) if error.is_wrong_bytes() => None,
+            answer => answer?.flatten(),
+        };
         if text.is_none() {
             self.absent.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
         }
@@ -181,9 +199,9 @@ impl Remote {
     pub fn has_blob(&self, blob: OutputBlob) -> Result<bool, RemoteError> {
         let path = object_path(blob.digest);
         match &self.place {
-            Place::Web(base) => Ok(fetch::exists(&format!("{base}/{path}"), &self.patience)?),
-            Place::Folder(folder) => Ok(folder.join(path).exists()),
-            Place::Bucket(bucket) => Ok(self.there(bucket.has(&path))?.unwrap_or(false)),
+            Place::Web(base) => Ok(fetch::exists(&base.join(&path), Some(blob.size), &self.patience)?),
+            Place::Folder(folder) => Ok(length(&folder.join(path)) == Some(blob.size)),
+            Place::Bucket(bucket) => Ok(self.there(bucket.size(&path))?.flatten() == Some(blob.size)),
         }
     }
 
@@ -192,20 +210,41 @@ impl Remote {
     /// # Errors
     /// [`RemoteError`]; nothing stands at `to` then.
     pub fn blob(&self, blob: OutputBlob, to: &Path, progress: &mut Progress<'_>) -> Result<bool, RemoteError> {
-        Ok(self.there(self.get(&object_path(blob.digest), blob.digest, to, progress))?.unwrap_or(false))
+        let path = object_path(blob.digest);
+        let expected = Expected { blake3: Some(blob.digest), size: Some(blob.size), ..Expected::default() };
+        match &self.place {
+            Place::Bucket(bucket) => Ok(self.there(bucket.get(&path, &expected, to, progress))?.unwrap_or(false)),
+            Place::Web(base) => match download(&base.join(&path), &expected, to, &self.patience, progress) {
+                Ok(_) => Ok(true),
+                Err(FetchError::Status { status, .. }) if is_absence(status) => Ok(false),
+                Err(error) => Err(error.into()),
+            },
+            Place::Folder(folder) => {
+                let from = folder.join(path);
+                let file = match fsio::open_regular(&from) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+                    file => file.on("read", &from)?,
+                };
+                let total = file.metadata().on("read", &from)?.len();
+                let name = Address::new(from.display().to_string());
+                fetch::receive(&name, file, Some(total), &expected, to, progress)?;
+                Ok(true)
+            }
+        }
     }
 
-    /// Writes a blob; `false` if it is there already.
+    /// Writes a blob, checked on the way; `false` if it is there already, as far as its length tells.
     ///
     /// # Errors
-    /// [`RemoteError`].
-    pub fn put_blob(&self, digest: Digest, from: &Path) -> Result<bool, RemoteError> {
-        let path = object_path(digest);
+    /// [`RemoteError`]; [`RemoteError::is_loss`] if the file at `from` is not the blob.
+    pub fn put_blob(&self, blob: OutputBlob, from: &Path) -> Result<bool, RemoteError> {
+        let path = object_path(blob.digest);
         match &self.place {
-            Place::Bucket(bucket) if bucket.has(&path)? => Ok(false),
-            Place::Bucket(bucket) => bucket.send(&path, from, digest).map(|()| true),
-            Place::Folder(folder) if folder.join(&path).exists() => Ok(false),
-            Place::Folder(_) | Place::Web(_) => self.put(&path, read_checked(from, digest)?),
+            Place::Bucket(bucket) if bucket.size(&path)? == Some(blob.size) => Ok(false),
+            Place::Bucket(bucket) => bucket.send(&path, from, blob.digest).map(|()| true),
+            Place::Folder(folder) if length(&folder.join(&path)) == Some(blob.size) => Ok(false),
+            Place::Folder(folder) => copy_checked(from, blob.digest, &folder.join(path), &scratch_of(folder)?),
+            Place::Web(_) => Err(self.read_only()),
         }
     }
 
@@ -217,69 +256,106 @@ impl Remote {
         self.put(&manifest_path(key), text.to_vec())
     }
 
+    /// The signature of a manifest as text; nothing if it has none.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub fn signature(&self, key: Key) -> Result<Option<String>, RemoteError> {
+        Ok(self.there(self.text(&signature_path(key), SIGNATURE_BYTES))?.flatten())
+    }
+
+    /// Writes the signature of a manifest in place of any that is there.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub fn put_signature(&self, key: Key, text: &str) -> Result<(), RemoteError> {
+        self.write(&signature_path(key), text.as_bytes().to_vec())
+    }
+
+    /// Writes a small file; `false` if it is there already.
     fn put(&self, path: &str, bytes: Vec<u8>) -> Result<bool, RemoteError> {
+        let is_there = match &self.place {
+            Place::Web(_) => false,
+            Place::Folder(folder) => folder.join(path).exists(),
+            Place::Bucket(bucket) => bucket.size(path)?.is_some(),
+        };
+        if !is_there {
+            self.write(path, bytes)?;
+        }
+        Ok(!is_there)
+    }
+
+    fn write(&self, path: &str, bytes: Vec<u8>) -> Result<(), RemoteError> {
         match &self.place {
-            Place::Web(_) => return Err(RemoteError::ReadOnly { name: self.name.clone() }),
-            Place::Folder(folder) if folder.join(path).exists() => return Ok(false),
-            Place::Folder(folder) => {
-                let scratch = folder.join("tmp");
-                fsio::create_dir(&scratch)?;
-                fsio::write_atomic(&folder.join(path), &scratch, &bytes)?;
-            }
-            Place::Bucket(bucket) if bucket.has(path)? => return Ok(false),
+            Place::Web(_) => return Err(self.read_only()),
+            Place::Folder(folder) => fsio::write_atomic(&folder.join(path), &scratch_of(folder)?, &bytes)?,
             Place::Bucket(bucket) => bucket.write(path, bytes)?,
         }
-        Ok(true)
+        Ok(())
     }
 
-    fn text(&self, path: &str, scratch: &Path) -> Result<Option<String>, RemoteError> {
-        if let Place::Bucket(bucket) = &self.place {
-            return Ok(bucket.read(path)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()));
-        }
-        // Named as what belongs to this process, so that it goes if that is killed.
-        let prefix = format!("stage-{}{}-", host::owner(), std::process::id());
-        let file = tempfile::Builder::new().prefix(&prefix).tempdir_in(scratch).on("make a folder in", scratch)?;
-        let to = file.path().join("file");
-        let there = self.fetch(path, Expected::default(), &to, &mut |_, _| std::ops::ControlFlow::Continue(()))?;
-        if !there {
-            return Ok(None);
-        }
-        let bytes = std::fs::read(&to).on("read", &to)?;
-        Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    fn read_only(&self) -> RemoteError {
+        RemoteError::ReadOnly { name: self.name.clone() }
     }
 
-    fn get(&self, path: &str, blake3: Digest, to: &Path, progress: &mut Progress<'_>) -> Result<bool, RemoteError> {
-        self.fetch(path, Expected { blake3: Some(blake3), ..Expected::default() }, to, progress)
-    }
-
-    fn fetch(
-        &self,
-        path: &str,
-        expected: Expected,
-        to: &Path,
-        progress: &mut Progress<'_>,
-    ) -> Result<bool, RemoteError> {
-        let url = match &self.place {
-            Place::Bucket(bucket) => return bucket.get(path, &expected, to, progress),
-            Place::Web(base) => format!("{base}/{path}"),
+    /// A small file as text; nothing if there is none.
+    fn text(&self, path: &str, at_most: u64) -> Result<Option<String>, RemoteError> {
+        let bytes = match &self.place {
+            Place::Bucket(bucket) => bucket.read(path, at_most)?,
+            Place::Web(base) => fetch::small(&base.join(path), at_most, &self.patience)?,
             Place::Folder(folder) => {
                 let from = folder.join(path);
-                if !from.exists() {
-                    return Ok(false);
+                match fsio::read_regular(&from, at_most) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                    Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                        let url = Address::new(from.display().to_string());
+                        return Err(FetchError::TooLarge { url, at_most }.into());
+                    }
+                    bytes => Some(bytes.on("read", &from)?),
                 }
-                let absolute = std::path::absolute(&from).on("find", &from)?;
-                let encoded = percent_encoding::utf8_percent_encode(&absolute.to_string_lossy(), UNSAFE).to_string();
-                format!("file://{encoded}")
             }
         };
-        match download(&url, &expected, to, &self.patience, progress) {
-            Ok(_) => Ok(true),
-            // A bucket that forbids listing answers 403 for what is not there.
-            Err(FetchError::Status { status: 403 | 404 | 410, .. }) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
     }
 }
+
+/// The length of a regular file; nothing if there is none.
+fn length(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len())
+}
+
+/// Where files of a folder are written before they get their names.
+fn scratch_of(folder: &Path) -> Result<PathBuf, FileError> {
+    let scratch = folder.join("tmp");
+    fsio::create_dir(&scratch)?;
+    Ok(scratch)
+}
+
+/// Copies a file whose digest is known, a piece at a time; other bytes do not get its name.
+fn copy_checked(from: &Path, digest: Digest, to: &Path, scratch: &Path) -> Result<bool, RemoteError> {
+    let unreadable = |source| ReadError::Io { path: from.display().to_string(), source };
+    let mut source = fsio::open_regular(from).map_err(unreadable)?;
+    let mut file = fsio::scratch_file(scratch)?;
+    let (mut hasher, mut buffer) = (blake3::Hasher::new(), vec![0; PIECE]);
+    loop {
+        let count = source.read(&mut buffer).map_err(unreadable)?;
+        if count == 0 {
+            break;
+        }
+        hasher.update(&buffer[..count]);
+        file.write_all(&buffer[..count]).on("write", file.path())?;
+    }
+    let found = Digest::from(hasher.finalize());
+    if found != digest {
+        return Err(ReadError::Corrupt { path: from.display().to_string(), expected: digest, found }.into());
+    }
+    file.as_file().sync_all().on("write", file.path())?;
+    fsio::publish(file.into_temp_path(), to)?;
+    Ok(true)
+}
+
+/// Bytes that are copied at a time.
+const PIECE: usize = 1 << 20;
 
 /// The bytes of a file, if they have the digest.
 fn read_checked(path: &Path, digest: Digest) -> Result<Vec<u8>, RemoteError> {
@@ -288,9 +364,7 @@ fn read_checked(path: &Path, digest: Digest) -> Result<Vec<u8>, RemoteError> {
 
 /// Checks the digest of a file that is too large to be read at once.
 fn check(path: &Path, digest: Digest) -> Result<(), RemoteError> {
-    let found = Digest::of_file(path).on("read", path)?;
-    let shown = || path.display().to_string();
-    if found == digest { Ok(()) } else { Err(ReadError::Corrupt { path: shown(), expected: digest, found }.into()) }
+    Ok(verify(path, digest)?)
 }
 
 /// So many questions are on their way to a server at once.
@@ -318,12 +392,13 @@ pub fn at_once<Q: Sync, A: Send>(questions: &[Q], ask: impl Fn(&Q) -> A + Sync) 
     answers.into_iter().map(|(_, answer)| answer).collect()
 }
 
-/// What may not stand as it is in the path of a `file://` URL.
-const UNSAFE: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b' ').add(b'%').add(b'#').add(b'?');
-
 fn object_path(digest: Digest) -> String {
     let name = digest.to_string();
     format!("objects/{}/{name}", &name[..2])
+}
+
+fn signature_path(key: Key) -> String {
+    manifest_path(key) + signing::ENDING
 }
 
 fn manifest_path(key: Key) -> String {

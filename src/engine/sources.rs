@@ -6,6 +6,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use crate::address::Address;
 use crate::cache::{Cache, SourceDigests, StatMemo};
 use crate::digest::Digest;
 use crate::fetch::{self, FetchError, Patience};
@@ -238,7 +239,7 @@ pub fn obtain(source: &CheckedSource, cache: &Cache, reporter: &dyn Reporter) ->
     if let Some(blob) = cache.fetched(&identity).filter(|blob| cache.has(*blob)) {
         return Ok((cache.object_path(blob.digest), blob.digest));
     }
-    let url = source.url.as_deref().unwrap_or_default();
+    let url = Address::new(source.url.as_deref().unwrap_or_default());
     if cache.is_offline() {
         return Err(failed(format!("{url} has to be fetched, and this run is offline"), Vec::new()));
     }
@@ -258,7 +259,7 @@ pub fn obtain(source: &CheckedSource, cache: &Cache, reporter: &dyn Reporter) ->
         reporter.progress(done, total.unwrap_or(0), &format!("fetching {:.1}{of} MB", done as f64 / 1e6));
         if reporter.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let trying = &mut |url: &str, failed: Option<&FetchError>| {
+    let trying = &mut |url: &Address, failed: Option<&FetchError>| {
         if let Some(error) = failed {
             reporter.log(&format!("that failed: {}", causes(error).join(": ")));
         }

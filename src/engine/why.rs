@@ -5,11 +5,12 @@ use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
+use crate::address::Address;
 use crate::cache::Manifest;
 use crate::explain::{self, Change};
 use crate::graph::Graph;
 use crate::kinds::Kind;
-use crate::plan::{Absence, History, Standing};
+use crate::plan::{Absence, History, Order, Standing};
 use crate::record::Record;
 use crate::sources::{CheckedSource, Sources};
 use crate::spec::{self, InstanceId, Need, Overrides, PipelineSpec, Written};
@@ -41,6 +42,8 @@ pub enum What {
     OnlyFailed,
     /// `--force` names it.
     Forced,
+    /// Its result came from elsewhere, and it can be assembled here.
+    Elsewhere,
     /// Its record is as it was, and its result is gone from the cache.
     ResultGone,
     /// Its record changed, and the one before is gone from the cache.
@@ -156,6 +159,7 @@ impl Walk<'_, '_, '_> {
         let asked = self.asked;
         let name = &asked.graph.instance(id).name;
         match &asked.standings[id.0] {
+            Some(Standing::Stale(_, Absence::Forced(Order::Assemble))) => return self.cause(id, What::Elsewhere),
             Some(Standing::Stale(_, Absence::Forced(_))) => return self.cause(id, What::Forced),
             Some(Standing::Stale(_, Absence::Output(output))) => {
                 return self.cause(id, What::OutputGone { output: output.clone() });
@@ -208,7 +212,9 @@ impl Walk<'_, '_, '_> {
                 CheckedSource::Local { path, .. } | CheckedSource::ByHand { path, .. } => {
                     (path.display().to_string(), std::fs::metadata(path).ok().map(|metadata| metadata.len()))
                 }
-                CheckedSource::Remote { source } => (source.url.clone().unwrap_or_default(), None),
+                CheckedSource::Remote { source } => {
+                    (Address::new(source.url.as_deref().unwrap_or_default()).to_string(), None)
+                }
             };
             let contents = |digest: String, bytes: Option<u64>| {
                 let bytes = bytes.or_else(|| asked.history.fetched_bytes(&digest));
@@ -246,6 +252,7 @@ impl Walk<'_, '_, '_> {
         let (path, texts) = match &what {
             What::Changed(Change::Param { path, old, new }) => (Some(path.as_str()), text(old).zip(text(new))),
             What::Changed(Change::Seed { .. }) => (Some("seed"), None),
+            What::Changed(Change::Numerics { .. }) => (Some("numerics"), None),
             _ => (None, None),
         };
         let written = |path| spec::written(asked.spec, asked.overrides, instance, path, texts);

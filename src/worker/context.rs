@@ -13,6 +13,7 @@ use tch::Device;
 
 use crate::checkpoint::Checkpoint;
 use crate::data::{DeviceSet, Library};
+use crate::device::Chosen;
 use crate::error::StageError;
 use crate::rng::Rng;
 
@@ -121,6 +122,8 @@ pub struct Context<'a> {
     pub job: &'a Job,
     /// Where to compute.
     pub device: Device,
+    /// What is computed with.
+    pub chosen: &'a Chosen,
     /// The job's random numbers.
     pub rng: Rng,
     /// Says how the job goes.
@@ -136,7 +139,7 @@ impl<'a> Context<'a> {
     /// The surroundings of one job.
     pub fn new(
         job: &'a Job,
-        device: Device,
+        chosen: &'a Chosen,
         library: &'a mut Library,
         events: &'a mut dyn FnMut(Event),
         control: &'a Control,
@@ -144,7 +147,7 @@ impl<'a> Context<'a> {
         let reporter =
             Reporter { id: job.id, events, control, said: None, done: 0, total: 0, message: "starting".to_owned() };
         let (started, earlier) = (Instant::now(), Duration::ZERO);
-        Context { job, device, rng: Rng::new(job.seed), reporter, started, earlier, library }
+        Context { job, device: chosen.device, chosen, rng: Rng::new(job.seed), reporter, started, earlier, library }
     }
 
     /// The parameters, as the kind has them.

@@ -3,8 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use atflow::numerics::{Arithmetic, Numerics};
 use tch::{Cuda, Device};
 
+use crate::arithmetic::{self, NoNumerics};
 use crate::system::{self, CudaLibraryError};
 
 /// The device that `--device` asks for.
@@ -93,6 +95,17 @@ impl NoCuda {
     }
 }
 
+/// Why this machine cannot compute as it is asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum NoDevice {
+    /// It has not the GPU that was asked for.
+    #[error(transparent)]
+    Cuda(#[from] NoCuda),
+    /// Its processor cannot.
+    #[error(transparent)]
+    Numerics(#[from] NoNumerics),
+}
+
 /// The device that is used.
 #[derive(Debug)]
 pub struct Chosen {
@@ -102,28 +115,36 @@ pub struct Chosen {
     pub name: String,
     /// Its model, for people.
     pub model: String,
+    /// How arithmetic on the CPU is held.
+    pub numerics: Numerics,
+    /// What that comes to on this machine.
+    pub arithmetic: Arithmetic,
     /// What should be told before anything is computed: CUDA that is there and does not work.
     pub warning: Option<String>,
 }
 
-/// Finds the device asked for. Must run before the first tensor is made.
+/// Finds the device asked for. Must run before the first tensor is made, and after [`arithmetic::hold`].
 ///
 /// # Errors
-/// [`NoCuda`] if a GPU is asked for and cannot be used.
-pub fn choose(wanted: Wanted) -> Result<Chosen, NoCuda> {
-    let cpu = |warning| Chosen { device: Device::Cpu, name: "cpu".to_owned(), model: system::cpu_name(), warning };
+/// [`NoDevice`] if a GPU is asked for and cannot be used, or the CPU is to be used and cannot compute by these numerics.
+pub fn choose(wanted: Wanted, numerics: Numerics) -> Result<Chosen, NoDevice> {
+    let cpu = |warning| -> Result<Chosen, NoDevice> {
+        let arithmetic = arithmetic::of_cpu(numerics)?;
+        let (name, model) = ("cpu".to_owned(), system::cpu_name());
+        Ok(Chosen { device: Device::Cpu, name, model, numerics, arithmetic, warning })
+    };
     match wanted {
-        Wanted::Cpu => Ok(cpu(None)),
-        Wanted::Cuda(number) => cuda(number),
-        Wanted::Auto => match cuda(0) {
+        Wanted::Cpu => cpu(None),
+        Wanted::Cuda(number) => Ok(cuda(number, numerics)?),
+        Wanted::Auto => match cuda(0, numerics) {
             Ok(chosen) => Ok(chosen),
-            Err(why) if why.is_defect() => Ok(cpu(Some(format!("computing on the CPU: {why}")))),
-            Err(_) => Ok(cpu(None)),
+            Err(why) if why.is_defect() => cpu(Some(format!("computing on the CPU: {why}"))),
+            Err(_) => cpu(None),
         },
     }
 }
 
-fn cuda(number: usize) -> Result<Chosen, NoCuda> {
+fn cuda(number: usize, numerics: Numerics) -> Result<Chosen, NoCuda> {
     if system::load_cuda_library()?.is_none() {
         let folder = system::libtorch_folder();
         return Err(NoCuda::CpuOnly { folder: folder.map_or("?".to_owned(), |folder| folder.display().to_string()) });
@@ -147,7 +168,14 @@ fn cuda(number: usize) -> Result<Chosen, NoCuda> {
     let name = format!("cuda:{number}");
     // The driver lists GPUs in another order than CUDA numbers them: only one model among all is certain.
     let model = if let [model] = &models[..] { model.clone() } else { name.clone() };
-    Ok(Chosen { device: Device::Cuda(number), name, model, warning })
+    Ok(Chosen {
+        device: Device::Cuda(number),
+        name,
+        model,
+        numerics,
+        arithmetic: arithmetic::beside_gpu(numerics),
+        warning,
+    })
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! From the outside in: [`session`] speaks the protocol, [`context`] is what a running stage may ask for, [`stages`] are the kinds, and they
 //! stand on [`data`], [`checkpoint`], [`weights`], [`partial`], [`attacks`] and [`networks`], which stand on [`resize`] and [`rng`]. It knows no graph, no keys and no cache.
 
+pub mod arithmetic;
 pub mod attacks;
 pub mod checkpoint;
 pub mod context;

@@ -3,11 +3,12 @@
 use std::io::{self, BufReader, Write};
 use std::process::ExitCode;
 
+use atflow::numerics::Numerics;
 use atflow::protocol::Event;
 use atflow_worker::device::{self, Wanted};
-use atflow_worker::{session, system};
+use atflow_worker::{arithmetic, session, system};
 
-const USAGE: &str = "Usage: atflow-worker [--device auto|cpu|cuda:N]
+const USAGE: &str = "Usage: atflow-worker [--device auto|cpu|cuda:N] [--numerics portable|native]
        atflow-worker --version
 
 Runs stages for atflow, which starts it by itself: requests on standard input, events on standard output.
@@ -17,25 +18,36 @@ Runs stages for atflow, which starts it by itself: requests on standard input, e
 const WRONG: u8 = 2;
 
 enum Asked {
-    Serve(Wanted),
+    Serve(Wanted, Numerics),
     Show(String),
 }
 
 fn read_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Asked, String> {
-    let mut wanted = Wanted::Auto;
+    let (mut wanted, mut numerics) = (Wanted::Auto, Numerics::default());
     while let Some(argument) = arguments.next() {
-        let value = match argument.as_str() {
+        let (option, value) = match argument.split_once('=') {
+            Some((option, value)) => (option, Some(value.to_owned())),
+            None => (argument.as_str(), None),
+        };
+        let mut value_of = |expected: &str| {
+            value.clone().or_else(|| arguments.next()).ok_or_else(|| format!("`{option}` needs a value: {expected}"))
+        };
+        match option {
             "--version" | "-V" => return Ok(Asked::Show(format!("atflow-worker {}\n", env!("CARGO_PKG_VERSION")))),
             "--help" | "-h" => return Ok(Asked::Show(USAGE.to_owned())),
-            "--device" => arguments.next().ok_or("`--device` needs a value: `auto`, `cpu` or `cuda:N`")?,
-            other => match other.strip_prefix("--device=") {
-                Some(value) => value.to_owned(),
-                None => return Err(format!("unknown argument `{other}`\n\n{USAGE}")),
-            },
-        };
-        wanted = value.parse().map_err(|error| format!("`--device`: {error}"))?;
+            "--device" => {
+                let value = value_of("`auto`, `cpu` or `cuda:N`")?;
+                wanted = value.parse().map_err(|error| format!("`--device`: {error}"))?;
+            }
+            "--numerics" => {
+                let value = value_of("`portable` or `native`")?;
+                numerics = Numerics::from_name(&value)
+                    .ok_or_else(|| format!("`--numerics`: expected `portable` or `native`, found `{value}`"))?;
+            }
+            _ => return Err(format!("unknown argument `{argument}`\n\n{USAGE}")),
+        }
     }
-    Ok(Asked::Serve(wanted))
+    Ok(Asked::Serve(wanted, numerics))
 }
 
 fn main() -> ExitCode {
@@ -44,7 +56,7 @@ fn main() -> ExitCode {
             Ok(()) => return ExitCode::SUCCESS,
             Err(error) => (1, error.to_string()),
         },
-        Ok(Asked::Serve(wanted)) => match serve(wanted) {
+        Ok(Asked::Serve(wanted, numerics)) => match serve(wanted, numerics) {
             Ok(code) => return code,
             Err(error) => (1, chain(&*error)),
         },
@@ -55,11 +67,12 @@ fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-fn serve(wanted: Wanted) -> Result<ExitCode, Box<dyn std::error::Error>> {
+fn serve(wanted: Wanted, numerics: Numerics) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    arithmetic::hold(numerics)?;
     system::prepare_process();
     let mut output = system::claim_stdout()?;
     tch::set_num_interop_threads(1);
-    match device::choose(wanted) {
+    match device::choose(wanted, numerics) {
         Ok(chosen) => {
             session::serve(BufReader::new(io::stdin()), output, chosen)?;
             Ok(ExitCode::SUCCESS)

@@ -16,6 +16,7 @@ use atflow::digest::Digest;
 use atflow::formats;
 use atflow::fsio;
 use atflow::kinds::TrainParams;
+use atflow::numerics::Numerics;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::de::DeserializeOwned;
@@ -110,7 +111,7 @@ pub struct Keeper {
 impl Keeper {
     /// The keeper of a job's progress. A job that names no folder has nothing kept.
     pub fn new(context: &Context<'_>, params: &TrainParams) -> Self {
-        let job = context.job;
+        let (job, chosen) = (context.job, context.chosen);
         let mut canonical = serde_json::to_value(params).unwrap_or_default();
         if !params.schedule.depends_on_epochs()
             && let Some(map) = canonical.as_object_mut()
@@ -125,7 +126,13 @@ impl Keeper {
             ("device".to_owned(), if context.device.is_cuda() { "cuda" } else { "cpu" }.into()),
             ("libtorch".to_owned(), system::libtorch_version().into()),
             ("threads".to_owned(), job.threads.into()),
+            ("numerics".to_owned(), chosen.numerics.name().into()),
+            ("arithmetic".to_owned(), serde_json::to_value(&chosen.arithmetic).unwrap_or_default()),
         ]);
+        if chosen.numerics == Numerics::Native {
+            // oneDNN chooses by the sizes of a processor's caches, too.
+            of.insert("processor".to_owned(), system::cpu_name().into());
+        }
         for input in &job.inputs {
             of.insert(format!("input {}", input.slot), input.digest.to_string().into());
         }

@@ -62,20 +62,26 @@ pub fn send(output: &mut impl Write, event: &Event) -> io::Result<()> {
 ///
 /// # Errors
 /// [`SessionError`] if the conversation breaks.
-pub fn serve(input: impl BufRead + Send + 'static, mut output: impl Write, chosen: Chosen) -> Result<(), SessionError> {
+pub fn serve(
+    input: impl BufRead + Send + 'static,
+    mut output: impl Write,
+    mut chosen: Chosen,
+) -> Result<(), SessionError> {
     let hello = Event::Hello {
         protocol: PROTOCOL_VERSION,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         libtorch: system::libtorch_version(),
         device: chosen.name.clone(),
         device_name: chosen.model.clone(),
+        numerics: chosen.numerics,
+        arithmetic: chosen.arithmetic.clone(),
     };
     send(&mut output, &hello).map_err(SessionError::Output)?;
     let control = Arc::new(Control::default());
     let heard = listen(input, Arc::clone(&control));
     let panics = catch_panics();
     let mut library = Library::new(chosen.device);
-    let mut warning = chosen.warning;
+    let mut warning = chosen.warning.take();
     for heard in heard {
         let (id, outcome) = match heard {
             Heard::Failed(error) => return Err(error),
@@ -92,7 +98,7 @@ pub fn serve(input: impl BufRead + Send + 'static, mut output: impl Write, chose
                 if let Some(line) = warning.take() {
                     events(Event::Log { id: job.id, line });
                 }
-                let outcome = run(&job, chosen.device, &mut library, &mut events, &control, &panics);
+                let outcome = run(&job, &chosen, &mut library, &mut events, &control, &panics);
                 if let Some(error) = broken {
                     return Err(SessionError::Output(error));
                 }
@@ -160,7 +166,7 @@ fn understand(line: String) -> Result<Request, Heard> {
 /// Runs one job; whatever happens in it, the worker lives on. Gives its summary, and how long earlier jobs worked on what it went on from.
 fn run(
     job: &Job,
-    device: tch::Device,
+    chosen: &Chosen,
     library: &mut Library,
     events: &mut dyn FnMut(Event),
     control: &Control,
@@ -168,7 +174,7 @@ fn run(
 ) -> Result<(String, Duration), Failure> {
     let threads = i32::try_from(job.threads.max(1)).unwrap_or(i32::MAX);
     tch::set_num_threads(threads);
-    let mut context = Context::new(job, device, library, events, control);
+    let mut context = Context::new(job, chosen, library, events, control);
     // Gradients are the exception: a stage that needs them says so. The guard also undoes what a panic left behind.
     let _guard = tch::no_grad_guard();
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| {

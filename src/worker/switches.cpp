@@ -2,6 +2,10 @@
 // of libtorch have all of them.
 
 #include <ATen/Context.h>
+#include <ATen/Version.h>
+
+#include <cstring>
+#include <string>
 
 extern "C" {
 
@@ -37,6 +41,19 @@ int atflow_use_onednn(int use) noexcept {
     return 1;
   } catch (...) {
     return 0;
+  }
+}
+
+// A text about libtorch's arithmetic on a CPU: 0 for the kernels of ATen that were chosen, 1 for the version of oneDNN, 2 for that of MKL. Written to
+// `out` with a null at its end; the text is empty if libtorch refuses or there is no room.
+void atflow_arithmetic(int which, char* out, size_t room) noexcept {
+  try {
+    const std::string text = which == 0 ? at::get_cpu_capability() : which == 1 ? at::get_mkldnn_version() : at::get_mkl_version();
+    const size_t size = text.size() < room ? text.size() : 0;
+    std::memcpy(out, text.data(), size);
+    out[size] = 0;
+  } catch (...) {
+    out[0] = 0;
   }
 }
 

@@ -1,9 +1,6 @@
 //! What the worker asks of the operating system and of the dynamic linker: finding CUDA's half of libtorch, keeping standard output
 //! to the protocol, ignoring Ctrl-C. All unsafe code of the worker is here. Knows nothing of stages.
-#![allow(
-    unsafe_code,
-    reason = "dlopen, signal dispositions, environment variables and C++ have no safe interface in std"
-)]
+#![allow(unsafe_code, reason = "dlopen, signal dispositions and C++ have no safe interface in std")]
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::{self, File};
@@ -27,15 +24,11 @@ pub struct CudaLibraryError {
 ///
 /// Ctrl-C reaches every process of the terminal, and a batch system's request to end every process of the job: the engine decides what becomes of this
 /// one, by a message or by closing its input, so that an epoch that was finished is kept before it leaves.
-/// TF32 is switched off and cuBLAS told to be repeatable, by the variables that the CUDA libraries read when they start.
 pub fn prepare_process() {
-    // SAFETY: the process has one thread, so nobody reads the environment or changes signal dispositions meanwhile.
+    // SAFETY: the process has one thread, so nobody changes signal dispositions meanwhile.
     unsafe {
         libc::signal(libc::SIGINT, libc::SIG_IGN);
         libc::signal(libc::SIGTERM, libc::SIG_IGN);
-        for (name, value) in [("NVIDIA_TF32_OVERRIDE", "0"), ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")] {
-            std::env::set_var(name, value);
-        }
     }
 }
 
@@ -120,6 +113,7 @@ unsafe extern "C" {
     safe fn atflow_make_repeatable() -> libc::c_int;
     safe fn atflow_switches() -> libc::c_int;
     safe fn atflow_use_onednn(use_it: libc::c_int) -> libc::c_int;
+    fn atflow_arithmetic(which: libc::c_int, out: *mut libc::c_char, room: usize);
 }
 
 /// libtorch's switches for arithmetic on a GPU.
@@ -145,6 +139,36 @@ pub fn switches() -> Option<Switches> {
     let bits = u32::try_from(atflow_switches()).ok()?;
     let bit = |index: u32| bits >> index & 1 == 1;
     Some(Switches { deterministic_cudnn: bit(0), benchmark_cudnn: bit(1), tf32_cudnn: bit(2), tf32_cublas: bit(3) })
+}
+
+/// A text about libtorch's arithmetic on a CPU.
+#[derive(Debug, Clone, Copy)]
+pub enum LibraryText {
+    /// Which of ATen's kernels were chosen.
+    AtenKernels,
+    /// The version of oneDNN.
+    OneDnn,
+    /// The version of MKL.
+    Mkl,
+}
+
+/// What libtorch tells of its arithmetic; empty where it tells nothing.
+pub fn library_text(what: LibraryText) -> String {
+    let mut bytes = [0_u8; 256];
+    // SAFETY: the function writes at most as many bytes as it is told there are, the last of them 0.
+    unsafe { atflow_arithmetic(what as libc::c_int, bytes.as_mut_ptr().cast(), bytes.len()) };
+    let text = CStr::from_bytes_until_nul(&bytes).map(CStr::to_string_lossy);
+    text.map(|text| text.into_owned()).unwrap_or_default()
+}
+
+/// The version of the C library; empty where it does not tell.
+pub fn libc_version() -> String {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the function gives a C string that lives as long as the process.
+    let version = format!("glibc {}", unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) }.to_string_lossy());
+    #[cfg(not(target_env = "gnu"))]
+    let version = String::new();
+    version
 }
 
 /// How many [`WithoutOneDnn`] live: libtorch has one switch for the whole process.

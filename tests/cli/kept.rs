@@ -1,6 +1,7 @@
 //! A plan that is kept runs as it was shown, or not at all.
 
-use crate::support::Space;
+use crate::depth;
+use crate::support::{Ran, Space};
 
 const PIPELINE: &str = r#"pipeline: story
 params: {a: 4}
@@ -100,7 +101,9 @@ fn a_plan_has_a_price() {
     let nothing = space.run(&["plan", "p.yaml", "one", "--json"]).stdout;
     assert!(nothing.contains("\"work\":0.0"), "not a negative zero: {nothing}");
     let words = space.run(&["plan", "p.yaml", "--set", "a=6"]).stdout;
-    assert!(words.contains("of work by the last durations") && words.contains("; 1 stage never ran"), "{words}");
+    assert!(words.contains("of work by the durations of earlier runs"), "{words}");
+    assert!(words.contains("; the cost of 1 stage is unknown: it never ran like this"), "{words}");
+    assert!(!words.contains("at most"), "what is unknown may be more: {words}");
     assert!(words.contains("1 file to fetch (2.5 kB)"), "{words}");
 }
 
@@ -130,4 +133,47 @@ stages:
     let (never_ran, reason) = plan(&["--set", "note=c"]);
     assert_eq!(never_ran, 0);
     assert!(reason.contains("NOTE") && !reason.contains("size"), "{reason}");
+}
+
+#[test]
+fn what_is_no_work_costs_as_before_and_what_is_costs_in_proportion() {
+    let space = depth::space();
+    let pipeline = space.read("p.yaml").replace(
+        "with: {net: {arch: resnet, width: 4, blocks: [1]}, epochs: 1,",
+        "with: {net: {arch: resnet, width: \"${width}\", blocks: [1]}, epochs: \"${epochs}\", limit: \"${limit}\", \
+         adversary: {attack: pgd, eps: \"${eps}\", step: 2/255, steps: 3},",
+    );
+    space.write("p.yaml", format!("params: {{eps: 8/255, epochs: 4, limit: 2, width: 4}}\n{pipeline}"));
+    // Every stage of the worker takes 100 seconds and next to nothing.
+    let worker = space.read("worker").replace("peak_memory=1)", "peak_memory=1, earlier_seconds=100)");
+    space.write("worker", worker);
+    let run = |args: &[&str]| {
+        let ran = space.command(args).env("ATFLOW_WORKER", space.path().join("worker")).output().unwrap();
+        let ran = Ran::of(ran);
+        assert_eq!(ran.code, Some(0), "{}", ran.seen());
+        ran.stdout
+    };
+    run(&["run", "p.yaml"]);
+    let about = |seconds: f64| (seconds / 20.0).round() * 20.0;
+    // Seconds of a training, of an evaluation, of all work, and stages of unknown cost.
+    let price = |set: &str| {
+        let plan: serde_json::Value = serde_json::from_str(&run(&["plan", "p.yaml", "--set", set, "--json"])).unwrap();
+        let of = |name: &str| {
+            let stage = plan["stages"].as_array().unwrap().iter().find(|stage| stage["name"] == name).unwrap();
+            stage["seconds"].as_f64().map(about)
+        };
+        let price = &plan["price"];
+        (of("model/a"), of("tested/a"), about(price["work"].as_f64().unwrap()), price["never_ran"].as_u64().unwrap())
+    };
+    let of = |seconds: f64| Some(seconds);
+    assert_eq!(price("eps=3/255"), (of(100.0), of(100.0), 500.0, 0), "two trainings, two evaluations, one of maps");
+    assert_eq!(price("epochs=12"), (of(300.0), of(100.0), 900.0, 0));
+    assert_eq!(price("limit=1"), (of(60.0), of(100.0), 400.0, 0));
+    assert_eq!(price("width=8"), (of(400.0), of(400.0), 2000.0, 0), "a wider network is asked more slowly, too");
+    assert_eq!(price("epochs=400"), (None, of(100.0), 300.0, 2), "no run is near");
+    let words = run(&["plan", "p.yaml", "--set", "epochs=12", "--jobs", "1"]);
+    assert!(words.contains("[about 5 min") && words.contains("[last time 1 min 4"), "{words}");
+    assert!(words.contains("at most about 15 min"), "{words}");
+    let words = run(&["plan", "p.yaml", "--set", "epochs=400", "--jobs", "1"]);
+    assert!(words.contains("; the cost of 2 stages is unknown: they never ran like this"), "{words}");
 }

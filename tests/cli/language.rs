@@ -124,7 +124,7 @@ fn hostile_files_are_refused_in_time() {
     let braces = "{a: ".repeat(400_000);
     let hidden = "[']', ".repeat(300_000);
     let comments = "[ # ]\n".repeat(300_000);
-    let twice = format!("a: {{{}}}", "x: 1, ".repeat(200_000));
+    let twice = format!("stages: {{{}}}", "x: 1, ".repeat(200_000));
     let fans = format!(
         "params: {{{}a40: 1}}\nstages: {{a: {{kind: command, with: {{run: \"${{a0}}\", outputs: {{n: n}}}}}}}}",
         (0..40).map(|n| format!("a{n}: [\"${{a{0}}}\", \"${{a{0}}}\"], ", n + 1)).collect::<String>()

@@ -214,6 +214,7 @@ fn a_plan_says_what_would_run_and_why_and_runs_nothing() {
     pending  even   needs left
     pending  sum    needs right
     2 to run, 2 pending (may turn out fresh), 0 fresh
+    the cost of 4 stages is unknown: they never ran like this
     ");
     space.ran(&[]);
     assert_eq!(plan(&[]), "nothing to do: 4 stages up to date\n");

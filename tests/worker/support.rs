@@ -1,6 +1,7 @@
 //! What the tests share: a stand-in for the engine that talks to the real binary, and small sets of images that can be learnt.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -32,6 +33,8 @@ pub(crate) struct Engine {
     pub(crate) partial: Option<PathBuf>,
     /// Where they leave their final state; nowhere at first.
     pub(crate) onward: Option<PathBuf>,
+    /// How long it may be silent.
+    pub(crate) patience: Duration,
 }
 
 impl Engine {
@@ -41,18 +44,24 @@ impl Engine {
 
     /// A worker with some variables in its environment.
     pub(crate) fn start_with(device: &str, variables: &[(&str, &Path)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_atflow-worker"))
-            .args(["--device", device])
-            .envs(variables.iter().copied())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let variables: Vec<(&str, &OsStr)> = variables.iter().map(|(name, value)| (*name, value.as_os_str())).collect();
+        Engine::start_as(&["--device", device], &variables)
+    }
+
+    /// A worker with some arguments, and some variables in its environment.
+    pub(crate) fn start_as(arguments: &[&str], variables: &[(&str, &OsStr)]) -> Self {
+        Engine::spawn(Command::new(env!("CARGO_BIN_EXE_atflow-worker")).args(arguments).envs(variables.iter().copied()))
+    }
+
+    /// What a command starts, which must be a worker in the end.
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         let (sender, events) = mpsc::channel();
         std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
         let input = child.stdin.take();
-        Engine { folder: TempDir::new().unwrap(), child, input, events, next: 1, seed: 1, partial: None, onward: None }
+        let (folder, patience) = (TempDir::new().unwrap(), PATIENCE);
+        Engine { folder, child, input, events, next: 1, seed: 1, partial: None, onward: None, patience }
     }
 
     /// A worker on the CPU that has said hello.
@@ -63,7 +72,7 @@ impl Engine {
     }
 
     pub(crate) fn hear(&self) -> Event {
-        let line = self.events.recv_timeout(PATIENCE).expect("the worker says something");
+        let line = self.events.recv_timeout(self.patience).expect("the worker says something");
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
     }
 

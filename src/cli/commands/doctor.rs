@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use atflow::cache::Cache;
+use atflow::numerics::Numerics;
 use atflow::probe::{self, Greeting};
 use atflow::protocol::{Event, PROTOCOL_VERSION, is_gpu};
 use serde::Serialize;
 
-use super::worker_program;
+use super::{describe_arithmetic, worker_program};
 use crate::args::DoctorArgs;
 use crate::report::{CliError, Exit};
 use crate::ui;
@@ -79,7 +80,7 @@ fn worker() -> Vec<Check> {
     let shown = program.display();
     let wrong = |found: String, advice: &str| vec![check("worker", State::Problem, found, advice)];
     let build = "build it with `make build`, or name another one in $ATFLOW_WORKER";
-    match probe::worker(&program, "auto") {
+    match probe::worker(&program, "auto", Numerics::default()) {
         Greeting::NotStarted(error) => wrong(format!("cannot start {shown}: {error}"), build),
         Greeting::Silent(said) => {
             let last = said.lines().last().unwrap_or("and said nothing").to_owned();
@@ -89,12 +90,13 @@ fn worker() -> Vec<Check> {
             format!("{shown} is version {version} and speaks protocol {protocol}, atflow speaks {PROTOCOL_VERSION}"),
             "build both programs from the same source: `make build`",
         ),
-        Greeting::Said(Event::Hello { version, libtorch, device, device_name, .. }) => {
+        Greeting::Said(Event::Hello { version, libtorch, device, device_name, arithmetic, .. }) => {
             let name = if device_name.is_empty() { String::new() } else { format!(" ({device_name})") };
             let mut checks = vec![
                 check("worker", State::Ok, format!("{version} at {shown}"), ""),
                 check("libtorch", State::Ok, libtorch, ""),
                 check("device", State::Ok, format!("{device}{name}"), ""),
+                check("arithmetic", State::Ok, describe_arithmetic(Numerics::default(), &arithmetic), ""),
             ];
             if !is_gpu(&device) {
                 checks.push(no_cuda(&program));
@@ -110,7 +112,7 @@ fn worker() -> Vec<Check> {
 
 /// Asks a worker why it has no GPU. That there is none is nothing to worry about.
 fn no_cuda(program: &Path) -> Check {
-    match probe::worker(program, "cuda:0") {
+    match probe::worker(program, "cuda:0", Numerics::default()) {
         Greeting::Said(Event::Unusable { message }) => {
             check("CUDA", State::Ok, format!("none: {message}"), "trainings run on the CPU")
         }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use atflow::address::masked;
 use atflow::cache::Access;
 use atflow::frozen::{self, KeptPlan, Moved, PLAN_FORMAT};
 use atflow::fsio;
@@ -11,13 +12,16 @@ use crate::args::{ChangeArgs, PipelineArgs};
 use crate::report::CliError;
 use crate::ui;
 
+/// A plan of 100,000 stages has some 100 MB.
+const MAX_BYTES: u64 = 1 << 30;
+
 /// So many differences are told; the rest are counted.
 const SHOWN: usize = 10;
 
 /// Refuses to overwrite anything but a plan.
 pub(crate) fn check_place(file: &Path) -> Result<(), CliError> {
     let shown = file.display();
-    let is_plan = match std::fs::read(file) {
+    let is_plan = match fsio::read_regular(file, MAX_BYTES) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         // What cannot be read may be anything.
         Err(_) => false,
@@ -63,7 +67,8 @@ pub(crate) fn save(file: &Path, loaded: &Loaded, args: &PipelineArgs) -> Result<
 /// Loads the pipeline of a kept plan, with the caches that are given now; refuses if it would do anything else than was shown.
 pub(crate) fn open(file: &Path, given: &ChangeArgs, access: Access) -> Result<Loaded, CliError> {
     let shown = file.display();
-    let bytes = std::fs::read(file).map_err(|error| CliError::environment(format!("cannot read {shown}: {error}")))?;
+    let bytes = fsio::read_regular(file, MAX_BYTES)
+        .map_err(|error| CliError::environment(format!("cannot read {shown}: {error}")))?;
     let how = "`atflow plan PIPELINE.yaml --save FILE` makes one";
     let json: serde_json::Value = serde_json::from_slice(&bytes)
         .map_err(|error| CliError::environment(format!("{shown} is no plan: {error}")).help(how))?;
@@ -71,6 +76,10 @@ pub(crate) fn open(file: &Path, given: &ChangeArgs, access: Access) -> Result<Lo
     if let Some(format) = json["format"].as_u64().filter(|format| *format != u64::from(PLAN_FORMAT)) {
         let message = format!("{shown} has format {format}; this version of atflow reads format {PLAN_FORMAT}");
         return Err(CliError::environment(message).help(how));
+    }
+    // What is some other file's is not shown.
+    if !is_kept_plan(&json) {
+        return Err(CliError::environment(format!("{shown} is no plan")).help(how));
     }
     let plan: KeptPlan = serde_json::from_value(json)
         .map_err(|error| CliError::environment(format!("{shown} is no plan: {error}")).help(how))?;
@@ -94,7 +103,7 @@ fn sentence(moved: &Moved) -> String {
     match moved {
         Moved::Added(stage) => format!("  {stage} is new"),
         Moved::Removed(stage) => format!("  {stage} is gone"),
-        Moved::Changed { stage, change } => format!("  {stage}: {change}"),
+        Moved::Changed { stage, change } => format!("  {stage}: {}", masked(&change.to_string())),
         Moved::Inputs(stage) => format!("  {stage}: its inputs were made anew and hold other bytes"),
         Moved::Lost(stage) => format!("  {stage}: its result is gone from the cache"),
     }

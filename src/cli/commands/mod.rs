@@ -2,10 +2,12 @@
 
 pub(crate) mod completions;
 pub(crate) mod doctor;
+mod elsewhere;
 pub(crate) mod gc;
 pub(crate) mod graph;
 pub(crate) mod keep;
 pub(crate) mod kept;
+pub(crate) mod keygen;
 pub(crate) mod log;
 pub(crate) mod plan;
 pub(crate) mod pull;
@@ -13,6 +15,7 @@ pub(crate) mod push;
 pub(crate) mod run;
 pub(crate) mod schema;
 pub(crate) mod show;
+mod spot_check;
 pub(crate) mod table;
 mod tries;
 pub(crate) mod verify;
@@ -24,12 +27,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atflow::cache::{Access, Cache, Manifest, StatMemo};
-use atflow::depth::{Depth, Missing, missing};
+use atflow::depth::{Depth, Missing, missing, reads_only_predictions};
 use atflow::fetch::Patience;
 use atflow::graph::Graph;
 use atflow::kinds::Kind;
+use atflow::numerics::{Arithmetic, Numerics};
 use atflow::plan::{History, Order, Standing, survey};
 use atflow::scheduler::Interrupt;
+use atflow::signing::PublicKey;
 use atflow::sources::Sources;
 use atflow::spec::{InstanceId, Overrides, PipelineSpec, Problem, Problems, expand, suggestion};
 
@@ -93,6 +98,7 @@ impl Loaded {
             (Some(remote), false) => open(Access::Write)?.read_through(remote, patience(args))?,
             (None, false) => open(access)?,
         };
+        let cache = cache.trusting(trusted(args)?);
         let mut memo = StatMemo::open(&cache);
         let sources = Sources::check(&graph, &wanted, &mut memo)?;
         // A hint for the next time; a cache that can only be read does without it.
@@ -114,7 +120,7 @@ impl Loaded {
 
     /// The same with results made anew from some depth; an error names what that depth needs and cannot make.
     pub(crate) fn from(mut self, depth: Option<Depth>) -> Result<Self, CliError> {
-        let Some(depth) = depth else { return Ok(self) };
+        let Some(depth) = depth else { return Ok(self.assembling()) };
         self.depth = Some(depth);
         let barred = depth.bars(&self.graph);
         if let Some(id) = self.graph.ids().find(|id| self.forced[id.0].is_some() && barred[id.0]) {
@@ -130,9 +136,25 @@ impl Loaded {
             *needed &= self.are_named || !is_barred;
         }
         match missing(&self.graph, &self.cache, depth, &self.survey()?, &self.needed)?.as_slice() {
-            [] => Ok(self),
+            [] => Ok(self.assembling()),
             missing => Err(too_shallow(depth, missing, self.cache.has_remote())),
         }
+    }
+
+    /// The same with tables and curves assembled here, whatever a remote cache has of them.
+    fn assembling(mut self) -> Self {
+        let graph = &self.graph;
+        for (id, forced) in graph.ids().zip(&mut self.forced) {
+            let is_assembled = reads_only_predictions(graph.instance(id));
+            *forced = forced.or(is_assembled.then_some(Order::Assemble));
+        }
+        self
+    }
+
+    /// Which wanted instances run in any case, by id.
+    pub(crate) fn anew(&self) -> Vec<bool> {
+        let runs = |order: &Option<Order>| matches!(order, Some(Order::Anew(_) | Order::Force));
+        self.wanted.iter().zip(&self.forced).map(|(is_wanted, order)| *is_wanted && runs(order)).collect()
     }
 
     /// The pipeline's name.
@@ -193,6 +215,13 @@ fn too_shallow(depth: Depth, missing: &[Missing], has_remote: bool) -> CliError 
     CliError::environment(message).help(format!("--from {} makes what is missing{elsewhere}{hidden}", deeper.name()))
 }
 
+/// The keys whose signatures count; none where all results do. One without a name, as an empty variable gives it, is
+/// none.
+pub(crate) fn trusted(args: &ChangeArgs) -> Result<Vec<PublicKey>, CliError> {
+    let names = args.trust.iter().filter(|name| !name.is_empty());
+    Ok(names.map(|name| PublicKey::named(name)).collect::<Result<_, _>>()?)
+}
+
 /// How long servers of a remote cache are waited for.
 pub(crate) fn patience(args: &ChangeArgs) -> Patience {
     Patience::of(Duration::from_secs(args.patience.into()))
@@ -218,6 +247,12 @@ pub(crate) fn interrupt(last_words: impl Fn() + Send + Sync + 'static) -> Result
     };
     ctrlc::set_handler(heed).map_err(|error| CliError::environment(format!("cannot listen for Ctrl-C: {error}")))?;
     Ok(interrupt)
+}
+
+/// What a worker computes with on the CPU: what bytes may depend on beyond a pipeline.
+pub(crate) fn describe_arithmetic(numerics: Numerics, arithmetic: &Arithmetic) -> String {
+    let Arithmetic { isa, aten, onednn, mkl, libc } = arithmetic;
+    format!("{numerics}: {isa}, ATen {aten}, oneDNN {onednn}, MKL {mkl}, {libc}")
 }
 
 /// The worker's program: `$ATFLOW_WORKER`, or the one that lies beside this program.

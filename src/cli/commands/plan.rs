@@ -5,7 +5,7 @@ use atflow::depth::Depth;
 use atflow::plan::{PlannedStage, PlannedState, plan};
 use atflow::price::{Price, Priced, price};
 
-use super::{Loaded, jobs, kept};
+use super::{Loaded, elsewhere, jobs, kept};
 use crate::args::PlanArgs;
 use crate::report::{CliError, Exit};
 use crate::ui;
@@ -46,9 +46,13 @@ pub(crate) fn show(loaded: &Loaded, how: &Shown) -> Result<Exit, CliError> {
     };
     let price = price(&of, &stages, how.jobs, how.sizes);
     let text = if how.json {
-        format!("{}\n", serde_json::json!({ "stages": stages, "price": price }))
+        let mut json = serde_json::json!({ "stages": stages, "price": price });
+        if let Some(passed_over) = elsewhere::passed_over_json(&loaded.cache) {
+            json["passed_over"] = passed_over;
+        }
+        format!("{json}\n")
     } else {
-        words(&stages, how.all, &price)
+        words(&stages, how.all, &price) + &elsewhere::passed_over_words(&loaded.cache)
     };
     ui::print_either(how.json, &text)?;
     Ok(Exit::Done)
@@ -64,7 +68,8 @@ fn words(stages: &[PlannedStage], all: bool, price: &Price) -> String {
             PlannedState::Stale => "stale  ",
             PlannedState::Pending => "pending",
         };
-        let last = stage.seconds.map(|seconds| format!("  [last time {}]", ui::duration(seconds))).unwrap_or_default();
+        let by = if stage.estimated { "about" } else { "last time" };
+        let last = stage.seconds.map(|seconds| format!("  [{by} {}]", ui::duration(seconds))).unwrap_or_default();
         text.push_str(&format!("{state}  {:width$}  {}{last}\n", stage.name, stage.reason));
     }
     let count = |state| stages.iter().filter(|stage| stage.state == state).count();
@@ -83,17 +88,25 @@ fn words(stages: &[PlannedStage], all: bool, price: &Price) -> String {
 fn price_words(price: &Price) -> String {
     let mut text = String::new();
     // What has never run has no price: it is said how many those are, not guessed.
+    let unknown = match price.never_ran {
+        0 => None,
+        1 => Some("1 stage is unknown: it never ran like this".to_owned()),
+        count => Some(format!("{count} stages is unknown: they never ran like this")),
+    };
     if price.work > 0.0 {
         let wall = match price.jobs {
             1 => String::new(),
             jobs => format!(", about {} with {jobs} threads", ui::duration(price.wall)),
         };
-        let rest = match price.never_ran {
-            0 => String::new(),
-            1 => "; 1 stage never ran like this, and its cost is not known".to_owned(),
-            count => format!("; {count} stages never ran like this, and their cost is not known"),
-        };
-        text.push_str(&format!("at most {} of work by the last durations{wall}{rest}\n", ui::duration(price.work)));
+        // Pending stages may turn out fresh; those without a price cost more than is told.
+        let most = if unknown.is_none() { "at most " } else { "" };
+        let rest = unknown.map_or(String::new(), |of| format!("; the cost of {of}"));
+        text.push_str(&format!(
+            "{most}about {} of work by the durations of earlier runs{wall}{rest}\n",
+            ui::duration(price.work)
+        ));
+    } else if let Some(of) = unknown {
+        text.push_str(&format!("the cost of {of}\n"));
     }
     if price.fetch_files > 0 {
         let known = match (price.fetch_bytes, price.fetch_unknown) {

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use atflow::cache::{Access, Obtained};
 
-use super::Loaded;
+use super::{Loaded, elsewhere};
 use crate::args::PullArgs;
 use crate::report::{CliError, Exit, eprint};
 use crate::ui;
@@ -23,6 +23,13 @@ pub(crate) fn run(args: &PullArgs) -> Result<Exit, CliError> {
             continue;
         }
         for blob in manifest.outputs.values() {
+            // What is pulled is whole afterwards: a length alone does not tell.
+            if let Some(kept) = loaded.cache.quarantine(blob.digest)? {
+                let (name, kept) = (&loaded.graph.instance(*id).name, kept.display());
+                eprint(&format!(
+                    "warning: a file of {name} had other bytes than its digest says; it was moved to {kept}\n"
+                ));
+            }
             let problem = match loaded.cache.obtain(*blob, &mut |_, _| ControlFlow::Continue(()))? {
                 Obtained::Here => continue,
                 Obtained::Fetched => {
@@ -46,6 +53,7 @@ pub(crate) fn run(args: &PullArgs) -> Result<Exit, CliError> {
         ui::count(files, "file"),
         ui::bytes(bytes)
     ));
+    eprint(&elsewhere::passed_over_words(&loaded.cache));
     let missing = loaded.wanted.iter().filter(|wanted| **wanted).count() - results;
     if missing > 0 {
         let them = if missing == 1 { "it" } else { "them" };

@@ -1,11 +1,14 @@
 //! `atflow push`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use atflow::cache::{Access, CacheError, Manifest, OutputBlob};
+use atflow::publish::{PublishError, Sent, send};
 use atflow::remote::{Remote, at_once};
+use atflow::signing::Signer;
 use atflow::spec::InstanceId;
 
+use super::keygen::password;
 use super::{Loaded, patience};
 use crate::args::{ChangeArgs, PushArgs};
 use crate::report::{CliError, Exit, eprint};
@@ -22,48 +25,66 @@ pub(crate) fn run(args: &PushArgs) -> Result<Exit, CliError> {
     // What is there already is no answer to what is here.
     let here = ChangeArgs { remote: None, ..args.pipeline.changes.clone() };
     let loaded = Loaded::open(&args.pipeline.pipeline, &args.pipeline.targets, &here, Access::Read)?;
-    let scratch = loaded.cache.scratch()?;
-    let remote = Remote::create(to, patience(&args.pipeline.changes), scratch.path()).map_err(CacheError::from)?;
+    let signer = args.sign.as_deref().map(|file| Signer::open(file, || password(false))).transpose()?;
+    let remote = Remote::create(to, patience(&args.pipeline.changes)).map_err(CacheError::from)?;
     let results = loaded.fresh()?;
     let mut seen = HashSet::new();
     let (mut files, mut bytes, mut lost) = (0, 0, 0);
+    let mut sent_as: BTreeMap<Sent, Vec<String>> = BTreeMap::new();
     // A few at a time: what was copied before a stop counts, because blobs that are there are not sent again and manifests follow theirs soon.
     for some in results.chunks(AT_A_TIME) {
-        let mut blobs: Vec<OutputBlob> = Vec::new();
+        let mut blobs: Vec<(OutputBlob, &str)> = Vec::new();
         for (id, manifest) in some {
+            let name = loaded.graph.instance(*id).name.as_str();
             for blob in manifest.outputs.values().chain([&manifest.made.log]).filter(|blob| seen.insert(blob.digest)) {
                 if loaded.cache.has(*blob) {
-                    blobs.push(*blob);
+                    blobs.push((*blob, name));
                 } else {
-                    let name = &loaded.graph.instance(*id).name;
                     eprint(&format!("warning: a file of {name} is gone from this cache and is not copied\n"));
                     lost += 1;
                 }
             }
         }
-        let put = |blob: &OutputBlob| remote.put_blob(blob.digest, &loaded.cache.object_path(blob.digest));
-        for (blob, put) in blobs.iter().zip(at_once(&blobs, put)) {
-            if put.map_err(CacheError::from)? {
-                files += 1;
-                bytes += blob.size;
+        let put = |(blob, _): &(OutputBlob, &str)| remote.put_blob(*blob, &loaded.cache.object_path(blob.digest));
+        for ((blob, name), put) in blobs.iter().zip(at_once(&blobs, put)) {
+            match put {
+                Ok(true) => {
+                    files += 1;
+                    bytes += blob.size;
+                }
+                Ok(false) => {}
+                // What rotted here is published nowhere. The rest is.
+                Err(error) if error.is_loss() => {
+                    // A cache that cannot be written keeps what it has.
+                    let kept = loaded.cache.quarantine(blob.digest).ok().flatten();
+                    let kept = kept.map_or(String::new(), |kept| format!("; it was moved to {}", kept.display()));
+                    eprint(&format!(
+                        "warning: a file of {name} has other bytes than its digest says and is not copied{kept}; \
+                         a run makes it again\n"
+                    ));
+                    lost += 1;
+                }
+                Err(error) => return Err(CacheError::from(error).into()),
             }
         }
         // Blobs first: a manifest promises that they are there.
-        let put = |(_, manifest): &(InstanceId, Manifest)| {
-            let text = serde_json::to_vec_pretty(manifest).unwrap_or_default();
-            remote.put_manifest(manifest.record.key(), &text)
-        };
-        for put in at_once(some, put) {
-            put.map_err(CacheError::from)?;
+        let send = |(_, manifest): &(InstanceId, Manifest)| send(&remote, manifest, signer.as_ref());
+        for (sent, (id, _)) in at_once(some, send).into_iter().zip(some) {
+            let name = loaded.graph.instance(*id).name.clone();
+            sent_as.entry(sent?).or_default().push(name);
         }
     }
     let results = results.len();
     eprint(&format!(
-        "{} in {to}: {} copied ({})\n",
+        "{} in {}: {} copied ({})\n",
         ui::count(results, "result"),
+        remote.name(),
         ui::count(files, "file"),
         ui::bytes(bytes)
     ));
+    if let Some(signer) = &signer {
+        eprint(&signed_words(&sent_as, signer));
+    }
     let stale = loaded.wanted.iter().filter(|wanted| **wanted).count() - results;
     if stale > 0 {
         let them = if stale == 1 { "it" } else { "them" };
@@ -72,5 +93,32 @@ pub(crate) fn run(args: &PushArgs) -> Result<Exit, CliError> {
             ui::count(stale, "stage")
         ));
     }
-    Ok(if lost > 0 { Exit::StageFailed } else { Exit::Done })
+    let is_unsigned = sent_as.contains_key(&Sent::OtherManifest) || sent_as.contains_key(&Sent::OtherSignature);
+    Ok(if lost > 0 || (signer.is_some() && is_unsigned) { Exit::StageFailed } else { Exit::Done })
+}
+
+/// What was signed, and what was not and why.
+fn signed_words(sent: &BTreeMap<Sent, Vec<String>>, signer: &Signer) -> String {
+    let line = |(how, names): (&Sent, &Vec<String>)| {
+        let (count, some) = (ui::count(names.len(), "result"), ui::some(names));
+        match how {
+            Sent::Unsigned => String::new(),
+            Sent::Signed => format!("{count} signed; `--trust {}` takes these and no others\n", signer.public()),
+            Sent::Elsewhere => format!("{count} not signed with this key, because computed elsewhere: {some}\n"),
+            Sent::OtherManifest => {
+                format!("warning: {count} made by another run, there already, and left unsigned: {some}\n")
+            }
+            Sent::OtherSignature => format!("warning: {count} there with another signature, which stays: {some}\n"),
+        }
+    };
+    sent.iter().map(line).collect()
+}
+
+impl From<PublishError> for CliError {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Remote(error) => CacheError::from(error).into(),
+            PublishError::Key(error) => error.into(),
+        }
+    }
 }

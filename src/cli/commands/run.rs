@@ -4,20 +4,32 @@ use std::io::ErrorKind;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
-use atflow::cache::{Access, CacheError};
+use atflow::cache::{Access, CacheError, Manifest};
 use atflow::depth::Depth;
 use atflow::event::{RunEvent, RunSummary};
 use atflow::export::export;
 use atflow::kinds::Kind;
+use atflow::reproduce::{Published, Question, Reproduction};
 use atflow::results::TableDocument;
 use atflow::scheduler::{self, Ended, Options};
 use atflow::spec::{Problem, Problems};
 
-use super::{Loaded, interrupt, jobs, keeper_program, kept, plan, worker_program};
+use super::{Loaded, elsewhere, interrupt, jobs, keeper_program, kept, plan, worker_program};
 use crate::args::RunArgs;
-use crate::progress::{Progress, run_finished};
+use crate::progress::{Progress, Told, run_finished};
 use crate::report::{CliError, Exit, eprint};
 use crate::ui;
+
+/// By so many percentage points numbers may differ from published ones, where another processor or device may round
+/// otherwise. Chosen, not measured: 5 images of 1,000. `--tolerance` changes it.
+pub(crate) const TOLERANCE: f64 = 0.5;
+
+/// How far a run came, and what is told of it beside its counts.
+struct Outcome {
+    summary: RunSummary,
+    reproduced: Option<Reproduction>,
+    passed_over: Option<serde_json::Value>,
+}
 
 /// Runs, and ends with the last line for programs, whatever comes between.
 pub(crate) fn run(args: &RunArgs) -> Result<Exit, CliError> {
@@ -31,13 +43,18 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, CliError> {
             Ok(Err(error)) => Some(error.words()),
             Err(_) => Some("atflow broke off: a mistake of its own".to_owned()),
         };
-        run_finished(&ended.unwrap_or_else(|| so_far.summary()), error.as_deref());
+        let told = ended.as_ref().map(|Outcome { reproduced, passed_over, .. }| Told {
+            reproduced: reproduced.as_ref(),
+            passed_over: passed_over.clone(),
+        });
+        let summary = ended.as_ref().map_or_else(|| so_far.summary(), |ended| ended.summary.clone());
+        run_finished(&summary, error.as_deref(), &told.unwrap_or_default());
     }
     result.unwrap_or_else(|panic| panic::resume_unwind(panic))
 }
 
 /// Runs; leaves in `ended` how far the run came.
-fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<RunSummary>) -> Result<Exit, CliError> {
+fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> Result<Exit, CliError> {
     let access = if args.dry_run { Access::Look } else { Access::Write };
     let loaded = match (&args.plan, &args.pipeline) {
         (Some(plan), _) => kept::open(plan, &args.changes, access)?,
@@ -59,11 +76,23 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<RunSummary>) -
         };
         return Err(Problems(loaded.sources.awaited().iter().map(also).collect()).into());
     }
+    if args.tolerance.is_some() && loaded.depth.is_none() {
+        let message = "--tolerance compares what --from makes anew with what was published";
+        return Err(CliError::environment(message).help("add --from, or leave --tolerance out"));
+    }
+    let anew = loaded.anew();
+    let published = match loaded.depth {
+        Some(_) => {
+            let Loaded { graph, cache, sources, wanted, .. } = &loaded;
+            Some(Published::find(graph, cache, sources, wanted, &anew)?)
+        }
+        None => None,
+    };
     loaded.cache.clear_abandoned();
     let so_far = progress.so_far();
     let last_words = move || {
         if let Some(so_far) = &so_far {
-            run_finished(&so_far.summary(), None);
+            run_finished(&so_far.summary(), None, &Told::default());
         }
     };
     let interrupt = interrupt(last_words)?;
@@ -86,24 +115,55 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<RunSummary>) -
         scheduler::run(&loaded.graph, &loaded.cache, &loaded.sources, &options, &interrupt, observer);
     progress.finish();
     let folder = args.out.clone().unwrap_or_else(|| Path::new("results").join(loaded.name()));
-    let summary = &*ended.insert(summary);
-    if let Some(error) = broken {
-        return Err(error.into());
+    let passed_over = elsewhere::passed_over_json(&loaded.cache);
+    let Outcome { summary, reproduced, .. } = ended.insert(Outcome { summary, reproduced: None, passed_over });
+    // What is there is laid out, whatever else went wrong.
+    let (files, not_laid_out) = lay_out(&loaded, summary, &folder, !args.json && !args.quiet);
+    if let Some(error) = broken.map(CliError::from).or(not_laid_out) {
+        return Err(error);
     }
-    let files = lay_out(&loaded, summary, &folder, !args.json && !args.quiet)?;
+    *reproduced = compare(args, &loaded, &anew, published.as_ref(), summary)?;
+    let told = reproduced.as_ref();
     if !args.json && !args.quiet {
         eprint(&closing_words(summary, &folder, &files));
+        eprint(&elsewhere::taken_words(summary));
+        eprint(&elsewhere::passed_over_words(&loaded.cache));
+    }
+    if let Some(told) = told.filter(|told| !args.json && (!args.quiet || !told.different.is_empty())) {
+        eprint(&elsewhere::reproduced_words(told));
     }
     Ok(match summary {
         _ if summary.interrupted => Exit::Interrupted,
+        _ if told.is_some_and(|told| !told.different.is_empty()) => Exit::Differs,
         RunSummary { failed: 1.., .. } => Exit::StageFailed,
         _ => Exit::Done,
     })
 }
 
-/// Lays results in their folder, and prints the tables among them.
-fn lay_out(loaded: &Loaded, summary: &RunSummary, folder: &Path, print: bool) -> Result<Vec<PathBuf>, CliError> {
-    let mut files = Vec::new();
+/// How what was made anew compares with what was published; nothing where nobody asked for it.
+fn compare(
+    args: &RunArgs,
+    loaded: &Loaded,
+    anew: &[bool],
+    published: Option<&Published>,
+    summary: &RunSummary,
+) -> Result<Option<Reproduction>, CliError> {
+    let (Some(depth), Some(published)) = (loaded.depth, published) else { return Ok(None) };
+    let made = |id| summary.keys.get(&loaded.graph.instance(id).name).and_then(|key| loaded.cache.lookup(*key));
+    let question = Question {
+        graph: &loaded.graph,
+        cache: &loaded.cache,
+        depth,
+        anew,
+        tolerance: args.tolerance.or((depth != Depth::Predictions).then_some(TOLERANCE)),
+    };
+    Ok(Some(question.compare(published, made)?))
+}
+
+/// Lays results in their folder, and prints the tables among them. One that cannot be laid out keeps no other from it;
+/// gives the files, and the first error.
+fn lay_out(loaded: &Loaded, summary: &RunSummary, folder: &Path, print: bool) -> (Vec<PathBuf>, Option<CliError>) {
+    let (mut files, mut first) = (Vec::new(), None);
     for id in loaded.graph.ids().filter(|id| loaded.wanted[id.0]) {
         let instance = loaded.graph.instance(id);
         if instance.outputs.iter().all(|output| output.result.is_none()) {
@@ -112,15 +172,21 @@ fn lay_out(loaded: &Loaded, summary: &RunSummary, folder: &Path, print: bool) ->
         let Some(manifest) = summary.keys.get(&instance.name).and_then(|key| loaded.cache.lookup(*key)) else {
             continue;
         };
-        files.extend(export(&loaded.cache, instance, &manifest, folder).map_err(cannot_lay_out)?);
-        if print && instance.kind == Kind::Table {
-            let bytes = loaded.cache.read(loaded.cache.output(&manifest, "json")?.digest);
-            let bytes = bytes.map_err(|error| CliError::environment(error.to_string()))?;
-            let table = TableDocument::from_json(&bytes).map_err(|error| CliError::environment(error.to_string()))?;
-            ui::print(&format!("{}\n", atflow::results::markdown(&table)))?;
-        }
+        let laid_out = export(&loaded.cache, instance, &manifest, folder).map_err(cannot_lay_out);
+        let laid_out = laid_out.and_then(|paths| {
+            files.extend(paths);
+            if print && instance.kind == Kind::Table { print_table(loaded, &manifest) } else { Ok(()) }
+        });
+        first = first.or(laid_out.err());
     }
-    Ok(files)
+    (files, first)
+}
+
+fn print_table(loaded: &Loaded, manifest: &Manifest) -> Result<(), CliError> {
+    let bytes = loaded.cache.read(loaded.cache.output(manifest, "json")?.digest);
+    let bytes = bytes.map_err(|error| CliError::environment(error.to_string()))?;
+    let table = TableDocument::from_json(&bytes).map_err(|error| CliError::environment(error.to_string()))?;
+    ui::print(&format!("{}\n", atflow::results::markdown(&table)))
 }
 
 fn cannot_lay_out(error: CacheError) -> CliError {

@@ -3,10 +3,13 @@
 use std::collections::VecDeque;
 use std::fs::File;
 
+use atflow::address::masked;
 use atflow::cache::{Access, Cache, Manifest};
 use atflow::lines::read_lines;
 use atflow::plain::plain_line;
 
+use super::describe_arithmetic;
+use super::elsewhere::origin_words;
 use super::tries::{Failed, Tries};
 use crate::args::NameArgs;
 use crate::report::{CliError, Exit, eprint};
@@ -34,7 +37,8 @@ pub(crate) fn run(args: &NameArgs) -> Result<Exit, CliError> {
     } else {
         let failed = tries.failed.as_ref().map(|failed| failed_words(&cache, &args.stage, failed, &tries));
         let made = tries.made.as_ref().map(|manifest| words(&cache, manifest, &tries));
-        failed.into_iter().chain(made).collect::<Vec<_>>().join("\nbefore that it went well:\n")
+        // An address in a command may hold a password.
+        masked(&failed.into_iter().chain(made).collect::<Vec<_>>().join("\nbefore that it went well:\n"))
     };
     ui::print_either(args.json, &text)?;
     if !args.json {
@@ -101,6 +105,9 @@ fn words(cache: &Cache, manifest: &Manifest, tries: &Tries) -> String {
     );
     lines.add("result", &made.summary);
     lines.add("made", format!("{} in {} on {}", ui::moment(&made.at), ui::duration(made.seconds), made.host));
+    if let Some(origin) = &manifest.from {
+        lines.add("from", origin_words(origin));
+    }
     let device = if made.device_name.is_empty() {
         made.device.clone()
     } else {
@@ -109,6 +116,9 @@ fn words(cache: &Cache, manifest: &Manifest, tries: &Tries) -> String {
     lines.add("device", format!("{device}, {}", ui::count(made.threads, "thread")));
     let libtorch = made.libtorch.as_ref().map(|version| format!(", libtorch {version}")).unwrap_or_default();
     lines.add("with", format!("atflow {}{libtorch}", made.atflow));
+    if let (Some(numerics), Some(arithmetic)) = (manifest.record.numerics, &made.arithmetic) {
+        lines.add("numerics", describe_arithmetic(numerics, arithmetic));
+    }
     if let Some(commit) = &made.commit {
         lines.add("commit", commit);
     }

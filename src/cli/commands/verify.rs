@@ -6,13 +6,14 @@ use atflow::cache::{Access, Cache, Checked, Flaw, FlawKind};
 use atflow::event::{RunEvent, RunSummary, Status};
 use atflow::kinds::Kind;
 use atflow::plan::{Order, Standing};
+use atflow::reproduce::Unjudged;
 use atflow::results::{Cell, TableDocument};
 use atflow::scheduler::{self, Options};
 use atflow::spec::Problems;
 use atflow::verify::{self, Compared, Difference, Verdict, VerifyError};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Loaded, interrupt, jobs, keeper_program, table, worker_program};
+use super::{Loaded, interrupt, jobs, keeper_program, spot_check, table, worker_program};
 use crate::args::{ChangeArgs, VerifyArgs};
 use crate::progress::Progress;
 use crate::report::{CliError, Exit};
@@ -23,6 +24,9 @@ const SHOWN: usize = 12;
 
 pub(crate) fn run(args: &VerifyArgs) -> Result<Exit, CliError> {
     match &args.pipeline {
+        Some(file) if args.remote.is_some() || args.share.is_some() || args.sample.is_some() => {
+            spot_check::run(file, args)
+        }
         Some(file) => rerun(file, args),
         None => check(args),
     }
@@ -226,7 +230,7 @@ fn unlike_words(unlike: &[Unlike]) -> String {
     format!("{} {differ} from what was published:\n{text}", ui::count(unlike.len(), "cell"))
 }
 
-fn explain(error: VerifyError, file: &Path) -> CliError {
+pub(crate) fn explain(error: VerifyError, file: &Path) -> CliError {
     let help = match &error {
         VerifyError::NotFresh { stage } => {
             format!("`atflow run {} {stage}` makes it; verify then compares with that", file.display())
@@ -241,9 +245,43 @@ fn explain(error: VerifyError, file: &Path) -> CliError {
 }
 
 fn compared_words(compared: &[Compared], summary: &RunSummary) -> String {
+    let mut text = compared_lines(compared);
+    let is_different = |output: &&Compared| matches!(output.verdict, Verdict::Bytes | Verdict::Numbers { .. });
+    let differ = compared.iter().filter(is_different).count();
+    let unfinished = match summary.failed + summary.skipped {
+        0 => String::new(),
+        count => format!(", {} not compared", ui::count(count, "stage")),
+    };
+    let outputs = ui::count(compared.len(), "output");
+    let end = match differ {
+        0 => "none differs".to_owned(),
+        1 => "1 differs".to_owned(),
+        _ => format!("{differ} differ"),
+    };
+    text.push_str(&format!("{outputs} of {} compared: {end}{unfinished}\n", ui::count(summary.ran, "rerun")));
+    text
+}
+
+/// Of outputs of which it cannot be told whether they should be the same.
+pub(crate) fn unjudged_words(unjudged: &[Unjudged]) -> String {
+    let line = |output: &Unjudged| {
+        let why = match &output.made_on {
+            Some(machine) => format!("made on another machine: {machine}"),
+            None => "it had other inputs".to_owned(),
+        };
+        format!("    {}.{}: other bytes, {why}\n", output.stage, output.output)
+    };
+    let mut text: String = unjudged.iter().take(SHOWN).map(line).collect();
+    if unjudged.len() > SHOWN {
+        text.push_str(&format!("    and {} more\n", unjudged.len() - SHOWN));
+    }
+    text
+}
+
+/// A line for each output, with the numbers that differ.
+pub(crate) fn compared_lines(compared: &[Compared]) -> String {
     let mut text = String::new();
     let width = compared.iter().map(|output| output.stage.len() + output.output.len() + 1).max().unwrap_or(0);
-    let mut differ = 0;
     let mut told: Option<&[Difference]> = None;
     for output in compared {
         let verdict = match &output.verdict {
@@ -253,7 +291,6 @@ fn compared_words(compared: &[Compared], summary: &RunSummary) -> String {
             Verdict::Bytes => "DIFFERS in its bytes".to_owned(),
             Verdict::NotCompared => "other bytes, and no numbers to compare".to_owned(),
         };
-        differ += usize::from(matches!(output.verdict, Verdict::Bytes | Verdict::Numbers { .. }));
         let because = match &output.verdict {
             Verdict::Same => "",
             _ if output.same_inputs => "",
@@ -271,17 +308,6 @@ fn compared_words(compared: &[Compared], summary: &RunSummary) -> String {
             }
         }
     }
-    let unfinished = match summary.failed + summary.skipped {
-        0 => String::new(),
-        count => format!(", {} not compared", ui::count(count, "stage")),
-    };
-    let outputs = ui::count(compared.len(), "output");
-    let end = match differ {
-        0 => "none differs".to_owned(),
-        1 => "1 differs".to_owned(),
-        _ => format!("{differ} differ"),
-    };
-    text.push_str(&format!("{outputs} of {} compared: {end}{unfinished}\n", ui::count(summary.ran, "rerun")));
     text
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use atflow::address::masked;
 use atflow::cache::{Access, Cache, Manifest};
 use atflow::explain::Change;
 use atflow::plan::{PlannedState, Standing};
@@ -21,7 +22,7 @@ pub(crate) fn run(args: &WhyArgs) -> Result<Exit, CliError> {
         Some(file) => file.clone(),
         None => file_of_last_run(args)?,
     };
-    let loaded = Loaded::open(&file, std::slice::from_ref(&args.stage), &args.changes, Access::Look)?;
+    let loaded = Loaded::open(&file, std::slice::from_ref(&args.stage), &args.changes, Access::Look)?.from(None)?;
     let ids = loaded.graph.targets(std::slice::from_ref(&args.stage)).map_err(Problems)?;
     let standings = loaded.survey()?;
     let history = loaded.history();
@@ -50,7 +51,8 @@ pub(crate) fn run(args: &WhyArgs) -> Result<Exit, CliError> {
     if args.json {
         text = format!("{}\n", serde_json::json!({ "stages": answers }));
     }
-    ui::print_either(args.json, &text)?;
+    // An address in a command may hold a password.
+    ui::print_either(args.json, &masked(&text))?;
     Ok(Exit::Done)
 }
 
@@ -180,6 +182,7 @@ fn sentence(what: &What) -> String {
     match what {
         What::NeverRun => "it never ran".to_owned(),
         What::OnlyFailed => "it has failed so far; `atflow log` shows what it said".to_owned(),
+        What::Elsewhere => "its result came from elsewhere, and what it is made of can be had".to_owned(),
         What::Forced => "it is asked for with --force".to_owned(),
         What::ResultGone => "its result is gone from the cache".to_owned(),
         What::RecordGone => "it changed, and what it was made from before is gone from the cache".to_owned(),

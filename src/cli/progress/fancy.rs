@@ -55,9 +55,9 @@ impl Fancy {
                     self.all.set_message(format!("and {} more running", self.hidden));
                 }
             }
-            RunEvent::StageWaiting { stage, holder } => {
+            RunEvent::StageWaiting { stage, holder, patience } => {
                 self.show();
-                self.above(&format!("{} {stage}  {}", style("…").dim(), waiting_for(holder.as_ref())));
+                self.above(&format!("{} {stage}  {}", style("…").dim(), waiting_for(holder.as_ref(), patience)));
             }
             RunEvent::StageProgress { stage, done, total, message } => {
                 if let Some(row) = self.rows.get(&stage) {

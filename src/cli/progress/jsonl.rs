@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use atflow::event::{RunEvent, RunSummary, Status};
+use atflow::reproduce::Reproduction;
 use serde_json::json;
 
 use crate::report::eprint;
@@ -54,8 +55,17 @@ impl SoFar {
     }
 }
 
+/// What is told of a run beside its counts.
+#[derive(Default)]
+pub(crate) struct Told<'a> {
+    /// How results that were made anew compare with the published ones.
+    pub reproduced: Option<&'a Reproduction>,
+    /// Results that do not count for want of a signature, by the reason.
+    pub passed_over: Option<serde_json::Value>,
+}
+
 /// Prints the last line of a run, which says how it ended.
-pub(crate) fn run_finished(summary: &RunSummary, error: Option<&str>) {
+pub(crate) fn run_finished(summary: &RunSummary, error: Option<&str>, told: &Told<'_>) {
     let RunSummary { ran, cached, failed, skipped, seconds, .. } = summary;
     let outcome = match (error, summary) {
         (Some(_), _) => "broken",
@@ -67,6 +77,18 @@ pub(crate) fn run_finished(summary: &RunSummary, error: Option<&str>) {
         "event": "run_finished", "outcome": outcome,
         "ran": ran, "cached": cached, "failed": failed, "skipped": skipped, "seconds": seconds,
     });
+    if !summary.elsewhere.is_empty() {
+        line["elsewhere"] = json!(summary.elsewhere);
+    }
+    if !summary.assembled.is_empty() {
+        line["assembled"] = json!(summary.assembled);
+    }
+    if let Some(passed_over) = &told.passed_over {
+        line["passed_over"] = json!(passed_over);
+    }
+    if let Some(reproduced) = told.reproduced {
+        line["reproduced"] = json!(reproduced);
+    }
     if let Some(error) = error {
         line["error"] = json!(error);
     }
@@ -92,9 +114,10 @@ impl JsonLines {
             RunEvent::StageStarted { stage, kind, reason } => {
                 json!({"event": "stage_started", "stage": stage, "kind": kind, "reason": reason})
             }
-            RunEvent::StageWaiting { stage, holder } => {
+            RunEvent::StageWaiting { stage, holder, patience } => {
                 let (host, pid) = holder.as_ref().map(|holder| (&holder.host, holder.pid)).unzip();
-                json!({"event": "stage_waiting", "stage": stage, "host": host, "pid": pid})
+                let patience = patience.map(|patience| patience.as_secs_f64());
+                json!({"event": "stage_waiting", "stage": stage, "host": host, "pid": pid, "patience": patience})
             }
             RunEvent::StageFinished { stage, status, seconds, summary, failure } => {
                 let mut line = json!({"event": "stage_finished", "stage": stage, "status": status, "seconds": seconds});

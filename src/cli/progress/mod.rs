@@ -5,6 +5,7 @@ mod jsonl;
 mod plain;
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use atflow::cache::Holder;
 use atflow::event::{RunEvent, Status};
@@ -12,7 +13,8 @@ use atflow::plain::plain;
 
 use crate::args::RunArgs;
 use crate::report::{eprint, eprint_drawn, stage_failure};
-pub(crate) use jsonl::{SoFar, run_finished};
+use crate::ui;
+pub(crate) use jsonl::{SoFar, Told, run_finished};
 
 /// The display of one run.
 pub(crate) enum Progress {
@@ -92,9 +94,9 @@ fn shown(event: RunEvent) -> RunEvent {
         RunEvent::StageStarted { stage, kind, reason } => {
             RunEvent::StageStarted { stage: plain(stage), kind, reason: plain(reason) }
         }
-        RunEvent::StageWaiting { stage, holder } => {
+        RunEvent::StageWaiting { stage, holder, patience } => {
             let holder = holder.map(|holder| Holder { host: plain(holder.host.clone()), ..holder });
-            RunEvent::StageWaiting { stage: plain(stage), holder }
+            RunEvent::StageWaiting { stage: plain(stage), holder, patience }
         }
         RunEvent::StageProgress { stage, done, total, message } => {
             RunEvent::StageProgress { stage: plain(stage), done, total, message: plain(message).replace('\n', " ") }
@@ -117,9 +119,13 @@ fn lost(stage: &str, output: &str) -> String {
 }
 
 /// Whom a stage waits for.
-fn waiting_for(holder: Option<&Holder>) -> String {
-    match holder {
-        Some(holder) => format!("waiting for {} pid {}, which is at it", holder.host, holder.pid),
-        None => "waiting for another run, which is at it".to_owned(),
-    }
+fn waiting_for(holder: Option<&Holder>, patience: Option<Duration>) -> String {
+    let whom = match (holder, patience) {
+        (Some(holder), _) => format!("{} pid {}, which is at it", holder.host, holder.pid),
+        (None, Some(_)) => "a run whose lease cannot be read".to_owned(),
+        (None, None) => "another run, which is at it".to_owned(),
+    };
+    let how_long = patience
+        .map(|patience| format!("; taken over after {} without a sign of life", ui::duration(patience.as_secs_f64())));
+    format!("waiting for {whom}{}", how_long.unwrap_or_default())
 }

@@ -30,8 +30,8 @@ impl Plain {
                 eprint(&format!("start   {stage}  ({reason})\n"));
                 self.spoke.insert(stage, Instant::now());
             }
-            RunEvent::StageWaiting { stage, holder } => {
-                eprint(&format!("wait    {stage}  ({})\n", waiting_for(holder.as_ref())));
+            RunEvent::StageWaiting { stage, holder, patience } => {
+                eprint(&format!("wait    {stage}  ({})\n", waiting_for(holder.as_ref(), patience)));
             }
             RunEvent::StageProgress { stage, message, .. } => {
                 if let Some(spoke) = self.spoke.get_mut(&stage)

@@ -4,9 +4,10 @@
 //!
 //! A lease is a file `leases/KEY.json`, made whole in `tmp/` and linked to its name: a hard link to a name that exists fails, on NFS too, so of any
 //! number of runs one gets it. Its holder touches it every few seconds through the open file. It is stale when its holder is known to be dead (same
-//! machine: no such process, or one that started at another time), or when nobody has seen it touched for long; how long is measured by the watcher's
-//! own clock, so that clocks need not agree. A stale lease is removed under the lock `leases/lock`, which the system drops with its holder, and only if
-//! it is still the one that was judged. No lease ever waits for a person.
+//! machine: no such process, one that started at another time, or one of an earlier boot), or when nobody has seen it
+//! touched for long; how long is measured by the watcher's own clock, so that clocks need not agree. A stale lease is
+//! removed under the lock `leases/lock`, which the system drops with its holder, and only if it is still the one that
+//! was judged. No lease ever waits for a person.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -20,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Cache, CacheError};
 use crate::fsio::{self, Context};
-use crate::host::{is_gone, machine, started};
+use crate::host::{boot, is_gone, machine, started, system};
 use crate::record::Key;
 
 /// How often a holder touches its leases.
@@ -28,6 +29,10 @@ const BEAT: Duration = Duration::from_secs(5);
 
 /// A lease of another machine that was not seen touched for so long is stale. NFS may show a touch a minute late.
 const PATIENCE: Duration = Duration::from_secs(180);
+
+/// The same of a lease that cannot be read: a crash of the machine cut it, or another version wrote it. Four beats of
+/// one that lives.
+const UNREADABLE: Duration = Duration::from_secs(20);
 
 /// A lease of another machine that was not touched for so long is of no interest to anybody who cannot watch it for a while.
 const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
@@ -41,6 +46,9 @@ pub struct Holder {
     pub pid: i32,
     /// Tells machines, and processes that cannot see one another, apart; empty where the system does not tell.
     pub machine: String,
+    /// Tells the same installation of a system after another start of it; empty where the system does not tell.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub system: String,
     /// When the process started, in the system's own units: a number that comes again is not the same process.
     pub started: Option<u64>,
     /// The run, and which of its leases this is: no two leases have equal bytes.
@@ -54,8 +62,27 @@ pub struct Holder {
 pub enum Attempt {
     /// It is ours until it is dropped.
     Taken(Lease),
-    /// Another run is at it, or its holder cannot be read.
-    Held(Option<Holder>),
+    /// Another run is at it.
+    Held(Held),
+}
+
+/// A lease that another run holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Who holds it; nothing if that cannot be read.
+    pub holder: Option<Holder>,
+    /// How long it is waited for at most without a sign of life of its holder; nothing if that is a process of this
+    /// machine, whose end will be seen.
+    pub patience: Option<Duration>,
+}
+
+/// What is known of who left a lease or a note.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Life {
+    Dead,
+    Alive,
+    /// It cannot be looked at; it is taken for dead after so long without a sign of life.
+    Unseen(Duration),
 }
 
 /// A lease that is held; given up when dropped.
@@ -89,7 +116,7 @@ pub(super) struct Found {
 
 impl Found {
     pub(super) fn at(path: &Path) -> Option<Self> {
-        let bytes = fs::read(path).ok()?;
+        let bytes = fsio::read_regular(path, u64::MAX).ok()?;
         let touched = fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
         Some(Found { bytes, touched })
     }
@@ -108,6 +135,7 @@ impl Leases {
             host: gethostname::gethostname().to_string_lossy().into_owned(),
             pid,
             machine: machine().to_owned(),
+            system: system().to_owned(),
             started: started(pid).ok(),
             run: format!("{}-{pid}", jiff::Timestamp::now().as_nanosecond()),
             number: 0,
@@ -134,22 +162,36 @@ impl Leases {
                     None => continue,
                 }
             };
-            if !self.is_stale(key, &found) || !remove(&path, |now| *now == found) {
-                return Ok(Attempt::Held(found.holder()));
+            let found = &found;
+            if !self.is_stale(key, found) || !remove(&path, |now| now == found) {
+                let patience = match self.life(found) {
+                    Life::Unseen(patience) => Some(patience),
+                    Life::Alive | Life::Dead => None,
+                };
+                return Ok(Attempt::Held(Held { holder: found.holder(), patience }));
             }
         }
-        Ok(Attempt::Held(None))
+        Ok(Attempt::Held(Held { holder: None, patience: None }))
+    }
+
+    fn life(&self, found: &Found) -> Life {
+        match life(found.holder().as_ref()) {
+            Life::Unseen(patience) => Life::Unseen(patience.min(self.patience)),
+            life => life,
+        }
     }
 
     fn is_stale(&mut self, key: Key, found: &Found) -> bool {
-        if let Some(holder) = found.holder().filter(|holder| holder.machine == self.own.machine) {
-            return is_dead(&holder);
-        }
+        let patience = match self.life(found) {
+            Life::Dead => return true,
+            Life::Alive => return false,
+            Life::Unseen(patience) => patience,
+        };
         let (seen, since) = self.watched.entry(key).or_insert_with(|| (found.clone(), Instant::now()));
         if seen != found {
             (*seen, *since) = (found.clone(), Instant::now());
         }
-        since.elapsed() > self.patience
+        since.elapsed() > patience
     }
 
     /// This run as the holder of one more lease.
@@ -233,10 +275,7 @@ impl Cache {
     pub fn is_leased(&self, key: Key) -> bool {
         let path = self.lease_path(key);
         let Some(found) = Found::at(&path) else { return false };
-        match found.holder() {
-            Some(holder) if holder.machine == machine() => !is_dead(&holder),
-            _ => !is_forgotten(&path),
-        }
+        !is_over(&path, found.holder().as_ref())
     }
 
     fn lease_path(&self, key: Key) -> PathBuf {
@@ -272,8 +311,44 @@ pub(super) fn is_forgotten(path: &Path) -> bool {
     })
 }
 
+/// What is known of a holder.
+pub(super) fn life(holder: Option<&Holder>) -> Life {
+    match holder {
+        None => Life::Unseen(UNREADABLE),
+        Some(holder) if holder.machine == machine() => {
+            if is_dead(holder) {
+                Life::Dead
+            } else {
+                Life::Alive
+            }
+        }
+        Some(holder) if is_of_earlier_boot(holder) => Life::Dead,
+        Some(_) => Life::Unseen(PATIENCE),
+    }
+}
+
+/// Whether the run that left a file is known to be over: it is dead, or, where it cannot be looked at, nobody has
+/// touched the file for a day.
+pub(super) fn is_over(path: &Path, holder: Option<&Holder>) -> bool {
+    match life(holder) {
+        Life::Dead => true,
+        Life::Alive => false,
+        Life::Unseen(_) => is_forgotten(path),
+    }
+}
+
+/// Whether a holder ran on this installation before it was started anew. Copies of one installation with one name,
+/// which share a cache, could be taken for one another: then a stage runs twice.
+fn is_of_earlier_boot(holder: &Holder) -> bool {
+    let is_same = !holder.system.is_empty() && holder.system == system();
+    let host = gethostname::gethostname();
+    is_same
+        && *holder.host == *host
+        && boot(&holder.machine).is_some_and(|then| boot(machine()).is_some_and(|now| then != now))
+}
+
 /// Whether the process, of this machine, is gone.
-pub(super) fn is_dead(holder: &Holder) -> bool {
+fn is_dead(holder: &Holder) -> bool {
     match started(holder.pid) {
         Ok(now) => holder.started.is_some_and(|then| then != now),
         Err(_) => is_gone(holder.pid),
@@ -312,8 +387,8 @@ mod tests {
         let (mut one, mut other) = (Leases::new(&cache), Leases::new(&cache));
         assert!(!cache.is_leased(key()));
         let Attempt::Taken(lease) = one.attempt(key()).unwrap() else { panic!("nobody else wants it") };
-        let Attempt::Held(Some(holder)) = other.attempt(key()).unwrap() else { panic!("it is held") };
-        assert_eq!(holder, one.own);
+        let Attempt::Held(held) = other.attempt(key()).unwrap() else { panic!("it is held") };
+        assert_eq!(held, Held { holder: Some(one.own.clone()), patience: None });
         assert!(cache.is_leased(key()));
         drop(lease);
         assert!(is_taken(&mut other) && !cache.is_leased(key()));
@@ -329,6 +404,44 @@ mod tests {
         // The same number, but another process.
         leave(&cache, |holder| holder.started = holder.started.map(|started| started + 1));
         assert!(!cache.is_leased(key()) && is_taken(&mut Leases::new(&cache)));
+    }
+
+    #[test]
+    fn the_lease_of_an_earlier_boot_is_taken_over_at_once() {
+        let (_dir, cache) = cache();
+        let boot = |holder: &mut Holder| holder.machine = "0a1b2c3d-before pid:[4026531836]".to_owned();
+        // Where the system does not tell which it is, one name may be that of two machines.
+        let tells = !system().is_empty();
+        leave(&cache, boot);
+        assert_eq!(is_taken(&mut Leases::new(&cache)), tells);
+        leave(&cache, boot);
+        assert_eq!(cache.is_leased(key()), !tells);
+        for (system, host) in [(Some("other"), None), (None, Some("other"))] {
+            leave(&cache, |holder| {
+                boot(holder);
+                holder.system = system.map_or(holder.system.clone(), str::to_owned);
+                holder.host = host.map_or(holder.host.clone(), str::to_owned);
+            });
+            assert!(!is_taken(&mut Leases::new(&cache)) && cache.is_leased(key()));
+        }
+    }
+
+    #[test]
+    fn a_lease_that_cannot_be_read_is_waited_for_a_short_time_and_that_is_told() {
+        let (_dir, cache) = cache();
+        fs::create_dir_all(cache.root().join("leases")).unwrap();
+        for bytes in ["", "{\"host\": \"a", "\0\0\0\0"] {
+            fs::write(cache.lease_path(key()), bytes).unwrap();
+            let Attempt::Held(held) = Leases::new(&cache).attempt(key()).unwrap() else { panic!("it may be alive") };
+            assert_eq!(held, Held { holder: None, patience: Some(UNREADABLE) });
+            let mut leases = Leases { patience: Duration::from_millis(50), ..Leases::new(&cache) };
+            assert!(!is_taken(&mut leases));
+            std::thread::sleep(Duration::from_millis(80));
+            assert!(is_taken(&mut leases));
+        }
+        leave(&cache, |holder| holder.machine = "elsewhere".to_owned());
+        let Attempt::Held(held) = Leases::new(&cache).attempt(key()).unwrap() else { panic!("it may be alive") };
+        assert_eq!(held.patience, Some(PATIENCE));
     }
 
     #[test]

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Cache, CacheError};
+use super::{Cache, CacheError, Origin};
 use crate::digest::Digest;
 use crate::fsio;
 use crate::kinds::Kind;
+use crate::numerics::Arithmetic;
 use crate::record::{Key, Record};
 
 /// Version of a manifest. An older one that cannot be read counts as not there; so does a newer one.
@@ -26,6 +27,9 @@ pub struct Manifest {
     pub outputs: BTreeMap<String, OutputBlob>,
     /// Where and how it was made; never part of a key.
     pub made: Made,
+    /// Where it came from, if it was not made here; never part of a key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Origin>,
 }
 
 /// A blob that is an output.
@@ -62,6 +66,9 @@ pub struct Made {
     /// Version of libtorch, where there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub libtorch: Option<String>,
+    /// What its bytes may depend on beyond its record, where a worker made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arithmetic: Option<Arithmetic>,
     /// The commit of the repository that holds the pipeline file, with `-dirty` if it had changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
@@ -82,12 +89,23 @@ impl Cache {
 
     /// The same for a record at hand whose key is `key`: records are compared, and nothing is hashed.
     pub fn lookup_record(&self, record: &Record, key: Key) -> Option<Manifest> {
-        self.read_manifest(key).filter(|manifest| manifest.record == *record)
+        let manifest = self.read_file(key).filter(|manifest| manifest.record == *record)?;
+        match self.doubt(&manifest) {
+            None => Some(manifest),
+            Some(doubt) => {
+                self.pass_over(key, doubt);
+                None
+            }
+        }
     }
 
-    /// What the file of a key holds; whether its record gives that key is not looked at.
+    /// What the file of a key holds, if it counts; whether its record gives that key is not looked at.
     pub(crate) fn read_manifest(&self, key: Key) -> Option<Manifest> {
-        let bytes = std::fs::read(self.action_path(key)).ok()?;
+        self.read_file(key).filter(|manifest| self.doubt(manifest).is_none())
+    }
+
+    fn read_file(&self, key: Key) -> Option<Manifest> {
+        let bytes = fsio::read_regular(&self.action_path(key), u64::MAX).ok()?;
         let manifest: Manifest = serde_json::from_slice(&bytes).ok()?;
         (manifest.format == MANIFEST_FORMAT).then_some(manifest)
     }
@@ -99,7 +117,7 @@ impl Cache {
     pub fn results_of(&self, kind: Kind) -> Result<Vec<Manifest>, CacheError> {
         let files = self.files("actions")?;
         let read = |(path, _): &(PathBuf, u64)| {
-            let manifest: Manifest = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+            let manifest: Manifest = serde_json::from_slice(&fsio::read_regular(path, u64::MAX).ok()?).ok()?;
             (manifest.format == MANIFEST_FORMAT && manifest.record.kind == kind).then_some(manifest)
         };
         Ok(files.par_iter().filter_map(read).collect())
@@ -128,4 +146,11 @@ impl Cache {
         fsio::write_atomic(&self.action_path(key), &self.tmp(), text.as_bytes())?;
         Ok(key)
     }
+}
+
+/// How long the manifest of a record may be, in bytes. It holds the record once more, indented, and some lines on what
+/// came out: the longest that the pipelines of this repository make has 100 KB, most of it its record.
+pub(crate) fn longest_manifest(record: &Record) -> u64 {
+    let record = serde_json::to_vec(record).map_or(0, |bytes| bytes.len() as u64);
+    (1 << 20) + 16 * record
 }

@@ -6,6 +6,7 @@ mod lease;
 mod manifest;
 mod note;
 mod objects;
+mod origin;
 mod partial;
 mod read_through;
 mod runs;
@@ -23,11 +24,14 @@ use crate::remote::{Remote, RemoteError};
 
 use lease::is_forgotten;
 
+pub(crate) use check::SIGNATURE;
 pub use check::{Checked, Flaw, FlawKind};
-pub use lease::{Attempt, Holder, Lease, Leases};
+pub use lease::{Attempt, Held, Holder, Lease, Leases};
+pub(crate) use manifest::longest_manifest;
 pub use manifest::{MANIFEST_FORMAT, Made, Manifest, OutputBlob};
 pub use note::{InProgress, Wanted};
 pub use objects::IngestError;
+pub use origin::Origin;
 pub use read_through::Obtained;
 pub use runs::{FailedStage, RunRecord};
 pub use stat::{SourceDigests, StatMemo};
@@ -101,6 +105,8 @@ pub struct Cache {
     root: PathBuf,
     remote: Option<Arc<Remote>>,
     offline: bool,
+    /// Says which results from elsewhere count; without it all do.
+    guard: Option<Arc<origin::Guard>>,
 }
 
 impl Cache {
@@ -118,7 +124,7 @@ impl Cache {
     /// [`CacheError`].
     pub fn open_to(access: Access, root: &Path) -> Result<Self, CacheError> {
         let version = root.join("VERSION");
-        match std::fs::read_to_string(&version) {
+        match fsio::read_regular(&version, 4096).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()) {
             Ok(text) if text.trim() == CACHE_FORMAT.to_string() => {
                 if access == Access::Write {
                     // A copy may lack folders that were empty. One that cannot be made matters to those who write into it, not to readers.
@@ -140,7 +146,7 @@ impl Cache {
         }
         // Absolute, because programs run by stages work in folders of their own.
         let root = std::path::absolute(root).on("find", root)?;
-        Ok(Cache { root, remote: None, offline: false })
+        Ok(Cache { root, remote: None, offline: false, guard: None })
     }
 
     /// The same cache with a remote one behind it: what is not here is looked for there.
@@ -148,7 +154,7 @@ impl Cache {
     /// # Errors
     /// [`CacheError`] if there is no cache at `remote`.
     pub fn read_through(self, remote: &str, patience: Patience) -> Result<Self, CacheError> {
-        let remote = Remote::open(remote, patience, &self.tmp())?;
+        let remote = Remote::open(remote, patience)?;
         Ok(Cache { remote: Some(Arc::new(remote)), ..self })
     }
 

@@ -2,14 +2,13 @@
 //! which lives and dies as its leases do. Keys of stages whose inputs are yet to be made are not known; what is known of them is their shape.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::lease::{Found, Holder, is_dead, is_forgotten, remove};
+use super::lease::{Found, Holder, is_over, remove};
 use super::{Cache, CacheError, Lease, Leases};
 use crate::digest::Digest;
-use crate::host::{machine, tag};
+use crate::host::tag;
 
 /// What runs may need, told without knowing what will come out of their stages.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,14 +93,6 @@ impl Cache {
             path.file_name().is_some_and(|name| name != "lock" && name.to_string_lossy().ends_with(ending))
         });
         paths.filter_map(|path| Some((path.clone(), Found::at(&path)?))).collect()
-    }
-}
-
-/// Whether the run that left a file is known to be over: its process is gone, or, on a machine that cannot be looked at, nobody has touched it for a day.
-fn is_over(path: &Path, holder: Option<&Holder>) -> bool {
-    match holder {
-        Some(holder) if holder.machine == machine() => is_dead(holder),
-        _ => is_forgotten(path),
     }
 }
 

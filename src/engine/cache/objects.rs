@@ -1,6 +1,7 @@
 //! Blobs: files named by the digest of their bytes, written once and read-only.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -51,14 +52,22 @@ impl Cache {
     /// # Errors
     /// [`IngestError`] says whether the file or the cache is at fault.
     pub fn ingest(&self, file: &Path) -> Result<OutputBlob, IngestError> {
+        self.take_in(file).map(|(blob, _)| blob)
+    }
+
+    /// The same; tells where a blob was moved to that had the name and other bytes.
+    ///
+    /// # Errors
+    /// As [`Cache::ingest`].
+    pub fn take_in(&self, file: &Path) -> Result<(OutputBlob, Option<PathBuf>), IngestError> {
         let found = fs::symlink_metadata(file).on("read", file)?;
         if !outputs::is_ours_alone(&found) {
             let copy = self.copy_of(file)?;
-            let blob = self.ingest_own(&copy)?;
+            let taken = self.take_in_own(&copy)?;
             fs::remove_file(file).on("remove", file)?;
-            return Ok(blob);
+            return Ok(taken);
         }
-        self.ingest_own(file)
+        self.take_in_own(file)
     }
 
     /// A copy of a file; a file system that can do so lets the two share their bytes until one is changed.
@@ -68,13 +77,16 @@ impl Cache {
         Ok(copy)
     }
 
-    fn ingest_own(&self, file: &Path) -> Result<OutputBlob, IngestError> {
+    fn take_in_own(&self, file: &Path) -> Result<(OutputBlob, Option<PathBuf>), IngestError> {
         let size = fs::metadata(file).on("read", file)?.len();
         let blob = OutputBlob { digest: Digest::of_file(file).on("read", file)?, size };
-        if self.has(blob) {
+        // A length alone does not tell: these bytes are good, those that are there may have rotted. Reading them costs
+        // less than writing these.
+        let rotten = self.quarantine(blob.digest)?;
+        if rotten.is_none() && self.has(blob) {
             self.touch(blob);
             fs::remove_file(file).on("remove", file)?;
-            return Ok(blob);
+            return Ok((blob, None));
         }
         fsio::sync(file)?;
         fsio::make_read_only(file)?;
@@ -84,7 +96,7 @@ impl Cache {
         }
         // The bytes are on the disk before they have their name: a crash leaves a blob whole or not there.
         fs::rename(file, &target).on("write", &target).map_err(CacheError::from)?;
-        Ok(blob)
+        Ok((blob, rotten))
     }
 
     /// Takes bytes in as a blob.
@@ -93,7 +105,8 @@ impl Cache {
     /// [`CacheError`].
     pub fn put(&self, bytes: &[u8]) -> Result<OutputBlob, CacheError> {
         let blob = OutputBlob { digest: Digest::of(bytes), size: bytes.len() as u64 };
-        if self.has(blob) {
+        // As above, but nobody has to be told: logs are put here, and nothing is made of them.
+        if self.quarantine(blob.digest)?.is_none() && self.has(blob) {
             self.touch(blob);
         } else {
             fsio::write_atomic(&self.object_path(blob.digest), &self.tmp(), bytes)?;
@@ -118,7 +131,7 @@ impl Cache {
 
     /// The blob that a fetched file became, by its publisher's digest (`sha256:…`); nothing if it was never fetched.
     pub fn fetched(&self, identity: &str) -> Option<OutputBlob> {
-        serde_json::from_slice(&fs::read(self.fetched_path(identity)).ok()?).ok()
+        serde_json::from_slice(&fsio::read_regular(&self.fetched_path(identity), u64::MAX).ok()?).ok()
     }
 
     /// Remembers which blob a fetched file became.
@@ -176,14 +189,20 @@ impl Cache {
     /// [`CacheError`].
     pub fn quarantine(&self, digest: Digest) -> Result<Option<PathBuf>, CacheError> {
         let from = self.object_path(digest);
-        if Digest::of_file(&from).is_ok_and(|found| found == digest) || !from.exists() {
-            return Ok(None);
+        match Digest::of_file(&from) {
+            Ok(found) if found == digest => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            // What cannot be read is of no more use than what is wrong.
+            Ok(_) | Err(_) => {}
         }
         let folder = self.root.join("quarantine");
         fsio::create_dir(&folder)?;
         let to = folder.join(format!("{digest}-{}", jiff::Timestamp::now().as_millisecond()));
-        fs::rename(&from, &to).on("move away", &from)?;
-        Ok(Some(to))
+        match fs::rename(&from, &to) {
+            // Somebody else has met it at the same time.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            moved => Ok(moved.on("move away", &from).map(|()| Some(to))?),
+        }
     }
 }
 
@@ -207,6 +226,19 @@ mod tests {
         fs::write(&path, b"weighty").unwrap();
         assert!(cache.has(blob), "length alone does not tell");
         assert!(matches!(cache.read(blob.digest), Err(digest::ReadError::Corrupt { .. })));
+        // Good bytes take the place of rotten ones, by both ways.
+        fs::write(&file, b"weights").unwrap();
+        let (taken, rotten) = cache.take_in(&file).unwrap();
+        assert!(taken == blob && fs::read(rotten.unwrap()).unwrap() == b"weighty");
+        assert_eq!(cache.read(blob.digest).unwrap(), b"weights");
+        for rot in ["weighty", ""] {
+            fs::remove_file(&path).unwrap();
+            fs::write(&path, rot).unwrap();
+            assert_eq!(cache.put(b"weights").unwrap(), blob);
+            assert_eq!(cache.read(blob.digest).unwrap(), b"weights");
+        }
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, b"weighty").unwrap();
         let kept = cache.quarantine(blob.digest).unwrap().unwrap();
         assert!(!cache.has(blob) && kept.exists());
         assert_eq!(cache.quarantine(blob.digest).unwrap(), None, "it is away already");

@@ -2,6 +2,9 @@
 //! Nothing here is ever taken for a result: results are blobs that a manifest names.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Deserialize;
 
 use super::Cache;
 use crate::record::{Key, Record};
@@ -37,12 +40,12 @@ impl Record {
         if self.kind != crate::kinds::Kind::Train {
             return None;
         }
-        let params: crate::kinds::TrainParams = serde_json::from_value(self.params.clone()).ok()?;
+        let params = crate::kinds::TrainParams::deserialize(&*self.params).ok()?;
         if params.schedule.depends_on_epochs() {
             return None;
         }
         let mut record = self.clone();
-        record.params.as_object_mut()?.remove("epochs");
+        Arc::make_mut(&mut record.params).as_object_mut()?.remove("epochs");
         Some(record.key())
     }
 }

@@ -1,8 +1,7 @@
 //! Reading a remote cache through the local one: manifests when a key is asked for, blobs when somebody needs their bytes. What was fetched stays here.
 
-use super::{Cache, CacheError, MANIFEST_FORMAT, Manifest, OutputBlob};
+use super::{Cache, CacheError, MANIFEST_FORMAT, Manifest, Origin, OutputBlob, longest_manifest};
 use crate::fetch::{FetchError, Progress};
-use crate::fsio;
 use crate::record::{Key, Record};
 use crate::remote::{Remote, RemoteError, at_once};
 
@@ -42,7 +41,7 @@ impl Cache {
         let Some(remote) = &self.remote else { return Ok(()) };
         wanted.sort_unstable_by_key(|(_, key)| *key);
         wanted.dedup_by_key(|(_, key)| *key);
-        wanted.retain(|(_, key)| !self.action_path(*key).exists());
+        wanted.retain(|(record, key)| self.lookup_record(record, *key).is_none());
         for fetched in at_once(&wanted, |(record, key)| self.fetch_manifest(remote, record, *key)) {
             fetched?;
         }
@@ -50,12 +49,42 @@ impl Cache {
     }
 
     fn fetch_manifest(&self, remote: &Remote, record: &Record, key: Key) -> Result<Option<Manifest>, CacheError> {
-        let Some(text) = remote.manifest(key, &self.tmp())? else { return Ok(None) };
-        let Ok(manifest) = serde_json::from_str::<Manifest>(&text) else { return Ok(None) };
+        let manifest = self.ask(remote, record, key)?;
+        if let Some(manifest) = &manifest {
+            self.commit(manifest)?;
+        }
+        Ok(manifest)
+    }
+
+    /// What the remote cache has under these keys, in their order; nothing of it is kept here.
+    ///
+    /// # Errors
+    /// As [`Cache::find`].
+    pub fn elsewhere(&self, wanted: &[(Record, Key)]) -> Result<Vec<Option<Manifest>>, CacheError> {
+        match &self.remote {
+            Some(remote) => at_once(wanted, |(record, key)| self.ask(remote, record, *key)).into_iter().collect(),
+            None => Ok(vec![None; wanted.len()]),
+        }
+    }
+
+    /// Asks the remote cache for a manifest and notes where it comes from. One that counts for nothing here is as none.
+    fn ask(&self, remote: &Remote, record: &Record, key: Key) -> Result<Option<Manifest>, CacheError> {
+        if self.guard.as_ref().is_some_and(|guard| guard.has_refused(key)) {
+            return Ok(None);
+        }
+        let Some(text) = remote.manifest(key, longest_manifest(record))? else { return Ok(None) };
+        let Ok(mut manifest) = serde_json::from_str::<Manifest>(&text) else { return Ok(None) };
         if manifest.format != MANIFEST_FORMAT || manifest.record != *record {
             return Ok(None);
         }
-        fsio::write_atomic(&self.action_path(key), &self.tmp(), text.as_bytes())?;
+        let mut signed = None;
+        if let Some(guard) = &self.guard {
+            let signature = remote.signature(key)?;
+            let Some(by) = guard.judge(key, text.as_bytes(), signature.as_deref()) else { return Ok(None) };
+            signed = signature.map(|signature| (by, signature));
+        }
+        // Whatever it says of its own origin, it came from there now.
+        manifest.from = Some(Origin::now(remote.name().secret(), signed));
         Ok(Some(manifest))
     }
 
@@ -91,13 +120,19 @@ impl Cache {
             return Ok(Obtained::Here);
         }
         match remote.blob(blob, &file, progress) {
-            Ok(false) => Ok(Obtained::Missing),
+            Ok(false) => {
+                self.leave_fetch_place(&file);
+                Ok(Obtained::Missing)
+            }
             Ok(true) => {
                 self.ingest(&file)?;
                 self.leave_fetch_place(&file);
                 Ok(Obtained::Fetched)
             }
-            Err(error) if error.is_wrong_bytes() => Ok(Obtained::Wrong(error.to_string())),
+            Err(error) if error.is_wrong_bytes() => {
+                self.leave_fetch_place(&file);
+                Ok(Obtained::Wrong(error.to_string()))
+            }
             Err(error) => Err(error.into()),
         }
     }

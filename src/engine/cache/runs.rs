@@ -71,7 +71,7 @@ impl Cache {
     /// Records of runs, newest first; of one pipeline, or of any. Those that cannot be read are left out.
     pub fn runs(&self, pipeline: Option<&str>) -> impl Iterator<Item = RunRecord> + use<'_> {
         let pipeline = pipeline.map(str::to_owned);
-        let read = |path: PathBuf| serde_json::from_slice::<RunRecord>(&std::fs::read(path).ok()?).ok();
+        let read = |path: PathBuf| serde_json::from_slice::<RunRecord>(&fsio::read_regular(&path, u64::MAX).ok()?).ok();
         let wanted = move |run: &RunRecord| pipeline.as_ref().is_none_or(|pipeline| run.pipeline == *pipeline);
         self.run_paths().into_iter().filter_map(read).filter(wanted)
     }

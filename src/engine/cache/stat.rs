@@ -69,8 +69,10 @@ impl StatMemo {
         // Inodes and time stamps mean something on one machine only.
         let host = gethostname::gethostname().to_string_lossy().into_owned();
         let path = cache.root.join("stat").join(format!("{host}.json"));
-        let entries =
-            std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let entries = fsio::read_regular(&path, u64::MAX)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default();
         StatMemo { path, tmp: cache.tmp(), entries, changed: false }
     }
 

@@ -19,7 +19,8 @@ pub enum DatasetParams {
         train: IdxFiles,
         /// Test images and labels.
         test: IdxFiles,
-        /// Names of the classes, in the order of their labels.
+        /// Names of the classes, in the order of their labels; at least one.
+        #[schemars(length(min = 1))]
         classes: Vec<String>,
     },
     /// CIFAR-10 (Krizhevsky 2009): 60,000 colour images of 32 × 32, of which 10,000 are for testing. Either the binary or the Python archive of its authors.
@@ -77,8 +78,8 @@ pub enum DatasetParams {
         #[serde(default)]
         broken: Broken,
     },
-    /// An archive of JPEG and PNG files (`.zip`, `.tar` or `.tar.gz`), with a folder for each class or none. Either training and test set have a folder or
-    /// an archive each, or one is divided.
+    /// An archive of JPEG, PNG, BMP and WebP files (zip or tar, the latter plain or compressed by gzip, xz, bzip2, zstd or lzip), with a folder for each
+    /// class or none. Folders that wrap all classes are unwrapped. Either training and test set have a folder or an archive each, or one is divided.
     ImageFolder {
         /// Where the training images are, or all.
         train: Folder,
@@ -146,7 +147,7 @@ pub struct IdxFiles {
 pub struct Folder {
     /// The archive.
     pub archive: Source,
-    /// The folder, such as `images/train`; without it the whole archive.
+    /// The folder, such as `images/train`; without it the whole archive. Folders that wrap the whole archive may be left out.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub root: String,
 }
@@ -155,7 +156,8 @@ pub struct Folder {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Classes {
-    /// A folder: classes have the names of folders, in alphabetical order, and images stand in them at any depth.
+    /// A folder: classes have the names of folders, in alphabetical order, and images stand in them
+    /// at any depth. At least two; none without an image.
     #[default]
     Folders,
     /// There are none: all images are of one class, `image`.

@@ -21,6 +21,7 @@ pub struct EvaluateParams {
     pub batch_size: u32,
     /// Only the first so many images of the set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub limit: Option<u32>,
 }
 

@@ -41,10 +41,19 @@ pub struct MaskingParams {
     pub batch_size: u32,
     /// Only the first so many images of the set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub limit: Option<u32>,
     /// The heading of `markdown`, whose ε is then also told as a fraction over 255 where it is one; without it the heading is "Masked gradients".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
+}
+
+impl MaskingParams {
+    /// What a schema cannot say of the parameters: the name of the one that is wrong, and what is wrong with it.
+    pub fn problem(&self) -> Option<(&'static str, &'static str)> {
+        let is_too_far = self.norm == Norm::Inf && self.eps.get() > 1.0;
+        is_too_far.then_some(("eps", "must be at most 1 in the L-infinity norm: pixels are from 0 to 1"))
+    }
 }
 
 fn default_steps() -> u32 {

@@ -74,6 +74,11 @@ impl Metric {
         matches!(self, Metric::AccuracyOnCorrect)
     }
 
+    /// Whether it needs to know whose texture each image wears, which only cue-conflict sets tell.
+    pub const fn needs_texture(self) -> bool {
+        matches!(self, Metric::ShapeBias | Metric::ShapeBiasCoverage | Metric::ShapeShare | Metric::TextureShare)
+    }
+
     /// Whether it says of each image yes or no, so that two models can be compared image by image.
     pub const fn is_accuracy(self) -> bool {
         matches!(self, Metric::Accuracy | Metric::AccuracyOnCorrect)

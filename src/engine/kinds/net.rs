@@ -16,7 +16,8 @@ pub enum Net {
         /// Channels of the first group, at least 1.
         #[schemars(range(min = 1, max = 4096))]
         width: u32,
-        /// Basic blocks in each group.
+        /// Basic blocks in each group: at least one group, and one block in each.
+        #[schemars(length(min = 1), inner(range(min = 1)))]
         blocks: Vec<u32>,
         /// Mean of each input channel, in [0, 1] units; subtracted from it.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -35,7 +36,90 @@ pub enum Net {
     Wideresnet(WideResnet),
 }
 
+/// Channels that no group of a residual network may go beyond.
+pub const MOST_CHANNELS: u32 = 1 << 13;
+/// Blocks that no residual network may go beyond.
+pub const MOST_BLOCKS: u32 = 1 << 12;
+
+/// A parameter of a network that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetProblem {
+    /// The parameter.
+    pub name: &'static str,
+    /// Which of its numbers, where it is a list.
+    pub index: Option<usize>,
+    /// What is wrong; reads on after the name.
+    pub problem: String,
+    /// What to do about it.
+    pub help: Option<&'static str>,
+}
+
 impl Net {
+    /// What a schema cannot say of the parameters.
+    pub fn problems(&self) -> Vec<NetProblem> {
+        let mut problems = self.normalisation_problems();
+        let mut tell = |name, problem, help| problems.push(NetProblem { name, index: None, problem, help });
+        match self {
+            Net::Resnet { width, blocks, .. } => {
+                let widest = blocks.iter().skip(1).try_fold(*width, |width, _| width.checked_mul(2));
+                if widest.is_none_or(|widest| widest > MOST_CHANNELS) {
+                    let groups = blocks.len();
+                    let problem = format!("of {width} grows beyond {MOST_CHANNELS} channels in {groups} groups");
+                    tell(
+                        "width",
+                        problem,
+                        Some("it doubles from one group to the next: lower it, or name fewer `blocks`"),
+                    );
+                }
+                if blocks.iter().map(|&count| u64::from(count)).sum::<u64>() > u64::from(MOST_BLOCKS) {
+                    tell("blocks", format!("makes more than {MOST_BLOCKS} blocks"), None);
+                }
+            }
+            Net::Wideresnet(net) if !(net.depth.max(4) - 4).is_multiple_of(6) => {
+                let problem = format!("cannot be {}", net.depth);
+                tell("depth", problem, Some("the depth of a wide residual network is 6 n + 4: 10, 16, 22, 28, …"));
+            }
+            Net::Resnet18(_) | Net::Resnet34(_) | Net::Resnet50(_) | Net::Wideresnet(_) => {}
+        }
+        problems
+    }
+
+    /// Images are numbers from 0 to 1, and so are their mean and their standard deviation.
+    fn normalisation_problems(&self) -> Vec<NetProblem> {
+        const OF_BYTES: &str = "images are numbers from 0 to 1: of numbers from 0 to 255 write 128/255 for 128";
+        let (mean, std) = self.normalisation();
+        let mut problems = Vec::new();
+        let mut tell = |name, index, problem: String, help| problems.push(NetProblem { name, index, problem, help });
+        match (mean.len(), std.len()) {
+            (1.., 0) => {
+                let help = "add `std: [1]`, with a 1 for every channel, to subtract the mean and divide by nothing";
+                tell("mean", None, "stands without a `std`".to_owned(), Some(help));
+            }
+            (0, 1..) => {
+                let help = "add `mean: [0]`, with a 0 for every channel, to divide and subtract nothing";
+                tell("std", None, "stands without a `mean`".to_owned(), Some(help));
+            }
+            (means, stds) if means != stds => {
+                let problem = format!("is of length {stds}, and `mean` of length {means}");
+                tell("std", None, problem, Some("both have a number for every channel"));
+            }
+            _ => {}
+        }
+        for (index, value) in mean.iter().map(|real| real.get()).enumerate() {
+            if !(0.0..=1.0).contains(&value) {
+                let help = (value > 1.0).then_some(OF_BYTES);
+                tell("mean", Some(index), format!("is {value}; it must be between 0 and 1"), help);
+            }
+        }
+        for (index, value) in std.iter().map(|real| real.get()).enumerate() {
+            if value <= 0.0 || value > 1.0 {
+                let help = (value > 1.0).then_some(OF_BYTES);
+                tell("std", Some(index), format!("is {value}; it must be above 0 and at most 1"), help);
+            }
+        }
+        problems
+    }
+
     /// The mean and the standard deviation of each input channel; empty where images are taken as they are.
     pub fn normalisation(&self) -> (&[Real], &[Real]) {
         match self {

@@ -36,9 +36,10 @@ pub struct TableSpec {
     #[schemars(range(min = 1))]
     pub batch_mean: Option<u32>,
     /// A coordinate that is averaged over, such as the seed of trainings: cells are then mean, standard deviation, and the interval of the mean.
+    /// Seeds with the same predictions count once; fewer than two that count have no interval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub over: Option<String>,
-    /// Compares every row with one of them, on the same images.
+    /// Compares every row with one of them, on the same images; each p is told as it is and corrected for its family.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compare: Option<Compare>,
     /// Published numbers to stand beside those of the table.
@@ -56,7 +57,7 @@ pub enum ColumnsSpec {
     /// One column for each value of a coordinate.
     Coordinate(String),
     /// These columns.
-    Each(Vec<ColumnSpec>),
+    Each(#[schemars(length(min = 1))] Vec<ColumnSpec>),
 }
 
 /// One column of a table.
@@ -74,7 +75,7 @@ pub struct ColumnSpec {
 }
 
 /// How rows are compared with one of them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Compare {
     /// The row that the others are compared with.
@@ -82,6 +83,33 @@ pub struct Compare {
     /// The test.
     #[serde(default)]
     pub test: PairedTest,
+    /// Which comparisons are corrected together, after Holm.
+    #[serde(default, skip_serializing_if = "Family::is_table")]
+    #[schemars(extend("default" = "table"))]
+    pub family: Family,
+}
+
+/// The comparisons that answer one question: the more of them, the likelier one has a small p by chance. The p of each
+/// is corrected for all of its family (Holm 1979). What a definition makes equal and what rests on no image is not
+/// tested, and belongs to no family.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Family {
+    /// All of the table.
+    #[default]
+    Table,
+    /// Those of one column: each column is a question of its own.
+    Column,
+    /// Those of one row: each row is a question of its own.
+    Row,
+}
+
+impl Family {
+    /// Whether it is the default.
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+    fn is_table(&self) -> bool {
+        *self == Family::Table
+    }
 }
 
 /// A test for two models on the same images.

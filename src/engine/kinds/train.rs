@@ -61,6 +61,7 @@ pub struct TrainParams {
     pub holdout: Option<Holdout>,
     /// Only the first so many images of `data`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub limit: Option<u32>,
 }
 
@@ -104,6 +105,7 @@ pub enum Schedule {
     /// Divided by ten at the start of each of these epochs, counted from 1.
     Steps {
         /// The epochs.
+        #[schemars(inner(range(min = 1)))]
         drop_at: Vec<u32>,
     },
     /// One rate for some epochs, then another; `lr` of the optimiser is not used. Past the table the last rate goes on, as in the authors' code,
@@ -160,6 +162,10 @@ pub enum AdversarialBatches {
 pub struct Pretrained {
     /// The last layer.
     pub head: HeadWeights,
+    /// Where in the file the network's tensors stand, such as `state_dict` or `model_ema`. Without it they are looked for everywhere, under any prefix;
+    /// needed only where the file has them more than once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entry: Option<String>,
 }
 
 /// Where the weights of the last layer come from.

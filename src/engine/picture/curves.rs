@@ -20,6 +20,8 @@ pub struct Curves {
     pub x_name: String,
     /// What the vertical axis is; percent is added.
     pub y_name: String,
+    /// What else is to be known of the numbers; stands beside it.
+    pub y_note: String,
     /// Values along the horizontal axis, finite and ascending; above 0 for [`Scale::Log2`].
     pub x: Vec<f64>,
     /// What stands at each of them.
@@ -44,10 +46,8 @@ pub struct Series {
 pub struct Point {
     /// The share.
     pub share: f64,
-    /// Lower end of its interval.
-    pub low: f64,
-    /// Upper end of its interval.
-    pub high: f64,
+    /// Both ends of its interval; a point without one has no band, and no band leads to it.
+    pub interval: Option<(f64, f64)>,
 }
 
 const TITLE: f32 = 17.0;
@@ -112,6 +112,7 @@ pub fn curves_png(curves: &Curves) -> Result<Vec<u8>, PictureError> {
 struct Layout<'a> {
     curves: &'a Curves,
     title: Vec<String>,
+    y_name: Vec<String>,
     legend: Vec<Vec<String>>,
     /// For each label of the horizontal axis the row it stands in, if there is room for it.
     label_rows: Vec<Option<usize>>,
@@ -136,13 +137,17 @@ impl<'a> Layout<'a> {
         let legend_width = if legend.is_empty() { 0.0 } else { 22.0 + LEGEND_SAMPLE + legend_width };
         let width = (left + PLOT.0 + legend_width.max(overhang) + MARGIN).ceil();
         let title = curves.title.as_deref().map_or(vec![], |title| title_face.wrap(title, width - 2.0 * MARGIN));
-        let top = MARGIN + title.len() as f32 * 23.0 + if title.is_empty() { 0.0 } else { 6.0 } + LINE + 8.0;
+        let y_name = format!("{} (%); bands are 95 % intervals{}", curves.y_name, curves.y_note);
+        let y_name = face.wrap(&y_name, width - 2.0 * MARGIN);
+        let above = title.len() as f32 * 23.0 + if title.is_empty() { 0.0 } else { 6.0 };
+        let top = MARGIN + above + y_name.len() as f32 * LINE + 8.0;
 
         let points = curves.series.iter().flat_map(|series| series.points.iter().flatten());
-        let intervals = points.map(|point| (point.low, point.high));
+        let intervals = points.map(|point| point.interval.unwrap_or((point.share, point.share)));
         let mut layout = Layout {
             curves,
             title,
+            y_name,
             legend,
             label_rows: vec![],
             ticks: Ticks::new(intervals),
@@ -205,8 +210,9 @@ impl<'a> Layout<'a> {
     fn draw_axes<B: Backend>(&self, canvas: &mut Canvas<'_, B>) -> Result<(), PictureError> {
         let (left, right, bottom) = (self.left, self.left + PLOT.0, self.top + PLOT.1);
         // Above the axis and level: easier to read than along it.
-        let y_name = format!("{} (%); bands are 95 % intervals", self.curves.y_name);
-        canvas.text(&y_name, (MARGIN, self.top - 14.0), TEXT, Align::Left, FAINT)?;
+        for (index, line) in self.y_name.iter().rev().enumerate() {
+            canvas.text(line, (MARGIN, self.top - 14.0 - index as f32 * LINE), TEXT, Align::Left, FAINT)?;
+        }
         for percent in self.ticks.values() {
             let y = self.y(percent);
             canvas.line(&[(left, y), (right, y)], GRID.mix(1.0), 1.0)?;
@@ -249,15 +255,19 @@ impl<'a> Layout<'a> {
         let color = marker::color(series);
         // Many bands over one another would hide the curves.
         let opacity = if self.curves.series.len() > 5 { 0.09 } else { 0.16 };
-        for run in self.runs(series) {
+        let runs = self.runs(series);
+        let bands = runs.iter().flat_map(|run| run.split(|(_, point)| point.interval.is_none()));
+        for band in bands.filter(|band| !band.is_empty()) {
+            let ends = |(x, point): &(f32, Point)| point.interval.map(|(low, high)| (*x, low, high));
+            let ends: Vec<(f32, f64, f64)> = band.iter().filter_map(ends).collect();
             // A point alone would have a band of no width: it is drawn as wide as a mark.
-            let ends = match &run[..] {
-                [(x, point)] => vec![(x - MARK, *point), (x + MARK, *point)],
-                _ => run,
+            let ends = match ends[..] {
+                [(x, low, high)] => vec![(x - MARK, low, high), (x + MARK, low, high)],
+                _ => ends,
             };
-            let high = ends.iter().map(|(x, point)| (*x, self.y(point.high * 100.0)));
-            let low = ends.iter().rev().map(|(x, point)| (*x, self.y(point.low * 100.0)));
-            let outline: Vec<_> = high.chain(low).collect();
+            let upper = ends.iter().map(|(x, _, high)| (*x, self.y(high * 100.0)));
+            let lower = ends.iter().rev().map(|(x, low, _)| (*x, self.y(low * 100.0)));
+            let outline: Vec<_> = upper.chain(lower).collect();
             canvas.fill(&outline, color.mix(opacity))?;
         }
         Ok(())
@@ -332,7 +342,7 @@ mod tests {
                 (0.93 - model as f64 * 0.02) / (1.0 + (value.log2() - 1.0).powi(2) * 0.12 / (1.0 + model as f64 * 0.6));
             let counts = Counts::new((share * n as f64) as u64, n).unwrap();
             let (low, high) = counts.interval();
-            counts.share().map(|share| Point { share, low, high })
+            counts.share().map(|share| Point { share, interval: Some((low, high)) })
         };
         let names = [
             "Standard",
@@ -356,6 +366,7 @@ mod tests {
             title: Some("Accuracy on correctly classified images under saturation".into()),
             x_name: "saturation level p".into(),
             y_name: "accuracy on correctly classified images".into(),
+            y_note: "; n = 1,800".into(),
             x_labels: ["0.25", "1/2", "1", "2", "4", "8", "16", "64", "1024"].map(str::to_owned).to_vec(),
             scale: Scale::Log2,
             series: (0..models).map(series).collect(),
@@ -417,6 +428,18 @@ mod tests {
         let runs = Layout::new(&curves).unwrap().runs(0);
         assert_eq!(runs.iter().map(Vec::len).collect::<Vec<_>>(), [3, 4]);
         curves_png(&curves).unwrap();
+    }
+
+    #[test]
+    fn a_point_without_an_interval_has_no_band() {
+        let fill = |curves: &Curves| curves_svg(curves).unwrap().matches("opacity=\"0.16\"").count();
+        let mut curves = saturation(1, 2000);
+        assert_eq!(fill(&curves), 1);
+        let bare = |curves: &mut Curves, at: usize| curves.series[0].points[at].as_mut().unwrap().interval = None;
+        bare(&mut curves, 3);
+        assert_eq!(fill(&curves), 2, "one on either side");
+        (0..9).for_each(|at| bare(&mut curves, at));
+        assert_eq!(fill(&curves), 0);
     }
 
     #[test]

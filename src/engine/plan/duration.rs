@@ -1,83 +1,188 @@
-//! How long an instance may take, by how long the like of it took. A duration at another size tells nothing: where parameters or files changed by more than
-//! a little, here or further up, no duration is known.
+//! How long an instance may take, by how long the like of it took: the earlier duration times how many times as much
+//! work it is now. What a parameter means for the work its kind knows ([`kinds::work`]). Where no run is near, no
+//! duration is known.
 
 use serde_json::Value as Json;
 
+use super::{History, Standing};
 use crate::cache::Manifest;
 use crate::graph::Graph;
-use crate::kinds::Kind;
+use crate::kinds::{self, Kind, Work};
 use crate::record::Record;
-use crate::spec::InstanceId;
+use crate::spec::{InstanceId, Need};
 
-/// Numbers that differ by no more than this factor make work of about the same length.
+/// A run of more than so many times the work, or less than that part of it, is not near: what does not grow with the
+/// work, such as reading the inputs, would count too much or too little.
+const NEAR: f64 = 10.0;
+
+/// Numbers in a command that differ by no more than this factor make work of about the same length.
 const ALIKE: f64 = 2.0;
 
-/// Which instances are as large as before, while a graph is walked from producers to consumers.
-pub(super) struct Durations<'a> {
-    graph: &'a Graph,
-    /// By id. What reads something of another size has another size itself.
-    is_alike: Vec<bool>,
+/// What an instance makes beside what its like made before.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Scale {
+    /// How many times as many images.
+    images: f64,
+    /// How many times as many pixels an image.
+    pixels: f64,
+    /// How many times as much work a pass of the network.
+    pass: f64,
 }
 
-impl<'a> Durations<'a> {
-    pub(super) fn new(graph: &'a Graph) -> Self {
-        Durations { graph, is_alike: vec![true; graph.len()] }
+impl Scale {
+    const UNIT: Scale = Scale { images: 1.0, pixels: 1.0, pass: 1.0 };
+
+    /// How many times as much all of it is.
+    fn all(self) -> f64 {
+        self.images * self.pixels * self.pass
+    }
+}
+
+/// How long an instance may take.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Estimate {
+    pub seconds: f64,
+    /// Whether it is the duration of work that is not as much, made longer or shorter.
+    pub is_scaled: bool,
+}
+
+/// What instances make beside what they made before, while a graph is walked from producers to consumers.
+pub(super) struct Durations<'a, 'h> {
+    graph: &'a Graph,
+    standings: &'a [Option<Standing>],
+    history: &'a History<'h>,
+    /// By id; nothing where it is not known.
+    scales: Vec<Option<Scale>>,
+}
+
+/// An instance that is not fresh, as it would run.
+pub(super) struct Asked<'a> {
+    pub id: InstanceId,
+    /// What it would be made of.
+    pub record: &'a Record,
+    /// Whether all its inputs are known.
+    pub is_whole: bool,
+    /// The nearest that it was made of.
+    pub before: Option<&'a Manifest>,
+}
+
+impl<'a, 'h> Durations<'a, 'h> {
+    pub(super) fn new(graph: &'a Graph, standings: &'a [Option<Standing>], history: &'a History<'h>) -> Self {
+        Durations { graph, standings, history, scales: vec![Some(Scale::UNIT); graph.len()] }
     }
 
-    /// Seconds that an instance which is not fresh took when it last ran as it would now, or nearly so. `record` is what it would be made of, `is_whole`
-    /// whether its inputs are known, `before` the nearest that it was made of. Its producers must have been asked about before it.
-    pub(super) fn of(
-        &mut self,
-        id: InstanceId,
-        record: &Record,
-        is_whole: bool,
-        before: Option<&Manifest>,
-    ) -> Option<f64> {
-        let kind = self.graph.instance(id).kind;
-        let producers_alike = self.graph.producers(id).all(|producer| self.is_alike[producer.0]);
-        let Some(before) = before else {
-            self.is_alike[id.0] = producers_alike;
+    /// How long an instance may take. Its producers must have been asked about before it.
+    pub(super) fn of(&mut self, asked: &Asked) -> Option<Estimate> {
+        let Some(before) = asked.before else {
+            // What reads it has not run either, or read another one in its place.
+            let is_unit = |producer: InstanceId| self.scales[producer.0] == Some(Scale::UNIT);
+            self.scales[asked.id.0] = self.graph.producers(asked.id).all(is_unit).then_some(Scale::UNIT);
             return None;
         };
-        let own = is_drawn(kind) || {
-            // What is edited in a command is mostly its program, which takes about as long as before.
-            let are_files_alike =
-                kind == Kind::Command || !is_whole || same_files(self.graph, id, &before.record, record);
-            are_files_alike && alike(&before.record.params, &record.params)
-        };
-        self.is_alike[id.0] = own && producers_alike;
-        (own && (producers_alike || is_drawn(kind))).then_some(before.made.seconds)
+        let kind = self.graph.instance(asked.id).kind;
+        // Tables and figures take about as long whatever the numbers are.
+        if matches!(kind, Kind::Table | Kind::Figure) {
+            return Some(Estimate { seconds: before.made.seconds, is_scaled: false });
+        }
+        let scaled = self.scaled(asked, &before.record);
+        self.scales[asked.id.0] = scaled.map(|(_, made)| made);
+        let (factor, _) = scaled?;
+        let is_near = (1.0 / NEAR..=NEAR).contains(&factor);
+        let is_scaled = (factor - 1.0).abs() > 1e-9;
+        is_near.then_some(Estimate { seconds: before.made.seconds * factor, is_scaled })
+    }
+
+    /// How many times as much work it is, and what it makes.
+    fn scaled(&self, asked: &Asked, before: &Record) -> Option<(f64, Scale)> {
+        let kind = self.graph.instance(asked.id).kind;
+        let inputs: Option<Vec<(&Need, Scale)>> = self
+            .graph
+            .inputs(asked.id)
+            .map(|(name, need)| Some((need, self.input(need, before.inputs.get(&name))?)))
+            .collect();
+        let inputs = inputs?;
+        if kind == Kind::Command {
+            let are_alike = inputs.iter().all(|(_, scale)| alike_numbers(1.0, scale.all()));
+            return (are_alike && alike(&before.params, &asked.record.params)).then_some((1.0, Scale::UNIT));
+        }
+        if asked.is_whole && !same_files(self.graph, asked.id, before, asked.record) {
+            return None;
+        }
+        let is_set = |(need, _): &&(&Need, Scale)| ["data", "set"].contains(&need.slot.as_str());
+        let is_model = |(need, _): &&(&Need, Scale)| ["model", "models"].contains(&need.slot.as_str());
+        let set = inputs.iter().find(is_set).map_or(Scale::UNIT, |(_, scale)| *scale);
+        let pass = inputs.iter().filter(is_model).map(|(_, scale)| scale.pass).reduce(f64::max).unwrap_or(1.0);
+        if before.params == asked.record.params {
+            let factor = set.images * set.pixels * pass;
+            return is_countable(kind, &asked.record.params, set).then_some((factor, set));
+        }
+        let (then, now) = (kinds::work(kind, &before.params)?, kinds::work(kind, &asked.record.params)?);
+        beside(kind, &then, &now, set, pass)
+    }
+
+    /// What an input holds beside what it held before.
+    fn input(&self, need: &Need, before: Option<&String>) -> Option<Scale> {
+        let Some(Standing::Fresh(_, manifest)) = &self.standings[need.from.0] else { return self.scales[need.from.0] };
+        let blob = manifest.outputs.get(&need.output)?;
+        if before.is_none_or(|before| *before == format!("blake3:{}", blob.digest)) {
+            return Some(Scale::UNIT);
+        }
+        // It is another one than was read then. How many times as large it is says the rest, as long as the other is
+        // there.
+        let bytes = before.and_then(|before| self.history.blob_bytes(before)).filter(|bytes| *bytes > 0)?;
+        let ratio = blob.size as f64 / bytes as f64;
+        // All but the size of its header is alike.
+        let ratio = if (ratio - 1.0).abs() < 0.02 { 1.0 } else { ratio };
+        Some(match need.slot.as_str() {
+            "model" | "models" => Scale { pass: ratio, ..Scale::UNIT },
+            _ => Scale { images: ratio, ..Scale::UNIT },
+        })
     }
 }
 
-/// Tables and figures take about as long whatever the numbers are.
-fn is_drawn(kind: Kind) -> bool {
-    matches!(kind, Kind::Table | Kind::Figure)
+/// Whether the images that a stage looks at are known beside those before: not if it looks at a part of a set that has
+/// another size.
+fn is_countable(kind: Kind, params: &Json, set: Scale) -> bool {
+    let is_limited = || kinds::work(kind, params).is_some_and(|work| work.images.is_some());
+    set.images == 1.0 || !is_limited()
+}
+
+/// How many times as much work one is beside another, and what it makes; nothing where they are not alike.
+fn beside(kind: Kind, then: &Work, now: &Work, set: Scale, pass: f64) -> Option<(f64, Scale)> {
+    if then.like != now.like {
+        return None;
+    }
+    let ratio = |then: Option<f64>, now: Option<f64>, otherwise: f64| match (then, now) {
+        (Some(then), Some(now)) => Some(now / then),
+        (None, None) => Some(otherwise),
+        _ => None,
+    };
+    let images = ratio(then.images, now.images, set.images)?;
+    let pixels = ratio(then.pixels, now.pixels, set.pixels)?;
+    let made = Scale { images, pixels, pass: now.pass / then.pass };
+    // A data set is decoded as its archive has it, whatever size its images are given.
+    let seen = if kind == Kind::Dataset { 1.0 } else { pixels };
+    Some((now.per_image / then.per_image * images * seen * pass, made))
 }
 
 fn same_files(graph: &Graph, id: InstanceId, before: &Record, now: &Record) -> bool {
     graph.instance(id).sources.iter().all(|need| before.inputs.get(&need.slot) == now.inputs.get(&need.slot))
 }
 
-/// Whether two sets of parameters make work of about the same length, as far as their values tell.
+/// Whether two commands make work of about the same length, as far as their words tell.
 fn alike(before: &Json, now: &Json) -> bool {
     match (before, now) {
         (Json::Object(before), Json::Object(now)) => {
             before.len() == now.len()
-                && before
-                    .iter()
-                    .all(|(key, value)| now.get(key).is_some_and(|other| key == "seed" || alike(value, other)))
+                && before.iter().all(|(key, value)| now.get(key).is_some_and(|other| alike(value, other)))
         }
         (Json::Array(before), Json::Array(now)) => {
             before.len() == now.len() && before.iter().zip(now).all(|(before, now)| alike(before, now))
         }
-        (Json::Number(before), Json::Number(now)) => match (before.as_f64(), now.as_f64()) {
-            (Some(before), Some(now)) => alike_numbers(before, now),
-            _ => false,
-        },
-        // Nobody knows what another word in a command means; it mostly means little. Its numbers may be epochs or images.
+        // Nobody knows what another word in a command means; it mostly means little. Its counts may be epochs or
+        // images.
         (Json::String(before), Json::String(now)) => {
-            let (before, now) = (numbers(before), numbers(now));
+            let (before, now) = (counts(before), counts(now));
             before.len() != now.len() || before.iter().zip(now).all(|(before, now)| alike_numbers(*before, now))
         }
         _ => before == now,
@@ -88,10 +193,13 @@ fn alike_numbers(before: f64, now: f64) -> bool {
     before == now || (now <= before * ALIKE && before <= now * ALIKE)
 }
 
-/// The numbers in a text, without signs, in their order.
-fn numbers(text: &str) -> Vec<f64> {
-    let digits = |letter: char| !(letter.is_ascii_digit() || letter == '.');
-    text.split(digits).filter_map(|number| number.trim_end_matches('.').parse().ok()).collect()
+/// The whole numbers in a text, without signs, in their order. Fractions and numbers with a point count nothing: they
+/// are rates and radii.
+fn counts(text: &str) -> Vec<f64> {
+    let of_number = |letter: char| letter.is_ascii_digit() || ['.', '/'].contains(&letter);
+    let numbers = text.split(|letter| !of_number(letter)).map(|number| number.trim_matches('/').trim_end_matches('.'));
+    // A path is no fraction: it has letters, and its numbers stand alone.
+    numbers.filter(|number| number.bytes().all(|byte| byte.is_ascii_digit())).filter_map(|n| n.parse().ok()).collect()
 }
 
 #[cfg(test)]
@@ -101,21 +209,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_of_another_size_make_work_of_another_length() {
-        let params = json!({"net": {"arch": "resnet18"}, "epochs": 10, "eps": 0.03, "rates": [1, 2]});
-        let with = |path: &str, value: Json| {
-            let mut other = params.clone();
-            *other.pointer_mut(path).unwrap() = value;
-            other
-        };
-        assert!(alike(&params, &params));
-        assert!(alike(&params, &with("/eps", json!(0.02))));
-        assert!(!alike(&params, &with("/epochs", json!(105))));
-        assert!(!alike(&params, &with("/rates", json!([1, 2, 3]))));
-        assert!(!alike(&params, &with("/eps", Json::Null)));
-        let run = |text: &str| json!({"run": text, "seed": text.len()});
+    fn commands_are_alike_whose_counts_are() {
+        let run = |text: &str| json!({"run": text});
         assert!(!alike(&run("train.py --epochs 2"), &run("train.py --epochs 105")));
-        assert!(alike(&run("train.py --lr 0.1."), &run("train.py  --lr 0.15.")));
+        assert!(!alike(&run("seq 2"), &json!({"run": ["seq", "2"]})));
+        assert!(alike(&run("train.py --lr 0.1."), &run("train.py  --lr 0.95.")), "a rate counts nothing");
+        assert!(alike(&run("train.py --eps 8/255"), &run("train.py --eps 1/255")), "nor does a radius");
+        assert!(alike(&run("train.py --epochs 10"), &run("train.py --epochs 15")));
         assert!(alike(&run("train.py"), &run("train2.py")), "another program");
+        assert_eq!(counts("out/12/x.7 3/4 5. 6"), [12.0, 5.0, 6.0]);
+    }
+
+    #[test]
+    fn work_is_scaled_by_what_is_read_and_made() {
+        let work = |per_image: f64, images: Option<f64>| Work {
+            like: "a".to_owned(),
+            per_image,
+            images,
+            pixels: None,
+            pass: 1.0,
+        };
+        let set = Scale { images: 3.0, pixels: 4.0, pass: 1.0 };
+        let of = |then: &Work, now: &Work| beside(Kind::Evaluate, then, now, set, 5.0);
+        assert_eq!(of(&work(1.0, None), &work(2.0, None)), Some((2.0 * 3.0 * 4.0 * 5.0, set)));
+        let made = Scale { images: 0.5, ..set };
+        assert_eq!(of(&work(1.0, Some(20.0)), &work(1.0, Some(10.0))), Some((0.5 * 4.0 * 5.0, made)));
+        assert_eq!(of(&work(1.0, None), &work(1.0, Some(10.0))), None, "how many images there were nobody knows");
+        assert_eq!(of(&work(1.0, None), &Work { like: "b".to_owned(), ..work(1.0, None) }), None);
+        let decoded = beside(Kind::Dataset, &work(1.0, None), &work(1.0, None), set, 1.0);
+        assert_eq!(decoded, Some((3.0, set)), "decoding takes as long for every size");
     }
 }

@@ -19,9 +19,10 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::RemoteError;
 use super::http::Connector;
+use crate::address::{Address, masked};
 use crate::digest::Digest;
-use crate::fetch::{self, Expected, Patience, Progress};
-use crate::fsio::Context;
+use crate::fetch::{self, Expected, FetchError, Patience, Progress};
+use crate::fsio::{self, Context};
 
 /// Larger files are sent in parts of this size; S3 takes no single part above 5 GB, and none below 5 MiB but the last.
 const PART: u64 = 32 << 20;
@@ -33,7 +34,7 @@ pub(super) struct Bucket {
     /// Without a slash at its end; empty for the whole bucket.
     prefix: String,
     /// As the user named it, for errors.
-    name: String,
+    name: Address,
 }
 
 impl Bucket {
@@ -69,7 +70,7 @@ impl Bucket {
                 .map(|store| Arc::new(store) as _),
             _ => return None,
         };
-        let (prefix, name) = (prefix.trim_matches('/').to_owned(), name.to_owned());
+        let (prefix, name) = (prefix.trim_matches('/').to_owned(), Address::new(name));
         Some(match store {
             Ok(store) => Ok(Bucket { store, prefix, name }),
             Err(error) => Err(failed(&name, error)),
@@ -77,9 +78,19 @@ impl Bucket {
     }
 
     /// All bytes of a small file; nothing if there is none.
-    pub(super) fn read(&self, path: &str) -> Result<Option<Bytes>, RemoteError> {
-        let place = self.place(path);
-        self.found(runtime()?.block_on(async { self.store.get(&place).await?.bytes().await }))
+    pub(super) fn read(&self, path: &str, at_most: u64) -> Result<Option<Vec<u8>>, RemoteError> {
+        let (place, runtime) = (self.place(path), runtime()?);
+        let Some(found) = self.found(runtime.block_on(self.store.get(&place)))? else { return Ok(None) };
+        let url = || self.name.join(path);
+        let too_large = || FetchError::TooLarge { url: url(), at_most };
+        if found.meta.size > at_most {
+            return Err(too_large().into());
+        }
+        match fsio::read_at_most(Reader::new(runtime, found), at_most) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Err(too_large().into()),
+            Err(source) => Err(FetchError::Broken { url: url(), source }.into()),
+        }
     }
 
     /// Brings a file to `to`, checked; `false` if there is none.
@@ -94,14 +105,14 @@ impl Bucket {
         let Some(found) = self.found(runtime.block_on(self.store.get(&place)))? else { return Ok(false) };
         let total = Some(found.meta.size);
         let reader = Reader::new(runtime, found);
-        fetch::receive(&format!("{}/{path}", self.name), reader, total, expected, to, progress)?;
+        fetch::receive(&self.name.join(path), reader, total, expected, to, progress)?;
         Ok(true)
     }
 
-    /// Whether there is a file.
-    pub(super) fn has(&self, path: &str) -> Result<bool, RemoteError> {
+    /// The length of a file; nothing if there is none.
+    pub(super) fn size(&self, path: &str) -> Result<Option<u64>, RemoteError> {
         let place = self.place(path);
-        Ok(self.found(runtime()?.block_on(self.store.head(&place)))?.is_some())
+        Ok(self.found(runtime()?.block_on(self.store.head(&place)))?.map(|found| found.size))
     }
 
     /// Writes a small file.
@@ -161,10 +172,14 @@ impl Bucket {
     }
 }
 
+/// So many letters of what a store says are shown.
+const SHOWN: usize = 1000;
+
 /// A failure of the store by what can be done about it.
-fn failed(name: &str, error: object_store::Error) -> RemoteError {
-    let name = name.to_owned();
-    let text = error.to_string();
+fn failed(name: &Address, error: object_store::Error) -> RemoteError {
+    let name = name.clone();
+    // The store tells addresses as it asks for them, with keys and signatures perhaps.
+    let text: String = masked(&error.to_string()).chars().take(SHOWN).collect();
     match error {
         object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
             let code = between(&text, "<Code>", "</Code>").unwrap_or("access denied").to_owned();
@@ -207,7 +222,7 @@ impl Read for Reader {
         while self.chunk.is_empty() {
             match self.runtime.block_on(self.stream.next()) {
                 None => return Ok(0),
-                Some(chunk) => self.chunk = chunk.map_err(io::Error::other)?,
+                Some(chunk) => self.chunk = chunk.map_err(|error| io::Error::other(masked(&error.to_string())))?,
             }
         }
         let count = buffer.len().min(self.chunk.len());

@@ -16,10 +16,14 @@ use object_store::client::{
 use object_store::{ClientConfigKey, ClientOptions};
 use ureq::http::{Method, Request};
 
-use crate::fetch::{Patience, config};
+use crate::address::masked;
+use crate::fetch::{Agents, Patience, refusal, slowness};
 
 /// Bytes that are read at a time.
 const BUFFER: usize = 256 << 10;
+
+/// A store's words about what it did or why it did not, in bytes; more are cut off.
+const WORDS: u64 = 1 << 20;
 
 /// Makes the clients of a store.
 #[derive(Debug)]
@@ -34,9 +38,7 @@ impl HttpConnector for Connector {
         if let Some(limit) = asked(ClientConfigKey::ConnectTimeout).and_then(|text| seconds(&text)) {
             patience.connect = patience.connect.min(limit);
         }
-        // A signature is for one address: what a redirect leads to would refuse it.
-        let config = config(&patience).https_only(!allows_http).max_redirects(0).max_redirects_will_error(false);
-        Ok(HttpClient::new(Http(config.build().new_agent())))
+        Ok(HttpClient::new(Http { agents: Agents::new(&patience), allows_http }))
     }
 }
 
@@ -49,21 +51,31 @@ fn seconds(text: &str) -> Option<Duration> {
 }
 
 #[derive(Debug)]
-struct Http(ureq::Agent);
+struct Http {
+    agents: Agents,
+    /// Whether credentials may go over a connection that is not encrypted.
+    allows_http: bool,
+}
 
 #[async_trait::async_trait]
 impl HttpService for Http {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let (parts, body) = request.into_parts();
+        if !self.allows_http && parts.uri.scheme_str() != Some("https") {
+            return Err(failed(ureq::Error::RequireHttpsOnly(masked(&parts.uri.to_string()))));
+        }
         let bytes = all(body)?;
         let has_body = !bytes.is_empty() || matches!(parts.method, Method::PUT | Method::POST | Method::PATCH);
+        let is_get = parts.method == Method::GET;
         let response = if has_body {
-            self.0.run(Request::from_parts(parts, bytes.as_slice()))
+            self.agents.run(Request::from_parts(parts, bytes.as_slice()))
         } else {
-            self.0.run(Request::from_parts(parts, ()))
+            self.agents.run(Request::from_parts(parts, ()))
         };
         let (parts, body) = response.map_err(failed)?.into_parts();
-        let body = Chunks(Mutex::new(Box::new(body.into_reader())));
+        // What is not a file that was asked for is read into memory as a whole.
+        let limit = if is_get && parts.status.is_success() { u64::MAX } else { WORDS };
+        let body = Chunks(Mutex::new(Box::new(self.agents.body(body).take(limit))));
         Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
     }
 }
@@ -114,6 +126,9 @@ impl Body for Chunks {
 /// What a failure is to the store, which tries again by it.
 fn failed(error: ureq::Error) -> HttpError {
     let kind = match &error {
+        // The certificate stays what it is, however often it is looked at.
+        error if refusal(error).is_some() => HttpErrorKind::Unknown,
+        error if slowness(error).is_some() => HttpErrorKind::Timeout,
         ureq::Error::Timeout(_) => HttpErrorKind::Timeout,
         ureq::Error::ConnectionFailed | ureq::Error::HostNotFound => HttpErrorKind::Connect,
         ureq::Error::Io(source) if source.kind() == ErrorKind::ConnectionRefused => HttpErrorKind::Connect,

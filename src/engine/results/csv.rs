@@ -6,13 +6,14 @@
 //! `x_label` as the author wrote it in place of row and column, and `panel` before them where it has panels. UTF-8, comma, line feed, quotes where RFC 4180
 //! asks for them.
 
-use super::{Cell, Number, TableDocument};
+use super::{Cell, Comparison, Number, TableDocument};
 use crate::kinds::Metric;
 
 /// The table as CSV.
 pub fn csv(table: &TableDocument) -> String {
     let has = |what: fn(&Cell) -> bool| table.cells.iter().flatten().flatten().any(what);
     let parts: Vec<Part> = [
+        (has(|cell| cell.number.fixed), FIXED),
         (has(Cell::is_not_as_it_is_now), STATE),
         (!table.over.is_empty(), SPREAD),
         (table.compare.is_some(), COMPARED),
@@ -49,15 +50,21 @@ const SPREAD: Part = (&["seeds", "deviation"], |_, cell| {
     vec![seeds.to_string(), real(spread.and_then(|spread| spread.deviation))]
 });
 
-const COMPARED: Part =
-    (&["compared_to", "difference", "difference_low", "difference_high", "p", "compared_n"], |table, cell| {
+const FIXED: Part = (&["fixed"], |_, cell| vec![cell.number.fixed.to_string()]);
+
+const COMPARED: Part = (
+    &["compared_to", "difference", "difference_low", "difference_high", "p", "p_holm", "family", "compared_n"],
+    |table, cell| {
         let Some((compare, compared)) = table.compare.as_ref().zip(cell.compared.as_ref()) else {
-            return vec![String::new(); 6];
+            return vec![String::new(); 8];
         };
-        let (low, high) = (real(Some(compared.low)), real(Some(compared.high)));
-        let p = format!("{:.6e}", compared.p);
-        vec![compare.to.clone(), real(compared.difference), low, high, p, compared.n.to_string()]
-    });
+        let p = |p: Option<f64>| p.map_or(String::new(), |p| format!("{p:.6e}"));
+        let Comparison { difference, low, high, p: plain, p_holm, family, n, .. } = *compared;
+        let differences = [difference, low, high].map(real);
+        [vec![compare.to.clone()], differences.to_vec(), vec![p(plain), p(p_holm), family.to_string(), n.to_string()]]
+            .concat()
+    },
+);
 
 const PUBLISHED: Part = (&["published", "minus_published", "verdict", "anomaly"], |_, cell| {
     let Some(beside) = &cell.published else { return vec![String::new(); 4] };
@@ -84,15 +91,18 @@ pub struct PointRow<'a> {
     pub number: Number,
 }
 
-/// The numbers of a figure as CSV; those without a value are left out.
+/// The numbers of a figure as CSV; those without a value are left out. Where a number is fixed by definition there is a
+/// column `fixed` at the end.
 pub fn points_csv<'a>(points: impl IntoIterator<Item = PointRow<'a>>) -> String {
-    let mut points = points.into_iter().peekable();
-    let panel = points.peek().and_then(|point| point.panel).map(|_| "panel");
-    let mut text = line(panel.into_iter().chain(["series", "x", "x_label"]).chain(NUMBERS));
-    for point in points.filter(|point| point.number.value.is_some()) {
+    let points: Vec<PointRow<'a>> = points.into_iter().filter(|point| point.number.value.is_some()).collect();
+    let panel = points.first().and_then(|point| point.panel).map(|_| "panel");
+    let fixed = points.iter().any(|point| point.number.fixed).then_some("fixed");
+    let mut text = line(panel.into_iter().chain(["series", "x", "x_label"]).chain(NUMBERS).chain(fixed));
+    for point in points {
         let x = point.x.to_string();
         let place = point.panel.into_iter().chain([point.series, &x, point.x_label]);
-        text += &line(place.chain(numbers(point.metric, &point.number).iter().map(String::as_str)));
+        let is_fixed = fixed.map(|_| if point.number.fixed { "true" } else { "false" });
+        text += &line(place.chain(numbers(point.metric, &point.number).iter().map(String::as_str)).chain(is_fixed));
     }
     text
 }

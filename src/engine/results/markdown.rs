@@ -96,6 +96,8 @@ mod tests {
         Accuracy in percent [95 % Wilson interval], n = 2,000 images.
 
         Accuracy on correctly classified images in percent [95 % Wilson interval], n = 0 to 1,834 images that the same model classifies correctly untransformed.
+
+        An interval is over images: another seed of a training may change a number by more than that.
         "#);
     }
 

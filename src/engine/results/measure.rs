@@ -21,6 +21,17 @@ pub struct Number {
     pub hits: Option<u64>,
     /// Images counted.
     pub n: u64,
+    /// Whether the number is what it is by definition, whatever the model does: it then has no interval.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fixed: bool,
+}
+
+impl Number {
+    /// The same number where a definition gives it and no measurement: nothing is uncertain about it.
+    #[must_use]
+    pub fn by_definition(self) -> Self {
+        Number { low: None, high: None, fixed: self.value.is_some(), ..self }
+    }
 }
 
 impl From<Counts> for Number {
@@ -28,7 +39,7 @@ impl From<Counts> for Number {
         let (hits, n) = (Some(counts.hits()), counts.n());
         let Some(share) = counts.share() else { return Number { hits, n, ..Number::default() } };
         let (low, high) = counts.interval();
-        Number { value: Some(share), low: Some(low), high: Some(high), hits, n }
+        Number { value: Some(share), low: Some(low), high: Some(high), hits, n, fixed: false }
     }
 }
 
@@ -138,17 +149,18 @@ fn mean_of_batches(outcomes: &[Option<bool>], batch: u32) -> Number {
     Number { value, n, ..Number::default() }
 }
 
-/// The mean with the interval of the normal distribution, ± 1.96 standard errors, cut at 0 and `most`.
+/// The mean with the interval of the normal distribution, ± 1.96 standard errors, cut at 0 and `most`. Equal values
+/// have no interval: their standard error would be 0, as though nothing were uncertain.
 fn mean(values: impl ExactSizeIterator<Item = f64> + Clone, most: f64) -> Number {
     let count = values.len();
     let Some((mean, deviation)) = mean_and_deviation(values) else { return Number::default() };
-    let reach = deviation.map(|deviation| Z * deviation / (count as f64).sqrt());
+    let reach = deviation.filter(|deviation| *deviation > 0.0).map(|deviation| Z * deviation / (count as f64).sqrt());
     Number {
         value: Some(mean),
         low: reach.map(|reach| (mean - reach).max(0.0)),
         high: reach.map(|reach| (mean + reach).min(most)),
-        hits: None,
         n: count as u64,
+        ..Number::default()
     }
 }
 
@@ -157,6 +169,11 @@ pub(super) fn mean_and_deviation(values: impl ExactSizeIterator<Item = f64> + Cl
     let count = values.len();
     if count == 0 {
         return None;
+    }
+    // Rounding would leave a trace of a deviation where there is none.
+    let first = values.clone().next()?;
+    if values.clone().all(|value| value == first) {
+        return Some((first, (count > 1).then_some(0.0)));
     }
     let mean = values.clone().sum::<f64>() / count as f64;
     let squares: f64 = values.map(|value| (value - mean) * (value - mean)).sum();
@@ -243,6 +260,8 @@ pub(super) mod tests {
         assert!(loss.high.unwrap() > 2.9);
         let none = predictions(&[], &[]);
         assert_eq!(measure(Metric::Loss, None, &none, None), Ok(Number::default()));
+        let equal = measure(Metric::Loss, None, &predictions(&[0; 4], &[0; 4]), None).unwrap();
+        assert_eq!((equal.low, equal.high, equal.n), (None, None, 4), "four equal values do not make it certain");
     }
 
     #[test]

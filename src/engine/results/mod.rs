@@ -3,6 +3,7 @@
 
 mod counts;
 mod csv;
+mod family;
 mod markdown;
 mod measure;
 mod paired;
@@ -14,10 +15,12 @@ mod words;
 
 pub use counts::Counts;
 pub use csv::{CsvError, PointRow, SampleNumber, csv, line as csv_line, points_csv, samples_csv};
+pub use family::correct;
 pub use markdown::markdown;
 pub use measure::{MetricError, Number, measure};
 pub use paired::{Comparison, compare};
 pub use published::{Beside, PublishedError, PublishedTable, Verdict};
-pub use spread::{Spread, over_seeds};
+pub use spread::{OfSeed, Spread, over_seeds};
 pub use table::{Cell, DocumentError, Judgement, State, TableDocument};
 pub use tex::tex;
+pub use words::{percent, thousands};

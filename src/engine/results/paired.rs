@@ -8,22 +8,32 @@ use crate::formats::Predictions;
 use crate::kinds::Metric;
 
 /// A model compared with another on the images that count for both.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
     /// This accuracy less the other, −1 to 1; `null` where no image counts for both.
     pub difference: Option<f64>,
-    /// Lower end of its 95 % interval.
-    pub low: f64,
+    /// Lower end of its 95 % interval, of this comparison alone; `null` where there was nothing to test.
+    pub low: Option<f64>,
     /// Upper end of its 95 % interval.
-    pub high: f64,
-    /// Two-sided p of the exact McNemar test, 0 to 1: how often chance alone would split the images on which the two differ as unevenly.
-    pub p: f64,
+    pub high: Option<f64>,
+    /// Two-sided p of the exact McNemar test, 0 to 1: how often chance alone would split the images on which the two
+    /// differ as unevenly. `null` where there was nothing to test.
+    pub p: Option<f64>,
+    /// The same p after Holm's correction for all comparisons of its family.
+    #[serde(default)]
+    pub p_holm: Option<f64>,
+    /// How many comparisons its family has; 0 where there was nothing to test.
+    #[serde(default)]
+    pub family: usize,
     /// Images that only this model gets right.
     pub only_this: u64,
     /// Images that only the other gets right.
     pub only_other: u64,
     /// Images that count for both.
     pub n: u64,
+    /// Whether the two are equal by definition, whatever the models do: then nothing is tested.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fixed: bool,
 }
 
 /// Compares `this` with `other`, each with its reference where the metric needs one. For accuracy on correct the images that count are those that both models
@@ -48,9 +58,19 @@ impl Comparison {
     /// From the images that only the one and only the other gets right, of `n`.
     fn new(only_this: u64, only_other: u64, n: u64) -> Self {
         let (b, c) = (only_this as f64, only_other as f64);
-        let difference = (n > 0).then(|| (b - c) / n as f64);
+        let untested = Comparison { only_this, only_other, n, ..Comparison::default() };
+        if n == 0 {
+            return untested;
+        }
         let (low, high) = agresti_min(b, c, n as f64);
-        Comparison { difference, low, high, p: mcnemar(only_this, only_other), only_this, only_other, n }
+        let (low, high, p) = (Some(low), Some(high), Some(mcnemar(only_this, only_other)));
+        Comparison { difference: Some((b - c) / n as f64), low, high, p, ..untested }
+    }
+
+    /// The same where a definition makes the two equal: of one set of predictions compared with itself.
+    #[must_use]
+    pub fn by_definition(self) -> Self {
+        Comparison { low: None, high: None, p: None, fixed: true, ..self }
     }
 }
 
@@ -137,7 +157,7 @@ mod tests {
         let (this, other) = (predictions(&labels, &[0, 1, 2, 9, 9, 5]), predictions(&labels, &[0, 9, 9, 3, 9, 5]));
         let found = compare(Metric::Accuracy, (&this, None), (&other, None)).unwrap();
         assert_eq!((found.difference, found.only_this, found.only_other, found.n), (Some(1.0 / 6.0), 2, 1, 6));
-        assert_eq!(found.p, 1.0);
+        assert_eq!(found.p, Some(1.0));
         let (clean, clean_other) =
             (predictions(&labels, &[0, 1, 2, 3, 4, 9]), predictions(&labels, &[0, 1, 9, 3, 4, 5]));
         let found = compare(Metric::AccuracyOnCorrect, (&this, Some(&clean)), (&other, Some(&clean_other))).unwrap();
@@ -150,6 +170,6 @@ mod tests {
         let nothing =
             compare(Metric::AccuracyOnCorrect, (&this, Some(&predictions(&labels, &[9; 6]))), (&other, Some(&other)))
                 .unwrap();
-        assert_eq!((nothing.difference, nothing.n, nothing.p), (None, 0, 1.0));
+        assert_eq!((nothing.difference, nothing.n, nothing.p, nothing.low), (None, 0, None, None));
     }
 }

@@ -60,7 +60,7 @@ impl Verdict {
 pub struct Beside {
     /// The published number, in percent where it is a share; `null` where none was published.
     pub value: Option<f64>,
-    /// The decimals it is rounded to: the most that its column has.
+    /// The decimals that it was published with.
     pub decimals: usize,
     /// Our number less the published one, in percentage points where they are shares.
     pub difference: Option<f64>,
@@ -77,7 +77,7 @@ impl Beside {
         self.verdict == Verdict::Different && self.anomaly.is_none()
     }
 
-    /// The published number as it was printed, or with the decimals of its column.
+    /// The published number as it was printed.
     pub fn printed(&self) -> Option<String> {
         self.value.map(|value| format!("{value:.*}", self.decimals))
     }
@@ -89,6 +89,9 @@ pub enum PublishedError {
     /// Not CSV.
     #[error("it is not CSV as expected: {0}")]
     Csv(#[from] CsvError),
+    /// Its first line has one field: it is a text of some other sort.
+    #[error("its first line names no columns")]
+    NoColumns,
     /// A field is no number.
     #[error("row `{row}`, column `{column}`: `{text}` is no number")]
     NoNumber {
@@ -132,6 +135,23 @@ pub enum PublishedError {
     },
 }
 
+/// A number as it was published.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Printed {
+    value: f64,
+    /// What it was rounded to. A number of fewer decimals than its neighbours is not taken to have zeros that nobody
+    /// printed.
+    decimals: usize,
+}
+
+/// How many decimals a number has as it is written; the exponent moves the point.
+fn decimals(text: &str) -> usize {
+    let (digits, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let after = digits.split_once('.').map_or(0, |(_, after)| after.len() as i64);
+    // Nothing that reads as a finite number has more than a few hundred.
+    (after - exponent.parse::<i64>().unwrap_or(0)).clamp(0, 400) as usize
+}
+
 /// A table of published numbers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PublishedTable {
@@ -139,8 +159,7 @@ pub struct PublishedTable {
     pub rows: Vec<String>,
     /// Labels of its columns, in order.
     pub columns: Vec<String>,
-    cells: BTreeMap<(String, String), f64>,
-    decimals: BTreeMap<String, usize>,
+    cells: BTreeMap<(String, String), Printed>,
     anomalies: BTreeMap<(String, String), String>,
 }
 
@@ -152,23 +171,21 @@ impl PublishedTable {
     pub fn parse(bytes: &[u8]) -> Result<Self, PublishedError> {
         let (header, lines) = read_csv(bytes)?;
         let columns: Vec<String> = header.into_iter().skip(1).collect();
+        // Some other file, whose lines are not to be shown as the names of rows.
+        if columns.is_empty() {
+            return Err(PublishedError::NoColumns);
+        }
         unique("column", &columns)?;
-        let mut table = PublishedTable {
-            rows: Vec::new(),
-            columns,
-            cells: BTreeMap::new(),
-            decimals: BTreeMap::new(),
-            anomalies: BTreeMap::new(),
-        };
+        let mut table =
+            PublishedTable { rows: Vec::new(), columns, cells: BTreeMap::new(), anomalies: BTreeMap::new() };
         for fields in lines {
             let row = fields[0].clone();
             for (column, text) in table.columns.iter().zip(&fields[1..]).filter(|(_, text)| !text.is_empty()) {
                 let value = text.parse::<f64>().ok().filter(|value| value.is_finite()).ok_or_else(|| {
                     PublishedError::NoNumber { row: row.clone(), column: column.clone(), text: text.clone() }
                 })?;
-                table.cells.insert((row.clone(), column.clone()), value);
-                let decimals = table.decimals.entry(column.clone()).or_default();
-                *decimals = text.split_once('.').map_or(0, |(_, after)| after.len()).max(*decimals);
+                let printed = Printed { value, decimals: decimals(text) };
+                table.cells.insert((row.clone(), column.clone()), printed);
             }
             table.rows.push(row);
         }
@@ -188,7 +205,7 @@ impl PublishedTable {
         for line in lines.into_iter().filter(|line| line[0] == name) {
             let [_, row, column, published, reason] = <[String; 5]>::try_from(line).unwrap_or_default();
             let cell = (row, column);
-            if self.cells.get(&cell).is_none_or(|value| published.parse() != Ok(*value)) {
+            if self.cells.get(&cell).is_none_or(|printed| published.parse() != Ok(printed.value)) {
                 return Err(PublishedError::Anomaly { row: cell.0, column: cell.1, published });
             }
             self.anomalies.insert(cell, reason);
@@ -214,9 +231,8 @@ impl PublishedTable {
                     continue;
                 }
                 let cell = cell.get_or_insert_default();
-                let decimals = name.as_ref().and_then(|name| self.decimals.get(name)).copied().unwrap_or(0);
                 let anomaly = place.as_ref().and_then(|place| self.anomalies.get(place)).cloned();
-                let mut beside = judge(column.metric, &cell.number, published, decimals, params.tolerance);
+                let mut beside = judge(column.metric, &cell.number, published, params.tolerance);
                 if beside.difference.is_some() && !cell.state.is_made() {
                     (beside.difference, beside.verdict) = (None, Verdict::NotCompared);
                 }
@@ -241,17 +257,21 @@ fn allowed(metric: Metric, published: f64, points: f64) -> f64 {
     if metric.is_share() { points.min(published / 2.0).min((100.0 - published) / 2.0) } else { points }
 }
 
-/// Whether one of two shares, 0 to 1, lies in the 95 % interval of the other. The published one is a sample as well: at 0 of 10,000 images, 2 of 10,000 are no other finding, though
-/// the interval of the 2 leaves 0 out. How many images it was measured on is taken to be as many as ours; a mean of ratios or of seeds has no such count.
+/// Whether one of two shares, 0 to 1, lies in the 95 % interval of the other. The published one is a sample as well: at
+/// 0 of 10,000 images, 2 of 10,000 are no other finding, though the interval of the 2 leaves 0 out. How many images it
+/// was measured on is taken to be as many as ours; a mean of ratios or of seeds has no such count. What a definition
+/// gives is no sample.
 fn within_sampling_error(metric: Metric, ours: &Number, published: f64, scale: f64) -> bool {
     let within = |(low, high): (f64, f64), value: f64| low * scale <= value + SLACK && value <= high * scale + SLACK;
-    let theirs = (metric.is_share() && ours.hits.is_some() && ours.n > 0 && (0.0..=100.0).contains(&published))
-        .then(|| wilson(published / scale, ours.n));
+    let theirs =
+        (metric.is_share() && ours.hits.is_some() && !ours.fixed && ours.n > 0 && (0.0..=100.0).contains(&published))
+            .then(|| wilson(published / scale, ours.n));
     ours.low.zip(ours.high).is_some_and(|ends| within(ends, published))
         || theirs.zip(ours.value).is_some_and(|(ends, value)| within(ends, value * scale))
 }
 
-fn judge(metric: Metric, ours: &Number, published: Option<f64>, decimals: usize, tolerance: Option<f64>) -> Beside {
+fn judge(metric: Metric, ours: &Number, printed: Option<Printed>, tolerance: Option<f64>) -> Beside {
+    let (published, decimals) = (printed.map(|printed| printed.value), printed.map_or(0, |printed| printed.decimals));
     let scale = if metric.is_share() { 100.0 } else { 1.0 };
     let value = ours.value.map(|value| value * scale);
     let difference = value.zip(published).map(|(ours, published)| ours - published);
@@ -284,7 +304,11 @@ mod tests {
     }
 
     fn verdict(ours: Number, published: f64, decimals: usize, tolerance: Option<f64>) -> Verdict {
-        judge(Metric::Accuracy, &ours, Some(published), decimals, tolerance).verdict
+        judge(Metric::Accuracy, &ours, Some(Printed { value: published, decimals }), tolerance).verdict
+    }
+
+    fn printed(text: &str) -> Option<Printed> {
+        Some(Printed { value: text.parse().unwrap(), decimals: decimals(text) })
     }
 
     #[test]
@@ -301,9 +325,9 @@ mod tests {
         let bare = Number { low: None, high: None, hits: None, ..ours };
         assert_eq!(verdict(bare, 92.0, 2, None), Verdict::Different, "no interval");
         assert_eq!(verdict(Number::default(), 92.0, 2, None), Verdict::Missing);
-        let none = judge(Metric::Accuracy, &ours, None, 2, None);
+        let none = judge(Metric::Accuracy, &ours, None, None);
         assert_eq!((none.verdict, none.difference), (Verdict::NotPublished, None));
-        let loss = judge(Metric::Loss, &Number { value: Some(0.71), ..ours }, Some(0.7), 1, None);
+        let loss = judge(Metric::Loss, &Number { value: Some(0.71), ..ours }, printed("0.7"), None);
         assert_eq!(loss.verdict, Verdict::Same, "a loss is no share");
     }
 
@@ -323,7 +347,7 @@ mod tests {
         let mean = Number { hits: None, ..number(2, 10_000) };
         assert_eq!(verdict(mean, 0.0, 2, Some(1.5)), Verdict::Different);
         let loss = Number { value: Some(0.4), ..Number::default() };
-        assert_eq!(judge(Metric::Loss, &loss, Some(0.3), 2, Some(0.2)).verdict, Verdict::WithinTolerance);
+        assert_eq!(judge(Metric::Loss, &loss, printed("0.30"), Some(0.2)).verdict, Verdict::WithinTolerance);
     }
 
     #[test]
@@ -374,10 +398,7 @@ mod tests {
         published.judge(&params, &mut table).unwrap();
         let beside = |row: usize, column: usize| table.cells[row][column].as_ref().unwrap().published.clone().unwrap();
         assert_eq!(beside(0, 0).verdict, Verdict::Same);
-        assert_eq!(
-            (beside(0, 1).printed().unwrap(), beside(0, 1).verdict),
-            ("22.00".into(), Verdict::WithinSamplingError)
-        );
+        assert_eq!((beside(0, 1).printed().unwrap(), beside(0, 1).verdict), ("22".into(), Verdict::Same));
         assert_eq!((beside(1, 0).verdict, beside(1, 0).fails()), (Verdict::Different, false));
         assert_eq!(beside(1, 0).anomaly.as_deref(), Some("misprint, surely"));
         assert_eq!(beside(1, 1).verdict, Verdict::Missing, "there was no result for this cell");
@@ -385,6 +406,29 @@ mod tests {
         let lacks = PublishedParams { columns: vec![some("clean"), some("p=46")], ..params };
         let error = published.judge(&lacks, &mut example()).unwrap_err();
         assert_eq!(error.to_string(), "it has no column `p=46`");
+    }
+
+    #[test]
+    fn a_number_is_compared_at_its_own_decimals() {
+        // 21.92 % and 91.70 %, in a column whose other numbers have two decimals and none.
+        let (file, params) = ("m,a\none,21.9\ntwo,21.93\nthree,22\nfour,22.0\n", ["one", "two", "three", "four"]);
+        let published = PublishedTable::parse(file.as_bytes()).unwrap();
+        let verdict = |row: &str| {
+            let printed = published.cells.get(&(row.to_owned(), "a".to_owned())).copied();
+            judge(Metric::Accuracy, &number(2_192, 10_000), printed, None).verdict
+        };
+        use Verdict::{Same, WithinSamplingError};
+        assert_eq!(params.map(verdict), [Same, WithinSamplingError, Same, WithinSamplingError]);
+        let counted = ["91.7", "91.70", "92", "1.5e-3", "1e-3", "1.25e1", "5e3", ".5", "-0.50"].map(decimals);
+        assert_eq!(counted, [1, 2, 0, 4, 3, 1, 0, 1, 2]);
+    }
+
+    #[test]
+    fn what_a_definition_gives_has_no_sampling_error() {
+        let ours = number(200, 200);
+        let verdict = |ours| judge(Metric::AccuracyOnCorrect, &ours, printed("99.0"), None).verdict;
+        assert_eq!(verdict(ours), Verdict::WithinSamplingError);
+        assert_eq!(verdict(ours.by_definition()), Verdict::Different);
     }
 
     #[test]

@@ -7,37 +7,63 @@ use super::counts::Z;
 use super::measure::mean_and_deviation;
 
 /// What the seeds gave.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
-    /// The number of each seed that has one, in their order.
+    /// The number of each seed that counts and has one, in their order.
     pub values: Vec<f64>,
-    /// Their standard deviation, of a sample; `null` for one seed alone.
+    /// Their standard deviation, of a sample; `null` for one alone, and where the number is fixed by definition.
     pub deviation: Option<f64>,
+    /// Seeds that gave the same predictions to the byte, each such group in their order. A group counts once, as its
+    /// first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub same: Vec<Vec<String>>,
 }
 
-/// The mean of several seeds' numbers, with the interval of Student's t: mean ± t(0.975, seeds − 1) · deviation / √seeds, cut at the ends of what the
-/// number can be (`most`; 0). One seed alone keeps its own interval. `n` is the images of one seed, the least of them.
-pub fn over_seeds(numbers: &[Number], most: f64) -> (Number, Spread) {
+/// What one seed gave.
+#[derive(Debug, Clone, Copy)]
+pub struct OfSeed<'a, I> {
+    /// The seed's label.
+    pub seed: &'a str,
+    /// The number of its result.
+    pub number: Number,
+    /// What the number was computed from: seeds of which this is equal gave one result, and no two.
+    pub identity: I,
+}
+
+/// The mean of several seeds' numbers, with the interval of Student's t: mean ± t(0.975, seeds − 1) · deviation /
+/// √seeds, cut at the ends of what the number can be (`most`; 0). `n` is the images of one seed, the least of them.
+///
+/// Seeds with the same predictions count once: two networks never agree to the byte, so the seed did not reach them.
+/// Fewer than two that count say nothing of other seeds, and equal numbers would give an interval of no width: neither
+/// has one.
+pub fn over_seeds<I: PartialEq>(seeds: &[OfSeed<'_, I>], most: f64) -> (Number, Spread) {
+    let mut groups: Vec<Vec<&OfSeed<'_, I>>> = Vec::new();
+    for seed in seeds {
+        match groups.iter_mut().find(|group| group[0].identity == seed.identity) {
+            Some(group) => group.push(seed),
+            None => groups.push(vec![seed]),
+        }
+    }
+    let numbers: Vec<Number> = groups.iter().map(|group| group[0].number).collect();
+    let several = groups.iter().filter(|group| group.len() > 1);
+    let same = several.map(|group| group.iter().map(|seed| seed.seed.to_owned()).collect()).collect();
     let values: Vec<f64> = numbers.iter().filter_map(|number| number.value).collect();
     let n = numbers.iter().map(|number| number.n).min().unwrap_or(0);
     let Some((mean, deviation)) = mean_and_deviation(values.iter().copied()) else {
-        return (Number { n, ..Number::default() }, Spread { values, deviation: None });
+        return (Number { n, ..Number::default() }, Spread { values, deviation: None, same });
     };
-    let number = match (deviation, numbers) {
-        (Some(deviation), _) => {
+    let number = Number { value: Some(mean), n, ..Number::default() };
+    if numbers.iter().all(|number| number.fixed) {
+        return (number.by_definition(), Spread { values, deviation: None, same });
+    }
+    let number = match deviation {
+        Some(deviation) if deviation > 0.0 => {
             let reach = t(values.len() - 1) * deviation / (values.len() as f64).sqrt();
-            Number {
-                value: Some(mean),
-                low: Some((mean - reach).max(0.0)),
-                high: Some((mean + reach).min(most)),
-                hits: None,
-                n,
-            }
+            Number { low: Some((mean - reach).max(0.0)), high: Some((mean + reach).min(most)), ..number }
         }
-        (None, [one]) => *one,
-        (None, _) => Number { value: Some(mean), n, ..Number::default() },
+        _ => number,
     };
-    (number, Spread { values, deviation })
+    (number, Spread { values, deviation, same })
 }
 
 /// The 97.5 % quantile of Student's t distribution with so many degrees of freedom, 1 or more.
@@ -75,8 +101,13 @@ mod tests {
     use super::*;
     use crate::results::Counts;
 
-    fn seeds(hits: &[u64]) -> Vec<Number> {
-        hits.iter().map(|&hits| Number::from(Counts::new(hits, 1000).unwrap())).collect()
+    fn seeds(hits: &[u64]) -> Vec<OfSeed<'static, usize>> {
+        let of = |(identity, &hits): (usize, &u64)| OfSeed {
+            seed: ["0", "1", "2"][identity],
+            number: Number::from(Counts::new(hits, 1000).unwrap()),
+            identity,
+        };
+        hits.iter().enumerate().map(of).collect()
     }
 
     #[test]
@@ -101,12 +132,42 @@ mod tests {
     }
 
     #[test]
-    fn one_seed_keeps_its_own_interval_and_two_far_apart_say_nothing() {
-        let one = seeds(&[871]);
-        assert_eq!(over_seeds(&one, 1.0).0, one[0]);
+    fn two_seeds_far_apart_say_nothing() {
         let (number, _) = over_seeds(&seeds(&[100, 900]), 1.0);
         assert_eq!((number.low, number.high), (Some(0.0), Some(1.0)));
         let (nothing, spread) = over_seeds(&seeds(&[]), 1.0);
         assert_eq!((nothing.value, spread.values.len()), (None, 0));
+    }
+
+    #[test]
+    fn one_seed_alone_and_equal_numbers_have_no_interval() {
+        let (one, spread) = over_seeds(&seeds(&[871]), 1.0);
+        assert_eq!((one.value, one.low, one.high, one.n), (Some(0.871), None, None, 1000));
+        assert_eq!((spread.values, spread.deviation), (vec![0.871], None));
+        // Different networks that happen to get as many images right.
+        let (equal, spread) = over_seeds(&seeds(&[871, 871, 871]), 1.0);
+        assert_eq!((equal.value, equal.low, equal.high), (Some(0.871), None, None));
+        assert_eq!((spread.deviation, spread.same.len()), (Some(0.0), 0));
+    }
+
+    #[test]
+    fn seeds_with_the_same_predictions_count_once() {
+        let mut agreeing = seeds(&[871, 871, 880]);
+        agreeing[1].identity = agreeing[0].identity;
+        let (number, spread) = over_seeds(&agreeing, 1.0);
+        assert_eq!((spread.values, spread.same), (vec![0.871, 0.88], vec![vec!["0".to_owned(), "1".to_owned()]]));
+        assert_eq!(number, over_seeds(&seeds(&[871, 880]), 1.0).0);
+        agreeing[2].identity = agreeing[0].identity;
+        let (number, spread) = over_seeds(&agreeing, 1.0);
+        assert_eq!((number.low, number.high, spread.deviation), (None, None, None), "three results that are one");
+        assert_eq!(spread.same, vec![vec!["0".to_owned(), "1".to_owned(), "2".to_owned()]]);
+    }
+
+    #[test]
+    fn the_mean_of_what_a_definition_gives_is_given_by_it() {
+        let mut fixed = seeds(&[1000, 1000]);
+        fixed.iter_mut().for_each(|seed| seed.number = seed.number.by_definition());
+        let (number, spread) = over_seeds(&fixed, 1.0);
+        assert_eq!((number.value, number.fixed, number.low, spread.deviation), (Some(1.0), true, None, None));
     }
 }

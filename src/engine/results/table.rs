@@ -8,7 +8,10 @@ use super::{Beside, Comparison, Number, Spread, Verdict};
 use crate::kinds::{Column, Compare, TableParams};
 
 /// The value of `format` in a document that this version writes and reads.
-const FORMAT: &str = "table/2";
+const FORMAT: &str = "table/3";
+
+/// The format before it, which is read as well: all that it says means the same here.
+const OLDER: &str = "table/2";
 
 /// A table with its numbers. `docs/artifact-formats.md` tells its JSON to other programs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -192,7 +195,7 @@ impl TableDocument {
         }
         // The version first: a newer document may have other fields than this one.
         let Versioned { format: found } = serde_json::from_slice(bytes)?;
-        if found != FORMAT {
+        if ![FORMAT, OLDER].contains(&found.as_str()) {
             return Err(DocumentError::Format { found });
         }
         serde_json::from_slice::<Self>(bytes)?.checked()
@@ -245,15 +248,18 @@ pub(super) mod tests {
         let mut table = example();
         table.rows[2] = "l2_12 & co".into();
         table.over = vec!["0".into(), "1".into()];
-        table.compare = Some(Compare { to: "standard".into(), test: crate::kinds::PairedTest::Mcnemar });
-        let compared = |difference, p| Comparison {
+        table.compare = Some(Compare { to: "standard".into(), ..Compare::default() });
+        let compared = |difference: f64, p| Comparison {
             difference: Some(difference),
-            low: difference - 0.01,
-            high: difference + 0.02,
-            p,
+            low: Some(difference - 0.01),
+            high: Some(difference + 0.02),
+            p: Some(p),
+            p_holm: Some(2.0 * p),
+            family: 2,
             only_this: 10,
             only_other: 40,
             n: 2000,
+            fixed: false,
         };
         let beside = |value, difference, verdict| {
             Some(Beside { value: Some(value), decimals: 2, difference: Some(difference), verdict, anomaly: None })
@@ -265,7 +271,7 @@ pub(super) mod tests {
         set(&mut table, 0, 1, &|cell| cell.published = beside(23.45, -1.53, Verdict::WithinTolerance));
         set(&mut table, 1, 0, &|cell| {
             cell.compared = Some(compared(-0.066, 2.2e-5));
-            cell.spread = Some(Spread { values: vec![0.846, 0.856], deviation: Some(0.00707) });
+            cell.spread = Some(Spread { values: vec![0.846, 0.856], deviation: Some(0.00707), same: vec![] });
             cell.published = beside(80.0, 5.1, Verdict::Different);
             cell.published.as_mut().unwrap().anomaly = Some("50 % too low, see table_2".into());
         });
@@ -308,7 +314,7 @@ pub(super) mod tests {
         one.cells = vec![vec![one.cells[0][0].clone(), None]];
         insta::assert_snapshot!(one.to_json().unwrap(), @r#"
         {
-          "format": "table/2",
+          "format": "table/3",
           "title": "Accuracy under saturation",
           "corner": "model.variant",
           "rows": [
@@ -341,13 +347,26 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_table_of_the_format_before_can_be_read() {
+        let mut older = everything();
+        for compared in older.cells.iter_mut().flatten().flatten().filter_map(|cell| cell.compared.as_mut()) {
+            (compared.p_holm, compared.family) = (None, 0);
+        }
+        let json = older.to_json().unwrap().replace("table/3", "table/2");
+        let json = json.replace("\"p_holm\": null,", "").replace("\"family\": 0,", "");
+        let mut read = TableDocument::from_json(json.as_bytes()).unwrap();
+        read.format = FORMAT.to_owned();
+        assert_eq!(read, older);
+    }
+
+    #[test]
     fn other_documents_are_refused() {
         let json = example().to_json().unwrap();
         let extended = json.replace("\"corner\"", "\"new\": 1, \"corner\"");
         assert_eq!(TableDocument::from_json(extended.as_bytes()).unwrap(), example(), "new keys need no new version");
-        let newer = json.replace("table/2", "table/3");
+        let newer = json.replace("table/3", "table/4");
         assert!(
-            matches!(TableDocument::from_json(newer.as_bytes()), Err(DocumentError::Format { found }) if found == "table/3")
+            matches!(TableDocument::from_json(newer.as_bytes()), Err(DocumentError::Format { found }) if found == "table/4")
         );
         assert!(matches!(TableDocument::from_json(b"[]"), Err(DocumentError::Json(_))));
         let mut cut = example();

@@ -46,12 +46,12 @@ pub fn tex(table: &TableDocument) -> String {
         below("", &|column, cell| words::interval(table.columns[column].metric, &cell.number));
         if let Some(compare) = &table.compare {
             let label = words::comparison_label(&compare.to);
-            let compared = |cell: &Cell| cell.compared.as_ref().map(words::compared);
-            // Two lines: difference and interval, then p.
-            below(&label, &|_, cell| {
-                compared(cell).map(|text| text.split(", p").next().unwrap_or_default().to_owned())
-            });
-            below("", &|_, cell| compared(cell).and_then(|text| text.split_once(", p").map(|(_, p)| format!("p{p}"))));
+            // A line each: the difference with its interval, p, and the corrected p.
+            below(&label, &|_, cell| cell.compared.as_ref().map(words::difference));
+            for at in 0..2 {
+                let of = |cell: &Cell| words::p_values(cell.compared.as_ref()?)?.into_iter().nth(at);
+                below("", &|_, cell| of(cell));
+            }
         }
         if table.published.is_some() {
             let is_published = |cell: &Cell| cell.published.as_ref().is_some_and(|beside| beside.value.is_some());

@@ -1,7 +1,9 @@
 //! What a table says in words: the text of its cells, its notes, and the signs of verdicts. The same for every rendering; markup is theirs.
 
+use std::collections::BTreeMap;
+
 use super::{Cell, Comparison, Number, State, TableDocument, Verdict};
-use crate::kinds::Metric;
+use crate::kinds::{Compare, Family, Metric};
 
 /// What stands where there is no number.
 pub(super) const ABSENT: &str = "–";
@@ -48,7 +50,25 @@ pub(super) fn interval(metric: Metric, number: &Number) -> Option<String> {
 
 /// A share in percent with one decimal, a loss with three.
 fn shown(metric: Metric, value: f64) -> String {
-    if metric.is_share() { format!("{:.1}", value * 100.0) } else { format!("{value:.3}") }
+    if metric.is_share() { percent(value) } else { told_apart(value, 3, None) }
+}
+
+/// A share, 0 to 1, in percent: `87.4`. `100.0` is said of all and `0.0` of nothing.
+pub fn percent(share: f64) -> String {
+    told_apart(100.0 * share, 1, Some(100.0))
+}
+
+/// More decimals than this tell nobody anything.
+const MOST_DECIMALS: usize = 6;
+
+/// A number with so many decimals, or with more where it would be rounded to 0, or to `all`, and is not.
+fn told_apart(value: f64, decimals: usize, all: Option<f64>) -> String {
+    let is_told = |text: &String| {
+        let rounded: f64 = text.parse().unwrap_or(value);
+        (rounded == 0.0) == (value == 0.0) && (Some(rounded) == all) == (Some(value) == all)
+    };
+    let written = |decimals: usize| format!("{value:.decimals$}");
+    (decimals..MOST_DECIMALS).map(written).find(is_told).unwrap_or_else(|| written(MOST_DECIMALS))
 }
 
 /// The published number of a cell with its verdict and our difference from it: `≈ 86.27 (+0.4)`.
@@ -63,12 +83,25 @@ pub(super) fn published(cell: &Cell) -> String {
     format!("{} {printed}{mark}{difference}", sign(beside.verdict)).trim_start().to_owned()
 }
 
-/// A difference of two models: `+2.1 [1.0, 3.2], p = 0.012`.
-pub(super) fn compared(compared: &Comparison) -> String {
+/// A difference of two models: `+2.1 [1.0, 3.2]`.
+pub(super) fn difference(compared: &Comparison) -> String {
     let Some(difference) = compared.difference else { return ABSENT.to_owned() };
     let points = |share: f64| signed(share * 100.0, 1);
-    let p = if compared.p < 0.001 { "p < 0.001".to_owned() } else { format!("p = {:.3}", compared.p) };
-    format!("{} [{}, {}], {p}", points(difference), points(compared.low), points(compared.high))
+    let interval = compared.low.zip(compared.high);
+    let interval = interval.map(|(low, high)| format!(" [{}, {}]", points(low), points(high)));
+    points(difference) + &interval.unwrap_or_default()
+}
+
+/// Its p, and the corrected one: `p = 0.012`, `Holm p = 0.024`.
+pub(super) fn p_values(compared: &Comparison) -> Option<[String; 2]> {
+    let told = |p: f64| if p < 0.001 { "p < 0.001".to_owned() } else { format!("p = {p:.3}") };
+    Some([told(compared.p?), format!("Holm {}", told(compared.p_holm?))])
+}
+
+/// All of it: `+2.1 [1.0, 3.2], p = 0.012, Holm p = 0.024`.
+pub(super) fn compared(compared: &Comparison) -> String {
+    let p_values = p_values(compared).map(|[p, corrected]| format!(", {p}, {corrected}"));
+    difference(compared) + &p_values.unwrap_or_default()
 }
 
 /// A number with its sign; zero has none.
@@ -91,18 +124,12 @@ pub(super) fn comparison_label(to: &str) -> String {
 /// What the numbers are, of how many images, and what the signs mean; a paragraph each.
 pub(super) fn notes(table: &TableDocument) -> Vec<String> {
     let mut notes: Vec<String> = kinds_of_numbers(table);
+    notes.extend(unequal_columns(table));
+    notes.extend(of_images_alone(table));
+    notes.extend(no_intervals(table));
+    notes.extend(agreeing_seeds(table));
     if let Some(compare) = &table.compare {
-        let on_correct = table.columns.iter().any(|column| column.metric == Metric::AccuracyOnCorrect);
-        let both = if on_correct {
-            "; of accuracy on correct, on those that both models classify correctly untransformed"
-        } else {
-            ""
-        };
-        notes.push(format!(
-            "{}: the difference to {} on the same images, in percentage points [95 % interval of Agresti and Min], p of the exact McNemar test{both}.",
-            comparison_label(&compare.to),
-            compare.to,
-        ));
+        notes.extend(comparisons(table, compare));
     }
     if let Some(judgement) = &table.published {
         let shares = if table.columns.iter().any(|column| column.metric.is_share()) {
@@ -145,6 +172,127 @@ pub(super) fn notes(table: &TableDocument) -> Vec<String> {
     if !not_made.is_empty() {
         let stale = if count(State::Stale) > 0 { "; stale ones are those of earlier results" } else { "" };
         notes.push(format!("Not all cells are as the pipeline has them now: {}{stale}.", not_made.join(", ")));
+    }
+    notes
+}
+
+/// Columns of one metric that are measured on sets of different sizes: a number of few images stands beside one of many
+/// as though the two compared.
+fn unequal_columns(table: &TableDocument) -> Option<String> {
+    let mut columns: BTreeMap<Metric, BTreeMap<u64, Vec<&str>>> = BTreeMap::new();
+    for (index, column) in table.columns.iter().enumerate() {
+        // Of the other metrics n depends on the model.
+        let counts_all = matches!(column.metric, Metric::Accuracy | Metric::Loss | Metric::ProbabilityOfTrueClass);
+        let made = table.cells.iter().filter_map(|row| row[index].as_ref());
+        let most = made.map(|cell| cell.number.n).max().filter(|n| counts_all && *n > 0);
+        if let Some(n) = most {
+            columns.entry(column.metric).or_default().entry(n).or_default().push(&column.label);
+        }
+    }
+    let unequal = columns.into_values().filter(|by_n| by_n.len() > 1);
+    let told =
+        unequal.flat_map(|by_n| by_n.into_iter().rev().map(|(n, of)| format!("{} ({})", thousands(n), of.join(", "))));
+    let told: Vec<String> = told.collect();
+    (!told.is_empty()).then(|| {
+        format!("Columns of unequal n are not of the same images, and do not compare: n = {}.", told.join(", "))
+    })
+}
+
+/// What an interval leaves out.
+fn of_images_alone(table: &TableDocument) -> Option<String> {
+    let has_interval = table.places().any(|(.., cell)| cell.number.low.is_some());
+    (has_interval && table.over.is_empty()).then(|| {
+        "An interval is over images: another seed of a training may change a number by more than that.".to_owned()
+    })
+}
+
+/// Where no interval stands, and why.
+fn no_intervals(table: &TableDocument) -> Vec<String> {
+    let has = |what: &dyn Fn(&Cell) -> bool| table.places().any(|(.., cell)| what(cell));
+    let mut notes = Vec::new();
+    if has(&|cell| cell.number.fixed) {
+        let on_itself = "accuracy on correctly classified images of the untransformed images themselves";
+        notes.push(format!("A number that is 100 % by definition has no interval: {on_itself}."));
+    }
+    let is_bare = |cell: &Cell| {
+        let is_of_seeds = cell.spread.as_ref().is_some_and(|spread| !spread.values.is_empty());
+        is_of_seeds && cell.number.low.is_none() && !cell.number.fixed
+    };
+    if has(&is_bare) {
+        notes.push("No interval where fewer than two seeds count, or where all have the same number.".to_owned());
+    }
+    notes
+}
+
+/// Cells that a note names one by one.
+const NAMED: usize = 3;
+
+/// Seeds that are one result and no two.
+fn agreeing_seeds(table: &TableDocument) -> Vec<String> {
+    let mut groups: BTreeMap<&[String], Vec<String>> = BTreeMap::new();
+    for (row, column, cell) in table.places() {
+        for group in cell.spread.iter().flat_map(|spread| &spread.same) {
+            groups.entry(group).or_default().push(format!("{row}, {column}"));
+        }
+    }
+    let told = |(seeds, places): (&[String], Vec<String>)| {
+        let seeds = match seeds {
+            [rest @ .., last] => format!("{} and {last}", rest.join(", ")),
+            [] => String::new(),
+        };
+        let more = places.len().saturating_sub(NAMED);
+        let mut places: Vec<String> = places.into_iter().take(NAMED).collect();
+        places.extend((more > 0).then(|| format!("and {more} more")));
+        let told = format!("Seeds {seeds} gave the same predictions and count as one");
+        format!("{told} ({}).", places.join("; "))
+    };
+    groups.into_iter().map(told).collect()
+}
+
+/// Below this a p is commonly called small.
+const SMALL: f64 = 0.05;
+
+/// What the lines of comparisons are, and how many of them say something.
+fn comparisons(table: &TableDocument, compare: &Compare) -> Vec<String> {
+    let on_correct = table.columns.iter().any(|column| column.metric == Metric::AccuracyOnCorrect);
+    let both = if on_correct {
+        "; of accuracy on correct, on those that both models classify correctly untransformed"
+    } else {
+        ""
+    };
+    let compared = || table.places().filter_map(|(.., cell)| cell.compared.as_ref());
+    let families: Vec<usize> = compared().map(|found| found.family).filter(|size| *size > 0).collect();
+    let label = comparison_label(&compare.to);
+    let mut notes = vec![format!(
+        "{label}: the difference to {} on the same images, in percentage points [95 % interval of Agresti and Min, of \
+         each comparison alone], p of the exact McNemar test, and that p after Holm's correction{both}.",
+        compare.to,
+    )];
+    if let Some((least, most)) = families.iter().min().zip(families.iter().max()) {
+        let sizes = match (*least, *most) {
+            (1, 1) => "1 comparison".to_owned(),
+            (least, most) if least == most => format!("{most} comparisons"),
+            (least, most) => format!("{least} to {most} comparisons"),
+        };
+        let of = match compare.family {
+            Family::Table => "of this table",
+            Family::Column => "of its column",
+            Family::Row => "of its row",
+        };
+        let small = |p: fn(&Comparison) -> Option<f64>| compared().filter_map(p).filter(|p| *p < SMALL).count();
+        let all = families.len();
+        let (before, after) = (small(|found| found.p), small(|found| found.p_holm));
+        notes.push(format!(
+            "Holm's correction is for the {sizes} {of}. p < {SMALL} before it: {before} of {all}; after it: \
+             {after} of {all}."
+        ));
+    }
+    if compared().any(|found| found.fixed) {
+        notes.push(
+            "A difference without interval and p is 0 by definition: the two have the same predictions, or the column \
+             is that of the untransformed images themselves."
+                .to_owned(),
+        );
     }
     notes
 }
@@ -199,7 +347,7 @@ const fn images(metric: Metric) -> &'static str {
 }
 
 /// `12,345`
-fn thousands(n: u64) -> String {
+pub fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let groups: Vec<&str> =
         digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
@@ -213,6 +361,18 @@ mod tests {
     #[test]
     fn thousands_are_grouped() {
         assert_eq!([0, 999, 1000, 1234567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn what_is_neither_all_nor_nothing_is_not_rounded_to_it() {
+        let shares = [1.0, 0.9996, 0.99996, 0.9994, 0.0, 0.0004, 0.00001, 0.5];
+        let expected = ["100.0", "99.96", "99.996", "99.9", "0.0", "0.04", "0.001", "50.0"];
+        assert_eq!(shares.map(|share| shown(Metric::Accuracy, share)), expected);
+        assert_eq!(
+            [0.0, 0.0004, 1.0, 100.0].map(|loss| shown(Metric::Loss, loss)),
+            ["0.000", "0.0004", "1.000", "100.000"]
+        );
+        assert_eq!(shown(Metric::Accuracy, 1.0 - 1e-12), "100.000000", "of fewer images than there can be");
     }
 
     #[test]

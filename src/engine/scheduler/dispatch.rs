@@ -53,7 +53,7 @@ impl Scheduler<'_> {
             }
             let worker = if instance.kind.needs_worker() {
                 let inputs: Vec<_> = self.inputs(id).into_iter().map(|input| input.digest).collect();
-                let worker = self.workers.idle_for(&inputs)?;
+                let worker = self.workers.idle_for(instance.numerics, &inputs)?;
                 has_worker = worker.is_some();
                 if worker.is_none() {
                     continue;
@@ -152,7 +152,7 @@ impl Scheduler<'_> {
             id: self.next_job,
             stage: instance.name.clone(),
             kind: instance.kind,
-            params: instance.params.clone(),
+            params: (*instance.params).clone(),
             seed: instance.seed,
             threads,
             inputs: self.inputs(id),

@@ -6,6 +6,7 @@
 
 mod bring;
 mod dispatch;
+mod elsewhere;
 mod finish;
 mod limits;
 mod log;
@@ -22,6 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
+use crate::address::masked;
 use crate::cache::{Cache, CacheError, Lease, Leases, Manifest, RunRecord};
 use crate::depth::Depth;
 use crate::event::{RunEvent, RunSummary, Status};
@@ -208,6 +210,8 @@ struct Scheduler<'a> {
     note: Option<Lease>,
     /// Ready instances that another run is at.
     waits: HashMap<InstanceId, Wait>,
+    /// Cached results that came from elsewhere, and results that are assembled here instead.
+    elsewhere: elsewhere::Elsewhere,
     /// Keys that this run made: another instance of the same key need not run.
     made: HashSet<Key>,
     run: RunRecord,
@@ -251,12 +255,14 @@ pub fn run(
         leases: Leases::new(cache),
         note: None,
         waits: HashMap::new(),
+        elsewhere: elsewhere::Elsewhere::default(),
         made: HashSet::new(),
         run: RunRecord {
             pipeline: options.pipeline.clone(),
             file: options.file.clone(),
             profile: options.overrides.profile.clone(),
-            set: options.overrides.set.clone(),
+            // For people: nobody sets anything by it again.
+            set: options.overrides.set.iter().map(|(key, value)| (key.clone(), masked(value))).collect(),
             ..RunRecord::default()
         },
         commit: None,
@@ -270,6 +276,8 @@ pub fn run(
         failed: scheduler.states.count(Status::Failed),
         skipped: scheduler.states.count(Status::Skipped),
         seconds: 0.0,
+        elsewhere: scheduler.elsewhere.counts(),
+        assembled: std::mem::take(&mut scheduler.elsewhere.assembled),
         interrupted: interrupt.asked() > 0,
         keys: scheduler.run.keys.clone(),
     };
@@ -388,6 +396,7 @@ impl Scheduler<'_> {
                 }
                 let name = self.name(id);
                 self.run.keys.insert(name, key);
+                self.elsewhere.note(id, manifest.from);
                 open.extend(self.done(id, manifest.outputs, Status::Cached, 0.0, manifest.made.summary));
             }
         }
@@ -396,8 +405,11 @@ impl Scheduler<'_> {
 
     /// Why an instance has to run though its result is known. It may be asked more than once: what the instance needs may have to be made again first.
     fn has_to_run(&mut self, id: InstanceId, manifest: &Manifest) -> Result<Option<Absence>, CacheError> {
-        if let Some(order) = self.forced[id.0] {
-            return Ok(Some(Absence::Forced(order)));
+        let order = self.forced[id.0];
+        match order {
+            Some(Order::Assemble) if !self.is_assembled_here(id, manifest)? => {}
+            Some(order) => return Ok(Some(Absence::Forced(order))),
+            None => {}
         }
         if let Some(output) = self.lost.get(&id)
             && !self.cache.has(self.cache.output(manifest, output)?)

@@ -2,7 +2,7 @@
 //! disk takes several at once. The order for each stage stays: outputs and log, then the manifest that names them, then its progress and its lease go.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::messages::Message;
 use super::workers::Platform;
@@ -10,7 +10,7 @@ use super::{RunError, Running, Scheduler};
 use crate::cache::{Cache, CacheError, IngestError, MANIFEST_FORMAT, Made, Manifest, OutputBlob};
 use crate::digest::Digest;
 use crate::environment;
-use crate::event::Status;
+use crate::event::{RunEvent, Status};
 use crate::outputs::{self, Unfit};
 use crate::protocol::{Failure, FailureCode};
 use crate::sources::{CheckedSource, causes};
@@ -20,8 +20,8 @@ const ON_THEIR_WAY: usize = 16;
 
 /// What came of recording a stage.
 pub(super) enum Recorded {
-    /// Its result is in the cache.
-    Done(Box<Manifest>),
+    /// Its result is in the cache; what had the names of its files there and other bytes was moved away.
+    Done(Box<Manifest>, Vec<PathBuf>),
     /// It has no result after all.
     Failed(Failure),
     /// The cache cannot be written.
@@ -48,11 +48,11 @@ impl Scheduler<'_> {
         std::thread::spawn(move || {
             let mut running = running;
             let recorded = match record(&cache, &mut running, &sources, made) {
-                Ok(manifest) => {
+                Ok((manifest, rotten)) => {
                     // Only now: until the result is recorded, its progress is all there is.
                     cache.drop_partial(running.key);
                     (running.scratch, running.lease) = (None, None);
-                    Recorded::Done(Box::new(manifest))
+                    Recorded::Done(Box::new(manifest), rotten)
                 }
                 Err(recorded) => recorded,
             };
@@ -64,14 +64,22 @@ impl Scheduler<'_> {
     /// A stage's result is in the cache, or is not to be.
     pub(super) fn recorded(&mut self, job: u64, running: Running, recorded: Recorded) -> Result<(), RunError> {
         self.recording.remove(&job);
-        let manifest = match recorded {
-            Recorded::Done(manifest) => manifest,
+        let (manifest, rotten) = match recorded {
+            Recorded::Done(manifest, rotten) => (manifest, rotten),
             Recorded::Failed(failure) => return self.failed(running, failure),
             Recorded::Broken(error) => return Err(error.into()),
         };
         let id = running.id;
         self.made.insert(running.key);
+        self.compare_assembled(id, &manifest.outputs);
         let name = self.name(id);
+        for kept in rotten {
+            let kept = kept.display();
+            self.emit(RunEvent::Warning(format!(
+                "the cache had a file of {name} with other bytes than its digest says; it was moved to {kept}, \
+                 and what was made now is there"
+            )));
+        }
         self.run.keys.insert(name, running.key);
         let Manifest { outputs, made, .. } = *manifest;
         let consumers = self.done(id, outputs, Status::Ran, running.ran, made.summary);
@@ -98,7 +106,8 @@ impl Scheduler<'_> {
             device_name: platform.as_ref().map(|platform| platform.device_name.clone()).unwrap_or_default(),
             threads: running.threads,
             atflow: env!("CARGO_PKG_VERSION").to_owned(),
-            libtorch: platform.map(|platform| platform.libtorch),
+            libtorch: platform.as_ref().map(|platform| platform.libtorch.clone()),
+            arithmetic: platform.map(|platform| platform.arithmetic),
             commit: self.commit(),
             peak_memory,
             summary,
@@ -115,28 +124,36 @@ impl Scheduler<'_> {
     }
 }
 
-fn record(cache: &Cache, running: &mut Running, sources: &[CheckedSource], made: Made) -> Result<Manifest, Recorded> {
+/// Records a stage's results; gives the manifest, and where rotten files were moved to that had the names of its own.
+fn record(
+    cache: &Cache,
+    running: &mut Running,
+    sources: &[CheckedSource],
+    made: Made,
+) -> Result<(Manifest, Vec<PathBuf>), Recorded> {
     if let Some(failure) = changed(sources) {
         return Err(Recorded::Failed(failure));
     }
-    let mut taken = BTreeMap::new();
+    let (mut outputs, mut rotten) = (BTreeMap::new(), Vec::new());
     for (name, path) in &running.outputs {
-        taken.insert(name.clone(), take_in(cache, name, path)?);
+        let (blob, moved) = take_in(cache, name, path)?;
+        outputs.insert(name.clone(), blob);
+        rotten.extend(moved);
     }
     let keep = || -> Result<Manifest, CacheError> {
         let mut made = Made { log: running.log.keep(cache)?, ..made };
         if running.log.left_out() > 0 {
             made.summary.push_str(&format!("; {} bytes of its log were left out", running.log.left_out()));
         }
-        let manifest = Manifest { format: MANIFEST_FORMAT, record: running.record.clone(), outputs: taken, made };
+        let manifest = Manifest { format: MANIFEST_FORMAT, record: running.record.clone(), outputs, made, from: None };
         cache.commit(&manifest)?;
         Ok(manifest)
     };
-    keep().map_err(Recorded::Broken)
+    Ok((keep().map_err(Recorded::Broken)?, rotten))
 }
 
 /// Takes an output into the cache. What is wrong with the output itself is the stage's failure, not the cache's.
-fn take_in(cache: &Cache, name: &str, path: &Path) -> Result<OutputBlob, Recorded> {
+fn take_in(cache: &Cache, name: &str, path: &Path) -> Result<(OutputBlob, Option<PathBuf>), Recorded> {
     let failed =
         |message: String, causes: Vec<String>| Recorded::Failed(Failure { code: FailureCode::Broken, message, causes });
     match outputs::look(path) {
@@ -146,7 +163,7 @@ fn take_in(cache: &Cache, name: &str, path: &Path) -> Result<OutputBlob, Recorde
         }
         Err(unfit) => return Err(failed(format!("its output `{name}` {unfit}"), Vec::new())),
     }
-    cache.ingest(path).map_err(|error| match error {
+    cache.take_in(path).map_err(|error| match error {
         IngestError::File(error) => {
             failed(format!("its output `{name}` could not be taken into the cache"), causes(&error))
         }

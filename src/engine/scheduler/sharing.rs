@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{RunError, Scheduler, State, Wants};
-use crate::cache::{Attempt, CacheError, Holder, Lease, OutputBlob, Wanted};
+use crate::cache::{Attempt, CacheError, Held, Holder, Lease, OutputBlob, Wanted};
 use crate::event::RunEvent;
 use crate::plan::{Assessment, assess};
 use crate::spec::InstanceId;
@@ -69,11 +69,11 @@ impl Scheduler<'_> {
                 self.waits.remove(&id);
                 Ok(Some(lease))
             }
-            Attempt::Held(holder) => {
+            Attempt::Held(Held { holder, patience }) => {
                 let told = self.waits.get(&id).map(|wait| wait.told.clone());
                 if told.as_ref() != Some(&holder) {
                     let stage = self.name(id);
-                    self.emit(RunEvent::StageWaiting { stage, holder: holder.clone() });
+                    self.emit(RunEvent::StageWaiting { stage, holder: holder.clone(), patience });
                 }
                 self.waits.insert(id, Wait { again: Instant::now() + LOOK, due: false, told: holder });
                 Ok(None)

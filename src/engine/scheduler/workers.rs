@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::Message;
 use crate::digest::Digest;
 use crate::lines::read_lines;
+use crate::numerics::{Arithmetic, Numerics};
 use crate::plain::plain_line;
 use crate::protocol::{Event, Job, PROTOCOL_VERSION, Request, is_gpu};
 
@@ -92,13 +93,18 @@ pub(super) struct Platform {
     pub libtorch: String,
     pub device: String,
     pub device_name: String,
+    pub arithmetic: Arithmetic,
 }
 
 struct Worker {
     child: Child,
     stdin: Option<ChildStdin>,
     platform: Option<Platform>,
+    /// A process has one sort of numerics for all its life: libraries read their switches once.
+    numerics: Numerics,
     job: Option<u64>,
+    /// It was let go, and is noticed when its output ends.
+    leaves: bool,
     held: VecDeque<Digest>,
     /// The last lines of its standard error, for when it dies.
     said: VecDeque<String>,
@@ -149,27 +155,35 @@ impl Workers {
         Workers { program, device, limit, messages, workers: Vec::new(), failed: FailedStarts::default() }
     }
 
-    /// A worker that can take a job with these inputs now, the one that holds most of them; a new one is started if none is idle and there may be more.
-    pub(super) fn idle_for(&mut self, inputs: &[Digest]) -> Result<Option<usize>, WorkerError> {
+    /// A worker of these numerics that can take a job with these inputs now, the one that holds most of them. A new one is started if none is idle and
+    /// there may be more; an idle one of other numerics makes room for it.
+    pub(super) fn idle_for(&mut self, numerics: Numerics, inputs: &[Digest]) -> Result<Option<usize>, WorkerError> {
         let overlap = |worker: &Worker| inputs.iter().filter(|digest| worker.held.contains(digest)).count();
         let idle = self.workers.iter().enumerate().filter_map(|(index, slot)| {
             let worker = slot.as_ref()?;
-            (worker.job.is_none() && worker.platform.is_some()).then(|| (overlap(worker), std::cmp::Reverse(index)))
+            (worker.is_idle() && worker.numerics == numerics).then(|| (overlap(worker), std::cmp::Reverse(index)))
         });
         if let Some((_, std::cmp::Reverse(index))) = idle.max() {
             return Ok(Some(index));
         }
-        let alive = self.workers.iter().flatten().count();
+        let alive = self.workers.iter().flatten().filter(|worker| !worker.leaves).count();
         // One after another: the first tells what the device is, and with that how many stages may be at it.
         let starting = self.workers.iter().flatten().any(|worker| worker.platform.is_none());
-        if alive < self.limit && !starting && self.failed.again.is_none_or(|again| again <= Instant::now()) {
-            match self.start() {
-                // The system is short of memory or of processes, as when it kills a worker that starts.
-                Err(WorkerError::Start { source, .. }) if is_shortage(&source) && self.failed.killed + 1 < STARTS => {
-                    self.failed.note(true);
-                }
-                started => started?,
+        if starting || self.failed.again.is_some_and(|again| Instant::now() < again) {
+            return Ok(None);
+        }
+        if alive >= self.limit {
+            let Some(other) = self.workers.iter_mut().flatten().find(|worker| worker.is_idle()) else {
+                return Ok(None);
+            };
+            (other.stdin, other.leaves) = (None, true);
+        }
+        match self.start(numerics) {
+            // The system is short of memory or of processes, as when it kills a worker that starts.
+            Err(WorkerError::Start { source, .. }) if is_shortage(&source) && self.failed.killed + 1 < STARTS => {
+                self.failed.note(true);
             }
+            started => started?,
         }
         Ok(None)
     }
@@ -180,10 +194,12 @@ impl Workers {
         platforms.any(|platform| is_gpu(&platform.device))
     }
 
-    fn start(&mut self) -> Result<(), WorkerError> {
+    fn start(&mut self, numerics: Numerics) -> Result<(), WorkerError> {
         let index = self.workers.len();
         let mut child = Command::new(&self.program)
-            .args(["--device", &self.device])
+            .args(["--device", &self.device, "--numerics", numerics.name()])
+            .env_clear()
+            .envs(numerics.environment(std::env::vars_os()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -216,8 +232,9 @@ impl Workers {
             });
         }
         let stdin = child.stdin.take();
-        let said = VecDeque::new();
-        self.workers.push(Some(Worker { child, stdin, platform: None, job: None, held: VecDeque::new(), said }));
+        let (held, said) = (VecDeque::new(), VecDeque::new());
+        let worker = Worker { child, stdin, platform: None, numerics, job: None, leaves: false, held, said };
+        self.workers.push(Some(worker));
         Ok(())
     }
 
@@ -227,9 +244,9 @@ impl Workers {
             Event::Hello { protocol, .. } if protocol != PROTOCOL_VERSION => {
                 Err(WorkerError::Protocol { program: self.program.clone(), found: protocol })
             }
-            Event::Hello { libtorch, device, device_name, .. } => {
+            Event::Hello { libtorch, device, device_name, arithmetic, .. } => {
                 if let Some(worker) = self.get(index) {
-                    worker.platform = Some(Platform { libtorch, device, device_name });
+                    worker.platform = Some(Platform { libtorch, device, device_name, arithmetic });
                 }
                 self.failed = FailedStarts::default();
                 Ok(())
@@ -352,6 +369,10 @@ fn is_shortage(error: &std::io::Error) -> bool {
 }
 
 impl Worker {
+    fn is_idle(&self) -> bool {
+        self.job.is_none() && self.platform.is_some() && !self.leaves
+    }
+
     fn send(&mut self, request: &Request) {
         if let (Some(stdin), Ok(mut line)) = (&mut self.stdin, serde_json::to_string(request)) {
             line.push('\n');

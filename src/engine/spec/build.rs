@@ -2,13 +2,16 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_yaml::{Mapping, Value};
 
-use super::check::describe;
+use super::check::{beyond_whole_numbers, describe};
 use super::command;
+use super::coordinates::Coordinates;
 use super::defaults::{Origin, merge};
 use super::expand::Expander;
+use super::fits;
 use super::grid;
 use super::headings;
 use super::instance::{Instance, OutputSpec, SourceNeed};
@@ -24,12 +27,38 @@ use super::transform;
 use super::unknown::{has_unknown, is_unknown};
 use crate::kinds::Kind;
 use crate::number::Real;
+use crate::numerics::Numerics;
+
+/// More threads than any machine has.
+const MOST_THREADS: u64 = 1024;
 
 /// The coordinate that every instance has: the name of its stage.
 const STAGE_COORDINATE: &str = "stage";
 
 /// The parameters that were read last, and from what: most points of a matrix share them.
 type LastParams = Option<(Value, Option<Params>)>;
+
+/// What all instances of a stage have in common.
+struct Shared {
+    path: Arc<YamlPath>,
+    /// The names of its axes.
+    axes: Arc<[String]>,
+    /// The coordinates that these are.
+    coordinates: Vec<Arc<str>>,
+    /// The coordinate that is the stage itself, and its label.
+    stage: (Arc<str>, Arc<str>),
+}
+
+impl Shared {
+    fn of(stage: &StageSpec) -> Self {
+        Shared {
+            path: Arc::new(stage.path.clone()),
+            axes: stage.matrix.iter().map(|axis| axis.name.clone()).collect(),
+            coordinates: stage.matrix.iter().map(|axis| format!("{}.{}", stage.name, axis.name).into()).collect(),
+            stage: (STAGE_COORDINATE.into(), stage.name.as_str().into()),
+        }
+    }
+}
 
 impl Expander<'_> {
     /// The instances of a stage, once all that it refers to are there; none if its matrix is not known. What is wrong with them is in `notes`: wrong instances are there
@@ -42,9 +71,10 @@ impl Expander<'_> {
         // All that is missing is asked for at once: a stage is expanded again only after it has come.
         let mut instances = Vec::with_capacity(points.len());
         let mut last = None;
+        let shared = Shared::of(stage);
         for point in points {
             let stands: Vec<&Stand> = axes.iter().zip(&point).map(|(axis, at)| &axis[*at]).collect();
-            instances.push(self.at(stage, &stands, &mut last, notes));
+            instances.push(self.at(stage, &shared, &stands, &mut last, notes));
             // The rest of a large matrix has the same to say.
             if notes.is_full() {
                 break;
@@ -53,15 +83,24 @@ impl Expander<'_> {
         is_known.then_some(instances)
     }
 
-    fn at(&self, stage: &StageSpec, stands: &[&Stand], last: &mut LastParams, notes: &mut Notes) -> Instance {
+    fn at(
+        &self,
+        stage: &StageSpec,
+        shared: &Shared,
+        stands: &[&Stand],
+        last: &mut LastParams,
+        notes: &mut Notes,
+    ) -> Instance {
         let mut axes = Mapping::new();
         let mut name = stage.name.clone();
-        let mut coordinates = BTreeMap::from([(STAGE_COORDINATE.to_owned(), stage.name.clone())]);
-        for (axis, stand) in stage.matrix.iter().zip(stands) {
-            axes.insert(axis.name.clone().into(), stand.value.clone());
+        let mut coordinates = Coordinates::default();
+        let (coordinate, stage_name) = shared.stage.clone();
+        coordinates.add(coordinate, stage_name);
+        for ((axis, coordinate), stand) in stage.matrix.iter().zip(&shared.coordinates).zip(stands) {
+            axes.insert(axis.name.clone().into(), (*stand.value).clone());
             name.push('/');
             name.push_str(&stand.label);
-            coordinates.insert(format!("{}.{}", stage.name, axis.name), stand.label.clone());
+            coordinates.add(coordinate.clone(), stand.label.clone());
         }
         let needs = self.needs(stage, stands, &axes, notes);
         let reserved = if stage.names_own_needs() { command::RESERVED } else { &[] };
@@ -117,18 +156,18 @@ impl Expander<'_> {
             params: json,
             seed: self.whole_number(stage, "seed", stage.seed.as_ref(), &axes, 0, notes),
             is_seeded: stage.seed.is_some(),
-            threads: self.whole_number(stage, "threads", stage.threads.as_ref(), &axes, 1, notes).clamp(1, 1024)
-                as usize,
+            numerics: self.numerics(stage, &axes, notes),
+            threads: self.threads(stage, &axes, notes),
             gpu: self.gpu(stage, &axes, notes),
             time_limit: self.time_limit(stage, &axes, notes),
             needs: needs.needs,
             sources: sources.into_iter().map(source).collect(),
             outputs,
             coordinates,
-            axes,
+            axes: (shared.axes.clone(), stands.iter().map(|stand| stand.value.clone()).collect()),
             knows_needs: needs.is_whole,
             knows_params,
-            path: stage.path.clone(),
+            path: shared.path.clone(),
             file: stage.file.clone(),
             name,
         };
@@ -176,12 +215,27 @@ impl Expander<'_> {
             let help = "add `validation: STAGE.test` to the stage's needs".to_owned();
             notes.tell_at(place, "`stop_at_accuracy` needs images to measure it on", "needs `validation`", Some(help));
         }
+        if with.get("pretrained").is_some_and(|wanted| !wanted.is_null())
+            && stage.kind == Some(Kind::Train)
+            && !is_filled("weights")
+            && !stage.may_have_meant("weights")
+        {
+            let place = origin.place(&[sense::key("pretrained")], Part::Value);
+            let help = "add `weights: STAGE`, a stage of kind `file`, to the stage's needs".to_owned();
+            notes.tell_at(
+                place,
+                "`pretrained` says what is taken of weights, and there are none",
+                "needs `weights`",
+                Some(help),
+            );
+        }
         transform::check(stage, &by_axis, with, origin, notes);
         instance.knows_needs &= instance.needs.iter().all(|need| self.instance(need.from).knows_needs);
         self.inherit_coordinates(instance);
         if !instance.knows_needs || !instance.knows_params {
             return;
         }
+        fits::check(self, stage, instance, origin, notes);
         match instance.kind {
             Kind::Table | Kind::Figure => grid::resolve(self, instance, notes),
             Kind::Saliency => headings::check_canonical(instance).into_iter().for_each(|problem| notes.tell(problem)),
@@ -191,9 +245,9 @@ impl Expander<'_> {
 
     /// An instance stands where its inputs stand; where two of them differ, the coordinate says nothing of it.
     fn inherit_coordinates(&self, instance: &mut Instance) {
-        let mut inherited: BTreeMap<&String, Option<&String>> = BTreeMap::new();
+        let mut inherited: BTreeMap<&Arc<str>, Option<&Arc<str>>> = BTreeMap::new();
         for need in instance.needs.iter().filter(|need| need.label.is_empty()) {
-            for (name, label) in &self.instance(need.from).coordinates {
+            for (name, label) in self.instance(need.from).coordinates.shared() {
                 inherited
                     .entry(name)
                     .and_modify(|known| *known = known.filter(|known| *known == label))
@@ -202,7 +256,7 @@ impl Expander<'_> {
         }
         for (name, label) in inherited {
             if let Some(label) = label {
-                instance.coordinates.entry(name.clone()).or_insert_with(|| label.clone());
+                instance.coordinates.add(name.clone(), label.clone());
             }
         }
     }
@@ -219,11 +273,42 @@ impl Expander<'_> {
         let Some(value) = value else { return default };
         let path = || stage.path.key(key);
         let value = self.substitute(stage, value, axes, &path, &[], notes);
-        if value.as_u64().is_none() && !is_unknown(&value) {
+        if beyond_whole_numbers(&value) {
+            let message = format!("`{key}` is too large: at most {}", u64::MAX);
+            notes.tell_at(Place::value(&stage.file, path()), message, "too large", None);
+        } else if value.as_u64().is_none() && !is_unknown(&value) {
             let message = format!("`{key}` must be a whole number, 0 or more; this is {}", describe(&value));
             notes.tell_at(Place::value(&stage.file, path()), message, "expected a whole number", None);
         }
         value.as_u64().unwrap_or(default)
+    }
+
+    /// The stage's own numerics, else those that its file says, else the default.
+    fn numerics(&self, stage: &StageSpec, axes: &Mapping, notes: &mut Notes) -> Numerics {
+        let Some((value, path)) = &stage.numerics else { return Numerics::default() };
+        let value = self.substitute(stage, value, axes, &|| path.clone(), &[], notes);
+        let numerics = value.as_str().and_then(Numerics::from_name);
+        if numerics.is_none() && !is_unknown(&value) {
+            let names = Numerics::ALL.map(Numerics::name);
+            let message = format!("`numerics` is one of {}; this is {}", names.join(" and "), describe(&value));
+            let place = Place::value(&stage.file, path.clone());
+            let problem = Problem::at(place, message, "unknown numerics");
+            notes.tell(match value.as_str() {
+                Some(word) => problem.suggest(word, names),
+                None => problem,
+            });
+        }
+        numerics.unwrap_or_default()
+    }
+
+    fn threads(&self, stage: &StageSpec, axes: &Mapping, notes: &mut Notes) -> usize {
+        let threads = self.whole_number(stage, "threads", stage.threads.as_ref(), axes, 1, notes);
+        if !(1..=MOST_THREADS).contains(&threads) {
+            let message = format!("`threads` is {threads}; it must be from 1 to {MOST_THREADS}");
+            let place = Place::value(&stage.file, stage.path.key("threads"));
+            notes.tell_at(place, message, "no such number of threads", None);
+        }
+        threads.clamp(1, MOST_THREADS) as usize
     }
 
     fn gpu(&self, stage: &StageSpec, axes: &Mapping, notes: &mut Notes) -> f64 {

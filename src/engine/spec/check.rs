@@ -74,11 +74,16 @@ impl<'a> Checker<'a> {
             _ => true,
         };
         if !fits {
-            return self.wrong_type(&expected(schema), value);
+            let expected = expected(schema);
+            if expected == WHOLE_NUMBER && beyond_whole_numbers(value) {
+                return self.too_large(&shown_number(value), &u64::MAX.to_string());
+            }
+            return self.wrong_type(&expected, value);
         }
         match value {
             Value::Mapping(map) => self.check_map(schema, map),
             Value::Sequence(items) => {
+                self.check_length(schema, items.len());
                 if let Some(item_schema) = schema.get("items") {
                     for (index, item) in items.iter().enumerate() {
                         self.trail.push(Crumb::Index(index));
@@ -223,13 +228,35 @@ impl<'a> Checker<'a> {
         is_elsewhere || strange.any(|key| nearest(key, absent()) == Some(name))
     }
 
+    fn check_length(&mut self, schema: &View, length: usize) {
+        let least = schema.get("minItems").and_then(Json::as_u64).unwrap_or(0);
+        if (length as u64) < least {
+            let found = if length == 0 { "empty".to_owned() } else { format!("a list of {length}") };
+            let expected = if least == 1 { "one entry".to_owned() } else { format!("{least} entries") };
+            let message = format!("{} is {found}; it must have at least {expected}", self.shown());
+            self.problem(Part::Value, message, format!("needs at least {expected}"), None);
+        }
+    }
+
     fn check_range(&mut self, schema: &View, value: &Value) {
+        // A schema names the type that holds a whole number; the largest of it is the limit where none is named.
+        if schema.get("format").and_then(Json::as_str) == Some("uint32")
+            && schema.limit("maximum").is_none()
+            && let Some(number) = value.as_u64().filter(|number| *number > u64::from(u32::MAX))
+        {
+            return self.too_large(&number.to_string(), &u32::MAX.to_string());
+        }
         if let Some(number) = value.as_f64() {
             if !number.is_finite() {
                 return self.wrong_type("a finite number", value);
             }
             self.check_limits(schema, number);
         }
+    }
+
+    fn too_large(&mut self, number: &str, most: &str) {
+        let message = format!("{} is {number}, which is too large: at most {most}", self.shown());
+        self.problem(Part::Value, message, "too large".to_owned(), None);
     }
 
     fn check_limits(&mut self, schema: &View, number: f64) {
@@ -292,6 +319,20 @@ impl<'a> Checker<'a> {
     }
 }
 
+/// What is expected where a schema says `integer`.
+const WHOLE_NUMBER: &str = "a whole number";
+
+/// Whether a value is a number without a fraction that no type of whole numbers holds: YAML then reads it as a real
+/// one.
+pub(super) fn beyond_whole_numbers(value: &Value) -> bool {
+    let is_integer = value.is_i64() || value.is_u64();
+    !is_integer && value.as_f64().is_some_and(|number| number.fract() == 0.0 && number >= u64::MAX as f64)
+}
+
+fn shown_number(value: &Value) -> String {
+    value.as_f64().map_or(String::new(), |number| format!("{number:e}"))
+}
+
 /// The property that every variant has with a constant value.
 fn tag_of<'s>(variants: &[View<'s>]) -> Option<&'s str> {
     let first = variants.first()?.get("properties")?.as_object()?;
@@ -332,7 +373,7 @@ fn expected(schema: &View) -> String {
         "array" => "a list",
         "string" => "a text",
         "boolean" => "true or false",
-        "integer" => "a whole number",
+        "integer" => WHOLE_NUMBER,
         "number" => "a number",
         other => other,
     }

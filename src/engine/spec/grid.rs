@@ -1,12 +1,14 @@
 //! Which result stands in which cell of a table, or at which point of a figure. Coordinates decide; the numbers themselves are not known here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use globset::{Glob, GlobMatcher};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
+use super::coordinates::Coordinates;
 use super::expand::Expander;
 use super::headings;
 use super::instance::{Instance, InstanceId, Need};
@@ -24,7 +26,7 @@ use crate::number::Real;
 /// Replaces the results that a table or figure needs by one input for each cell, and its parameters by what is assembled.
 pub(super) fn resolve(expander: &Expander, instance: &mut Instance, notes: &mut Notes) {
     match resolved(expander, instance) {
-        Ok((params, needs)) => (instance.params, instance.needs) = (params, needs),
+        Ok((params, needs)) => (instance.params, instance.needs) = (Arc::new(params), needs),
         Err(problems) => {
             instance.knows_params = false;
             problems.into_iter().for_each(|problem| notes.tell(problem));
@@ -112,7 +114,7 @@ fn grid_table(grid: &mut Grid, spec: &TableSpec) -> Result<TableParams, Vec<Prob
             ColumnsSpec::Coordinate(_) => with.key("columns"),
             ColumnsSpec::Each(_) => with.key("columns").index(index),
         };
-        let (before, told_before) = (grid.needs.len(), wrong.len());
+        let (before, mut is_told) = (grid.needs.len(), false);
         let names: Vec<&str> = [spec.rows.as_str()]
             .into_iter()
             .chain(column.filter.keys().map(String::as_str))
@@ -131,11 +133,13 @@ fn grid_table(grid: &mut Grid, spec: &TableSpec) -> Result<TableParams, Vec<Prob
                 let wanted: Vec<&str> = here.clone().chain(seed.map(String::as_str)).collect();
                 let found = fitting.get(&wanted).map_or(&[][..], Vec::as_slice);
                 let end = seed.map_or(String::new(), |seed| format!("/{seed}"));
-                told(&mut wrong, grid.cell(found, &format!("{row}/{}{end}", column.label), metric(column), &path));
+                let cell = grid.cell(found, &format!("{row}/{}{end}", column.label), metric(column), &path);
+                is_told |= cell.is_err();
+                told(&mut wrong, cell);
             }
         }
-        // A column that several results fit is told above.
-        if grid.needs.len() == before && wrong.len() == told_before {
+        // What is wrong with the results of a column is told above, or with those of another at the same place.
+        if grid.needs.len() == before && !is_told {
             let help = "compare the labels under `where` with the names that `atflow plan PIPELINE --all` lists";
             wrong.push(grid.problem(path, format!("no result fits column `{}`", column.label)).help(help));
         }
@@ -311,9 +315,9 @@ impl<'a> Coordinate<'a> {
     }
 
     /// The label that a result has; none if it has none, or if several axes fit the pattern and disagree.
-    fn label<'b>(&self, of: &'b BTreeMap<String, String>) -> Option<&'b str> {
-        let Some(pattern) = &self.pattern else { return of.get(self.name).map(String::as_str) };
-        let mut labels = of.iter().filter(|(name, _)| pattern.is_match(name)).map(|(_, label)| label.as_str());
+    fn label<'b>(&self, of: &'b Coordinates) -> Option<&'b str> {
+        let Some(pattern) = &self.pattern else { return of.get(self.name) };
+        let mut labels = of.iter().filter(|(name, _)| pattern.is_match(name)).map(|(_, label)| label);
         let first = labels.next()?;
         labels.all(|label| label == first).then_some(first)
     }
@@ -321,7 +325,7 @@ impl<'a> Coordinate<'a> {
 
 impl<'a> Grid<'a> {
     fn read_spec<T: DeserializeOwned>(&self) -> Result<T, Vec<Problem>> {
-        serde_json::from_value(self.table.params.clone())
+        T::deserialize(&*self.table.params)
             .map_err(|error| vec![self.problem(self.table.path.key("with"), error.to_string())])
     }
 
@@ -399,7 +403,7 @@ impl<'a> Grid<'a> {
         if labels.is_empty() {
             let mut known: BTreeSet<&str> = BTreeSet::new();
             for id in self.results {
-                known.extend(self.expander.instance(*id).coordinates.keys().map(String::as_str));
+                known.extend(self.expander.instance(*id).coordinates.iter().map(|(name, _)| name));
             }
             let mut problem = self.problem(
                 path.clone(),
@@ -444,6 +448,12 @@ impl<'a> Grid<'a> {
                 return Err(vec![self.problem(path.clone(), message).help(self.apart(several))]);
             }
         };
+        if metric.needs_texture() && self.is_certain && !self.untransformed.may_wear_textures(result) {
+            let (metric, name) = (metric.name(), &self.expander.instance(result).name);
+            let message = format!("`{metric}` is of cue-conflict sets, and that of `{name}` is none");
+            let help = "need results of a set that a transform with `op: cue_conflict` makes, or choose another `cell`";
+            return Err(vec![self.problem(path.clone(), message).help(help)]);
+        }
         self.push("value", label, result);
         if metric.needs_reference() && self.is_certain {
             let reference = self.untransformed.of(result).ok_or_else(|| {
@@ -464,8 +474,9 @@ impl<'a> Grid<'a> {
     fn apart(&self, several: &[InstanceId]) -> String {
         let of = |id: &InstanceId| &self.expander.instance(*id).coordinates;
         let Some((first, rest)) = several.split_first() else { return String::new() };
-        let differ = |name: &&String| rest.iter().any(|id| of(id).get(*name) != of(first).get(*name));
-        let names: Vec<String> = of(first).keys().filter(differ).map(|name| format!("`{name}`")).collect();
+        let differ = |name: &&str| rest.iter().any(|id| of(id).get(name) != of(first).get(name));
+        let names = of(first).iter().map(|(name, _)| name);
+        let names: Vec<String> = names.filter(differ).map(|name| format!("`{name}`")).collect();
         match (names.as_slice(), self.table.kind) {
             ([], _) => "need fewer results".to_owned(),
             ([only], Kind::Table) => {

@@ -1,4 +1,5 @@
-//! A pipeline file and the files that it includes, read into a row of documents. Knows the key `include` and no other.
+//! A pipeline file and the files that it includes, read into a row of documents. Knows what `include` means, and of the
+//! other keys their names.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,9 +7,13 @@ use std::sync::Arc;
 use serde_yaml::{Mapping, Value};
 
 use super::check::describe;
-use super::problem::{Problem, Problems};
+use super::nesting;
+use super::problem::{Problem, Problems, nearest};
 use super::source::{Place, SourceFile, YamlPath};
 use super::yaml;
+
+/// The keys of a pipeline file.
+pub(super) const TOP_KEYS: [&str; 7] = ["pipeline", "include", "numerics", "params", "profiles", "defaults", "stages"];
 
 /// More files than any person splits a pipeline into.
 const MAX_FILES: usize = 200;
@@ -51,7 +56,7 @@ pub(super) fn read(path: &Path) -> Result<Read, Problems> {
 pub(super) fn read_text(file: Arc<SourceFile>) -> Result<Read, Problems> {
     let read = Read { documents: Vec::new(), problems: Vec::new(), is_whole: true };
     let mut reader = Reader { read, open: Vec::new(), seen: Vec::new() };
-    let is_read = reader.file(file);
+    let is_read = reader.file(file, None);
     if is_read { Ok(reader.read) } else { Err(Problems(reader.read.problems)) }
 }
 
@@ -64,25 +69,35 @@ struct Reader {
 }
 
 impl Reader {
-    /// Reads a file and what it includes; whether that file itself could be read.
-    fn file(&mut self, file: Arc<SourceFile>) -> bool {
+    /// Reads a file, included at a place, and what it includes; whether that file itself could be read.
+    fn file(&mut self, file: Arc<SourceFile>, at: Option<Place>) -> bool {
         let identity = identity(&file.path);
         self.seen.push(identity.clone());
-        let value = match yaml::parse(&file, &mut self.read.problems) {
-            Ok(value) => value,
+        let told = self.read.problems.len();
+        let top = match yaml::parse(&file, &mut self.read.problems) {
+            Ok(Value::Mapping(top)) if is_pipeline(&top) => Ok(top),
+            Ok(Value::Null) => Err(no_mapping(&file, &Value::Null)),
+            Ok(Value::Mapping(_)) => Err(stranger(&file, "it has none of the keys", at)),
+            Ok(value) if begins_as_pipeline(&file.text) => Err(no_mapping(&file, &value)),
+            Err(problem) if begins_as_pipeline(&file.text) => Err(problem),
+            Ok(_) => Err(stranger(&file, "it is no mapping with the keys", at)),
+            // Of its text only the depth is told, which shows nothing of it.
+            Err(_) if nesting::too_deep(&file.text).is_some() => {
+                Err(stranger(&file, "it is nested too deeply for YAML with the keys", at))
+            }
+            Err(_) => Err(stranger(&file, "it is not YAML with the keys", at)),
+        };
+        let top = match top {
+            Ok(top) => top,
             Err(problem) => {
+                if problem.place.as_ref().is_none_or(|place| !Arc::ptr_eq(&place.file, &file)) {
+                    // What was found in a file that is no pipeline shows its lines.
+                    self.read.problems.truncate(told);
+                }
                 self.read.problems.push(problem);
                 self.read.is_whole = false;
                 return false;
             }
-        };
-        let Value::Mapping(top) = value else {
-            let message = format!("a pipeline file is a mapping with `stages`; this is {}", describe(&value));
-            let place = Place::value(&file, YamlPath::default());
-            let help = "write `stages:`, and the stages indented below it";
-            self.read.problems.push(Problem::at(place, message, "expected a mapping").help(help));
-            self.read.is_whole = false;
-            return false;
         };
         self.open.push(identity);
         self.includes(&file, &top);
@@ -141,9 +156,47 @@ impl Reader {
             self.read.is_whole = false;
             Problem::at(at(), message, "cannot be included").help(help)
         })?;
-        self.file(SourceFile::new(path, text));
+        self.file(SourceFile::new(path, text), Some(at()));
         Ok(())
     }
+}
+
+fn no_mapping(file: &Arc<SourceFile>, value: &Value) -> Problem {
+    let message = format!("a pipeline file is a mapping with `stages`; this is {}", describe(value));
+    let place = Place::value(file, YamlPath::default());
+    let help = "write `stages:`, and the stages indented below it";
+    Problem::at(place, message, "expected a mapping").help(help)
+}
+
+/// The problem of a file that is something else than a pipeline. A secret may be in it, so none of its text is shown.
+fn stranger(file: &Arc<SourceFile>, what: &str, at: Option<Place>) -> Problem {
+    let keys = TOP_KEYS.map(|key| format!("`{key}`")).join(", ");
+    let message = format!("{} is no pipeline file: {what} {keys}", file.name());
+    let problem = match at {
+        Some(place) => Problem::at(place, message, "cannot be included"),
+        None => Problem::anywhere(message),
+    };
+    problem.help("name another file, or write its stages under `stages:`; nothing of it is shown, as it may be private")
+}
+
+/// Whether a mapping is meant as a pipeline: it has one of the keys, perhaps misspelt, or a stage where no stage can
+/// stand.
+fn is_pipeline(top: &Mapping) -> bool {
+    top.is_empty()
+        || top.iter().any(|(key, value)| {
+            key.as_str().is_some_and(|key| nearest(key, TOP_KEYS).is_some())
+                || value.as_mapping().is_some_and(|map| map.contains_key("kind"))
+        })
+}
+
+/// The same of a text that is no mapping, or no YAML: a line of it begins with one of the keys.
+fn begins_as_pipeline(text: &str) -> bool {
+    text.lines().any(|line| {
+        let line = line.trim_start_matches('\u{feff}');
+        let line = line.strip_prefix('{').map_or(line, str::trim_start);
+        let word = line.split(':').next().unwrap_or_default().trim_end();
+        line.contains(':') && TOP_KEYS.contains(&word.trim_matches(['"', '\'']))
+    })
 }
 
 /// A path that is written in a file, seen from where the program runs.

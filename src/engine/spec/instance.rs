@@ -1,16 +1,17 @@
 //! An instance: one stage at one point of its matrix, with every parameter known. What is still open is what its inputs hold.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value as Json;
-use serde_yaml::Mapping;
+use serde_yaml::{Mapping, Value};
 
+use super::coordinates::Coordinates;
 use super::include::beside;
 use super::source::{Place, SourceFile, YamlPath};
 use crate::kinds::{Kind, Source};
+use crate::numerics::Numerics;
 
 /// The position of an instance among all of its pipeline. Producers stand before their consumers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,12 +31,15 @@ pub struct Instance {
     pub stage: String,
     /// What it does.
     pub kind: Kind,
-    /// Canonical parameters, as they are hashed and as a worker gets them.
-    pub params: Json,
+    /// Canonical parameters, as they are hashed and as a worker gets them. Instances with the same ones share them, and
+    /// records do.
+    pub params: Arc<Json>,
     /// The seed of its random draws.
     pub seed: u64,
     /// Whether its author wrote a seed, or has it at 0 because there is none.
     pub(super) is_seeded: bool,
+    /// How its arithmetic is held, where a worker runs it.
+    pub numerics: Numerics,
     /// CPU threads that it computes with.
     pub threads: usize,
     /// The share of a GPU that it takes where it computes on one, in (0, 1].
@@ -49,15 +53,15 @@ pub struct Instance {
     /// Its outputs.
     pub outputs: Vec<OutputSpec>,
     /// Values of matrix axes that it stands for, `STAGE.AXIS` to label: its own, and those of all that it is made from.
-    pub coordinates: BTreeMap<String, String>,
-    /// Its axes and what each stands at, for `${…}` in stages that fan out over it.
-    pub(super) axes: Mapping,
+    pub coordinates: Coordinates,
+    /// The names of its axes, and what each stands at, for `${…}` in stages that fan out over it.
+    pub(super) axes: (Arc<[String]>, Box<[Arc<Value>]>),
     /// Whether all its inputs are known, and all of theirs: what it stands for is known then. Both are true of every instance of a pipeline without mistakes.
     pub(super) knows_needs: bool,
     /// Whether its parameters are known.
     pub(super) knows_params: bool,
     /// The way to its stage in the pipeline file.
-    pub(super) path: YamlPath,
+    pub(super) path: Arc<YamlPath>,
     pub(super) file: Arc<SourceFile>,
 }
 
@@ -96,7 +100,7 @@ pub struct OutputSpec {
 impl Instance {
     /// Where its stage is declared.
     pub fn place(&self) -> Place {
-        Place::key(&self.file, self.path.clone())
+        Place::key(&self.file, (*self.path).clone())
     }
 
     /// Where a source of it is named; `field` is one of its keys, `path` or `sha256`, or nothing for the whole.
@@ -125,6 +129,17 @@ impl Instance {
     /// The seed as its record has it. Most programs draw nothing: a command without a `seed` has none in its record, though it is told 0.
     pub fn recorded_seed(&self) -> Option<u64> {
         (self.kind.needs_worker() || (self.kind.takes_seed() && self.is_seeded)).then_some(self.seed)
+    }
+
+    /// The numerics as its record has them: kinds that the engine runs itself compute with no library that could choose.
+    pub fn recorded_numerics(&self) -> Option<Numerics> {
+        self.kind.needs_worker().then_some(self.numerics)
+    }
+
+    /// Its axes and what each stands at.
+    pub(super) fn axes(&self) -> Mapping {
+        let (names, values) = &self.axes;
+        names.iter().zip(values).map(|(name, value)| (name.as_str().into(), (**value).clone())).collect()
     }
 
     /// The name without the stage's: `pgd-inf-8/saturated-1024`; the stage's own where it has no axes.

@@ -1,5 +1,6 @@
-//! YAML whose mappings may name a key twice. It is wrong and told; this reads the rest of such a file, so that what else is wrong is told with it. Of two mappings the
-//! last wins: it is the one whose place the file gives. Of two different scalars nobody knows which is meant.
+//! YAML whose mappings may name a key twice, and whose whole numbers may be larger than any type. It is wrong and told;
+//! this reads the rest of such a file, so that what else is wrong is told with it. Of two mappings the last wins: it is
+//! the one whose place the file gives. Of two different scalars nobody knows which is meant.
 
 use std::fmt;
 
@@ -7,7 +8,7 @@ use serde::de::{Deserialize, Deserializer, EnumAccess, MapAccess, SeqAccess, Var
 use serde_yaml::value::{Tag, TaggedValue};
 use serde_yaml::{Mapping, Number, Value};
 
-use super::unknown::unknown;
+use super::unknown::{too_large, unknown};
 
 /// A value of such a text.
 pub(super) struct Lenient(pub Value);
@@ -37,6 +38,14 @@ impl<'de> Visitor<'de> for LenientVisitor {
 
     fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
         Ok(Value::Number(Number::from(number)))
+    }
+
+    fn visit_u128<E>(self, number: u128) -> Result<Value, E> {
+        Ok(too_large(number.to_string()))
+    }
+
+    fn visit_i128<E>(self, number: i128) -> Result<Value, E> {
+        Ok(too_large(number.to_string()))
     }
 
     fn visit_f64<E>(self, number: f64) -> Result<Value, E> {

@@ -1,6 +1,7 @@
 //! The points of a stage's matrix: axes multiplied out, points left out and points added. Knows labels, and no parameters.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use globset::{GlobBuilder, GlobMatcher};
 use serde_yaml::{Mapping, Value};
@@ -21,8 +22,8 @@ const MAX_INSTANCES: usize = 200_000;
 
 /// Where an axis can stand: a label, the value that it is for, and the instance that an `each` axis stands at.
 pub(super) struct Stand {
-    pub label: String,
-    pub value: Value,
+    pub label: Arc<str>,
+    pub value: Arc<Value>,
     pub reference: Option<Reference>,
 }
 
@@ -41,7 +42,7 @@ impl Expander<'_> {
         let mut axes: Vec<Vec<Stand>> = stage.matrix.iter().map(|axis| self.axis(stage, axis, notes)).collect();
         for axis in axes.iter_mut().filter(|axis| axis.is_empty()) {
             is_known = false;
-            axis.push(Stand { label: String::new(), value: unknown(), reference: None });
+            axis.push(Stand { label: "".into(), value: unknown().into(), reference: None });
         }
         let is_axis_known = |axis: &[Stand]| !axis.iter().any(|stand| is_unknown(&stand.value));
         let are_known: Vec<bool> = axes.iter().map(|axis| is_axis_known(axis)).collect();
@@ -143,8 +144,8 @@ impl Expander<'_> {
             }
             AxisValues::Listed(listed) => {
                 let stand = |(label, value): &(String, Value)| Stand {
-                    label: label.clone(),
-                    value: value.clone(),
+                    label: label.as_str().into(),
+                    value: value.clone().into(),
                     reference: None,
                 };
                 listed.iter().map(stand).collect()
@@ -157,11 +158,15 @@ impl Expander<'_> {
     /// An instance as a place for an axis to stand: `${axis.part}` gives its own axes, `${axis.label}` the label that it has here, as rows of tables do, unless it has an axis of that name.
     fn stand(&self, reference: Reference) -> Stand {
         let instance = self.instance(reference.instance);
-        let mut value = instance.axes.clone();
+        let mut value = instance.axes();
         value.insert("stage".into(), instance.stage.clone().into());
         value.entry("label".into()).or_insert_with(|| reference.label.clone().into());
         value.insert(LABEL.into(), reference.text(instance).into());
-        Stand { label: reference.label.clone(), value: Value::Mapping(value), reference: Some(reference) }
+        Stand {
+            label: reference.label.as_str().into(),
+            value: Value::Mapping(value).into(),
+            reference: Some(reference),
+        }
     }
 
     /// For each item of `exclude`: for the axes that it names, the stands that fit.
@@ -244,7 +249,7 @@ fn included(
         Value::Mapping(map) if map.len() == 1 && !is_each => {
             let (label, value) = map.iter().next().expect("its length is 1");
             let label = label_of(label).ok_or_else(|| wrong("a label is a word or a number".to_owned()))?;
-            if axes[axis].iter().any(|stand| stand.label == label && stand.value != *value) {
+            if axes[axis].iter().any(|stand| *stand.label == *label && *stand.value != *value) {
                 let message = format!("axis `{name}` has the label `{label}` already, with another value");
                 return Err(wrong(message).help("choose another label"));
             }
@@ -265,7 +270,7 @@ fn included(
         }
         check_label(&label).map_err(|message| wrong(format!("axis `{name}` {message}")))?;
         stands.push(axes[axis].len());
-        axes[axis].push(Stand { label, value: value.clone(), reference: None });
+        axes[axis].push(Stand { label: label.into(), value: value.clone().into(), reference: None });
     }
     Ok(stands)
 }
@@ -316,7 +321,7 @@ fn no_label(stage: &StageSpec, axis: usize, stands: &[Stand], label: &str, path:
         false => format!("axis `{name}` has {what} `{label}`"),
     };
     let mut problem = Problem::at(Place::value(&stage.file, path), message, "fits nothing");
-    problem.help = suggestion(label, stands.iter().map(|stand| stand.label.as_str()));
+    problem.help = suggestion(label, stands.iter().map(|stand| &*stand.label));
     problem
 }
 
@@ -325,6 +330,6 @@ fn matching(stands: &[Stand], label: &str) -> Vec<usize> {
     let glob: Option<GlobMatcher> = is_pattern(label)
         .then(|| GlobBuilder::new(label).literal_separator(true).build().ok().map(|glob| glob.compile_matcher()))
         .flatten();
-    let fits = |stand: &Stand| stand.label == label || glob.as_ref().is_some_and(|glob| glob.is_match(&stand.label));
+    let fits = |stand: &Stand| *stand.label == *label || glob.as_ref().is_some_and(|glob| glob.is_match(&*stand.label));
     stands.iter().enumerate().filter(|(_, stand)| fits(stand)).map(|(index, _)| index).collect()
 }

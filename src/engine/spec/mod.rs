@@ -5,8 +5,10 @@
 mod build;
 mod check;
 mod command;
+mod coordinates;
 mod defaults;
 mod expand;
+mod fits;
 mod grid;
 mod headings;
 mod include;

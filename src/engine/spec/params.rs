@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
@@ -15,6 +15,7 @@ use serde_yaml::Value;
 use super::check;
 use super::defaults::Origin;
 use super::notes::Notes;
+use super::problem::Problem;
 use super::published::{ANOMALIES, NUMBERS};
 use super::sense::{Sense, key};
 use super::source::{Step, YamlPath};
@@ -28,7 +29,7 @@ use crate::kinds::{
 #[derive(Clone, Default)]
 pub(super) struct Params {
     /// Canonical parameters. Those of tables and figures are still as their author wrote them.
-    pub json: Json,
+    pub json: Arc<Json>,
     /// Files that the stage reads: slot, source, and the way to it.
     pub sources: Vec<(String, Source, YamlPath)>,
     /// Names of outputs and of their files, where the author declares them.
@@ -143,7 +144,10 @@ pub(super) fn read(kind: Kind, value: &Value, origin: &Origin, notes: &mut Notes
     } else {
         let mut sense = Sense::new(origin);
         sense.of_parts(kind, value);
-        problems.extend(sense.problems);
+        // A number that is out of its range is so to both.
+        let is_new = |problem: &Problem| problems.iter().all(|known| known.place != problem.place);
+        let new: Vec<Problem> = sense.problems.into_iter().filter(is_new).collect();
+        problems.extend(new);
         None
     };
     problems.into_iter().for_each(|problem| notes.tell(problem));
@@ -186,9 +190,7 @@ impl Reading<'_> {
             }
             Kind::Train => {
                 let params = self.typed::<TrainParams>(value)?;
-                self.sense.check_net(&params.net);
-                self.sense.check_attack("adversary", &params.adversary);
-                self.sense.check_method(&params.method, &params.adversary);
+                self.sense.check_training(&params);
                 self.canonical(&params)
             }
             Kind::Evaluate => {
@@ -196,7 +198,11 @@ impl Reading<'_> {
                 self.sense.check_attack("attack", &params.attack);
                 self.canonical(&params)
             }
-            Kind::Masking => self.typed::<MaskingParams>(value).and_then(|params| self.canonical(&params)),
+            Kind::Masking => {
+                let params = self.typed::<MaskingParams>(value)?;
+                self.sense.check_masking(&params);
+                self.canonical(&params)
+            }
             Kind::Saliency => {
                 let params = self.typed::<SaliencyParams>(value)?;
                 self.sense.check_images(&params.images);
@@ -222,7 +228,7 @@ impl Reading<'_> {
                 self.canonical(&params)
             }
         };
-        Some(Params { json: json?, sources, declared_outputs })
+        Some(Params { json: Arc::new(json?), sources, declared_outputs })
     }
 
     fn typed<T: DeserializeOwned>(&mut self, value: &Value) -> Option<T> {

@@ -9,7 +9,7 @@ use serde_yaml::{Mapping, Value};
 
 use super::check::describe;
 use super::expand;
-use super::include::{self, Read};
+use super::include::{self, Read, TOP_KEYS};
 use super::notes::Lost;
 use super::problem::{Problem, Problems};
 use super::settings::{Settings, declared_twice};
@@ -43,8 +43,6 @@ pub struct Overrides {
     /// `--set key=value`, in order.
     pub set: Vec<(String, String)>,
 }
-
-pub(super) const TOP_KEYS: [&str; 6] = ["pipeline", "include", "params", "profiles", "defaults", "stages"];
 
 impl PipelineSpec {
     /// Reads a pipeline file and those that it includes.

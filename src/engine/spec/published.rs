@@ -4,12 +4,16 @@
 use super::instance::Instance;
 use super::problem::{Problem, suggestion};
 use super::source::{Place, YamlPath};
+use crate::fsio;
 use crate::kinds::{Column, PublishedDetails, PublishedParams, PublishedSpec, TableSpec};
 use crate::results::PublishedTable;
 
 /// Slots of the files, as the record names them.
 pub(super) const NUMBERS: &str = "published";
 pub(super) const ANOMALIES: &str = "anomalies";
+
+/// A paper's tables have a few kilobytes. A larger file is not looked into here.
+const MAX_BYTES: u64 = 16 << 20;
 
 /// Finds the published row of each row and the published column of each column; `axis` is that of the columns where they are the values of a coordinate.
 pub(super) fn resolve(
@@ -59,7 +63,7 @@ pub(super) fn resolve(
 fn read(table: &Instance, published: &PublishedSpec) -> Result<Option<PublishedTable>, Vec<Problem>> {
     let bytes_of = |slot: &str| {
         let source = table.sources.iter().find(|source| source.slot == slot)?;
-        Some((source, std::fs::read(table.source_file(source)?).ok()?))
+        Some((source, fsio::read_regular(&table.source_file(source)?, MAX_BYTES).ok()?))
     };
     let Some((source, bytes)) = bytes_of(NUMBERS) else { return Ok(None) };
     let wrong = |source, file: &str, error: &dyn std::fmt::Display| {

@@ -45,8 +45,15 @@ impl Expander<'_> {
             return Ok(all.iter().map(|id| reference(*id, output)).collect());
         };
         let all = instances(stage, None)?;
+        // An axis that stands at instances has one full name after the other: those are not compared with all others.
+        let exact = |tail: &str| self.named(&format!("{stage}/{tail}"));
+        if let (None, Some((tail, output))) = (exact(tail), tail.rsplit_once('.'))
+            && let Some(id) = exact(tail)
+        {
+            return Ok(vec![reference(id, Some(output))]);
+        }
         let matching = |tail: &str| -> Vec<InstanceId> {
-            if let Some(id) = self.named(&format!("{stage}/{tail}")) {
+            if let Some(id) = exact(tail) {
                 return vec![id];
             }
             let pattern = Pattern::new(tail);

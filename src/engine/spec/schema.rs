@@ -6,6 +6,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::params;
 use crate::kinds::Kind;
+use crate::numerics::Numerics;
 
 /// The schema of a whole pipeline file, JSON Schema 2020-12.
 pub fn pipeline_schema() -> Json {
@@ -43,6 +44,7 @@ pub fn pipeline_schema() -> Json {
                 "type": "object", "additionalProperties": false, "properties": defaults
             },
             "pipeline": {"description": "Its name: names the folder of its results. The file's name if there is none.", "type": "string", "pattern": NAME},
+            "numerics": numerics_schema(),
             "params": {"description": "Values that stages take as `${name}` and that `--set name=value` overrides.", "type": "object"},
             "profiles": {
                 "description": "Named sets of parameters, for `--profile`.",
@@ -70,6 +72,14 @@ fn reference_schema() -> Json {
     })
 }
 
+fn numerics_schema() -> Json {
+    json!({
+        "description": "Which kernels a worker computes with on a CPU: `portable` gives the same bytes on every x86-64 processor with AVX2 and is the \
+            default, `native` takes all that the processor has. At the top of a file it holds for the file's stages.",
+        "anyOf": [{"enum": Numerics::ALL.map(Numerics::name)}, {"$ref": "#/$defs/reference"}]
+    })
+}
+
 fn stage_schema() -> Json {
     let names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
     let one_or_more = json!({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]});
@@ -89,6 +99,7 @@ fn stage_schema() -> Json {
         }
         if !kind.needs_worker() {
             then.insert("gpu".to_owned(), json!(false));
+            then.insert("numerics".to_owned(), json!(false));
         }
         json!({"if": {"properties": {"kind": {"const": kind.name()}}, "required": ["kind"]}, "then": {"properties": then}})
     };
@@ -121,6 +132,7 @@ fn stage_schema() -> Json {
                 "description": "The seed of its random draws; 0 if there is none.",
                 "anyOf": [{"type": "integer", "minimum": 0}, {"$ref": "#/$defs/reference"}]
             },
+            "numerics": numerics_schema(),
             "time_limit": {
                 "description": "How long it may run: a number and its unit, `90 s`, `10 min`, `2 h`.",
                 "type": "string"
@@ -179,7 +191,7 @@ fn or_reference(schema: &mut Json) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::pipeline::TOP_KEYS;
+    use super::super::include::TOP_KEYS;
     use super::super::stage::STAGE_KEYS;
     use super::*;
 

@@ -8,11 +8,13 @@ use serde_yaml::Value;
 
 use super::defaults::Origin;
 use super::problem::Problem;
-use super::source::{Part, Step};
+use super::source::{Part, Step, YamlPath};
 use super::unknown::has_unknown;
+use crate::address::Address;
 use crate::fetch::{self, FetchError};
 use crate::kinds::{
-    Attack, Classes, DatasetParams, Fourier, Images, Kind, Mask, Net, Run, Source, Text, TrainingMethod,
+    Attack, Augmentation, Classes, DatasetParams, Fourier, Images, Kind, Mask, MaskingParams, Net, NetProblem, Run,
+    Source, Text, TrainParams, TrainingMethod,
 };
 use crate::number::Real;
 
@@ -80,6 +82,10 @@ impl<'a> Sense<'a> {
                 if let Some(adversary) = &adversary {
                     self.check_attack("adversary", adversary);
                 }
+                for names in [["overfitting_check", "attack"], ["holdout", "attack"]] {
+                    _ = part(value, &names).map(|attack| self.check_attack(&names.join("."), &attack));
+                }
+                _ = part(value, &["augmentation"]).map(|augmentation| self.check_augmentation(&augmentation));
                 if let (Some(method), Some(adversary)) = (part(value, &["method"]), &adversary) {
                     self.check_method(&method, adversary);
                 }
@@ -90,7 +96,8 @@ impl<'a> Sense<'a> {
                 _ = part(value, &["outputs"]).map(|outputs| self.check_outputs(&outputs));
                 _ = part(value, &["run"]).map(|run| self.check_run(&run));
             }
-            Kind::Masking | Kind::Table | Kind::Figure => {}
+            Kind::Masking => _ = part(value, &[]).map(|params| self.check_masking(&params)),
+            Kind::Table | Kind::Figure => {}
         }
     }
 
@@ -130,6 +137,7 @@ impl<'a> Sense<'a> {
             if let Err(FetchError::Url { reason, .. }) = fetch::check_url(url) {
                 let help =
                     "a file elsewhere has an address such as https://server/folder/file; one that is here has a `path`";
+                let url = Address::new(url);
                 self.problem(&[trail, &step].concat(), format!("`{url}` cannot be fetched: {reason}"), Some(help));
             }
         }
@@ -194,31 +202,43 @@ impl<'a> Sense<'a> {
     }
 
     pub(super) fn check_net(&mut self, net: &Net) {
-        let (mean, std) = net.normalisation();
-        let at = |name: &str| [key("net"), key(name)];
-        if let Net::Resnet { blocks, .. } = net
-            && (blocks.is_empty() || blocks.contains(&0))
-        {
-            let message = "`blocks` needs at least one group, each with at least one block";
-            self.problem(&at("blocks"), message, None);
+        for NetProblem { name, index, problem, help } in net.problems() {
+            let at: Vec<Step> = [key("net"), key(name)].into_iter().chain(index.map(Step::Index)).collect();
+            self.problem(&at, format!("`{}` {problem}", YamlPath(at.clone())), help);
         }
-        if let Net::Wideresnet(net) = net
-            && !(net.depth.max(4) - 4).is_multiple_of(6)
-        {
-            let message = format!("no wide residual network has {} layers", net.depth);
-            self.problem(&at("depth"), message, Some("its depth is 6 n + 4: 10, 16, 22, 28, …"));
+    }
+
+    /// What a training's parameters have to say of one another.
+    pub(super) fn check_training(&mut self, params: &TrainParams) {
+        self.check_net(&params.net);
+        self.check_attack("adversary", &params.adversary);
+        if let Some(check) = &params.overfitting_check {
+            self.check_attack("overfitting_check.attack", &check.attack);
         }
-        if mean.len() != std.len() {
-            self.problem(&at("std"), "`mean` and `std` must have one number each for every channel", None);
+        if let Some(holdout) = &params.holdout {
+            self.check_attack("holdout.attack", &holdout.attack);
         }
-        if std.iter().any(|std| std.get() <= 0.0) {
-            self.problem(&at("std"), "a standard deviation must be above 0", None);
+        self.check_method(&params.method, &params.adversary);
+        self.check_augmentation(&params.augmentation);
+    }
+
+    fn check_augmentation(&mut self, augmentation: &Augmentation) {
+        if augmentation.random_crop > 0 && augmentation.pad_crop > 0 {
+            let message =
+                "`augmentation.pad_crop` cuts out of padded images and `random_crop` out of images as they are";
+            self.problem(&[key("augmentation"), key("pad_crop")], message, Some("remove one of the two"));
+        }
+    }
+
+    pub(super) fn check_masking(&mut self, params: &MaskingParams) {
+        if let Some((name, problem)) = params.problem() {
+            self.problem(&[key(name)], format!("`{name}` {problem}"), Some("write 8/255 for 8 of 255 levels"));
         }
     }
 
     pub(super) fn check_attack(&mut self, name: &str, attack: &Attack) {
         if let Err(problem) = attack.check() {
-            let trail: Vec<Step> = std::iter::once(name).chain(problem.name.split('.')).map(key).collect();
+            let trail: Vec<Step> = name.split('.').chain(problem.name.split('.')).map(key).collect();
             self.problem(&trail, format!("`{}` {}", problem.name, problem.problem), None);
         }
     }

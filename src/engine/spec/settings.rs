@@ -10,6 +10,7 @@ use super::pipeline::{Overrides, Reader};
 use super::problem::Problem;
 use super::source::{Place, YamlPath};
 use super::unknown::has_unknown;
+use super::yaml;
 
 /// The parameters of a pipeline while its files are read.
 #[derive(Default)]
@@ -117,7 +118,15 @@ impl Settings {
         }
         for (key, text) in &overrides.set {
             // What is set is a YAML value like any other: `4`, `8/255`, `[1, 2]`.
-            let value: Value = serde_yaml::from_str(text).unwrap_or_else(|_| Value::String(text.clone()));
+            let value: Value = match serde_yaml::from_str(text) {
+                Ok(value) => value,
+                Err(error) if yaml::is_too_large(&error) => {
+                    let problem = Problem::anywhere(format!("--set {key}: {}", yaml::too_large_words(text.trim())));
+                    problems.push(problem.help("a text that looks like a number is written in quotes"));
+                    continue;
+                }
+                Err(_) => Value::String(text.clone()),
+            };
             if has_unknown(&value) {
                 let problem = Problem::anywhere(format!("--set {key}: a tag means nothing here"));
                 problems.push(problem.help("remove what begins with `!`, or write it in quotes"));

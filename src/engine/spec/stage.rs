@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde_yaml::{Mapping, Value};
 
 use super::check::describe;
+use super::include::TOP_KEYS;
 use super::params;
-use super::pipeline::{Reader, TOP_KEYS, is_name};
+use super::pipeline::{Reader, is_name};
 use super::problem::{Problem, nearest};
 use super::source::{Place, SourceFile, YamlPath};
 use super::unknown::is_unknown;
@@ -21,6 +22,8 @@ pub(super) struct StageSpec {
     /// None if it could not be read.
     pub kind: Option<Kind>,
     pub seed: Option<Value>,
+    /// Its own numerics or those of its file, and where they stand.
+    pub numerics: Option<(Value, YamlPath)>,
     pub threads: Option<Value>,
     pub gpu: Option<Value>,
     pub time_limit: Option<Value>,
@@ -102,8 +105,20 @@ pub(super) enum AxisValues {
     Unknown,
 }
 
-pub(super) const STAGE_KEYS: [&str; 11] =
-    ["kind", "about", "matrix", "include", "exclude", "needs", "with", "seed", "threads", "gpu", "time_limit"];
+pub(super) const STAGE_KEYS: [&str; 12] = [
+    "kind",
+    "about",
+    "matrix",
+    "include",
+    "exclude",
+    "needs",
+    "with",
+    "seed",
+    "numerics",
+    "threads",
+    "gpu",
+    "time_limit",
+];
 
 /// The defaults of a file by kind, and the kinds of which some could not be read.
 struct Defaults {
@@ -125,9 +140,10 @@ impl Reader<'_> {
         let defaults = self.defaults(top);
         let Some(stages) = self.mapping(top, "stages", &root) else { return Vec::new() };
         let path = root.key("stages");
+        let numerics = top.get("numerics").map(|value| (value.clone(), root.key("numerics")));
         let mut out = Vec::new();
         for (name, stage) in self.words(stages, &path) {
-            match self.stage(name, stage, &defaults) {
+            match self.stage(name, stage, &defaults, &numerics) {
                 Some(stage) => out.push(stage),
                 None => _ = unreadable.insert(name.to_owned()),
             }
@@ -184,7 +200,13 @@ impl Reader<'_> {
         out
     }
 
-    fn stage(&mut self, name: &str, value: &Value, defaults: &Defaults) -> Option<StageSpec> {
+    fn stage(
+        &mut self,
+        name: &str,
+        value: &Value,
+        defaults: &Defaults,
+        numerics: &Option<(Value, YamlPath)>,
+    ) -> Option<StageSpec> {
         let path = YamlPath::of(&["stages", name]);
         if !is_name(name) {
             let message = format!("`{name}` cannot name a stage: a name is made of letters, digits, `-` and `_`");
@@ -223,10 +245,13 @@ impl Reader<'_> {
         };
         let with = self.mapping(map, "with", &path).cloned().unwrap_or_default();
         if let Some(kind) = kind {
-            let (seeded, on_gpu) = (kind.takes_seed(), kind.needs_worker());
-            for (key, what, of_use) in
-                [("seed", "its seed", seeded), ("threads", "threads", seeded), ("gpu", "a GPU", on_gpu)]
-            {
+            let (seeded, by_worker) = (kind.takes_seed(), kind.needs_worker());
+            for (key, what, of_use) in [
+                ("seed", "its seed", seeded),
+                ("numerics", "numerics", by_worker),
+                ("threads", "threads", seeded),
+                ("gpu", "a GPU", by_worker),
+            ] {
                 if !of_use && map.contains_key(key) {
                     let place = Place::key(self.file, path.key(key));
                     let message =
@@ -242,6 +267,7 @@ impl Reader<'_> {
             name: name.to_owned(),
             kind,
             seed: map.get("seed").cloned(),
+            numerics: map.get("numerics").map(|own| (own.clone(), path.key("numerics"))).or_else(|| numerics.clone()),
             threads: map.get("threads").cloned(),
             gpu: map.get("gpu").cloned(),
             time_limit: map.get("time_limit").cloned(),

@@ -53,7 +53,7 @@ impl Serialize for Written {
     }
 }
 
-/// The places that a parameter comes from, the stage's own first. `path` leads to it from the parameters (`adversary.eps`, `rates[2].lr`), or is `seed`.
+/// The places that a parameter comes from, the stage's own first. `path` leads to it from the parameters (`adversary.eps`, `rates[2].lr`), or is `seed` or `numerics`.
 /// A value that is nothing but a reference has one more place for each reference. Of a text with several references the places of those are given that
 /// changed it, where `texts`, what it was and what it is, tells that; else of each.
 pub fn written(
@@ -67,16 +67,22 @@ pub fn written(
     let mut trace = Trace { spec, overrides, texts, out: Vec::new() };
     let steps = steps(path);
     let defaults = stage.kind.zip(stage.defaults.as_deref());
-    let (value, path, rest) = match (path, &stage.seed, defaults) {
-        ("seed", Some(seed), _) => (seed, stage.path.key("seed"), Vec::new()),
-        ("seed", None, _) => return Vec::new(),
+    let (value, path, rest) = match (path, defaults) {
+        ("seed", _) => match &stage.seed {
+            Some(seed) => (seed, stage.path.key("seed"), Vec::new()),
+            None => return Vec::new(),
+        },
+        ("numerics", _) => match &stage.numerics {
+            Some((numerics, path)) => (numerics, path.clone(), Vec::new()),
+            None => return Vec::new(),
+        },
         // Mappings are joined: only the leaf tells whose it is.
-        (_, _, Some((kind, defaults))) if !leads_on(&stage.with, &steps) && leads_on(defaults, &steps) => {
+        (_, Some((kind, defaults))) if !leads_on(&stage.with, &steps) && leads_on(defaults, &steps) => {
             (defaults, YamlPath::of(&["defaults", kind.name()]), steps)
         }
         _ => (&stage.with, stage.path.key("with"), steps),
     };
-    trace.follow(value, Spot { file: stage.file.clone(), path }, &rest, &instance.axes, stage, None, 0);
+    trace.follow(value, Spot { file: stage.file.clone(), path }, &rest, &instance.axes(), stage, None, 0);
     trace.out
 }
 

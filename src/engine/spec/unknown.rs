@@ -12,6 +12,20 @@ pub(super) fn unknown() -> Value {
     Value::Tagged(Box::new(TaggedValue { tag: Tag::new(UNKNOWN), value: Value::Null }))
 }
 
+/// The name of the tag of a whole number that no type holds; its text stands in it. Those are told and unknown once a
+/// file is read.
+const TOO_LARGE: &str = "\u{0}too large";
+
+/// A whole number that no type holds.
+pub(super) fn too_large(digits: String) -> Value {
+    Value::Tagged(Box::new(TaggedValue { tag: Tag::new(TOO_LARGE), value: Value::String(digits) }))
+}
+
+/// Whether a tag is that of such a number.
+pub(super) fn is_too_large_tag(tag: &Tag) -> bool {
+    *tag == TOO_LARGE
+}
+
 /// Whether a value is not known.
 pub(super) fn is_unknown(value: &Value) -> bool {
     matches!(value, Value::Tagged(_))

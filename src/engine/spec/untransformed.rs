@@ -61,6 +61,21 @@ impl<'a> Untransformed<'a> {
         true
     }
 
+    /// Whether the images of a result may wear the textures of others: those of a cue-conflict set do, and of a command
+    /// nobody knows.
+    pub(super) fn may_wear_textures(&self, result: InstanceId) -> bool {
+        let mut next = self.expander.instance(result).need("set");
+        while let Some(need) = next {
+            let made = self.expander.instance(need.from);
+            match made.kind {
+                Kind::Transform if made.params.get("op").and_then(Json::as_str) == Some("cue_conflict") => return true,
+                Kind::Transform => next = made.need("data"),
+                kind => return kind != Kind::Dataset,
+            }
+        }
+        true
+    }
+
     /// A transformed set has the images of the set that it is made of, in its order; a sample has others, so that it is where the way back ends.
     fn origin(&self, result: InstanceId) -> Option<&'a Need> {
         let of = |id: InstanceId| self.expander.instance(id);

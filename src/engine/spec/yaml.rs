@@ -1,7 +1,6 @@
 //! From the bytes of a file to a YAML value, with hostile files refused. Knows nothing of pipelines.
 
-use std::fs::File;
-use std::io::Read;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,7 +11,8 @@ use super::nesting;
 use super::notes::MAX_PROBLEMS;
 use super::problem::Problem;
 use super::source::{Place, SourceFile, Step, YamlPath};
-use super::unknown::is_unknown_tag;
+use super::unknown::{is_too_large_tag, is_unknown_tag, unknown};
+use crate::fsio;
 
 /// No pipeline that a person can read is larger, and no larger file is parsed.
 const MAX_BYTES: u64 = 8 << 20;
@@ -23,20 +23,14 @@ const MAX_BYTES: u64 = 8 << 20;
 /// Why it is no file that could be parsed, as a message.
 pub(super) fn text(path: &Path) -> Result<String, String> {
     let shown = path.display();
-    let unreadable = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => format!("there is no file {shown}"),
+    let bytes = fsio::read_regular(path, MAX_BYTES).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => format!("there is no file {shown}"),
+        ErrorKind::IsADirectory => format!("{shown} is a folder; a pipeline is a file"),
+        ErrorKind::FileTooLarge => {
+            format!("{shown} is larger than {} MiB, which no pipeline file may be", MAX_BYTES >> 20)
+        }
         _ => format!("cannot read {shown}: {error}"),
-    };
-    let metadata = std::fs::metadata(path).map_err(unreadable)?;
-    if metadata.is_dir() {
-        return Err(format!("{shown} is a folder; a pipeline is a file"));
-    }
-    // Of a pipe or a device the length is not known before its end.
-    let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(format!("{shown} is larger than {} MiB, which no pipeline file may be", MAX_BYTES >> 20));
-    }
+    })?;
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
@@ -44,7 +38,8 @@ pub(super) fn text(path: &Path) -> Result<String, String> {
     })
 }
 
-/// Parses a file's text. Keys that stand twice and tags are told, and the rest is read without them.
+/// Parses a file's text. Keys that stand twice, tags, and whole numbers that are too large are told, and the rest is
+/// read without them.
 ///
 /// # Errors
 /// It is no YAML, or nested or repeated beyond the parser's limits.
@@ -54,7 +49,10 @@ pub(super) fn parse(file: &Arc<SourceFile>, problems: &mut Vec<Problem>) -> Resu
     }
     let mut value = match serde_yaml::from_str::<Value>(&file.text) {
         Ok(value) => value,
-        Err(error) if error.to_string().contains("duplicate entry") && !file.repeated_keys().is_empty() => {
+        Err(error)
+            if is_too_large(&error)
+                || (error.to_string().contains("duplicate entry") && !file.repeated_keys().is_empty()) =>
+        {
             problems.extend(repeated(file));
             serde_yaml::from_str::<Lenient>(&file.text).map_err(|error| syntax(file, &error))?.0
         }
@@ -63,21 +61,57 @@ pub(super) fn parse(file: &Arc<SourceFile>, problems: &mut Vec<Problem>) -> Resu
     value.apply_merge().map_err(|error| syntax(file, &error))?;
     let mut tagged = Vec::new();
     take_tags(&mut value, &mut YamlPath::default(), &mut tagged);
-    problems.extend(tagged.into_iter().map(|(tag, path)| {
-        Problem::at(Place::value(file, path), format!("the tag `{tag}` means nothing here"), "tagged")
-            .help("remove the tag; a text that looks like something else is written in quotes")
+    problems.extend(tagged.into_iter().map(|(what, path)| {
+        match what {
+            Taken::Tag(tag) => {
+                Problem::at(Place::value(file, path), format!("the tag `{tag}` means nothing here"), "tagged")
+                    .help("remove the tag; a text that looks like something else is written in quotes")
+            }
+            Taken::TooLarge(digits) => {
+                let label = if digits.starts_with('-') { "too small" } else { "too large" };
+                Problem::at(Place::value(file, path), too_large_words(&digits), label)
+                    .help("a text that looks like a number is written in quotes")
+            }
+        }
     }));
     Ok(value)
 }
 
+/// Whether a text could not be read because of a whole number in it that is larger than any type.
+pub(super) fn is_too_large(error: &serde_yaml::Error) -> bool {
+    let message = error.to_string();
+    message.contains("invalid type: integer") && (message.contains(" as u128") || message.contains(" as i128"))
+}
+
+/// What is wrong with such a number.
+pub(super) fn too_large_words(digits: &str) -> String {
+    match digits.starts_with('-') {
+        true => format!("{digits} is too small: at least {}", i64::MIN),
+        false => format!("{digits} is too large: at most {}", u64::MAX),
+    }
+}
+
+/// What was taken out of a value.
+enum Taken {
+    Tag(String),
+    /// A whole number that no type holds, in its place an unknown value.
+    TooLarge(String),
+}
+
 /// Takes the tags off a value and all that is in it.
-fn take_tags(value: &mut Value, path: &mut YamlPath, found: &mut Vec<(String, YamlPath)>) {
+fn take_tags(value: &mut Value, path: &mut YamlPath, found: &mut Vec<(Taken, YamlPath)>) {
     while let Value::Tagged(tagged) = value {
         // Of a key that stands twice nobody knows which value is meant.
         if is_unknown_tag(&tagged.tag) {
             return;
         }
-        found.push((tagged.tag.to_string(), path.clone()));
+        if is_too_large_tag(&tagged.tag) {
+            let digits = tagged.value.as_str().unwrap_or_default().to_owned();
+            found.push((Taken::TooLarge(digits), path.clone()));
+            *value = unknown();
+            return;
+        }
+        found.push((Taken::Tag(tagged.tag.to_string()), path.clone()));
         *value = std::mem::take(&mut tagged.value);
     }
     match value {

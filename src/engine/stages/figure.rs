@@ -6,7 +6,7 @@ use super::{Reporter, params, write};
 use crate::kinds::FigureParams;
 use crate::picture::{Curves, Point, Series, curves_png, curves_svg};
 use crate::protocol::Job;
-use crate::results::{Cell, PointRow, points_csv};
+use crate::results::{Cell, PointRow, points_csv, thousands};
 
 /// Slots `value` and `reference`, labelled `SERIES/X`; outputs `svg`, `png`, `csv`.
 pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageError> {
@@ -32,6 +32,7 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageErr
         title: params.title,
         x_name: params.x_name,
         y_name: params.metric.title().to_owned(),
+        y_note: note(&cells),
         x: params.x_values.iter().map(|value| value.get()).collect(),
         x_labels: params.x_labels,
         scale: params.scale,
@@ -42,12 +43,23 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageErr
     Ok(format!("{told} in {} curves", curves.series.len()))
 }
 
+/// How many images stand behind the numbers, and whether a number is known without any.
+fn note(cells: &[Vec<Option<Cell>>]) -> String {
+    let numbers = || cells.iter().flatten().flatten().map(|cell| cell.number).filter(|number| number.value.is_some());
+    let counts = || numbers().map(|number| number.n);
+    let n = match counts().min().zip(counts().max()) {
+        None => String::new(),
+        Some((least, most)) if least == most => format!("; n = {}", thousands(most)),
+        Some((least, most)) => format!("; n = {} to {}", thousands(least), thousands(most)),
+    };
+    let fixed = if numbers().any(|number| number.fixed) { "; no band where 100 % by definition" } else { "" };
+    n + fixed
+}
+
 fn series(name: String, cells: &[Option<Cell>]) -> Series {
     let point = |cell: &Option<Cell>| {
         let number = cell.as_ref()?.number;
-        let share = number.value?;
-        // A number without an interval is drawn without a band.
-        Some(Point { share, low: number.low.unwrap_or(share), high: number.high.unwrap_or(share) })
+        Some(Point { share: number.value?, interval: number.low.zip(number.high) })
     };
     Series { name, points: cells.iter().map(point).collect() }
 }

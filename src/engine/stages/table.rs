@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::error::StageError;
-use super::grid::{self, Grid};
+use super::grid::{self, Against, Grid};
 use super::{Reporter, params, read, write};
 use crate::kinds::TableParams;
 use crate::protocol::{Input, Job};
@@ -38,14 +38,14 @@ pub(super) fn assemble(
         batch_mean: column.batch_mean,
     };
     let columns: Vec<grid::Column> = params.columns.iter().map(column).collect();
-    let compare_to = match &params.compare {
+    let against = match &params.compare {
         None => None,
         Some(compare) => match params.rows.iter().position(|row| *row == compare.to) {
             None => return Err(StageError::NoRow { row: compare.to.clone() }),
-            found => found,
+            Some(row) => Some(Against { row, family: compare.family }),
         },
     };
-    let cells = Grid::new(job, &params.rows, &columns, &params.over)?.cells(compare_to, states, reporter)?;
+    let cells = Grid::new(job, &params.rows, &columns, &params.over)?.cells(against, states, reporter)?;
     let mut table = TableDocument::new(params, cells)?;
     judge(job, params, &mut table)?;
     Ok(table)

@@ -47,12 +47,8 @@ pub fn turns(attack: &Attack, classes: usize, name: &str) -> Result<Option<Vec<T
 }
 
 fn turn(member: Member, attack: Attack, classes: usize, name: String) -> Result<Turn, StageError> {
-    let needed = match member {
-        Member::ApgdCe | Member::FabT | Member::Square => 2,
-        Member::ApgdDlr => 3,
-        Member::ApgdT => 4,
-    };
-    if classes < needed {
+    let needed = member.needs_classes();
+    if classes < needed as usize {
         let member = member.name();
         let problem = format!("has `{member}`, which needs {needed} classes, and the model has {classes}");
         return Err(StageError::setting(name, problem));

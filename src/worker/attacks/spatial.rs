@@ -6,6 +6,7 @@ use tch::{Device, Kind, Reduction, TchError, Tensor};
 use super::Batch;
 use super::lbfgs::Lbfgs;
 use super::victim::{Victim, backward};
+use crate::arithmetic::square_root;
 use crate::error::StageError;
 use crate::networks::Frozen;
 
@@ -68,7 +69,7 @@ fn total_variation(flow: &Tensor) -> Result<Tensor, TchError> {
         let side = flow.size()[axis as usize];
         let difference = flow.f_narrow(axis, 1, side - 1)?.f_sub(&flow.f_narrow(axis, 0, side - 1)?)?;
         let squares = difference.f_square()?.f_sum_dim_intlist([3i64].as_slice(), false, Kind::Float)?;
-        squares.f_add_scalar(SOFTENING)?.f_sqrt()?.f_sum(Kind::Float)
+        square_root(&squares.f_add_scalar(SOFTENING)?)?.f_sum(Kind::Float)
     };
     along(2)?.f_add(&along(1)?)?.f_div_scalar(flow.size()[0] as f64)
 }

@@ -8,6 +8,7 @@ use super::Batch;
 use super::ball::{Ball, l2};
 use super::survivors::Survivors;
 use super::victim::Victim;
+use crate::arithmetic::square_root;
 use crate::error::StageError;
 use crate::rng::Stream;
 
@@ -131,7 +132,7 @@ pub fn next_l2(
     let outside = flat.f_scatter(2, into, &zero)?.f_scatter(2, out_of, &zero)?;
     let of_windows = whole(&flat.f_sub(&outside)?)?;
     let unused = whole(&flat)?.f_square()?.f_neg()?.f_add_scalar(eps * eps)?.f_clamp_min(0.0)?;
-    let budget = unused.f_div_scalar(channels)?.f_add(&of_windows.f_square()?)?.f_sqrt()?;
+    let budget = square_root(&unused.f_div_scalar(channels)?.f_add(&of_windows.f_square()?)?)?;
     let new = bumps.f_add(&old.f_div(&norm(&old)?.f_add_scalar(SMALLEST)?)?)?;
     let new = new.f_div(&norm(&new)?.f_add_scalar(SMALLEST)?)?.f_mul(&budget)?;
     let change = outside.f_scatter(2, into, &new)?.f_view_as(&change)?;

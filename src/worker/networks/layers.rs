@@ -89,7 +89,7 @@ impl Norm {
 
     /// With fixed statistics a batch norm is a scale and a shift of each channel.
     fn scale_and_shift(&self) -> Result<(Tensor, Tensor), TchError> {
-        let scale = self.gamma.f_div(&self.running_var.f_add_scalar(EPSILON)?.f_sqrt()?)?;
+        let scale = self.gamma.f_mul(&self.running_var.f_add_scalar(EPSILON)?.f_rsqrt()?)?;
         let shift = self.beta.f_sub(&self.running_mean.f_mul(&scale)?)?;
         Ok((scale, shift))
     }

@@ -2,7 +2,7 @@
 //! tensors as in the PyTorch code that is copied most for each: the one for CIFAR has `layer2.0.shortcut.0` and `linear`, torchvision's
 //! has `layer2.0.downsample.0` and `fc`.
 
-use atflow::kinds::Stem;
+use atflow::kinds::{self, Stem};
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::layers::{Conv, ConvNorm, ConvShape, Linear, Normalisation, pool};
@@ -12,9 +12,9 @@ use crate::error::StageError;
 use crate::rng::Rng;
 
 /// Channels beyond which a description is a slip of the pen rather than a network.
-const MOST_CHANNELS: i64 = 1 << 13;
+const MOST_CHANNELS: i64 = kinds::MOST_CHANNELS as i64;
 /// Blocks in all beyond which the same holds.
-const MOST_BLOCKS: i64 = 1 << 12;
+const MOST_BLOCKS: i64 = kinds::MOST_BLOCKS as i64;
 /// A bottleneck has so many times more channels at its end than inside.
 const EXPANSION: i64 = 4;
 

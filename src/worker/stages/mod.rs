@@ -9,6 +9,7 @@ pub mod train;
 pub mod transform;
 
 use atflow::kinds::Kind;
+use atflow::results;
 
 use crate::checkpoint::Checkpoint;
 use crate::context::Context;
@@ -62,20 +63,12 @@ fn limited(available: usize, limit: Option<u32>) -> Result<usize, StageError> {
 
 /// A number with its thousands apart: `2,000`.
 fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    results::thousands(number)
 }
 
 /// A share as people read it: `85.2 %`.
 fn percent(part: u64, whole: u64) -> String {
-    format!("{:.1} %", 100.0 * part as f64 / whole as f64)
+    format!("{} %", results::percent(part as f64 / whole as f64))
 }
 
 #[cfg(test)]
@@ -87,6 +80,6 @@ mod tests {
         for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (60000, "60,000"), (1234567, "1,234,567")] {
             assert_eq!(grouped(number), text);
         }
-        assert_eq!(percent(1704, 2000), "85.2 %");
+        assert_eq!((percent(1704, 2000), percent(9_996, 10_000)), ("85.2 %".to_owned(), "99.96 %".to_owned()));
     }
 }

@@ -5,7 +5,7 @@ use atflow::kinds::{Schedule, Sgd};
 use tch::{Device, TchError, Tensor};
 
 use crate::error::StageError;
-use crate::system::{self, WithoutOneDnn};
+use crate::system::{self, LibraryText, WithoutOneDnn};
 
 /// The optimiser's parameters and its memory.
 pub struct Optimizer {
@@ -115,12 +115,14 @@ fn outgrow_onednn(parameters: &[Tensor]) -> bool {
     parameters.iter().any(|parameter| parameter.device() == Device::Cpu && is_cut(&parameter.size()))
 }
 
-/// Channels in a block of oneDNN's kernels on this processor; none where they have no blocks of this kind.
+/// Channels in a block of oneDNN's kernels; none where they have no blocks of this kind. Not what the processor has but what this process may use:
+/// portable numerics hold ATen and oneDNN to AVX2 together.
 fn onednn_block() -> Option<i64> {
-    #[cfg(target_arch = "x86_64")]
-    return Some(if std::is_x86_feature_detected!("avx512f") { 16 } else { 8 });
-    #[cfg(not(target_arch = "x86_64"))]
-    None
+    match system::library_text(LibraryText::AtenKernels).as_str() {
+        "AVX512" => Some(16),
+        _ if cfg!(target_arch = "x86_64") => Some(8),
+        _ => None,
+    }
 }
 
 /// The learning rate of step `step` (from 0) of `steps`, in an epoch counted from 1. A triangle is read at the middle of each step, so that

@@ -3,6 +3,7 @@
 
 mod install;
 mod pickle;
+mod place;
 mod torch;
 
 use std::collections::BTreeMap;
@@ -10,8 +11,9 @@ use std::collections::BTreeMap;
 use safetensors::{Dtype, SafeTensors};
 use tch::{Kind, TchError, Tensor};
 
-pub use install::{Head, InstallError, install};
+pub use install::{Head, InstallError, Installed, install, select};
 pub use pickle::PickleError;
+pub use place::{Misfit, Wanted};
 
 /// Why some bytes are not weights that can be read.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +51,17 @@ pub enum WeightsError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A tensor holds values that no network can use.
+    #[error(
+        "the tensor `{name}` has {count} values that are no finite numbers (NaN or infinity): the file is of no use; \
+         the training that wrote it has diverged, or the file is damaged"
+    )]
+    NotFinite {
+        /// Its name.
+        name: String,
+        /// How many.
+        count: i64,
+    },
     /// It was written on a machine with the other order of bytes.
     #[error("it was written on a big-endian machine; this program reads little-endian files")]
     BigEndian,
@@ -57,49 +70,132 @@ pub enum WeightsError {
     Torch(#[from] TchError),
 }
 
-/// Reads the tensors of a file, by name, on the CPU, each of the type that it is stored in.
-///
-/// Forms: safetensors; what `torch.save` writes, the archive (since PyTorch 1.6) as well as the older stream. There, the tensors are those
-/// of the dictionary that was saved, or of its entry `state_dict`, `model_state_dict`, `model` or `net` where it has none itself; `module.`
-/// before every name, which `DataParallel` puts there, is taken away. A pickle is followed as far as dictionaries, lists, numbers, texts and
-/// tensors go; anything else that it names is refused, and nothing is run.
+/// A tensor of a file that is not read yet.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// The names of the dictionaries that it stands in and its own, divided by points.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<i64>,
+    /// The type it is stored in; nothing if that is not read.
+    pub kind: Option<Kind>,
+    /// Which dictionary of the file it stands in.
+    dictionary: usize,
+}
+
+/// A file of weights whose tensors are known by name.
+pub struct File<'a> {
+    listed: Vec<Listed>,
+    source: Source<'a>,
+}
+
+enum Source<'a> {
+    Safetensors(SafeTensors<'a>),
+    Torch(torch::Saved<'a>),
+    Ready(Vec<Tensor>),
+}
+
+impl<'a> File<'a> {
+    /// Lists the tensors of a file.
+    ///
+    /// Forms: safetensors; what `torch.save` writes, the archive (since PyTorch 1.6) as well as the older stream. A pickle is followed as far as
+    /// dictionaries, lists, numbers, texts and tensors go; anything else that it names is refused, and nothing is run.
+    ///
+    /// # Errors
+    /// Any [`WeightsError`].
+    pub fn open(bytes: &'a [u8]) -> Result<Self, WeightsError> {
+        let (listed, saved) = if bytes.starts_with(b"PK\x03\x04") {
+            torch::from_archive(bytes)?
+        } else if bytes.starts_with(b"\x80") && bytes.get(8) != Some(&b'{') {
+            torch::from_stream(bytes)?
+        } else if bytes.get(8) == Some(&b'{') {
+            let file = SafeTensors::deserialize(bytes)?;
+            let listed = file.iter().map(|(name, view)| Listed {
+                name: name.to_owned(),
+                shape: view.shape().iter().map(|&side| side as i64).collect(),
+                kind: kind(view.dtype()),
+                dictionary: 0,
+            });
+            return Ok(File { listed: listed.collect(), source: Source::Safetensors(file) });
+        } else {
+            return Err(WeightsError::Form);
+        };
+        Ok(File { listed, source: Source::Torch(saved) })
+    }
+
+    /// Tensors that are there already.
+    pub fn of(tensors: BTreeMap<String, Tensor>) -> File<'static> {
+        let (listed, ready) = tensors
+            .into_iter()
+            .map(|(name, tensor)| {
+                (Listed { name, shape: tensor.size(), kind: Some(tensor.kind()), dictionary: 0 }, tensor)
+            })
+            .unzip();
+        File { listed, source: Source::Ready(ready) }
+    }
+
+    /// Every tensor of the file.
+    pub fn listed(&self) -> &[Listed] {
+        &self.listed
+    }
+
+    /// Reads some tensors, by their numbers, on the CPU, each of the type that it is stored in. All of them must be finite.
+    fn load(&self, numbers: &[usize]) -> Result<Vec<Tensor>, WeightsError> {
+        let tensors = match &self.source {
+            Source::Torch(saved) => saved.load(numbers, &self.listed)?,
+            Source::Ready(tensors) => numbers.iter().map(|&number| tensors[number].shallow_clone()).collect(),
+            Source::Safetensors(file) => numbers
+                .iter()
+                .map(|&number| {
+                    let Listed { name, shape, .. } = &self.listed[number];
+                    let view = file.tensor(name)?;
+                    let kind = kind(view.dtype()).ok_or_else(|| {
+                        let problem = format!("is of type {:?}, which is not read", view.dtype());
+                        WeightsError::Tensor { name: name.clone(), problem }
+                    })?;
+                    Ok(Tensor::f_from_data_size(view.data(), shape, kind)?)
+                })
+                .collect::<Result<_, WeightsError>>()?,
+        };
+        for (tensor, &number) in tensors.iter().zip(numbers) {
+            if is_floating(tensor.kind()) && tensor.numel() > 0 {
+                let finite = tensor.f_to_kind(Kind::Float)?.f_isfinite()?;
+                let count = tensor.numel() as i64 - finite.f_sum(Kind::Int64)?.f_int64_value(&[])?;
+                if count > 0 {
+                    return Err(WeightsError::NotFinite { name: self.listed[number].name.clone(), count });
+                }
+            }
+        }
+        Ok(tensors)
+    }
+}
+
+/// Reads all tensors of a file, by name.
 ///
 /// # Errors
 /// Any [`WeightsError`].
 pub fn read(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, WeightsError> {
-    if bytes.starts_with(b"PK\x03\x04") {
-        torch::from_archive(bytes)
-    } else if bytes.starts_with(b"\x80") && bytes.get(8) != Some(&b'{') {
-        torch::from_stream(bytes)
-    } else if bytes.get(8) == Some(&b'{') {
-        from_safetensors(bytes)
-    } else {
-        Err(WeightsError::Form)
-    }
+    let file = File::open(bytes)?;
+    let tensors = file.load(&(0..file.listed.len()).collect::<Vec<_>>())?;
+    Ok(file.listed.iter().map(|listed| listed.name.clone()).zip(tensors).collect())
 }
 
-fn from_safetensors(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, WeightsError> {
-    let file = SafeTensors::deserialize(bytes)?;
-    let mut tensors = BTreeMap::new();
-    for (name, view) in file.iter() {
-        let kind = match view.dtype() {
-            Dtype::F32 => Kind::Float,
-            Dtype::F64 => Kind::Double,
-            Dtype::F16 => Kind::Half,
-            Dtype::BF16 => Kind::BFloat16,
-            Dtype::I64 => Kind::Int64,
-            Dtype::I32 => Kind::Int,
-            Dtype::I16 => Kind::Int16,
-            Dtype::I8 => Kind::Int8,
-            Dtype::U8 => Kind::Uint8,
-            Dtype::BOOL => Kind::Bool,
-            other => {
-                let problem = format!("is of type {other:?}, which is not read");
-                return Err(WeightsError::Tensor { name: name.to_owned(), problem });
-            }
-        };
-        let shape: Vec<i64> = view.shape().iter().map(|&side| side as i64).collect();
-        tensors.insert(name.to_owned(), Tensor::f_from_data_size(view.data(), &shape, kind)?);
-    }
-    Ok(tensors)
+fn is_floating(kind: Kind) -> bool {
+    matches!(kind, Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16)
+}
+
+fn kind(of: Dtype) -> Option<Kind> {
+    Some(match of {
+        Dtype::F32 => Kind::Float,
+        Dtype::F64 => Kind::Double,
+        Dtype::F16 => Kind::Half,
+        Dtype::BF16 => Kind::BFloat16,
+        Dtype::I64 => Kind::Int64,
+        Dtype::I32 => Kind::Int,
+        Dtype::I16 => Kind::Int16,
+        Dtype::I8 => Kind::Int8,
+        Dtype::U8 => Kind::Uint8,
+        Dtype::BOOL => Kind::Bool,
+        _ => return None,
+    })
 }

@@ -51,6 +51,9 @@ pub(super) enum Global {
     /// `torch._utils._rebuild_parameter` and the class itself: the tensor inside is meant.
     Parameter,
     Storage(Kind),
+    /// Numbers of NumPy, arguments of a program, devices, types: what people keep beside weights. No call of one is made; each is a value of no interest.
+    Plain,
+    DefaultDict,
 }
 
 impl Global {
@@ -60,6 +63,16 @@ impl Global {
             ("torch", "Size") => Global::Size,
             ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => Global::RebuildTensor,
             ("torch._utils", "_rebuild_parameter") | ("torch.nn.parameter", "Parameter") => Global::Parameter,
+            ("collections", "defaultdict") => Global::DefaultDict,
+            ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar")
+            | ("numpy", "dtype")
+            | ("_codecs", "encode")
+            | ("argparse", "Namespace")
+            | ("builtins" | "__builtin__", "dict" | "list" | "set" | "int" | "float" | "bool" | "str")
+            | (
+                "torch",
+                "device" | "float16" | "float32" | "float64" | "bfloat16" | "int64" | "int32" | "uint8" | "bool",
+            ) => Global::Plain,
             ("torch" | "torch.storage", _) if name.ends_with("Storage") => {
                 let kind = match name.trim_end_matches("Storage") {
                     "Float" => Kind::Float,
@@ -125,6 +138,10 @@ pub(super) struct Pickle {
 impl Pickle {
     pub(super) fn root(&self) -> &Node {
         self.node(self.root)
+    }
+
+    pub(super) fn root_number(&self) -> Ref {
+        self.root
     }
 
     /// Every value that was made.
@@ -264,7 +281,7 @@ impl Machine<'_> {
                 // The state of an ordered dictionary or of an old parameter: hooks, versions; nothing that is a weight.
                 self.pop()?;
                 match self.stack.last().map(|&top| &self.nodes[top]) {
-                    Some(Node::Dict(_) | Node::Tensor(_)) => {}
+                    Some(Node::Dict(_) | Node::Tensor(_) | Node::Other) => {}
                     _ => return Err(PickleError::Use { what: "BUILD" }),
                 }
             }
@@ -324,6 +341,8 @@ impl Machine<'_> {
                 }
                 _ => None,
             },
+            Global::Plain => Some(Node::Other),
+            Global::DefaultDict => Some(Node::Dict(Vec::new())),
             Global::Storage(_) => None,
         };
         self.push(made.ok_or(PickleError::Use { what: "a tensor or a dictionary" })?);

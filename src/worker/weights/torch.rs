@@ -1,14 +1,15 @@
 //! The two files that `torch.save` writes: a zip archive of a pickle and of one member for each storage (PyTorch 1.6 and later), and the older
 //! stream of pickles with the storages after them. Knows nothing of networks.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Cursor, Read};
 
 use tch::{Kind, Tensor};
 use zip::ZipArchive;
 
-use super::WeightsError;
 use super::pickle::{self, Node, Part, Pickle, PickleError, Storage};
+use super::{Listed, WeightsError};
 
 /// The number that the older stream begins with, 0x1950a86a20f9469cfc6c, as a pickle has it.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
@@ -17,47 +18,55 @@ const VERSION: i64 = 1001;
 /// All tensors of a file together may take so many times its size: some share a storage, but no file of weights is made of that.
 const MOST_SHARING: u64 = 4;
 
-/// Entries of a saved dictionary under which people put the state dict.
-const USUAL: [&str; 4] = ["state_dict", "model_state_dict", "model", "net"];
+/// How deep dictionaries and lists are followed, and how many bytes of names they may make per byte of the file: a few of each, in files of weights.
+const MOST_NESTED: usize = 16;
+const MOST_NAMES: usize = 8;
 
-pub(super) fn from_archive(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, WeightsError> {
+/// A file that `torch.save` wrote, its pickle read.
+pub(super) struct Saved<'a> {
+    parts: Vec<Part>,
+    storages: Storages<'a>,
+    length: usize,
+}
+
+/// Where the bytes of tensors are.
+enum Storages<'a> {
+    /// A member each, in a folder of the archive.
+    Archive {
+        archive: ZipArchive<Cursor<&'a [u8]>>,
+        folder: String,
+    },
+    Stream(BTreeMap<String, &'a [u8]>),
+}
+
+pub(super) fn from_archive(bytes: &[u8]) -> Result<(Vec<Listed>, Saved<'_>), WeightsError> {
     let mut archive = ZipArchive::new(Cursor::new(bytes))?;
     let folder_of_pickle =
         |name: &str| name.strip_suffix("data.pkl").filter(|folder| folder.matches('/').count() == 1).map(str::to_owned);
     let Some(folder) = archive.file_names().flatten().find_map(|name| folder_of_pickle(&name)) else {
         return Err(WeightsError::Form);
     };
-    let mut member = |name: &str| -> Result<Option<Vec<u8>>, WeightsError> {
-        let mut file = match archive.by_name(&format!("{folder}{name}")) {
-            Ok(file) => file,
-            Err(zip::result::ZipError::FileNotFound) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        // PyTorch stores and never compresses: a member cannot be larger than the file.
-        let mut content = Vec::new();
-        file.by_ref().take(bytes.len() as u64).read_to_end(&mut content).map_err(zip::result::ZipError::Io)?;
-        Ok(Some(content))
-    };
-    if member("byteorder")?.is_some_and(|order| order == b"big") {
+    if member(&mut archive, &format!("{folder}byteorder"), bytes.len())?.is_some_and(|order| order == b"big") {
         return Err(WeightsError::BigEndian);
     }
-    let pickle = pickle::read(&member("data.pkl")?.unwrap_or_default())?.0;
-    let parts = state_dict(&pickle)?;
-    let mut storages = BTreeMap::new();
-    for storage in parts.values().map(|part| &part.storage) {
-        if !storages.contains_key(&storage.key) {
-            let Some(content) = member(&format!("data/{}", storage.key))? else {
-                return Err(missing(&storage.key));
-            };
-            storages.insert(storage.key.clone(), content);
-        }
-    }
-    let storages: BTreeMap<&str, &[u8]> =
-        storages.iter().map(|(key, content)| (key.as_str(), content.as_slice())).collect();
-    tensors(parts, &storages, bytes.len())
+    let pickle = member(&mut archive, &format!("{folder}data.pkl"), bytes.len())?.unwrap_or_default();
+    let (listed, parts) = list(&pickle::read(&pickle)?.0, bytes.len())?;
+    Ok((listed, Saved { parts, storages: Storages::Archive { archive, folder }, length: bytes.len() }))
 }
 
-pub(super) fn from_stream(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, WeightsError> {
+/// A member of an archive. PyTorch stores and never compresses: it cannot be larger than the file.
+fn member(archive: &mut ZipArchive<Cursor<&[u8]>>, name: &str, most: usize) -> Result<Option<Vec<u8>>, WeightsError> {
+    let mut file = match archive.by_name(name) {
+        Ok(file) => file,
+        Err(zip::result::ZipError::FileNotFound) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let mut content = Vec::new();
+    file.by_ref().take(most as u64).read_to_end(&mut content).map_err(zip::result::ZipError::Io)?;
+    Ok(Some(content))
+}
+
+pub(super) fn from_stream(bytes: &[u8]) -> Result<(Vec<Listed>, Saved<'_>), WeightsError> {
     let mut rest = bytes;
     let mut next = || -> Result<(Pickle, &[u8]), PickleError> {
         let (pickle, len) = pickle::read(rest)?;
@@ -76,7 +85,7 @@ pub(super) fn from_stream(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, Weig
     }
     let content = next()?.0;
     let (keys, mut rest) = next()?;
-    let parts = state_dict(&content)?;
+    let (known, parts) = list(&content, bytes.len())?;
     let kinds: BTreeMap<&str, Kind> =
         all_storages(&content).map(|storage| (storage.key.as_str(), storage.kind)).collect();
     let mut storages = BTreeMap::new();
@@ -93,10 +102,10 @@ pub(super) fn from_stream(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, Weig
         let count = usize::try_from(i64::from_le_bytes(*count)).map_err(|_| cut())?;
         let len = count.checked_mul(kind.elt_size_in_bytes()).filter(|&len| len <= after.len()).ok_or_else(cut)?;
         let (content, after) = after.split_at(len);
-        storages.insert(key.as_str(), content);
+        storages.insert(key.clone(), content);
         rest = after;
     }
-    tensors(parts, &storages, bytes.len())
+    Ok((known, Saved { parts, storages: Storages::Stream(storages), length: bytes.len() }))
 }
 
 fn missing(key: &str) -> WeightsError {
@@ -110,45 +119,95 @@ fn all_storages(pickle: &Pickle) -> impl Iterator<Item = &Storage> {
     })
 }
 
-/// The parts of storages that the tensors are, by name.
-fn state_dict(pickle: &Pickle) -> Result<BTreeMap<String, Part>, WeightsError> {
+/// Every tensor of a pickle under its name, and the part of a storage that it is. A dictionary that stands in several places is followed once.
+fn list(pickle: &Pickle, length: usize) -> Result<(Vec<Listed>, Vec<Part>), WeightsError> {
     let content = |text: &str| WeightsError::Content(text.to_owned());
-    let root = pickle.root();
-    let Node::Dict(_) = root else { return Err(content("it holds no dictionary")) };
-    let has_tensors = |node: &&Node| match node {
-        Node::Dict(entries) => entries.iter().any(|(_, value)| matches!(pickle.node(*value), Node::Tensor(_))),
-        _ => false,
-    };
-    let inside = USUAL.iter().filter_map(|name| pickle.entry(root, name));
-    let chosen = std::iter::once(root).chain(inside).find(has_tensors);
-    let Some(Node::Dict(entries)) = chosen else { return Err(content("it has no dictionary of tensors by name")) };
-    let mut parts = BTreeMap::new();
-    for (key, value) in entries {
-        let Node::Text(name) = pickle.node(*key) else { return Err(content("a name in it is no text")) };
-        let Node::Tensor(part) = pickle.node(*value) else {
-            return Err(WeightsError::Content(format!("its entry `{name}` is no tensor")));
+    if !matches!(pickle.root(), Node::Dict(_)) {
+        return Err(content("it holds no dictionary"));
+    }
+    let mut found: BTreeMap<String, (usize, &Part)> = BTreeMap::new();
+    let mut room = length.saturating_mul(MOST_NAMES);
+    let mut seen = BTreeSet::from([pickle.root_number()]);
+    let mut open = vec![(pickle.root_number(), String::new(), 0)];
+    while let Some((number, path, depth)) = open.pop() {
+        let items: Vec<(String, usize)> = match pickle.node(number) {
+            Node::Dict(entries) => entries
+                .iter()
+                .filter(|(_, value)| may_hold(pickle.node(*value)))
+                .filter_map(|(key, value)| match pickle.node(*key) {
+                    Node::Text(name) => Some((name.clone(), *value)),
+                    Node::Int(name) => Some((name.to_string(), *value)),
+                    _ => None,
+                })
+                .collect(),
+            Node::List(items) | Node::Tuple(items) => {
+                items.iter().enumerate().map(|(at, value)| (at.to_string(), *value)).collect()
+            }
+            _ => continue,
         };
-        parts.insert(name.clone(), part.clone());
+        for (name, value) in items {
+            let node = pickle.node(value);
+            if !may_hold(node) {
+                continue;
+            }
+            let path = if path.is_empty() { name } else { format!("{path}.{name}") };
+            room = room.checked_sub(path.len()).ok_or_else(|| content("its names are longer than all else in it"))?;
+            match node {
+                Node::Tensor(part) => _ = found.insert(path, (number, part)),
+                _ if depth < MOST_NESTED && seen.insert(value) => open.push((value, path, depth + 1)),
+                _ => {}
+            }
+        }
     }
-    const PARALLEL: &str = "module.";
-    if parts.keys().all(|name| name.starts_with(PARALLEL)) {
-        parts = parts.into_iter().map(|(name, part)| (name[PARALLEL.len()..].to_owned(), part)).collect();
+    if found.is_empty() {
+        return Err(content("it has no dictionary of tensors by name"));
     }
-    Ok(parts)
+    let listed = |(name, (dictionary, part)): (String, (usize, &Part))| {
+        let shape = part.size.clone();
+        (Listed { name, shape, kind: Some(part.storage.kind), dictionary }, part.clone())
+    };
+    Ok(found.into_iter().map(listed).unzip())
 }
 
-fn tensors(
-    parts: BTreeMap<String, Part>,
-    contents: &BTreeMap<&str, &[u8]>,
+/// Whether a value is a tensor or may have some in it.
+fn may_hold(node: &Node) -> bool {
+    matches!(node, Node::Tensor(_) | Node::Dict(_) | Node::List(_) | Node::Tuple(_))
+}
+
+impl Saved<'_> {
+    /// Reads some tensors, by their numbers.
+    pub(super) fn load(&self, numbers: &[usize], listed: &[Listed]) -> Result<Vec<Tensor>, WeightsError> {
+        let mut contents: BTreeMap<&str, Cow<'_, [u8]>> = BTreeMap::new();
+        for storage in numbers.iter().map(|&number| &self.parts[number].storage) {
+            if contents.contains_key(storage.key.as_str()) {
+                continue;
+            }
+            let content = match &self.storages {
+                Storages::Stream(storages) => storages.get(&storage.key).map(|content| Cow::Borrowed(*content)),
+                // A clone shares the list of members and has a place of its own.
+                Storages::Archive { archive, folder } => {
+                    member(&mut archive.clone(), &format!("{folder}data/{}", storage.key), self.length)?.map(Cow::Owned)
+                }
+            };
+            contents.insert(&storage.key, content.ok_or_else(|| missing(&storage.key))?);
+        }
+        let parts = numbers.iter().map(|&number| (listed[number].name.as_str(), &self.parts[number]));
+        tensors(parts, &contents, self.length)
+    }
+}
+
+fn tensors<'a>(
+    parts: impl Iterator<Item = (&'a str, &'a Part)>,
+    contents: &BTreeMap<&str, Cow<'_, [u8]>>,
     file_len: usize,
-) -> Result<BTreeMap<String, Tensor>, WeightsError> {
+) -> Result<Vec<Tensor>, WeightsError> {
     let mut room = MOST_SHARING * file_len as u64;
     let mut storages: BTreeMap<String, Tensor> = BTreeMap::new();
-    let mut tensors = BTreeMap::new();
+    let mut tensors = Vec::new();
     for (name, part) in parts {
-        let wrong = |problem: &str| WeightsError::Tensor { name: name.clone(), problem: problem.to_owned() };
+        let wrong = |problem: &str| WeightsError::Tensor { name: name.to_owned(), problem: problem.to_owned() };
         let Storage { key, kind, count } = &part.storage;
-        let elements = extent(&part).ok_or_else(|| wrong("reaches beyond its storage"))?;
+        let elements = extent(part).ok_or_else(|| wrong("reaches beyond its storage"))?;
         room = elements
             .checked_mul(kind.elt_size_in_bytes() as u64)
             .and_then(|size| room.checked_sub(size))
@@ -166,8 +225,7 @@ fn tensors(
         if storage.kind() != *kind || storage.size() != [*count] {
             return Err(wrong("has another type than its storage"));
         }
-        let tensor = storage.f_as_strided(&part.size[..], &part.stride[..], part.offset)?.f_contiguous()?;
-        tensors.insert(name, tensor);
+        tensors.push(storage.f_as_strided(&part.size[..], &part.stride[..], part.offset)?.f_contiguous()?);
     }
     Ok(tensors)
 }

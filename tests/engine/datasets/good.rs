@@ -152,7 +152,10 @@ fn folders_of_classes_come_from_any_archive_in_alphabetical_order() {
         let test = json!({"archive": {"path": "x"}, "root": "data/val"});
         let mut bench = folder(&archive, json!({"train": roots("x"), "test": test}));
         bench.input("test.archive", "", &archive);
-        assert_eq!(bench.run().unwrap(), "3 train + 1 test images, 2 classes, 2 other files passed over");
+        assert_eq!(
+            bench.run().unwrap(),
+            "3 train + 1 test images, 2 classes, 2 other files passed over, 1 warnings in the log"
+        );
         assert_eq!(
             (set(&bench, "train").classes, set(&bench, "train").labels),
             (vec!["cat".into(), "dog".into()], vec![0, 1, 1])

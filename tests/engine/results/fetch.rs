@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use atflow::address::Address;
 use atflow::fetch::{Checksums, FetchError, Patience, checksums, fetch};
 use atflow::kinds::Source;
 use tempfile::TempDir;
@@ -206,7 +207,7 @@ fn other_bytes_are_deleted_and_told() {
     let place = Place::new(url.clone());
     match place.fetch().unwrap_err() {
         FetchError::Mismatch { url: told, algorithm: "sha256", expected, found, size: 588_895 } => {
-            assert_eq!(told, url);
+            assert_eq!(told.to_string(), url);
             assert_eq!(expected, SHA256.to_uppercase());
             assert!(found.len() == 64 && found != SHA256);
         }
@@ -323,8 +324,8 @@ fn a_mirror_serves_where_the_first_address_fails() {
     let mut place = Place::new(gone.clone());
     place.source.mirrors = vec![wrong.clone(), good.clone(), "http://127.0.0.1:9/never-asked".into()];
     let mut tried = Vec::new();
-    let trying = &mut |url: &str, failed: Option<&FetchError>| {
-        tried.push(url.to_owned());
+    let trying = &mut |url: &Address, failed: Option<&FetchError>| {
+        tried.push(url.to_string());
         assert_eq!(failed.is_some(), tried.len() > 1);
     };
     fetch(&place.source, &place.target(), &Patience::default(), trying, &mut |_, _| ControlFlow::Continue(())).unwrap();
@@ -345,4 +346,38 @@ fn when_no_address_gives_the_file_each_says_why() {
         text.starts_with("none of 2 addresses gave the file: ") && text.contains("404") && text.contains("403"),
         "{text}"
     );
+}
+
+#[test]
+fn a_server_that_drips_is_given_up_as_one_that_hangs() {
+    let drip = || -> Answer {
+        Box::new(|stream, _| {
+            _ = write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n");
+            let mut stream = stream.try_clone().unwrap();
+            thread::spawn(move || {
+                while stream.write_all(b"1").is_ok() {
+                    thread::sleep(Duration::from_millis(250));
+                }
+            });
+        })
+    };
+    let (url, _requests) = serve(vec![drip(), drip(), drip()]);
+    let (place, start) = (Place::new(url), Instant::now());
+    let error = place.fetch().unwrap_err();
+    assert!(matches!(error, FetchError::Slow { tries: 3, .. }), "{error:?}");
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_file_that_the_disk_has_no_room_for_is_not_begun() {
+    let promise: Answer = Box::new(|stream, _| {
+        write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", 1_u64 << 60).unwrap();
+        _ = stream.write_all(&content());
+    });
+    let (url, _requests) = serve(vec![promise]);
+    let place = Place::new(url);
+    let error = place.fetch().unwrap_err();
+    assert!(matches!(error, FetchError::NoSpace { needed: Some(needed), .. } if needed == 1 << 60), "{error:?}");
+    assert!(error.to_string().contains("1152921504606846976 bytes are still to come, and"), "{error}");
+    assert!(!place.part().exists());
 }

@@ -43,6 +43,8 @@ fn a_table_has_its_numbers_in_their_places() {
     Accuracy in percent [95 % Wilson interval], n = 200 images.
 
     Accuracy on correctly classified images in percent [95 % Wilson interval], n = 180 images that the same model classifies correctly untransformed.
+
+    An interval is over images: another seed of a training may change a number by more than that.
     "#);
     insta::assert_snapshot!(bench.text("csv"), @r#"
     row,column,metric,value,low,high,hits,n
@@ -54,6 +56,21 @@ fn a_table_has_its_numbers_in_their_places() {
     assert_eq!(document["cells"][0][1]["hits"], 150);
     assert_eq!(document["cells"][0][1]["n"], 180);
     assert_eq!(document["cells"][1][1], Value::Null);
+}
+
+#[test]
+fn columns_of_different_images_are_told() {
+    let column = |label: &str| json!({"label": label, "metric": "accuracy"});
+    let columns = ["clean", "PGD-20", "AutoAttack"].map(column);
+    let params = json!({"corner": "model", "rows": ["a"], "columns": columns});
+    let mut bench = Bench::new(Kind::Table, params, OUTPUTS);
+    bench.input("value", "a/clean", &predictions(2_000, 1_900));
+    bench.input("value", "a/PGD-20", &predictions(2_000, 900));
+    bench.input("value", "a/AutoAttack", &predictions(200, 95));
+    bench.run().unwrap();
+    let told = "Columns of unequal n are not of the same images, and do not compare: \
+                n = 2,000 (clean, PGD-20), 200 (AutoAttack).";
+    assert!(bench.text("markdown").contains(told), "{}", bench.text("markdown"));
 }
 
 #[test]
@@ -150,6 +167,115 @@ fn rows_are_compared_with_one_of_them_on_the_same_images() {
     assert_eq!(message, "the table is to be compared with its row `underfit`, which it does not have");
 }
 
+/// A table of accuracies on correct, compared with row `a`: the first column is that of the untransformed images.
+fn of_originals() -> Bench {
+    let column = |label: &str| json!({"label": label, "metric": "accuracy_on_correct"});
+    let params = json!({
+        "corner": "model", "rows": ["a", "b", "twin"], "columns": [column("clean"), column("64")],
+        "compare": {"to": "a"},
+    });
+    let mut bench = Bench::new(Kind::Table, params, OUTPUTS);
+    for (row, clean, changed) in [("a", 180, 120), ("b", 170, 100), ("twin", 180, 120)] {
+        bench.input("value", &format!("{row}/clean"), &right(|image| image < clean));
+        bench.input("reference", &format!("{row}/clean"), &right(|image| image < clean));
+        bench.input("value", &format!("{row}/64"), &right(|image| image < changed));
+        bench.input("reference", &format!("{row}/64"), &right(|image| image < clean));
+    }
+    bench
+}
+
+#[test]
+fn what_is_so_by_definition_has_no_interval_and_is_not_tested() {
+    let bench = of_originals();
+    bench.run().unwrap();
+    insta::assert_snapshot!(bench.text("markdown"));
+    insta::assert_snapshot!(bench.text("csv"));
+    let document: Value = serde_json::from_slice(&bench.output("json")).unwrap();
+    let cells = &document["cells"];
+    assert_eq!(
+        cells[0][0],
+        json!({"value": 1.0, "low": null, "high": null, "hits": 180, "n": 180, "fixed": true}),
+        "accuracy on correct of the untransformed images themselves"
+    );
+    assert!(cells[0][1]["fixed"].is_null() && cells[0][1]["low"].is_number());
+    // Both are right by definition on the untransformed images; the twin is the same model.
+    for equal in [&cells[1][0], &cells[2][0], &cells[2][1]] {
+        let compared = &equal["compared"];
+        assert_eq!((&compared["fixed"], &compared["difference"]), (&true.into(), &0.0.into()), "{equal}");
+        assert!(compared["p"].is_null() && compared["p_holm"].is_null() && compared["low"].is_null(), "{equal}");
+    }
+    assert_eq!(cells[1][1]["compared"]["family"], 1, "what is not tested is of no family");
+}
+
+#[test]
+fn p_values_are_corrected_for_their_family() {
+    let column = |label: &str| json!({"label": label, "metric": "accuracy"});
+    let params = json!({
+        "corner": "model", "rows": ["standard", "fgsm", "pgd"], "columns": [column("clean"), column("attacked")],
+        "compare": {"to": "standard"},
+    });
+    let mut bench = Bench::new(Kind::Table, params, OUTPUTS);
+    // Only the one and only the other right on 60 + 40, 25 + 10, 9 + 1, 10 + 10 images.
+    let pairs = [("fgsm/clean", 60, 40), ("fgsm/attacked", 25, 10), ("pgd/clean", 9, 1), ("pgd/attacked", 10, 10)];
+    for column in ["clean", "attacked"] {
+        bench.input("value", &format!("standard/{column}"), &right(|image| image < 100));
+    }
+    for (label, more, fewer) in pairs {
+        bench.input("value", label, &right(|image| (fewer..100 + more).contains(&image)));
+    }
+    let corrected = |bench: &Bench| {
+        bench.run().unwrap();
+        let document: Value = serde_json::from_slice(&bench.output("json")).unwrap();
+        let of = |row: usize, column: usize| document["cells"][row][column]["compared"].clone();
+        let places = [(1, 0), (1, 1), (2, 0), (2, 1)];
+        places
+            .map(|(row, column)| (of(row, column)["p"].as_f64().unwrap(), of(row, column)["p_holm"].as_f64().unwrap()))
+    };
+    // scipy 1.17.1: binomtest(min(b, c), b + c, 0.5).pvalue; R: p.adjust(p, method = "holm").
+    let expected = [
+        (0.05688793364098089, 0.11377586728196178),
+        (0.016673847800120715, 0.06669539120048286),
+        (0.021484375, 0.06669539120048286),
+        (1.0, 1.0),
+    ];
+    for ((p, holm), (expected, expected_holm)) in corrected(&bench).into_iter().zip(expected) {
+        assert!((p - expected).abs() < 1e-9 && (holm - expected_holm).abs() < 1e-9, "{p} {holm}");
+    }
+    let markdown = bench.text("markdown");
+    assert!(markdown.contains("p = 0.017, Holm p = 0.067"), "{markdown}");
+    assert!(
+        markdown.contains(
+            "Holm's correction is for the 4 comparisons of this table. p < 0.05 before it: 2 of 4; after it: 0 of 4."
+        ),
+        "{markdown}"
+    );
+    assert!(bench.text("csv").contains("1.667385e-2,6.669539e-2,4,200"), "{}", bench.text("csv"));
+    assert!(bench.text("tex").contains("{\\scriptsize Holm p $=$ 0.067}"), "{}", bench.text("tex"));
+    bench.job.params["compare"]["family"] = json!("column");
+    let holm = corrected(&bench).map(|(_, holm)| holm);
+    assert!((holm[1] - 2.0 * 0.016673847800120715).abs() < 1e-9 && holm[0] > 0.05, "{holm:?}");
+}
+
+#[test]
+fn seeds_that_agree_to_the_byte_are_one_result() {
+    let params = json!({
+        "corner": "model", "rows": ["pgd", "all"],
+        "columns": [{"label": "clean", "metric": "accuracy"}], "over": ["0", "1", "2"],
+    });
+    let mut bench = Bench::new(Kind::Table, params, OUTPUTS);
+    for (seed, hits) in [("0", 170), ("1", 170), ("2", 173)] {
+        bench.input("value", &format!("pgd/clean/{seed}"), &right(|image| image < hits));
+        bench.input("value", &format!("all/clean/{seed}"), &right(|image| image < 173));
+    }
+    bench.run().unwrap();
+    insta::assert_snapshot!(bench.text("markdown"));
+    let document: Value = serde_json::from_slice(&bench.output("json")).unwrap();
+    let (pgd, all) = (&document["cells"][0][0], &document["cells"][1][0]);
+    assert_eq!(pgd["spread"]["values"], json!([0.85, 0.865]));
+    assert_eq!(all["spread"], json!({"values": [0.865], "deviation": null, "same": [["0", "1", "2"]]}));
+    assert!(all["low"].is_null() && !bench.text("markdown").contains("± 0.0"));
+}
+
 #[test]
 fn seeds_are_averaged_over() {
     let params = json!({
@@ -217,6 +343,28 @@ fn a_figure_is_drawn_with_its_numbers_beside_it() {
     assert!(bench.output("png").starts_with(b"\x89PNG"));
     again.run().unwrap();
     assert_eq!((bench.output("svg"), bench.output("png")), (again.output("svg"), again.output("png")));
+}
+
+#[test]
+fn a_curve_has_no_band_where_it_is_100_percent_by_definition() {
+    let params = json!({
+        "x_name": "level", "x_values": [2.0, 64.0], "x_labels": ["2", "64"], "scale": "log2", "series": ["pgd"],
+        "metric": "accuracy_on_correct",
+    });
+    let mut bench = Bench::new(Kind::Figure, params, &["svg", "png", "csv"]);
+    let clean = predictions(1_200, 1_100);
+    bench.input("value", "pgd/2", &clean);
+    bench.input("value", "pgd/64", &predictions(1_200, 700));
+    bench.input("reference", "pgd/2", &clean);
+    bench.input("reference", "pgd/64", &clean);
+    bench.run().unwrap();
+    insta::assert_snapshot!(bench.text("csv"), @r"
+    series,x,x_label,metric,value,low,high,hits,n,fixed
+    pgd,2,2,accuracy_on_correct,1.000000,,,1100,1100,true
+    pgd,64,64,accuracy_on_correct,0.636364,0.607507,0.664271,700,1100,false
+    ");
+    let svg = bench.text("svg");
+    assert!(svg.contains("; n = 1,100") && svg.contains("no band where 100 %"), "{svg}");
 }
 
 #[test]

@@ -201,6 +201,15 @@ impl Member {
             Member::Square => "square",
         }
     }
+
+    /// How many classes a network needs for it: as many logits as the attack compares.
+    pub const fn needs_classes(self) -> u32 {
+        match self {
+            Member::ApgdCe | Member::FabT | Member::Square => 2,
+            Member::ApgdDlr => 3,
+            Member::ApgdT => 4,
+        }
+    }
 }
 
 impl Autoattack {

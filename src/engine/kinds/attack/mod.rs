@@ -75,6 +75,28 @@ impl Attack {
         }
     }
 
+    /// Which member of AutoAttack compares the most classes, itself or the likes of it, and the parameter that chooses
+    /// it; nothing where any number of classes will do.
+    pub fn most_demanding(&self) -> Option<(Member, &'static str)> {
+        match self {
+            Attack::None(_) | Attack::Fgsm(_) | Attack::Pgd(_) | Attack::Spatial(_) => None,
+            Attack::Apgd(apgd) => {
+                let member = match apgd.loss {
+                    ApgdLoss::Ce => Member::ApgdCe,
+                    ApgdLoss::Dlr => Member::ApgdDlr,
+                    ApgdLoss::DlrTargeted => Member::ApgdT,
+                };
+                Some((member, "loss"))
+            }
+            Attack::Fab(_) => Some((Member::FabT, "attack")),
+            Attack::Square(_) => Some((Member::Square, "attack")),
+            Attack::Autoattack(ensemble) => {
+                let most = ensemble.attacks.iter().copied().max_by_key(|member| member.needs_classes());
+                most.map(|member| (member, "attacks"))
+            }
+        }
+    }
+
     /// Which of the points that an attack visits it gives back; nothing where there is no choice.
     pub const fn iterate(&self) -> Option<Iterate> {
         match self {

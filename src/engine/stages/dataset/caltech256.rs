@@ -3,8 +3,9 @@
 
 use super::archive::Archive;
 use super::error::DatasetError;
-use super::fill::{Plan, Planned, fill, summary};
+use super::fill::{Aside, Plan, Planned, fill, summary};
 use super::image_folder::{divide, list};
+use super::layout::is_hidden;
 use super::picture::Recipe;
 use crate::formats::View;
 use crate::kinds::DatasetParams;
@@ -25,12 +26,14 @@ pub(super) fn run(
     else {
         return Err(StageError::Kind { kind: job.kind });
     };
-    let is_there = archive.entries.iter().any(|entry| entry.name.starts_with(ROOT));
-    if !is_there {
+    // Somebody may have packed the folder within another one.
+    let root = |name: &str| name.find(ROOT).map(|at| name[..at + ROOT.len()].to_owned());
+    let roots = archive.entries.iter().filter_map(|entry| root(&entry.name)).filter(|root| !is_hidden(root));
+    let Some(root) = roots.min_by_key(String::len) else {
         let (file, name) = (archive.shown.clone(), ROOT.to_owned());
         return Err(DatasetError::Missing { file, name, expected: "it should be 256_ObjectCategories.tar" }.into());
-    }
-    let listing = list(archive, ROOT, reporter, |path| match path.split_once('/') {
+    };
+    let listing = list(archive, &root, reporter, |path| match path.split_once('/') {
         Some((class, file)) if !file.contains('/') && number(class).is_some() => Some(class),
         _ => None,
     })?;
@@ -52,7 +55,8 @@ pub(super) fn run(
     let recipe = Recipe { crop: Some(crop), ..recipe };
     let test =
         fill(job, &Plan { output: "test", archive, images: tested, classes, recipe, view: None, broken }, reporter)?;
-    Ok(summary(train, test, classes.len(), listing.passed_over))
+    let aside = Aside { passed_over: listing.passed_over, left_out: archive.left_out.len(), warnings: 0 };
+    Ok(summary((&train, archive), (&test, archive), classes.len(), aside, reporter)?)
 }
 
 /// The number of a category's folder.

@@ -61,7 +61,11 @@ pub(super) fn run(
         reporter.log(&format!("{set}: {count} images of {SIDE} × {SIDE}, {} classes", classes.len()));
         told.push(format!("{count} {set}"));
     }
-    Ok(format!("{} images, {} classes", told.join(" + "), classes.len()))
+    let left_out = match archive.left_out.len() {
+        0 => String::new(),
+        count => format!(", {count} entries of the archive left out"),
+    };
+    Ok(format!("{} images, {} classes{left_out}", told.join(" + "), classes.len()))
 }
 
 fn load(archive: &Archive, name: &str, is_binary: bool) -> Result<Batch, DatasetError> {

@@ -27,8 +27,34 @@ pub(in crate::stages) enum DatasetError {
     Pickle { file: String, name: String, source: PickleError },
     #[error("{file} has no images {place}")]
     NoImages { file: String, place: String },
-    #[error("the test set has the class `{class}`, which the training set has not")]
-    Class { class: String },
+    #[error("the test set has the class `{class}`, which the training set has not{hint}")]
+    Class { class: String, hint: String },
+    #[error(
+        "{file} has folders that divide a data set, not classes: {}; set `train.root` to one of them and `test` to \
+         the same archive with `root` of the other", parts.join(" and ")
+    )]
+    Parts { file: String, parts: Vec<String> },
+    #[error(
+        "{file} has one class, `{class}`, and a network has nothing to tell apart: give each class a folder and name the \
+         folder above them as `root`, or set `classes: none` where classes do not matter"
+    )]
+    OneClass { file: String, class: String },
+    #[error(
+        "{file} has the folder `{folder}` without an image that is read (its files: {files}): as a class it would vanish \
+         and the labels behind it move; convert its images to PNG, or take the folder out of the archive"
+    )]
+    Vanished { file: String, folder: String, files: String },
+    #[error(
+        "{file} has two classes that look alike, `{first}` and `{second}`: they differ in {difference}; give them one \
+         folder, or names that differ visibly"
+    )]
+    Alike { file: String, first: String, second: String, difference: String },
+    #[error(
+        "all {images} test images are training images too, byte by byte ({example}): give `test` another folder or archive"
+    )]
+    SameParts { images: usize, example: String },
+    #[error("{train} and {test} are the same file: training and test images must be different ones")]
+    SameFile { train: String, test: String },
     #[error(
         "{name} has {} × {} pixels, images before it have {} × {}: add `center_crop`, and `resize` before it",
         found[0], found[1], expected[0], expected[1]

@@ -1,7 +1,7 @@
 //! A data set of IDX files: training and test images and their labels.
 
 use super::error::DatasetError;
-use super::{idx, input};
+use super::{class_names, idx, input};
 use crate::formats::ImageSet;
 use crate::kinds::IdxFiles;
 use crate::protocol::Job;
@@ -16,6 +16,13 @@ pub(super) fn run(
     classes: &[String],
 ) -> Result<String, StageError> {
     let mut told = vec![];
+    let (first, second) = (input(job, "train.images", &train.images)?, input(job, "test.images", &test.images)?);
+    if first.0.digest == second.0.digest {
+        return Err(DatasetError::SameFile { train: first.1, test: second.1 }.into());
+    }
+    for warning in class_names::check("classes", classes)? {
+        reporter.log(&format!("warning: {warning}"));
+    }
     for (done, (output, files)) in [("train", train), ("test", test)].into_iter().enumerate() {
         go_on(reporter)?;
         reporter.progress(done as u64, 2, &format!("decoding {output}"));

@@ -7,8 +7,8 @@ use rayon::prelude::*;
 
 use super::archive::{Archive, ArchiveError};
 use super::error::DatasetError;
-use super::fill::{Filled, Plan, Planned, fill, summary};
-use super::{open, picture};
+use super::fill::{Aside, Filled, Plan, Planned, fill, summary};
+use super::{class_names, layout, open, picture};
 use crate::digest::Digest;
 use crate::formats::View;
 use crate::kinds::{Classes, DatasetParams, Folder};
@@ -40,11 +40,7 @@ pub(super) fn list(
     let mut others: Vec<&str> = Vec::new();
     for (index, entry) in archive.entries.iter().enumerate() {
         let Some(path) = entry.name.strip_prefix(root) else { continue };
-        // What macOS and Windows leave behind is nobody's image.
-        let hidden = path.split('/').any(|part| part.starts_with('.') || part == "__MACOSX");
-        let ending = path.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase()).unwrap_or_default();
-        let is_image = !hidden && ["jpg", "jpeg", "png"].contains(&ending.as_str());
-        match class(path).filter(|_| is_image) {
+        match class(path).filter(|_| layout::is_image(path)) {
             Some(class) => listing.classes.entry(class.to_owned()).or_default().push(index),
             None => others.push(&entry.name),
         }
@@ -58,7 +54,7 @@ pub(super) fn list(
     }
     listing.passed_over = others.len();
     for name in others.iter().take(NAMED) {
-        reporter.log(&format!("passed over: {name} is no image of a class"));
+        reporter.log(&format!("passed over: {name} {}", layout::unread(name)));
     }
     if others.len() > NAMED {
         reporter.log(&format!("passed over: {} more files", others.len() - NAMED));
@@ -109,14 +105,20 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter, params: &DatasetParams) ->
     let side = |side: Option<u32>| side.map(|side| side as usize);
     let recipe = picture::Recipe { square: *square, resize: side(*resize), filter: *filter, crop: side(*center_crop) };
     let limit = limit_per_class.map_or(usize::MAX, |limit| limit as usize);
-    let look = |slot: &str, folder: &Folder| -> Result<(Archive, Listing), StageError> {
+    let look = |slot: &str, folder: &Folder, known: &[String]| -> Result<(Archive, Listing), StageError> {
         let archive = open(job, slot, &folder.archive, reporter)?;
-        let root = folder.root.trim_matches('/');
-        let root = if root.is_empty() { String::new() } else { format!("{root}/") };
+        let mut root = layout::find_root(&archive, &folder.root)?;
+        if *by == Classes::Folders {
+            root = layout::unwrap(&archive, root, known, reporter);
+        }
         let mut listing = list(&archive, &root, reporter, |path| match by {
             Classes::None => Some("image"),
             Classes::Folders => path.split_once('/').map(|(class, _)| class),
         })?;
+        if *by == Classes::Folders {
+            let classes: Vec<String> = listing.classes.keys().cloned().collect();
+            layout::check(&archive, &root, &classes)?;
+        }
         if let Some(min_side) = *min_side {
             large_enough(&archive, &mut listing, min_side as usize, *pick, *seed, reporter)?;
         } else if let Some(pick) = *pick {
@@ -128,9 +130,13 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter, params: &DatasetParams) ->
         listing.classes.values_mut().for_each(|files| files.truncate(limit));
         Ok((archive, listing))
     };
-    let (archive, listing) = look("train.archive", train)?;
+    let (archive, listing) = look("train.archive", train, &[])?;
     let classes: Vec<String> = listing.classes.keys().cloned().collect();
-    let mut passed_over = listing.passed_over;
+    let mut warnings = class_names::check(&archive.shown, &classes)?;
+    if let ([class], Classes::Folders) = (&classes[..], by) {
+        return Err(DatasetError::OneClass { file: archive.shown, class: class.clone() }.into());
+    }
+    let mut aside = Aside { passed_over: listing.passed_over, left_out: archive.left_out.len(), ..Aside::default() };
     let mut divided: [Vec<Planned>; 2] = Default::default();
     let share = if test.is_some() { 0.0 } else { test_share.map_or(0.0, |share| share.get()) };
     for (label, (class, files)) in listing.classes.into_iter().enumerate() {
@@ -142,11 +148,16 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter, params: &DatasetParams) ->
     let other = match test {
         None => None,
         Some(test) => {
-            let (archive, listing) = look("test.archive", test)?;
-            passed_over += listing.passed_over;
+            let (archive, listing) = look("test.archive", test, &classes)?;
+            aside.passed_over += listing.passed_over;
+            aside.left_out += archive.left_out.len();
+            let missing = classes.iter().filter(|class| !listing.classes.contains_key(*class));
+            warnings.extend(missing.map(|class| format!("the test set has no images of the class `{class}`")));
             let mut images = Vec::new();
             for (class, files) in listing.classes {
-                let label = classes.binary_search(&class).map_err(|_| DatasetError::Class { class })?;
+                let label = classes
+                    .binary_search(&class)
+                    .map_err(|_| DatasetError::Class { hint: class_names::stranger(&class, &classes), class })?;
                 images.extend(files.into_iter().map(|entry| Planned { entry, label: label as i32 }));
             }
             Some((archive, images))
@@ -161,10 +172,13 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter, params: &DatasetParams) ->
     let (classes, broken) = (classes.as_slice(), *broken);
     let plan = Plan { output: "train", archive: &archive, images: trained, classes, recipe: stored, view, broken };
     let train: Filled = fill(job, &plan, reporter)?;
-    let archive = test_archive.as_ref().unwrap_or(&archive);
+    let train_archive = &archive;
+    let archive = test_archive.as_ref().unwrap_or(train_archive);
     let plan = Plan { output: "test", archive, images: tested, classes, recipe, view: None, broken };
     let test = fill(job, &plan, reporter)?;
-    Ok(summary(train, test, classes.len(), passed_over))
+    warnings.iter().for_each(|warning| reporter.log(&format!("warning: {warning}")));
+    aside.warnings = warnings.len();
+    Ok(summary((&train, train_archive), (&test, archive), classes.len(), aside, reporter)?)
 }
 
 /// Leaves only images whose sides are long enough, and of those only as many as are picked: the first of a permutation, so that only as many are looked at as it takes.

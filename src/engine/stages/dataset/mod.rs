@@ -4,11 +4,13 @@
 mod archive;
 mod caltech256;
 mod cifar10;
+mod class_names;
 mod error;
 mod fill;
 mod idx;
 mod idx_files;
 mod image_folder;
+mod layout;
 mod pickle;
 mod picture;
 mod tiny_imagenet;
@@ -17,11 +19,15 @@ use std::ops::ControlFlow;
 
 use super::error::StageError;
 use super::{Reporter, params, read_error};
+use crate::address::Address;
 use crate::digest::verify;
 use crate::kinds::{DatasetParams, Source};
 use crate::protocol::{Input, Job};
 use archive::Archive;
 pub(in crate::stages) use error::DatasetError;
+
+/// Entries that are left out and named in the log.
+const NAMED: usize = 100;
 
 /// Slots as the sources' names have them (`archive`, `train.images`); outputs `train` and `test`.
 pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageError> {
@@ -48,7 +54,8 @@ fn input<'a>(job: &'a Job, slot: &str, source: &Source) -> Result<(&'a Input, St
     let input = inputs.next().ok_or_else(|| StageError::NoInput { slot: slot.to_owned() })?;
     match inputs.count() {
         0 => {
-            let origin = source.path.as_ref().or(source.url.as_ref());
+            let url = source.url.as_ref().map(|url| Address::new(url).to_string());
+            let origin = source.path.clone().or(url);
             Ok((input, origin.map_or(slot.to_owned(), |origin| format!("{slot} ({origin})"))))
         }
         more => Err(StageError::ManyInputs { slot: slot.to_owned(), count: more + 1 }),
@@ -69,8 +76,11 @@ fn open(job: &Job, slot: &str, source: &Source, reporter: &dyn Reporter) -> Resu
     let scratch = scratch.parent().unwrap_or(std::path::Path::new("."));
     let archive = Archive::open(&input.path, &shown, scratch, &go_on)
         .map_err(|source| DatasetError::Archive { file: shown, source })?;
-    if archive.links > 0 {
-        reporter.log(&format!("{slot}: {} links passed over", archive.links));
+    for line in archive.left_out.iter().take(NAMED) {
+        reporter.log(&format!("{slot}: left out: {line}"));
+    }
+    if archive.left_out.len() > NAMED {
+        reporter.log(&format!("{slot}: left out: {} more entries", archive.left_out.len() - NAMED));
     }
     Ok(archive)
 }

@@ -1,4 +1,4 @@
-//! One image: from a JPEG or PNG file to the bytes that a set stores. Knows neither archives nor classes.
+//! One image: from a JPEG, PNG, BMP or WebP file to the bytes that a set stores. Knows neither archives nor classes.
 
 use std::io::Cursor;
 
@@ -60,14 +60,23 @@ pub(super) fn size(file: &[u8]) -> Result<[usize; 2], String> {
 }
 
 fn reader(file: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>, String> {
-    let mut reader = ImageReader::new(Cursor::new(file)).with_guessed_format().map_err(|error| error.to_string())?;
-    match reader.format() {
-        // Decoders fill up what is missing of a JPEG file with grey and say nothing.
-        Some(ImageFormat::Jpeg) if !is_whole_jpeg(file) => {
-            return Err("it is cut off: a JPEG file without an end".to_owned());
+    let mut file = file;
+    let format = image::guess_format(file).ok();
+    match format {
+        // Decoders fill up what is missing of a JPEG file with grey and say nothing. What follows its end (another picture, a film) is not its own.
+        Some(ImageFormat::Jpeg) => match end_of_jpeg(file) {
+            Some(end) => file = &file[..end],
+            None => return Err("it is cut off: a JPEG file without an end".to_owned()),
+        },
+        Some(ImageFormat::Png | ImageFormat::Bmp | ImageFormat::WebP) => {}
+        Some(other) => {
+            return Err(format!("it is a {other:?} file, which is not read; convert it to PNG").replace("Tiff", "TIFF"));
         }
-        Some(ImageFormat::Jpeg | ImageFormat::Png) => {}
-        _ => return Err("it is neither a JPEG nor a PNG file".to_owned()),
+        None => return Err("it is neither a JPEG nor a PNG, BMP or WebP file".to_owned()),
+    }
+    let mut reader = ImageReader::new(Cursor::new(file));
+    if let Some(format) = format {
+        reader.set_format(format);
     }
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
@@ -77,10 +86,26 @@ fn reader(file: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>, String> {
     Ok(reader)
 }
 
-/// Whether the mark of the end stands behind the last mark of a scan's start. In coded pixels neither can stand; in a thumbnail both do, before those.
-fn is_whole_jpeg(file: &[u8]) -> bool {
-    let last = |mark: u8| file.windows(2).rposition(|pair| pair == [0xff, mark]);
-    last(0xd9).is_some_and(|end| last(0xda).is_none_or(|scan| scan < end))
+/// Where the JPEG picture that a file begins with ends; nothing where its end is missing. Segments are passed by their lengths, so that marks within them, such
+/// as those of a thumbnail, count for nothing.
+fn end_of_jpeg(file: &[u8]) -> Option<usize> {
+    let mut at = 2;
+    loop {
+        // Coded pixels, and what decoders skip between segments, end at a mark: 0xff and a byte that neither fills up nor belongs to the pixels.
+        at += file.get(at..)?.iter().position(|&byte| byte == 0xff)?;
+        while *file.get(at)? == 0xff {
+            at += 1;
+        }
+        match *file.get(at)? {
+            0xd9 => return Some(at + 1),
+            // A coded byte 0xff, a mark of restart, the start of a picture, TEM: nothing belongs to them.
+            0x00 | 0x01 | 0xd0..=0xd8 => at += 1,
+            _ => {
+                let length = usize::from(u16::from_be_bytes([*file.get(at + 1)?, *file.get(at + 2)?]));
+                at += 1 + length.max(2);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -125,6 +150,49 @@ mod tests {
         for end in (2..file.len()).step_by(37) {
             assert!(decode(&file[..end]).is_err(), "{end} of {}", file.len());
         }
+    }
+
+    /// A segment with a length.
+    fn segment(mark: u8, content: &[u8]) -> Vec<u8> {
+        [&[0xff, mark], &((content.len() + 2) as u16).to_be_bytes()[..], content].concat()
+    }
+
+    #[test]
+    fn what_follows_the_end_of_a_picture_is_not_its_own() {
+        let scan_mark = [0xff, 0xda, 1, 2];
+        for name in ["plain.jpg", "progressive.jpg", "cmyk.jpg", "grey.jpg", "palette.png"] {
+            let file = fixture(name);
+            let whole = decode(&file).unwrap();
+            for more in [&scan_mark[..], &[0xff, 0xd8, 0xff, 0xda], &[0; 700], &file, b"\x00\x00\x00\x18ftypmp42"] {
+                let longer = [&file[..], more].concat();
+                assert_eq!(decode(&longer).map(|image| image.pixels), Ok(whole.pixels.clone()), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn marks_within_segments_and_filling_bytes_do_not_end_a_picture() {
+        let file = fixture("plain.jpg");
+        let whole = decode(&file).unwrap();
+        let thumbnail = segment(0xe1, &fixture("grey.jpg"));
+        let with = [&file[..2], &thumbnail, &[0xff; 5], &segment(0xfe, b"\xff\xd9"), &file[2..]].concat();
+        assert_eq!(decode(&with).unwrap().pixels, whole.pixels);
+        // Its thumbnail is whole, the picture is not.
+        for end in [with.len() - 2, with.len() - 1, with.len() - 300, 2 + thumbnail.len()] {
+            assert!(decode(&with[..end]).unwrap_err().contains("cut off"), "{end} of {}", with.len());
+        }
+        assert_eq!(end_of_jpeg(b"\xff\xd8\xff\xda\x00\x02\x12\xff\x00\xff\xd3\xff\xff\xd9rest"), Some(14));
+    }
+
+    #[test]
+    fn pictures_of_windows_and_of_the_web_are_read() {
+        let image = image::RgbImage::from_fn(9, 5, |x, y| image::Rgb([x as u8 * 20, y as u8 * 40, 77]));
+        for format in [ImageFormat::Bmp, ImageFormat::WebP] {
+            let mut out = Cursor::new(Vec::new());
+            image.write_to(&mut out, format).unwrap();
+            assert_eq!(decode(out.get_ref()).unwrap().pixels, *image.as_raw(), "{format:?}");
+        }
+        assert!(decode(b"GIF89a\x01\x00").unwrap_err().contains("convert it to PNG"));
     }
 
     #[test]

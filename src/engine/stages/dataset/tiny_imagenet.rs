@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::archive::Archive;
 use super::error::DatasetError;
-use super::fill::{Plan, Planned, fill, summary};
+use super::fill::{Aside, Plan, Planned, fill, summary};
 use super::picture::Recipe;
 use crate::formats::View;
 use crate::kinds::Broken;
@@ -90,7 +90,8 @@ pub(super) fn run(
     let train =
         fill(job, &Plan { output: "train", archive, images: trained, classes, recipe, view, broken }, reporter)?;
     let test = fill(job, &Plan { output: "test", archive, images: tested, classes, recipe, view, broken }, reporter)?;
-    Ok(summary(train, test, classes.len(), passed_over))
+    let aside = Aside { passed_over, left_out: archive.left_out.len(), warnings: 0 };
+    Ok(summary((&train, archive), (&test, archive), classes.len(), aside, reporter)?)
 }
 
 fn is_jpeg(path: &str) -> bool {

@@ -17,7 +17,7 @@ use crate::data::{self, DeviceSet};
 use crate::error::StageError;
 use crate::networks::{self, Network};
 use crate::partial::Keeper;
-use crate::weights::{self, Head};
+use crate::weights::{self, Head, Installed};
 
 /// Runs a `train` stage.
 ///
@@ -179,14 +179,22 @@ fn start_from_weights(
         }
     };
     let slot = || input.slot.clone();
-    let tensors = weights::read(&data::read(input)?)
-        .map_err(|source| StageError::Weights { slot: slot(), source: source.into() })?;
-    let head = match params.pretrained.clone().unwrap_or_default().head {
+    let bytes = data::read(input)?;
+    let file =
+        weights::File::open(&bytes).map_err(|source| StageError::Weights { slot: slot(), source: source.into() })?;
+    let pretrained = params.pretrained.clone().unwrap_or_default();
+    let head = match pretrained.head {
         HeadWeights::Keep => Head::Keep,
         HeadWeights::Replace => Head::Replace(networks::head_name(&params.net)),
     };
-    context.reporter.log(format!("starting from {} tensors of `weights`", tensors.len()));
-    weights::install(network, tensors, head).map_err(|source| StageError::Install { slot: slot(), source })
+    let installed = weights::install(network, &file, head, pretrained.entry.as_deref())
+        .map_err(|source| StageError::Install { slot: slot(), source })?;
+    let Installed { taken, prefix, passed_over } = installed;
+    let under = if prefix.is_empty() { String::new() } else { format!(" under `{prefix}`") };
+    context
+        .reporter
+        .log(format!("starting from {taken} tensors of `weights`{under}; {passed_over} others passed over"));
+    Ok(())
 }
 
 fn check_validation(data: &DeviceSet, validation: &DeviceSet) -> Result<(), StageError> {

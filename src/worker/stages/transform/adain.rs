@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use tch::{Device, Kind, TchError, Tensor};
 
+use crate::arithmetic::square_root;
+
 /// Added to the variance of a channel.
 const EPSILON: f64 = 1e-5;
 /// The shortest side of an image: after three halvings a side must have two pixels, for the reflection at the border.
@@ -182,7 +184,8 @@ impl Statistics {
         let flat = features.f_flatten(2, 3)?;
         let column = |values: Tensor| values.f_unsqueeze(-1)?.f_unsqueeze(-1);
         let mean = flat.f_mean_dim([-1].as_slice(), false, None)?;
-        let deviation = flat.f_var_dim([-1].as_slice(), true, false)?.f_add_scalar_(EPSILON)?.f_sqrt_()?;
+        let variance = flat.f_var_dim([-1].as_slice(), true, false)?;
+        let deviation = square_root(&variance.f_add_scalar(EPSILON)?)?;
         Ok(Statistics { mean: column(mean)?, deviation: column(deviation)? })
     }
 }
@@ -203,6 +206,17 @@ pub struct Adain {
 }
 
 impl Adain {
+    /// The names of the tensors that encoder and decoder take.
+    pub fn names() -> [Vec<String>; 2] {
+        [ENCODER, DECODER].map(|steps| {
+            let numbers = steps.iter().filter_map(|step| match step {
+                Step::Conv { number, .. } => Some(number),
+                Step::Pool | Step::Enlarge => None,
+            });
+            numbers.flat_map(|number| ["weight", "bias"].map(|part| format!("{number}.{part}"))).collect()
+        })
+    }
+
     /// The networks with these weights; tensors of later layers of the encoder are left alone.
     ///
     /// # Errors

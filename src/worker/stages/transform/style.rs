@@ -58,11 +58,14 @@ pub(super) fn repaint(
 }
 
 fn networks(context: &Context<'_>) -> Result<Adain, StageError> {
-    let weights = |slot: &'static str| -> Result<BTreeMap<String, Tensor>, StageError> {
+    let weights = |slot: &'static str, names: &[String]| -> Result<BTreeMap<String, Tensor>, StageError> {
         let bytes = data::read(context.input(slot)?)?;
-        weights::read(&bytes).map_err(|error| StageError::Weights { slot: slot.to_owned(), source: error.into() })
+        let wrong = |source| StageError::Weights { slot: slot.to_owned(), source };
+        let file = weights::File::open(&bytes).map_err(|error| wrong(error.into()))?;
+        weights::select(&file, names).map_err(|error| wrong(error.into()))
     };
-    let (encoder, decoder) = (weights("encoder")?, weights("decoder")?);
+    let [of_encoder, of_decoder] = Adain::names();
+    let (encoder, decoder) = (weights("encoder", &of_encoder)?, weights("decoder", &of_decoder)?);
     Adain::new(&encoder, &decoder, context.device)
         .map_err(|(slot, error)| StageError::Weights { slot: slot.to_owned(), source: error.into() })
 }

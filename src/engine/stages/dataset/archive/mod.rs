@@ -1,5 +1,11 @@
-//! Archives as lists of files that are read where they lie: `.zip`, `.tar` and `.tar.gz`, told apart by their first bytes. Nothing is unpacked under a name
-//! that an archive chose; links are passed over; names that lead out of the archive, and archives that unfold into much more than they are, are refused.
+//! Archives as lists of files that are read where they lie: zip and tar, plain or compressed, told apart by their first bytes. Nothing is unpacked under a name
+//! that an archive chose. Links within an archive are followed; names that lead out of it, and archives that unfold into much more than they are, are refused.
+
+mod pax;
+mod tape;
+mod tree;
+mod unfold;
+mod zipped;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -8,7 +14,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use flate2::read::MultiGzDecoder;
+use tree::{Content, Place, Tree};
+use unfold::{Form, form, unfold};
 use zip::ZipArchive;
 
 /// More files than any data set of the field has in one archive: ImageNet has 1.3 million.
@@ -25,6 +32,10 @@ const MUCH: u64 = 64 << 20;
 pub(in crate::stages) enum ArchiveError {
     #[error("it is no zip, tar or gzip archive: it begins with the bytes {found}")]
     Unknown { found: String },
+    #[error("it is {form}, which is not read: repack it as .zip or .tar.gz")]
+    Foreign { form: &'static str },
+    #[error("what it unfolds to is no tar archive: it begins with the bytes {found}; repack it as .zip or .tar.gz")]
+    NoTar { found: String },
     #[error("it is damaged or cut off: {reason}")]
     Damaged { reason: String },
     #[error("its entry `{name}` leads out of the archive")]
@@ -48,18 +59,19 @@ pub(in crate::stages) enum ArchiveError {
 pub(in crate::stages) struct Entry {
     /// Its path, parts divided by `/`, none of them empty, `.` or `..`.
     pub(in crate::stages) name: String,
-    size: u64,
-    /// In a tar archive where its bytes start, in a zip archive its number.
-    at: u64,
+    content: Content,
 }
 
 /// An archive and the files in it.
 pub(in crate::stages) struct Archive {
     /// The archive as messages name it.
     pub(in crate::stages) shown: String,
+    /// In the order of their names.
     pub(in crate::stages) entries: Vec<Entry>,
-    /// Entries that are neither files nor folders: links and devices.
-    pub(in crate::stages) links: usize,
+    /// Folders without anything in them.
+    pub(in crate::stages) empty: Vec<String>,
+    /// Members that give no file, a line each: devices, links that lead nowhere, and what is not known.
+    pub(in crate::stages) left_out: Vec<String>,
     bytes: Bytes,
 }
 
@@ -77,39 +89,65 @@ impl Archive {
         go_on: &dyn Fn(u64) -> ControlFlow<()>,
     ) -> Result<Self, ArchiveError> {
         let file = Shared::new(File::open(path)?)?;
-        let mut start = [0; 4];
+        let mut start = [0; 8];
         let count = file.file.read_at(&mut start, 0)?;
-        let (mut entries, mut links) = (Vec::new(), 0);
-        let bytes = match &start[..count] {
-            [b'P', b'K', ..] => Bytes::Zip(list_zip(file, &mut entries, &mut links)?),
-            [0x1f, 0x8b, ..] => {
-                let unfolded = Shared::new(unfold(file, scratch, go_on)?)?;
-                list_tar(&unfolded, &mut entries, &mut links)?;
+        let packed = file.length;
+        let mut tree = Tree::default();
+        let bytes = match form(&start[..count]) {
+            Form::Zip => Bytes::Zip(zipped::list(file, &mut tree)?),
+            Form::Packed(packing) => {
+                let unfolded = Shared::new(unfold(file, packing, scratch, go_on)?)?;
+                if !tape::is_tar(&unfolded) {
+                    return Err(ArchiveError::NoTar { found: first_bytes(&unfolded)? });
+                }
+                tape::list(&unfolded, &mut tree)?;
                 Bytes::Tar(unfolded)
             }
-            _ if is_tar(&file) => {
-                list_tar(&file, &mut entries, &mut links)?;
+            _ if tape::is_tar(&file) => {
+                tape::list(&file, &mut tree)?;
                 Bytes::Tar(file)
             }
-            found => {
-                let found = found.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
-                return Err(ArchiveError::Unknown { found });
-            }
+            Form::Foreign(form) => return Err(ArchiveError::Foreign { form }),
+            Form::Other => return Err(ArchiveError::Unknown { found: first_bytes(&file)? }),
         };
-        Ok(Archive { shown: shown.to_owned(), entries, links, bytes })
+        let tree::Listed { entries, empty, left_out } = tree.finish()?;
+        // A tar archive holds what its files are long, but for links and for the holes of sparse files.
+        let most = match &bytes {
+            Bytes::Tar(unfolded) => unfolded.length.saturating_mul(MAX_RATIO),
+            Bytes::Zip(_) => packed.saturating_mul(MAX_RATIO),
+        };
+        let mut whole: u64 = 0;
+        for entry in &entries {
+            let size = entry.content.size;
+            if size > MAX_ENTRY {
+                return Err(ArchiveError::Entry { name: entry.name.clone(), size });
+            }
+            whole = whole.saturating_add(size);
+            if whole > MUCH.max(most) {
+                return Err(ArchiveError::Bomb { packed });
+            }
+        }
+        Ok(Archive { shown: shown.to_owned(), entries, empty, left_out, bytes })
     }
 
     /// The bytes of a file in it. Several threads may read at a time.
     pub(super) fn read(&self, index: usize) -> Result<Vec<u8>, ArchiveError> {
         let entry = &self.entries[index];
-        let mut bytes = vec![0; entry.size as usize];
-        match &self.bytes {
-            Bytes::Tar(shared) => shared.file.read_exact_at(&mut bytes, entry.at)?,
-            Bytes::Zip(zip) => {
+        let mut bytes = vec![0; entry.content.size as usize];
+        match (&self.bytes, &entry.content.place) {
+            (Bytes::Tar(shared), &Place::At(at)) => shared.file.read_exact_at(&mut bytes, at)?,
+            (Bytes::Tar(shared), Place::Pieces(pieces)) => {
+                for piece in pieces.iter() {
+                    let from = piece.from as usize;
+                    shared.file.read_exact_at(&mut bytes[from..from + piece.length as usize], piece.at)?;
+                }
+            }
+            (Bytes::Zip(_), Place::Pieces(_)) => {}
+            (Bytes::Zip(zip), &Place::At(number)) => {
                 let damaged = |reason: String| ArchiveError::Damaged { reason: format!("`{}`: {reason}", entry.name) };
                 // A clone shares the list of entries and has a place of its own in the file.
                 let mut zip = zip.clone();
-                let mut file = zip.by_index(entry.at as usize).map_err(|error| damaged(error.to_string()))?;
+                let mut file = zip.by_index(number as usize).map_err(|error| damaged(error.to_string()))?;
                 // Reading on to the end is what makes the sum be checked.
                 let read = file.read_exact(&mut bytes).and_then(|()| file.read(&mut [0]));
                 match read {
@@ -136,103 +174,18 @@ impl Archive {
 
 /// The path of an entry in one form; nothing where it leads out of the archive, an empty one for the archive itself.
 fn plain(name: &str) -> Option<String> {
-    if name.starts_with('/') || name.contains(['\\', '\0']) {
+    if name.starts_with('/') || name.contains('\0') {
         return None;
     }
     let parts: Vec<&str> = name.split('/').filter(|part| !["", "."].contains(part)).collect();
     (!parts.contains(&"..")).then(|| parts.join("/"))
 }
 
-fn add(entries: &mut Vec<Entry>, name: String, size: u64, at: u64) -> Result<(), ArchiveError> {
-    let name = plain(&name).ok_or(ArchiveError::Escape { name })?;
-    if size > MAX_ENTRY {
-        return Err(ArchiveError::Entry { name, size });
-    }
-    if entries.len() >= MAX_ENTRIES {
-        return Err(ArchiveError::Entries);
-    }
-    entries.push(Entry { name, size, at });
-    Ok(())
-}
-
-fn is_tar(file: &Shared) -> bool {
-    let mut magic = [0; 5];
-    file.file.read_exact_at(&mut magic, 257).is_ok() && &magic == b"ustar"
-}
-
-fn list_tar(file: &Shared, entries: &mut Vec<Entry>, links: &mut usize) -> Result<(), ArchiveError> {
-    let damaged = |reason: String| ArchiveError::Damaged { reason };
-    let mut archive = tar::Archive::new(file.clone());
-    for entry in archive.entries_with_seek().map_err(|error| damaged(error.to_string()))? {
-        let entry = entry.map_err(|error| damaged(error.to_string()))?;
-        let kind = entry.header().entry_type();
-        if kind.is_dir() || kind.is_pax_global_extensions() {
-            continue;
-        }
-        if !kind.is_file() && !kind.is_contiguous() {
-            *links += 1;
-            continue;
-        }
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let (size, at) = (entry.size(), entry.raw_file_position());
-        if at.checked_add(size).is_none_or(|end| end > file.length) {
-            return Err(damaged(format!("`{name}` goes on behind its end")));
-        }
-        add(entries, name, size, at)?;
-    }
-    Ok(())
-}
-
-fn list_zip(file: Shared, entries: &mut Vec<Entry>, links: &mut usize) -> Result<ZipArchive<Shared>, ArchiveError> {
-    let damaged = |error: zip::result::ZipError| ArchiveError::Damaged { reason: error.to_string() };
-    let packed = file.length;
-    let mut zip = ZipArchive::new(file).map_err(damaged)?;
-    let mut whole: u64 = 0;
-    for index in 0..zip.len() {
-        let entry = zip.by_index_raw(index).map_err(damaged)?;
-        let (name, size) = (entry.name().map_err(damaged)?.into_owned(), entry.size());
-        if entry.is_dir() {
-            continue;
-        }
-        if entry.is_symlink() {
-            *links += 1;
-            continue;
-        }
-        if entry.encrypted() {
-            return Err(ArchiveError::Encrypted { name });
-        }
-        add(entries, name, size, index as u64)?;
-        whole = whole.saturating_add(size);
-        if whole > MUCH.max(packed.saturating_mul(MAX_RATIO)) {
-            return Err(ArchiveError::Bomb { packed });
-        }
-    }
-    Ok(zip)
-}
-
-/// The bytes of a gzip file, in a nameless file that is gone once it is closed.
-fn unfold(file: Shared, scratch: &Path, go_on: &dyn Fn(u64) -> ControlFlow<()>) -> Result<File, ArchiveError> {
-    let packed = file.length;
-    let most = MUCH.max(packed.saturating_mul(MAX_RATIO));
-    let mut to = tempfile::tempfile_in(scratch)?;
-    let mut from = MultiGzDecoder::new(io::BufReader::with_capacity(1 << 18, file));
-    let mut buffer = vec![0; 1 << 20];
-    let mut whole: u64 = 0;
-    loop {
-        if go_on(whole).is_break() {
-            return Err(ArchiveError::Stopped);
-        }
-        let count = match from.read(&mut buffer) {
-            Ok(0) => return Ok(to),
-            Ok(count) => count,
-            Err(error) => return Err(ArchiveError::Damaged { reason: format!("after {whole} good bytes: {error}") }),
-        };
-        whole += count as u64;
-        if whole > most {
-            return Err(ArchiveError::Bomb { packed });
-        }
-        io::Write::write_all(&mut to, &buffer[..count])?;
-    }
+/// The first bytes of a file, in hexadecimal.
+fn first_bytes(file: &Shared) -> io::Result<String> {
+    let mut start = [0; 4];
+    let count = file.file.read_at(&mut start, 0)?;
+    Ok(start[..count].iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" "))
 }
 
 /// A file that several readers read, each at a place of its own.

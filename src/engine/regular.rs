@@ -1,0 +1,88 @@
+//! Files that are read as a whole or to their end, so that reading them ends: regular ones, up to a size. Knows nothing
+//! of what they hold.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+/// Opens a regular file to read. Reading anything else may wait for ever: a pipe without a writer, a device without an
+/// end.
+///
+/// # Errors
+/// Whatever opening the file gives; [`io::ErrorKind::InvalidInput`] if it is no regular file.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    // Before it is opened: opening a device can do something.
+    check_regular(path)?;
+    // What was put in its place since is opened without waiting, and looked at once more.
+    let flags = (rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY).bits();
+    let file = File::options().read(true).custom_flags(flags.cast_signed()).open(path)?;
+    regular(&file.metadata()?)?;
+    Ok(file)
+}
+
+/// Checks that a path leads to a regular file.
+///
+/// # Errors
+/// As [`open_regular`].
+pub fn check_regular(path: &Path) -> io::Result<()> {
+    regular(&fs::metadata(path)?)
+}
+
+fn regular(metadata: &fs::Metadata) -> io::Result<()> {
+    let kind = metadata.file_type();
+    let what = match kind {
+        _ if kind.is_file() => return Ok(()),
+        // In the words of the system, which readers of folders know.
+        _ if kind.is_dir() => return Err(rustix::io::Errno::ISDIR.into()),
+        _ if kind.is_fifo() => "a named pipe",
+        _ if kind.is_socket() => "a socket",
+        _ => "a device",
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what}, and only regular files are read")))
+}
+
+/// The bytes of a regular file that is no longer than `at_most`.
+///
+/// # Errors
+/// As [`open_regular`]; [`io::ErrorKind::FileTooLarge`] if it is longer.
+pub fn read_regular(path: &Path, at_most: u64) -> io::Result<Vec<u8>> {
+    read_at_most(open_regular(path)?, at_most)
+}
+
+/// All that a reader gives, if it is no longer than `at_most`.
+///
+/// # Errors
+/// Whatever the reader gives; [`io::ErrorKind::FileTooLarge`] if it gives more.
+pub fn read_at_most(from: impl Read, at_most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(at_most.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 <= at_most {
+        return Ok(bytes);
+    }
+    Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is longer than {at_most} bytes")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_regular_files_are_read_and_only_up_to_a_size() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, pipe, socket) = (dir.path().join("file"), dir.path().join("pipe"), dir.path().join("socket"));
+        fs::write(&file, b"abc").unwrap();
+        assert_eq!(read_regular(&file, 3).unwrap(), b"abc");
+        assert_eq!(read_regular(&file, 2).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        for (path, what) in
+            [(pipe.as_path(), "a named pipe"), (&socket, "a socket"), (Path::new("/dev/zero"), "a device")]
+        {
+            let error = read_regular(path, 10).unwrap_err();
+            assert!(error.kind() == io::ErrorKind::InvalidInput && error.to_string().contains(what), "{error}");
+        }
+        assert_eq!(read_regular(dir.path(), 10).unwrap_err().kind(), io::ErrorKind::IsADirectory);
+    }
+}

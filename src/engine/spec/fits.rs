@@ -1,0 +1,344 @@
+//! What a stage's parameters and needs have to say of the images, the networks and the classes that they meet, as far
+//! as the pipeline itself tells them: the classes of a data set may stand in the file, and an attack that needs more of
+//! them fails before the training and not after it. What only an archive tells is found out when the stage runs.
+
+use serde::Deserialize;
+use serde_json::Value as Json;
+
+use super::defaults::Origin;
+use super::expand::Expander;
+use super::instance::{Instance, Need};
+use super::notes::Notes;
+use super::sense::key;
+use super::source::{Part, Place, Step};
+use super::stage::StageSpec;
+use crate::kinds::{Attack, Kind, Member};
+
+/// Pixels a side that AdaIN's networks need.
+const LEAST_SIDE_OF_STYLE: u64 = 9;
+
+/// No attack needs more classes.
+const MOST_CLASSES_NEEDED: u64 = Member::ApgdT.needs_classes() as u64;
+
+/// What is known of the images of a set before anything runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Set {
+    channels: Option<u64>,
+    classes: Option<u64>,
+    /// Height and width as every reader sees them.
+    seen: Option<[u64; 2]>,
+    /// The shorter side as they are stored, which a random crop takes its windows from.
+    shortest: Option<u64>,
+    /// Whether its data set's division leaves it none.
+    is_empty: bool,
+}
+
+/// What is known of a model.
+#[derive(Debug, Clone, Copy, Default)]
+struct Model {
+    channels: Option<u64>,
+    classes: Option<u64>,
+    /// Its logits, of which there may be more than classes.
+    logits: Option<u64>,
+}
+
+/// Holds an instance against what is known of its inputs.
+pub(super) fn check(expander: &Expander, stage: &StageSpec, instance: &Instance, origin: &Origin, notes: &mut Notes) {
+    let mut checker = Checker { expander, stage, instance, origin, notes };
+    match instance.kind {
+        Kind::Train => checker.training(),
+        Kind::Evaluate => {
+            checker.models_see_sets("model", "set");
+            checker.attack(&["attack"], checker.logits("model"), "model");
+        }
+        Kind::Masking => {
+            checker.models_see_sets("model", "set");
+            checker.classes_for_square();
+        }
+        Kind::Saliency => checker.models_see_sets("models", "set"),
+        Kind::Transform => checker.transform(),
+        _ => {}
+    }
+}
+
+impl Expander<'_> {
+    /// What is known of the images that a need names. A command may make any.
+    fn set(&self, need: &Need) -> Set {
+        let mut need = need;
+        let mut is_changed = false;
+        loop {
+            let made = self.instance(need.from);
+            match made.kind {
+                Kind::Dataset => {
+                    let set = dataset(&made.params, &need.output);
+                    // A changed set holds what was seen.
+                    let shortest =
+                        if is_changed { set.seen.map(|[height, width]| height.min(width)) } else { set.shortest };
+                    return Set { shortest, ..set };
+                }
+                Kind::Transform => {
+                    is_changed |= text(&made.params, "op") != Some("sample");
+                    match made.need("data") {
+                        Some(data) => need = data,
+                        None => return Set::default(),
+                    }
+                }
+                _ => return Set::default(),
+            }
+        }
+    }
+
+    /// What is known of the model that a need names.
+    fn model(&self, need: &Need) -> Model {
+        let made = self.instance(need.from);
+        let Some(data) = made.need("data").filter(|_| made.kind == Kind::Train) else { return Model::default() };
+        let set = self.set(data);
+        let own = made.params.pointer("/net/classes").and_then(Json::as_u64);
+        Model { channels: set.channels, classes: set.classes, logits: own.or(set.classes) }
+    }
+}
+
+/// What a data set's canonical parameters say of its images. They are looked at and not read as their type: large
+/// matrices ask for every instance.
+fn dataset(params: &Json, output: &str) -> Set {
+    let number = |name: &str| params.get(name).and_then(Json::as_u64);
+    let square = |side: Option<u64>| side.map(|side| [side, side]);
+    let share = params.get("test_share").and_then(Json::as_f64);
+    let is_empty = share == Some(if output == "train" { 1.0 } else { 0.0 });
+    let three = Set { channels: Some(3), is_empty, ..Set::default() };
+    match text(params, "format") {
+        Some("idx") => {
+            let classes = params.get("classes").and_then(Json::as_array).map(|names| names.len() as u64);
+            Set { channels: Some(1), classes, ..Set::default() }
+        }
+        Some("cifar10") => Set { classes: Some(10), seen: Some([32, 32]), shortest: Some(32), ..three },
+        Some("tiny_imagenet") => Set { seen: square(number("resize")), ..three },
+        Some("caltech256") => {
+            let (resize, crop) = (number("resize"), number("center_crop"));
+            Set { seen: square(crop), shortest: if output == "train" { resize } else { crop }, ..three }
+        }
+        Some("image_folder") => {
+            let flag = |name: &str| params.get(name).and_then(Json::as_bool).unwrap_or(false);
+            let (resize, crop) = (number("resize"), number("center_crop"));
+            let is_whole = flag("whole") && output == "train";
+            let classes = (text(params, "classes") == Some("none")).then_some(1);
+            let seen = square(crop.or(resize.filter(|_| flag("square"))));
+            Set { classes, seen, shortest: if is_whole { resize } else { crop.or(resize) }, ..three }
+        }
+        _ => Set::default(),
+    }
+}
+
+fn text<'a>(params: &'a Json, name: &str) -> Option<&'a str> {
+    params.get(name).and_then(Json::as_str)
+}
+
+struct Checker<'a, 'n> {
+    expander: &'a Expander<'a>,
+    stage: &'a StageSpec,
+    instance: &'a Instance,
+    origin: &'a Origin<'a>,
+    notes: &'n mut Notes,
+}
+
+impl Checker<'_, '_> {
+    fn training(&mut self) {
+        let Some(data) = self.instance.need("data").cloned() else { return };
+        let (set, shown) = (self.expander.set(&data), self.shown(&data));
+        let params = &self.instance.params;
+        if set.is_empty {
+            let message = format!("{shown} has no images to train on: all of them are for testing");
+            self.tell_at(self.need_place("data"), message, "empty", Some("lower the `test_share` of the data set"));
+        }
+        for name in ["mean", "std"] {
+            let numbers = params.pointer(&format!("/net/{name}")).and_then(Json::as_array).map_or(0, Vec::len) as u64;
+            if let Some(channels) = set.channels.filter(|channels| numbers > 0 && numbers != *channels) {
+                let message = format!(
+                    "`net.{name}` has {}, and {shown} has {}",
+                    count(numbers, "number"),
+                    count(channels, "channel")
+                );
+                self.tell(
+                    &["net", name],
+                    message,
+                    "does not fit the images",
+                    Some("write one number for every channel"),
+                );
+            }
+        }
+        let own = params.pointer("/net/classes").and_then(Json::as_u64);
+        if let Some((own, classes)) = own.zip(set.classes).filter(|(own, classes)| own < classes) {
+            let message = format!("`net.classes` is {own}, and {shown} has {}", count(classes, "class"));
+            self.tell(&["net", "classes"], message, "too few", Some("remove it, or raise it"));
+        }
+        let crop = params.pointer("/augmentation/random_crop").and_then(Json::as_u64).unwrap_or(0);
+        if let Some(shortest) = set.shortest.filter(|shortest| crop > *shortest) {
+            let message =
+                format!("`augmentation.random_crop` takes {crop} pixels a side, and images of {shown} have {shortest}");
+            self.tell(&["augmentation", "random_crop"], message, "larger than the images", None);
+        }
+        if let Some(validation) = self.instance.need("validation").cloned() {
+            let other = self.expander.set(&validation);
+            if other.is_empty {
+                let message = format!("{} has no images to measure an accuracy on", self.shown(&validation));
+                self.tell_at(
+                    self.need_place("validation"),
+                    message,
+                    "empty",
+                    Some("raise the `test_share` of the data set"),
+                );
+            }
+            if let Some(clash) = clash((set.channels, set.classes), (other.channels, other.classes)) {
+                let told = format!("{shown}, which it is trained on,");
+                self.clash(clash, &told, &self.shown(&validation), "validation");
+            }
+        }
+        let logits = own.or(set.classes);
+        for trail in [&["adversary"][..], &["overfitting_check", "attack"], &["holdout", "attack"]] {
+            self.attack(trail, logits, "network");
+        }
+    }
+
+    fn transform(&mut self) {
+        let Some(data) = self.instance.need("data").cloned() else { return };
+        let (set, shown) = (self.expander.set(&data), self.shown(&data));
+        let params = &self.instance.params;
+        let k = params.get("k").and_then(Json::as_u64).filter(|k| *k > 0);
+        if let Some((k, [height, width])) = k.zip(set.seen)
+            && (height % k > 0 || width % k > 0)
+        {
+            let message = format!(
+                "`k` must divide the height and the width of the images: {k} does not divide \
+                 {height} × {width} of {shown}"
+            );
+            self.tell(&["k"], message, "leaves a rest", None);
+        }
+        let op = text(params, "op").unwrap_or_default();
+        if ["stylize", "cue_conflict"].contains(&op) {
+            for need in [Some(data), self.instance.need("style").cloned()].into_iter().flatten() {
+                let side = self.expander.set(&need).seen.map(|[height, width]| height.min(width));
+                if let Some(side) = side.filter(|side| *side < LEAST_SIDE_OF_STYLE) {
+                    let shown = self.shown(&need);
+                    let message = format!(
+                        "images of {shown} have {side} pixels a side; `{op}` needs at least {LEAST_SIDE_OF_STYLE}"
+                    );
+                    self.tell(&["op"], message, "images too small", None);
+                }
+            }
+            if op == "cue_conflict" && set.classes == Some(1) {
+                let message =
+                    format!("the images of {shown} are all of one class, so none can wear the texture of another");
+                self.tell(&["op"], message, "needs two classes", None);
+            }
+        }
+    }
+
+    /// An attack that compares more logits than there are.
+    fn attack(&mut self, trail: &[&str], logits: Option<u64>, whose: &str) {
+        // Most networks have enough for any attack.
+        let Some(logits) = logits.filter(|logits| *logits < MOST_CLASSES_NEEDED) else { return };
+        let Some(attack) = trail.iter().try_fold(&*self.instance.params, |params, name| params.get(name)) else {
+            return;
+        };
+        let Ok(attack) = Attack::deserialize(attack) else { return };
+        let Some((member, name)) = attack.most_demanding() else { return };
+        let needed = member.needs_classes();
+        if logits >= u64::from(needed) {
+            return;
+        }
+        let trail: Vec<&str> = trail.iter().copied().chain([name]).collect();
+        let message = format!("the attack `{}` needs {needed} classes, and the {whose} has {logits}", member.name());
+        self.tell(&trail, message, "too few classes", Some("choose an attack or a loss that needs fewer"));
+    }
+
+    /// The attack without gradients of the checks for masked ones.
+    fn classes_for_square(&mut self) {
+        let needed = u64::from(Member::Square.needs_classes());
+        if let Some(logits) = self.logits("model").filter(|logits| *logits < needed) {
+            let message = format!("a check for masked gradients needs {needed} classes, and the model has {logits}");
+            self.tell_at(self.need_place("model"), message, "too few classes", None);
+        }
+    }
+
+    fn logits(&self, slot: &str) -> Option<u64> {
+        self.instance.need(slot).and_then(|need| self.expander.model(need).logits)
+    }
+
+    /// Every model must take the images of every set, and know their classes.
+    fn models_see_sets(&mut self, models: &str, sets: &str) {
+        let mut found = None;
+        for model in self.instance.needs.iter().filter(|need| need.slot == models) {
+            let known = self.expander.model(model);
+            for need in self.instance.needs.iter().filter(|need| need.slot == sets) {
+                let set = self.expander.set(need);
+                let clash = clash((known.channels, known.classes), (set.channels, set.classes));
+                found = found.or(clash.map(|clash| (clash, model, need)));
+            }
+        }
+        if let Some((clash, model, need)) = found {
+            let told = format!("`{}`", self.expander.instance(model.from).name);
+            self.clash(clash, &told, &self.shown(need), sets);
+        }
+    }
+
+    fn clash(&mut self, clash: Clash, one: &str, other: &str, slot: &str) {
+        let (a, b, of, label) = match clash {
+            Clash::Channels(a, b) => (a, b, "channel", "other channels"),
+            Clash::Classes(a, b) => (a, b, "class", "other classes"),
+        };
+        let message = format!("{one} has {}, and {other} has {}", count(a, of), count(b, of));
+        self.tell_at(self.need_place(slot), message, label, None);
+    }
+
+    /// A set as messages name it.
+    fn shown(&self, need: &Need) -> String {
+        let made = self.expander.instance(need.from);
+        let output = if made.outputs.len() > 1 { format!(".{}", need.output) } else { String::new() };
+        format!("`{}{output}`", made.name)
+    }
+
+    /// Where a need stands: under `needs`, or at the axis that fills it.
+    fn need_place(&self, slot: &str) -> Place {
+        let path = if self.stage.needs.iter().any(|(name, _)| name == slot) {
+            self.stage.path.key("needs").key(slot)
+        } else {
+            self.stage.path.key("matrix").key(slot)
+        };
+        Place::value(&self.stage.file, path)
+    }
+
+    fn tell(&mut self, trail: &[&str], message: String, label: &str, help: Option<&str>) {
+        let trail: Vec<Step> = trail.iter().map(|name| key(name)).collect();
+        self.tell_at(self.origin.place(&trail, Part::Value), message, label, help);
+    }
+
+    /// One instance is enough for a place: the others of its matrix have the same to say.
+    fn tell_at(&mut self, place: Place, message: String, label: &str, help: Option<&str>) {
+        let is_told = |known: &super::problem::Problem| known.label == label && known.place.as_ref() == Some(&place);
+        if !self.notes.problems.iter().any(is_told) {
+            self.notes.tell_at(place, message, label, help.map(str::to_owned));
+        }
+    }
+}
+
+/// Two numbers that should be one.
+#[derive(Clone, Copy)]
+enum Clash {
+    Channels(u64, u64),
+    Classes(u64, u64),
+}
+
+/// Whether two do not go together, each told by its channels and its classes as far as they are known.
+fn clash(one: (Option<u64>, Option<u64>), other: (Option<u64>, Option<u64>)) -> Option<Clash> {
+    let differ = |(a, b): (u64, u64)| (a != b).then_some((a, b));
+    let channels = one.0.zip(other.0).and_then(differ).map(|(a, b)| Clash::Channels(a, b));
+    channels.or_else(|| one.1.zip(other.1).and_then(differ).map(|(a, b)| Clash::Classes(a, b)))
+}
+
+fn count(number: u64, of: &str) -> String {
+    match (number, of) {
+        (1, _) => format!("1 {of}"),
+        (_, "class") => format!("{number} classes"),
+        _ => format!("{number} {of}s"),
+    }
+}

@@ -1,0 +1,284 @@
+//! Where in a file the tensors of a network stand: in which dictionary, under which prefix (`state_dict.module.`). One rule for every form of file, by names and
+//! shapes alone. Knows neither forms of files nor networks.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+
+use super::Listed;
+
+/// A tensor that is looked for.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Its name.
+    pub name: String,
+    /// Its shape, where that is known.
+    pub shape: Option<Vec<i64>>,
+}
+
+/// What may stand beside the wanted tensors, in their dictionary and under their prefix.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Beside<'a> {
+    /// Anything.
+    All,
+    /// Numbers, states of a training, and the layer of this name, if any.
+    Layer(Option<&'a str>),
+}
+
+/// A place where all wanted tensors stand.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) prefix: String,
+    /// For each wanted tensor, in their order, its number in the file.
+    pub(super) numbers: Vec<usize>,
+}
+
+/// How the tensors of a file differ from the wanted ones, at the place where most of them fit.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Misfit {
+    wanted: usize,
+    fit: usize,
+    prefix: String,
+    /// The first, and how many there are.
+    missing: Option<(String, usize)>,
+    nearest: Option<String>,
+    other: Option<(String, usize)>,
+    unknown: Option<(String, usize)>,
+    /// What all names of the file begin with, and the first of them.
+    common: String,
+    first: Option<String>,
+    first_wanted: String,
+    /// The last layer alone has another shape.
+    only_head: bool,
+}
+
+/// Parts of names that wrappers put in, wherever they stand.
+const WRAPPERS: [&str; 3] = ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
+
+/// What a training keeps beside the weights.
+const TRAINING: [&str; 20] = [
+    "optimizer",
+    "optimizers",
+    "optimizer_state_dict",
+    "optimizer_states",
+    "optim",
+    "opt",
+    "scheduler",
+    "schedulers",
+    "lr_scheduler",
+    "lr_schedulers",
+    "scaler",
+    "amp",
+    "ema",
+    "model_ema",
+    "ema_model",
+    "state_dict_ema",
+    "swa",
+    "epoch",
+    "rng_state",
+    "callbacks",
+];
+
+/// The names of a file without the parts of wrappers, each with its number.
+pub(super) fn names(listed: &[Listed]) -> BTreeMap<String, usize> {
+    let mut names = BTreeMap::new();
+    for (number, listed) in listed.iter().enumerate() {
+        let bare: Vec<&str> = listed.name.split('.').filter(|part| !WRAPPERS.contains(part)).collect();
+        let bare = bare.join(".");
+        let name = if names.contains_key(&bare) { listed.name.clone() } else { bare };
+        names.insert(name, number);
+    }
+    names
+}
+
+/// Every place where all wanted tensors stand and nothing that may not stand beside them; if there is none, how the best place differs. `entry` limits the search
+/// to what stands under it.
+pub(super) fn find(
+    listed: &[Listed],
+    wanted: &[Wanted],
+    beside: Beside<'_>,
+    entry: Option<&str>,
+) -> Result<Vec<Place>, Box<Misfit>> {
+    let mut names = names(listed);
+    if let Some(entry) = entry {
+        let under = format!("{}.", entry.trim_end_matches('.'));
+        names.retain(|name, _| name.starts_with(&under));
+    }
+    let tallies = tallies(&names, listed, wanted);
+    let full = tallies.iter().filter(|(_, tally)| tally.fit == wanted.len()).map(|(prefix, _)| *prefix);
+    let places: Vec<Place> = full
+        .filter(|prefix| strangers(&names, listed, wanted, prefix, beside).next().is_none())
+        .map(|prefix| {
+            let numbers = wanted.iter().filter_map(|wanted| names.get(&format!("{prefix}{}", wanted.name)).copied());
+            Place { prefix: prefix.to_owned(), numbers: numbers.collect() }
+        })
+        .collect();
+    if places.is_empty() { Err(Box::new(misfit(&names, listed, wanted, &tallies, beside))) } else { Ok(places) }
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Tally {
+    fit: usize,
+    named: usize,
+}
+
+fn fits(listed: &Listed, wanted: &Wanted) -> bool {
+    listed.kind.is_some_and(super::is_floating) && wanted.shape.as_ref().is_none_or(|shape| *shape == listed.shape)
+}
+
+/// For each prefix under which wanted names stand, how many there are, and how many of them fit.
+fn tallies<'a>(names: &'a BTreeMap<String, usize>, listed: &[Listed], wanted: &[Wanted]) -> BTreeMap<&'a str, Tally> {
+    let by_name: HashMap<&str, &Wanted> = wanted.iter().map(|wanted| (wanted.name.as_str(), wanted)).collect();
+    let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
+    for (name, &number) in names {
+        for start in std::iter::once(0).chain(name.match_indices('.').map(|(at, _)| at + 1)) {
+            if let Some(wanted) = by_name.get(&name[start..]) {
+                let tally = tallies.entry(&name[..start]).or_default();
+                tally.named += 1;
+                tally.fit += usize::from(fits(&listed[number], wanted));
+            }
+        }
+    }
+    tallies
+}
+
+/// What stands at a place, is not wanted, and may not stand there. Names are without the prefix.
+fn strangers<'a>(
+    names: &'a BTreeMap<String, usize>,
+    listed: &'a [Listed],
+    wanted: &'a [Wanted],
+    prefix: &'a str,
+    beside: Beside<'a>,
+) -> impl Iterator<Item = &'a str> {
+    let known: BTreeSet<&str> = wanted.iter().map(|wanted| wanted.name.as_str()).collect();
+    let under = names
+        .range(prefix.to_owned()..)
+        .map(|(name, &number)| (name, number))
+        .take_while(move |(name, _)| name.starts_with(prefix))
+        .map(move |(name, number)| (&name[prefix.len()..], number));
+    let dictionaries: BTreeSet<usize> = wanted
+        .iter()
+        .filter_map(|wanted| names.get(&format!("{prefix}{}", wanted.name)))
+        .map(|&number| listed[number].dictionary)
+        .collect();
+    under
+        .filter(move |(name, number)| {
+            let listed = &listed[*number];
+            let is_layer =
+                |layer: &str| name.strip_prefix(layer).is_some_and(|rest| matches!(rest, ".weight" | ".bias"));
+            let is_number =
+                listed.shape.is_empty() || (!name.contains('.') && listed.shape.iter().product::<i64>() == 1);
+            let may_stand = match beside {
+                Beside::All => true,
+                Beside::Layer(layer) => {
+                    layer.is_some_and(is_layer)
+                        || is_number
+                        || name.ends_with("num_batches_tracked")
+                        || !dictionaries.contains(&listed.dictionary)
+                        || TRAINING.contains(&name.split('.').next().unwrap_or_default())
+                }
+            };
+            !known.contains(name) && !may_stand
+        })
+        .map(|(name, _)| name)
+}
+
+fn misfit(
+    names: &BTreeMap<String, usize>,
+    listed: &[Listed],
+    wanted: &[Wanted],
+    tallies: &BTreeMap<&str, Tally>,
+    beside: Beside<'_>,
+) -> Misfit {
+    let best = tallies.iter().max_by_key(|(prefix, tally)| (**tally, std::cmp::Reverse(prefix.len())));
+    let (prefix, fit) = best.map_or(("", 0), |(prefix, tally)| (*prefix, tally.fit));
+    let at = |wanted: &Wanted| names.get(&format!("{prefix}{}", wanted.name)).map(|&number| &listed[number]);
+    let counted = |mut items: Vec<String>| {
+        let count = items.len();
+        (count > 0).then(|| (items.swap_remove(0), count))
+    };
+    let missing: Vec<&Wanted> = wanted.iter().filter(|wanted| at(wanted).is_none()).collect();
+    let nearest = missing.first().and_then(|missing| nearest(missing, names, listed));
+    let other: Vec<(&Wanted, &Listed)> = wanted
+        .iter()
+        .filter_map(|wanted| Some((wanted, at(wanted)?)))
+        .filter(|(wanted, found)| !fits(found, wanted))
+        .collect();
+    let told = |(wanted, found): &(&Wanted, &Listed)| match (&wanted.shape, found.kind) {
+        (Some(shape), Some(kind)) if super::is_floating(kind) => {
+            format!("`{}` is {:?} in the file and {shape:?} in the network", wanted.name, found.shape)
+        }
+        (_, Some(kind)) => format!("`{}` is of type {kind:?}, not a floating one", wanted.name),
+        (_, None) => format!("`{}` is of a type that is not read", wanted.name),
+    };
+    let unknown: Vec<String> = strangers(names, listed, wanted, prefix, beside).map(str::to_owned).collect();
+    let heads: BTreeSet<&str> =
+        other.iter().filter_map(|(wanted, _)| wanted.name.rsplit_once('.')).map(|(layer, _)| layer).collect();
+    Misfit {
+        wanted: wanted.len(),
+        fit,
+        prefix: prefix.to_owned(),
+        nearest,
+        only_head: missing.is_empty() && unknown.is_empty() && heads.len() == 1 && wanted.len() > 2,
+        missing: counted(missing.iter().map(|wanted| wanted.name.clone()).collect()),
+        other: counted(other.iter().map(told).collect()),
+        unknown: counted(unknown),
+        common: common(names),
+        first: names.keys().next().cloned(),
+        first_wanted: wanted.first().map(|wanted| wanted.name.clone()).unwrap_or_default(),
+    }
+}
+
+/// The name of the file that is most like a missing one: of the same shape, with as many of its last parts as possible.
+fn nearest(missing: &Wanted, names: &BTreeMap<String, usize>, listed: &[Listed]) -> Option<String> {
+    let alike = |name: &str| {
+        let ends = name.rsplit('.').zip(missing.name.rsplit('.')).take_while(|(a, b)| a == b).count();
+        let starts = name.bytes().zip(missing.name.bytes()).take_while(|(a, b)| a == b).count();
+        (ends, starts)
+    };
+    let same_shape = |number: usize| missing.shape.as_ref().is_none_or(|shape| *shape == listed[number].shape);
+    let candidates = names.iter().filter(|(_, number)| same_shape(**number));
+    candidates
+        .map(|(name, _)| (alike(name), name))
+        .filter(|((ends, _), _)| *ends > 0)
+        .max()
+        .map(|(_, name)| name.clone())
+}
+
+/// What all names begin with, up to a point.
+fn common(names: &BTreeMap<String, usize>) -> String {
+    let (Some((first, _)), Some((last, _))) = (names.first_key_value(), names.last_key_value()) else {
+        return String::new();
+    };
+    let length = first.bytes().zip(last.bytes()).take_while(|(a, b)| a == b).count();
+    first.get(..length).and_then(|same| same.rfind('.')).map(|end| first[..=end].to_owned()).unwrap_or_default()
+}
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} tensors of the network fit", self.fit, self.wanted)?;
+        if !self.prefix.is_empty() {
+            write!(f, ", under `{}`", self.prefix)?;
+        }
+        if let Some((name, count)) = &self.missing {
+            write!(f, "; {count} are missing, the first is `{name}`")?;
+            match (&self.nearest, &self.first) {
+                (Some(nearest), _) => write!(f, " (nearest in the file: `{nearest}`)")?,
+                (None, Some(first)) => write!(f, " (the first in the file is `{first}`)")?,
+                (None, None) => write!(f, " (the file has no tensors there)")?,
+            }
+        }
+        if let Some((told, count)) = &self.other {
+            write!(f, "; {count} are otherwise: {told}")?;
+        }
+        if let Some((name, count)) = &self.unknown {
+            write!(f, "; {count} of the file are not in the network, the first is `{name}`")?;
+        }
+        if self.prefix.is_empty() && !self.common.is_empty() {
+            write!(f, "; the file's names start with `{}`, the network's with `{}`", self.common, self.first_wanted)?;
+        }
+        if self.only_head {
+            write!(f, "; `pretrained: {{head: replace}}` takes all but the last layer")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,172 @@
+//! Portable numerics: the same bytes on every x86-64 processor with AVX2, whatever the environment says. The digests below hold on any such
+//! machine. To hold them on an emulated processor of another maker, at some hundred times the time:
+//! `ATFLOW_EMULATOR="qemu-x86_64 -cpu EPYC" cargo test --release -p atflow-worker --test worker portable` (Debian: `qemu-user`).
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::process::Command;
+use std::time::Duration;
+
+use atflow::digest::Digest;
+use atflow::kinds::Kind;
+use atflow::numerics::{Arithmetic, Numerics};
+use atflow::protocol::Event;
+use serde_json::{Value, json};
+
+use crate::support::{Engine, shapes};
+
+/// Emulated processors take their time.
+const EMULATED: Duration = Duration::from_secs(1200);
+
+/// The digest of each result, made on an Intel Xeon with AMX; an emulated EPYC gave the same.
+const GOLDEN: [(&str, &str); 13] = [
+    ("bf16 model", "7e8bfe0d1fe14cb20d5a9e17aea78b880b31a32df01c55cc0a35e7a6d2759c0b"),
+    ("apgd", "0a48c5b25323513cf0a789e089b7edc54177c396113b43d1067708f772e24311"),
+    ("autoattack", "df9debb127a09694ccf0e6ceb097ba10d25b1cb018c82c3aa154d599bfdd94cf"),
+    ("model", "f9725c42327c2a21b2b6652ef5d36404b85887e41485bf51f6c4bdfafb221793"),
+    ("pgd model", "1b442fba7de6f0d74674870bdf46a78a3bc505163bc7aa6386d59edec4ff99a6"),
+    ("pgd", "d65ef4751d1bd436435d1faf73abdbff2e082bc0f0f8bfada24c52b136b855b1"),
+    ("pgd in L2", "feb0328d1b92c00e96d48a3461f60f1c2460dc177f432dd5ff864f2fe784a872"),
+    ("fourier", "c3dfdebdffa7438d60713490c35d70a6ca046a50820e01136b962a4feac44adb"),
+    ("saturate", "2cb8507eea83eaa74a8bb3d32fca607e7ede3437e5bdda707103ec9493e4c01e"),
+    ("patch_shuffle", "806046e3f2e59d24a6de04e16dd0221f10c137d99a973ef72a9d5c5cd868f958"),
+    ("smoothgrad", "72cec45004939aa0925dd9e1ca6ac71d21a5d03ceec5447946942284213f0998"),
+    ("grad_cam", "739df4a153be83094f12819772dd7508cd2c30532d469c68f1a2e3f146c39cfb"),
+    ("square", "87a37c27e555a3383dde46f1cc476fea7de0f2901b747cc7c4e5770f26bee06f"),
+];
+
+/// Like the quickstart's training, whose network has 16 channels.
+fn training(width: u32, adversary: Value) -> Value {
+    json!({
+        "net": {"arch": "resnet", "width": width, "blocks": [1, 1, 1]},
+        "epochs": 1, "batch_size": 24, "optimizer": {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}, "adversary": adversary,
+    })
+}
+
+/// What a worker makes of small jobs of every kind, by name.
+fn results(mut engine: Engine) -> BTreeMap<&'static str, String> {
+    let Event::Hello { numerics, .. } = engine.hear() else { panic!("no hello") };
+    assert_eq!(numerics, Numerics::Portable);
+    let mut digests = BTreeMap::new();
+    let mut keep = |name, bytes: &[u8]| _ = digests.insert(name, Digest::of(bytes).to_string());
+    let data = engine.input("data", &shapes(48, 3, 1).to_bytes().unwrap());
+    let images = shapes(6, 3, 2).to_bytes().unwrap();
+    let linf = |more: Value| {
+        let mut attack = json!({"eps": 0.06});
+        attack.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        attack
+    };
+    let pgd = linf(json!({"attack": "pgd", "step": 0.02, "steps": 3}));
+    let mut models = Vec::new();
+    // 24 channels fill blocks of 8, but none of 16, which native kernels have on many processors.
+    let of = |width, adversary: &Value, precision| {
+        let mut params = training(width, adversary.clone());
+        params["precision"] = json!(precision);
+        params
+    };
+    let none = json!({"attack": "none"});
+    for (name, params) in
+        [("model", of(24, &none, "fp32")), ("bf16 model", of(16, &none, "bf16")), ("pgd model", of(16, &pgd, "fp32"))]
+    {
+        let ([checkpoint, _], _) = engine.run(Kind::Train, params, vec![data.clone()], ["checkpoint", "metrics"]);
+        keep(name, &checkpoint);
+        models.push(checkpoint);
+    }
+    let inputs = [engine.input("model", &models[2]), engine.input("set", &images)];
+    let attacks = [
+        ("pgd", pgd),
+        ("pgd in L2", json!({"attack": "pgd", "norm": "l2", "eps": 0.8, "step": 0.2, "steps": 3})),
+        ("apgd", linf(json!({"attack": "apgd", "steps": 4}))),
+        ("square", json!({"attack": "square", "norm": "l2", "eps": 0.8, "queries": 12})),
+        ("autoattack", linf(json!({"attack": "autoattack", "attacks": ["apgd_ce", "fab_t"], "steps": 3}))),
+    ];
+    for (name, attack) in attacks {
+        let params = json!({"attack": attack});
+        let ([predictions], _) = engine.run(Kind::Evaluate, params, inputs.to_vec(), ["predictions"]);
+        keep(name, &predictions);
+    }
+    let transforms = [
+        ("saturate", json!({"op": "saturate", "level": 8})),
+        ("patch_shuffle", json!({"op": "patch_shuffle", "k": 2})),
+        ("fourier", json!({"op": "fourier", "filter": "low_pass", "radius": 2.5})),
+    ];
+    for (name, params) in transforms {
+        let set = engine.input("data", &images);
+        let ([images], _) = engine.run(Kind::Transform, params, vec![set], ["images"]);
+        keep(name, &images);
+    }
+    for (name, method) in [
+        ("smoothgrad", json!({"name": "smoothgrad", "samples": 3, "spread": 0.1})),
+        ("grad_cam", json!({"name": "grad_cam"})),
+    ] {
+        let models = engine.input("models", &models[2]);
+        let inputs = vec![models, engine.input("set", &images)];
+        let params = json!({"method": method, "images": [0, 1]});
+        let outputs = ["maps", "grid", "numbers", "csv", "markdown"];
+        let ([maps, ..], _) = engine.run(Kind::Saliency, params, inputs, outputs);
+        keep(name, &maps);
+    }
+    digests
+}
+
+fn worker(variables: &[(&str, &str)]) -> Engine {
+    let variables: Vec<(&str, &OsStr)> = variables.iter().map(|(name, value)| (*name, OsStr::new(value))).collect();
+    Engine::start_as(&["--device", "cpu"], &variables)
+}
+
+#[test]
+fn results_have_the_same_bytes_on_every_processor() {
+    let engine = match std::env::var("ATFLOW_EMULATOR") {
+        Err(_) => worker(&[]),
+        Ok(emulator) => {
+            let mut words = emulator.split_whitespace();
+            let mut command = Command::new(words.next().expect("an emulator"));
+            command.args(words).args([env!("CARGO_BIN_EXE_atflow-worker"), "--device", "cpu"]).env_clear();
+            let mut engine = Engine::spawn(command.envs(Numerics::Portable.environment(std::env::vars_os())));
+            engine.patience = EMULATED;
+            engine
+        }
+    };
+    let golden: BTreeMap<&str, String> = GOLDEN.map(|(name, digest)| (name, digest.to_owned())).into();
+    let found = results(engine);
+    assert_eq!(
+        found,
+        golden,
+        "{}",
+        found.iter().map(|(name, digest)| format!("    ({name:?}, {digest:?}),\n")).collect::<String>()
+    );
+}
+
+/// Each of these changed the bytes of a training when workers had their environment from whoever started them.
+#[test]
+fn switches_of_the_environment_change_nothing() {
+    let variables = [
+        ("ONEDNN_DEFAULT_FPMATH_MODE", "BF16"),
+        ("DNNL_MAX_CPU_ISA", "SSE41"),
+        ("ONEDNN_MAX_CPU_ISA", "SSE41"),
+        ("ATEN_CPU_CAPABILITY", "default"),
+        ("MKL_CBWR", "AVX"),
+        ("MKL_ENABLE_INSTRUCTIONS", "SSE4_2"),
+        ("OMP_THREAD_LIMIT", "1"),
+        ("GLIBC_TUNABLES", "glibc.cpu.hwcaps=-FMA,-AVX2"),
+    ];
+    let golden: BTreeMap<&str, String> = GOLDEN.map(|(name, digest)| (name, digest.to_owned())).into();
+    assert_eq!(results(worker(&variables)), golden);
+}
+
+#[test]
+fn a_worker_tells_what_its_arithmetic_comes_to() {
+    let hello = |arguments: &[&str]| match Engine::start_as(arguments, &[]).hear() {
+        Event::Hello { numerics, arithmetic, .. } => (numerics, arithmetic),
+        other => panic!("{other:?}"),
+    };
+    let (numerics, portable) = hello(&["--device", "cpu"]);
+    assert_eq!((numerics, portable.isa.as_str(), portable.aten.as_str()), (Numerics::Portable, "avx2", "AVX2"));
+    let (numerics, native) = hello(&["--device", "cpu", "--numerics", "native"]);
+    assert_eq!(numerics, Numerics::Native);
+    let libraries = |found: &Arithmetic| (found.onednn.clone(), found.mkl.clone(), found.libc.clone());
+    assert_eq!(libraries(&native), libraries(&portable));
+    assert!(portable.onednn.starts_with("3.") && portable.mkl.starts_with("20"), "{portable:?}");
+    // Where the processor has more, native numerics take it.
+    assert_eq!(native.isa == "avx2", native.aten == "AVX2", "{native:?}");
+}
