@@ -85,7 +85,7 @@ pub(super) fn from_stream(bytes: &[u8]) -> Result<(Vec<Listed>, Saved<'_>), Weig
     }
     let content = next()?.0;
     let (keys, mut rest) = next()?;
-    let (listed, parts) = list(&content, bytes.len())?;
+    let (known, parts) = list(&content, bytes.len())?;
     let kinds: BTreeMap<&str, Kind> =
         all_storages(&content).map(|storage| (storage.key.as_str(), storage.kind)).collect();
     let mut storages = BTreeMap::new();
@@ -105,7 +105,7 @@ pub(super) fn from_stream(bytes: &[u8]) -> Result<(Vec<Listed>, Saved<'_>), Weig
         storages.insert(key.clone(), content);
         rest = after;
     }
-    Ok((listed, Saved { parts, storages: Storages::Stream(storages), length: bytes.len() }))
+    Ok((known, Saved { parts, storages: Storages::Stream(storages), length: bytes.len() }))
 }
 
 fn missing(key: &str) -> WeightsError {
