@@ -125,7 +125,8 @@ impl Kind {
             Kind::Table => 3,
             // 2: the column `share` of the CSV is `value`. Numbers and pictures are the same. 3: text of samples grows with wide pictures; curves and numbers are the same.
             Kind::Figure => 3,
-            // 2: tar archives give all that `tar -x` extracts (hard links, links, sparse files, later duplicates), BMP and WebP files are images, and folders that wrap
+            // 2: tar archives give all that `tar -x` extracts (hard links, links, sparse files, later duplicates), BMP
+            // and WebP files are images, and folders that wrap
             // the classes are unwrapped. Archives without any of these give the same bytes.
             Kind::Dataset => 2,
             // 1: first version of each.

@@ -95,8 +95,7 @@ pub(super) fn fill(job: &Job, plan: &Plan<'_>, reporter: &dyn Reporter) -> Resul
             Err(ArchiveError::Damaged { reason }) => Ok(Err(reason)),
             Err(error) => Err(error),
         };
-        let decoded: Vec<Result<Result<(Stored, Fingerprint), String>, ArchiveError>> =
-            images.par_iter().map(decode).collect();
+        let decoded: Vec<Result<Decoded, ArchiveError>> = images.par_iter().map(decode).collect();
         let bytes: usize = decoded.iter().flatten().flatten().map(|((pixels, _), _)| pixels.len()).sum();
         count = (PIECE / (bytes / images.len()).max(1)).clamp(FEWEST, MOST);
         for (image, decoded) in images.iter().zip(decoded) {
@@ -140,6 +139,9 @@ pub(super) fn fill(job: &Job, plan: &Plan<'_>, reporter: &dyn Reporter) -> Resul
 /// An image as it is stored, each colour by itself, and its height and width.
 type Stored = (Vec<u8>, [usize; 2]);
 
+/// An image and what tells its file from others, or what is wrong with it.
+type Decoded = Result<(Stored, Fingerprint), String>;
+
 fn stored(file: &[u8], plan: &Plan<'_>) -> Result<Stored, String> {
     let image: Rgb = plan.recipe.apply(picture::decode(file)?)?;
     if let Some(View::CenterCrop(side)) = plan.view
@@ -158,7 +160,8 @@ fn fingerprint(file: &[u8]) -> Fingerprint {
     fingerprint
 }
 
-/// A line on both sets. Images that stand in both, byte by byte, are counted and named in the log; it is an error if all test images do.
+/// A line on both sets. Images that stand in both, byte by byte, are counted and named in the log; it is an error if
+/// all test images do.
 pub(super) fn summary(
     (train, train_archive): (&Filled, &Archive),
     (test, test_archive): (&Filled, &Archive),
