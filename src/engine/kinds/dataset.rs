@@ -78,8 +78,10 @@ pub enum DatasetParams {
         #[serde(default)]
         broken: Broken,
     },
-    /// An archive of JPEG, PNG, BMP and WebP files (zip or tar, the latter plain or compressed by gzip, xz, bzip2, zstd or lzip), with a folder for each
-    /// class or none. Folders that wrap all classes are unwrapped. Either training and test set have a folder or an archive each, or one is divided.
+    /// An archive of JPEG, PNG, BMP and WebP files (zip or tar, the latter plain or compressed by gzip, xz, bzip2, zstd
+    /// or lzip), with a folder for each
+    /// class or none. Folders that wrap all classes are unwrapped. Either training and test set have a folder or an
+    /// archive each, or one is divided.
     ImageFolder {
         /// Where the training images are, or all.
         train: Folder,
@@ -147,7 +149,8 @@ pub struct IdxFiles {
 pub struct Folder {
     /// The archive.
     pub archive: Source,
-    /// The folder, such as `images/train`; without it the whole archive. Folders that wrap the whole archive may be left out.
+    /// The folder, such as `images/train`; without it the whole archive. Folders that wrap the whole archive may be
+    /// left out.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub root: String,
 }

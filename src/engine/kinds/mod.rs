@@ -131,7 +131,8 @@ impl Kind {
             // 2: the column `share` of the CSV is `value`. Numbers and pictures are the same. 3: text of samples grows with wide pictures; curves and numbers are the same.
             // 4: no interval where a number is fixed by definition; curves tell n. The other numbers are the same.
             Kind::Figure => 4,
-            // 2: tar archives give all that `tar -x` extracts (hard links, links, sparse files, later duplicates), BMP and WebP files are images, and folders that wrap
+            // 2: tar archives give all that `tar -x` extracts (hard links, links, sparse files, later duplicates), BMP
+            // and WebP files are images, and folders that wrap
             // the classes are unwrapped. Archives without any of these give the same bytes.
             Kind::Dataset => 2,
             // 2: programs get a declared environment. What they made of a variable that nobody declared, a credential say,

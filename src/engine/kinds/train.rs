@@ -162,7 +162,8 @@ pub enum AdversarialBatches {
 pub struct Pretrained {
     /// The last layer.
     pub head: HeadWeights,
-    /// Where in the file the network's tensors stand, such as `state_dict` or `model_ema`. Without it they are looked for everywhere, under any prefix;
+    /// Where in the file the network's tensors stand, such as `state_dict` or `model_ema`. Without it they are looked
+    /// for everywhere, under any prefix;
     /// needed only where the file has them more than once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entry: Option<String>,

@@ -1,4 +1,5 @@
-//! Puts the tensors of a file into a network: all of them, by their names and shapes, or none. Knows nothing of forms of files.
+//! Puts the tensors of a file into a network: all of them, by their names and shapes, or none. Knows nothing of forms
+//! of files.
 
 use std::collections::BTreeMap;
 
@@ -53,7 +54,8 @@ pub struct Installed {
     pub passed_over: usize,
 }
 
-/// Fills the network's tensors, parameters and running statistics, from the dictionary and under the prefix where they fit; `entry` says where to look. Numbers of
+/// Fills the network's tensors, parameters and running statistics, from the dictionary and under the prefix where they
+/// fit; `entry` says where to look. Numbers of
 /// another floating type are converted to f32. What else a training kept in the file is passed over.
 ///
 /// # Errors

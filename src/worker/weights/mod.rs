@@ -98,7 +98,8 @@ enum Source<'a> {
 impl<'a> File<'a> {
     /// Lists the tensors of a file.
     ///
-    /// Forms: safetensors; what `torch.save` writes, the archive (since PyTorch 1.6) as well as the older stream. A pickle is followed as far as
+    /// Forms: safetensors; what `torch.save` writes, the archive (since PyTorch 1.6) as well as the older stream. A
+    /// pickle is followed as far as
     /// dictionaries, lists, numbers, texts and tensors go; anything else that it names is refused, and nothing is run.
     ///
     /// # Errors
@@ -139,7 +140,8 @@ impl<'a> File<'a> {
         &self.listed
     }
 
-    /// Reads some tensors, by their numbers, on the CPU, each of the type that it is stored in. All of them must be finite.
+    /// Reads some tensors, by their numbers, on the CPU, each of the type that it is stored in. All of them must be
+    /// finite.
     fn load(&self, numbers: &[usize]) -> Result<Vec<Tensor>, WeightsError> {
         let tensors = match &self.source {
             Source::Torch(saved) => saved.load(numbers, &self.listed)?,

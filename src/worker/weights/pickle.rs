@@ -51,7 +51,8 @@ pub(super) enum Global {
     /// `torch._utils._rebuild_parameter` and the class itself: the tensor inside is meant.
     Parameter,
     Storage(Kind),
-    /// Numbers of NumPy, arguments of a program, devices, types: what people keep beside weights. No call of one is made; each is a value of no interest.
+    /// Numbers of NumPy, arguments of a program, devices, types: what people keep beside weights. No call of one is
+    /// made; each is a value of no interest.
     Plain,
     DefaultDict,
 }

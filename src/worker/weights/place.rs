@@ -1,4 +1,5 @@
-//! Where in a file the tensors of a network stand: in which dictionary, under which prefix (`state_dict.module.`). One rule for every form of file, by names and
+//! Where in a file the tensors of a network stand: in which dictionary, under which prefix (`state_dict.module.`). One
+//! rule for every form of file, by names and
 //! shapes alone. Knows neither forms of files nor networks.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -90,7 +91,8 @@ pub(super) fn names(listed: &[Listed]) -> BTreeMap<String, usize> {
     names
 }
 
-/// Every place where all wanted tensors stand and nothing that may not stand beside them; if there is none, how the best place differs. `entry` limits the search
+/// Every place where all wanted tensors stand and nothing that may not stand beside them; if there is none, how the
+/// best place differs. `entry` limits the search
 /// to what stands under it.
 pub(super) fn find(
     listed: &[Listed],

@@ -18,7 +18,8 @@ const VERSION: i64 = 1001;
 /// All tensors of a file together may take so many times its size: some share a storage, but no file of weights is made of that.
 const MOST_SHARING: u64 = 4;
 
-/// How deep dictionaries and lists are followed, and how many bytes of names they may make per byte of the file: a few of each, in files of weights.
+/// How deep dictionaries and lists are followed, and how many bytes of names they may make per byte of the file: a few
+/// of each, in files of weights.
 const MOST_NESTED: usize = 16;
 const MOST_NAMES: usize = 8;
 
@@ -119,7 +120,8 @@ fn all_storages(pickle: &Pickle) -> impl Iterator<Item = &Storage> {
     })
 }
 
-/// Every tensor of a pickle under its name, and the part of a storage that it is. A dictionary that stands in several places is followed once.
+/// Every tensor of a pickle under its name, and the part of a storage that it is. A dictionary that stands in several
+/// places is followed once.
 fn list(pickle: &Pickle, length: usize) -> Result<(Vec<Listed>, Vec<Part>), WeightsError> {
     let content = |text: &str| WeightsError::Content(text.to_owned());
     if !matches!(pickle.root(), Node::Dict(_)) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
@@ -14,7 +15,7 @@ use super::pack::{Files, folder, gzip, jpeg, tar, zip};
 fn has(programs: &[&str]) -> bool {
     let missing = programs.iter().find(|program| Command::new(program).arg("--version").output().is_err());
     if let Some(program) = missing {
-        eprintln!("skipped: this machine has no {program}");
+        let _ = writeln!(std::io::stderr(), "skipped: this machine has no {program}");
     }
     missing.is_none()
 }
@@ -60,8 +61,11 @@ fn on_disk(root: &Path, images: &[Vec<u8>]) -> BTreeMap<String, usize> {
     found
 }
 
+/// Labels of images, and which of the known ones each is.
+type Labelled = Vec<(i32, usize)>;
+
 /// What a stage makes of an archive: the label and the image of each file, in their order; and its summary and log.
-fn staged(archive: &[u8], images: &[Vec<u8>]) -> (Vec<(i32, usize)>, Vec<String>, String, Vec<String>) {
+fn staged(archive: &[u8], images: &[Vec<u8>]) -> (Labelled, Vec<String>, String, Vec<String>) {
     let bench = folder(archive, json!({"test_share": 0}));
     let summary = bench.run().unwrap_or_else(|failure| panic!("{failure:?}"));
     let set = ImageSet::from_bytes(&bench.output("train")).unwrap();
@@ -80,7 +84,7 @@ fn staged(archive: &[u8], images: &[Vec<u8>]) -> (Vec<(i32, usize)>, Vec<String>
 }
 
 /// The same out of a folder.
-fn expected(disk: &BTreeMap<String, usize>) -> (Vec<(i32, usize)>, Vec<String>) {
+fn expected(disk: &BTreeMap<String, usize>) -> (Labelled, Vec<String>) {
     let mut classes: Vec<String> = disk.keys().map(|path| path.split('/').next().unwrap().to_owned()).collect();
     classes.dedup();
     let label = |path: &String| classes.iter().position(|class| path.starts_with(&format!("{class}/"))).unwrap() as i32;

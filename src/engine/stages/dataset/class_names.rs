@@ -9,7 +9,8 @@ fn read(name: &str) -> String {
     name.nfc().collect::<String>().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Checks the names of one set. Names that differ in the case of letters only are told as a warning, because classes of letters have such names.
+/// Checks the names of one set. Names that differ in the case of letters only are told as a warning, because classes of
+/// letters have such names.
 pub(super) fn check(file: &str, names: &[String]) -> Result<Vec<String>, DatasetError> {
     let mut warnings = Vec::new();
     let mut by_read: Vec<(String, &String)> = names.iter().map(|name| (read(name), name)).collect();

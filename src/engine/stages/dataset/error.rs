@@ -53,8 +53,6 @@ pub(in crate::stages) enum DatasetError {
         "all {images} test images are training images too, byte by byte ({example}): give `test` another folder or archive"
     )]
     SameParts { images: usize, example: String },
-    #[error("{train} and {test} are the same file: training and test images must be different ones")]
-    SameFile { train: String, test: String },
     #[error(
         "{name} has {} × {} pixels, images before it have {} × {}: add `center_crop`, and `resize` before it",
         found[0], found[1], expected[0], expected[1]

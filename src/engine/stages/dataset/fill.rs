@@ -139,7 +139,7 @@ pub(super) fn fill(job: &Job, plan: &Plan<'_>, reporter: &dyn Reporter) -> Resul
 /// An image as it is stored, each colour by itself, and its height and width.
 type Stored = (Vec<u8>, [usize; 2]);
 
-/// An image with what tells it from others, or why its file is broken.
+/// An image and what tells its file from others, or what is wrong with it.
 type Decoded = Result<(Stored, Fingerprint), String>;
 
 fn stored(file: &[u8], plan: &Plan<'_>) -> Result<Stored, String> {
@@ -160,7 +160,8 @@ fn fingerprint(file: &[u8]) -> Fingerprint {
     fingerprint
 }
 
-/// A line on both sets. Images that stand in both, byte by byte, are counted and named in the log; it is an error if all test images do.
+/// A line on both sets. Images that stand in both, byte by byte, are counted and named in the log; it is an error if
+/// all test images do.
 pub(super) fn summary(
     (train, train_archive): (&Filled, &Archive),
     (test, test_archive): (&Filled, &Archive),

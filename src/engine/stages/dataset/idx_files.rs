@@ -17,12 +17,11 @@ pub(super) fn run(
 ) -> Result<String, StageError> {
     let mut told = vec![];
     let (first, second) = (input(job, "train.images", &train.images)?, input(job, "test.images", &test.images)?);
+    let mut warnings = class_names::check("classes", classes)?;
     if first.0.digest == second.0.digest {
-        return Err(DatasetError::SameFile { train: first.1, test: second.1 }.into());
+        warnings.push(format!("{} and {} are the same file: every test image is a training image", first.1, second.1));
     }
-    for warning in class_names::check("classes", classes)? {
-        reporter.log(&format!("warning: {warning}"));
-    }
+    warnings.iter().for_each(|warning| reporter.log(&format!("warning: {warning}")));
     for (done, (output, files)) in [("train", train), ("test", test)].into_iter().enumerate() {
         go_on(reporter)?;
         reporter.progress(done as u64, 2, &format!("decoding {output}"));
@@ -34,7 +33,8 @@ pub(super) fn run(
         write(job, output, &bytes)?;
     }
     reporter.progress(2, 2, "decoded");
-    Ok(format!("{} images, {} classes", told.join(" + "), classes.len()))
+    let warned = if warnings.is_empty() { String::new() } else { format!(", {} warnings in the log", warnings.len()) };
+    Ok(format!("{} images, {} classes{warned}", told.join(" + "), classes.len()))
 }
 
 fn decode(job: &Job, set: &str, files: &IdxFiles, classes: &[String]) -> Result<ImageSet, StageError> {

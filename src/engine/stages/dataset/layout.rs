@@ -1,4 +1,5 @@
-//! Where in an archive the folders of classes stand, and which of its files are images. Knows names only; nothing is decoded here.
+//! Where in an archive the folders of classes stand, and which of its files are images. Knows names only; nothing is
+//! decoded here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -81,7 +82,8 @@ pub(super) fn find_root(archive: &Archive, wanted: &str) -> Result<String, Datas
     }
 }
 
-/// The folder that holds the folders of classes: the given one, or the innermost of the folders that wrap all images one within the other. A wrapper that has
+/// The folder that holds the folders of classes: the given one, or the innermost of the folders that wrap all images
+/// one within the other. A wrapper that has
 /// the name of a known class is taken for that class.
 pub(super) fn unwrap(archive: &Archive, mut root: String, known: &[String], reporter: &dyn Reporter) -> String {
     let given = root.clone();
@@ -130,7 +132,8 @@ fn tops<'a>(archive: &'a Archive, root: &str) -> BTreeMap<&'a str, Vec<&'a str>>
     tops
 }
 
-/// Checks that the folders of images are classes: more than one, none that is a part of the data set, none without an image.
+/// Checks that the folders of images are classes: more than one, none that is a part of the data set, none without an
+/// image.
 pub(super) fn check(archive: &Archive, root: &str, classes: &[String]) -> Result<(), DatasetError> {
     let file = || archive.shown.clone();
     let parts: BTreeSet<&str> = classes

@@ -63,7 +63,8 @@ fn reader(file: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>, String> {
     let mut file = file;
     let format = image::guess_format(file).ok();
     match format {
-        // Decoders fill up what is missing of a JPEG file with grey and say nothing. What follows its end (another picture, a film) is not its own.
+        // Decoders fill up what is missing of a JPEG file with grey and say nothing. What follows its end (another
+        // picture, a film) is not its own.
         Some(ImageFormat::Jpeg) => match end_of_jpeg(file) {
             Some(end) => file = &file[..end],
             None => return Err("it is cut off: a JPEG file without an end".to_owned()),
@@ -86,12 +87,14 @@ fn reader(file: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>, String> {
     Ok(reader)
 }
 
-/// Where the JPEG picture that a file begins with ends; nothing where its end is missing. Segments are passed by their lengths, so that marks within them, such
+/// Where the JPEG picture that a file begins with ends; nothing where its end is missing. Segments are passed by their
+/// lengths, so that marks within them, such
 /// as those of a thumbnail, count for nothing.
 fn end_of_jpeg(file: &[u8]) -> Option<usize> {
     let mut at = 2;
     loop {
-        // Coded pixels, and what decoders skip between segments, end at a mark: 0xff and a byte that neither fills up nor belongs to the pixels.
+        // Coded pixels, and what decoders skip between segments, end at a mark: 0xff and a byte that neither fills up
+        // nor belongs to the pixels.
         at += file.get(at..)?.iter().position(|&byte| byte == 0xff)?;
         while *file.get(at)? == 0xff {
             at += 1;

@@ -1,5 +1,7 @@
-//! Archives as lists of files that are read where they lie: zip and tar, plain or compressed, told apart by their first bytes. Nothing is unpacked under a name
-//! that an archive chose. Links within an archive are followed; names that lead out of it, and archives that unfold into much more than they are, are refused.
+//! Archives as lists of files that are read where they lie: zip and tar, plain or compressed, told apart by their first
+//! bytes. Nothing is unpacked under a name
+//! that an archive chose. Links within an archive are followed; names that lead out of it, and archives that unfold
+//! into much more than they are, are refused.
 
 mod pax;
 mod tape;

@@ -1,4 +1,5 @@
-//! Members of a tar archive, as GNU tar extracts them: old, POSIX and GNU headers, long names, PAX records, links, and sparse files in all four forms of GNU
+//! Members of a tar archive, as GNU tar extracts them: old, POSIX and GNU headers, long names, PAX records, links, and
+//! sparse files in all four forms of GNU
 //! tar. What cannot be a file here is left out by name.
 
 use tar::{GnuExtSparseHeader, GnuHeader, GnuSparseHeader, Header};
@@ -14,7 +15,8 @@ const MAX_HEAD: u64 = 16 << 20;
 
 type Block = [u8; BLOCK as usize];
 
-/// Whether a file begins as tar archives do, those without a magic number included: with a block whose sum is right, or with blocks of zeros.
+/// Whether a file begins as tar archives do, those without a magic number included: with a block whose sum is right, or
+/// with blocks of zeros.
 pub(super) fn is_tar(file: &Shared) -> bool {
     block(file, 0).is_ok_and(|block| block.is_some_and(|block| is_zero(&block) || sum_is_right(&block)))
 }
@@ -163,7 +165,8 @@ fn next(file: &Shared, at: u64, size: u64, what: impl Fn() -> String) -> Result<
     }
 }
 
-/// The pieces of a sparse file in the old form: four in its head, and more in blocks behind it. Gives its whole size, and where its content begins.
+/// The pieces of a sparse file in the old form: four in its head, and more in blocks behind it. Gives its whole size,
+/// and where its content begins.
 fn old_sparse(file: &Shared, gnu: &GnuHeader, mut at: u64) -> Result<(Vec<[u64; 2]>, u64, u64), ArchiveError> {
     let wrong = |error: std::io::Error| damaged(error.to_string());
     let mut pieces = Vec::new();
@@ -185,7 +188,8 @@ fn old_sparse(file: &Shared, gnu: &GnuHeader, mut at: u64) -> Result<(Vec<[u64; 
     Ok((pieces, gnu.real_size().map_err(wrong)?, at))
 }
 
-/// The pieces of a sparse file of form 1.0: decimal numbers, a line each, first how many pieces there are. Gives how many bytes they take, in whole blocks.
+/// The pieces of a sparse file of form 1.0: decimal numbers, a line each, first how many pieces there are. Gives how
+/// many bytes they take, in whole blocks.
 fn map_before(file: &Shared, at: u64, size: u64, name: &str) -> Result<(Vec<[u64; 2]>, u64), ArchiveError> {
     let wrong = || damaged(format!("the map of the sparse file `{name}` makes no sense"));
     let mut numbers: Vec<u64> = Vec::new();

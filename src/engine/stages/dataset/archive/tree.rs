@@ -1,5 +1,7 @@
-//! The tree of files that unpacking an archive would leave on a disk, member by member in the order of the archive: a later file replaces an earlier one of
-//! its name, a hard link takes the content that its target has at that moment, and symbolic links are followed. Knows no form of archive.
+//! The tree of files that unpacking an archive would leave on a disk, member by member in the order of the archive: a
+//! later file replaces an earlier one of
+//! its name, a hard link takes the content that its target has at that moment, and symbolic links are followed. Knows
+//! no form of archive.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -122,7 +124,8 @@ impl Tree {
         self.nodes.range(start..).take_while(move |(path, _)| path.starts_with(&prefix))
     }
 
-    /// Where a member lands: links among the folders of its path are followed, its last part is not. `make` makes folders that are missing.
+    /// Where a member lands: links among the folders of its path are followed, its last part is not. `make` makes
+    /// folders that are missing.
     fn place(&mut self, path: &str, make: bool) -> Result<String, Why> {
         if path.len() > MAX_PATH {
             return Err(TOO_LONG);
@@ -137,7 +140,8 @@ impl Tree {
             match self.nodes.get(&next) {
                 Some(Node::Folder) => done = next,
                 Some(Node::File(_)) => return Err(UNDER_FILE),
-                // `tar` makes links that lead upwards or to an absolute path after all else, so that no file is written through them.
+                // `tar` makes links that lead upwards or to an absolute path after all else, so that no file is written
+                // through them.
                 Some(Node::Link(target)) if !is_harmless(target) => return Err(UNDER_LINK),
                 Some(Node::Link(target)) => {
                     hops += 1;

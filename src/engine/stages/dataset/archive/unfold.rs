@@ -1,4 +1,5 @@
-//! What form an archive has, by its first bytes, and how a compressed tar archive is unfolded. Memory is bounded whatever the file says of itself.
+//! What form an archive has, by its first bytes, and how a compressed tar archive is unfolded. Memory is bounded
+//! whatever the file says of itself.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
