@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use atflow::numerics::{self, Arithmetic, Numerics};
-use tch::{TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use crate::system::{self, LibraryText};
 
@@ -78,14 +78,14 @@ pub fn beside_gpu(numerics: Numerics) -> Arithmetic {
     of_cpu(numerics).or_else(|_| of_cpu(Numerics::Native)).unwrap_or_default()
 }
 
-/// The square root of a tensor, by operations that round alike on every processor. libtorch hands `sqrt` to MKL, which starts from an approximation
-/// that each maker of processors defines for itself, even where `MKL_CBWR` asks for compatible results; so it does `asin`, `acos` and `atan`, which
-/// nothing here uses. Zero gives zero.
+/// The square root of a tensor of 32-bit floats, with the same bits on every processor. libtorch hands `sqrt` to MKL, which for 32-bit floats starts from
+/// an approximation that each maker of processors defines for itself, even where `MKL_CBWR` asks for compatible results; for 64-bit floats it does not.
+/// The same is true of `asin`, `acos` and `atan`, which nothing here uses.
 ///
 /// # Errors
 /// What libtorch says.
 pub fn square_root(of: &Tensor) -> Result<Tensor, TchError> {
-    of.f_rsqrt()?.f_reciprocal()
+    of.f_to_kind(Kind::Double)?.f_sqrt()?.f_to_kind(of.f_kind()?)
 }
 
 /// The level that portable numerics hold the libraries to.

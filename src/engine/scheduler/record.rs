@@ -135,7 +135,8 @@ fn record(
         return Err(Recorded::Failed(failure));
     }
     let (mut outputs, mut rotten) = (BTreeMap::new(), Vec::new());
-    for (name, path) in &running.outputs {
+    // By name, so that of several that are wrong the same one is told each time.
+    for (name, path) in running.outputs.iter().collect::<BTreeMap<_, _>>() {
         let (blob, moved) = take_in(cache, name, path)?;
         outputs.insert(name.clone(), blob);
         rotten.extend(moved);

@@ -8,6 +8,7 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use super::Mode;
 use super::state::{Role, State, channels_last};
+use crate::arithmetic::square_root;
 use crate::error::StageError;
 
 /// PyTorch's default for `BatchNorm2d`: added to the variance.
@@ -89,7 +90,7 @@ impl Norm {
 
     /// With fixed statistics a batch norm is a scale and a shift of each channel.
     fn scale_and_shift(&self) -> Result<(Tensor, Tensor), TchError> {
-        let scale = self.gamma.f_mul(&self.running_var.f_add_scalar(EPSILON)?.f_rsqrt()?)?;
+        let scale = self.gamma.f_div(&square_root(&self.running_var.f_add_scalar(EPSILON)?)?)?;
         let shift = self.beta.f_sub(&self.running_mean.f_mul(&scale)?)?;
         Ok((scale, shift))
     }
