@@ -6,19 +6,16 @@ use std::path::Path;
 
 use atflow::address::masked;
 use atflow::cache::{Access, Manifest};
-use atflow::event::{RunEvent, RunSummary, Status};
-use atflow::plan::Order;
+use atflow::event::RunSummary;
 use atflow::reproduce::{Published, compare_published};
-use atflow::scheduler::{self, Options};
 use atflow::spec::InstanceId;
 use atflow::spot_check::{Amount, Draw, Unobtainable, chance_to_meet, draw, predictions};
 use atflow::verify::{self, Compared, Verdict};
 
 use super::run::TOLERANCE;
-use super::verify::{compared_lines, explain};
-use super::{Loaded, elsewhere, interrupt, jobs, keeper_program, worker_program};
+use super::verify::{compared_lines, run_beside};
+use super::{Loaded, elsewhere};
 use crate::args::{ChangeArgs, VerifyArgs};
-use crate::progress::Progress;
 use crate::report::{CliError, Exit};
 use crate::ui;
 
@@ -54,40 +51,9 @@ pub(crate) fn run(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
     if drawn.drawn.is_empty() {
         return Err(nothing_to_recompute(&loaded, &drawn, &place));
     }
-    let mut targets = vec![false; graph.len()];
-    drawn.drawn.iter().for_each(|(id, _)| targets[id.0] = true);
-    cache.clear_abandoned();
-    let beside = verify::beside(cache, graph, sources, &drawn.standings, &targets).map_err(|it| explain(it, file))?;
-    let options = Options {
-        wanted: drawn.standings.iter().map(Option::is_some).collect(),
-        forced: targets.iter().map(|is_target| is_target.then_some(Order::Force)).collect(),
-        depth: None,
-        needed: vec![false; graph.len()],
-        jobs: jobs(args.jobs),
-        device: args.device.clone(),
-        keep_going: true,
-        worker: worker_program(),
-        keeper: keeper_program(),
-        pipeline: loaded.name().to_owned(),
-        file: loaded.file.clone(),
-        overrides: loaded.overrides.clone(),
-    };
-    let interrupt = interrupt(|| ())?;
-    let mut progress = if args.json { Progress::Quiet } else { Progress::for_people(args.verbose) };
-    let observer = &mut |event: RunEvent| match event {
-        RunEvent::StageStarted { stage, kind, .. } => {
-            let reason = "again, to compare".to_owned();
-            progress.event(RunEvent::StageStarted { stage, kind, reason });
-        }
-        RunEvent::StageFinished { status: Status::Cached, .. } => {}
-        event => progress.event(event),
-    };
-    let ended = scheduler::run(graph, &beside.cache, sources, &options, &interrupt, observer);
-    progress.finish();
-    if let Some(error) = ended.broken {
-        return Err(error.into());
-    }
-    let summary = ended.summary;
+    let again: Vec<InstanceId> = drawn.drawn.iter().map(|(id, _)| *id).collect();
+    let wanted = drawn.standings.iter().map(Option::is_some).collect();
+    let (beside, summary) = run_beside(&loaded, wanted, &drawn.standings, &again, args, file)?;
     let tolerance = args.tolerance.unwrap_or(TOLERANCE);
     let mut found = Found { seed, place, of: drawn.population, unobtainable: drawn.unobtainable, ..Found::default() };
     let rerun = |id: InstanceId| summary.keys.get(&graph.instance(id).name).and_then(|key| beside.cache.lookup(*key));

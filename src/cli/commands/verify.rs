@@ -9,7 +9,7 @@ use atflow::plan::{Order, Standing};
 use atflow::reproduce::Unjudged;
 use atflow::results::{Cell, TableDocument};
 use atflow::scheduler::{self, Options};
-use atflow::spec::Problems;
+use atflow::spec::{InstanceId, Problems};
 use atflow::verify::{self, Compared, Difference, Verdict, VerifyError};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -98,23 +98,22 @@ fn flaw_words(flaw: &Flaw) -> String {
     format!("{what}: {}{detail}\n", flaw.path.display())
 }
 
-/// Runs targets again and compares.
-fn rerun(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
-    let changes = ChangeArgs::plain(args.profile.clone(), args.set.clone(), args.cache.clone());
-    let loaded = Loaded::open(file, &args.targets, &changes, Access::Read)?;
-    let ids = loaded.graph.targets(&args.targets).map_err(Problems)?;
-    if args.tolerance.is_some() && !ids.iter().any(|id| verify::has_numbers(loaded.graph.instance(*id).kind)) {
-        let message = "--tolerance compares numbers, and none of the targets is a `table` or an `evaluate` stage";
-        return Err(CliError::environment(message).help("leave it out to compare bytes"));
-    }
-    let standings = loaded.survey()?;
+/// Runs instances again in a cache beside theirs; gives that cache and how far the run came.
+pub(super) fn run_beside(
+    loaded: &Loaded,
+    wanted: Vec<bool>,
+    standings: &[Option<Standing>],
+    ids: &[InstanceId],
+    args: &VerifyArgs,
+    file: &Path,
+) -> Result<(verify::Beside, RunSummary), CliError> {
     let mut targets = vec![false; loaded.graph.len()];
     ids.iter().for_each(|id| targets[id.0] = true);
     loaded.cache.clear_abandoned();
-    let beside = verify::beside(&loaded.cache, &loaded.graph, &loaded.sources, &standings, &targets)
+    let beside = verify::beside(&loaded.cache, &loaded.graph, &loaded.sources, standings, &targets)
         .map_err(|error| explain(error, file))?;
     let options = Options {
-        wanted: loaded.wanted.clone(),
+        wanted,
         // By name and not by a missing result: a stage that is no target may have the same key.
         forced: targets.iter().map(|is_target| is_target.then_some(Order::Force)).collect(),
         depth: None,
@@ -140,10 +139,23 @@ fn rerun(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
     };
     let ended = scheduler::run(&loaded.graph, &beside.cache, &loaded.sources, &options, &interrupt, observer);
     progress.finish();
-    if let Some(error) = ended.broken {
-        return Err(error.into());
+    match ended.broken {
+        Some(error) => Err(error.into()),
+        None => Ok((beside, ended.summary)),
     }
-    let summary = ended.summary;
+}
+
+/// Runs targets again and compares.
+fn rerun(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
+    let changes = ChangeArgs::plain(args.profile.clone(), args.set.clone(), args.cache.clone());
+    let loaded = Loaded::open(file, &args.targets, &changes, Access::Read)?;
+    let ids = loaded.graph.targets(&args.targets).map_err(Problems)?;
+    if args.tolerance.is_some() && !ids.iter().any(|id| verify::has_numbers(loaded.graph.instance(*id).kind)) {
+        let message = "--tolerance compares numbers, and none of the targets is a `table` or an `evaluate` stage";
+        return Err(CliError::environment(message).help("leave it out to compare bytes"));
+    }
+    let standings = loaded.survey()?;
+    let (beside, summary) = run_beside(&loaded, loaded.wanted.clone(), &standings, &ids, args, file)?;
     let mut compared: Vec<Compared> = Vec::new();
     let mut unlike: Vec<Unlike> = Vec::new();
     for id in ids {
