@@ -20,8 +20,8 @@ fn the_quickstart_runs_once_then_only_what_eps_reaches_and_gives_the_same_bytes_
     let all = run_all(first.path(), &[]);
     assert_eq!(all.stages.len(), 73);
     for (stage, status) in &all.stages {
-        // After one epoch the underfit network is the standard one to the byte, and what is computed from either is computed once.
-        let twin = ["/standard", "/underfit"].iter().any(|name| stage.contains(name)) && !stage.starts_with("model");
+        // In this profile the underfit network has as many epochs as the standard one: what both need is computed once.
+        let twin = ["/standard", "/underfit"].iter().any(|name| stage.contains(name));
         assert!(status == "ran" || (twin && status == "cached"), "{stage} {status}");
     }
     for file in [
