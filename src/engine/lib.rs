@@ -24,6 +24,7 @@ pub mod lines;
 pub mod number;
 pub mod numerics;
 mod outputs;
+pub mod pickle;
 pub mod picture;
 pub mod plain;
 pub mod plan;

@@ -11,6 +11,9 @@ mod samples;
 mod substitute;
 mod table;
 
+#[cfg(fuzzing)]
+pub use dataset::fuzzing;
+
 use std::collections::BTreeMap;
 use std::fs;
 

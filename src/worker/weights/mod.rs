@@ -2,17 +2,17 @@
 //! is ever run. Knows nothing of checkpoints as this program writes them, which are read by their own, stricter rules.
 
 mod install;
-mod pickle;
 mod place;
+mod state_dict;
 mod torch;
 
 use std::collections::BTreeMap;
 
+use atflow::pickle::PickleError;
 use safetensors::{Dtype, SafeTensors};
 use tch::{Kind, TchError, Tensor};
 
 pub use install::{Head, InstallError, Installed, install, select};
-pub use pickle::PickleError;
 pub use place::{Misfit, Wanted};
 
 /// Why some bytes are not weights that can be read.
@@ -30,8 +30,8 @@ pub enum WeightsError {
     #[error("its archive cannot be read")]
     Zip(#[from] zip::result::ZipError),
     /// A pickle that is wrong, or asks for more than tensors.
-    #[error(transparent)]
-    Pickle(#[from] PickleError),
+    #[error("{0}{hint}", hint = hint(.0))]
+    Pickle(PickleError),
     /// It holds something else than tensors by name.
     #[error("it is not a state dict: {0}; save `model.state_dict()`")]
     Content(String),
@@ -68,6 +68,19 @@ pub enum WeightsError {
     /// An operator of libtorch failed.
     #[error("libtorch failed")]
     Torch(#[from] TchError),
+}
+
+fn hint(error: &PickleError) -> &'static str {
+    match error {
+        PickleError::Global { .. } => "; save `model.state_dict()` alone, or as safetensors",
+        _ => "",
+    }
+}
+
+impl From<PickleError> for WeightsError {
+    fn from(error: PickleError) -> Self {
+        WeightsError::Pickle(error)
+    }
 }
 
 /// A tensor of a file that is not read yet.

@@ -5,10 +5,11 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Cursor, Read};
 
+use atflow::pickle::{self, Node, PickleError};
 use tch::{Kind, Tensor};
 use zip::ZipArchive;
 
-use super::pickle::{self, Node, Part, Pickle, PickleError, Storage};
+use super::state_dict::{Object, Part, Pickle, StateDict, Storage};
 use super::{Listed, WeightsError};
 
 /// The number that the older stream begins with, 0x1950a86a20f9469cfc6c, as a pickle has it.
@@ -23,9 +24,15 @@ const MOST_SHARING: u64 = 4;
 const MOST_NESTED: usize = 16;
 const MOST_NAMES: usize = 8;
 
+/// A tensor, and the name of its storage.
+struct Stored {
+    key: String,
+    part: Part,
+}
+
 /// A file that `torch.save` wrote, its pickle read.
 pub(super) struct Saved<'a> {
-    parts: Vec<Part>,
+    parts: Vec<Stored>,
     storages: Storages<'a>,
     length: usize,
 }
@@ -51,7 +58,7 @@ pub(super) fn from_archive(bytes: &[u8]) -> Result<(Vec<Listed>, Saved<'_>), Wei
         return Err(WeightsError::BigEndian);
     }
     let pickle = member(&mut archive, &format!("{folder}data.pkl"), bytes.len())?.unwrap_or_default();
-    let (listed, parts) = list(&pickle::read(&pickle)?.0, bytes.len())?;
+    let (listed, parts) = list(&pickle::read(&pickle)?, bytes.len())?;
     Ok((listed, Saved { parts, storages: Storages::Archive { archive, folder }, length: bytes.len() }))
 }
 
@@ -67,43 +74,44 @@ fn member(archive: &mut ZipArchive<Cursor<&[u8]>>, name: &str, most: usize) -> R
     Ok(Some(content))
 }
 
-pub(super) fn from_stream(bytes: &[u8]) -> Result<(Vec<Listed>, Saved<'_>), WeightsError> {
+pub(super) fn from_stream<'a>(bytes: &'a [u8]) -> Result<(Vec<Listed>, Saved<'a>), WeightsError> {
     let mut rest = bytes;
-    let mut next = || -> Result<(Pickle, &[u8]), PickleError> {
-        let (pickle, len) = pickle::read(rest)?;
-        rest = &rest[len..];
+    let mut next = || -> Result<(Pickle<'a>, &'a [u8]), PickleError> {
+        let pickle = pickle::read(rest)?;
+        rest = &rest[pickle.length..];
         Ok((pickle, rest))
     };
-    if !matches!(next()?.0.root(), Node::Long(number) if number == &MAGIC) {
+    if !matches!(next()?.0.root(), Node::Long(number) if **number == MAGIC) {
         return Err(WeightsError::Form);
     }
     if !matches!(next()?.0.root(), Node::Int(VERSION)) {
         return Err(WeightsError::Form);
     }
     let system = next()?.0;
-    if matches!(system.entry(system.root(), "little_endian"), Some(Node::Bool(false))) {
+    let order = system.values.entry(system.root, "little_endian");
+    if order.is_some_and(|order| matches!(system.values.node(order), Node::Bool(false))) {
         return Err(WeightsError::BigEndian);
     }
     let content = next()?.0;
     let (keys, mut rest) = next()?;
     let (known, parts) = list(&content, bytes.len())?;
-    let kinds: BTreeMap<&str, Kind> =
-        all_storages(&content).map(|storage| (storage.key.as_str(), storage.kind)).collect();
+    let kinds: BTreeMap<Cow<'_, str>, Kind> =
+        all_storages(&content).filter_map(|storage| Some((content.values.text(storage.key)?, storage.kind))).collect();
     let mut storages = BTreeMap::new();
     let Node::List(listed) = keys.root() else {
         return Err(PickleError::Use { what: "the list of storages" }.into());
     };
     for &key in listed {
-        let Node::Text(key) = keys.node(key) else {
+        let Some(key) = keys.values.text(key) else {
             return Err(PickleError::Use { what: "the list of storages" }.into());
         };
-        let cut = || WeightsError::Storage { key: key.clone(), problem: "is cut".to_owned() };
-        let Some(kind) = kinds.get(key.as_str()) else { return Err(missing(key)) };
+        let cut = || WeightsError::Storage { key: key.clone().into_owned(), problem: "is cut".to_owned() };
+        let Some(kind) = kinds.get(&key) else { return Err(missing(&key)) };
         let (count, after) = rest.split_first_chunk().ok_or_else(cut)?;
         let count = usize::try_from(i64::from_le_bytes(*count)).map_err(|_| cut())?;
         let len = count.checked_mul(kind.elt_size_in_bytes()).filter(|&len| len <= after.len()).ok_or_else(cut)?;
         let (content, after) = after.split_at(len);
-        storages.insert(key.clone(), content);
+        storages.insert(key.into_owned(), content);
         rest = after;
     }
     Ok((known, Saved { parts, storages: Storages::Stream(storages), length: bytes.len() }))
@@ -113,33 +121,33 @@ fn missing(key: &str) -> WeightsError {
     WeightsError::Storage { key: key.to_owned(), problem: "is missing".to_owned() }
 }
 
-fn all_storages(pickle: &Pickle) -> impl Iterator<Item = &Storage> {
-    pickle.nodes().filter_map(|node| match node {
-        Node::Storage(storage) => Some(storage),
+fn all_storages<'p>(pickle: &'p Pickle<'_>) -> impl Iterator<Item = &'p Storage> {
+    pickle.values.nodes().filter_map(|node| match node {
+        Node::Object(Object::Storage(storage)) => Some(storage),
         _ => None,
     })
 }
 
 /// Every tensor of a pickle under its name, and the part of a storage that it is. A dictionary that stands in several
 /// places is followed once.
-fn list(pickle: &Pickle, length: usize) -> Result<(Vec<Listed>, Vec<Part>), WeightsError> {
+fn list(pickle: &Pickle<'_>, length: usize) -> Result<(Vec<Listed>, Vec<Stored>), WeightsError> {
+    let values = &pickle.values;
     let content = |text: &str| WeightsError::Content(text.to_owned());
     if !matches!(pickle.root(), Node::Dict(_)) {
         return Err(content("it holds no dictionary"));
     }
     let mut found: BTreeMap<String, (usize, &Part)> = BTreeMap::new();
     let mut room = length.saturating_mul(MOST_NAMES);
-    let mut seen = BTreeSet::from([pickle.root_number()]);
-    let mut open = vec![(pickle.root_number(), String::new(), 0)];
+    let mut seen = BTreeSet::from([pickle.root]);
+    let mut open = vec![(pickle.root, String::new(), 0)];
     while let Some((number, path, depth)) = open.pop() {
-        let items: Vec<(String, usize)> = match pickle.node(number) {
+        let items: Vec<(String, usize)> = match values.node(number) {
             Node::Dict(entries) => entries
                 .iter()
-                .filter(|(_, value)| may_hold(pickle.node(*value)))
-                .filter_map(|(key, value)| match pickle.node(*key) {
-                    Node::Text(name) => Some((name.clone(), *value)),
+                .filter(|(_, value)| may_hold(values.node(*value)))
+                .filter_map(|(key, value)| match values.node(*key) {
                     Node::Int(name) => Some((name.to_string(), *value)),
-                    _ => None,
+                    _ => Some((values.text(*key)?.into_owned(), *value)),
                 })
                 .collect(),
             Node::List(items) | Node::Tuple(items) => {
@@ -148,14 +156,14 @@ fn list(pickle: &Pickle, length: usize) -> Result<(Vec<Listed>, Vec<Part>), Weig
             _ => continue,
         };
         for (name, value) in items {
-            let node = pickle.node(value);
+            let node = values.node(value);
             if !may_hold(node) {
                 continue;
             }
             let path = if path.is_empty() { name } else { format!("{path}.{name}") };
             room = room.checked_sub(path.len()).ok_or_else(|| content("its names are longer than all else in it"))?;
             match node {
-                Node::Tensor(part) => _ = found.insert(path, (number, part)),
+                Node::Object(Object::Tensor(part)) => _ = found.insert(path, (number, part)),
                 _ if depth < MOST_NESTED && seen.insert(value) => open.push((value, path, depth + 1)),
                 _ => {}
             }
@@ -164,34 +172,38 @@ fn list(pickle: &Pickle, length: usize) -> Result<(Vec<Listed>, Vec<Part>), Weig
     if found.is_empty() {
         return Err(content("it has no dictionary of tensors by name"));
     }
-    let listed = |(name, (dictionary, part)): (String, (usize, &Part))| {
-        let shape = part.size.clone();
-        (Listed { name, shape, kind: Some(part.storage.kind), dictionary }, part.clone())
-    };
-    Ok(found.into_iter().map(listed).unzip())
+    let mut listed = Vec::new();
+    let mut parts = Vec::new();
+    for (name, (dictionary, part)) in found {
+        let key = values.text(part.storage.key).unwrap_or_default().into_owned();
+        room = room.checked_sub(key.len()).ok_or_else(|| content("its names are longer than all else in it"))?;
+        listed.push(Listed { name, shape: part.size.clone(), kind: Some(part.storage.kind), dictionary });
+        parts.push(Stored { key, part: part.clone() });
+    }
+    Ok((listed, parts))
 }
 
 /// Whether a value is a tensor or may have some in it.
-fn may_hold(node: &Node) -> bool {
-    matches!(node, Node::Tensor(_) | Node::Dict(_) | Node::List(_) | Node::Tuple(_))
+fn may_hold(node: &Node<'_, StateDict>) -> bool {
+    matches!(node, Node::Object(Object::Tensor(_)) | Node::Dict(_) | Node::List(_) | Node::Tuple(_))
 }
 
 impl Saved<'_> {
     /// Reads some tensors, by their numbers.
     pub(super) fn load(&self, numbers: &[usize], listed: &[Listed]) -> Result<Vec<Tensor>, WeightsError> {
         let mut contents: BTreeMap<&str, Cow<'_, [u8]>> = BTreeMap::new();
-        for storage in numbers.iter().map(|&number| &self.parts[number].storage) {
-            if contents.contains_key(storage.key.as_str()) {
+        for key in numbers.iter().map(|&number| &self.parts[number].key) {
+            if contents.contains_key(key.as_str()) {
                 continue;
             }
             let content = match &self.storages {
-                Storages::Stream(storages) => storages.get(&storage.key).map(|content| Cow::Borrowed(*content)),
+                Storages::Stream(storages) => storages.get(key).map(|content| Cow::Borrowed(*content)),
                 // A clone shares the list of members and has a place of its own.
                 Storages::Archive { archive, folder } => {
-                    member(&mut archive.clone(), &format!("{folder}data/{}", storage.key), self.length)?.map(Cow::Owned)
+                    member(&mut archive.clone(), &format!("{folder}data/{key}"), self.length)?.map(Cow::Owned)
                 }
             };
-            contents.insert(&storage.key, content.ok_or_else(|| missing(&storage.key))?);
+            contents.insert(key, content.ok_or_else(|| missing(key))?);
         }
         let parts = numbers.iter().map(|&number| (listed[number].name.as_str(), &self.parts[number]));
         tensors(parts, &contents, self.length)
@@ -199,16 +211,16 @@ impl Saved<'_> {
 }
 
 fn tensors<'a>(
-    parts: impl Iterator<Item = (&'a str, &'a Part)>,
+    parts: impl Iterator<Item = (&'a str, &'a Stored)>,
     contents: &BTreeMap<&str, Cow<'_, [u8]>>,
     file_len: usize,
 ) -> Result<Vec<Tensor>, WeightsError> {
     let mut room = MOST_SHARING * file_len as u64;
     let mut storages: BTreeMap<String, Tensor> = BTreeMap::new();
     let mut tensors = Vec::new();
-    for (name, part) in parts {
+    for (name, Stored { key, part }) in parts {
         let wrong = |problem: &str| WeightsError::Tensor { name: name.to_owned(), problem: problem.to_owned() };
-        let Storage { key, kind, count } = &part.storage;
+        let Storage { kind, count, .. } = &part.storage;
         let elements = extent(part).ok_or_else(|| wrong("reaches beyond its storage"))?;
         room = elements
             .checked_mul(kind.elt_size_in_bytes() as u64)

@@ -2,9 +2,9 @@
 //! a label and 3 × 32 × 32 bytes, or Python pickles of the same.
 
 use super::archive::Archive;
+use super::cifar_pickle::{self, PickledBatch};
 use super::error::DatasetError;
 use super::fill::output;
-use super::pickle::{self, Value};
 use crate::formats::{ImageWriter, Layout};
 use crate::protocol::Job;
 use crate::stages::error::StageError;
@@ -90,22 +90,15 @@ fn load(archive: &Archive, name: &str, is_binary: bool) -> Result<Batch, Dataset
         Batch { labels, pixels: pixels.concat() }
     } else {
         let pickled = |source| DatasetError::Pickle { file: file(), name: name.to_owned(), source };
-        let value = pickle::read(&bytes).map_err(pickled)?;
-        let (labels, data) = (value.entry("labels").map_err(pickled)?, value.entry("data").map_err(pickled)?);
-        let (Value::List(labels), Value::Array(shape, pixels)) = (labels, data) else {
-            return Err(wrong("its `labels` are no list, or its `data` no array".to_owned()));
+        let batch = cifar_pickle::read(&bytes).map_err(pickled)?;
+        let Some(PickledBatch { labels, shape, pixels }) = batch else {
+            return Err(wrong("is a pickle without a list of `labels` and an array `data`".to_owned()));
         };
-        let label = |label: &Value| match label {
-            // What is none is told below, as what is too large.
-            Value::Whole(label) => u8::try_from(*label).unwrap_or(u8::MAX),
-            _ => u8::MAX,
-        };
-        let labels: Vec<u8> = labels.iter().map(label).collect();
-        if *shape != [labels.len() as i64, PIXELS as i64] || pixels.len() != labels.len() * PIXELS {
+        if shape != [labels.len() as i64, PIXELS as i64] || pixels.len() != labels.len() * PIXELS {
             let (count, bytes) = (labels.len(), pixels.len());
             return Err(wrong(format!("has {count} labels and {bytes} bytes of pixels in the shape {shape:?}")));
         }
-        Batch { labels, pixels: pixels.clone() }
+        Batch { labels, pixels: pixels.to_vec() }
     };
     match batch.labels.iter().position(|&label| usize::from(label) >= CLASSES.len()) {
         Some(at) => Err(wrong(format!("image {at} has label {}, and labels are 0 to 9", batch.labels[at]))),

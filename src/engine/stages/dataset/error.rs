@@ -2,7 +2,7 @@
 
 use super::archive::ArchiveError;
 use super::idx::IdxError;
-use super::pickle::PickleError;
+use crate::pickle::PickleError;
 
 /// Broken images that a message names.
 const NAMED: usize = 12;
@@ -23,7 +23,7 @@ pub(in crate::stages) enum DatasetError {
     Missing { file: String, name: String, expected: &'static str },
     #[error("{file}: `{name}`, {reason}")]
     Content { file: String, name: String, reason: String },
-    #[error("{file}: `{name}` is not the pickle it should be: {source}")]
+    #[error("{file}: `{name}` cannot be read: {source}")]
     Pickle { file: String, name: String, source: PickleError },
     #[error("{file} has no images {place}")]
     NoImages { file: String, place: String },

@@ -4,14 +4,16 @@
 mod archive;
 mod caltech256;
 mod cifar10;
+mod cifar_pickle;
 mod class_names;
 mod error;
 mod fill;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod idx;
 mod idx_files;
 mod image_folder;
 mod layout;
-mod pickle;
 mod picture;
 mod tiny_imagenet;
 
