@@ -2,6 +2,7 @@
 
 mod space;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use atflow::scheduler::{Interrupt, Options};
 use atflow::sources::Sources;
 use atflow::spec::{Overrides, PipelineSpec, expand};
 
-use space::{Draws, Engine, Space, kill, log_of, processes_of, worker};
+use space::{Draws, Engine, Space, log_of, processes_of, worker};
 
 /// Killed so often unless `ATFLOW_KILLS` says otherwise: a minute's worth.
 const KILLS: usize = 60;
@@ -74,7 +75,8 @@ fn killed_at_any_moment_it_ends_with_the_same_bytes() {
     assert!(expected.len() >= 12, "{expected:?}");
 
     let mut draws = Draws(7);
-    let (mut done, mut rounds, mut resumed) = (0, 0, 0);
+    let (mut done, mut at_start, mut rounds, mut resumed) = (0, 0, 0, 0);
+    let mut met = BTreeSet::new();
     while done < kills {
         let space = Space::new(PIPELINE, 480);
         let mut herd: Vec<Engine> = Vec::new();
@@ -84,8 +86,16 @@ fn killed_at_any_moment_it_ends_with_the_same_bytes() {
                 herd.push(space.start());
             }
             let moment = Instant::now() + Duration::from_millis(draws.below(life));
-            while Instant::now() < moment && herd.iter_mut().all(|engine| engine.is_running()) {
+            // Often the moment is one at which a worker starts.
+            let waits_for_start = draws.below(3) == 0;
+            let mut fresh = None;
+            while Instant::now() < moment && fresh.is_none() && herd.iter_mut().all(|engine| engine.is_running()) {
                 std::thread::sleep(Duration::from_millis(5));
+                let started = workers_of(&herd).into_iter().filter(|pid| met.insert(*pid)).last();
+                fresh = started.filter(|_| waits_for_start);
+            }
+            if fresh.is_some() {
+                std::thread::sleep(Duration::from_millis(draws.below(200)));
             }
             if herd.iter_mut().any(|engine| engine.has_completed()) {
                 break true;
@@ -93,8 +103,15 @@ fn killed_at_any_moment_it_ends_with_the_same_bytes() {
             herd.retain_mut(Engine::is_running);
             let victim = draws.below(herd.len() as u64 + 1) as usize % herd.len().max(1);
             let Some(engine) = herd.get(victim) else { continue };
-            match processes_of(engine.pid(), "atflow-worker").as_slice() {
-                workers @ [_, ..] if draws.below(2) == 0 => kill(workers[draws.below(workers.len() as u64) as usize]),
+            let owner = fresh.and_then(|pid| {
+                herd.iter().position(|engine| processes_of(engine.pid(), "atflow-worker").contains(&pid)).zip(fresh)
+            });
+            match (owner, processes_of(engine.pid(), "atflow-worker").as_slice()) {
+                (Some((owner, pid)), _) => at_start += usize::from(herd[owner].kill_worker(pid)),
+                (None, workers @ [_, ..]) if draws.below(2) == 0 => {
+                    let pid = workers[draws.below(workers.len() as u64) as usize];
+                    at_start += usize::from(herd[victim].kill_worker(pid));
+                }
                 _ => herd.swap_remove(victim).kill(),
             }
             done += 1;
@@ -117,13 +134,21 @@ fn killed_at_any_moment_it_ends_with_the_same_bytes() {
             .count();
         rounds += 1;
     }
-    eprintln_summary(done, rounds, resumed);
+    eprintln_summary(done, at_start, rounds, resumed);
     assert!(resumed > 0, "no training was resumed in {rounds} rounds");
 }
 
 #[expect(clippy::print_stderr, reason = "what was tried is shown with --nocapture")]
-fn eprintln_summary(kills: usize, rounds: usize, resumed: usize) {
-    eprintln!("{kills} kills in {rounds} rounds; {resumed} of {} trainings were resumed", 2 * rounds);
+fn eprintln_summary(kills: usize, at_start: usize, rounds: usize, resumed: usize) {
+    eprintln!(
+        "{kills} kills in {rounds} rounds, {at_start} of them of workers that were starting; \
+         {resumed} of {} trainings were resumed",
+        2 * rounds
+    );
+}
+
+fn workers_of(herd: &[Engine]) -> Vec<u32> {
+    herd.iter().flat_map(|engine| processes_of(engine.pid(), "atflow-worker")).collect()
 }
 
 #[test]

@@ -72,7 +72,7 @@ impl Space {
     pub(crate) fn start(&self) -> Engine {
         let mut command = self.command(&["run", "p.yaml", "--quiet", "--device", "cpu", "--jobs", "2"]);
         // Nobody reads while it runs: little is said, and what is said last is wanted.
-        Engine { child: Some(command.stdout(Stdio::null()).spawn().unwrap()) }
+        Engine { child: Some(command.stdout(Stdio::null()).spawn().unwrap()), workers_killed: 0 }
     }
 
     /// Runs to the end; gives the exit code, what ran, and standard error.
@@ -149,6 +149,7 @@ pub(crate) fn log_of(space: &Space, stage: &str) -> String {
 /// A run under way.
 pub(crate) struct Engine {
     child: Option<Child>,
+    workers_killed: u32,
 }
 
 impl Engine {
@@ -162,8 +163,10 @@ impl Engine {
 
     pub(crate) fn is_running(&mut self) -> bool {
         let status = self.child().try_wait().unwrap();
+        // A stage fails if its worker is killed twice under it: a run of which one worker was killed has no failed stage.
+        let may_fail = self.workers_killed >= 2;
         if let Some(status) = status
-            && !matches!(status.code(), Some(0 | 1) | None)
+            && !(matches!(status.code(), Some(0) | None) || status.code() == Some(1) && may_fail)
             && let Some(stderr) = self.child().stderr.take()
         {
             let stderr = std::io::read_to_string(stderr).unwrap();
@@ -174,6 +177,15 @@ impl Engine {
 
     pub(crate) fn has_completed(&mut self) -> bool {
         !self.is_running() && self.child().try_wait().unwrap().is_some_and(|status| status.success())
+    }
+
+    /// Kills a worker of this run; says whether that was while it started.
+    pub(crate) fn kill_worker(&mut self, pid: u32) -> bool {
+        let is_starting = age_of(pid).is_some_and(|age| age < START);
+        kill(pid);
+        // Whoever is killed at the start has no stage yet.
+        self.workers_killed += u32::from(!is_starting);
+        is_starting
     }
 
     pub(crate) fn kill(mut self) {
@@ -201,6 +213,18 @@ impl Drop for Engine {
     }
 }
 
+/// How long a worker takes at least before it has a stage: loading libtorch, and starting anew with a declared environment.
+const START: Duration = Duration::from_millis(250);
+
+/// How long ago a process was started.
+fn age_of(pid: u32) -> Option<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let ticks: f64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+    let uptime: f64 = std::fs::read_to_string("/proc/uptime").ok()?.split_whitespace().next()?.parse().ok()?;
+    // The kernel counts 100 ticks a second on every machine that this runs on.
+    Duration::try_from_secs_f64(uptime - ticks / 100.0).ok()
+}
+
 /// The children of a process that run a program of this name.
 pub(crate) fn processes_of(parent: u32, name: &str) -> Vec<u32> {
     let pids = std::fs::read_dir("/proc").unwrap().flatten();
@@ -213,7 +237,7 @@ pub(crate) fn processes_of(parent: u32, name: &str) -> Vec<u32> {
     .collect()
 }
 
-pub(crate) fn kill(pid: u32) {
+fn kill(pid: u32) {
     // It may have ended by itself.
     _ = Command::new("kill").args(["-KILL", &pid.to_string()]).stderr(Stdio::null()).status();
 }
