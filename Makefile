@@ -7,7 +7,7 @@ ARGS ?=
 
 # ~ is not expanded by every shell in `make install PREFIX=~/.local`.
 prefix := $(patsubst ~/%,$(HOME)/%,$(PREFIX))
-setup_libtorch := $(PYTHON) src/worker/setup_libtorch.py
+setup_libtorch := $(PYTHON) tools/setup_libtorch.py
 
 .PHONY: help setup tools build quickstart paper test lint install clean
 

@@ -1,4 +1,4 @@
-"""Stories about src/worker/setup_libtorch.py, told to a package index on the loopback interface with small wheels."""
+"""Stories about tools/setup_libtorch.py, told to a package index on the loopback interface with small wheels."""
 
 import contextlib
 import hashlib
@@ -17,7 +17,7 @@ import unittest
 import zipfile
 from pathlib import Path
 
-SCRIPT = Path(__file__).resolve().parents[2] / "src/worker/setup_libtorch.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "tools/setup_libtorch.py"
 VERSION = "2.11.0"
 TORCH_H = "include/torch/csrc/api/include/torch/torch.h"
 
