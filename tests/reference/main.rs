@@ -1,10 +1,14 @@
-//! `docs/pipeline-reference.md` says what the parser does: its part on kinds is written from the same types. `ATFLOW_BLESS=1` writes it anew.
+//! `docs/pipeline-reference.md` says what the parser does: its part on kinds is written from the same types.
+//! `ATFLOW_BLESS=1` writes it anew. A type that several kinds have is described once, under the first of them.
 
+mod architecture;
+
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-use atflow::kinds::{Kind, Slot};
 use atflow::spec::{pipeline_schema, schema};
+use atflow::stage_kinds::{Slot, StageKind};
 use serde_json::{Map, Value};
 
 /// Everything below this line of the document is written from the types.
@@ -16,7 +20,8 @@ fn the_reference_is_up_to_date() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/pipeline-reference.md");
     let document = std::fs::read_to_string(&path).unwrap();
     let (head, found) = document.split_once(MARK).expect("the document has the mark");
-    let expected = Kind::ALL.map(section).concat();
+    let mut described = BTreeMap::new();
+    let expected = StageKind::ALL.map(|kind| section(kind, &mut described)).concat();
     if std::env::var_os("ATFLOW_BLESS").is_some() {
         std::fs::write(&path, format!("{head}{MARK}{expected}")).unwrap();
     } else {
@@ -24,7 +29,8 @@ fn the_reference_is_up_to_date() {
     }
 }
 
-fn section(kind: Kind) -> String {
+/// The section of a kind. `described` has the types that stand in the sections before it.
+fn section(kind: StageKind, described: &mut BTreeMap<String, Value>) -> String {
     let schema = schema(kind);
     let mut text = format!("\n## `{kind}`\n\n{}\n", paragraphs(schema));
     if !kind.slots().is_empty() {
@@ -46,9 +52,15 @@ fn section(kind: Kind) -> String {
     collect(schema, schema, &mut named);
     for name in named {
         let definition = &schema["$defs"][&name];
-        if is_large(definition) {
-            write!(text, "\n### {name} of `{kind}`\n\n{}\n{}", paragraphs(definition), body(schema, definition))
-                .unwrap();
+        if !is_large(definition) {
+            continue;
+        }
+        match described.insert(name.clone(), definition.clone()) {
+            None => {
+                write!(text, "\n### {name}\n\n{}\n{}", paragraphs(definition), body(schema, definition)).unwrap();
+            }
+            // Links go by name.
+            Some(before) => assert_eq!(&before, definition, "two kinds have types of the name {name}"),
         }
     }
     text
@@ -65,7 +77,18 @@ fn how_many(slot: &Slot) -> &'static str {
 /// The description of a type, its lines joined to paragraphs.
 fn paragraphs(schema: &Value) -> String {
     let text = schema["description"].as_str().unwrap_or_default();
-    text.split("\n\n").map(|paragraph| paragraph.replace('\n', " ")).collect::<Vec<_>>().join("\n\n")
+    text.split("\n\n").map(|paragraph| wrapped(&paragraph.replace('\n', " "), "")).collect::<Vec<_>>().join("\n\n")
+}
+
+/// A paragraph in lines of 120 columns.
+fn wrapped(text: &str, indent: &str) -> String {
+    let options = textwrap::Options::new(120)
+        .subsequent_indent(indent)
+        .word_separator(textwrap::WordSeparator::AsciiSpace)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation)
+        .wrap_algorithm(textwrap::WrapAlgorithm::FirstFit)
+        .break_words(false);
+    textwrap::fill(text, options)
 }
 
 /// Parameters, or, for a type of several variants, the parameters of each.
@@ -78,10 +101,10 @@ fn body(root: &Value, schema: &Value) -> String {
     for variant in variants.into_iter().flatten() {
         let resolved = resolved(root, variant);
         if let Some(word) = resolved["const"].as_str() {
-            writeln!(text, "\n- `{word}`: {}", one_line(&resolved)).unwrap();
+            writeln!(text, "\n{}", wrapped(&format!("- `{word}`: {}", one_line(&resolved)), "  ")).unwrap();
         } else if resolved["properties"].is_object() {
             let tag = tag(&resolved).map(|(key, word)| format!("`{key}: {word}`. ")).unwrap_or_default();
-            writeln!(text, "\n{tag}{}", one_line(&resolved)).unwrap();
+            writeln!(text, "\n{}", wrapped(&format!("{tag}{}", one_line(&resolved)), "")).unwrap();
             text.push_str(&table(root, &resolved));
         }
     }
@@ -138,7 +161,11 @@ fn resolved(root: &Value, schema: &Value) -> Value {
 fn type_of(root: &Value, schema: &Value) -> String {
     if let Some(name) = schema["$ref"].as_str().and_then(|path| path.strip_prefix("#/$defs/")) {
         let definition = &root["$defs"][name];
-        return if is_large(definition) { name.to_owned() } else { type_of(root, definition) };
+        return if is_large(definition) {
+            format!("[{name}](#{})", name.to_lowercase())
+        } else {
+            type_of(root, definition)
+        };
     }
     let several =
         schema["anyOf"].as_array().or_else(|| schema["oneOf"].as_array()).or_else(|| schema["allOf"].as_array());
