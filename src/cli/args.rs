@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use atflow::depth::Depth;
+use atflow::plan::rerun_from::RerunFrom;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -93,7 +93,8 @@ pub(crate) struct ChangeArgs {
     /// Run these even if they are fresh
     #[arg(long, value_name = "TARGET")]
     pub force: Vec<String>,
-    /// Take results from a cache elsewhere: a web server's folder (https://…), a bucket (s3://…, gs://…, az://…; credentials by the environment), or a folder
+    /// Take results from a cache elsewhere: a web server's folder (https://…), a bucket (s3://…, gs://…, az://…;
+    /// credentials by the environment), or a folder
     #[arg(long, value_name = "URL", env = "ATFLOW_REMOTE", hide_env_values = true)]
     pub remote: Option<String>,
     /// How long a server of the remote cache may be silent, or slower than 10 bytes a second, before it is asked again,
@@ -452,12 +453,12 @@ pub(crate) enum DepthName {
     Scratch,
 }
 
-impl From<DepthName> for Depth {
+impl From<DepthName> for RerunFrom {
     fn from(name: DepthName) -> Self {
         match name {
-            DepthName::Predictions => Depth::Predictions,
-            DepthName::Checkpoints => Depth::Checkpoints,
-            DepthName::Scratch => Depth::Scratch,
+            DepthName::Predictions => RerunFrom::Predictions,
+            DepthName::Checkpoints => RerunFrom::Checkpoints,
+            DepthName::Scratch => RerunFrom::Scratch,
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The part of a source file that an error shows. A line may be as long as a file of data: it is cut around the place that
-//! is meant. What would act on a terminal is replaced.
+//! The part of a source file that an error shows. A line may be as long as a file of data: it is cut around the place
+//! that is meant. What would act on a terminal is replaced.
 
 use std::ops::Range;
 

@@ -1,5 +1,5 @@
-//! The command line of atflow: words, progress and exit codes around the engine. What a command does is in its file under `commands`; every error
-//! sentence a user sees passes through `report`.
+//! The command line of atflow: words, progress and exit codes around the engine. What a command does is in its file
+//! under `commands`; every error sentence a user sees passes through `report`.
 
 mod args;
 mod commands;
@@ -24,7 +24,8 @@ fn main() -> ExitCode {
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        // clap prints help to standard output and errors to standard error, and its exit code 2 is ours for a wrong command line.
+        // clap prints help to standard output and errors to standard error, and its exit code 2 is ours for a wrong
+        // command line.
         Err(error) => error.exit(),
     };
     let is_json = cli.command.prints_json();

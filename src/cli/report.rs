@@ -1,11 +1,12 @@
-//! Every error a user sees: its words, its place in a file, and the exit code. The engine gives facts; sentences are made here.
+//! Every error a user sees: its words, its place in a file, and the exit code. The engine gives facts; sentences are
+//! made here.
 
 use std::process::ExitCode;
 
 use atflow::cache::CacheError;
+use atflow::cache::remote::RemoteError;
 use atflow::plain::plain;
 use atflow::protocol::{Failure, FailureCode};
-use atflow::remote::RemoteError;
 use atflow::scheduler::{RunError, WorkerError};
 use atflow::signing::KeyError;
 use atflow::sources::causes;

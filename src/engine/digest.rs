@@ -79,7 +79,8 @@ impl ReadError {
     }
 }
 
-/// Reads a whole file and checks that its bytes have the digest `expected`, so that nothing is computed from corrupt input.
+/// Reads a whole file and checks that its bytes have the digest `expected`, so that nothing is computed from corrupt
+/// input.
 ///
 /// # Errors
 /// [`ReadError::Io`] if it cannot be read, [`ReadError::Corrupt`] if the bytes differ.

@@ -3,8 +3,8 @@
 
 use std::ffi::OsString;
 
-/// Passed wherever it is set, beside every `LC_…`: where programs are, who and where the user is, and in which language,
-/// zone and folder for temporary files.
+/// Passed wherever it is set, beside every `LC_…`: where programs are, who and where the user is, and in which
+/// language, zone and folder for temporary files.
 const PASSED: [&str; 8] = ["PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR"];
 
 /// The variables that are passed, and those of `also` that are set; in the order of their names.

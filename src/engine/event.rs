@@ -1,14 +1,15 @@
-//! What happens in a run, one fact at a time: all that a display or a log may know. Plain data; knows neither who makes it nor who shows it.
+//! What happens in a run, one fact at a time: all that a display or a log may know. Plain data; knows neither who makes
+//! it nor who shows it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::action::ActionKey;
 use crate::cache::Holder;
-use crate::kinds::Kind;
 use crate::protocol::Failure;
-use crate::record::Key;
+use crate::stage_kinds::StageKind;
 
 /// One fact of a run.
 #[derive(Debug, Clone)]
@@ -23,7 +24,7 @@ pub enum RunEvent {
         /// Its name.
         stage: String,
         /// What it does.
-        kind: Kind,
+        kind: StageKind,
         /// Why it runs.
         reason: String,
     },
@@ -67,8 +68,8 @@ pub enum RunEvent {
         /// Why it failed.
         failure: Option<Failure>,
     },
-    /// An instance was done with, and an output of it turned out to be gone when it was to be read: its end does not count any more, it is made again
-    /// and ends once more.
+    /// An instance was done with, and an output of it turned out to be gone when it was to be read: its end does not
+    /// count any more, it is made again and ends once more.
     StageReopened {
         /// Its name.
         stage: String,
@@ -146,5 +147,5 @@ pub struct RunSummary {
     pub interrupted: bool,
     /// The key of each instance whose result is known, by name.
     #[serde(skip)]
-    pub keys: BTreeMap<String, Key>,
+    pub keys: BTreeMap<String, ActionKey>,
 }

@@ -1,4 +1,5 @@
-//! Lays the results that people look at (tables, figures, pictures) in a folder of their choice, under the names of the instances that made them.
+//! Lays the results that people look at (tables, figures, pictures) in a folder of their choice, under the names of the
+//! instances that made them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,8 @@ use crate::cache::{Cache, CacheError, Manifest};
 use crate::fsio;
 use crate::spec::Instance;
 
-/// Copies the results of an instance into `folder`; a file that is there with the same bytes is left alone. Gives the files' paths.
+/// Copies the results of an instance into `folder`; a file that is there with the same bytes is left alone. Gives the
+/// files' paths.
 ///
 /// # Errors
 /// [`CacheError`] if a blob cannot be read or has other bytes than its digest says, or if the folder cannot be written.

@@ -1,4 +1,5 @@
-//! File operations whose errors say which file, and the one way in which a finished file becomes visible. Knows nothing of what the files hold.
+//! File operations whose errors say which file, and the one way in which a finished file becomes visible. Knows nothing
+//! of what the files hold.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
@@ -55,8 +56,9 @@ pub fn create_dir(path: &Path) -> Result<(), FileError> {
 
 /// Writes a file that is either there as a whole or not at all. `scratch` is a folder of the same file system.
 ///
-/// What survives: the bytes are on the disk before the name is, so after a crash the name leads to the old file, to the new one, or nowhere; never to
-/// half of it. The name itself may be lost in a crash of the machine (the folder is not synchronised): then the work is done again.
+/// What survives: the bytes are on the disk before the name is, so after a crash the name leads to the old file, to the
+/// new one, or nowhere; never to half of it. The name itself may be lost in a crash of the machine (the folder is not
+/// synchronised): then the work is done again.
 ///
 /// # Errors
 /// [`FileError`]; the final name is untouched then.
@@ -67,7 +69,8 @@ pub fn write_atomic(path: &Path, scratch: &Path, bytes: &[u8]) -> Result<(), Fil
     publish(file.into_temp_path(), path)
 }
 
-/// A file of this process in a folder, to be written and then named; gone when dropped. Its own name tells whose it is ([`host::owner`]).
+/// A file of this process in a folder, to be written and then named; gone when dropped. Its own name tells whose it is
+/// ([`host::owner`]).
 ///
 /// # Errors
 /// [`FileError`].
@@ -89,8 +92,8 @@ pub fn publish(file: tempfile::TempPath, path: &Path) -> Result<(), FileError> {
     file.persist(path).map_err(|error| error.error).on("write", path)
 }
 
-/// Makes a file one that is only read, by whom the user's umask lets read. Nothing else of its mode stays: whoever made it,
-/// it is no program.
+/// Makes a file one that is only read, by whom the user's umask lets read. Nothing else of its mode stays: whoever made
+/// it, it is no program.
 ///
 /// # Errors
 /// [`FileError`].

@@ -1,5 +1,6 @@
-//! Collects what nobody reaches any more in a cache: first a survey, which changes nothing, then, if somebody says so, the removal of just that.
-//! What is kept: the results of given keys with their logs, the fetched files that their records name, and everything young.
+//! Collects what nobody reaches any more in a cache: first a survey, which changes nothing, then, if somebody says so,
+//! the removal of just that. What is kept: the results of given keys with their logs, the fetched files that their
+//! records name, and everything young.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -8,11 +9,12 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use crate::cache::{Cache, CacheError, InProgress, Manifest, OutputBlob, SIGNATURE};
+use crate::action::ActionKey;
+use crate::cache::{Blob, Cache, CacheError, InProgress, Manifest, SIGNATURE};
 use crate::digest::Digest;
-use crate::record::Key;
 
-/// A run that is going on may need what no record names yet: nothing younger than this is collected. A run writes or touches all that it uses.
+/// A run that is going on may need what no record names yet: nothing younger than this is collected. A run writes or
+/// touches all that it uses.
 const GRACE: Duration = Duration::from_secs(3600);
 
 /// Corrupt blobs are kept so long for who wants to look at them.
@@ -21,7 +23,7 @@ const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// What a file of the cache is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Sort {
+pub enum FileClass {
     /// The manifest of a result.
     Manifest,
     /// A blob.
@@ -32,7 +34,8 @@ pub enum Sort {
     Quarantine,
     /// A folder with the progress of a training, or with the state that a longer one would go on from.
     Partial,
-    /// Something half fetched or otherwise half done that nobody has come back to; what killed runs left in their own name goes with the next run.
+    /// Something half fetched or otherwise half done that nobody has come back to; what killed runs left in their own
+    /// name goes with the next run.
     Temporary,
 }
 
@@ -40,11 +43,11 @@ pub enum Sort {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Keep {
     /// Results.
-    pub keys: HashSet<Key>,
+    pub keys: HashSet<ActionKey>,
     /// Logs of failed stages that are still asked for.
-    pub logs: Vec<OutputBlob>,
+    pub logs: Vec<Blob>,
     /// Progress of trainings that a pipeline may go on from; nothing if that cannot be told, and then all of it stays.
-    pub partials: Option<HashSet<Key>>,
+    pub partials: Option<HashSet<ActionKey>>,
     /// Progress, and what is half done, that was touched within this time stays, too.
     pub age: Duration,
     /// Whatever runs in progress may need.
@@ -55,7 +58,7 @@ pub struct Keep {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Garbage {
     /// What it is.
-    pub sort: Sort,
+    pub sort: FileClass,
     /// Where.
     pub path: PathBuf,
     /// Its size in bytes.
@@ -64,14 +67,14 @@ pub struct Garbage {
 
 /// A number of files and their bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Amount {
+pub struct FileCount {
     /// Files.
     pub files: u64,
     /// Bytes.
     pub bytes: u64,
 }
 
-impl Amount {
+impl FileCount {
     fn add(&mut self, size: u64) {
         self.files += 1;
         self.bytes += size;
@@ -84,13 +87,13 @@ pub struct Survey {
     /// To be removed, in the order in which it is: manifests before the blobs that they name.
     pub garbage: Vec<Garbage>,
     /// What stays.
-    pub kept: BTreeMap<Sort, Amount>,
+    pub kept: BTreeMap<FileClass, FileCount>,
 }
 
 impl Survey {
     /// What is to be removed, by sort.
-    pub fn freed(&self) -> BTreeMap<Sort, Amount> {
-        let mut freed: BTreeMap<Sort, Amount> = BTreeMap::new();
+    pub fn freed(&self) -> BTreeMap<FileClass, FileCount> {
+        let mut freed: BTreeMap<FileClass, FileCount> = BTreeMap::new();
         for garbage in &self.garbage {
             freed.entry(garbage.sort).or_default().add(garbage.size);
         }
@@ -99,7 +102,7 @@ impl Survey {
 }
 
 /// Whether somebody may be working on what a key names, or with it.
-fn is_worked_on(cache: &Cache, key: Key, manifest: &Path) -> bool {
+fn is_worked_on(cache: &Cache, key: ActionKey, manifest: &Path) -> bool {
     is_young(manifest, GRACE) || cache.is_leased(key)
 }
 
@@ -131,7 +134,7 @@ pub fn survey(cache: &Cache, keep: &Keep) -> Result<Survey, CacheError> {
     };
     for (path, size) in cache.files("actions")? {
         // A signature stays with its manifest.
-        let key = name(&path, ".json").or_else(|| name(&path, SIGNATURE)).map(Key);
+        let key = name(&path, ".json").or_else(|| name(&path, SIGNATURE)).map(ActionKey);
         let worked_on = key.is_some_and(|key| is_worked_on(cache, key, &path));
         let mut is_kept = worked_on || key.is_some_and(|key| keep.keys.contains(&key));
         let manifest = if is_kept || runs.runs > 0 { key.and_then(|key| cache.lookup(key)) } else { None };
@@ -142,7 +145,7 @@ pub fn survey(cache: &Cache, keep: &Keep) -> Result<Survey, CacheError> {
             let inputs = manifest.record.inputs.values().filter(|_| worked_on);
             blobs.extend(inputs.filter_map(|input| input.strip_prefix("blake3:")?.parse::<Digest>().ok()));
         }
-        take(&mut survey, Sort::Manifest, path, size, is_kept);
+        take(&mut survey, FileClass::Manifest, path, size, is_kept);
     }
     for (path, size) in cache.files("fetched")? {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().replacen('-', ":", 1);
@@ -150,31 +153,32 @@ pub fn survey(cache: &Cache, keep: &Keep) -> Result<Survey, CacheError> {
         if is_kept && let Some(blob) = cache.fetched(&stem) {
             blobs.insert(blob.digest);
         }
-        take(&mut survey, Sort::Fetched, path, size, is_kept);
+        take(&mut survey, FileClass::Fetched, path, size, is_kept);
     }
     for (path, size) in cache.files("objects")? {
         let is_kept = name(&path, "").is_some_and(|digest| blobs.contains(&digest)) || is_young(&path, GRACE);
-        take(&mut survey, Sort::Blob, path, size, is_kept);
+        take(&mut survey, FileClass::Blob, path, size, is_kept);
     }
     for (path, size) in cache.files("quarantine")? {
         let is_kept = is_young(&path, QUARANTINE);
-        take(&mut survey, Sort::Quarantine, path, size, is_kept);
+        take(&mut survey, FileClass::Quarantine, path, size, is_kept);
     }
     for (path, (size, is_late)) in folders(cache, "partial", keep.age)? {
-        let is_kept = match (name(&path, "").map(Key), &keep.partials) {
+        let is_kept = match (name(&path, "").map(ActionKey), &keep.partials) {
             (Some(key), Some(wanted)) => is_late || wanted.contains(&key) || cache.is_leased(key) || runs.runs > 0,
             // It cannot be told, or is none of ours.
             (Some(_), None) | (None, _) => true,
         };
-        take(&mut survey, Sort::Partial, path, size, is_kept);
+        take(&mut survey, FileClass::Partial, path, size, is_kept);
     }
     for (path, (size, is_late)) in folders(cache, "tmp", keep.age)? {
-        take(&mut survey, Sort::Temporary, path, size, is_late || runs.runs > 0);
+        take(&mut survey, FileClass::Temporary, path, size, is_late || runs.runs > 0);
     }
     Ok(survey)
 }
 
-/// What lies directly in a folder of the cache, with the bytes in it, and whether any of it was touched within some time.
+/// What lies directly in a folder of the cache, with the bytes in it, and whether any of it was touched within some
+/// time.
 fn folders(cache: &Cache, folder: &str, age: Duration) -> Result<BTreeMap<PathBuf, (u64, bool)>, CacheError> {
     let root = cache.root().join(folder);
     let mut folders: BTreeMap<PathBuf, (u64, bool)> = BTreeMap::new();
@@ -202,18 +206,20 @@ fn reach(manifest: &Manifest, blobs: &mut HashSet<Digest>, identities: &mut Hash
     }
 }
 
-/// Removes what a survey found, but for what became young since. Gives what was removed, and what could not be with the reason.
-pub fn collect(survey: &Survey) -> (Amount, Vec<(PathBuf, std::io::Error)>) {
-    let mut freed = Amount::default();
+/// Removes what a survey found, but for what became young since. Gives what was removed, and what could not be with the
+/// reason.
+pub fn collect(survey: &Survey) -> (FileCount, Vec<(PathBuf, std::io::Error)>) {
+    let mut freed = FileCount::default();
     let mut failed = Vec::new();
     for garbage in &survey.garbage {
         // A run may have come upon it meanwhile: what it uses again it touches.
-        if !matches!(garbage.sort, Sort::Quarantine | Sort::Partial | Sort::Temporary) && is_young(&garbage.path, GRACE)
+        if !matches!(garbage.sort, FileClass::Quarantine | FileClass::Partial | FileClass::Temporary)
+            && is_young(&garbage.path, GRACE)
         {
             continue;
         }
         let removed = match garbage.sort {
-            Sort::Partial | Sort::Temporary if garbage.path.is_dir() => fs::remove_dir_all(&garbage.path),
+            FileClass::Partial | FileClass::Temporary if garbage.path.is_dir() => fs::remove_dir_all(&garbage.path),
             _ => fs::remove_file(&garbage.path),
         };
         match removed {

@@ -1,5 +1,5 @@
-//! The graph of instances: who makes what for whom, what a target reaches, and the record of an instance once its inputs are known.
-//! Knows no cache and runs nothing.
+//! The graph of instances: who makes what for whom, what a target reaches, and the record of an instance once its
+//! inputs are known. Knows no cache and runs nothing.
 
 use std::collections::BTreeMap;
 
@@ -7,13 +7,13 @@ use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::{Dfs, Reversed};
 
-use crate::cache::OutputBlob;
-use crate::kinds::Kind;
-use crate::record::{RECORD_FORMAT, Record};
-use crate::spec::{Instance, InstanceId, Need, Pattern, Problem, SourceNeed};
+use crate::action::{Action, RECORD_FORMAT};
+use crate::cache::Blob;
+use crate::spec::{ExternalInput, Instance, InstanceId, Need, Pattern, Problem};
+use crate::stage_kinds::StageKind;
 
 /// What an instance made: its outputs by name.
-pub type Outputs = BTreeMap<String, OutputBlob>;
+pub type Outputs = BTreeMap<String, Blob>;
 
 /// Instances, and an edge from each producer to each of its consumers. Producers have smaller ids than their consumers.
 #[derive(Debug)]
@@ -72,7 +72,8 @@ impl Graph {
         self.dag.neighbors_directed(NodeIndex::new(id.0), direction).map(|node| InstanceId(node.index()))
     }
 
-    /// The instances that targets name: an instance's name, a stage's, or a pattern over names (`tested/pgd-*`); labels that are left out at its end mean all.
+    /// The instances that targets name: an instance's name, a stage's, or a pattern over names (`tested/pgd-*`); labels
+    /// that are left out at its end mean all.
     ///
     /// # Errors
     /// A [`Problem`] for each target that names nothing.
@@ -116,7 +117,8 @@ impl Graph {
         wanted
     }
 
-    /// How much work hangs on each instance, itself included: the longest way to an end of the graph. Long ways are started first.
+    /// How much work hangs on each instance, itself included: the longest way to an end of the graph. Long ways are
+    /// started first.
     pub fn urgency(&self) -> Vec<f64> {
         let mut urgency = vec![0.0; self.len()];
         for id in self.ids().rev() {
@@ -137,31 +139,32 @@ impl Graph {
         })
     }
 
-    /// The record of an instance whose inputs are known. `outputs` gives what a producer made, `sources` the identity of a source.
+    /// The record of an instance whose inputs are known. `outputs` gives what a producer made, `sources` the identity
+    /// of a source.
     pub fn record<'a>(
         &self,
         id: InstanceId,
         outputs: impl Fn(InstanceId) -> &'a Outputs,
-        sources: impl Fn(&SourceNeed) -> String,
-    ) -> Record {
+        sources: impl Fn(&ExternalInput) -> String,
+    ) -> Action {
         self.record_by(id, |_, need| format!("blake3:{}", outputs(need.from)[&need.output].digest), sources)
     }
 
-    /// The same with the identity of each input given by its name in the record and its need: what is hashed and what is explained are put together here
-    /// alone.
+    /// The same with the identity of each input given by its name in the record and its need: what is hashed and what
+    /// is explained are put together here alone.
     pub fn record_by(
         &self,
         id: InstanceId,
         input: impl Fn(&str, &Need) -> String,
-        source: impl Fn(&SourceNeed) -> String,
-    ) -> Record {
+        source: impl Fn(&ExternalInput) -> String,
+    ) -> Action {
         let instance = self.instance(id);
         let made = self.inputs(id).map(|(name, need)| {
             let identity = input(&name, need);
             (name, identity)
         });
         let read = instance.sources.iter().map(|need| (need.slot.clone(), source(need)));
-        Record {
+        Action {
             format: RECORD_FORMAT,
             kind: instance.kind,
             version: instance.kind.version(),
@@ -173,26 +176,28 @@ impl Graph {
     }
 }
 
-/// The name of an input in a record. Where several inputs share a slot their order matters and is part of the name, except in tables and figures,
-/// whose inputs are told apart by their cell. `position` counts the inputs of the same slot.
+/// The name of an input in a record. Where several inputs share a slot their order matters and is part of the name,
+/// except in tables and figures, whose inputs are told apart by their cell. `position` counts the inputs of the same
+/// slot.
 fn input_name(instance: &Instance, position: usize, need: &Need) -> String {
     match instance.kind {
         _ if need.label.is_empty() => need.slot.clone(),
-        Kind::Table | Kind::Figure => format!("{}/{}", need.slot, need.label),
+        StageKind::Table | StageKind::Figure => format!("{}/{}", need.slot, need.label),
         _ => format!("{}/{position:04}/{}", need.slot, need.label),
     }
 }
 
-/// How long an instance takes relative to others, where nothing better is known: attack steps and epochs are what costs.
+/// How long an instance takes relative to others, where nothing better is known: attack steps and epochs are what
+/// costs.
 fn rough_cost(instance: &Instance) -> f64 {
     let number = |pointer: &str| instance.params.pointer(pointer).and_then(serde_json::Value::as_f64);
     match instance.kind {
-        Kind::Train => {
+        StageKind::Train => {
             let steps = number("/adversary/steps").or_else(|| number("/adversary/eps").map(|_| 1.0)).unwrap_or(0.0);
             100.0 * number("/epochs").unwrap_or(1.0) * (1.0 + steps)
         }
-        Kind::Evaluate => 10.0 * (1.0 + number("/attack/steps").unwrap_or(0.0)),
-        Kind::Saliency => 50.0,
+        StageKind::Evaluate => 10.0 * (1.0 + number("/attack/steps").unwrap_or(0.0)),
+        StageKind::Saliency => 50.0,
         _ => 1.0,
     }
 }

@@ -1,4 +1,5 @@
-//! Which machine this is, and which of its processes are alive, so that what the dead left behind is known for what it is. Knows nothing of what that is.
+//! Which machine this is, and which of its processes are alive, so that what the dead left behind is known for what it
+//! is. Knows nothing of what that is.
 //!
 //! A name is not enough: containers may share one, and a kernel, and still see none of each other's processes.
 
@@ -39,7 +40,8 @@ pub(crate) fn boot(machine: &str) -> Option<&str> {
     machine.split_once(' ').map(|(boot, _)| boot)
 }
 
-/// What stands between the sort and the process in the names of temporary files and folders: the machine, for people and for programs.
+/// What stands between the sort and the process in the names of temporary files and folders: the machine, for people
+/// and for programs.
 pub fn owner() -> &'static str {
     static OWNER: OnceLock<String> = OnceLock::new();
     OWNER.get_or_init(|| {
@@ -53,14 +55,15 @@ pub(crate) fn tag(machine: &str) -> String {
     Digest::of(machine.as_bytes()).short()[..8].to_owned()
 }
 
-/// Who made a temporary file or folder of a sort: the tag of its machine, and its process. Nothing for names of other forms.
+/// Who made a temporary file or folder of a sort: the tag of its machine, and its process. Nothing for names of other
+/// forms.
 pub(crate) fn made_by<'a>(name: &'a str, sort: &str) -> Option<(&'a str, i32)> {
     let mut parts = name.strip_prefix(sort)?.split('-').skip(1);
     Some((parts.next()?, parts.next()?.parse().ok()?))
 }
 
 /// Why a process' start is not known.
-pub(crate) enum Gone {
+pub(crate) enum StartUnknown {
     /// There is none, or it only waits for its parent to notice its end.
     Dead,
     /// This system does not tell.
@@ -68,26 +71,27 @@ pub(crate) enum Gone {
 }
 
 /// When a process of this machine started, in ticks since the machine did.
-pub(crate) fn started(pid: i32) -> Result<u64, Gone> {
+pub(crate) fn started(pid: i32) -> Result<u64, StartUnknown> {
     let text = match fs::read_to_string(format!("/proc/{pid}/stat")) {
         Ok(text) => text,
-        Err(_) if Path::new("/proc/self/stat").exists() => return Err(Gone::Dead),
-        Err(_) => return Err(Gone::Unknown),
+        Err(_) if Path::new("/proc/self/stat").exists() => return Err(StartUnknown::Dead),
+        Err(_) => return Err(StartUnknown::Unknown),
     };
     // The name, in parentheses, may hold anything; the state follows it, and 19 fields later the start.
     let mut fields = text.rsplit(')').next().unwrap_or_default().split_whitespace();
     match fields.next() {
-        Some("Z" | "X") => Err(Gone::Dead),
-        _ => fields.nth(18).and_then(|field| field.parse().ok()).ok_or(Gone::Unknown),
+        Some("Z" | "X") => Err(StartUnknown::Dead),
+        _ => fields.nth(18).and_then(|field| field.parse().ok()).ok_or(StartUnknown::Unknown),
     }
 }
 
-/// Whether there is no process of this number on this machine any more, but for one that only waits for its parent to notice its end.
+/// Whether there is no process of this number on this machine any more, but for one that only waits for its parent to
+/// notice its end.
 pub(crate) fn is_gone(pid: i32) -> bool {
     match started(pid) {
         Ok(_) => false,
-        Err(Gone::Dead) => true,
-        Err(Gone::Unknown) => rustix::process::Pid::from_raw(pid)
+        Err(StartUnknown::Dead) => true,
+        Err(StartUnknown::Unknown) => rustix::process::Pid::from_raw(pid)
             .is_none_or(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH)),
     }
 }

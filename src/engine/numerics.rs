@@ -1,6 +1,7 @@
-//! How a worker does arithmetic on a CPU, and the environment that holds it to that. The libraries under libtorch choose their kernels by the processor
-//! and by variables of the environment, and other kernels round otherwise. Which choice counts is declared in the pipeline and is part of the key; a
-//! worker takes none from the environment of whoever started the run.
+//! How a worker does arithmetic on a CPU, and the environment that holds it to that. The libraries under libtorch
+//! choose their kernels by the processor and by variables of the environment, and other kernels round otherwise. Which
+//! choice counts is declared in the pipeline and is part of the key; a worker takes none from the environment of
+//! whoever started the run.
 
 use std::ffi::{OsStr, OsString};
 
@@ -22,13 +23,14 @@ pub enum Numerics {
 const ALWAYS: [(&str, &str); 3] =
     [("ONEDNN_DEFAULT_FPMATH_MODE", "STRICT"), ("NVIDIA_TF32_OVERRIDE", "0"), ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")];
 
-/// One code path for each library: oneDNN (convolutions), ATen (everything elementwise, reductions), MKL (products of matrices, Fourier transforms).
-/// MKL's `AVX2` branch is for Intel's processors alone; `COMPATIBLE` is the one that it has for those of every maker.
+/// One code path for each library: oneDNN (convolutions), ATen (everything elementwise, reductions), MKL (products of
+/// matrices, Fourier transforms). MKL's `AVX2` branch is for Intel's processors alone; `COMPATIBLE` is the one that it
+/// has for those of every maker.
 const PORTABLE: [(&str, &str); 3] =
     [("ONEDNN_MAX_CPU_ISA", "AVX2"), ("ATEN_CPU_CAPABILITY", "avx2"), ("MKL_CBWR", "COMPATIBLE")];
 
-/// Variables that a worker may have from whoever starts it: where programs, libraries and scratch space are, and which GPUs may be used. None of
-/// them changes a result.
+/// Variables that a worker may have from whoever starts it: where programs, libraries and scratch space are, and which
+/// GPUs may be used. None of them changes a result.
 const PASSED_ON: [&str; 22] = [
     "ATFLOW_HOME",
     "CUDA_CACHE_DISABLE",
@@ -88,7 +90,8 @@ impl Numerics {
     }
 }
 
-/// Beginnings of variables that libtorch and the libraries under it read, and that may change bytes or how many threads compute.
+/// Beginnings of variables that libtorch and the libraries under it read, and that may change bytes or how many threads
+/// compute.
 const SWITCHES: [&str; 14] = [
     "ATEN_",
     "CUBLAS_",
@@ -120,7 +123,8 @@ impl std::fmt::Display for Numerics {
 /// What computed a result, as far as its bytes may depend on it beyond its record.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Arithmetic {
-    /// The instruction set that the kernels may use: `avx2`, `avx512`, `avx512_bf16`, `amx_bf16`; of a processor that is no x86-64, its architecture.
+    /// The instruction set that the kernels may use: `avx2`, `avx512`, `avx512_bf16`, `amx_bf16`; of a processor that
+    /// is no x86-64, its architecture.
     pub isa: String,
     /// Which of ATen's kernels were chosen, as libtorch tells: `AVX2`, `AVX512`.
     pub aten: String,

@@ -1,5 +1,5 @@
-//! What a stage left where its output belongs: whether it can become a blob, and whether its bytes are the stage's alone.
-//! Knows files, neither stages nor the cache.
+//! What a stage left where its output belongs: whether it can become a blob, and whether its bytes are the stage's
+//! alone. Knows files, neither stages nor the cache.
 
 use std::fs::{self, FileType, Metadata};
 use std::io;
@@ -72,8 +72,8 @@ fn special(is: FileType) -> Option<&'static str> {
     }
 }
 
-/// Whether nobody else has the file: it has one name, and is this user's. A file with another name would be changed under
-/// the cache, or made read-only for its owner.
+/// Whether nobody else has the file: it has one name, and is this user's. A file with another name would be changed
+/// under the cache, or made read-only for its owner.
 pub(crate) fn is_ours_alone(found: &Metadata) -> bool {
     found.nlink() == 1 && found.uid() == rustix::process::geteuid().as_raw()
 }

@@ -6,14 +6,15 @@ use std::borrow::Cow;
 /// Stands for a character that would not show but act.
 const STANDS_FOR: char = '\u{fffd}';
 
-/// Text without what acts on a terminal: escape sequences are left out, other control characters are replaced. Of a line
-/// that was written over by `\r`, as progress bars do, the last state stays. Line ends and tabs stay.
+/// Text without what acts on a terminal: escape sequences are left out, other control characters are replaced. Of a
+/// line that was written over by `\r`, as progress bars do, the last state stays. Line ends and tabs stay.
 pub fn plain(text: &str) -> Cow<'_, str> {
     if !text.chars().any(acts) {
         return Cow::Borrowed(text);
     }
     let line = |line: &str| -> String {
-        // A sequence may hold a line end or a `\r` of its own only where it is broken: each line is looked at by itself.
+        // A sequence may hold a line end or a `\r` of its own only where it is broken: each line is looked at by
+        // itself.
         let stripped = console::strip_ansi_codes(line);
         let shown = |c: char| if acts(c) { STANDS_FOR } else { c };
         last_state(&stripped).chars().map(shown).collect()

@@ -1,5 +1,5 @@
-//! Finds out whether this machine has what a run needs: a worker that starts, a file system that keeps its promises. Gives facts; what they mean for
-//! a person is said elsewhere.
+//! Finds out whether this machine has what a run needs: a worker that starts, a file system that keeps its promises.
+//! Gives facts; what they mean for a person is said elsewhere.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};

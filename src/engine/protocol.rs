@@ -8,13 +8,13 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::kinds::Kind;
 use crate::numerics::{Arithmetic, Numerics};
+use crate::stage_kinds::StageKind;
 
-/// Raised when a message changes its meaning. Engine and worker of different versions refuse each other at the first line.
-/// 4: a worker has one sort of numerics from its start on, and says what its arithmetic comes to.
-/// 3: workers warn, and say how long earlier runs worked on what they finish.
-/// 2: trainings keep their progress in folders that the job names.
+/// Raised when a message changes its meaning. Engine and worker of different versions refuse each other at the first
+/// line. 4: a worker has one sort of numerics from its start on, and says what its arithmetic comes to. 3: workers
+/// warn, and say how long earlier runs worked on what they finish. 2: trainings keep their progress in folders that the
+/// job names.
 pub const PROTOCOL_VERSION: u32 = 4;
 
 /// Whether a device is a GPU, by the name that a worker greets with.
@@ -43,8 +43,8 @@ pub struct Job {
     /// The instance's name, for messages.
     pub stage: String,
     /// What to do.
-    pub kind: Kind,
-    /// The kind's canonical parameters ([`crate::kinds`]).
+    pub kind: StageKind,
+    /// The kind's canonical parameters ([`crate::stage_kinds`]).
     pub params: serde_json::Value,
     /// The seed of every random draw.
     pub seed: u64,
@@ -57,8 +57,8 @@ pub struct Job {
     /// For a training: the folder in which it keeps its progress and from which it resumes; it need not exist yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partial: Option<PathBuf>,
-    /// For a training whose schedule does not depend on the number of epochs: the folder that it shares with those that differ from it in that number
-    /// alone. It may go on from what it finds there, and leaves its final state there.
+    /// For a training whose schedule does not depend on the number of epochs: the folder that it shares with those that
+    /// differ from it in that number alone. It may go on from what it finds there, and leaves its final state there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub onward: Option<PathBuf>,
 }

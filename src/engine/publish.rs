@@ -1,9 +1,9 @@
 //! Manifests on their way into a remote cache, perhaps signed. What is there already stays; a signature goes before the
 //! manifest that it signs, so that who trusts keys alone never meets a manifest whose signature is still to come.
 
+use crate::action::ActionKey;
+use crate::cache::remote::{Remote, RemoteError};
 use crate::cache::{Manifest, longest_manifest};
-use crate::record::Key;
-use crate::remote::{Remote, RemoteError};
 use crate::signing::{KeyError, PublicKey, Signer, Trust};
 
 /// Why a manifest could not be sent.
@@ -14,7 +14,7 @@ pub enum PublishError {
     Remote(#[from] RemoteError),
     /// It could not be signed.
     #[error(transparent)]
-    Key(#[from] KeyError),
+    ActionKey(#[from] KeyError),
 }
 
 /// What came of sending a manifest.
@@ -79,7 +79,7 @@ pub fn send(remote: &Remote, manifest: &Manifest, signer: Option<&Signer>) -> Re
 }
 
 /// The signed remark beside a signature: for people, because the signature is of the manifest, which gives the key.
-fn comment(key: Key) -> String {
+fn comment(key: ActionKey) -> String {
     format!("atflow result {key} signed {}", jiff::Timestamp::now())
 }
 

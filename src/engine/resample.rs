@@ -1,10 +1,12 @@
-//! Pillow's resampling of 8-bit images, to the bit: which pixels make a new one, with which weights in fixed point. Published networks were trained on
-//! images that Pillow resized; other libraries round otherwise or leave out the smoothing. Knows bytes only; a worker applies the same taps to tensors.
+//! Pillow's resampling of 8-bit images, to the bit: which pixels make a new one, with which weights in fixed point.
+//! Published networks were trained on images that Pillow resized; other libraries round otherwise or leave out the
+//! smoothing. Knows bytes only; a worker applies the same taps to tensors.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Binary digits behind the point of a weight. Pillow's `PRECISION_BITS` (libImaging/Resample.c): a sum of 255 times the weights has room in 32 bits.
+/// Binary digits behind the point of a weight. Pillow's `PRECISION_BITS` (libImaging/Resample.c): a sum of 255 times
+/// the weights has room in 32 bits.
 pub const PRECISION: u32 = 22;
 
 /// The kernel that new pixels are made with, stretched by the scale where an image gets smaller.
@@ -42,7 +44,8 @@ impl Filter {
 pub struct Taps {
     /// The first old pixel of each new one.
     pub first: Vec<usize>,
-    /// Weights of the old pixels from there on, in units of 2^-[`PRECISION`]; the same number for each new pixel, zeros at the end.
+    /// Weights of the old pixels from there on, in units of 2^-[`PRECISION`]; the same number for each new pixel, zeros
+    /// at the end.
     pub weights: Vec<i32>,
     /// Weights of a new pixel.
     pub width: usize,
@@ -92,7 +95,8 @@ pub struct Interleaved<const C: usize> {
 }
 
 impl<const C: usize> Interleaved<C> {
-    /// The image in another size: first along its rows, then along its columns, each rounded to bytes. No side may be 0.
+    /// The image in another size: first along its rows, then along its columns, each rounded to bytes. No side may be
+    /// 0.
     pub fn resized(self, [height, width]: [usize; 2], filter: Filter) -> Self {
         let across = if width == self.width { self } else { self.across(width, filter) };
         if height == across.height { across } else { across.down(height, filter) }
@@ -152,7 +156,8 @@ fn rounded(sum: i32) -> u8 {
     ((sum + (1 << (PRECISION - 1))) >> PRECISION).clamp(0, 255) as u8
 }
 
-/// Height and width of an image whose shorter side becomes `side`, as torchvision's `Resize` reckons them: the longer one cut off to a whole number.
+/// Height and width of an image whose shorter side becomes `side`, as torchvision's `Resize` reckons them: the longer
+/// one cut off to a whole number.
 pub fn short_side([height, width]: [usize; 2], side: usize) -> [usize; 2] {
     if width <= height { [side * height / width.max(1), side] } else { [side, side * width / height.max(1)] }
 }

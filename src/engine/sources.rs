@@ -1,5 +1,6 @@
-//! Files from outside the cache: those beside a pipeline file, and those fetched. Finds what is wrong with them before anything runs, gives each its
-//! identity for the key of the stage that reads it, and brings it in when that stage runs.
+//! Files from outside the cache: those beside a pipeline file, and those fetched. Finds what is wrong with them before
+//! anything runs, gives each its identity for the key of the stage that reads it, and brings it in when that stage
+//! runs.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,12 +10,12 @@ use std::path::{Path, PathBuf};
 use crate::address::Address;
 use crate::cache::{Cache, SourceDigests, StatMemo};
 use crate::digest::Digest;
+use crate::executors::Reporter;
 use crate::fetch::{self, FetchError, Patience};
 use crate::graph::Graph;
-use crate::kinds::{Kind, Source};
 use crate::protocol::{Failure, FailureCode};
-use crate::spec::{Instance, InstanceId, Place, Problem, Problems, SourceNeed};
-use crate::stages::Reporter;
+use crate::spec::{ExternalInput, Instance, InstanceId, Place, Problem, Problems};
+use crate::stage_kinds::{Source, StageKind};
 
 /// A source that was checked.
 #[derive(Debug, Clone)]
@@ -31,8 +32,8 @@ pub enum CheckedSource {
         /// Where, and with which digest.
         source: Source,
     },
-    /// A file that a person has to fetch. Its publisher's digest is its identity, whether it is there or not; without one, only its bytes are, and until it
-    /// is there nothing that comes of it can be known.
+    /// A file that a person has to fetch. Its publisher's digest is its identity, whether it is there or not; without
+    /// one, only its bytes are, and until it is there nothing that comes of it can be known.
     ByHand {
         /// Where it is to be.
         path: PathBuf,
@@ -48,8 +49,8 @@ impl CheckedSource {
     pub fn identity(&self) -> String {
         match self {
             CheckedSource::Local { digest, .. } => format!("blake3:{digest}"),
-            // Without a digest a remote source is refused when the pipeline is read. One by hand is then a local file, or is missing: nothing is ever recorded
-            // under that name.
+            // Without a digest a remote source is refused when the pipeline is read. One by hand is then a local file,
+            // or is missing: nothing is ever recorded under that name.
             CheckedSource::Remote { source } | CheckedSource::ByHand { source, .. } => {
                 source.published().unwrap_or_else(|| "missing".to_owned())
             }
@@ -76,20 +77,20 @@ impl CheckedSource {
 
 /// All sources of a pipeline that a run needs.
 #[derive(Debug, Default)]
-pub struct Sources {
+pub struct ExternalInputs {
     by_slot: HashMap<(InstanceId, String), CheckedSource>,
     awaited: Vec<Problem>,
 }
 
-impl Sources {
-    /// Checks the sources of the wanted instances: every local file is there, can be read, and has the digest that the pipeline names. Files that a person
-    /// has to fetch may be missing ([`Sources::awaited`]).
+impl ExternalInputs {
+    /// Checks the sources of the wanted instances: every local file is there, can be read, and has the digest that the
+    /// pipeline names. Files that a person has to fetch may be missing ([`ExternalInputs::awaited`]).
     ///
     /// # Errors
     /// A [`Problem`] at its place for each source that is not right.
     pub fn check(graph: &Graph, wanted: &[bool], memo: &mut StatMemo) -> Result<Self, Problems> {
         let of = |id: InstanceId| graph.instance(id).sources.iter().map(move |need| (id, need));
-        let needs: Vec<(InstanceId, &SourceNeed)> = graph.ids().filter(|id| wanted[id.0]).flat_map(of).collect();
+        let needs: Vec<(InstanceId, &ExternalInput)> = graph.ids().filter(|id| wanted[id.0]).flat_map(of).collect();
         // Many instances may read one file: it is looked at once.
         let mut paths: Vec<PathBuf> = Vec::new();
         let mut position: HashMap<PathBuf, usize> = HashMap::new();
@@ -107,7 +108,7 @@ impl Sources {
             Ok(SourceDigests { blake3: sums.blake3, sha256: sums.sha256, md5: sums.md5 })
         };
         let files = memo.digests(&paths, read);
-        let mut sources = Sources::default();
+        let mut sources = ExternalInputs::default();
         let mut problems: Vec<Problem> = Vec::new();
         for ((id, need), local) in needs.into_iter().zip(local) {
             let checked = match local {
@@ -127,8 +128,8 @@ impl Sources {
         if problems.is_empty() { Ok(sources) } else { Err(Problems(problems)) }
     }
 
-    /// Files that a person has to fetch, that are not there, and without which nothing can be known of the stages that read them: a problem at its place for
-    /// each. A run ends with them sooner or later.
+    /// Files that a person has to fetch, that are not there, and without which nothing can be known of the stages that
+    /// read them: a problem at its place for each. A run ends with them sooner or later.
     pub fn awaited(&self) -> &[Problem] {
         &self.awaited
     }
@@ -137,14 +138,14 @@ impl Sources {
     ///
     /// # Panics
     /// If it was not: only wanted instances are ever asked for.
-    pub fn get(&self, id: InstanceId, need: &SourceNeed) -> &CheckedSource {
+    pub fn get(&self, id: InstanceId, need: &ExternalInput) -> &CheckedSource {
         &self.by_slot[&(id, need.slot.clone())]
     }
 }
 
 fn check(
     instance: &Instance,
-    need: &SourceNeed,
+    need: &ExternalInput,
     path: &Path,
     digests: &io::Result<SourceDigests>,
 ) -> Result<CheckedSource, Problem> {
@@ -181,13 +182,14 @@ fn check(
     })
 }
 
-/// Where the path of a source is written. The files of a command are bare names, other sources are mappings with a `path`.
-fn path_place(instance: &Instance, need: &SourceNeed) -> Place {
-    instance.source_place(need, if instance.kind == Kind::Command { None } else { Some("path") })
+/// Where the path of a source is written. The files of a command are bare names, other sources are mappings with a
+/// `path`.
+fn path_place(instance: &Instance, need: &ExternalInput) -> Place {
+    instance.source_place(need, if instance.kind == StageKind::Command { None } else { Some("path") })
 }
 
 /// The problem of a file that is not there.
-fn missing(instance: &Instance, need: &SourceNeed, path: &Path) -> Problem {
+fn missing(instance: &Instance, need: &ExternalInput, path: &Path) -> Problem {
     let message = format!("there is no file {}", path.display());
     Problem::at(path_place(instance, need), message, "not found").help(match &need.source.by_hand {
         Some(text) => by_hand(text),
@@ -218,7 +220,8 @@ fn shown_folder(base: &Path) -> String {
     if base.as_os_str().is_empty() { "the current folder".to_owned() } else { base.display().to_string() }
 }
 
-/// Brings a source to this machine and gives its file and digest: a local one is where it is, a remote one is fetched into the cache unless it is there.
+/// Brings a source to this machine and gives its file and digest: a local one is where it is, a remote one is fetched
+/// into the cache unless it is there.
 ///
 /// # Errors
 /// A [`Failure`] of the stage that needs it.
@@ -243,7 +246,8 @@ pub fn obtain(source: &CheckedSource, cache: &Cache, reporter: &dyn Reporter) ->
     if cache.is_offline() {
         return Err(failed(format!("{url} has to be fetched, and this run is offline"), Vec::new()));
     }
-    // A place of its own by identity, so that a fetch that was cut off goes on where it stopped; locked, so that two runs do not write into it at once.
+    // A place of its own by identity, so that a fetch that was cut off goes on where it stopped; locked, so that two
+    // runs do not write into it at once.
     let stopped = || Failure { code: FailureCode::Cancelled, message: "stopped".to_owned(), causes: Vec::new() };
     let place = cache.fetch_place(&identity, &mut || {
         reporter.progress(0, 0, "waiting for another run, which fetches the same");

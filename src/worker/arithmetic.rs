@@ -1,5 +1,6 @@
-//! How this process does arithmetic on the CPU: which instruction set and which libraries, and whether that is what its numerics ask for. Every
-//! library reads its switches once, when it is first used or even loaded, so a process whose environment is not right starts itself again.
+//! How this process does arithmetic on the CPU: which instruction set and which libraries, and whether that is what its
+//! numerics ask for. Every library reads its switches once, when it is first used or even loaded, so a process whose
+//! environment is not right starts itself again.
 
 use std::ffi::OsString;
 use std::io;
@@ -31,8 +32,8 @@ pub enum NoNumerics {
     },
 }
 
-/// Starts this program again, with the same arguments, if its environment has switches of arithmetic that its numerics do not ask for, or lacks one.
-/// Does not come back if it does so.
+/// Starts this program again, with the same arguments, if its environment has switches of arithmetic that its numerics
+/// do not ask for, or lacks one. Does not come back if it does so.
 ///
 /// # Errors
 /// What the system says if the program cannot be started again.
@@ -78,9 +79,10 @@ pub fn beside_gpu(numerics: Numerics) -> Arithmetic {
     of_cpu(numerics).or_else(|_| of_cpu(Numerics::Native)).unwrap_or_default()
 }
 
-/// The square root of a tensor of 32-bit floats, with the same bits on every processor. libtorch hands `sqrt` to MKL, which for 32-bit floats starts from
-/// an approximation that each maker of processors defines for itself, even where `MKL_CBWR` asks for compatible results; for 64-bit floats it does not.
-/// The same is true of `asin`, `acos` and `atan`, which nothing here uses.
+/// The square root of a tensor of 32-bit floats, with the same bits on every processor. libtorch hands `sqrt` to MKL,
+/// which for 32-bit floats starts from an approximation that each maker of processors defines for itself, even where
+/// `MKL_CBWR` asks for compatible results; for 64-bit floats it does not. The same is true of `asin`, `acos` and
+/// `atan`, which nothing here uses.
 ///
 /// # Errors
 /// What libtorch says.

@@ -1,5 +1,6 @@
-//! Writes libtorch's folder into the worker's run path, so that it starts without LD_LIBRARY_PATH, and compiles the few lines of C++ that set
-//! libtorch's switches. LD_LIBRARY_PATH still wins over a run path: that is how one binary meets another libtorch.
+//! Writes libtorch's folder into the worker's run path, so that it starts without LD_LIBRARY_PATH, and compiles the few
+//! lines of C++ that set libtorch's switches. LD_LIBRARY_PATH still wins over a run path: that is how one binary meets
+//! another libtorch.
 
 use std::path::{Path, PathBuf};
 

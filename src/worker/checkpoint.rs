@@ -1,10 +1,10 @@
-//! Checkpoints: a network's description, its classes and every tensor of it, as one safetensors file that PyTorch users can load.
-//! Knows nothing of how the weights came about.
+//! Checkpoints: a network's description, its classes and every tensor of it, as one safetensors file that PyTorch users
+//! can load. Knows nothing of how the weights came about.
 
 use std::collections::BTreeSet;
 
 use atflow::formats::{self, FormatError};
-use atflow::kinds::Net;
+use atflow::stage_kinds::Net;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
@@ -18,8 +18,9 @@ const FORMAT: &str = "checkpoint/1";
 
 /// A network with what must be known to use it.
 ///
-/// File: the network's tensors, F32, by the names PyTorch gives them (`layer1.0.bn1.running_mean`), running statistics included; metadata
-/// `{"format": "checkpoint/1", "net": {…}, "channels": C, "classes": […]}`, `net` as in the parameters of training.
+/// File: the network's tensors, F32, by the names PyTorch gives them (`layer1.0.bn1.running_mean`), running statistics
+/// included; metadata `{"format": "checkpoint/1", "net": {…}, "channels": C, "classes": […]}`, `net` as in the
+/// parameters of training.
 pub struct Checkpoint {
     /// The description it was built from.
     pub net: Net,

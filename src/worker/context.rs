@@ -58,7 +58,8 @@ pub struct Reporter<'a> {
 }
 
 impl Reporter<'_> {
-    /// Says how far the job is; `message` is made only if it is time to say something. Fails if the job is to be given up.
+    /// Says how far the job is; `message` is made only if it is time to say something. Fails if the job is to be given
+    /// up.
     ///
     /// # Errors
     /// [`StageError::Cancelled`].

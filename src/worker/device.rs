@@ -1,4 +1,5 @@
-//! Where a worker computes: the device asked for on the command line, and the one that is there. Knows nothing of stages.
+//! Where a worker computes: the device asked for on the command line, and the one that is there. Knows nothing of
+//! stages.
 
 use std::fmt;
 use std::str::FromStr;
@@ -126,7 +127,8 @@ pub struct Chosen {
 /// Finds the device asked for. Must run before the first tensor is made, and after [`arithmetic::hold`].
 ///
 /// # Errors
-/// [`NoDevice`] if a GPU is asked for and cannot be used, or the CPU is to be used and cannot compute by these numerics.
+/// [`NoDevice`] if a GPU is asked for and cannot be used, or the CPU is to be used and cannot compute by these
+/// numerics.
 pub fn choose(wanted: Wanted, numerics: Numerics) -> Result<Chosen, NoDevice> {
     let cpu = |warning| -> Result<Chosen, NoDevice> {
         let arithmetic = arithmetic::of_cpu(numerics)?;
@@ -157,7 +159,8 @@ fn cuda(number: usize, numerics: Numerics) -> Result<Chosen, NoCuda> {
         count if number as i64 >= count => return Err(NoCuda::NoSuchGpu { number, count }),
         _ => {}
     }
-    // Other kernels give other low bits: none is picked by its speed of the moment, and none that gives other bits each time.
+    // Other kernels give other low bits: none is picked by its speed of the moment, and none that gives other bits each
+    // time.
     let warning = match system::make_repeatable() {
         true => None,
         false => Some(

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use atflow::digest::{Digest, ReadError};
 use atflow::formats::FormatError;
-use atflow::kinds::Kind;
 use atflow::protocol::{Failure, FailureCode};
+use atflow::stage_kinds::StageKind;
 use tch::TchError;
 
 use crate::checkpoint::CheckpointError;
@@ -20,12 +20,12 @@ pub enum StageError {
     Cancelled,
     /// The engine sent a stage that it must run itself.
     #[error("a worker does not run stages of kind `{0}`")]
-    NotForWorkers(Kind),
+    NotForWorkers(StageKind),
     /// The parameters are not those of the kind.
     #[error("the parameters of this {kind} stage cannot be read")]
     Params {
         /// The kind of the stage.
-        kind: Kind,
+        kind: StageKind,
         /// What serde said.
         source: serde_json::Error,
     },

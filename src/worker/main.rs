@@ -17,12 +17,12 @@ Runs stages for atflow, which starts it by itself: requests on standard input, e
 /// The command line or the environment is wrong.
 const WRONG: u8 = 2;
 
-enum Asked {
+enum Invocation {
     Serve(Wanted, Numerics),
     Show(String),
 }
 
-fn read_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Asked, String> {
+fn read_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Invocation, String> {
     let (mut wanted, mut numerics) = (Wanted::Auto, Numerics::default());
     while let Some(argument) = arguments.next() {
         let (option, value) = match argument.split_once('=') {
@@ -33,8 +33,10 @@ fn read_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Asked, 
             value.clone().or_else(|| arguments.next()).ok_or_else(|| format!("`{option}` needs a value: {expected}"))
         };
         match option {
-            "--version" | "-V" => return Ok(Asked::Show(format!("atflow-worker {}\n", env!("CARGO_PKG_VERSION")))),
-            "--help" | "-h" => return Ok(Asked::Show(USAGE.to_owned())),
+            "--version" | "-V" => {
+                return Ok(Invocation::Show(format!("atflow-worker {}\n", env!("CARGO_PKG_VERSION"))));
+            }
+            "--help" | "-h" => return Ok(Invocation::Show(USAGE.to_owned())),
             "--device" => {
                 let value = value_of("`auto`, `cpu` or `cuda:N`")?;
                 wanted = value.parse().map_err(|error| format!("`--device`: {error}"))?;
@@ -47,16 +49,16 @@ fn read_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Asked, 
             _ => return Err(format!("unknown argument `{argument}`\n\n{USAGE}")),
         }
     }
-    Ok(Asked::Serve(wanted, numerics))
+    Ok(Invocation::Serve(wanted, numerics))
 }
 
 fn main() -> ExitCode {
     let (code, message) = match read_arguments(std::env::args().skip(1)) {
-        Ok(Asked::Show(text)) => match io::stdout().write_all(text.as_bytes()) {
+        Ok(Invocation::Show(text)) => match io::stdout().write_all(text.as_bytes()) {
             Ok(()) => return ExitCode::SUCCESS,
             Err(error) => (1, error.to_string()),
         },
-        Ok(Asked::Serve(wanted, numerics)) => match serve(wanted, numerics) {
+        Ok(Invocation::Serve(wanted, numerics)) => match serve(wanted, numerics) {
             Ok(code) => return code,
             Err(error) => (1, chain(&*error)),
         },

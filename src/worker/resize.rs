@@ -1,4 +1,5 @@
-//! Images resized on a device to the bytes that Pillow makes of them: whole numbers throughout, so that every device gives the same. Knows tensors only.
+//! Images resized on a device to the bytes that Pillow makes of them: whole numbers throughout, so that every device
+//! gives the same. Knows tensors only.
 
 use atflow::resample::{Filter, PRECISION, Taps};
 use tch::{Device, Kind, TchError, Tensor};

@@ -15,7 +15,7 @@ use crate::context::{Context, Control};
 use crate::data::Library;
 use crate::device::Chosen;
 use crate::error::StageError;
-use crate::{stages, system};
+use crate::{executors, system};
 
 /// Why a conversation ended other than by the engine's wish.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +88,8 @@ pub fn serve(
             Heard::Unreadable(id, error) => (id, Err(unreadable(&error))),
             Heard::Run(job) => {
                 let mut broken = None;
-                // A line that cannot be sent is not lost silently: the job is ended by closing the control, and the error told below.
+                // A line that cannot be sent is not lost silently: the job is ended by closing the control, and the
+                // error told below.
                 let mut events = |event: Event| {
                     if let Err(error) = send(&mut output, &event) {
                         broken.get_or_insert(error);
@@ -145,7 +146,8 @@ fn listen(input: impl BufRead + Send + 'static, control: Arc<Control>) -> Receiv
             }
         }
         control.close();
-        // A job looks up between two steps of its work. One that does not, in an operator that takes minutes, say, must not outlive the engine.
+        // A job looks up between two steps of its work. One that does not, in an operator that takes minutes, say, must
+        // not outlive the engine.
         drop(sender);
         thread::sleep(LONGEST_FAREWELL);
         system::leave_at_once();
@@ -163,7 +165,8 @@ fn understand(line: String) -> Result<Request, Heard> {
     })
 }
 
-/// Runs one job; whatever happens in it, the worker lives on. Gives its summary, and how long earlier jobs worked on what it went on from.
+/// Runs one job; whatever happens in it, the worker lives on. Gives its summary, and how long earlier jobs worked on
+/// what it went on from.
 fn run(
     job: &Job,
     chosen: &Chosen,
@@ -179,7 +182,7 @@ fn run(
     let _guard = tch::no_grad_guard();
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
         context.reporter.pulse()?;
-        stages::run(&mut context)
+        executors::run(&mut context)
     }));
     match outcome {
         Ok(outcome) => outcome.map(|summary| (summary, context.earlier)).map_err(|error| error.to_failure()),

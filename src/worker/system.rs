@@ -1,5 +1,5 @@
-//! What the worker asks of the operating system and of the dynamic linker: finding CUDA's half of libtorch, keeping standard output
-//! to the protocol, ignoring Ctrl-C. All unsafe code of the worker is here. Knows nothing of stages.
+//! What the worker asks of the operating system and of the dynamic linker: finding CUDA's half of libtorch, keeping
+//! standard output to the protocol, ignoring Ctrl-C. All unsafe code of the worker is here. Knows nothing of stages.
 #![allow(unsafe_code, reason = "dlopen, signal dispositions and C++ have no safe interface in std")]
 
 use std::ffi::{CStr, CString, OsStr};
@@ -22,8 +22,9 @@ pub struct CudaLibraryError {
 
 /// Prepares the process; to be called first of all, while it has one thread only.
 ///
-/// Ctrl-C reaches every process of the terminal, and a batch system's request to end every process of the job: the engine decides what becomes of this
-/// one, by a message or by closing its input, so that an epoch that was finished is kept before it leaves.
+/// Ctrl-C reaches every process of the terminal, and a batch system's request to end every process of the job: the
+/// engine decides what becomes of this one, by a message or by closing its input, so that an epoch that was finished is
+/// kept before it leaves.
 pub fn prepare_process() {
     // SAFETY: the process has one thread, so nobody changes signal dispositions meanwhile.
     unsafe {
@@ -45,9 +46,9 @@ pub fn claim_stdout() -> io::Result<File> {
     Ok(File::from(own))
 }
 
-/// Loads `libtorch_cuda.so` if it lies beside the `libtorch_cpu.so` of this process. Nothing in the worker names a symbol of it, so the
-/// linker leaves it out, and without this call CUDA would be silently missing. To be called before the first tensor.
-/// Gives the library's path, or none where libtorch is for the CPU only.
+/// Loads `libtorch_cuda.so` if it lies beside the `libtorch_cpu.so` of this process. Nothing in the worker names a
+/// symbol of it, so the linker leaves it out, and without this call CUDA would be silently missing. To be called before
+/// the first tensor. Gives the library's path, or none where libtorch is for the CPU only.
 ///
 /// # Errors
 /// [`CudaLibraryError`] if it is there and cannot be loaded.
@@ -61,8 +62,8 @@ pub fn load_cuda_library() -> Result<Option<PathBuf>, CudaLibraryError> {
     let Some(library) = libraries.find(|path| path.exists()) else { return Ok(None) };
     let failed = |reason: String| CudaLibraryError { library: library.clone(), reason };
     let name = CString::new(library.as_os_str().as_bytes()).map_err(|error| failed(error.to_string()))?;
-    // SAFETY: the name is a C string. The library's constructors only register operators with libtorch_cpu.so, which is loaded.
-    // dlerror gives a string that is valid until this thread's next call of it, and it is copied here.
+    // SAFETY: the name is a C string. The library's constructors only register operators with libtorch_cpu.so, which is
+    // loaded. dlerror gives a string that is valid until this thread's next call of it, and it is copied here.
     unsafe {
         if libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL).is_null() {
             let reason = libc::dlerror();
@@ -79,8 +80,8 @@ pub fn libtorch_version() -> String {
     if symbol.is_null() {
         return "unknown".to_owned();
     }
-    // SAFETY: libtorch declares the symbol as `uint64_t aoti_torch_abi_version()` (torch/csrc/inductor/aoti_torch/c/shim.h), part of its
-    // stable ABI.
+    // SAFETY: libtorch declares the symbol as `uint64_t aoti_torch_abi_version()`
+    // (torch/csrc/inductor/aoti_torch/c/shim.h), part of its stable ABI.
     let version = unsafe { std::mem::transmute::<*mut libc::c_void, extern "C" fn() -> u64>(symbol)() };
     format!("{}.{}.{}", version >> 56, (version >> 48) & 0xff, (version >> 40) & 0xff)
 }
@@ -91,8 +92,8 @@ pub fn libtorch_folder() -> Option<PathBuf> {
     if symbol.is_null() {
         return None;
     }
-    // SAFETY: dladdr fills the structure, whose fields may all be null, or says by 0 that it did not; the name it points to lives as long
-    // as the library, and is copied here.
+    // SAFETY: dladdr fills the structure, whose fields may all be null, or says by 0 that it did not; the name it
+    // points to lives as long as the library, and is copied here.
     let library = unsafe {
         let mut info: libc::Dl_info = std::mem::zeroed();
         if libc::dladdr(symbol, &raw mut info) == 0 || info.dli_fname.is_null() {
@@ -129,7 +130,8 @@ pub struct Switches {
     pub tf32_cublas: bool,
 }
 
-/// Sets libtorch's switches so that a GPU gives the same bits each time, and computes in whole 32-bit floats. Says whether libtorch took them.
+/// Sets libtorch's switches so that a GPU gives the same bits each time, and computes in whole 32-bit floats. Says
+/// whether libtorch took them.
 pub fn make_repeatable() -> bool {
     atflow_make_repeatable() == 1
 }
@@ -196,7 +198,8 @@ impl Drop for WithoutOneDnn {
     }
 }
 
-/// Ends the process without running what libraries want to do at its end: other threads may be in the middle of libtorch.
+/// Ends the process without running what libraries want to do at its end: other threads may be in the middle of
+/// libtorch.
 pub fn leave_at_once() -> ! {
     // SAFETY: _exit ends the process and touches nothing of it.
     unsafe { libc::_exit(0) }

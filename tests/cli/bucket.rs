@@ -1,4 +1,5 @@
-//! A cache in a bucket: pushed to and read from a real S3 server (s3s over a folder, which checks signatures) on the loopback interface.
+//! A cache in a bucket: pushed to and read from a real S3 server (s3s over a folder, which checks signatures) on the
+//! loopback interface.
 
 use std::path::{Path, PathBuf};
 

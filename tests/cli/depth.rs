@@ -1,5 +1,5 @@
-//! A reviewer's three depths: the same table from predictions, from checkpoints, and from scratch. The worker is a small program that copies prepared
-//! predictions, so that what runs is told apart from what it computes.
+//! A reviewer's three depths: the same table from predictions, from checkpoints, and from scratch. The worker is a
+//! small program that copies prepared predictions, so that what runs is told apart from what it computes.
 
 use std::os::unix::fs::PermissionsExt;
 

@@ -180,7 +180,8 @@ fn a_blob_that_is_gone_is_made_again_when_somebody_needs_it() {
     assert_eq!(space.ran(&[]), ["beside", "later"]);
 }
 
-/// `good` is found, `bad` turns out to need its bytes, and so `good` runs after all: whoever reads the events counts what the last line counts.
+/// `good` is found, `bad` turns out to need its bytes, and so `good` runs after all: whoever reads the events counts
+/// what the last line counts.
 #[test]
 fn a_stage_that_was_done_and_is_made_again_is_taken_back_first() {
     let space = Space::new();
@@ -346,7 +347,7 @@ fn a_manifest_without_an_output_that_its_kind_has_is_told_and_replaced_by_the_ne
     let path = &space.cached_files("actions")[0];
     let mut manifest: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     manifest["record"]["kind"] = "table".into();
-    let record: atflow::record::Record = serde_json::from_value(manifest["record"].clone()).unwrap();
+    let record: atflow::action::Action = serde_json::from_value(manifest["record"].clone()).unwrap();
     let key = record.key().to_string();
     space.write(&format!("cache/actions/{}/{key}.json", &key[..2]), manifest.to_string());
     let run = serde_json::json!({"pipeline": "p", "file": "p.yaml", "at": "", "keys": {"table4": key}});

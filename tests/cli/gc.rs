@@ -161,7 +161,8 @@ fn progress_that_no_pipeline_can_go_on_from_goes_when_it_is_old() {
 #[test]
 fn what_a_run_in_progress_may_need_is_kept_however_old() {
     let space = Space::new();
-    // What `top` was made from is known only when `gate` has run; `source` and `top` are old, and no run and no pipeline is named.
+    // What `top` was made from is known only when `gate` has run; `source` and `top` are old, and no run and no
+    // pipeline is named.
     let text = r#"pipeline: story
 params: {word: old}
 stages:

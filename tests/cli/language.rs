@@ -113,7 +113,8 @@ fn a_renamed_stage_reruns_only_what_is_told_its_name() {
     };
     space.write("p.yaml", text("one", "parts"));
     assert_eq!(space.ran(&[]).len(), 6);
-    // Inputs of several stages in one list are told apart by the names of their stages: the command sees them as names of files.
+    // Inputs of several stages in one list are told apart by the names of their stages: the command sees them as names
+    // of files.
     space.write("p.yaml", text("first", "pieces"));
     assert_eq!(space.ran(&[]), ["mixed"]);
 }

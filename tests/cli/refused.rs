@@ -1,5 +1,5 @@
-//! What a program hears that reads `--json` when something goes wrong before or beside the stages; and a worker that does
-//! not start.
+//! What a program hears that reads `--json` when something goes wrong before or beside the stages; and a worker that
+//! does not start.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;

@@ -1,4 +1,5 @@
-//! A cache on a static web server, as a reviewer uses it: one table in an empty cache, fetching only what it needs; and servers that misbehave.
+//! A cache on a static web server, as a reviewer uses it: one table in an empty cache, fetching only what it needs; and
+//! servers that misbehave.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,7 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use crate::support::Space;
 
-/// `numbers` stands for predictions: dear to make, small to fetch. `weights` stands for a checkpoint, that nobody needs once there are numbers.
+/// `numbers` stands for predictions: dear to make, small to fetch. `weights` stands for a checkpoint, that nobody needs
+/// once there are numbers.
 const PIPELINE: &str = r#"
 stages:
   weights:

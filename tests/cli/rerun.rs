@@ -105,7 +105,8 @@ fn force_runs_a_fresh_stage_and_stops_where_nothing_changed() {
     assert_eq!(ran.code, Some(2), "sum is not reached by the target: {}", ran.stderr);
 }
 
-/// What a forced stage reads is lost, or has rotted: that is made again first, to the same bytes, and the stage runs all the same.
+/// What a forced stage reads is lost, or has rotted: that is made again first, to the same bytes, and the stage runs
+/// all the same.
 #[test]
 fn force_holds_though_an_input_has_to_be_made_again_first() {
     let space = space();

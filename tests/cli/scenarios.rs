@@ -1,4 +1,5 @@
-//! What any build system must get right, told with stages that know nothing of networks: what runs, what does not, and that it stays so in large graphs.
+//! What any build system must get right, told with stages that know nothing of networks: what runs, what does not, and
+//! that it stays so in large graphs.
 
 use std::fmt::Write;
 

@@ -214,7 +214,8 @@ fn a_full_disk_ends_the_run_with_words_and_the_next_one_goes_on() {
   loud: {kind: command, needs: {of: small}, with: {run: "yes | head -c 300000; echo 2 > ${out.n}", outputs: {n: n}}}
 "#;
     space.write("p.yaml", text);
-    // No file may grow beyond a few dozen blocks: to the program that is a disk that is full in the middle of a file. Programs ignore the signal that comes with it.
+    // No file may grow beyond a few dozen blocks: to the program that is a disk that is full in the middle of a file.
+    // Programs ignore the signal that comes with it.
     let program = env!("CARGO_BIN_EXE_atflow");
     let mut limited = Command::new("sh");
     limited.args(["-c", &format!("trap '' XFSZ; ulimit -f 100; exec {program} run p.yaml")]);

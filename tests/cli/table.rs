@@ -1,4 +1,5 @@
-//! Tables as a person meets them: beside published numbers, in other formats, and before all of their results are there.
+//! Tables as a person meets them: beside published numbers, in other formats, and before all of their results are
+//! there.
 
 use atflow::formats::{ImageSet, Predictions};
 

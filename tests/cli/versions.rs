@@ -1,4 +1,5 @@
-//! Formats have versions: what a program does with what another version wrote. It never takes it for its own and never spoils it.
+//! Formats have versions: what a program does with what another version wrote. It never takes it for its own and never
+//! spoils it.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -83,7 +84,7 @@ fn the_version_of_a_kind_s_code_is_part_of_every_key() {
     let show = space.run(&["show", "a", "--json"]).stdout;
     let mut manifest: serde_json::Value = serde_json::from_str(&show).unwrap();
     let of = |manifest: &serde_json::Value| {
-        serde_json::from_value::<atflow::record::Record>(manifest["record"].clone()).unwrap().key().to_string()
+        serde_json::from_value::<atflow::action::Action>(manifest["record"].clone()).unwrap().key().to_string()
     };
     let key = of(&manifest);
     assert!(space.path().join(format!("cache/actions/{}/{key}.json", &key[..2])).exists());

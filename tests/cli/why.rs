@@ -63,7 +63,8 @@ fn a_changed_file_a_lost_result_and_force_are_causes() {
     insta::assert_snapshot!(why(&space, &["sum"]));
 }
 
-/// A text may have several references, a list several items, and a mapping may come from the stage and from defaults: the one that changed is named.
+/// A text may have several references, a list several items, and a mapping may come from the stage and from defaults:
+/// the one that changed is named.
 #[test]
 fn the_reference_the_item_and_the_default_are_named_that_changed() {
     let space = Space::new();

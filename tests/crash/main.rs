@@ -1,4 +1,5 @@
-//! Whatever is killed, whenever: what was finished stays, the next run goes on, and the end is the same bytes. Both real programs.
+//! Whatever is killed, whenever: what was finished stays, the next run goes on, and the end is the same bytes. Both
+//! real programs.
 
 mod space;
 
@@ -11,7 +12,7 @@ use atflow::cache::Cache;
 use atflow::event::{RunEvent, Status};
 use atflow::graph::Graph;
 use atflow::scheduler::{Interrupt, Options};
-use atflow::sources::Sources;
+use atflow::sources::ExternalInputs;
 use atflow::spec::{Overrides, PipelineSpec, expand};
 
 use space::{Draws, Engine, Space, log_of, processes_of, worker};
@@ -226,7 +227,7 @@ fn run_limited(space: &Space, limit: Duration) -> Vec<String> {
     let every = vec![true; graph.len()];
     let cache = Cache::open(&space.path().join("cache")).unwrap();
     let mut memo = atflow::cache::StatMemo::open(&cache);
-    let sources = Sources::check(&graph, &every, &mut memo).unwrap();
+    let sources = ExternalInputs::check(&graph, &every, &mut memo).unwrap();
     let none = vec![false; graph.len()];
     let options = Options {
         wanted: every,

@@ -163,7 +163,8 @@ impl Engine {
 
     pub(crate) fn is_running(&mut self) -> bool {
         let status = self.child().try_wait().unwrap();
-        // A stage fails if its worker is killed twice under it: a run of which one worker was killed has no failed stage.
+        // A stage fails if its worker is killed twice under it: a run of which one worker was killed has no failed
+        // stage.
         let may_fail = self.workers_killed >= 2;
         if let Some(status) = status
             && !(matches!(status.code(), Some(0) | None) || status.code() == Some(1) && may_fail)
@@ -213,7 +214,8 @@ impl Drop for Engine {
     }
 }
 
-/// How long a worker takes at least before it has a stage: loading libtorch, and starting anew with a declared environment.
+/// How long a worker takes at least before it has a stage: loading libtorch, and starting anew with a declared
+/// environment.
 const START: Duration = Duration::from_millis(250);
 
 /// How long ago a process was started.

@@ -1,4 +1,5 @@
-//! Stories of the shipped pipelines through both real programs, engine and worker, at the size of their smallest profiles.
+//! Stories of the shipped pipelines through both real programs, engine and worker, at the size of their smallest
+//! profiles.
 
 mod fashion;
 mod paper;

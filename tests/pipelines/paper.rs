@@ -1,4 +1,5 @@
-//! Stories of `paper.yaml` on tiny archives in the true formats: all of it, what one ε reaches, and a reviewer who wants one table.
+//! Stories of `paper.yaml` on tiny archives in the true formats: all of it, what one ε reaches, and a reviewer who
+//! wants one table.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
@@ -135,7 +136,8 @@ fn the_paper_in_small_runs_once_and_a_radius_a_reviewer_and_further_tables_reuse
     let again = tiny(lab.path(), &file, &[]);
     assert_eq!((again.code, again.ran()), (Some(0), vec![]), "nothing changed");
 
-    // One radius: its model, that model's tests and maps, and what is made of them. Other sets, and tables of other models, are fresh.
+    // One radius: its model, that model's tests and maps, and what is made of them. Other sets, and tables of other
+    // models, are fresh.
     let set = lab.path().join("pipelines/paper/caltech-256.yaml");
     edit(&set, "fgsm, eps: 4/255}", "fgsm, eps: 3/255}");
     let mut reached: BTreeSet<String> = BTreeSet::new();

@@ -48,7 +48,8 @@ fn the_quickstart_runs_once_then_only_what_eps_reaches_and_gives_the_same_bytes_
         )
     };
     for (stage, status) in &changed.stages {
-        // A picture or a table may come out as before, a stage below what eps reaches may not be tried again: but nothing else may run.
+        // A picture or a table may come out as before, a stage below what eps reaches may not be tried again: but
+        // nothing else may run.
         assert!(reached(stage) || status == "cached", "{stage} does not depend on eps");
     }
     for stage in ["model/fgsm", "model/pgd", "attacked/standard", "robustness", "smoothgrad"] {
@@ -96,7 +97,8 @@ fn dying_worker(folder: &Path, deaths: u32) -> PathBuf {
     worker_script(folder, &script)
 }
 
-/// A worker that says it computes on a GPU, takes its time with each job, and leaves a line in `workers` when it is started.
+/// A worker that says it computes on a GPU, takes its time with each job, and leaves a line in `workers` when it is
+/// started.
 fn worker_on_gpu(folder: &Path) -> PathBuf {
     let worker = env!("CARGO_BIN_EXE_atflow-worker");
     let slowly = "while read job; do sleep 0.4; echo \"$job\"; done";

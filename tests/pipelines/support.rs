@@ -56,7 +56,8 @@ pub(crate) fn run_file(folder: &Path, file: &Path, args: &[&str], prepare: impl 
     }
 }
 
-/// The digest of every output under every key of a cache. (Not by name: of two stages that are one computation, either may have run.)
+/// The digest of every output under every key of a cache. (Not by name: of two stages that are one computation, either
+/// may have run.)
 pub(crate) fn digests(folder: &Path) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     for folder in std::fs::read_dir(folder.join("cache/actions")).unwrap() {

@@ -1,10 +1,11 @@
-//! Attacks against public ones, on a small network. `fixtures/make_attacks.py` made the numbers, and is the specification; and what must hold of every attack.
+//! Attacks against public ones, on a small network. `fixtures/make_attacks.py` made the numbers, and is the
+//! specification; and what must hold of every attack.
 
 use atflow::formats;
-use atflow::kinds::{Apgd, ApgdLoss, Attack, Fab, Net, Norm};
 use atflow::number::Real;
+use atflow::stage_kinds::{Apgd, ApgdLoss, Attack, Fab, Net, Norm};
 use atflow_worker::attacks::lbfgs::Lbfgs;
-use atflow_worker::attacks::{self, Batch, Victim, apgd, fab, square};
+use atflow_worker::attacks::{self, AttackedModel, Batch, apgd, fab, square};
 use atflow_worker::checkpoint::Checkpoint;
 use atflow_worker::networks::Frozen;
 use atflow_worker::rng::Rng;
@@ -97,8 +98,8 @@ impl Subjects {
         [change.abs().max().double_value(&[]), l2.double_value(&[])]
     }
 
-    /// That points are those of a fixture: all but a share of the coordinates within a distance (a gradient that is zero up to rounding may have either
-    /// sign), the same images misclassified, and the same mean loss within a share.
+    /// That points are those of a fixture: all but a share of the coordinates within a distance (a gradient that is
+    /// zero up to rounding may have either sign), the same images misclassified, and the same mean loss within a share.
     fn assert_same(&self, found: &Tensor, name: &str, [distance, share, loss]: [f64; 3]) {
         let expected = fixture(name);
         let off = (found - &expected).abs().gt(distance).to_kind(Kind::Float).mean(Kind::Float).double_value(&[]);
@@ -116,9 +117,9 @@ fn pgd(more: Value) -> Value {
     attack
 }
 
-/// Tolerances: one step 1e-6, forty steps 1e-5 at all but 2 in 1000 coordinates, the loss to 1e-4. The order of clamp and projection makes no
-/// difference in the L-infinity ball; in the L2 ball it moves points by up to some thousandths where [0, 1] cuts the ball, and there captum and
-/// torchattacks are of the other order.
+/// Tolerances: one step 1e-6, forty steps 1e-5 at all but 2 in 1000 coordinates, the loss to 1e-4. The order of clamp
+/// and projection makes no difference in the L-infinity ball; in the L2 ball it moves points by up to some thousandths
+/// where [0, 1] cuts the ball, and there captum and torchattacks are of the other order.
 #[test]
 fn fgsm_and_pgd_are_those_of_the_authors_and_of_libraries() {
     let subjects = Subjects::new();
@@ -156,14 +157,15 @@ fn the_iterate_rules_choose_among_the_same_points() {
     }
 }
 
-/// Thirty signed steps may amplify a gradient that is zero up to rounding: one image of twelve may go a way of its own in a third of its pixels.
+/// Thirty signed steps may amplify a gradient that is zero up to rounding: one image of twelve may go a way of its own
+/// in a third of its pixels.
 #[test]
 fn apgd_is_that_of_autoattack_from_the_same_start() {
     let subjects = Subjects::new();
     let (mut pulse, target) = (|| Ok(()), fixture("apgd/target"));
     for (norm, name, eps) in [(Norm::Inf, "inf", Real::parse(WIDE).unwrap()), (Norm::L2, "l2", Real::new(WIDE_L2))] {
         for (loss, of) in [(ApgdLoss::Ce, "ce"), (ApgdLoss::Dlr, "dlr"), (ApgdLoss::DlrTargeted, "dlr_targeted")] {
-            let mut victim = Victim::new(&*subjects.network, Rng::new(0), &mut pulse);
+            let mut victim = AttackedModel::new(&*subjects.network, Rng::new(0), &mut pulse);
             assert_eq!(apgd::target(&mut victim, &subjects.batch(), 0).unwrap(), target);
             let params = Apgd { steps: 30, ..Apgd::standard(norm, eps, loss) };
             let start = fixture(&format!("apgd/{name}/start"));
@@ -179,14 +181,15 @@ fn fab_is_that_of_autoattack() {
     let subjects = Subjects::new();
     let (mut pulse, target) = (|| Ok(()), fixture("apgd/target"));
     for (norm, name, eps) in [(Norm::Inf, "inf", Real::parse(WIDE).unwrap()), (Norm::L2, "l2", Real::new(WIDE_L2))] {
-        let mut victim = Victim::new(&*subjects.network, Rng::new(0), &mut pulse);
+        let mut victim = AttackedModel::new(&*subjects.network, Rng::new(0), &mut pulse);
         let params = Fab { norm, eps, steps: 15, targets: 1 };
         let found = fab::approach(&mut victim, &subjects.batch(), &params, &target).unwrap();
         subjects.assert_same(&found, &format!("fab/{name}"), [1e-4, 0.01, 1e-3]);
     }
 }
 
-/// 22 %, then 3 % less each time, down to 6 % (Croce and Hein 2020, section 3): with 100 steps after 22, 41, 57, 70, 80, 87, 93 and 99.
+/// 22 %, then 3 % less each time, down to 6 % (Croce and Hein 2020, section 3): with 100 steps after 22, 41, 57, 70,
+/// 80, 87, 93 and 99.
 #[test]
 fn apgd_checks_its_step_length_when_the_paper_says() {
     let mut checkpoints = apgd::Checkpoints::new(100);

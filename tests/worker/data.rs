@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use atflow::formats::{ImageReader, ImageSet, ImageWriter, Layout, View, centre};
-use atflow::kinds::Augmentation;
 use atflow::resample::{Filter, Interleaved};
+use atflow::stage_kinds::Augmentation;
 use atflow_worker::data::DeviceSet;
 use atflow_worker::rng::Rng;
 use tch::{Device, Tensor};
@@ -121,13 +121,4 @@ fn a_set_in_memory_and_one_from_a_file_are_the_same() {
     let memory = DeviceSet::new(set, Device::Cpu).unwrap();
     assert_eq!(read.batch(&[1, 0]).unwrap(), memory.batch(&[1, 0]).unwrap());
     assert_eq!((read.texture, read.host_labels), (Some(vec![1, 0]), vec![0, 1]));
-}
-
-/// The engine divides data sets with the worker's generator.
-#[test]
-fn engine_and_worker_draw_the_same() {
-    for (seed, len) in [(0, 5), (7, 100)] {
-        let of_worker = Rng::new(seed).stream("division", &[3, 4]).permutation(len);
-        assert_eq!(atflow::random::permutation(seed, "division", &[3, 4], len), of_worker);
-    }
 }

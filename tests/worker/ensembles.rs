@@ -1,8 +1,8 @@
 //! Evaluations under several attacks, and checks for masked gradients, through the real binary.
 
 use atflow::formats::{self, Predictions};
-use atflow::kinds::Kind;
 use atflow::protocol::{FailureCode, Input};
+use atflow::stage_kinds::StageKind;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ use crate::support::{Engine, pgd, shapes, training};
 fn model(engine: &mut Engine, adversary: Value) -> Vec<u8> {
     let data = engine.input("data", &shapes(60, 1, 1).to_bytes().unwrap());
     let params = training(json!({"adversary": adversary}));
-    engine.run(Kind::Train, params, vec![data], ["checkpoint", "metrics"]).0[0].clone()
+    engine.run(StageKind::Train, params, vec![data], ["checkpoint", "metrics"]).0[0].clone()
 }
 
 /// The same model with logits so large that their softmax is 0 and 1 in 32 bits: predictions stay, gradients are zero.
@@ -34,7 +34,7 @@ fn masked(checkpoint: &[u8]) -> Vec<u8> {
 }
 
 fn evaluate(engine: &mut Engine, inputs: &[Input], params: Value) -> (Predictions, String) {
-    let ([bytes], summary) = engine.run(Kind::Evaluate, params, inputs.to_vec(), ["predictions"]);
+    let ([bytes], summary) = engine.run(StageKind::Evaluate, params, inputs.to_vec(), ["predictions"]);
     (Predictions::from_bytes(&bytes).unwrap(), summary)
 }
 
@@ -94,13 +94,14 @@ fn attacks_that_do_not_fit_a_model_say_why() {
     let model = model(&mut engine, json!({"attack": "none"}));
     let set = engine.input("set", &shapes(30, 1, 2).to_bytes().unwrap());
     let honest = [engine.input("model", &model), set.clone()];
-    let failure = engine.fail(Kind::Evaluate, json!({"attack": {"attack": "autoattack", "eps": 0.1}}), honest.to_vec());
+    let failure =
+        engine.fail(StageKind::Evaluate, json!({"attack": {"attack": "autoattack", "eps": 0.1}}), honest.to_vec());
     assert_eq!(failure.code, FailureCode::Invalid);
     let words = "`attack.attacks` has `apgd_t`, which needs 4 classes, and the model has 3";
     assert!(failure.message.contains(words), "{failure:?}");
 
     let masked = vec![engine.input("model", &masked(&model)), set];
-    let failure = engine.fail(Kind::Evaluate, json!({"attack": pgd(0.1, 3, "zero")}), masked.clone());
+    let failure = engine.fail(StageKind::Evaluate, json!({"attack": pgd(0.1, 3, "zero")}), masked.clone());
     assert!(failure.message.contains("zero for all of the 20 attacked images"), "{failure:?}");
     let (square, _) =
         evaluate(&mut engine, &masked, json!({"attack": {"attack": "square", "eps": 0.1, "queries": 20}}));
@@ -117,7 +118,7 @@ fn masked_gradients_are_found_and_honest_ones_pass() {
         let inputs = vec![engine.input("model", model), set.clone()];
         // So many steps that five times as many break no further image.
         let params = json!({"eps": 0.1, "steps": 60, "restarts": 2, "queries": 150});
-        let ([json, markdown], summary) = engine.run(Kind::Masking, params, inputs, ["json", "markdown"]);
+        let ([json, markdown], summary) = engine.run(StageKind::Masking, params, inputs, ["json", "markdown"]);
         let report: Value = serde_json::from_slice(&json).unwrap();
         let checks = report["checks"].as_array().unwrap();
         let warned: Vec<String> = checks

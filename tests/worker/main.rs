@@ -1,5 +1,5 @@
-//! Tests of the worker: numbers against PyTorch, properties that no number may break, and its conversation with the engine
-//! through the real binary.
+//! Tests of the worker: numbers against PyTorch, properties that no number may break, and its conversation with the
+//! engine through the real binary.
 
 mod attacks;
 mod data;

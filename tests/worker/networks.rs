@@ -1,13 +1,13 @@
-//! The published architectures against PyTorch's, and files of weights that PyTorch wrote. `fixtures/make_networks.py` made the numbers and the
-//! files, and is the specification.
+//! The published architectures against PyTorch's, and files of weights that PyTorch wrote. `fixtures/make_networks.py`
+//! made the numbers and the files, and is the specification.
 
 use std::collections::BTreeMap;
 
-use atflow::kinds::{Net, Sgd};
 use atflow::number::Real;
+use atflow::stage_kinds::{Net, Sgd};
+use atflow_worker::executors::optimizer::Optimizer;
 use atflow_worker::networks::{self, Mode, Network, Role};
 use atflow_worker::rng::Rng;
-use atflow_worker::stages::optimizer::Optimizer;
 use atflow_worker::weights::{self, File, Head};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
@@ -74,8 +74,9 @@ fn images(count: i64, side: i64) -> Tensor {
     Tensor::from_slice(&values).view([count, 3, side, side])
 }
 
-/// Every one of the script's networks: its label, description, classes, side of its images, and what a step of training may be off by,
-/// or nothing where it is not trained. Rounding grows on the way through fifty batch norms with the statistics of eight images.
+/// Every one of the script's networks: its label, description, classes, side of its images, and what a step of training
+/// may be off by, or nothing where it is not trained. Rounding grows on the way through fifty batch norms with the
+/// statistics of eight images.
 fn every() -> [(&'static str, Value, usize, i64, Option<f64>); 5] {
     [
         ("resnet18-imagenet", json!({"arch": "resnet18", "stem": "imagenet"}), 1000, 64, Some(1e-4)),
@@ -121,7 +122,8 @@ fn checksum(name: &str, tensor: &Tensor) -> [f64; 2] {
     [norm, flat.iter().zip(direction).map(|(x, u)| x * (u - 0.5)).sum()]
 }
 
-/// Compares named tensors with checksums in the order of their names; what is off is told relative to the tensor's norm.
+/// Compares named tensors with checksums in the order of their names; what is off is told relative to the tensor's
+/// norm.
 fn assert_checksums(found: &BTreeMap<&str, Tensor>, name: &str, tolerance: f64) {
     let expected: Vec<f64> = Vec::try_from(fixture(name).view(-1)).unwrap();
     assert_eq!(expected.len(), 2 * found.len(), "{name}");

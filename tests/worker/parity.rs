@@ -1,14 +1,15 @@
-//! The worker's numbers against PyTorch's on small fixed tensors. `fixtures/make.py` made them, and is the specification.
+//! The worker's numbers against PyTorch's on small fixed tensors. `fixtures/make.py` made them, and is the
+//! specification.
 
 use atflow::formats;
-use atflow::kinds::{Attack, Net, Sgd};
 use atflow::number::Real;
+use atflow::stage_kinds::{Attack, Net, Sgd};
 use atflow_worker::attacks::{self, Batch};
 use atflow_worker::checkpoint::Checkpoint;
+use atflow_worker::executors::optimizer::Optimizer;
+use atflow_worker::executors::{saliency, transform};
 use atflow_worker::networks::Mode;
 use atflow_worker::rng::Rng;
-use atflow_worker::stages::optimizer::Optimizer;
-use atflow_worker::stages::{saliency, transform};
 use safetensors::SafeTensors;
 use serde_json::json;
 use tch::{Device, Kind, Reduction, Tensor};
@@ -96,7 +97,8 @@ fn two_steps_of_training_are_those_of_pytorch() {
     }
 }
 
-/// In the layout that networks here have. Channels that fill no whole blocks of oneDNN's kernels are where these were wrong.
+/// In the layout that networks here have. Channels that fill no whole blocks of oneDNN's kernels are where these were
+/// wrong.
 #[test]
 fn gradients_of_convolutions_are_those_of_doubles() {
     let channels_last = |sizes: [i64; 4]| {

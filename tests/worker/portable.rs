@@ -1,6 +1,7 @@
-//! Portable numerics: the same bytes on every x86-64 processor with AVX2, whatever the environment says. The digests below hold on any such
-//! machine. To hold them on an emulated processor of another maker, at some hundred times the time:
-//! `ATFLOW_EMULATOR="qemu-x86_64 -cpu EPYC" cargo test --release -p atflow-worker --test worker portable` (Debian: `qemu-user`).
+//! Portable numerics: the same bytes on every x86-64 processor with AVX2, whatever the environment says. The digests
+//! below hold on any such machine. To hold them on an emulated processor of another maker, at some hundred times the
+//! time: `ATFLOW_EMULATOR="qemu-x86_64 -cpu EPYC" cargo test --release -p atflow-worker --test worker
+//! portable` (Debian: `qemu-user`).
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -8,9 +9,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use atflow::digest::Digest;
-use atflow::kinds::Kind;
 use atflow::numerics::{Arithmetic, Numerics};
 use atflow::protocol::Event;
+use atflow::stage_kinds::StageKind;
 use serde_json::{Value, json};
 
 use crate::support::{Engine, shapes};
@@ -68,7 +69,7 @@ fn results(mut engine: Engine) -> BTreeMap<&'static str, String> {
     for (name, params) in
         [("model", of(24, &none, "fp32")), ("bf16 model", of(16, &none, "bf16")), ("pgd model", of(16, &pgd, "fp32"))]
     {
-        let ([checkpoint, _], _) = engine.run(Kind::Train, params, vec![data.clone()], ["checkpoint", "metrics"]);
+        let ([checkpoint, _], _) = engine.run(StageKind::Train, params, vec![data.clone()], ["checkpoint", "metrics"]);
         keep(name, &checkpoint);
         models.push(checkpoint);
     }
@@ -82,7 +83,7 @@ fn results(mut engine: Engine) -> BTreeMap<&'static str, String> {
     ];
     for (name, attack) in attacks {
         let params = json!({"attack": attack});
-        let ([predictions], _) = engine.run(Kind::Evaluate, params, inputs.to_vec(), ["predictions"]);
+        let ([predictions], _) = engine.run(StageKind::Evaluate, params, inputs.to_vec(), ["predictions"]);
         keep(name, &predictions);
     }
     let transforms = [
@@ -92,7 +93,7 @@ fn results(mut engine: Engine) -> BTreeMap<&'static str, String> {
     ];
     for (name, params) in transforms {
         let set = engine.input("data", &images);
-        let ([images], _) = engine.run(Kind::Transform, params, vec![set], ["images"]);
+        let ([images], _) = engine.run(StageKind::Transform, params, vec![set], ["images"]);
         keep(name, &images);
     }
     for (name, method) in [
@@ -103,7 +104,7 @@ fn results(mut engine: Engine) -> BTreeMap<&'static str, String> {
         let inputs = vec![models, engine.input("set", &images)];
         let params = json!({"method": method, "images": [0, 1]});
         let outputs = ["maps", "grid", "numbers", "csv", "markdown"];
-        let ([maps, ..], _) = engine.run(Kind::Saliency, params, inputs, outputs);
+        let ([maps, ..], _) = engine.run(StageKind::Saliency, params, inputs, outputs);
         keep(name, &maps);
     }
     digests

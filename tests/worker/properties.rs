@@ -1,7 +1,7 @@
 //! What must hold whatever the numbers are: repeatability, independence of batches, and the bounds of attacks.
 
 use atflow::formats::{ImageSet, Predictions};
-use atflow::kinds::{Attack, Kind, Net};
+use atflow::stage_kinds::{Attack, Net, StageKind};
 use atflow_worker::attacks::{self, Batch};
 use atflow_worker::data::DeviceSet;
 use atflow_worker::networks;
@@ -21,9 +21,9 @@ fn training_twice_gives_the_same_bytes_whatever_was_done_before() {
     let train = |engine: &mut Engine, seed_job: bool| {
         let data = engine.input("data", &set);
         if seed_job {
-            engine.run(Kind::Train, training(json!({"epochs": 1})), vec![data.clone()], ["checkpoint", "metrics"]);
+            engine.run(StageKind::Train, training(json!({"epochs": 1})), vec![data.clone()], ["checkpoint", "metrics"]);
         }
-        engine.run(Kind::Train, params.clone(), vec![data], ["checkpoint", "metrics"])
+        engine.run(StageKind::Train, params.clone(), vec![data], ["checkpoint", "metrics"])
     };
     let first = train(&mut Engine::ready(), false);
     let mut engine = Engine::ready();
@@ -31,7 +31,7 @@ fn training_twice_gives_the_same_bytes_whatever_was_done_before() {
     assert!(first == train(&mut engine, false), "the same worker again");
     let other = {
         let data = engine.input("data", &set);
-        engine.run(Kind::Train, training(json!({})), vec![data], ["checkpoint", "metrics"])
+        engine.run(StageKind::Train, training(json!({})), vec![data], ["checkpoint", "metrics"])
     };
     assert!(first != other, "the parameters matter");
 }
@@ -47,7 +47,7 @@ fn training_learns_and_tells_of_every_epoch() {
     };
     let given = inputs(&engine);
     let params = training(json!({"adversary": pgd(0.02, 2, "zero"), "adversarial_batches": "alternate", "limit": 80}));
-    let ([_, metrics], _) = engine.run(Kind::Train, params, given, ["checkpoint", "metrics"]);
+    let ([_, metrics], _) = engine.run(StageKind::Train, params, given, ["checkpoint", "metrics"]);
     let metrics: Value = serde_json::from_slice(&metrics).unwrap();
     let epochs = metrics["epochs"].as_array().unwrap();
     assert_eq!(epochs.len(), 4);
@@ -60,7 +60,7 @@ fn training_learns_and_tells_of_every_epoch() {
 
     let given = inputs(&engine);
     let params = training(json!({"epochs": 40, "stop_at_accuracy": 0.6}));
-    let ([_, metrics], _) = engine.run(Kind::Train, params, given, ["checkpoint", "metrics"]);
+    let ([_, metrics], _) = engine.run(StageKind::Train, params, given, ["checkpoint", "metrics"]);
     let metrics: Value = serde_json::from_slice(&metrics).unwrap();
     let reached = |epoch: &Value| epoch["validation_accuracy"].as_f64().unwrap() >= 0.6;
     let (last, before) = metrics["epochs"].as_array().unwrap().split_last().unwrap();
@@ -71,12 +71,12 @@ fn training_learns_and_tells_of_every_epoch() {
 fn batches_change_predictions_by_rounding_only_and_an_attack_of_nothing_changes_none() {
     let mut engine = Engine::ready();
     let data = engine.input("data", &shapes(60, 1, 1).to_bytes().unwrap());
-    let ([model, _], _) = engine.run(Kind::Train, training(json!({})), vec![data], ["checkpoint", "metrics"]);
+    let ([model, _], _) = engine.run(StageKind::Train, training(json!({})), vec![data], ["checkpoint", "metrics"]);
     let set = shapes(45, 1, 2);
     let (model, input) = (engine.input("model", &model), engine.input("set", &set.to_bytes().unwrap()));
     let mut evaluate = |params: Value| {
         let given = vec![model.clone(), input.clone()];
-        let ([bytes], summary) = engine.run(Kind::Evaluate, params, given, ["predictions"]);
+        let ([bytes], summary) = engine.run(StageKind::Evaluate, params, given, ["predictions"]);
         (Predictions::from_bytes(&bytes).unwrap(), summary)
     };
     let (clean, summary) = evaluate(json!({}));
@@ -137,7 +137,7 @@ fn shuffled_and_saturated_sets_keep_what_they_should() {
     let set = shapes(12, 2, 1);
     let data = engine.input("data", &set.to_bytes().unwrap());
     let mut transform = |params: Value| {
-        let ([bytes], _) = engine.run(Kind::Transform, params, vec![data.clone()], ["images"]);
+        let ([bytes], _) = engine.run(StageKind::Transform, params, vec![data.clone()], ["images"]);
         ImageSet::from_bytes(&bytes).unwrap()
     };
     assert_eq!(transform(json!({"op": "saturate", "level": 2})), set);

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use atflow::kinds::Kind;
 use atflow::protocol::{Event, Input, Request};
+use atflow::stage_kinds::StageKind;
 use serde_json::{Value, json};
 
 use crate::support::{Engine, pgd, shapes, training};
@@ -33,7 +33,7 @@ fn inputs(engine: &Engine) -> Vec<Input> {
 fn undisturbed(params: Value) -> [Vec<u8>; 2] {
     let mut engine = Engine::ready();
     let inputs = inputs(&engine);
-    engine.run(Kind::Train, params, inputs, OUTPUTS).0
+    engine.run(StageKind::Train, params, inputs, OUTPUTS).0
 }
 
 fn state(folder: &Path) -> PathBuf {
@@ -43,7 +43,7 @@ fn state(folder: &Path) -> PathBuf {
 /// Starts a training and breaks it off once so many epochs are kept.
 fn break_off(engine: &mut Engine, params: &Value, after: usize, how: impl FnOnce(&mut Engine, u64)) {
     let inputs = inputs(engine);
-    let id = engine.send(Kind::Train, params.clone(), inputs, &OUTPUTS);
+    let id = engine.send(StageKind::Train, params.clone(), inputs, &OUTPUTS);
     let mut logged = 0;
     while logged < after {
         // The line comes just before the epoch is kept; the one after the next comes after that.
@@ -63,7 +63,7 @@ fn log_of(events: &[Event]) -> String {
 /// Goes on with a training in a new worker; gives what came out and its log.
 fn go_on(engine: &mut Engine, params: Value) -> ([Vec<u8>; 2], String) {
     let inputs = inputs(engine);
-    let id = engine.send(Kind::Train, params, inputs, &OUTPUTS);
+    let id = engine.send(StageKind::Train, params, inputs, &OUTPUTS);
     let (outcome, heard) = engine.finish(id);
     outcome.unwrap();
     (OUTPUTS.map(|name| fs::read(engine.path(&format!("{id}-{name}"))).unwrap()), log_of(&heard))
@@ -99,7 +99,7 @@ fn a_training_that_goes_on_knows_how_long_it_took_before() {
     let mut earlier = |epochs| {
         let inputs = inputs(&engine);
         let started = std::time::Instant::now();
-        let id = engine.send(Kind::Train, params(epochs, steps.clone()), inputs, &OUTPUTS);
+        let id = engine.send(StageKind::Train, params(epochs, steps.clone()), inputs, &OUTPUTS);
         loop {
             match engine.hear() {
                 Event::Finished { id: done, earlier_seconds, .. } if done == id => {
@@ -194,7 +194,7 @@ fn progress_that_cannot_be_kept_does_not_end_a_training() {
     fs::write(engine.path("a-file"), "").unwrap();
     engine.partial = Some(engine.path("a-file"));
     let inputs = inputs(&engine);
-    let id = engine.send(Kind::Train, params(3, triangle()), inputs, &OUTPUTS);
+    let id = engine.send(StageKind::Train, params(3, triangle()), inputs, &OUTPUTS);
     let (outcome, heard) = engine.finish(id);
     outcome.unwrap();
     let log = log_of(&heard);

@@ -1,9 +1,9 @@
 //! Saliency maps: numbers against Captum and scipy, and the stage's pictures, maps and measures.
 
-use atflow::kinds::Kind as Stage;
 use atflow::protocol::{FailureCode, Input};
+use atflow::stage_kinds::StageKind;
+use atflow_worker::executors::saliency::{maps, numbers};
 use atflow_worker::networks::Mode;
-use atflow_worker::stages::saliency::{maps, numbers};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
@@ -75,13 +75,13 @@ fn saliency_maps_of_several_models_are_numbers_and_a_picture() {
     for (label, epochs) in [("short", 1), ("long", 3)] {
         let data = engine.input("data", &bytes);
         let params = training(json!({"epochs": epochs}));
-        let ([checkpoint, _], _) = engine.run(Stage::Train, params, vec![data], ["checkpoint", "metrics"]);
+        let ([checkpoint, _], _) = engine.run(StageKind::Train, params, vec![data], ["checkpoint", "metrics"]);
         models.push(Input { label: label.to_owned(), ..engine.input("models", &checkpoint) });
     }
     let mut draw = |params: Value, models: &[Input]| {
         let inputs = [models, &[engine.input("set", &bytes)]].concat();
         let ([maps, grid, ..], _) =
-            engine.run(Stage::Saliency, params, inputs, ["maps", "grid", "numbers", "csv", "markdown"]);
+            engine.run(StageKind::Saliency, params, inputs, ["maps", "grid", "numbers", "csv", "markdown"]);
         assert!(grid.starts_with(b"\x89PNG"));
         let file = SafeTensors::deserialize(&maps).unwrap();
         let view = file.tensor("maps").unwrap();
@@ -112,7 +112,7 @@ fn gallery(engine: &mut Engine) -> (Vec<Input>, Vec<Input>) {
     for (label, epochs) in [("short", 1), ("long", 3)] {
         let data = engine.input("data", &bytes);
         let params = training(json!({"epochs": epochs}));
-        let ([checkpoint, _], _) = engine.run(Stage::Train, params, vec![data], ["checkpoint", "metrics"]);
+        let ([checkpoint, _], _) = engine.run(StageKind::Train, params, vec![data], ["checkpoint", "metrics"]);
         models.push(Input { label: label.to_owned(), ..engine.input("models", &checkpoint) });
     }
     let set = |label: &str, bytes: &[u8]| Input { label: label.to_owned(), ..engine.input("set", bytes) };
@@ -126,7 +126,7 @@ fn several_sets_are_rows_of_one_picture_and_every_number_has_its_count() {
     let (models, sets) = gallery(&mut engine);
     let mut draw = |params: Value, sets: &[Input]| {
         let inputs = [&models[..], sets].concat();
-        engine.run(Stage::Saliency, params, inputs, ["maps", "numbers", "csv", "markdown", "grid"])
+        engine.run(StageKind::Saliency, params, inputs, ["maps", "numbers", "csv", "markdown", "grid"])
     };
     for method in ["grad", "integrated_gradients", "grad_cam"] {
         let params = json!({"images": {"first": 12}, "show": 2, "method": {"name": method}});
@@ -174,7 +174,7 @@ fn images_are_listed_the_first_ones_or_drawn_by_their_own_seed() {
         }
         let inputs = vec![models[0].clone(), sets[0].clone()];
         let ([numbers, maps, ..], _) =
-            engine.run(Stage::Saliency, params, inputs, ["numbers", "maps", "csv", "grid", "markdown"]);
+            engine.run(StageKind::Saliency, params, inputs, ["numbers", "maps", "csv", "grid", "markdown"]);
         let numbers: Value = serde_json::from_slice(&numbers).unwrap();
         let shown = SafeTensors::deserialize(&maps).unwrap().tensor("images").unwrap().shape()[0];
         (numbers["images"].clone(), shown)
@@ -195,12 +195,12 @@ fn images_are_listed_the_first_ones_or_drawn_by_their_own_seed() {
         (json!({"first": 0}), "at least one image"),
     ] {
         let inputs = vec![models[0].clone(), sets[0].clone()];
-        let failure = engine.fail(Stage::Saliency, json!({"images": images}), inputs);
+        let failure = engine.fail(StageKind::Saliency, json!({"images": images}), inputs);
         assert_eq!(failure.code, FailureCode::Invalid);
         assert!(failure.message.contains(words), "{failure:?}");
     }
     let larger = engine.input("set", &shapes(3, 3, 1).to_bytes().unwrap());
     let failure =
-        engine.fail(Stage::Saliency, json!({"images": [0]}), vec![models[0].clone(), sets[0].clone(), larger]);
+        engine.fail(StageKind::Saliency, json!({"images": [0]}), vec![models[0].clone(), sets[0].clone(), larger]);
     assert!(failure.message.contains("sets of one size"), "{failure:?}");
 }

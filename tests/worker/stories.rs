@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use atflow::digest::Digest;
 use atflow::formats;
-use atflow::kinds::Kind;
 use atflow::protocol::{Event, FailureCode, PROTOCOL_VERSION, Request};
+use atflow::stage_kinds::StageKind;
 use atflow_worker::checkpoint::Checkpoint;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
@@ -30,7 +30,7 @@ fn a_worker_serves_one_job_after_another_and_leaves_when_its_input_ends() {
     assert!(libtorch.starts_with("2.") && !device_name.is_empty(), "{libtorch} {device_name}");
 
     let data = engine.input("data", &shapes(60, 1, 1).to_bytes().unwrap());
-    let id = engine.send(Kind::Train, training(json!({})), vec![data.clone()], &["checkpoint", "metrics"]);
+    let id = engine.send(StageKind::Train, training(json!({})), vec![data.clone()], &["checkpoint", "metrics"]);
     let (outcome, heard) = engine.finish(id);
     assert!(outcome.unwrap().starts_with("epoch 4/4  loss "));
     let last = heard.iter().rev().find_map(|event| match event {
@@ -43,12 +43,12 @@ fn a_worker_serves_one_job_after_another_and_leaves_when_its_input_ends() {
     let logged = |event: &&Event| matches!(event, Event::Log { .. });
     assert_eq!(heard.iter().filter(logged).count(), 4, "a line for each epoch");
 
-    let failure = engine.fail(Kind::Train, training(json!({"epochs": 0})), vec![data]);
+    let failure = engine.fail(StageKind::Train, training(json!({"epochs": 0})), vec![data]);
     assert_eq!((failure.code, failure.message.as_str()), (FailureCode::Invalid, "`epochs` must be at least 1"));
 
     let model = engine.input("model", &fs::read(engine.path(&format!("{id}-checkpoint"))).unwrap());
     let set = engine.input("set", &shapes(30, 1, 2).to_bytes().unwrap());
-    let (_, summary) = engine.run(Kind::Evaluate, json!({}), vec![model, set], ["predictions"]);
+    let (_, summary) = engine.run(StageKind::Evaluate, json!({}), vec![model, set], ["predictions"]);
     assert!(summary.starts_with("accuracy ") && summary.ends_with(" (n = 30)"), "{summary}");
     assert_eq!(engine.leave().0, Some(0));
 }
@@ -57,9 +57,9 @@ fn a_worker_serves_one_job_after_another_and_leaves_when_its_input_ends() {
 fn a_cancelled_training_ends_at_once_and_the_worker_goes_on() {
     let mut engine = Engine::ready();
     let data = engine.input("data", &shapes(60, 1, 1).to_bytes().unwrap());
-    let id = engine.send(Kind::Train, endless(), vec![data.clone()], &["checkpoint", "metrics"]);
+    let id = engine.send(StageKind::Train, endless(), vec![data.clone()], &["checkpoint", "metrics"]);
     while !matches!(engine.hear(), Event::Progress { done: 1.., .. }) {}
-    let queued = engine.send(Kind::Train, endless(), vec![data.clone()], &["checkpoint", "metrics"]);
+    let queued = engine.send(StageKind::Train, endless(), vec![data.clone()], &["checkpoint", "metrics"]);
     let start = Instant::now();
     for id in [queued, id] {
         engine.say(&serde_json::to_string(&Request::Cancel { id }).unwrap());
@@ -68,14 +68,14 @@ fn a_cancelled_training_ends_at_once_and_the_worker_goes_on() {
         assert_eq!(engine.finish(id).0.unwrap_err().code, FailureCode::Cancelled);
     }
     assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
-    engine.run(Kind::Transform, json!({"op": "saturate", "level": 4}), vec![data], ["images"]);
+    engine.run(StageKind::Transform, json!({"op": "saturate", "level": 4}), vec![data], ["images"]);
 }
 
 #[test]
 fn a_worker_whose_engine_is_gone_leaves_at_once() {
     let mut engine = Engine::ready();
     let data = engine.input("data", &shapes(60, 1, 1).to_bytes().unwrap());
-    engine.send(Kind::Train, endless(), vec![data], &["checkpoint", "metrics"]);
+    engine.send(StageKind::Train, endless(), vec![data], &["checkpoint", "metrics"]);
     while !matches!(engine.hear(), Event::Progress { done: 1.., .. }) {}
     let (code, time) = engine.leave();
     assert_eq!(code, Some(0));
@@ -88,7 +88,7 @@ fn ctrl_c_is_left_to_the_engine() {
     assert!(Command::new("kill").args(["-INT", &engine.pid().to_string()]).status().unwrap().success());
     std::thread::sleep(Duration::from_millis(50));
     let data = engine.input("data", &shapes(6, 1, 1).to_bytes().unwrap());
-    engine.run(Kind::Transform, json!({"op": "saturate", "level": 4}), vec![data], ["images"]);
+    engine.run(StageKind::Transform, json!({"op": "saturate", "level": 4}), vec![data], ["images"]);
 }
 
 #[test]
@@ -96,18 +96,18 @@ fn each_failure_has_its_code_and_a_sentence() {
     let mut engine = Engine::ready();
     let data = engine.input("data", &shapes(30, 1, 1).to_bytes().unwrap());
     let [checkpoint, _] =
-        engine.run(Kind::Train, training(json!({"epochs": 1})), vec![data.clone()], ["checkpoint", "metrics"]).0;
+        engine.run(StageKind::Train, training(json!({"epochs": 1})), vec![data.clone()], ["checkpoint", "metrics"]).0;
     let set = engine.input("set", &shapes(9, 1, 2).to_bytes().unwrap());
     let model = engine.input("model", &checkpoint);
 
     let mut corrupt = engine.input("data", &shapes(30, 1, 5).to_bytes().unwrap());
     fs::write(&corrupt.path, b"rot").unwrap();
-    let failure = engine.fail(Kind::Train, training(json!({})), vec![corrupt.clone()]);
+    let failure = engine.fail(StageKind::Train, training(json!({})), vec![corrupt.clone()]);
     assert_eq!(failure.code, FailureCode::CorruptInput { digest: corrupt.digest });
     corrupt.path = engine.path("nowhere");
     corrupt.digest = Digest::of(b"nothing");
     let gone = corrupt;
-    let failure = engine.fail(Kind::Train, training(json!({})), vec![gone.clone()]);
+    let failure = engine.fail(StageKind::Train, training(json!({})), vec![gone.clone()]);
     assert_eq!(failure.code, FailureCode::CorruptInput { digest: gone.digest }, "it can be made again");
 
     let mut invalid = |kind, params, inputs: &[_], words: &str| {
@@ -118,20 +118,25 @@ fn each_failure_has_its_code_and_a_sentence() {
         failure
     };
     let train = std::slice::from_ref(&data);
-    invalid(Kind::Train, training(json!({"stop_at_accuracy": 0.9})), train, "`stop_at_accuracy` needs a `validation`");
-    invalid(Kind::Train, training(json!({"speed": 9})), train, "unknown field `speed`");
-    invalid(Kind::Train, training(json!({"optimizer": {"lr": 0}})), train, "`optimizer.lr` must be above 0");
-    invalid(Kind::Train, training(json!({"adversary": {"attack": "fgsm", "eps": 8}})), train, "`adversary.eps`");
+    invalid(
+        StageKind::Train,
+        training(json!({"stop_at_accuracy": 0.9})),
+        train,
+        "`stop_at_accuracy` needs a `validation`",
+    );
+    invalid(StageKind::Train, training(json!({"speed": 9})), train, "unknown field `speed`");
+    invalid(StageKind::Train, training(json!({"optimizer": {"lr": 0}})), train, "`optimizer.lr` must be above 0");
+    invalid(StageKind::Train, training(json!({"adversary": {"attack": "fgsm", "eps": 8}})), train, "`adversary.eps`");
     let wide = json!({"net": {"arch": "resnet", "width": 5000, "blocks": [1, 1]}});
-    invalid(Kind::Train, training(wide), train, "`net.width` grows beyond 8192 channels");
+    invalid(StageKind::Train, training(wide), train, "`net.width` grows beyond 8192 channels");
     let normalised = json!({"net": {"arch": "resnet", "width": 4, "blocks": [1], "mean": [0.5, 0.5]}});
-    invalid(Kind::Train, training(normalised), train, "`net.mean` has 2 numbers, but the images have 1 channels");
-    invalid(Kind::Train, training(json!({})), &[], "expected one input as `data`, found 0");
-    invalid(Kind::Transform, json!({"op": "patch_shuffle", "k": 3}), train, "8 × 8");
-    invalid(Kind::Table, json!({}), &[], "`table`");
-    invalid(Kind::Evaluate, json!({}), &[model.clone(), model.clone()], "one input as `model`, found 2");
+    invalid(StageKind::Train, training(normalised), train, "`net.mean` has 2 numbers, but the images have 1 channels");
+    invalid(StageKind::Train, training(json!({})), &[], "expected one input as `data`, found 0");
+    invalid(StageKind::Transform, json!({"op": "patch_shuffle", "k": 3}), train, "8 × 8");
+    invalid(StageKind::Table, json!({}), &[], "`table`");
+    invalid(StageKind::Evaluate, json!({}), &[model.clone(), model.clone()], "one input as `model`, found 2");
     let saliency = [atflow::protocol::Input { slot: "models".into(), ..model.clone() }, set.clone()];
-    invalid(Kind::Saliency, json!({"images": [9]}), &saliency, "names image 9, but the set has 9 images");
+    invalid(StageKind::Saliency, json!({"images": [9]}), &saliency, "names image 9, but the set has 9 images");
 }
 
 /// A checkpoint's file after a change to its tensors.
@@ -150,7 +155,7 @@ fn inputs_that_do_not_fit_are_told_apart() {
     let mut engine = Engine::ready();
     let data = engine.input("data", &shapes(30, 1, 1).to_bytes().unwrap());
     let [checkpoint, _] =
-        engine.run(Kind::Train, training(json!({"epochs": 1})), vec![data.clone()], ["checkpoint", "metrics"]).0;
+        engine.run(StageKind::Train, training(json!({"epochs": 1})), vec![data.clone()], ["checkpoint", "metrics"]).0;
     let set = engine.input("set", &shapes(9, 1, 2).to_bytes().unwrap());
     let colour = engine.input("set", &shapes(9, 3, 2).to_bytes().unwrap());
     let mut renamed = shapes(9, 1, 2);
@@ -179,13 +184,13 @@ fn inputs_that_do_not_fit_are_told_apart() {
     ];
     for (model, set, words) in cases {
         let model = engine.input("model", model);
-        let failure = engine.fail(Kind::Evaluate, json!({}), vec![model, set.clone()]);
+        let failure = engine.fail(StageKind::Evaluate, json!({}), vec![model, set.clone()]);
         let text = [vec![failure.message], failure.causes].concat().join(": ");
         assert_eq!(failure.code, FailureCode::Invalid, "{text}");
         assert!(text.contains(words), "`{text}` should say `{words}`");
     }
     let validation = atflow::protocol::Input { slot: "validation".into(), ..colour };
-    let failure = engine.fail(Kind::Train, training(json!({})), vec![data, validation]);
+    let failure = engine.fail(StageKind::Train, training(json!({})), vec![data, validation]);
     assert_eq!(failure.code, FailureCode::Invalid);
 }
 
@@ -194,7 +199,7 @@ fn a_training_that_diverges_says_what_to_try() {
     let mut engine = Engine::ready();
     let data = engine.input("data", &shapes(60, 1, 1).to_bytes().unwrap());
     let params = training(json!({"optimizer": {"lr": 1e30}, "schedule": {"shape": "constant"}}));
-    let failure = engine.fail(Kind::Train, params, vec![data]);
+    let failure = engine.fail(StageKind::Train, params, vec![data]);
     assert_eq!(failure.code, FailureCode::Broken);
     assert!(failure.message.contains("diverged") && failure.message.contains("`optimizer.lr`"), "{failure:?}");
 }
@@ -246,7 +251,7 @@ fn a_cuda_library_that_cannot_be_loaded_is_not_passed_over_in_silence() {
     let mut engine = Engine::start_with("auto", &variables);
     assert!(matches!(engine.hear(), Event::Hello { device, .. } if device == "cpu"));
     let data = engine.input("data", &shapes(6, 1, 1).to_bytes().unwrap());
-    let id = engine.send(Kind::Transform, json!({"op": "saturate", "level": 4}), vec![data], &["images"]);
+    let id = engine.send(StageKind::Transform, json!({"op": "saturate", "level": 4}), vec![data], &["images"]);
     let (outcome, heard) = engine.finish(id);
     assert!(outcome.is_ok());
     let Some(Event::Log { line, .. }) = heard.first() else { panic!("no warning in the log: {heard:?}") };

@@ -1,4 +1,5 @@
-//! What the tests share: a stand-in for the engine that talks to the real binary, and small sets of images that can be learnt.
+//! What the tests share: a stand-in for the engine that talks to the real binary, and small sets of images that can be
+//! learnt.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -11,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use atflow::digest::Digest;
 use atflow::formats::ImageSet;
-use atflow::kinds::Kind;
 use atflow::protocol::{Event, Failure, Input, Job, Request};
+use atflow::stage_kinds::StageKind;
 use atflow_worker::rng::Rng;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -97,7 +98,7 @@ impl Engine {
     }
 
     /// Sends a job and gives its id; its outputs will be files of this engine's folder.
-    pub(crate) fn send(&mut self, kind: Kind, params: Value, inputs: Vec<Input>, outputs: &[&str]) -> u64 {
+    pub(crate) fn send(&mut self, kind: StageKind, params: Value, inputs: Vec<Input>, outputs: &[&str]) -> u64 {
         let seed = self.seed;
         let id = self.next;
         self.next += 1;
@@ -125,7 +126,7 @@ impl Engine {
     /// Runs a job that must succeed; gives its outputs and its summary.
     pub(crate) fn run<const N: usize>(
         &mut self,
-        kind: Kind,
+        kind: StageKind,
         params: Value,
         inputs: Vec<Input>,
         outputs: [&str; N],
@@ -137,7 +138,7 @@ impl Engine {
     }
 
     /// Runs a job that must fail.
-    pub(crate) fn fail(&mut self, kind: Kind, params: Value, inputs: Vec<Input>) -> Failure {
+    pub(crate) fn fail(&mut self, kind: StageKind, params: Value, inputs: Vec<Input>) -> Failure {
         let id = self.send(
             kind,
             params,

@@ -1,10 +1,11 @@
-//! Trainings beyond the plain one, through the real binary: other methods, 16 bits, weights of others, tables of rates, the check for overfitting.
+//! Trainings beyond the plain one, through the real binary: other methods, 16 bits, weights of others, tables of rates,
+//! the check for overfitting.
 
 use std::collections::BTreeMap;
 
 use atflow::formats::Predictions;
-use atflow::kinds::Kind;
 use atflow::protocol::{FailureCode, Input};
+use atflow::stage_kinds::StageKind;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
@@ -18,7 +19,7 @@ fn data(engine: &Engine) -> Input {
 
 fn train(engine: &mut Engine, params: Value, more: Vec<Input>) -> ([Vec<u8>; 2], Value) {
     let inputs = [vec![data(engine)], more].concat();
-    let (outputs, _) = engine.run(Kind::Train, params, inputs, OUTPUTS);
+    let (outputs, _) = engine.run(StageKind::Train, params, inputs, OUTPUTS);
     let metrics = serde_json::from_slice(&outputs[1]).unwrap();
     (outputs, metrics)
 }
@@ -138,7 +139,7 @@ fn a_training_starts_from_the_weights_of_another_with_its_own_head_or_a_new_one(
 
     let wrong = |engine: &mut Engine, params: Value, weights: &[u8]| {
         let inputs = vec![data(engine), engine.input("weights", weights)];
-        engine.fail(Kind::Train, params, inputs)
+        engine.fail(StageKind::Train, params, inputs)
     };
     let other = training(json!({"net": {"arch": "resnet", "width": 5, "blocks": [1, 1]}}));
     let failure = wrong(&mut engine, other, &source[0]);
@@ -152,11 +153,12 @@ fn a_training_starts_from_the_weights_of_another_with_its_own_head_or_a_new_one(
     let failure = wrong(&mut engine, training(json!({})), b"no weights at all");
     assert!(failure.causes[0].contains("no file of weights"), "{failure:?}");
     let inputs = vec![data(&engine)];
-    let failure = engine.fail(Kind::Train, training(json!({"pretrained": {"head": "keep"}})), inputs);
+    let failure = engine.fail(StageKind::Train, training(json!({"pretrained": {"head": "keep"}})), inputs);
     assert!(failure.message.contains("`pretrained` needs a `weights` input"), "{failure:?}");
 }
 
-/// Weights that were trained on more classes may keep all their logits: the surplus is never right, and attacks and maps use it as any other class.
+/// Weights that were trained on more classes may keep all their logits: the surplus is never right, and attacks and
+/// maps use it as any other class.
 #[test]
 fn a_head_that_is_kept_has_more_logits_than_the_data_have_classes() {
     let mut engine = Engine::ready();
@@ -176,7 +178,7 @@ fn a_head_that_is_kept_has_more_logits_than_the_data_have_classes() {
     let attack = json!({"attack": "autoattack", "eps": 0.2, "steps": 3, "queries": 20, "targets": 9});
     let mut evaluate = |attack: Value| {
         let inputs = vec![model.clone(), set.clone()];
-        let [bytes] = engine.run(Kind::Evaluate, json!({"attack": attack}), inputs, ["predictions"]).0;
+        let [bytes] = engine.run(StageKind::Evaluate, json!({"attack": attack}), inputs, ["predictions"]).0;
         Predictions::from_bytes(&bytes).unwrap()
     };
     let (clean, attacked) = (evaluate(json!({"attack": "none"})), evaluate(attack));
@@ -186,7 +188,7 @@ fn a_head_that_is_kept_has_more_logits_than_the_data_have_classes() {
 
     let models = vec![Input { label: "wide".to_owned(), slot: "models".to_owned(), ..model.clone() }, set.clone()];
     let params = json!({"method": {"name": "grad"}, "images": [0]});
-    engine.run(Kind::Saliency, params, models, ["maps", "grid", "numbers", "csv", "markdown"]);
+    engine.run(StageKind::Saliency, params, models, ["maps", "grid", "numbers", "csv", "markdown"]);
 }
 
 #[test]
@@ -240,7 +242,7 @@ fn settings_of_methods_that_cannot_be_are_told_by_name() {
         (json!({"schedule": {"shape": "table", "rates": [{"epochs": 1, "lr": 0}]}}), "`schedule.rates`"),
     ] {
         let inputs = vec![data(&engine)];
-        let failure = engine.fail(Kind::Train, training(more), inputs);
+        let failure = engine.fail(StageKind::Train, training(more), inputs);
         assert!(failure.message.contains(problem), "{failure:?}");
     }
 }

@@ -1,16 +1,16 @@
-//! Fourier filters, stylized sets and cue conflicts: numbers against numpy and PyTorch, and what the stages make of whole sets. `fixtures/make_transforms.py` made the
-//! numbers, and is the specification.
+//! Fourier filters, stylized sets and cue conflicts: numbers against numpy and PyTorch, and what the stages make of
+//! whole sets. `fixtures/make_transforms.py` made the numbers, and is the specification.
 
 use std::collections::BTreeMap;
 use std::io::Read;
 
 use atflow::formats::{self, ImageHead, ImageReader, ImageSet, ImageWriter, Sizes, View};
-use atflow::kinds::{Filter, Fourier, Kind as Stage, Mask};
 use atflow::number::Real;
 use atflow::protocol::{FailureCode, Input};
-use atflow_worker::rng::Rng;
-use atflow_worker::stages::transform::adain::{self, Adain, Statistics};
-use atflow_worker::stages::transform::fourier::{self, Filtering};
+use atflow::stage_kinds::{Filter, Fourier, Mask, StageKind};
+use atflow_worker::executors::transform::adain::{self, Adain, Statistics};
+use atflow_worker::executors::transform::fourier::{self, Filtering};
+use atflow_worker::rng::{DrawTensor, Rng};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
@@ -106,7 +106,8 @@ fn random_filters_drop_a_share_of_the_modes_and_a_symmetric_one_loses_exactly_th
         assert_eq!(energy(&filtered(&fourier(Filter::Random, mask, None, Some(1.0)), &images)), 0.0);
         assert_ne!(filtered(&fourier(Filter::Random, mask, None, None), &images), images, "0.1 by default");
     }
-    // What a symmetric mask leaves, it leaves again: it is a projection, which a mask of the half spectrum is not in its own columns.
+    // What a symmetric mask leaves, it leaves again: it is a projection, which a mask of the half spectrum is not in
+    // its own columns.
     let filter =
         Filtering::new(&fourier(Filter::Random, Mask::Centred, None, Some(0.4)), [12, 10], Device::Cpu).unwrap();
     let apply = |images: &Tensor, indices: &[u64]| filter.apply(images, Rng::new(5), indices).unwrap();
@@ -124,7 +125,7 @@ fn filtered_sets_are_sets_of_the_same_images() {
     let set = shapes(20, 3, 1);
     let data = engine.input("data", &set.to_bytes().unwrap());
     let mut transform = |params: Value| {
-        let ([bytes], summary) = engine.run(Stage::Transform, params, vec![data.clone()], ["images"]);
+        let ([bytes], summary) = engine.run(StageKind::Transform, params, vec![data.clone()], ["images"]);
         (ImageSet::from_bytes(&bytes).unwrap(), summary)
     };
     let all = json!({"op": "fourier", "filter": "high_pass", "radius": 200});
@@ -146,7 +147,7 @@ fn filtered_sets_are_sets_of_the_same_images() {
         (json!({"op": "fourier", "filter": "random", "p": 1.5}), "`p` must be between 0 and 1"),
         (json!({"op": "fourier", "filter": "random", "radius": 3}), "`radius` belongs to `low_pass` and `high_pass`"),
     ] {
-        let failure = engine.fail(Stage::Transform, params, vec![data.clone()]);
+        let failure = engine.fail(StageKind::Transform, params, vec![data.clone()]);
         assert_eq!(failure.code, FailureCode::Invalid);
         assert!(failure.message.contains(words), "{failure:?}");
     }
@@ -159,7 +160,7 @@ fn pieces_laid_along_columns_are_the_same_pieces() {
     let data = engine.input("data", &set.to_bytes().unwrap());
     let mut shuffle = |assembly: &str| {
         let params = json!({"op": "patch_shuffle", "k": 2, "assembly": assembly});
-        let ([bytes], _) = engine.run(Stage::Transform, params, vec![data.clone()], ["images"]);
+        let ([bytes], _) = engine.run(StageKind::Transform, params, vec![data.clone()], ["images"]);
         ImageSet::from_bytes(&bytes).unwrap()
     };
     let (rows, columns) = (shuffle("rows"), shuffle("columns"));
@@ -183,7 +184,7 @@ fn a_draw_is_of_all_classes_and_of_the_seed() {
     let mut draw = |seed: u64, count: u32| {
         engine.seed = seed;
         let params = json!({"op": "sample", "count": count});
-        let ([bytes], summary) = engine.run(Stage::Transform, params, vec![data.clone()], ["images"]);
+        let ([bytes], summary) = engine.run(StageKind::Transform, params, vec![data.clone()], ["images"]);
         assert_eq!(summary, format!("{count} of 300 images"));
         bytes
     };
@@ -208,7 +209,7 @@ fn a_draw_is_of_all_classes_and_of_the_seed() {
     assert!(draw(1, 300) == set.to_bytes().unwrap(), "all images are the set");
     for (count, words) in [(301, "`count` is 301, and the set has only 300 images"), (0, "`count` must be at least 1")]
     {
-        let failure = engine.fail(Stage::Transform, json!({"op": "sample", "count": count}), vec![data.clone()]);
+        let failure = engine.fail(StageKind::Transform, json!({"op": "sample", "count": count}), vec![data.clone()]);
         assert_eq!(failure.code, FailureCode::Invalid);
         assert!(failure.message.contains(words), "{failure:?}");
     }
@@ -223,7 +224,8 @@ fn drawn_images_are_stored_and_seen_as_in_the_set() {
         (Some([5, 6]), Some(View::Resize([10, 12]))),
     ];
     for (size, view) in views {
-        // Images of sizes of their own where they may have them; each tells its index by its grey, and wears the texture of the other class.
+        // Images of sizes of their own where they may have them; each tells its index by its grey, and wears the
+        // texture of the other class.
         let size_of = |index: usize| size.unwrap_or([4 + index % 3, 5 + index % 4]);
         let head = ImageHead {
             labels: (0..20).map(|index| index / 10).collect(),
@@ -241,7 +243,8 @@ fn drawn_images_are_stored_and_seen_as_in_the_set() {
         }
         writer.finish().unwrap();
         let data = engine.input("data", &std::fs::read(&path).unwrap());
-        let ([bytes], _) = engine.run(Stage::Transform, json!({"op": "sample", "count": 7}), vec![data], ["images"]);
+        let ([bytes], _) =
+            engine.run(StageKind::Transform, json!({"op": "sample", "count": 7}), vec![data], ["images"]);
         let mut part = ImageReader::new(&bytes[..], bytes.len() as u64).unwrap();
         let found = part.head.clone();
         assert_eq!((found.len(), &found.classes, found.view, found.seen()), (7, &head.classes, head.view, head.seen()));
@@ -307,7 +310,7 @@ fn stylized_images_are_those_of_pytorch_to_the_pixel() {
     let inputs = with_networks(&engine, vec![first("adain/content", "data"), first("adain/style", "style")]);
     for alpha in [1.0, 0.6] {
         let params = json!({"op": "stylize", "alpha": alpha});
-        let ([bytes], summary) = engine.run(Stage::Transform, params, inputs.clone(), ["images"]);
+        let ([bytes], summary) = engine.run(StageKind::Transform, params, inputs.clone(), ["images"]);
         assert_eq!(summary, "1 images stylized after 1 paintings");
         let expected: Vec<u8> =
             Vec::try_from(fixture(&format!("adain/painted/{alpha:?}")).narrow(0, 0, 1).contiguous().view(-1)).unwrap();
@@ -324,7 +327,7 @@ fn paintings_are_drawn_by_image_and_grey_sets_stay_grey() {
     let mut stylize = |set: &ImageSet| {
         let data = engine.input("data", &set.to_bytes().unwrap());
         let inputs = with_networks(&engine, vec![data, paintings.clone()]);
-        let ([bytes], _) = engine.run(Stage::Transform, json!({"op": "stylize"}), inputs, ["images"]);
+        let ([bytes], _) = engine.run(StageKind::Transform, json!({"op": "stylize"}), inputs, ["images"]);
         ImageSet::from_bytes(&bytes).unwrap()
     };
     let all = stylize(&colour);
@@ -351,7 +354,7 @@ fn cue_conflicts_wear_the_texture_of_another_class_and_say_which() {
     let data = engine.input("data", &set.to_bytes().unwrap());
     let inputs = with_networks(&engine, vec![data]);
     let mut conflict = || {
-        let ([bytes], _) = engine.run(Stage::Transform, json!({"op": "cue_conflict"}), inputs.clone(), ["images"]);
+        let ([bytes], _) = engine.run(StageKind::Transform, json!({"op": "cue_conflict"}), inputs.clone(), ["images"]);
         ImageSet::from_bytes(&bytes).unwrap()
     };
     let found = conflict();
@@ -367,11 +370,11 @@ fn cue_conflicts_wear_the_texture_of_another_class_and_say_which() {
     // Other transforms of such a set keep what it says; repainting it does not.
     let input = engine.input("data", &found.to_bytes().unwrap());
     let ([bytes], _) =
-        engine.run(Stage::Transform, json!({"op": "saturate", "level": 8}), vec![input.clone()], ["images"]);
+        engine.run(StageKind::Transform, json!({"op": "saturate", "level": 8}), vec![input.clone()], ["images"]);
     assert_eq!(ImageSet::from_bytes(&bytes).unwrap().texture, found.texture);
     let painting = engine.input("style", &content(2, 3, 1).to_bytes().unwrap());
     let inputs = with_networks(&engine, vec![input, painting]);
-    let ([bytes], _) = engine.run(Stage::Transform, json!({"op": "stylize"}), inputs, ["images"]);
+    let ([bytes], _) = engine.run(StageKind::Transform, json!({"op": "stylize"}), inputs, ["images"]);
     assert_eq!(ImageSet::from_bytes(&bytes).unwrap().texture, None);
 }
 
@@ -414,21 +417,22 @@ fn what_cannot_be_repainted_is_told() {
     ];
     for (data, networks, words) in cases {
         let inputs = [vec![data, style.clone()], networks].concat();
-        let failure = engine.fail(Stage::Transform, json!({"op": "stylize"}), inputs);
+        let failure = engine.fail(StageKind::Transform, json!({"op": "stylize"}), inputs);
         assert_eq!(failure.code, FailureCode::Invalid, "{failure:?}");
         let text = [vec![failure.message], failure.causes].concat().join(": ");
         assert!(text.contains(words), "`{text}` should say `{words}`");
     }
     let alone = data(&engine, content(4, 3, 1));
     let failure = engine.fail(
-        Stage::Transform,
+        StageKind::Transform,
         json!({"op": "cue_conflict"}),
         [vec![alone], with_networks(&engine, Vec::new())].concat(),
     );
     assert!(failure.message.contains("all of one class"), "{failure:?}");
 }
 
-/// The networks that `pipelines/tiny/make_adain.py` writes down: near enough to the identity that pictures of a small profile look like something.
+/// The networks that `pipelines/tiny/make_adain.py` writes down: near enough to the identity that pictures of a small
+/// profile look like something.
 #[test]
 fn the_tiny_networks_give_back_what_they_see_and_take_on_a_styles_colours() {
     let mut engine = Engine::ready();
@@ -448,7 +452,8 @@ fn the_tiny_networks_give_back_what_they_see_and_take_on_a_styles_colours() {
         let inputs = [("data", set.to_bytes().unwrap()), ("style", style.to_bytes().unwrap())];
         let mut inputs: Vec<Input> = inputs.iter().map(|(slot, bytes)| engine.input(slot, bytes)).collect();
         inputs.extend([engine.input("encoder", encoder), engine.input("decoder", decoder)]);
-        let ([bytes], _) = engine.run(Stage::Transform, json!({"op": "stylize", "alpha": alpha}), inputs, ["images"]);
+        let ([bytes], _) =
+            engine.run(StageKind::Transform, json!({"op": "stylize", "alpha": alpha}), inputs, ["images"]);
         ImageSet::from_bytes(&bytes).unwrap().pixels
     };
     let mean = |values: &[u8]| values.iter().map(|&value| f64::from(value)).sum::<f64>() / values.len() as f64;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use atflow::kinds::Net;
+use atflow::stage_kinds::Net;
 use atflow_worker::networks::{self, Network};
 use atflow_worker::rng::Rng;
 use atflow_worker::weights::{self, File, Head};

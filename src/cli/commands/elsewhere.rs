@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use atflow::cache::{Cache, Origin};
-use atflow::depth::Depth;
 use atflow::event::{Elsewhere, RunSummary};
-use atflow::reproduce::Reproduction;
+use atflow::plan::rerun_from::RerunFrom;
 use atflow::signing::Doubt;
+use atflow::verify::reproduce::Reproduction;
 use serde_json::json;
 
 use super::verify::{compared_lines, unjudged_words};
@@ -75,9 +75,9 @@ pub(crate) fn origin_words(origin: &Origin) -> String {
 /// How results that were made anew compare with the published ones.
 pub(crate) fn reproduced_words(told: &Reproduction) -> String {
     let from = match (told.from, told.read) {
-        (Depth::Scratch, _) => "recomputed from scratch".to_owned(),
+        (RerunFrom::Scratch, _) => "recomputed from scratch".to_owned(),
         (depth, count) => {
-            let noun = if depth == Depth::Checkpoints { "checkpoint" } else { "prediction" };
+            let noun = if depth == RerunFrom::Checkpoints { "checkpoint" } else { "prediction" };
             format!("recomputed from {}", ui::count(count, noun))
         }
     };

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use atflow::cache::{Access, Cache};
-use atflow::gc::{Amount, Keep, Sort, collect, survey};
-use atflow::kinds::Kind;
-use atflow::plan::{Absence, Standing};
+use atflow::gc::{FileClass, FileCount, Keep, collect, survey};
+use atflow::plan::{StaleReason, Standing};
 use atflow::spec::{Overrides, PipelineSpec};
+use atflow::stage_kinds::StageKind;
 
 use super::Loaded;
 use crate::args::{ChangeArgs, GcArgs};
@@ -89,12 +89,12 @@ fn reached(cache: &Cache, args: &GcArgs) -> Result<Keep, CliError> {
                 Some(Standing::Stale(record, absence)) => {
                     going_on.extend([record.key()].into_iter().chain(record.onward_key()));
                     // Its result is recorded; what is left of it is reached.
-                    if !matches!(absence, Absence::Unknown) {
+                    if !matches!(absence, StaleReason::Unknown) {
                         keep.keys.insert(record.key());
                     }
                 }
                 // Its key is known only when what it needs has run.
-                Some(Standing::Pending(_)) => is_told &= loaded.graph.instance(id).kind != Kind::Train,
+                Some(Standing::Pending(_)) => is_told &= loaded.graph.instance(id).kind != StageKind::Train,
                 None => {}
             }
         }
@@ -104,7 +104,8 @@ fn reached(cache: &Cache, args: &GcArgs) -> Result<Keep, CliError> {
     Ok(keep)
 }
 
-/// Each pipeline in each way in which it counts: as it is, and with what the command line changes, as far as it declares that.
+/// Each pipeline in each way in which it counts: as it is, and with what the command line changes, as far as it
+/// declares that.
 fn ways(args: &GcArgs) -> Result<Vec<(&Path, ChangeArgs)>, CliError> {
     let is_changed = !args.profile.is_empty() || !args.set.is_empty();
     let read = |file: &PathBuf| PipelineSpec::read(file, &Overrides::default());
@@ -152,20 +153,20 @@ fn reached_words(args: &GcArgs) -> String {
     format!("reached from {}\n", parts.join(", and "))
 }
 
-fn files(amount: Amount) -> String {
+fn files(amount: FileCount) -> String {
     ui::count(amount.files as usize, "file")
 }
 
-fn words(freed: &BTreeMap<Sort, Amount>, kept: &BTreeMap<Sort, Amount>) -> String {
-    let name = |sort: Sort| match sort {
-        Sort::Manifest => "manifests",
-        Sort::Blob => "blobs",
-        Sort::Fetched => "fetched",
-        Sort::Quarantine => "quarantine",
-        Sort::Partial => "progress",
-        Sort::Temporary => "half done",
+fn words(freed: &BTreeMap<FileClass, FileCount>, kept: &BTreeMap<FileClass, FileCount>) -> String {
+    let name = |sort: FileClass| match sort {
+        FileClass::Manifest => "manifests",
+        FileClass::Blob => "blobs",
+        FileClass::Fetched => "fetched",
+        FileClass::Quarantine => "quarantine",
+        FileClass::Partial => "progress",
+        FileClass::Temporary => "half done",
     };
-    let shown = |amount: Option<&Amount>| {
+    let shown = |amount: Option<&FileCount>| {
         let amount = amount.copied().unwrap_or_default();
         format!("{} ({})", amount.files, ui::bytes(amount.bytes))
     };
@@ -174,7 +175,14 @@ fn words(freed: &BTreeMap<Sort, Amount>, kept: &BTreeMap<Sort, Amount>) -> Strin
         return format!("nothing to free: {} are reached or younger than an hour\n", ui::bytes(total));
     }
     let mut text = format!("{:12}{:>20}{:>20}\n", "", "to free", "kept");
-    for sort in [Sort::Manifest, Sort::Blob, Sort::Fetched, Sort::Quarantine, Sort::Partial, Sort::Temporary] {
+    for sort in [
+        FileClass::Manifest,
+        FileClass::Blob,
+        FileClass::Fetched,
+        FileClass::Quarantine,
+        FileClass::Partial,
+        FileClass::Temporary,
+    ] {
         if freed.contains_key(&sort) || kept.contains_key(&sort) {
             text.push_str(&format!("{:12}{:>20}{:>20}\n", name(sort), shown(freed.get(&sort)), shown(kept.get(&sort))));
         }

@@ -1,10 +1,10 @@
 //! `atflow graph`.
 
 use atflow::cache::{Access, Cache, StatMemo};
-use atflow::diagram::Diagram;
 use atflow::graph::Graph;
+use atflow::plan::diagram::Diagram;
 use atflow::plan::survey;
-use atflow::sources::Sources;
+use atflow::sources::ExternalInputs;
 use atflow::spec::{Overrides, PipelineSpec, expand};
 
 use crate::args::{GraphArgs, GraphFormat};
@@ -21,7 +21,7 @@ pub(crate) fn run(args: &GraphArgs) -> Result<Exit, CliError> {
     if args.cache.cache.join("VERSION").exists() {
         let cache = Cache::open_to(Access::Read, &args.cache.cache)?;
         let mut memo = StatMemo::open(&cache);
-        if let Ok(sources) = Sources::check(&graph, &wanted, &mut memo) {
+        if let Ok(sources) = ExternalInputs::check(&graph, &wanted, &mut memo) {
             standings = survey(&graph, &cache, &sources, &wanted, &vec![None; graph.len()], &not)?;
         }
     }

@@ -3,7 +3,7 @@
 use atflow::cache::{Access, Cache};
 use atflow::lines::{read_lines, read_text};
 
-use super::tries::Tries;
+use super::attempts::Tries;
 use crate::args::NameArgs;
 use crate::report::{CliError, Exit, eprint};
 use crate::ui;

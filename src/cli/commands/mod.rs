@@ -1,23 +1,23 @@
 //! One command a file, and what several of them begin with: a pipeline read, expanded, and its targets found.
 
+mod attempts;
 pub(crate) mod completions;
 pub(crate) mod doctor;
 mod elsewhere;
 pub(crate) mod gc;
 pub(crate) mod graph;
 pub(crate) mod keep;
-pub(crate) mod kept;
 pub(crate) mod keygen;
 pub(crate) mod log;
 pub(crate) mod plan;
 pub(crate) mod pull;
 pub(crate) mod push;
 pub(crate) mod run;
+pub(crate) mod saved_plan;
 pub(crate) mod schema;
 pub(crate) mod show;
 mod spot_check;
 pub(crate) mod table;
-mod tries;
 pub(crate) mod verify;
 pub(crate) mod why;
 
@@ -27,16 +27,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atflow::cache::{Access, Cache, Manifest, StatMemo};
-use atflow::depth::{Depth, Missing, missing, reads_only_predictions};
 use atflow::fetch::Patience;
 use atflow::graph::Graph;
-use atflow::kinds::Kind;
 use atflow::numerics::{Arithmetic, Numerics};
-use atflow::plan::{History, Order, Standing, survey};
+use atflow::plan::rerun_from::{Missing, RerunFrom, missing, reads_only_predictions};
+use atflow::plan::{History, RerunRequest, Standing, survey};
 use atflow::scheduler::Interrupt;
 use atflow::signing::PublicKey;
-use atflow::sources::Sources;
+use atflow::sources::ExternalInputs;
 use atflow::spec::{InstanceId, Overrides, PipelineSpec, Problem, Problems, expand, suggestion};
+use atflow::stage_kinds::StageKind;
 
 use crate::args::{ChangeArgs, FindArgs, PipelineArgs};
 use crate::report::{CliError, Exit, eprint};
@@ -55,14 +55,15 @@ pub(crate) struct Loaded {
     pub overrides: Overrides,
     pub graph: ManuallyDrop<Graph>,
     pub cache: Cache,
-    pub sources: Sources,
+    pub sources: ExternalInputs,
     /// Which instances the targets reach, by id.
     pub wanted: Vec<bool>,
     /// Which instances run even if they are fresh, by id.
-    pub forced: Vec<Option<Order>>,
+    pub forced: Vec<Option<RerunRequest>>,
     /// From what results are made anew.
-    pub depth: Option<Depth>,
-    /// Which instances' outputs must be there, by id: those that were asked for by name; if none was and there is no remote cache, those that nothing else reads.
+    pub depth: Option<RerunFrom>,
+    /// Which instances' outputs must be there, by id: those that were asked for by name; if none was and there is no
+    /// remote cache, those that nothing else reads.
     pub needed: Vec<bool>,
     /// Whether targets were named.
     are_named: bool,
@@ -100,11 +101,11 @@ impl Loaded {
         };
         let cache = cache.trusting(trusted(args)?);
         let mut memo = StatMemo::open(&cache);
-        let sources = Sources::check(&graph, &wanted, &mut memo)?;
+        let sources = ExternalInputs::check(&graph, &wanted, &mut memo)?;
         // A hint for the next time; a cache that can only be read does without it.
         _ = memo.save();
-        // It is enough to know what lies between; what was asked for by name, or what all of it is for, must be there. What a remote cache keeps is not
-        // lost: it is fetched when somebody names it.
+        // It is enough to know what lies between; what was asked for by name, or what all of it is for, must be there.
+        // What a remote cache keeps is not lost: it is fetched when somebody names it.
         let is_last = |id: &InstanceId| !cache.has_remote() && graph.consumers(*id).next().is_none();
         let asked_for = if are_named { targets } else { graph.ids().filter(is_last).collect() };
         let marked = |ids: &[InstanceId]| {
@@ -113,23 +114,23 @@ impl Loaded {
             marks
         };
         let needed = marked(&asked_for);
-        let forced = marked(&forced).into_iter().map(|is_forced| is_forced.then_some(Order::Force)).collect();
+        let forced = marked(&forced).into_iter().map(|is_forced| is_forced.then_some(RerunRequest::Force)).collect();
         let file = file.to_owned();
         Ok(Loaded { file, spec, overrides, graph, cache, sources, wanted, forced, depth: None, needed, are_named })
     }
 
     /// The same with results made anew from some depth; an error names what that depth needs and cannot make.
-    pub(crate) fn from(mut self, depth: Option<Depth>) -> Result<Self, CliError> {
+    pub(crate) fn from(mut self, depth: Option<RerunFrom>) -> Result<Self, CliError> {
         let Some(depth) = depth else { return Ok(self.assembling()) };
         self.depth = Some(depth);
-        let barred = depth.bars(&self.graph);
+        let barred = depth.forbidden_stages(&self.graph);
         if let Some(id) = self.graph.ids().find(|id| self.forced[id.0].is_some() && barred[id.0]) {
             let message =
                 format!("--force {}: it does not run with --from {}", self.graph.instance(id).name, depth.name());
             return Err(CliError::environment(message).help("leave one of the two out"));
         }
-        for (forced, is_anew) in self.forced.iter_mut().zip(depth.anew(&self.graph)) {
-            *forced = forced.or(is_anew.then_some(Order::Anew(depth)));
+        for (forced, is_anew) in self.forced.iter_mut().zip(depth.forced_stages(&self.graph)) {
+            *forced = forced.or(is_anew.then_some(RerunRequest::Anew(depth)));
         }
         // What may not be made, and was not asked for, need only be known.
         for (needed, is_barred) in self.needed.iter_mut().zip(barred) {
@@ -146,14 +147,14 @@ impl Loaded {
         let graph = &self.graph;
         for (id, forced) in graph.ids().zip(&mut self.forced) {
             let is_assembled = reads_only_predictions(graph.instance(id));
-            *forced = forced.or(is_assembled.then_some(Order::Assemble));
+            *forced = forced.or(is_assembled.then_some(RerunRequest::Assemble));
         }
         self
     }
 
     /// Which wanted instances run in any case, by id.
-    pub(crate) fn anew(&self) -> Vec<bool> {
-        let runs = |order: &Option<Order>| matches!(order, Some(Order::Anew(_) | Order::Force));
+    pub(crate) fn forced_stages(&self) -> Vec<bool> {
+        let runs = |order: &Option<RerunRequest>| matches!(order, Some(RerunRequest::Anew(_) | RerunRequest::Force));
         self.wanted.iter().zip(&self.forced).map(|(is_wanted, order)| *is_wanted && runs(order)).collect()
     }
 
@@ -184,11 +185,11 @@ impl Loaded {
 }
 
 /// The error for results that a depth needs and cannot make.
-fn too_shallow(depth: Depth, missing: &[Missing], has_remote: bool) -> CliError {
+fn too_shallow(depth: RerunFrom, missing: &[Missing], has_remote: bool) -> CliError {
     let what = |missing: &Missing| {
         let sort = match missing.kind {
-            Kind::Evaluate => "predictions",
-            Kind::Train => "checkpoint",
+            StageKind::Evaluate => "predictions",
+            StageKind::Train => "checkpoint",
             _ => "result",
         };
         let more = match &missing.hidden_by {
@@ -206,7 +207,7 @@ fn too_shallow(depth: Depth, missing: &[Missing], has_remote: bool) -> CliError 
     let needs = if missing.len() == 1 { "a result that is" } else { "results that are" };
     let message =
         format!("--from {} needs {needs} {place}, and does not make such:\n{}", depth.name(), lines.join("\n"));
-    let deeper = missing.iter().map(|missing| missing.made_from).max().unwrap_or(Depth::Scratch);
+    let deeper = missing.iter().map(|missing| missing.made_from).max().unwrap_or(RerunFrom::Scratch);
     let elsewhere = if has_remote { "" } else { "; --remote URL takes them from elsewhere" };
     let hidden = match missing.iter().find_map(|missing| missing.hidden_by.as_ref()) {
         Some(stage) => format!("; if the remote cache has such, run `{stage}` alone first, without --from"),
@@ -227,7 +228,8 @@ pub(crate) fn patience(args: &ChangeArgs) -> Patience {
     Patience::of(Duration::from_secs(args.patience.into()))
 }
 
-/// How long a run may take to notice that the user wants to stop. It waits for a server or a disk if it takes longer, and nothing is lost then.
+/// How long a run may take to notice that the user wants to stop. It waits for a server or a disk if it takes longer,
+/// and nothing is lost then.
 const UNHEARD: Duration = Duration::from_secs(3);
 
 /// Counts what the user does to stop the program, and ends it if nobody heeds that, after `last_words`.

@@ -1,22 +1,22 @@
 //! `atflow plan`.
 
 use atflow::cache::Access;
-use atflow::depth::Depth;
+use atflow::plan::estimate::{CostEstimate, Price, price};
+use atflow::plan::rerun_from::RerunFrom;
 use atflow::plan::{PlannedStage, PlannedState, plan};
-use atflow::price::{Price, Priced, price};
 
-use super::{Loaded, elsewhere, jobs, kept};
+use super::{Loaded, elsewhere, jobs, saved_plan};
 use crate::args::PlanArgs;
 use crate::report::{CliError, Exit};
 use crate::ui;
 
 pub(crate) fn run(args: &PlanArgs) -> Result<Exit, CliError> {
     if let Some(file) = &args.save {
-        kept::check_place(file)?;
+        saved_plan::check_place(file)?;
     }
-    let loaded = Loaded::new(&args.pipeline, Access::Look)?.from(args.from.map(Depth::from))?;
+    let loaded = Loaded::new(&args.pipeline, Access::Look)?.from(args.from.map(RerunFrom::from))?;
     if let Some(file) = &args.save {
-        kept::save(file, &loaded, &args.pipeline)?;
+        saved_plan::save(file, &loaded, &args.pipeline)?;
     }
     show(&loaded, &Shown { json: args.json, all: args.all, jobs: jobs(args.jobs), sizes: args.sizes })
 }
@@ -37,7 +37,7 @@ pub(crate) struct Shown {
 pub(crate) fn show(loaded: &Loaded, how: &Shown) -> Result<Exit, CliError> {
     let standings = loaded.survey()?;
     let stages = plan(&loaded.graph, &standings, &loaded.forced, &loaded.history());
-    let of = Priced {
+    let of = CostEstimate {
         graph: &loaded.graph,
         cache: &loaded.cache,
         sources: &loaded.sources,

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use atflow::cache::{Access, CacheError, Manifest, OutputBlob};
+use atflow::cache::remote::{Remote, at_once};
+use atflow::cache::{Access, Blob, CacheError, Manifest};
 use atflow::publish::{PublishError, Sent, send};
-use atflow::remote::{Remote, at_once};
 use atflow::signing::Signer;
 use atflow::spec::InstanceId;
 
@@ -31,9 +31,10 @@ pub(crate) fn run(args: &PushArgs) -> Result<Exit, CliError> {
     let mut seen = HashSet::new();
     let (mut files, mut bytes, mut lost) = (0, 0, 0);
     let mut sent_as: BTreeMap<Sent, Vec<String>> = BTreeMap::new();
-    // A few at a time: what was copied before a stop counts, because blobs that are there are not sent again and manifests follow theirs soon.
+    // A few at a time: what was copied before a stop counts, because blobs that are there are not sent again and
+    // manifests follow theirs soon.
     for some in results.chunks(AT_A_TIME) {
-        let mut blobs: Vec<(OutputBlob, &str)> = Vec::new();
+        let mut blobs: Vec<(Blob, &str)> = Vec::new();
         for (id, manifest) in some {
             let name = loaded.graph.instance(*id).name.as_str();
             for blob in manifest.outputs.values().chain([&manifest.made.log]).filter(|blob| seen.insert(blob.digest)) {
@@ -45,7 +46,7 @@ pub(crate) fn run(args: &PushArgs) -> Result<Exit, CliError> {
                 }
             }
         }
-        let put = |(blob, _): &(OutputBlob, &str)| remote.put_blob(*blob, &loaded.cache.object_path(blob.digest));
+        let put = |(blob, _): &(Blob, &str)| remote.put_blob(*blob, &loaded.cache.object_path(blob.digest));
         for ((blob, name), put) in blobs.iter().zip(at_once(&blobs, put)) {
             match put {
                 Ok(true) => {
@@ -118,7 +119,7 @@ impl From<PublishError> for CliError {
     fn from(error: PublishError) -> Self {
         match error {
             PublishError::Remote(error) => CacheError::from(error).into(),
-            PublishError::Key(error) => error.into(),
+            PublishError::ActionKey(error) => error.into(),
         }
     }
 }

@@ -5,18 +5,18 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
 use atflow::cache::{Access, CacheError, Manifest};
-use atflow::depth::Depth;
 use atflow::event::{RunEvent, RunSummary};
 use atflow::export::export;
-use atflow::kinds::Kind;
-use atflow::reproduce::{Published, Question, Reproduction};
+use atflow::plan::rerun_from::RerunFrom;
 use atflow::results::TableDocument;
 use atflow::scheduler::{self, Ended, Options};
 use atflow::spec::{Problem, Problems};
+use atflow::stage_kinds::StageKind;
+use atflow::verify::reproduce::{Published, Question, Reproduction};
 
-use super::{Loaded, elsewhere, interrupt, jobs, keeper_program, kept, plan, worker_program};
+use super::{Loaded, elsewhere, interrupt, jobs, keeper_program, plan, saved_plan, worker_program};
 use crate::args::RunArgs;
-use crate::progress::{Progress, Told, run_finished};
+use crate::progress::{Progress, RunFacts, run_finished};
 use crate::report::{CliError, Exit, eprint};
 use crate::ui;
 
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, CliError> {
             Ok(Err(error)) => Some(error.words()),
             Err(_) => Some("atflow broke off: a mistake of its own".to_owned()),
         };
-        let told = ended.as_ref().map(|Outcome { reproduced, passed_over, .. }| Told {
+        let told = ended.as_ref().map(|Outcome { reproduced, passed_over, .. }| RunFacts {
             reproduced: reproduced.as_ref(),
             passed_over: passed_over.clone(),
         });
@@ -57,9 +57,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, CliError> {
 fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> Result<Exit, CliError> {
     let access = if args.dry_run { Access::Look } else { Access::Write };
     let loaded = match (&args.plan, &args.pipeline) {
-        (Some(plan), _) => kept::open(plan, &args.changes, access)?,
+        (Some(plan), _) => saved_plan::open(plan, &args.changes, access)?,
         (None, Some(file)) => {
-            Loaded::open(file, &args.targets, &args.changes, access)?.from(args.from.map(Depth::from))?
+            Loaded::open(file, &args.targets, &args.changes, access)?.from(args.from.map(RerunFrom::from))?
         }
         (None, None) => return Err(CliError::environment("no pipeline is named")),
     };
@@ -80,7 +80,7 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
         let message = "--tolerance compares what --from makes anew with what was published";
         return Err(CliError::environment(message).help("add --from, or leave --tolerance out"));
     }
-    let anew = loaded.anew();
+    let anew = loaded.forced_stages();
     let published = match loaded.depth {
         Some(_) => {
             let Loaded { graph, cache, sources, wanted, .. } = &loaded;
@@ -92,7 +92,7 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
     let so_far = progress.so_far();
     let last_words = move || {
         if let Some(so_far) = &so_far {
-            run_finished(&so_far.summary(), None, &Told::default());
+            run_finished(&so_far.summary(), None, &RunFacts::default());
         }
     };
     let interrupt = interrupt(last_words)?;
@@ -155,7 +155,7 @@ fn compare(
         cache: &loaded.cache,
         depth,
         anew,
-        tolerance: args.tolerance.or((depth != Depth::Predictions).then_some(TOLERANCE)),
+        tolerance: args.tolerance.or((depth != RerunFrom::Predictions).then_some(TOLERANCE)),
     };
     Ok(Some(question.compare(published, made)?))
 }
@@ -175,7 +175,7 @@ fn lay_out(loaded: &Loaded, summary: &RunSummary, folder: &Path, print: bool) ->
         let laid_out = export(&loaded.cache, instance, &manifest, folder).map_err(cannot_lay_out);
         let laid_out = laid_out.and_then(|paths| {
             files.extend(paths);
-            if print && instance.kind == Kind::Table { print_table(loaded, &manifest) } else { Ok(()) }
+            if print && instance.kind == StageKind::Table { print_table(loaded, &manifest) } else { Ok(()) }
         });
         first = first.or(laid_out.err());
     }

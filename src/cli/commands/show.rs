@@ -8,9 +8,9 @@ use atflow::cache::{Access, Cache, Manifest};
 use atflow::lines::read_lines;
 use atflow::plain::plain_line;
 
+use super::attempts::{Failed, Tries};
 use super::describe_arithmetic;
 use super::elsewhere::origin_words;
-use super::tries::{Failed, Tries};
 use crate::args::NameArgs;
 use crate::report::{CliError, Exit, eprint};
 use crate::ui;

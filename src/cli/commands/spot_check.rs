@@ -7,9 +7,9 @@ use std::path::Path;
 use atflow::address::masked;
 use atflow::cache::{Access, Manifest};
 use atflow::event::RunSummary;
-use atflow::reproduce::{Published, compare_published};
 use atflow::spec::InstanceId;
-use atflow::spot_check::{Amount, Draw, Unobtainable, chance_to_meet, draw, predictions};
+use atflow::verify::reproduce::{Published, compare_published};
+use atflow::verify::spot_check::{Draw, SampleSize, Unobtainable, chance_to_meet, draw, predictions};
 use atflow::verify::{self, Compared, Verdict};
 
 use super::run::TOLERANCE;
@@ -43,8 +43,8 @@ pub(crate) fn run(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
     let recorded = Published::find(graph, cache, sources, wanted, wanted)?;
     let seed = args.seed.unwrap_or_else(unforeseeable);
     let amount = match args.sample {
-        Some(count) => Amount::Count(count as usize),
-        None => Amount::Share(args.share.unwrap_or(SHARE)),
+        Some(count) => SampleSize::Count(count as usize),
+        None => SampleSize::Share(args.share.unwrap_or(SHARE)),
     };
     let drawn = draw(graph, cache, &recorded, &among, amount, seed)?;
     let place = changes.remote().map_or_else(|| "this cache".to_owned(), masked);
@@ -55,7 +55,13 @@ pub(crate) fn run(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
     let wanted = drawn.standings.iter().map(Option::is_some).collect();
     let (beside, summary) = run_beside(&loaded, wanted, &drawn.standings, &again, args, file)?;
     let tolerance = args.tolerance.unwrap_or(TOLERANCE);
-    let mut found = Found { seed, place, of: drawn.population, unobtainable: drawn.unobtainable, ..Found::default() };
+    let mut found = SpotCheckReport {
+        seed,
+        place,
+        of: drawn.population,
+        unobtainable: drawn.unobtainable,
+        ..SpotCheckReport::default()
+    };
     let rerun = |id: InstanceId| summary.keys.get(&graph.instance(id).name).and_then(|key| beside.cache.lookup(*key));
     for (id, published) in &drawn.drawn {
         match rerun(*id) {
@@ -77,7 +83,7 @@ pub(crate) fn run(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
 fn compare(
     loaded: &Loaded,
     published: &Manifest,
-    beside: &verify::Beside,
+    beside: &verify::ScratchCache,
     rerun: &Manifest,
     tolerance: f64,
 ) -> Result<Vec<Compared>, CliError> {
@@ -109,7 +115,7 @@ fn missing_words(missing: &Unobtainable) -> String {
 
 /// What a spot check found.
 #[derive(Default, serde::Serialize)]
-struct Found {
+struct SpotCheckReport {
     seed: u64,
     #[serde(rename = "from")]
     place: String,
@@ -124,7 +130,7 @@ struct Found {
     unobtainable: Vec<Unobtainable>,
 }
 
-impl Found {
+impl SpotCheckReport {
     fn add(&mut self, loaded: &Loaded, id: InstanceId, compared: Vec<Compared>) {
         self.recomputed += 1;
         let mut worst: Option<f64> = None;

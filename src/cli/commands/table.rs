@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use atflow::cache::{Access, Cache, Manifest};
-use atflow::kinds::Kind;
+use atflow::plan::preview::Preview;
 use atflow::plan::{History, Standing};
-use atflow::preview::Preview;
 use atflow::results::TableDocument;
 use atflow::spec::{Overrides, PipelineSpec, Problems, expand};
+use atflow::stage_kinds::StageKind;
 
 use super::{Loaded, find};
 use crate::args::{ChangeArgs, TableArgs, TableFormat};
@@ -51,8 +51,8 @@ pub(crate) fn recorded(cache: &Cache, manifest: &Manifest, name: &str) -> Result
     TableDocument::from_json(&bytes).map_err(|error| again(error.to_string()))
 }
 
-fn no_table(kind: Kind, name: &str) -> Result<(), CliError> {
-    if kind == Kind::Table {
+fn no_table(kind: StageKind, name: &str) -> Result<(), CliError> {
+    if kind == StageKind::Table {
         return Ok(());
     }
     let message = format!("`{name}` is a `{kind}` stage, not a table");
@@ -90,6 +90,6 @@ fn run_that_has(cache: &Cache, args: &TableArgs) -> Option<(PathBuf, Overrides)>
     let overrides = Overrides { profile: run.profile, set: run.set };
     let spec = PipelineSpec::read(&run.file, &overrides).ok()?;
     let instances = expand(&spec).unwrap_or_default();
-    let has = instances.iter().any(|instance| instance.name == args.name && instance.kind == Kind::Table);
+    let has = instances.iter().any(|instance| instance.name == args.name && instance.kind == StageKind::Table);
     has.then_some((run.file, overrides))
 }

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use atflow::cache::{Access, Cache, Checked, Flaw, FlawKind};
 use atflow::event::{RunEvent, RunSummary, Status};
-use atflow::kinds::Kind;
-use atflow::plan::{Order, Standing};
-use atflow::reproduce::Unjudged;
+use atflow::plan::{RerunRequest, Standing};
 use atflow::results::{Cell, TableDocument};
 use atflow::scheduler::{self, Options};
 use atflow::spec::{InstanceId, Problems};
+use atflow::stage_kinds::StageKind;
+use atflow::verify::reproduce::Unjudged;
 use atflow::verify::{self, Compared, Difference, Verdict, VerifyError};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -106,7 +106,7 @@ pub(super) fn run_beside(
     ids: &[InstanceId],
     args: &VerifyArgs,
     file: &Path,
-) -> Result<(verify::Beside, RunSummary), CliError> {
+) -> Result<(verify::ScratchCache, RunSummary), CliError> {
     let mut targets = vec![false; loaded.graph.len()];
     ids.iter().for_each(|id| targets[id.0] = true);
     loaded.cache.clear_abandoned();
@@ -115,7 +115,7 @@ pub(super) fn run_beside(
     let options = Options {
         wanted,
         // By name and not by a missing result: a stage that is no target may have the same key.
-        forced: targets.iter().map(|is_target| is_target.then_some(Order::Force)).collect(),
+        forced: targets.iter().map(|is_target| is_target.then_some(RerunRequest::Force)).collect(),
         depth: None,
         needed: vec![false; loaded.graph.len()],
         jobs: jobs(args.jobs),
@@ -157,15 +157,15 @@ fn rerun(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
     let standings = loaded.survey()?;
     let (beside, summary) = run_beside(&loaded, loaded.wanted.clone(), &standings, &ids, args, file)?;
     let mut compared: Vec<Compared> = Vec::new();
-    let mut unlike: Vec<Unlike> = Vec::new();
+    let mut unlike: Vec<DifferingCell> = Vec::new();
     for id in ids {
         let name = &loaded.graph.instance(id).name;
         let rerun = summary.keys.get(name).and_then(|key| beside.cache.lookup(*key));
         if let (Some(Standing::Fresh(_, recorded)), Some(rerun)) = (&standings[id.0], rerun) {
             let outputs = verify::compare(&loaded.cache, recorded, &beside.cache, &rerun, args.tolerance);
             compared.extend(outputs.into_iter().map(|output| Compared { stage: name.clone(), ..output }));
-            if rerun.record.kind == Kind::Table {
-                unlike.extend(Unlike::of(name, &table::recorded(&beside.cache, &rerun, name)?));
+            if rerun.record.kind == StageKind::Table {
+                unlike.extend(DifferingCell::of(name, &table::recorded(&beside.cache, &rerun, name)?));
             }
         }
     }
@@ -191,7 +191,7 @@ fn rerun(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
 
 /// A cell of a table that differs from what was published.
 #[derive(serde::Serialize)]
-struct Unlike {
+struct DifferingCell {
     stage: String,
     row: String,
     column: String,
@@ -200,11 +200,11 @@ struct Unlike {
     difference: Option<f64>,
 }
 
-impl Unlike {
+impl DifferingCell {
     fn of(stage: &str, table: &TableDocument) -> Vec<Self> {
         let unlike = |(row, column, cell): (&str, &str, &Cell)| {
             let beside = cell.published.as_ref();
-            Unlike {
+            DifferingCell {
                 stage: stage.to_owned(),
                 row: row.to_owned(),
                 column: column.to_owned(),
@@ -217,11 +217,11 @@ impl Unlike {
     }
 }
 
-fn unlike_words(unlike: &[Unlike]) -> String {
+fn unlike_words(unlike: &[DifferingCell]) -> String {
     if unlike.is_empty() {
         return String::new();
     }
-    let words = |cell: &Unlike| {
+    let words = |cell: &DifferingCell| {
         let number = |value: Option<f64>| value.map_or("nothing".to_owned(), |value| format!("{value:.2}"));
         // Published and ours in the unit of the published: its difference tells ours.
         let ours = cell.published.zip(cell.difference).map(|(published, difference)| published + difference);

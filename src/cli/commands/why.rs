@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use atflow::address::masked;
 use atflow::cache::{Access, Cache, Manifest};
-use atflow::explain::Change;
+use atflow::plan::causes::{Cause, Contents, Question, StaleCause};
+use atflow::plan::difference::Change;
 use atflow::plan::{PlannedState, Standing};
 use atflow::spec::{At, InstanceId, Problems, Written};
-use atflow::why::{Cause, Contents, Question, What};
 
 use super::Loaded;
 use crate::args::WhyArgs;
@@ -96,7 +96,7 @@ fn words(loaded: &Loaded, id: InstanceId, standing: &Standing, causes: &[Cause])
         text.push('\n');
         text.push_str(&group_words(group, name));
         // Bytes that nobody reads are missed only by who asks for them.
-        let is_lost = |cause: &&Cause| cause.stage == *name && matches!(cause.what, What::OutputGone { .. });
+        let is_lost = |cause: &&Cause| cause.stage == *name && matches!(cause.what, StaleCause::OutputGone { .. });
         if group.iter().any(is_lost) && loaded.graph.consumers(id).next().is_some() {
             text.push_str("  when     it is named as a target, or something that has to run reads it\n");
         }
@@ -115,13 +115,13 @@ fn groups(causes: &[Cause]) -> Vec<Vec<&Cause>> {
         }
     }
     // What was never run follows from what changed more often than not.
-    groups.sort_by_key(|group| group[0].what == What::NeverRun);
+    groups.sort_by_key(|group| group[0].what == StaleCause::NeverRun);
     groups
 }
 
-fn is_alike(one: &What, other: &What) -> bool {
-    let values = |what: &What| match what {
-        What::Changed(Change::Param { old, new, .. }) => Some((old.clone(), new.clone())),
+fn is_alike(one: &StaleCause, other: &StaleCause) -> bool {
+    let values = |what: &StaleCause| match what {
+        StaleCause::Changed(Change::Param { old, new, .. }) => Some((old.clone(), new.clone())),
         _ => None,
     };
     one == other || (values(one).is_some() && values(one) == values(other))
@@ -143,7 +143,7 @@ fn group_words(group: &[&Cause], asked: &str) -> String {
     let Some(first) = group.first() else { return String::new() };
     let mut text = format!("{}{}\n", other_paths(group), sentence(&first.what));
     let mut line = |name: &str, value: &str| text.push_str(&format!("  {name:9}{value}\n"));
-    if let What::Source { old, new, .. } = &first.what {
+    if let StaleCause::Source { old, new, .. } = &first.what {
         line("was", &contents_words(old));
         line("is", &contents_words(new));
     }
@@ -167,7 +167,7 @@ fn group_words(group: &[&Cause], asked: &str) -> String {
 /// One value may be several parameters: those besides the first, to be read before it.
 fn other_paths(group: &[&Cause]) -> String {
     let path = |cause: &&Cause| match &cause.what {
-        What::Changed(Change::Param { path, .. }) => Some(path.clone()),
+        StaleCause::Changed(Change::Param { path, .. }) => Some(path.clone()),
         _ => None,
     };
     let mut paths: Vec<String> = group.iter().filter_map(path).collect();
@@ -178,18 +178,18 @@ fn other_paths(group: &[&Cause]) -> String {
     paths.into_iter().map(|path| format!("{path}, ")).collect()
 }
 
-fn sentence(what: &What) -> String {
+fn sentence(what: &StaleCause) -> String {
     match what {
-        What::NeverRun => "it never ran".to_owned(),
-        What::OnlyFailed => "it has failed so far; `atflow log` shows what it said".to_owned(),
-        What::Elsewhere => "its result came from elsewhere, and what it is made of can be had".to_owned(),
-        What::Forced => "it is asked for with --force".to_owned(),
-        What::ResultGone => "its result is gone from the cache".to_owned(),
-        What::RecordGone => "it changed, and what it was made from before is gone from the cache".to_owned(),
-        What::OutputGone { output } => format!("its output `{output}` is gone from the cache"),
-        What::Changed(change) => change.to_string(),
-        What::Source { slot, file, .. } => format!("the file {file} changed (its input `{slot}`)"),
-        What::OtherBytes { input, from, at, host } => {
+        StaleCause::NeverRun => "it never ran".to_owned(),
+        StaleCause::OnlyFailed => "it has failed so far; `atflow log` shows what it said".to_owned(),
+        StaleCause::Elsewhere => "its result came from elsewhere, and what it is made of can be had".to_owned(),
+        StaleCause::Forced => "it is asked for with --force".to_owned(),
+        StaleCause::ResultGone => "its result is gone from the cache".to_owned(),
+        StaleCause::RecordGone => "it changed, and what it was made from before is gone from the cache".to_owned(),
+        StaleCause::OutputGone { output } => format!("its output `{output}` is gone from the cache"),
+        StaleCause::Changed(change) => change.to_string(),
+        StaleCause::Source { slot, file, .. } => format!("the file {file} changed (its input `{slot}`)"),
+        StaleCause::OtherBytes { input, from, at, host } => {
             format!("its input `{input}` changed: {from}, made {at} on {host}, came out with other bytes")
         }
     }

@@ -1,5 +1,5 @@
-//! Live rows on a terminal: a bar over all stages, a row for each running one, and a line that stays for each that ended. Nothing is shown in the first
-//! quarter second: a run with nothing to do leaves no flicker.
+//! Live rows on a terminal: a bar over all stages, a row for each running one, and a line that stays for each that
+//! ended. Nothing is shown in the first quarter second: a run with nothing to do leaves no flicker.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use atflow::event::{RunEvent, RunSummary, Status};
-use atflow::reproduce::Reproduction;
+use atflow::verify::reproduce::Reproduction;
 use serde_json::json;
 
 use crate::report::eprint;
@@ -57,7 +57,7 @@ impl SoFar {
 
 /// What is told of a run beside its counts.
 #[derive(Default)]
-pub(crate) struct Told<'a> {
+pub(crate) struct RunFacts<'a> {
     /// How results that were made anew compare with the published ones.
     pub reproduced: Option<&'a Reproduction>,
     /// Results that do not count for want of a signature, by the reason.
@@ -65,7 +65,7 @@ pub(crate) struct Told<'a> {
 }
 
 /// Prints the last line of a run, which says how it ended.
-pub(crate) fn run_finished(summary: &RunSummary, error: Option<&str>, told: &Told<'_>) {
+pub(crate) fn run_finished(summary: &RunSummary, error: Option<&str>, told: &RunFacts<'_>) {
     let RunSummary { ran, cached, failed, skipped, seconds, .. } = summary;
     let outcome = match (error, summary) {
         (Some(_), _) => "broken",

@@ -1,4 +1,5 @@
-//! How a run is shown: JSON lines for programs, live rows on a terminal, plain lines elsewhere. Each takes [`RunEvent`]s and knows nothing else.
+//! How a run is shown: JSON lines for programs, live rows on a terminal, plain lines elsewhere. Each takes
+//! [`RunEvent`]s and knows nothing else.
 
 mod fancy;
 mod jsonl;
@@ -14,7 +15,7 @@ use atflow::plain::plain;
 use crate::args::RunArgs;
 use crate::report::{eprint, eprint_drawn, stage_failure};
 use crate::ui;
-pub(crate) use jsonl::{SoFar, Told, run_finished};
+pub(crate) use jsonl::{RunFacts, SoFar, run_finished};
 
 /// The display of one run.
 pub(crate) enum Progress {
@@ -53,7 +54,8 @@ impl Progress {
         }
     }
 
-    /// Shows one fact. Failures are told in full wherever people read; what other programs say does nothing to a terminal.
+    /// Shows one fact. Failures are told in full wherever people read; what other programs say does nothing to a
+    /// terminal.
     pub(crate) fn event(&mut self, event: RunEvent) {
         let event = if matches!(self, Progress::Json(_)) { event } else { shown(event) };
         if let RunEvent::StageFinished { stage, status: Status::Failed, failure: Some(failure), .. } = &event {

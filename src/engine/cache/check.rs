@@ -1,4 +1,5 @@
-//! Checks all of a cache: every blob's bytes against its name, every manifest against its key. Changes nothing but what it is told to put aside.
+//! Checks all of a cache: every blob's bytes against its name, every manifest against its key. Changes nothing but what
+//! it is told to put aside.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};

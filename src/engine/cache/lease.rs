@@ -1,13 +1,15 @@
-//! Leases: who is at which key, so that two runs on one cache, on one machine or on several, do each stage once. Knows nothing of stages.
+//! Leases: who is at which key, so that two runs on one cache, on one machine or on several, do each stage once. Knows
+//! nothing of stages.
 //!
-//! A lease saves work; nothing that is right hangs on it. Were two runs ever to hold the same one, they would write the same manifest twice.
+//! A lease saves work; nothing that is right hangs on it. Were two runs ever to hold the same one, they would write the
+//! same manifest twice.
 //!
-//! A lease is a file `leases/KEY.json`, made whole in `tmp/` and linked to its name: a hard link to a name that exists fails, on NFS too, so of any
-//! number of runs one gets it. Its holder touches it every few seconds through the open file. It is stale when its holder is known to be dead (same
-//! machine: no such process, one that started at another time, or one of an earlier boot), or when nobody has seen it
-//! touched for long; how long is measured by the watcher's own clock, so that clocks need not agree. A stale lease is
-//! removed under the lock `leases/lock`, which the system drops with its holder, and only if it is still the one that
-//! was judged. No lease ever waits for a person.
+//! A lease is a file `leases/KEY.json`, made whole in `tmp/` and linked to its name: a hard link to a name that exists
+//! fails, on NFS too, so of any number of runs one gets it. Its holder touches it every few seconds through the open
+//! file. It is stale when its holder is known to be dead (same machine: no such process, one that started at another
+//! time, or one of an earlier boot), or when nobody has seen it touched for long; how long is measured by the watcher's
+//! own clock, so that clocks need not agree. A stale lease is removed under the lock `leases/lock`, which the system
+//! drops with its holder, and only if it is still the one that was judged. No lease ever waits for a person.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -20,9 +22,9 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::{Cache, CacheError};
+use crate::action::ActionKey;
 use crate::fsio::{self, Context};
 use crate::host::{boot, is_gone, machine, started, system};
-use crate::record::Key;
 
 /// How often a holder touches its leases.
 const BEAT: Duration = Duration::from_secs(5);
@@ -34,7 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// one that lives.
 const UNREADABLE: Duration = Duration::from_secs(20);
 
-/// A lease of another machine that was not touched for so long is of no interest to anybody who cannot watch it for a while.
+/// A lease of another machine that was not touched for so long is of no interest to anybody who cannot watch it for a
+/// while.
 const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
 
 /// Who holds a lease.
@@ -101,7 +104,7 @@ pub struct Leases {
     own: Holder,
     patience: Duration,
     /// Leases of others that are watched: what they were, and since when they have not changed.
-    watched: HashMap<Key, (Found, Instant)>,
+    watched: HashMap<ActionKey, (LeaseFile, Instant)>,
     held: Arc<Mutex<Vec<Weak<File>>>>,
     /// The thread that touches what is held; it ends when this is dropped.
     heart: Option<Sender<()>>,
@@ -109,16 +112,16 @@ pub struct Leases {
 
 /// A lease as it lies there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct LeaseFile {
     pub(super) bytes: Vec<u8>,
     touched: Option<SystemTime>,
 }
 
-impl Found {
+impl LeaseFile {
     pub(super) fn at(path: &Path) -> Option<Self> {
         let bytes = fsio::read_regular(path, u64::MAX).ok()?;
         let touched = fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
-        Some(Found { bytes, touched })
+        Some(LeaseFile { bytes, touched })
     }
 
     /// Nothing if it was made by another version, or cut: then only its being touched tells.
@@ -148,11 +151,11 @@ impl Leases {
     ///
     /// # Errors
     /// [`CacheError`] if the cache cannot be written.
-    pub fn attempt(&mut self, key: Key) -> Result<Attempt, CacheError> {
+    pub fn attempt(&mut self, key: ActionKey) -> Result<Attempt, CacheError> {
         let path = self.cache.lease_path(key);
         // Each turn but the last follows a change made by another run; they may not go on forever.
         for _ in 0..8 {
-            let Some(found) = Found::at(&path) else {
+            let Some(found) = LeaseFile::at(&path) else {
                 let bytes = serde_json::to_vec(&self.next()).unwrap_or_default();
                 match self.create(&path, bytes)? {
                     Some(lease) => {
@@ -174,14 +177,14 @@ impl Leases {
         Ok(Attempt::Held(Held { holder: None, patience: None }))
     }
 
-    fn life(&self, found: &Found) -> Life {
+    fn life(&self, found: &LeaseFile) -> Life {
         match life(found.holder().as_ref()) {
             Life::Unseen(patience) => Life::Unseen(patience.min(self.patience)),
             life => life,
         }
     }
 
-    fn is_stale(&mut self, key: Key, found: &Found) -> bool {
+    fn is_stale(&mut self, key: ActionKey, found: &LeaseFile) -> bool {
         let patience = match self.life(found) {
             Life::Dead => return true,
             Life::Alive => return false,
@@ -223,7 +226,8 @@ impl Leases {
             Err(_) if has_two_names(&file) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
             Err(_) => {
-                // No hard links here. A reader may see a lease that is not whole; it then waits as for an unknown holder.
+                // No hard links here. A reader may see a lease that is not whole; it then waits as for an unknown
+                // holder.
                 match File::create_new(path).and_then(|mut file| file.write_all(&bytes)) {
                     Ok(()) => {}
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
@@ -271,26 +275,28 @@ impl Drop for Lease {
 }
 
 impl Cache {
-    /// Whether a run may be at a key; `false` only if there is no lease, or its holder is known to be dead or was not heard of for a day.
-    pub fn is_leased(&self, key: Key) -> bool {
+    /// Whether a run may be at a key; `false` only if there is no lease, or its holder is known to be dead or was not
+    /// heard of for a day.
+    pub fn is_leased(&self, key: ActionKey) -> bool {
         let path = self.lease_path(key);
-        let Some(found) = Found::at(&path) else { return false };
+        let Some(found) = LeaseFile::at(&path) else { return false };
         !is_over(&path, found.holder().as_ref())
     }
 
-    fn lease_path(&self, key: Key) -> PathBuf {
+    fn lease_path(&self, key: ActionKey) -> PathBuf {
         self.root().join("leases").join(format!("{key}.json"))
     }
 }
 
-/// Removes a lease if it is still the one that is meant, under the lock that makes looking and removing one act. `true` if it is not there afterwards.
-pub(super) fn remove(path: &Path, is_meant: impl Fn(&Found) -> bool) -> bool {
+/// Removes a lease if it is still the one that is meant, under the lock that makes looking and removing one act. `true`
+/// if it is not there afterwards.
+pub(super) fn remove(path: &Path, is_meant: impl Fn(&LeaseFile) -> bool) -> bool {
     let lock = File::create(path.with_file_name("lock"));
     // Where there are no locks, the worst that can come is work done twice.
     if let Ok(Err(fs::TryLockError::WouldBlock)) = lock.as_ref().map(File::try_lock) {
         return false;
     }
-    match Found::at(path) {
+    match LeaseFile::at(path) {
         Some(found) if is_meant(&found) => fs::remove_file(path).is_ok(),
         Some(_) | None => true,
     }
@@ -301,7 +307,8 @@ fn has_two_names(file: &tempfile::NamedTempFile) -> bool {
     file.as_file().metadata().is_ok_and(|metadata| metadata.nlink() == 2)
 }
 
-/// Whether nobody has touched a file for a day. When that was, the file system's own clock tells (`ctime`), whatever time its holder thinks it is.
+/// Whether nobody has touched a file for a day. When that was, the file system's own clock tells (`ctime`), whatever
+/// time its holder thinks it is.
 pub(super) fn is_forgotten(path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -360,8 +367,8 @@ mod tests {
     use super::*;
     use crate::digest::Digest;
 
-    fn key() -> Key {
-        Key(Digest::of(b"a stage"))
+    fn key() -> ActionKey {
+        ActionKey(Digest::of(b"a stage"))
     }
 
     fn leave(cache: &Cache, change: impl FnOnce(&mut Holder)) {

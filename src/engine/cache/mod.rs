@@ -1,36 +1,37 @@
 //! The cache: blobs by their digest, manifests by the key of the stage that made them. Knows no graph and runs nothing.
 //! `docs/cache-format.md` tells the layout; nothing half-written is ever visible in it ([`crate::fsio::write_atomic`]).
 
+mod cas;
 mod check;
+mod gc_roots;
 mod lease;
 mod manifest;
-mod note;
-mod objects;
 mod origin;
 mod partial;
 mod read_through;
+pub mod remote;
 mod runs;
 mod stat;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::action::ActionKey;
+use crate::cache::remote::{Remote, RemoteError};
 use crate::digest::ReadError;
 use crate::fetch::Patience;
 use crate::fsio::{self, Context, FileError};
 use crate::host::{is_gone, machine, made_by, owner, tag};
-use crate::record::Key;
-use crate::remote::{Remote, RemoteError};
 
 use lease::is_forgotten;
 
+pub use cas::IngestError;
 pub(crate) use check::SIGNATURE;
 pub use check::{Checked, Flaw, FlawKind};
+pub use gc_roots::{InProgress, Wanted};
 pub use lease::{Attempt, Held, Holder, Lease, Leases};
 pub(crate) use manifest::longest_manifest;
-pub use manifest::{MANIFEST_FORMAT, Made, Manifest, OutputBlob};
-pub use note::{InProgress, Wanted};
-pub use objects::IngestError;
+pub use manifest::{Blob, MANIFEST_FORMAT, Made, Manifest};
 pub use origin::Origin;
 pub use read_through::Obtained;
 pub use runs::{FailedStage, RunRecord};
@@ -127,7 +128,8 @@ impl Cache {
         match fsio::read_regular(&version, 4096).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()) {
             Ok(text) if text.trim() == CACHE_FORMAT.to_string() => {
                 if access == Access::Write {
-                    // A copy may lack folders that were empty. One that cannot be made matters to those who write into it, not to readers.
+                    // A copy may lack folders that were empty. One that cannot be made matters to those who write into
+                    // it, not to readers.
                     FOLDERS.iter().for_each(|folder| _ = fsio::create_dir(&root.join(folder)));
                 }
             }
@@ -175,8 +177,8 @@ impl Cache {
         Ok(tempfile::Builder::new().prefix(&prefix).tempdir_in(&tmp).on("make a folder in", &tmp)?)
     }
 
-    /// Removes what killed runs left behind: their temporary files and folders, their leases, and the progress of trainings that were finished. Of runs on
-    /// other machines, what was not touched for a day.
+    /// Removes what killed runs left behind: their temporary files and folders, their leases, and the progress of
+    /// trainings that were finished. Of runs on other machines, what was not touched for a day.
     pub fn clear_abandoned(&self) {
         let own = tag(machine());
         let mut living = None;
@@ -234,7 +236,7 @@ impl Cache {
         self.root.join("tmp")
     }
 
-    pub(crate) fn action_path(&self, key: Key) -> PathBuf {
+    pub(crate) fn action_path(&self, key: ActionKey) -> PathBuf {
         let name = key.to_string();
         self.root.join("actions").join(&name[..2]).join(format!("{name}.json"))
     }

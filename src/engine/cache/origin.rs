@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::{Cache, Manifest};
-use crate::record::Key;
+use crate::action::ActionKey;
 use crate::signing::{Doubt, PublicKey, Trust};
 
 /// Where a result came from that was not made here. It stands in the manifest of the local cache alone: whoever copies
@@ -51,8 +51,8 @@ fn without_secrets(address: &str) -> String {
 #[derive(Debug, Default)]
 pub(super) struct Guard {
     trust: Trust,
-    here: Mutex<HashMap<Key, Doubt>>,
-    there: Mutex<HashMap<Key, Doubt>>,
+    here: Mutex<HashMap<ActionKey, Doubt>>,
+    there: Mutex<HashMap<ActionKey, Doubt>>,
 }
 
 impl Guard {
@@ -66,12 +66,12 @@ impl Guard {
     }
 
     /// Whether a result of the remote cache was passed over before.
-    pub(super) fn has_refused(&self, key: Key) -> bool {
+    pub(super) fn has_refused(&self, key: ActionKey) -> bool {
         locked(&self.there).contains_key(&key)
     }
 
     /// The trusted key that signed the manifest of a remote cache, as text; nothing if it is to be passed over.
-    pub(super) fn judge(&self, key: Key, bytes: &[u8], signature: Option<&str>) -> Option<String> {
+    pub(super) fn judge(&self, key: ActionKey, bytes: &[u8], signature: Option<&str>) -> Option<String> {
         match self.trust.check(bytes, signature) {
             Ok(trusted) => {
                 locked(&self.here).remove(&key);
@@ -120,7 +120,7 @@ impl Cache {
     }
 
     /// Notes that a result was asked for, is here, and does not count.
-    pub(super) fn pass_over(&self, key: Key, doubt: Doubt) {
+    pub(super) fn pass_over(&self, key: ActionKey, doubt: Doubt) {
         if let Some(guard) = &self.guard {
             locked(&guard.here).insert(key, doubt);
         }

@@ -1,9 +1,10 @@
-//! Reading a remote cache through the local one: manifests when a key is asked for, blobs when somebody needs their bytes. What was fetched stays here.
+//! Reading a remote cache through the local one: manifests when a key is asked for, blobs when somebody needs their
+//! bytes. What was fetched stays here.
 
-use super::{Cache, CacheError, MANIFEST_FORMAT, Manifest, Origin, OutputBlob, longest_manifest};
+use super::{Blob, Cache, CacheError, MANIFEST_FORMAT, Manifest, Origin, longest_manifest};
+use crate::action::{Action, ActionKey};
+use crate::cache::remote::{Remote, RemoteError, at_once};
 use crate::fetch::{FetchError, Progress};
-use crate::record::{Key, Record};
-use crate::remote::{Remote, RemoteError, at_once};
 
 /// What came of asking for a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +23,9 @@ impl Cache {
     /// The manifest of a record whose key is `key`, from here or from the remote cache.
     ///
     /// # Errors
-    /// [`CacheError::Remote`] if the remote could not be asked. A manifest of it that cannot be read, or that is of another key, counts as not there.
-    pub fn find(&self, record: &Record, key: Key) -> Result<Option<Manifest>, CacheError> {
+    /// [`CacheError::Remote`] if the remote could not be asked. A manifest of it that cannot be read, or that is of
+    /// another key, counts as not there.
+    pub fn find(&self, record: &Action, key: ActionKey) -> Result<Option<Manifest>, CacheError> {
         if let Some(manifest) = self.lookup_record(record, key) {
             return Ok(Some(manifest));
         }
@@ -37,7 +39,7 @@ impl Cache {
     ///
     /// # Errors
     /// As [`Cache::find`].
-    pub fn prefetch(&self, mut wanted: Vec<(Record, Key)>) -> Result<(), CacheError> {
+    pub fn prefetch(&self, mut wanted: Vec<(Action, ActionKey)>) -> Result<(), CacheError> {
         let Some(remote) = &self.remote else { return Ok(()) };
         wanted.sort_unstable_by_key(|(_, key)| *key);
         wanted.dedup_by_key(|(_, key)| *key);
@@ -48,7 +50,7 @@ impl Cache {
         Ok(())
     }
 
-    fn fetch_manifest(&self, remote: &Remote, record: &Record, key: Key) -> Result<Option<Manifest>, CacheError> {
+    fn fetch_manifest(&self, remote: &Remote, record: &Action, key: ActionKey) -> Result<Option<Manifest>, CacheError> {
         let manifest = self.ask(remote, record, key)?;
         if let Some(manifest) = &manifest {
             self.commit(manifest)?;
@@ -60,7 +62,7 @@ impl Cache {
     ///
     /// # Errors
     /// As [`Cache::find`].
-    pub fn elsewhere(&self, wanted: &[(Record, Key)]) -> Result<Vec<Option<Manifest>>, CacheError> {
+    pub fn elsewhere(&self, wanted: &[(Action, ActionKey)]) -> Result<Vec<Option<Manifest>>, CacheError> {
         match &self.remote {
             Some(remote) => at_once(wanted, |(record, key)| self.ask(remote, record, *key)).into_iter().collect(),
             None => Ok(vec![None; wanted.len()]),
@@ -68,7 +70,7 @@ impl Cache {
     }
 
     /// Asks the remote cache for a manifest and notes where it comes from. One that counts for nothing here is as none.
-    fn ask(&self, remote: &Remote, record: &Record, key: Key) -> Result<Option<Manifest>, CacheError> {
+    fn ask(&self, remote: &Remote, record: &Action, key: ActionKey) -> Result<Option<Manifest>, CacheError> {
         if self.guard.as_ref().is_some_and(|guard| guard.has_refused(key)) {
             return Ok(None);
         }
@@ -88,11 +90,12 @@ impl Cache {
         Ok(Some(manifest))
     }
 
-    /// Which blobs are here or in the remote cache, in their order. Nothing is fetched; bytes are checked where they are read.
+    /// Which blobs are here or in the remote cache, in their order. Nothing is fetched; bytes are checked where they
+    /// are read.
     ///
     /// # Errors
     /// [`CacheError::Remote`] if the remote could not be asked.
-    pub fn can_obtain(&self, blobs: &[OutputBlob]) -> Result<Vec<bool>, CacheError> {
+    pub fn can_obtain(&self, blobs: &[Blob]) -> Result<Vec<bool>, CacheError> {
         let mut there: Vec<bool> = blobs.iter().map(|blob| self.has(*blob)).collect();
         let Some(remote) = &self.remote else { return Ok(there) };
         let absent: Vec<usize> = (0..blobs.len()).filter(|at| !there[*at]).collect();
@@ -106,12 +109,13 @@ impl Cache {
     ///
     /// # Errors
     /// [`CacheError`] if the remote could not be asked, or what it gave could not be kept.
-    pub fn obtain(&self, blob: OutputBlob, progress: &mut Progress<'_>) -> Result<Obtained, CacheError> {
+    pub fn obtain(&self, blob: Blob, progress: &mut Progress<'_>) -> Result<Obtained, CacheError> {
         if self.has(blob) {
             return Ok(Obtained::Here);
         }
         let Some(remote) = &self.remote else { return Ok(Obtained::Missing) };
-        // One place for each blob: a fetch that was cut off goes on where it stopped, and two runs do not fetch the same.
+        // One place for each blob: a fetch that was cut off goes on where it stopped, and two runs do not fetch the
+        // same.
         let is_over = &mut || progress(0, Some(blob.size)).is_break();
         let Some((file, _lock)) = self.fetch_place(&format!("blake3:{}", blob.digest), is_over)? else {
             return Err(RemoteError::Fetch(FetchError::Stopped).into());

@@ -1,14 +1,15 @@
-//! Records of runs: which key each instance had. They let a later run say what changed, and commands find the results of a name.
+//! Records of runs: which key each instance had. They let a later run say what changed, and commands find the results
+//! of a name.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cache, CacheError, OutputBlob};
+use super::{Blob, Cache, CacheError};
+use crate::action::ActionKey;
 use crate::fsio;
 use crate::protocol::Failure;
-use crate::record::Key;
 
 /// How many records are kept. Only the newest that names an instance is ever asked for.
 const KEPT: usize = 200;
@@ -29,7 +30,7 @@ pub struct RunRecord {
     /// When the run ended, RFC 3339 in UTC.
     pub at: String,
     /// The key of each instance that was fresh or became so.
-    pub keys: BTreeMap<String, Key>,
+    pub keys: BTreeMap<String, ActionKey>,
     /// What failed, and its log.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub failed: BTreeMap<String, FailedStage>,
@@ -41,7 +42,7 @@ pub struct FailedStage {
     /// Why.
     pub failure: Failure,
     /// Its log.
-    pub log: OutputBlob,
+    pub log: Blob,
     /// When it failed, RFC 3339 in UTC; empty in the records of older versions.
     #[serde(default)]
     pub at: String,

@@ -1,5 +1,5 @@
-//! Digests of source files, remembered by size and time stamps so that unchanged files are not read again. It is a hint and no more: it may be lost
-//! or out of date on another machine, and then files are read once more.
+//! Digests of source files, remembered by size and time stamps so that unchanged files are not read again. It is a hint
+//! and no more: it may be lost or out of date on another machine, and then files are read once more.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -76,7 +76,8 @@ impl StatMemo {
         StatMemo { path, tmp: cache.tmp(), entries, changed: false }
     }
 
-    /// The digests of files, in their order: remembered, or computed by `read`, on all cores, where a file is new or changed.
+    /// The digests of files, in their order: remembered, or computed by `read`, on all cores, where a file is new or
+    /// changed.
     ///
     /// # Errors
     /// For each file what the file system or `read` gives.

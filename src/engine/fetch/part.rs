@@ -57,7 +57,8 @@ impl Part {
 
     /// Gives the file its name.
     pub(super) fn keep(self, to: &Path) -> Result<(), FetchError> {
-        // The bytes reach the disk before the name does: after a crash the name stands for all of them or for what stood there before.
+        // The bytes reach the disk before the name does: after a crash the name stands for all of them or for what
+        // stood there before.
         let kept = self.file.sync_all().and_then(|()| fs::rename(&self.path, to));
         kept.map_err(|source| self.error(source))
     }

@@ -1,8 +1,10 @@
-//! The artifacts that engine and worker exchange through the cache: image sets and predictions, each one safetensors file.
-//! Knows bytes and shapes only, not how they were made. `docs/artifact-formats.md` tells the same for readers in other languages.
+//! The artifacts that engine and worker exchange through the cache: image sets and predictions, each one safetensors
+//! file. Knows bytes and shapes only, not how they were made. `docs/artifact-formats.md` tells the same for readers in
+//! other languages.
 //!
-//! All of them are deterministic: the same content gives the same bytes. safetensors sorts tensors by itself; its metadata is a hash map whose order
-//! changes from run to run once it has two entries, so everything is put as JSON under the one key [`METADATA_KEY`].
+//! All of them are deterministic: the same content gives the same bytes. safetensors sorts tensors by itself; its
+//! metadata is a hash map whose order changes from run to run once it has two entries, so everything is put as JSON
+//! under the one key [`METADATA_KEY`].
 
 mod images;
 mod predictions;

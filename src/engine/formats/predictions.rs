@@ -12,8 +12,9 @@ const FORMAT: &str = "predictions/1";
 
 /// What a model said of each image of a set; all of the same length, in the order of the set.
 ///
-/// File: tensors `labels`, `predicted`, of a cue-conflict set `texture`, and under several attacks `broken_by`, I32, `probability` and `loss`, F32, all of
-/// shape N; metadata `{"format": "predictions/1"}` and, under an attack, what [`UnderAttack`] says.
+/// File: tensors `labels`, `predicted`, of a cue-conflict set `texture`, and under several attacks `broken_by`, I32,
+/// `probability` and `loss`, F32, all of shape N; metadata `{"format": "predictions/1"}` and, under an attack, what
+/// [`UnderAttack`] says.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Predictions {
     /// The true class.
@@ -43,7 +44,8 @@ pub struct UnderAttack {
     pub ensemble: Option<Ensemble>,
 }
 
-/// Images by the gradient that an attack began with. Zeros and what is not finite tell of masked gradients: robustness that is none.
+/// Images by the gradient that an attack began with. Zeros and what is not finite tell of masked gradients: robustness
+/// that is none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gradients {
     /// Images that a gradient was computed for while they were classified correctly: others there is nothing to do for.
@@ -59,7 +61,8 @@ pub struct Gradients {
 pub struct Ensemble {
     /// The names of the attacks, in their order.
     pub attacks: Vec<String>,
-    /// For each image the index of the attack that found it misclassified first; −1 where none did, or where there was nothing to break.
+    /// For each image the index of the attack that found it misclassified first; −1 where none did, or where there was
+    /// nothing to break.
     pub broken_by: Vec<i32>,
 }
 

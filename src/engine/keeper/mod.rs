@@ -1,10 +1,10 @@
-//! Programs of stages run under a *keeper*: a small process between the engine and a program. Whatever the program starts,
-//! in a session of its own or as a daemon, stays below the keeper, which ends all of it when the program ends, when the
-//! stage is given up, and when the engine is gone. Knows programs and processes, no stages.
+//! Programs of stages run under a *keeper*: a small process between the engine and a program. Whatever the program
+//! starts, in a session of its own or as a daemon, stays below the keeper, which ends all of it when the program ends,
+//! when the stage is given up, and when the engine is gone. Knows programs and processes, no stages.
 //!
-//! A keeper is this same program, started with [`ARGUMENT`]; it keeps one program at a time, and then the next. Orders come
-//! on its standard input and answers go to its standard output, one JSON object a line; what the program prints comes out
-//! of its standard error.
+//! A keeper is this same program, started with [`ARGUMENT`]; it keeps one program at a time, and then the next. Orders
+//! come on its standard input and answers go to its standard output, one JSON object a line; what the program prints
+//! comes out of its standard error.
 
 mod serve;
 

@@ -15,7 +15,8 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process
 
 use super::{Answer, Ending, Order, Raw};
 
-/// How long to try to end what a program left: a process that waits for a dead disk or that is another user's does not end.
+/// How long to try to end what a program left: a process that waits for a dead disk or that is another user's does not
+/// end.
 const LONGEST_CLEARING: Duration = Duration::from_secs(10);
 
 /// The program that runs, and whether another one may be started.
@@ -25,8 +26,8 @@ struct State {
     is_closed: bool,
 }
 
-/// Keeps programs until the engine closes this process' standard input. The caller sees to it that the signals of a terminal
-/// do not end it.
+/// Keeps programs until the engine closes this process' standard input. The caller sees to it that the signals of a
+/// terminal do not end it.
 ///
 /// # Errors
 /// What the system says where this process cannot become the parent of what its programs leave.
@@ -125,7 +126,8 @@ fn run(state: &Mutex<State>, words: &[String], environment: &[(Raw, Raw)], folde
 }
 
 /// Starts the program. A script that was just written may be busy for a moment: a process forked at the same time for
-/// another stage holds its file open until it has become that stage's program (<https://github.com/golang/go/issues/22315>).
+/// another stage holds its file open until it has become that stage's program
+/// (<https://github.com/golang/go/issues/22315>).
 fn spawn(command: &mut Command) -> io::Result<Child> {
     let mut tries = 0;
     loop {

@@ -1,9 +1,10 @@
-//! Python pickles: a machine for the opcodes of protocols 2 to 5 that makes values and never runs anything. What a pickle may name, and what a
-//! call of it makes, is the table of one family of files ([`Family`]); a name beyond the table ends the reading. Knows nothing of the files
-//! around a pickle. (Opcodes: Python's `Lib/pickletools.py`.)
+//! Python pickles: a machine for the opcodes of protocols 2 to 5 that makes values and never runs anything. What a
+//! pickle may name, and what a call of it makes, is the table of one family of files ([`Family`]); a name beyond the
+//! table ends the reading. Knows nothing of the files around a pickle. (Opcodes: Python's `Lib/pickletools.py`.)
 //!
-//! Values lie side by side and refer to each other by number, so that one that is nested deeply, or in itself, costs what its bytes cost.
-//! Texts and bytes are borrowed from the pickle. A pickle has a budget of values, so that memory is bounded.
+//! Values lie side by side and refer to each other by number, so that one that is nested deeply, or in itself, costs
+//! what its bytes cost. Texts and bytes are borrowed from the pickle. A pickle has a budget of values, so that memory
+//! is bounded.
 
 mod machine;
 
@@ -11,8 +12,8 @@ use std::borrow::Cow;
 
 pub use machine::read;
 
-/// How many values, and references from one to another, a pickle may make. A batch of CIFAR-10 makes 30,000; a checkpoint
-/// with the state of its optimizer some 100,000; the most take 400 MB.
+/// How many values, and references from one to another, a pickle may make. A batch of CIFAR-10 makes 30,000; a
+/// checkpoint with the state of its optimizer some 100,000; the most take 400 MB.
 const MAX_VALUES: usize = 1 << 22;
 
 /// Why a pickle cannot be read.
@@ -71,7 +72,8 @@ pub trait Family: Sized {
     /// What a call of a name makes; none if it is called in another way than these files do.
     fn call<'a>(values: &Values<'a, Self>, global: Self::Global, arguments: &[Ref]) -> Option<Node<'a, Self>>;
 
-    /// What becomes of a value that is given a state (`BUILD`): none if it takes no state, `Some(None)` if it stays as it is.
+    /// What becomes of a value that is given a state (`BUILD`): none if it takes no state, `Some(None)` if it stays as
+    /// it is.
     fn build<'a>(values: &Values<'a, Self>, target: &Node<'a, Self>, state: Ref) -> Option<Option<Node<'a, Self>>>;
 
     /// What stands outside of the pickle under an identity (`BINPERSID`).

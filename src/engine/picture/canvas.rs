@@ -7,7 +7,8 @@ use plotters::style::{Color, TextStyle};
 use super::PictureError;
 use super::text::Face;
 
-/// Fonts that an SVG asks its viewer for. Verdana and DejaVu Sans have the same widths, so that a layout made for one fits the other.
+/// Fonts that an SVG asks its viewer for. Verdana and DejaVu Sans have the same widths, so that a layout made for one
+/// fits the other.
 const FAMILIES: &str = "DejaVu Sans, Verdana, Helvetica, Arial, sans-serif";
 
 /// Where text stands from its point.
@@ -107,7 +108,8 @@ impl Backend for SVGBackend<'_> {
             Align::Centre => HPos::Center,
             Align::Right => HPos::Right,
         };
-        // The backend divides sizes by 1.24, and puts the base line 0.76 em below the point of text that hangs from its top.
+        // The backend divides sizes by 1.24, and puts the base line 0.76 em below the point of text that hangs from its
+        // top.
         let style =
             TextStyle::from((FAMILIES, f64::from(size) * 1.24)).color(&color).pos(Pos::new(horizontal, VPos::Top));
         let point = (x.round() as i32, (y - 0.76 * size).round() as i32);

@@ -9,7 +9,7 @@ use super::canvas::{Align, Backend, Canvas};
 use super::marker;
 use super::text::Face;
 use super::ticks::Ticks;
-use crate::kinds::Scale;
+use crate::stage_kinds::Scale;
 
 /// A diagram of curves.
 #[derive(Debug, Clone, PartialEq)]

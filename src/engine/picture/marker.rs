@@ -3,8 +3,9 @@
 use plotters::prelude::RGBColor;
 
 /// Colours that stay apart for people with any of the common colour-vision deficiencies: those of Okabe and Ito
-/// (<https://jfly.uni-koeln.de/color/>) without yellow, which is too light for lines on white, then those of Paul Tol's `muted` scheme
-/// (<https://personal.sron.nl/~pault/>) that are furthest from them. Two of the latter look alike to some; their marks do not.
+/// (<https://jfly.uni-koeln.de/color/>) without yellow, which is too light for lines on white, then those of Paul Tol's
+/// `muted` scheme (<https://personal.sron.nl/~pault/>) that are furthest from them. Two of the latter look alike to
+/// some; their marks do not.
 const COLORS: [RGBColor; 12] = [
     RGBColor(0x00, 0x72, 0xB2), // blue
     RGBColor(0xD5, 0x5E, 0x00), // vermilion
@@ -53,7 +54,8 @@ pub(super) fn color(series: usize) -> RGBColor {
     COLORS[series % COLORS.len()]
 }
 
-/// The outline of the mark of a series around the origin, about `size` units in radius and enlarged by `border` on every side.
+/// The outline of the mark of a series around the origin, about `size` units in radius and enlarged by `border` on
+/// every side.
 pub(super) fn outline(series: usize, size: f32, border: f32) -> Vec<(f32, f32)> {
     // From one round of colours to the next the marks are shifted, so that pairs do not repeat.
     let mark = MARKS[(series + series / COLORS.len()) % MARKS.len()];
@@ -63,7 +65,8 @@ pub(super) fn outline(series: usize, size: f32, border: f32) -> Vec<(f32, f32)> 
     };
     match mark {
         Mark::Regular(corners, first) => {
-            // Polygons with few corners need a larger radius to look as large, and a border grows more at sharp corners.
+            // Polygons with few corners need a larger radius to look as large, and a border grows more at sharp
+            // corners.
             let (grown, sharp) = match corners {
                 3 => (size * 1.25, 2.0),
                 4 => (size * 1.2, 1.41),

@@ -1,7 +1,8 @@
 //! Pictures that people look at: contact sheets of images, and curves. Knows numbers, pixels and words,
 //! not where they come from.
 //!
-//! All of it is deterministic: text is set in a font that is part of the program, and the same content gives the same bytes.
+//! All of it is deterministic: text is set in a font that is part of the program, and the same content gives the same
+//! bytes.
 
 mod bitmap;
 mod canvas;
@@ -12,7 +13,7 @@ mod sheet;
 mod text;
 mod ticks;
 
-use crate::kinds::Scale;
+use crate::stage_kinds::Scale;
 
 pub use curves::{Curves, Point, Series, curves_png, curves_svg};
 pub use samples::{SampleRow, Samples, samples_png};

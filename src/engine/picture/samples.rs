@@ -47,8 +47,8 @@ const LEAST_WIDTH: f32 = 240.0;
 /// Draws images as a PNG on white. Text grows with wide pictures. Headings that are too long are wrapped; none is cut.
 ///
 /// # Errors
-/// [`PictureError::Layout`] if a row has more or fewer tiles or numbers than there are columns, [`PictureError::Tile`] if a tile's bytes do not fit its size,
-/// [`PictureError::TooLarge`].
+/// [`PictureError::Layout`] if a row has more or fewer tiles or numbers than there are columns, [`PictureError::Tile`]
+/// if a tile's bytes do not fit its size, [`PictureError::TooLarge`].
 pub fn samples_png(samples: &Samples) -> Result<Vec<u8>, PictureError> {
     check(samples)?;
     let scale = samples.scale.max(1);

@@ -49,11 +49,12 @@ const LEAST_WIDTH: f32 = 240.0;
 const ORDINARY_WIDTH: f32 = 1000.0;
 const INK: [u8; 3] = [26, 26, 26];
 
-/// Draws a sheet as a PNG on white. Text grows with wide sheets. Headings that are too long for their column or row are wrapped; none is cut.
+/// Draws a sheet as a PNG on white. Text grows with wide sheets. Headings that are too long for their column or row are
+/// wrapped; none is cut.
 ///
 /// # Errors
-/// [`PictureError::Layout`] if `tiles` has other rows or columns than the headings, [`PictureError::Tile`] if a tile's bytes do not fit
-/// its size, [`PictureError::TooLarge`].
+/// [`PictureError::Layout`] if `tiles` has other rows or columns than the headings, [`PictureError::Tile`] if a tile's
+/// bytes do not fit its size, [`PictureError::TooLarge`].
 pub fn sheet_png(sheet: &Sheet) -> Result<Vec<u8>, PictureError> {
     grouped_sheet_png(sheet, usize::MAX)
 }
@@ -145,8 +146,9 @@ pub fn grouped_sheet_png(sheet: &Sheet, together: usize) -> Result<Vec<u8>, Pict
     picture.png()
 }
 
-/// How many times their ordinary size text, gaps and margins have beside tiles that are so many pixels wide together, 1 or more. Text is then at least about 1/100 of the picture's width
-/// high: readable on a page that the picture fills. It goes by tiles alone: were it to go by the whole width, text would widen the picture and so grow without end.
+/// How many times their ordinary size text, gaps and margins have beside tiles that are so many pixels wide together, 1
+/// or more. Text is then at least about 1/100 of the picture's width high: readable on a page that the picture fills.
+/// It goes by tiles alone: were it to go by the whole width, text would widen the picture and so grow without end.
 pub(super) fn unit(tiles: f32) -> f32 {
     (tiles / ORDINARY_WIDTH).max(1.0)
 }

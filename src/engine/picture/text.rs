@@ -44,7 +44,8 @@ impl Face {
         self.font.as_scaled(self.scale).ascent()
     }
 
-    /// Draws one line whose base line starts at (`x`, `y`): `put` gets each touched pixel and how much of it is covered, 0 to 1.
+    /// Draws one line whose base line starts at (`x`, `y`): `put` gets each touched pixel and how much of it is
+    /// covered, 0 to 1.
     pub(super) fn draw(&self, text: &str, x: f32, y: f32, mut put: impl FnMut(i64, i64, f32)) {
         self.glyphs(text, |id, offset| {
             let glyph = id.with_scale_and_position(self.scale, point(x + offset, y));
@@ -71,8 +72,8 @@ impl Face {
         x
     }
 
-    /// Breaks text into lines no wider than `width`: at line feeds, at spaces, after `-`, `/`, `_`, `,`, `:` and `=`, and where nothing else helps
-    /// inside a word. Nothing is left out but the spaces at breaks.
+    /// Breaks text into lines no wider than `width`: at line feeds, at spaces, after `-`, `/`, `_`, `,`, `:` and `=`,
+    /// and where nothing else helps inside a word. Nothing is left out but the spaces at breaks.
     pub(super) fn wrap(&self, text: &str, width: f32) -> Vec<String> {
         text.split('\n').flat_map(|line| self.wrap_line(line, width)).collect()
     }

@@ -11,8 +11,8 @@ pub(super) struct Ticks {
 }
 
 impl Ticks {
-    /// An axis that holds every interval (low and high, 0 to 1) from one round number to another; from 0 where that costs less than
-    /// half of the height.
+    /// An axis that holds every interval (low and high, 0 to 1) from one round number to another; from 0 where that
+    /// costs less than half of the height.
     pub(super) fn new(intervals: impl IntoIterator<Item = (f64, f64)>) -> Self {
         let all = Ticks { low: 0.0, high: 100.0, step: 20.0 };
         let ends = intervals.into_iter().reduce(|(low, high), (lower, higher)| (low.min(lower), high.max(higher)));

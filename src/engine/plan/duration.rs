@@ -1,15 +1,15 @@
 //! How long an instance may take, by how long the like of it took: the earlier duration times how many times as much
-//! work it is now. What a parameter means for the work its kind knows ([`kinds::work`]). Where no run is near, no
+//! work it is now. What a parameter means for the work its kind knows ([`stage_kinds::work`]). Where no run is near, no
 //! duration is known.
 
 use serde_json::Value as Json;
 
 use super::{History, Standing};
+use crate::action::Action;
 use crate::cache::Manifest;
 use crate::graph::Graph;
-use crate::kinds::{self, Kind, Work};
-use crate::record::Record;
 use crate::spec::{InstanceId, Need};
+use crate::stage_kinds::{self, StageKind, Work};
 
 /// A run of more than so many times the work, or less than that part of it, is not near: what does not grow with the
 /// work, such as reading the inputs, would count too much or too little.
@@ -56,10 +56,10 @@ pub(super) struct Durations<'a, 'h> {
 }
 
 /// An instance that is not fresh, as it would run.
-pub(super) struct Asked<'a> {
+pub(super) struct WorkRequest<'a> {
     pub id: InstanceId,
     /// What it would be made of.
-    pub record: &'a Record,
+    pub record: &'a Action,
     /// Whether all its inputs are known.
     pub is_whole: bool,
     /// The nearest that it was made of.
@@ -72,7 +72,7 @@ impl<'a, 'h> Durations<'a, 'h> {
     }
 
     /// How long an instance may take. Its producers must have been asked about before it.
-    pub(super) fn of(&mut self, asked: &Asked) -> Option<Estimate> {
+    pub(super) fn of(&mut self, asked: &WorkRequest) -> Option<Estimate> {
         let Some(before) = asked.before else {
             // What reads it has not run either, or read another one in its place.
             let is_unit = |producer: InstanceId| self.scales[producer.0] == Some(Scale::UNIT);
@@ -81,7 +81,7 @@ impl<'a, 'h> Durations<'a, 'h> {
         };
         let kind = self.graph.instance(asked.id).kind;
         // Tables and figures take about as long whatever the numbers are.
-        if matches!(kind, Kind::Table | Kind::Figure) {
+        if matches!(kind, StageKind::Table | StageKind::Figure) {
             return Some(Estimate { seconds: before.made.seconds, is_scaled: false });
         }
         let scaled = self.scaled(asked, &before.record);
@@ -93,7 +93,7 @@ impl<'a, 'h> Durations<'a, 'h> {
     }
 
     /// How many times as much work it is, and what it makes.
-    fn scaled(&self, asked: &Asked, before: &Record) -> Option<(f64, Scale)> {
+    fn scaled(&self, asked: &WorkRequest, before: &Action) -> Option<(f64, Scale)> {
         let kind = self.graph.instance(asked.id).kind;
         let inputs: Option<Vec<(&Need, Scale)>> = self
             .graph
@@ -101,7 +101,7 @@ impl<'a, 'h> Durations<'a, 'h> {
             .map(|(name, need)| Some((need, self.input(need, before.inputs.get(&name))?)))
             .collect();
         let inputs = inputs?;
-        if kind == Kind::Command {
+        if kind == StageKind::Command {
             let are_alike = inputs.iter().all(|(_, scale)| alike_numbers(1.0, scale.all()));
             return (are_alike && alike(&before.params, &asked.record.params)).then_some((1.0, Scale::UNIT));
         }
@@ -116,7 +116,7 @@ impl<'a, 'h> Durations<'a, 'h> {
             let factor = set.images * set.pixels * pass;
             return is_countable(kind, &asked.record.params, set).then_some((factor, set));
         }
-        let (then, now) = (kinds::work(kind, &before.params)?, kinds::work(kind, &asked.record.params)?);
+        let (then, now) = (stage_kinds::work(kind, &before.params)?, stage_kinds::work(kind, &asked.record.params)?);
         beside(kind, &then, &now, set, pass)
     }
 
@@ -142,13 +142,13 @@ impl<'a, 'h> Durations<'a, 'h> {
 
 /// Whether the images that a stage looks at are known beside those before: not if it looks at a part of a set that has
 /// another size.
-fn is_countable(kind: Kind, params: &Json, set: Scale) -> bool {
-    let is_limited = || kinds::work(kind, params).is_some_and(|work| work.images.is_some());
+fn is_countable(kind: StageKind, params: &Json, set: Scale) -> bool {
+    let is_limited = || stage_kinds::work(kind, params).is_some_and(|work| work.images.is_some());
     set.images == 1.0 || !is_limited()
 }
 
 /// How many times as much work one is beside another, and what it makes; nothing where they are not alike.
-fn beside(kind: Kind, then: &Work, now: &Work, set: Scale, pass: f64) -> Option<(f64, Scale)> {
+fn beside(kind: StageKind, then: &Work, now: &Work, set: Scale, pass: f64) -> Option<(f64, Scale)> {
     if then.like != now.like {
         return None;
     }
@@ -161,11 +161,11 @@ fn beside(kind: Kind, then: &Work, now: &Work, set: Scale, pass: f64) -> Option<
     let pixels = ratio(then.pixels, now.pixels, set.pixels)?;
     let made = Scale { images, pixels, pass: now.pass / then.pass };
     // A data set is decoded as its archive has it, whatever size its images are given.
-    let seen = if kind == Kind::Dataset { 1.0 } else { pixels };
+    let seen = if kind == StageKind::Dataset { 1.0 } else { pixels };
     Some((now.per_image / then.per_image * images * seen * pass, made))
 }
 
-fn same_files(graph: &Graph, id: InstanceId, before: &Record, now: &Record) -> bool {
+fn same_files(graph: &Graph, id: InstanceId, before: &Action, now: &Action) -> bool {
     graph.instance(id).sources.iter().all(|need| before.inputs.get(&need.slot) == now.inputs.get(&need.slot))
 }
 
@@ -230,13 +230,13 @@ mod tests {
             pass: 1.0,
         };
         let set = Scale { images: 3.0, pixels: 4.0, pass: 1.0 };
-        let of = |then: &Work, now: &Work| beside(Kind::Evaluate, then, now, set, 5.0);
+        let of = |then: &Work, now: &Work| beside(StageKind::Evaluate, then, now, set, 5.0);
         assert_eq!(of(&work(1.0, None), &work(2.0, None)), Some((2.0 * 3.0 * 4.0 * 5.0, set)));
         let made = Scale { images: 0.5, ..set };
         assert_eq!(of(&work(1.0, Some(20.0)), &work(1.0, Some(10.0))), Some((0.5 * 4.0 * 5.0, made)));
         assert_eq!(of(&work(1.0, None), &work(1.0, Some(10.0))), None, "how many images there were nobody knows");
         assert_eq!(of(&work(1.0, None), &Work { like: "b".to_owned(), ..work(1.0, None) }), None);
-        let decoded = beside(Kind::Dataset, &work(1.0, None), &work(1.0, None), set, 1.0);
+        let decoded = beside(StageKind::Dataset, &work(1.0, None), &work(1.0, None), set, 1.0);
         assert_eq!(decoded, Some((3.0, set)), "decoding takes as long for every size");
     }
 }

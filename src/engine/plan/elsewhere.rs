@@ -1,8 +1,8 @@
 //! Results that came from elsewhere and that a run assembles here instead of believing them. Knows the cache only as a
 //! place that has a blob or has not.
 
-use super::{Assessment, Order};
-use crate::cache::{Cache, CacheError, OutputBlob};
+use super::{RerunRequest, Staleness};
+use crate::cache::{Blob, Cache, CacheError};
 use crate::graph::{Graph, Outputs};
 use crate::spec::InstanceId;
 
@@ -14,21 +14,21 @@ pub(super) fn assembled_here<'a>(
     graph: &Graph,
     cache: &Cache,
     ids: &[InstanceId],
-    assessed: &[Assessment],
-    forced: &[Option<Order>],
+    assessed: &[Staleness],
+    forced: &[Option<RerunRequest>],
     outputs: impl Fn(InstanceId) -> &'a Outputs,
 ) -> Result<Vec<bool>, CacheError> {
-    let mut blobs: Vec<(usize, OutputBlob)> = Vec::new();
+    let mut blobs: Vec<(usize, Blob)> = Vec::new();
     let mut is_assembled = vec![false; ids.len()];
     for (at, (id, assessment)) in ids.iter().zip(assessed).enumerate() {
-        let is_meant = forced[id.0] == Some(Order::Assemble);
-        if matches!(assessment, Assessment::Fresh(_, manifest) if is_meant && manifest.from.is_some()) {
+        let is_meant = forced[id.0] == Some(RerunRequest::Assemble);
+        if matches!(assessment, Staleness::Fresh(_, manifest) if is_meant && manifest.from.is_some()) {
             is_assembled[at] = true;
             let needs = graph.instance(*id).needs.iter();
             blobs.extend(needs.filter_map(|need| Some((at, *outputs(need.from).get(&need.output)?))));
         }
     }
-    let asked: Vec<OutputBlob> = blobs.iter().map(|(_, blob)| *blob).collect();
+    let asked: Vec<Blob> = blobs.iter().map(|(_, blob)| *blob).collect();
     for ((at, _), is_there) in blobs.iter().zip(cache.can_obtain(&asked)?) {
         is_assembled[*at] &= is_there;
     }

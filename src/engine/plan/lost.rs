@@ -1,12 +1,14 @@
-//! Results that are known and whose bytes are gone: where something that runs is to read them, they have to be made again, and a plan must say so. A run
-//! finds the same out by itself, one stage at a time. Knows the cache only as a place that has a blob or has not.
+//! Results that are known and whose bytes are gone: where something that runs is to read them, they have to be made
+//! again, and a plan must say so. A run finds the same out by itself, one stage at a time. Knows the cache only as a
+//! place that has a blob or has not.
 
-use super::{Absence, Standing};
-use crate::cache::{Cache, CacheError, OutputBlob};
+use super::{StaleReason, Standing};
+use crate::cache::{Blob, Cache, CacheError};
 use crate::graph::Graph;
 use crate::spec::InstanceId;
 
-/// Marks the fresh instances as stale whose outputs are to be read and that nobody has, last waves first: what they read in turn may be gone, too.
+/// Marks the fresh instances as stale whose outputs are to be read and that nobody has, last waves first: what they
+/// read in turn may be gone, too.
 ///
 /// # Errors
 /// [`CacheError`] if the remote cache could not be asked.
@@ -17,17 +19,17 @@ pub(super) fn mark(
     standings: &mut [Option<Standing>],
 ) -> Result<(), CacheError> {
     for wave in waves.iter().rev() {
-        let absent: Vec<(InstanceId, &str, OutputBlob)> =
+        let absent: Vec<(InstanceId, &str, Blob)> =
             wave.iter().flat_map(|id| read_from_fresh(graph, standings, *id)).filter(|it| !cache.has(it.2)).collect();
         if absent.is_empty() {
             continue;
         }
-        let blobs: Vec<OutputBlob> = absent.iter().map(|(.., blob)| *blob).collect();
+        let blobs: Vec<Blob> = absent.iter().map(|(.., blob)| *blob).collect();
         for ((id, output, _), is_there) in absent.into_iter().zip(cache.can_obtain(&blobs)?) {
             // Another output of it may have been found to be gone before.
             if !is_there && let Some(Standing::Fresh(_, manifest)) = &standings[id.0] {
                 let record = Box::new(manifest.record.clone());
-                standings[id.0] = Some(Standing::Stale(record, Absence::Output(output.to_owned())));
+                standings[id.0] = Some(Standing::Stale(record, StaleReason::Output(output.to_owned())));
             }
         }
     }
@@ -39,7 +41,7 @@ pub(crate) fn read_from_fresh<'g, 's>(
     graph: &'g Graph,
     standings: &'s [Option<Standing>],
     id: InstanceId,
-) -> impl Iterator<Item = (InstanceId, &'g str, OutputBlob)> + use<'g, 's> {
+) -> impl Iterator<Item = (InstanceId, &'g str, Blob)> + use<'g, 's> {
     let may_run = matches!(standings[id.0], Some(Standing::Stale(..) | Standing::Pending(_)));
     let needs = if may_run { graph.instance(id).needs.as_slice() } else { &[] };
     needs.iter().filter_map(|need| match &standings[need.from.0] {

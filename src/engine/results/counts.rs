@@ -35,14 +35,16 @@ impl Counts {
     ///
     /// (p + z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n).
     ///
-    /// Equation 4 of Brown, Cai and DasGupta, Interval Estimation for a Binomial Proportion, Statistical Science 16 (2001), who
-    /// recommend it. Its ends lie in [0, 1] and it is not symmetric about p. Without any image it is [0, 1].
+    /// Equation 4 of Brown, Cai and DasGupta, Interval Estimation for a Binomial Proportion, Statistical Science 16
+    /// (2001), who recommend it. Its ends lie in [0, 1] and it is not symmetric about p. Without any image it is [0,
+    /// 1].
     pub fn interval(self) -> (f64, f64) {
         self.share().map_or((0.0, 1.0), |share| wilson(share, self.n))
     }
 }
 
-/// The 95 % interval of [`Counts::interval`] of a share `p`, 0 to 1, of `n` images, at least 1; `p` may be rounded, so that it is no ratio of counts.
+/// The 95 % interval of [`Counts::interval`] of a share `p`, 0 to 1, of `n` images, at least 1; `p` may be rounded, so
+/// that it is no ratio of counts.
 pub(super) fn wilson(p: f64, n: u64) -> (f64, f64) {
     let n = n as f64;
     let centre = p + Z * Z / (2.0 * n);
@@ -61,8 +63,8 @@ mod tests {
 
     // Made with statsmodels 0.15.0 and scipy 1.17.1:
     //
-    // from statsmodels.stats.proportion import proportion_confint
-    // for k, n in [(0, 10), (10, 10), (1, 10), (873, 1000), (1, 2), (9321, 10000), (3, 2000)]:
+    // from statsmodels.stats.proportion import proportion_confint for k, n in [(0, 10), (10, 10), (1, 10), (873, 1000),
+    // (1, 2), (9321, 10000), (3, 2000)]:
     //     print((k, n, *proportion_confint(k, n, alpha=0.05, method="wilson")))
     // scipy.stats.binomtest(k, n).proportion_ci(method="wilson") agrees to 1e-15.
     const WILSON: &[(u64, u64, f64, f64)] = &[

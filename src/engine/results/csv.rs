@@ -1,13 +1,14 @@
 //! Numbers as CSV: one line for each, which a spreadsheet sorts and filters and pandas reads as it is. And CSV read.
 //!
-//! A table is `row,column,metric,value,low,high,hits,n`: labels as in the table, numbers with six decimals (shares from 0 to 1), counts as integers; what else its cells
-//! have stands in more columns. Cells without a result have no line unless a number was published, so that counts stay integers to every reader;
-//! `pivot(index="row", columns="column")` gives the table back with gaps where they were. A figure is the same with `series`, `x` as a number and
-//! `x_label` as the author wrote it in place of row and column, and `panel` before them where it has panels. UTF-8, comma, line feed, quotes where RFC 4180
-//! asks for them.
+//! A table is `row,column,metric,value,low,high,hits,n`: labels as in the table, numbers with six decimals (shares from
+//! 0 to 1), counts as integers; what else its cells have stands in more columns. Cells without a result have no line
+//! unless a number was published, so that counts stay integers to every reader; `pivot(index="row", columns="column")`
+//! gives the table back with gaps where they were. A figure is the same with `series`, `x` as a number and `x_label` as
+//! the author wrote it in place of row and column, and `panel` before them where it has panels. UTF-8, comma, line
+//! feed, quotes where RFC 4180 asks for them.
 
 use super::{Cell, Comparison, Number, TableDocument};
-use crate::kinds::Metric;
+use crate::stage_kinds::Metric;
 
 /// The table as CSV.
 pub fn csv(table: &TableDocument) -> String {
@@ -183,7 +184,8 @@ pub enum CsvError {
     },
 }
 
-/// The first line and the other records, all of as many fields, without white space around them; empty lines are left out.
+/// The first line and the other records, all of as many fields, without white space around them; empty lines are left
+/// out.
 ///
 /// # Errors
 /// [`CsvError`].

@@ -2,7 +2,7 @@
 //! the family that its comparison belongs to.
 
 use super::{Cell, Comparison};
-use crate::kinds::Family;
+use crate::stage_kinds::Family;
 
 /// The p-values after Holm's correction for a family of so many comparisons, in the order given: the k-th smallest,
 /// from 0, times `family` − k, never below the one before it and at most 1 (Holm, A Simple Sequentially Rejective

@@ -1,8 +1,9 @@
 //! A table as Markdown: a pipe table that reads well as plain text too.
 //!
-//! Cells are percentages with their interval, `87.4 [85.9, 88.8]`: the Wilson interval is not symmetric, so `±` would be wrong
-//! in the last digit that is shown. Published numbers and comparisons stand in lines of their own under a row, so that columns stay narrow and what
-//! belongs together stands together. How many images stand behind the numbers is told below the table.
+//! Cells are percentages with their interval, `87.4 [85.9, 88.8]`: the Wilson interval is not symmetric, so `±` would
+//! be wrong in the last digit that is shown. Published numbers and comparisons stand in lines of their own under a row,
+//! so that columns stay narrow and what belongs together stands together. How many images stand behind the numbers is
+//! told below the table.
 
 use super::{Cell, TableDocument, words};
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Counts;
 use super::counts::Z;
 use crate::formats::Predictions;
-use crate::kinds::Metric;
+use crate::stage_kinds::Metric;
 
 /// A number with its uncertainty.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -82,9 +82,10 @@ const UNTRANSFORMED: &str = "in the untransformed set";
 
 /// Computes what `metric` asks for; what each is, [`Metric`] says.
 ///
-/// `reference` is looked at for [`Metric::AccuracyOnCorrect`] only. With a `batch_mean` that metric is the unweighted mean of the ratios of batches of so many images in
-/// the order of the set, a short last batch like any other: the authors' code (`batch_mean` 32). Like theirs it has no value where a batch has no image
-/// that counts. It has no interval.
+/// `reference` is looked at for [`Metric::AccuracyOnCorrect`] only. With a `batch_mean` that metric is the unweighted
+/// mean of the ratios of batches of so many images in the order of the set, a short last batch like any other: the
+/// authors' code (`batch_mean` 32). Like theirs it has no value where a batch has no image that counts. It has no
+/// interval.
 ///
 /// # Errors
 /// Any [`MetricError`] that the metric can have.
@@ -103,7 +104,8 @@ pub fn measure(
     }
 }
 
-/// For each image whether it is a success; `None` for those that do not count. For metrics that are ratios of counts; of others nothing counts.
+/// For each image whether it is a success; `None` for those that do not count. For metrics that are ratios of counts;
+/// of others nothing counts.
 ///
 /// # Errors
 /// Any [`MetricError`].
@@ -180,7 +182,8 @@ pub(super) fn mean_and_deviation(values: impl ExactSizeIterator<Item = f64> + Cl
     Some((mean, (count > 1).then(|| (squares / (count - 1) as f64).sqrt())))
 }
 
-/// Whether two predictions are of the same images in the same order, as far as their labels tell; `of` says in an error what the second is.
+/// Whether two predictions are of the same images in the same order, as far as their labels tell; `of` says in an error
+/// what the second is.
 pub(super) fn same_images(value: &Predictions, reference: &Predictions, of: &'static str) -> Result<(), MetricError> {
     if value.len() != reference.len() {
         return Err(MetricError::Lengths { value: value.len(), of, reference: reference.len() });

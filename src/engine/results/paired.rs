@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::counts::Z;
 use super::measure::{MetricError, outcomes, same_images};
 use crate::formats::Predictions;
-use crate::kinds::Metric;
+use crate::stage_kinds::Metric;
 
 /// A model compared with another on the images that count for both.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -36,8 +36,9 @@ pub struct Comparison {
     pub fixed: bool,
 }
 
-/// Compares `this` with `other`, each with its reference where the metric needs one. For accuracy on correct the images that count are those that both models
-/// classify correctly untransformed, so the difference is not in general that of the two pooled ratios.
+/// Compares `this` with `other`, each with its reference where the metric needs one. For accuracy on correct the images
+/// that count are those that both models classify correctly untransformed, so the difference is not in general that of
+/// the two pooled ratios.
 ///
 /// # Errors
 /// Any [`MetricError`].
@@ -74,8 +75,9 @@ impl Comparison {
     }
 }
 
-/// The 95 % interval of a difference of paired shares after Agresti and Min, Simple improved confidence intervals for comparing matched
-/// proportions, Statistics in Medicine 24 (2005): Wald's, after half an image is added to each of the four cells.
+/// The 95 % interval of a difference of paired shares after Agresti and Min, Simple improved confidence intervals for
+/// comparing matched proportions, Statistics in Medicine 24 (2005): Wald's, after half an image is added to each of the
+/// four cells.
 fn agresti_min(b: f64, c: f64, n: f64) -> (f64, f64) {
     let (b, c, n) = (b + 0.5, c + 0.5, n + 2.0);
     let middle = (b - c) / n;
@@ -131,7 +133,8 @@ mod tests {
 
     #[test]
     fn the_interval_holds_the_truth_as_often_as_it_says() {
-        // Every outcome of 30 images, each with its probability, where 20 % are right for this model alone and 10 % for the other alone.
+        // Every outcome of 30 images, each with its probability, where 20 % are right for this model alone and 10 % for
+        // the other alone.
         let (n, b_share, c_share) = (30_u64, 0.2_f64, 0.1_f64);
         let ln_factorial = |n: u64| (1..=n).map(|k| (k as f64).ln()).sum::<f64>();
         let mut covered = 0.0;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::counts::wilson;
 use super::csv::{CsvError, read_csv};
 use super::{Number, TableDocument};
-use crate::kinds::{Metric, PublishedParams};
+use crate::stage_kinds::{Metric, PublishedParams};
 
 /// How a number compares with the published one. The first that is true of a cell is its verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -15,9 +15,11 @@ use crate::kinds::{Metric, PublishedParams};
 pub enum Verdict {
     /// Equal when rounded to as many decimals as were published.
     Same,
-    /// No further away than the table's tolerance; of shares also no further than half of the published one, and than half of what that lacks to 100 %.
+    /// No further away than the table's tolerance; of shares also no further than half of the published one, and than
+    /// half of what that lacks to 100 %.
     WithinTolerance,
-    /// One of the two lies in the 95 % interval of the other; the published one is taken as measured on as many images as this one.
+    /// One of the two lies in the 95 % interval of the other; the published one is taken as measured on as many images
+    /// as this one.
     WithinSamplingError,
     /// None of these.
     Different,
@@ -57,7 +59,7 @@ impl Verdict {
 
 /// A published number beside one of ours.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Beside {
+pub struct PublishedComparison {
     /// The published number, in percent where it is a share; `null` where none was published.
     pub value: Option<f64>,
     /// The decimals that it was published with.
@@ -71,7 +73,7 @@ pub struct Beside {
     pub anomaly: Option<String>,
 }
 
-impl Beside {
+impl PublishedComparison {
     /// Whether a reproduction failed here: it differs, and the published number is not known to be wrong.
     pub fn fails(&self) -> bool {
         self.verdict == Verdict::Different && self.anomaly.is_none()
@@ -164,7 +166,8 @@ pub struct PublishedTable {
 }
 
 impl PublishedTable {
-    /// Reads a CSV file: labels of columns in its first line, each other line a row's label and its numbers; an empty field is none.
+    /// Reads a CSV file: labels of columns in its first line, each other line a row's label and its numbers; an empty
+    /// field is none.
     ///
     /// # Errors
     /// [`PublishedError`].
@@ -213,7 +216,8 @@ impl PublishedTable {
         Ok(())
     }
 
-    /// Puts the published number and a verdict in each cell of a table; a cell that is empty becomes one where a number was published.
+    /// Puts the published number and a verdict in each cell of a table; a cell that is empty becomes one where a number
+    /// was published.
     ///
     /// # Errors
     /// [`PublishedError::Lacks`] if `params` names a row or a column that is not there.
@@ -236,7 +240,7 @@ impl PublishedTable {
                 if beside.difference.is_some() && !cell.state.is_made() {
                     (beside.difference, beside.verdict) = (None, Verdict::NotCompared);
                 }
-                cell.published = Some(Beside { anomaly, ..beside });
+                cell.published = Some(PublishedComparison { anomaly, ..beside });
             }
         }
         Ok(())
@@ -251,8 +255,9 @@ fn unique(what: &'static str, labels: &[String]) -> Result<(), PublishedError> {
 /// Differences of decimal numbers are off by a rounding of this order, which must not decide.
 const SLACK: f64 = 1e-9;
 
-/// How far from a published number is near, where its table allows `points`. A point and a half is little at 50 % and all there is at 1 %: near both ends of the scale a share must
-/// keep its size, so that no more than half of it, or of what it lacks to 100, is allowed.
+/// How far from a published number is near, where its table allows `points`. A point and a half is little at 50 % and
+/// all there is at 1 %: near both ends of the scale a share must keep its size, so that no more than half of it, or of
+/// what it lacks to 100, is allowed.
 fn allowed(metric: Metric, published: f64, points: f64) -> f64 {
     if metric.is_share() { points.min(published / 2.0).min((100.0 - published) / 2.0) } else { points }
 }
@@ -270,7 +275,7 @@ fn within_sampling_error(metric: Metric, ours: &Number, published: f64, scale: f
         || theirs.zip(ours.value).is_some_and(|(ends, value)| within(ends, value * scale))
 }
 
-fn judge(metric: Metric, ours: &Number, printed: Option<Printed>, tolerance: Option<f64>) -> Beside {
+fn judge(metric: Metric, ours: &Number, printed: Option<Printed>, tolerance: Option<f64>) -> PublishedComparison {
     let (published, decimals) = (printed.map(|printed| printed.value), printed.map_or(0, |printed| printed.decimals));
     let scale = if metric.is_share() { 100.0 } else { 1.0 };
     let value = ours.value.map(|value| value * scale);
@@ -288,7 +293,7 @@ fn judge(metric: Metric, ours: &Number, printed: Option<Printed>, tolerance: Opt
         (_, Some(published)) if within_sampling_error(metric, ours, published, scale) => Verdict::WithinSamplingError,
         _ => Verdict::Different,
     };
-    Beside { value: published, decimals, difference, verdict, anomaly: None }
+    PublishedComparison { value: published, decimals, difference, verdict, anomaly: None }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::measure::mean_and_deviation;
 
 /// What the seeds gave.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Spread {
+pub struct SeedStatistics {
     /// The number of each seed that counts and has one, in their order.
     pub values: Vec<f64>,
     /// Their standard deviation, of a sample; `null` for one alone, and where the number is fixed by definition.
@@ -36,7 +36,7 @@ pub struct OfSeed<'a, I> {
 /// Seeds with the same predictions count once: two networks never agree to the byte, so the seed did not reach them.
 /// Fewer than two that count say nothing of other seeds, and equal numbers would give an interval of no width: neither
 /// has one.
-pub fn over_seeds<I: PartialEq>(seeds: &[OfSeed<'_, I>], most: f64) -> (Number, Spread) {
+pub fn over_seeds<I: PartialEq>(seeds: &[OfSeed<'_, I>], most: f64) -> (Number, SeedStatistics) {
     let mut groups: Vec<Vec<&OfSeed<'_, I>>> = Vec::new();
     for seed in seeds {
         match groups.iter_mut().find(|group| group[0].identity == seed.identity) {
@@ -50,11 +50,11 @@ pub fn over_seeds<I: PartialEq>(seeds: &[OfSeed<'_, I>], most: f64) -> (Number, 
     let values: Vec<f64> = numbers.iter().filter_map(|number| number.value).collect();
     let n = numbers.iter().map(|number| number.n).min().unwrap_or(0);
     let Some((mean, deviation)) = mean_and_deviation(values.iter().copied()) else {
-        return (Number { n, ..Number::default() }, Spread { values, deviation: None, same });
+        return (Number { n, ..Number::default() }, SeedStatistics { values, deviation: None, same });
     };
     let number = Number { value: Some(mean), n, ..Number::default() };
     if numbers.iter().all(|number| number.fixed) {
-        return (number.by_definition(), Spread { values, deviation: None, same });
+        return (number.by_definition(), SeedStatistics { values, deviation: None, same });
     }
     let number = match deviation {
         Some(deviation) if deviation > 0.0 => {
@@ -63,7 +63,7 @@ pub fn over_seeds<I: PartialEq>(seeds: &[OfSeed<'_, I>], most: f64) -> (Number, 
         }
         _ => number,
     };
-    (number, Spread { values, deviation, same })
+    (number, SeedStatistics { values, deviation, same })
 }
 
 /// The 97.5 % quantile of Student's t distribution with so many degrees of freedom, 1 or more.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Beside, Comparison, Number, Spread, Verdict};
-use crate::kinds::{Column, Compare, TableParams};
+use super::{Comparison, Number, PublishedComparison, SeedStatistics, Verdict};
+use crate::stage_kinds::{Column, Compare, TableParams};
 
 /// The value of `format` in a document that this version writes and reads.
 const FORMAT: &str = "table/3";
@@ -50,13 +50,13 @@ pub struct Cell {
     pub state: State,
     /// The seeds that it is the mean of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub spread: Option<Spread>,
+    pub spread: Option<SeedStatistics>,
     /// The comparison with another row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compared: Option<Comparison>,
     /// The published number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub published: Option<Beside>,
+    pub published: Option<PublishedComparison>,
 }
 
 impl Cell {
@@ -171,9 +171,10 @@ impl TableDocument {
         self.published = Some(Judgement { table: table.to_owned(), tolerance, verdicts, different_at_anomalies });
     }
 
-    /// The cells that differ from what was published, by row and column; those where the published number is known to be wrong are left out.
+    /// The cells that differ from what was published, by row and column; those where the published number is known to
+    /// be wrong are left out.
     pub fn failures(&self) -> impl Iterator<Item = (&str, &str, &Cell)> {
-        self.places().filter(|(.., cell)| cell.published.as_ref().is_some_and(Beside::fails))
+        self.places().filter(|(.., cell)| cell.published.as_ref().is_some_and(PublishedComparison::fails))
     }
 
     /// Every cell that is there, with the labels of its row and column.
@@ -219,8 +220,8 @@ impl TableDocument {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::kinds::Metric;
     use crate::results::Counts;
+    use crate::stage_kinds::Metric;
 
     /// Two models on two sets; one result is missing, and one model got nothing right to compare with.
     pub(in crate::results) fn example() -> TableDocument {
@@ -262,7 +263,13 @@ pub(super) mod tests {
             fixed: false,
         };
         let beside = |value, difference, verdict| {
-            Some(Beside { value: Some(value), decimals: 2, difference: Some(difference), verdict, anomaly: None })
+            Some(PublishedComparison {
+                value: Some(value),
+                decimals: 2,
+                difference: Some(difference),
+                verdict,
+                anomaly: None,
+            })
         };
         let set = |table: &mut TableDocument, row: usize, column: usize, change: &dyn Fn(&mut Cell)| {
             change(table.cells[row][column].get_or_insert_default());
@@ -271,13 +278,13 @@ pub(super) mod tests {
         set(&mut table, 0, 1, &|cell| cell.published = beside(23.45, -1.53, Verdict::WithinTolerance));
         set(&mut table, 1, 0, &|cell| {
             cell.compared = Some(compared(-0.066, 2.2e-5));
-            cell.spread = Some(Spread { values: vec![0.846, 0.856], deviation: Some(0.00707), same: vec![] });
+            cell.spread = Some(SeedStatistics { values: vec![0.846, 0.856], deviation: Some(0.00707), same: vec![] });
             cell.published = beside(80.0, 5.1, Verdict::Different);
             cell.published.as_mut().unwrap().anomaly = Some("50 % too low, see table_2".into());
         });
         set(&mut table, 1, 1, &|cell| {
             cell.state = State::Missing;
-            cell.published = Some(Beside {
+            cell.published = Some(PublishedComparison {
                 value: Some(53.76),
                 decimals: 2,
                 difference: None,
@@ -287,7 +294,7 @@ pub(super) mod tests {
         });
         set(&mut table, 2, 0, &|cell| {
             cell.state = State::Stale;
-            cell.published = Some(Beside {
+            cell.published = Some(PublishedComparison {
                 value: Some(1.0),
                 decimals: 2,
                 difference: None,

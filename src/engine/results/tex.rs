@@ -1,12 +1,14 @@
-//! A table for LaTeX: a `table` environment with rules of booktabs. The interval stands under its number, as do comparisons and published numbers, so that a wide
-//! table fits a page.
+//! A table for LaTeX: a `table` environment with rules of booktabs. The interval stands under its number, as do
+//! comparisons and published numbers, so that a wide table fits a page.
 
 use super::{Cell, TableDocument, words};
 
-/// Tables of more columns than this are scaled to the width of the text: at their own size they would not fit a column of a page.
+/// Tables of more columns than this are scaled to the width of the text: at their own size they would not fit a column
+/// of a page.
 const WIDE: usize = 4;
 
-/// The table for LaTeX. Needs `\usepackage{booktabs}`, a wide one `graphicx` too; other than that nothing beyond what pdfLaTeX has by itself.
+/// The table for LaTeX. Needs `\usepackage{booktabs}`, a wide one `graphicx` too; other than that nothing beyond what
+/// pdfLaTeX has by itself.
 pub fn tex(table: &TableDocument) -> String {
     let is_wide = table.columns.len() > WIDE;
     let packages = if is_wide { "booktabs,graphicx" } else { "booktabs" };
@@ -82,8 +84,8 @@ fn line(label: &str, fields: impl Iterator<Item = String>) -> String {
     format!("    {label} & {} \\\\\n", fields.join(" & "))
 }
 
-/// Text in which LaTeX sees no commands, on one line. Signs that pdfLaTeX's fonts lack become commands of mathematics; letters of other scripts stay, for XeLaTeX
-/// and LuaLaTeX.
+/// Text in which LaTeX sees no commands, on one line. Signs that pdfLaTeX's fonts lack become commands of mathematics;
+/// letters of other scripts stay, for XeLaTeX and LuaLaTeX.
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.split_whitespace().collect::<Vec<_>>().join(" ").chars() {

@@ -1,9 +1,10 @@
-//! What a table says in words: the text of its cells, its notes, and the signs of verdicts. The same for every rendering; markup is theirs.
+//! What a table says in words: the text of its cells, its notes, and the signs of verdicts. The same for every
+//! rendering; markup is theirs.
 
 use std::collections::BTreeMap;
 
 use super::{Cell, Comparison, Number, State, TableDocument, Verdict};
-use crate::kinds::{Compare, Family, Metric};
+use crate::stage_kinds::{Compare, Family, Metric};
 
 /// What stands where there is no number.
 pub(super) const ABSENT: &str = "–";

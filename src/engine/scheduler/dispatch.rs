@@ -8,14 +8,14 @@ use std::time::Instant;
 
 use super::log::StageLog;
 use super::messages::{EngineReporter, Message};
-use super::{RunError, Running, Scheduler, Stale, State, Wants};
+use super::{RunError, Running, Satisfaction, Scheduler, Stale, State};
 use crate::cache::{CacheError, Lease};
 use crate::event::{RunEvent, Status};
-use crate::kinds::Kind;
+use crate::executors;
 use crate::protocol::{Failure, FailureCode, Input, Job};
 use crate::sources::{CheckedSource, obtain};
 use crate::spec::{InstanceId, fits_on_gpu};
-use crate::stages;
+use crate::stage_kinds::StageKind;
 
 /// What a stage takes of the machine.
 struct Share {
@@ -71,7 +71,8 @@ impl Scheduler<'_> {
         Ok(())
     }
 
-    /// Whether another instance is making, or has made, what this one would: two names of the same computation run once.
+    /// Whether another instance is making, or has made, what this one would: two names of the same computation run
+    /// once.
     fn is_made_elsewhere(&mut self, id: InstanceId) -> Result<bool, CacheError> {
         let Some(Stale { key, .. }) = self.stale.get(&id) else { return Ok(false) };
         let key = *key;
@@ -157,9 +158,12 @@ impl Scheduler<'_> {
             threads,
             inputs: self.inputs(id),
             outputs: outputs.clone().into_iter().collect(),
-            partial: (instance.kind == Kind::Train).then(|| self.cache.partial_path(key)),
+            partial: (instance.kind == StageKind::Train).then(|| self.cache.partial_path(key)),
             // Who asks for a rerun wants it computed anew, and not to be told what is known.
-            onward: record.onward_key().filter(|_| wants != Wants::Rerun).map(|key| self.cache.partial_path(key)),
+            onward: record
+                .onward_key()
+                .filter(|_| wants != Satisfaction::Rerun)
+                .map(|key| self.cache.partial_path(key)),
         };
         self.next_job += 1;
         let cancel = Arc::new(AtomicBool::new(false));
@@ -211,7 +215,7 @@ impl Scheduler<'_> {
                     let (path, digest) = obtain(&source, &cache, &reporter)?;
                     job.inputs.push(Input { slot, label: String::new(), path, digest });
                 }
-                stages::run(&job, &reporter)
+                executors::run(&job, &reporter)
             }));
             let result = result.unwrap_or_else(|_| {
                 let message = "the engine broke while it ran this stage".to_owned();

@@ -1,13 +1,13 @@
 //! How a stage ends that did not end well: its failure is recorded, or it is tried again.
 
-use super::{RunError, Running, Scheduler, Stale, State, TRIES};
+use super::{MAX_ATTEMPTS, RunError, Running, Scheduler, Stale, State};
+use crate::action::Action;
 use crate::cache::FailedStage;
-use crate::depth::Depth;
 use crate::digest::Digest;
 use crate::event::{RunEvent, Status};
-use crate::plan::Absence;
+use crate::plan::StaleReason;
+use crate::plan::rerun_from::RerunFrom;
 use crate::protocol::{Failure, FailureCode};
-use crate::record::Record;
 use crate::spec::InstanceId;
 
 impl Scheduler<'_> {
@@ -26,7 +26,7 @@ impl Scheduler<'_> {
                 self.end(id, State::Skipped, Status::Skipped, seconds, String::new(), None);
                 Ok(())
             }
-            FailureCode::CorruptInput { digest } if self.tries[id.0] < TRIES => {
+            FailureCode::CorruptInput { digest } if self.tries[id.0] < MAX_ATTEMPTS => {
                 // Where one is corrupt others may be, and the next try is the last.
                 let mut digests: Vec<Digest> = self.inputs(id).into_iter().map(|input| input.digest).collect();
                 digests.push(digest);
@@ -42,8 +42,9 @@ impl Scheduler<'_> {
                 self.again(id, running);
                 Ok(())
             }
-            // Another stage has just found it corrupt and had it moved away, or another run's cleaning took it: it is made again.
-            _ if self.tries[id.0] < TRIES && self.inputs(id).iter().any(|input| !input.path.exists()) => {
+            // Another stage has just found it corrupt and had it moved away, or another run's cleaning took it: it is
+            // made again.
+            _ if self.tries[id.0] < MAX_ATTEMPTS && self.inputs(id).iter().any(|input| !input.path.exists()) => {
                 self.again(id, running);
                 Ok(())
             }
@@ -65,7 +66,7 @@ impl Scheduler<'_> {
             return self.failed(running, failure);
         }
         self.tries[id.0] += 1;
-        if self.tries[id.0] < TRIES {
+        if self.tries[id.0] < MAX_ATTEMPTS {
             let name = self.name(id);
             self.emit(RunEvent::Warning(format!(
                 "the worker died while it ran {name} ({}); it is tried once more",
@@ -74,7 +75,7 @@ impl Scheduler<'_> {
             self.again(id, running);
             return Ok(());
         }
-        let message = format!("its worker died {TRIES} times ({})", first_line(status));
+        let message = format!("its worker died {MAX_ATTEMPTS} times ({})", first_line(status));
         let causes = status.lines().skip(1).map(str::to_owned).collect();
         self.failed(running, Failure { code: FailureCode::Broken, message, causes })
     }
@@ -114,9 +115,9 @@ impl Scheduler<'_> {
     }
 
     /// An instance has to run and may not: a result that was thought to be there is not.
-    pub(super) fn refuse(&mut self, id: InstanceId, record: &Record, absence: &Absence) {
+    pub(super) fn refuse(&mut self, id: InstanceId, record: &Action, absence: &StaleReason) {
         let reason = self.history.reason(self.graph.instance(id), record, absence);
-        let depth = self.options.depth.map_or("", Depth::name);
+        let depth = self.options.depth.map_or("", RerunFrom::name);
         let message = format!("it would have to run ({reason}), and --from {depth} leaves it alone");
         let failure = Failure { code: FailureCode::Barred, message, causes: Vec::new() };
         self.end(id, State::Failed, Status::Failed, 0.0, String::new(), Some(failure));

@@ -1,12 +1,12 @@
-//! The log of a running stage: in memory while it is short, then on the disk. Of one that grows beyond a limit the first and
-//! the last part are kept, and the log says so. Knows neither stages nor who writes.
+//! The log of a running stage: in memory while it is short, then on the disk. Of one that grows beyond a limit the
+//! first and the last part are kept, and the log says so. Knows neither stages nor who writes.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::cache::{Cache, CacheError, OutputBlob};
+use crate::cache::{Blob, Cache, CacheError};
 use crate::digest::Digest;
 use crate::fsio::Context;
 
@@ -94,7 +94,7 @@ impl StageLog {
     ///
     /// # Errors
     /// [`CacheError`]; the log may be asked for again.
-    pub(super) fn keep(&mut self, cache: &Cache) -> Result<OutputBlob, CacheError> {
+    pub(super) fn keep(&mut self, cache: &Cache) -> Result<Blob, CacheError> {
         if self.disk.is_some() {
             self.flush();
         }
@@ -116,8 +116,8 @@ impl StageLog {
     }
 
     /// What the log would be in the cache as far as it is in memory; where it cannot be kept.
-    pub(super) fn lost(&self) -> OutputBlob {
-        OutputBlob { digest: Digest::of(&self.piece), size: self.piece.len() as u64 }
+    pub(super) fn lost(&self) -> Blob {
+        Blob { digest: Digest::of(&self.piece), size: self.piece.len() as u64 }
     }
 }
 

@@ -1,4 +1,5 @@
-//! What reaches the deciding thread, from workers and from the engine's own stages, and what it does about each message.
+//! What reaches the deciding thread, from workers and from the engine's own stages, and what it does about each
+//! message.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,10 +8,10 @@ use std::sync::mpsc::SyncSender;
 use super::record::Recorded;
 use super::{Interrupt, RunError, Running, Scheduler};
 use crate::event::RunEvent;
+use crate::executors::Reporter;
 use crate::keeper::Keepers;
 use crate::plain::{plain, plain_line};
 use crate::protocol::{Event, Failure};
-use crate::stages::Reporter;
 
 /// Of what a worker says of a stage's end so much gets into messages and manifests: bytes of its summary …
 const LONGEST_SUMMARY: usize = 500;

@@ -1,18 +1,20 @@
-//! Runs a graph: what is stale runs as soon as its inputs are there and a slot is free, what is fresh is left alone. One thread decides everything;
-//! workers and engine threads talk to it through one channel. It knows no terminal: what happens goes out as [`RunEvent`]s.
+//! Runs a graph: what is stale runs as soon as its inputs are there and a slot is free, what is fresh is left alone.
+//! One thread decides everything; workers and engine threads talk to it through one channel. It knows no terminal: what
+//! happens goes out as [`RunEvent`]s.
 //!
-//! The loop, in order: take back what was interrupted, start what is ready, wait for a message. An instance is looked up in the cache at the moment
-//! its last input becomes known (`Scheduler::settle`), so a rerun that gives the same bytes stops there and what hangs on it stays fresh.
+//! The loop, in order: take back what was interrupted, start what is ready, wait for a message. An instance is looked
+//! up in the cache at the moment its last input becomes known (`Scheduler::settle`), so a rerun that gives the same
+//! bytes stops there and what hangs on it stays fresh.
 
-mod bring;
 mod dispatch;
 mod elsewhere;
+mod fetch_outputs;
 mod finish;
+mod lease_wait;
 mod limits;
 mod log;
 mod messages;
 mod record;
-mod sharing;
 mod state;
 mod workers;
 
@@ -23,20 +25,20 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
+use crate::action::{Action, ActionKey};
 use crate::address::masked;
 use crate::cache::{Cache, CacheError, Lease, Leases, Manifest, RunRecord};
-use crate::depth::Depth;
 use crate::event::{RunEvent, RunSummary, Status};
 use crate::graph::{Graph, Outputs};
 use crate::keeper::Keepers;
-use crate::plan::{Absence, Assessment, History, Order, assess_all};
+use crate::plan::rerun_from::RerunFrom;
+use crate::plan::{History, RerunRequest, StaleReason, Staleness, check_staleness_of_all};
 use crate::protocol::Failure;
-use crate::record::{Key, Record};
-use crate::sources::Sources;
+use crate::sources::ExternalInputs;
 use crate::spec::{InstanceId, Overrides};
+use lease_wait::Wait;
 use log::StageLog;
 use messages::Message;
-use sharing::Wait;
 use state::{State, States};
 use workers::Workers;
 
@@ -48,15 +50,16 @@ const TICK: Duration = Duration::from_millis(50);
 /// How long stages may take to give up once they are asked to.
 const GIVE_UP: Duration = Duration::from_secs(10);
 
-/// How long they may take once they are killed. What is left then waits for a server or a disk, and is left to end with the program.
+/// How long they may take once they are killed. What is left then waits for a server or a disk, and is left to end with
+/// the program.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// So many messages may wait for the deciding thread. A program that prints faster than its log is kept waits, and does not
-/// fill the memory.
+/// So many messages may wait for the deciding thread. A program that prints faster than its log is kept waits, and does
+/// not fill the memory.
 const BACKLOG: usize = 256;
 
 /// A stage that kills its worker, or gets corrupt input, is tried so often in all.
-const TRIES: u32 = 2;
+const MAX_ATTEMPTS: u32 = 2;
 
 /// What to run and how.
 #[derive(Debug)]
@@ -64,9 +67,9 @@ pub struct Options {
     /// Which instances the targets reach, by id.
     pub wanted: Vec<bool>,
     /// Which instances run even if they are fresh, by id.
-    pub forced: Vec<Option<Order>>,
+    pub forced: Vec<Option<RerunRequest>>,
     /// From what results are made anew: says which instances may not run.
-    pub depth: Option<Depth>,
+    pub depth: Option<RerunFrom>,
     /// Which instances' outputs must be there in the end, by id; of others it is enough to know them.
     pub needed: Vec<bool>,
     /// CPU threads to use at once, at least 1.
@@ -137,8 +140,8 @@ pub struct Ended {
 /// An instance that is being run.
 struct Running {
     id: InstanceId,
-    record: Record,
-    key: Key,
+    record: Action,
+    key: ActionKey,
     started: Instant,
     /// How long it ran, in seconds, once it has written its outputs.
     ran: f64,
@@ -151,7 +154,7 @@ struct Running {
     /// The share of a GPU that it takes; 0 where it takes none.
     gpu: f64,
     log: StageLog,
-    wants: Wants,
+    wants: Satisfaction,
     /// When it was told that its time is over.
     overdue: Option<Instant>,
     /// Keeps other runs from the same; given up when the stage has ended, however that was.
@@ -160,15 +163,15 @@ struct Running {
 
 /// What a ready instance is to run.
 struct Stale {
-    record: Record,
-    key: Key,
+    record: Action,
+    key: ActionKey,
     reason: String,
-    wants: Wants,
+    wants: Satisfaction,
 }
 
 /// With what a ready instance would be content, were another run to make it first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wants {
+enum Satisfaction {
     /// That its result is recorded.
     Result,
     /// That the bytes of its outputs are there again, too.
@@ -180,7 +183,7 @@ enum Wants {
 struct Scheduler<'a> {
     graph: &'a Graph,
     cache: &'a Cache,
-    sources: &'a Sources,
+    sources: &'a ExternalInputs,
     options: &'a Options,
     interrupt: &'a Interrupt,
     observer: &'a mut dyn FnMut(RunEvent),
@@ -192,16 +195,17 @@ struct Scheduler<'a> {
     keepers: Arc<Keepers>,
     running: HashMap<u64, Running>,
     /// Stages that have ended and whose results are on their way into the cache, by their jobs.
-    recording: HashMap<u64, Key>,
+    recording: HashMap<u64, ActionKey>,
     next_job: u64,
     tries: Vec<u32>,
     /// Instances that may not run, by id.
     barred: Vec<bool>,
     /// Instances that run though their result is known, until they have, by id.
-    forced: Vec<Option<Order>>,
+    forced: Vec<Option<RerunRequest>>,
     /// Instances that run again because this output of theirs was lost, until it is there.
     lost: HashMap<InstanceId, String>,
-    /// Producers that run again because an output of theirs was lost, and who waits for it. Everybody else had them counted as done before.
+    /// Producers that run again because an output of theirs was lost, and who waits for it. Everybody else had them
+    /// counted as done before.
     revived: HashMap<InstanceId, Vec<InstanceId>>,
     /// What ready instances are to run, and why.
     stale: HashMap<InstanceId, Stale>,
@@ -213,7 +217,7 @@ struct Scheduler<'a> {
     /// Cached results that came from elsewhere, and results that are assembled here instead.
     elsewhere: elsewhere::Elsewhere,
     /// Keys that this run made: another instance of the same key need not run.
-    made: HashSet<Key>,
+    made: HashSet<ActionKey>,
     run: RunRecord,
     commit: Option<Option<String>>,
     stopped: bool,
@@ -223,7 +227,7 @@ struct Scheduler<'a> {
 pub fn run(
     graph: &Graph,
     cache: &Cache,
-    sources: &Sources,
+    sources: &ExternalInputs,
     options: &Options,
     interrupt: &Interrupt,
     observer: &mut dyn FnMut(RunEvent),
@@ -247,7 +251,7 @@ pub fn run(
         recording: HashMap::new(),
         next_job: 0,
         tries: vec![0; graph.len()],
-        barred: options.depth.map_or_else(|| vec![false; graph.len()], |depth| depth.bars(graph)),
+        barred: options.depth.map_or_else(|| vec![false; graph.len()], |depth| depth.forbidden_stages(graph)),
         forced: options.forced.clone(),
         lost: HashMap::new(),
         revived: HashMap::new(),
@@ -287,7 +291,8 @@ pub fn run(
     {
         scheduler.run.at = jiff::Timestamp::now().to_string();
         if let Err(error) = cache.remember(&scheduler.run) {
-            // Results are kept without it. Where nothing ran, on a cache that others share for reading, it is of no interest.
+            // Results are kept without it. Where nothing ran, on a cache that others share for reading, it is of no
+            // interest.
             if summary.ran + summary.failed > 0 {
                 scheduler.emit(RunEvent::Warning(format!("this run could not be noted in the cache: {error}")));
             }
@@ -381,11 +386,11 @@ impl Scheduler<'_> {
             let states = &self.states;
             let outputs = |producer| states.outputs(producer).expect("checked above");
             let needed = &self.options.needed;
-            let assessed = assess_all(self.graph, self.cache, self.sources, &known, outputs, needed)?;
+            let assessed = check_staleness_of_all(self.graph, self.cache, self.sources, &known, outputs, needed)?;
             for (id, assessment) in known.into_iter().zip(assessed) {
                 let (key, manifest) = match assessment {
-                    Assessment::Fresh(key, manifest) => (key, manifest),
-                    Assessment::Stale(record, absence) => {
+                    Staleness::Fresh(key, manifest) => (key, manifest),
+                    Staleness::Stale(record, absence) => {
                         self.make_ready(id, *record, &absence);
                         continue;
                     }
@@ -403,20 +408,21 @@ impl Scheduler<'_> {
         Ok(())
     }
 
-    /// Why an instance has to run though its result is known. It may be asked more than once: what the instance needs may have to be made again first.
-    fn has_to_run(&mut self, id: InstanceId, manifest: &Manifest) -> Result<Option<Absence>, CacheError> {
+    /// Why an instance has to run though its result is known. It may be asked more than once: what the instance needs
+    /// may have to be made again first.
+    fn has_to_run(&mut self, id: InstanceId, manifest: &Manifest) -> Result<Option<StaleReason>, CacheError> {
         let order = self.forced[id.0];
         match order {
-            Some(Order::Assemble) if !self.is_assembled_here(id, manifest)? => {}
-            Some(order) => return Ok(Some(Absence::Forced(order))),
+            Some(RerunRequest::Assemble) if !self.is_assembled_here(id, manifest)? => {}
+            Some(order) => return Ok(Some(StaleReason::Forced(order))),
             None => {}
         }
         if let Some(output) = self.lost.get(&id)
             && !self.cache.has(self.cache.output(manifest, output)?)
         {
-            return Ok(Some(Absence::Output(output.clone())));
+            return Ok(Some(StaleReason::Output(output.clone())));
         }
-        Ok(self.bring_outputs(id, manifest)?.map(Absence::Output))
+        Ok(self.bring_outputs(id, manifest)?.map(StaleReason::Output))
     }
 
     /// Sends an instance back to waiting for producers that are made again.
@@ -427,16 +433,16 @@ impl Scheduler<'_> {
         }
     }
 
-    fn make_ready(&mut self, id: InstanceId, record: Record, absence: &Absence) {
+    fn make_ready(&mut self, id: InstanceId, record: Action, absence: &StaleReason) {
         if self.barred[id.0] {
             return self.refuse(id, &record, absence);
         }
         let reason = self.history.reason(self.graph.instance(id), &record, absence);
         let key = record.key();
         let wants = match absence {
-            Absence::Unknown => Wants::Result,
-            Absence::Output(_) => Wants::Blobs,
-            Absence::Forced(_) => Wants::Rerun,
+            StaleReason::Unknown => Satisfaction::Result,
+            StaleReason::Output(_) => Satisfaction::Blobs,
+            StaleReason::Forced(_) => Satisfaction::Rerun,
         };
         self.stale.insert(id, Stale { record, key, reason, wants });
         self.states.set(id, State::Ready);

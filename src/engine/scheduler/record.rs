@@ -1,5 +1,6 @@
-//! A stage's results on their way into the cache, on a thread of their own: bringing bytes to the disk takes longer than deciding what is next, and the
-//! disk takes several at once. The order for each stage stays: outputs and log, then the manifest that names them, then its progress and its lease go.
+//! A stage's results on their way into the cache, on a thread of their own: bringing bytes to the disk takes longer
+//! than deciding what is next, and the disk takes several at once. The order for each stage stays: outputs and log,
+//! then the manifest that names them, then its progress and its lease go.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::messages::Message;
 use super::workers::Platform;
 use super::{RunError, Running, Scheduler};
-use crate::cache::{Cache, CacheError, IngestError, MANIFEST_FORMAT, Made, Manifest, OutputBlob};
+use crate::cache::{Blob, Cache, CacheError, IngestError, MANIFEST_FORMAT, Made, Manifest};
 use crate::digest::Digest;
 use crate::environment;
 use crate::event::{RunEvent, Status};
@@ -154,7 +155,7 @@ fn record(
 }
 
 /// Takes an output into the cache. What is wrong with the output itself is the stage's failure, not the cache's.
-fn take_in(cache: &Cache, name: &str, path: &Path) -> Result<(OutputBlob, Option<PathBuf>), Recorded> {
+fn take_in(cache: &Cache, name: &str, path: &Path) -> Result<(Blob, Option<PathBuf>), Recorded> {
     let failed =
         |message: String, causes: Vec<String>| Recorded::Failed(Failure { code: FailureCode::Broken, message, causes });
     match outputs::look(path) {

@@ -1,4 +1,5 @@
-//! The states of instances during a run and the one function through which they change. Knows nothing of why they change.
+//! The states of instances during a run and the one function through which they change. Knows nothing of why they
+//! change.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -27,15 +28,16 @@ pub(super) enum State {
     Skipped,
 }
 
-/// The most urgent come first, and the earlier of equals. Urgencies are not negative, and then their bits are in their order.
-type Turn = (Reverse<u64>, InstanceId);
+/// The most urgent come first, and the earlier of equals. Urgencies are not negative, and then their bits are in their
+/// order.
+type Transition = (Reverse<u64>, InstanceId);
 
 /// The states of all instances, by id, and how many are in those that a run waits for.
 #[derive(Debug)]
 pub(super) struct States {
     states: Vec<State>,
     /// Instances that are ready, by their turn.
-    ready: BTreeSet<Turn>,
+    ready: BTreeSet<Transition>,
     urgency: Vec<f64>,
     /// Instances that were ended, and how.
     ended: Vec<Option<Status>>,
@@ -74,11 +76,12 @@ impl States {
         self.states[id.0] = state;
     }
 
-    fn turn(&self, id: InstanceId) -> Turn {
+    fn turn(&self, id: InstanceId) -> Transition {
         (Reverse(self.urgency[id.0].to_bits()), id)
     }
 
-    /// The instance that may start after this one in the order of their turns, or first; that one need not be ready any more.
+    /// The instance that may start after this one in the order of their turns, or first; that one need not be ready any
+    /// more.
     pub(super) fn next_ready(&self, before: Option<InstanceId>) -> Option<InstanceId> {
         let from = before.map_or(Bound::Unbounded, |id| Bound::Excluded(self.turn(id)));
         self.ready.range((from, Bound::Unbounded)).next().map(|(_, id)| *id)

@@ -1,4 +1,5 @@
-//! Worker processes: started when first needed, kept for many stages, replaced when they die. Knows the protocol, not the graph.
+//! Worker processes: started when first needed, kept for many stages, replaced when they die. Knows the protocol, not
+//! the graph.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -142,7 +143,7 @@ impl FailedStarts {
 }
 
 /// How a worker ended.
-pub(super) struct Gone {
+pub(super) struct WorkerExit {
     /// Its exit status, and what it said last.
     pub status: String,
     /// What to tell the user of a start that failed.
@@ -155,8 +156,8 @@ impl Workers {
         Workers { program, device, limit, messages, workers: Vec::new(), failed: FailedStarts::default() }
     }
 
-    /// A worker of these numerics that can take a job with these inputs now, the one that holds most of them. A new one is started if none is idle and
-    /// there may be more; an idle one of other numerics makes room for it.
+    /// A worker of these numerics that can take a job with these inputs now, the one that holds most of them. A new one
+    /// is started if none is idle and there may be more; an idle one of other numerics makes room for it.
     pub(super) fn idle_for(&mut self, numerics: Numerics, inputs: &[Digest]) -> Result<Option<usize>, WorkerError> {
         let overlap = |worker: &Worker| inputs.iter().filter(|digest| worker.held.contains(digest)).count();
         let idle = self.workers.iter().enumerate().filter_map(|(index, slot)| {
@@ -306,11 +307,11 @@ impl Workers {
         }
     }
 
-    /// Buries a worker whose output has ended, and tells how it ended. One that never was ready is started again, unless
-    /// that has failed too often: then no worker can be had.
-    pub(super) fn gone(&mut self, index: usize) -> Result<Gone, WorkerError> {
+    /// Buries a worker whose output has ended, and tells how it ended. One that never was ready is started again,
+    /// unless that has failed too often: then no worker can be had.
+    pub(super) fn gone(&mut self, index: usize) -> Result<WorkerExit, WorkerError> {
         let Some(mut worker) = self.workers.get_mut(index).and_then(Option::take) else {
-            return Ok(Gone { status: String::new(), warning: None });
+            return Ok(WorkerExit { status: String::new(), warning: None });
         };
         let ended = worker.child.wait();
         let signal = ended.as_ref().ok().and_then(ExitStatus::signal);
@@ -318,7 +319,7 @@ impl Workers {
         let said: Vec<String> = worker.said.drain(..).collect();
         let status = [vec![status], said].concat().join("\n");
         if worker.platform.is_some() {
-            return Ok(Gone { status, warning: None });
+            return Ok(WorkerExit { status, warning: None });
         }
         self.failed.note(signal.is_some());
         let how = match signal {
@@ -339,7 +340,7 @@ impl Workers {
                 None => WorkerError::Died { program, times: ended, status },
             });
         };
-        Ok(Gone { status, warning: Some(warning) })
+        Ok(WorkerExit { status, warning: Some(warning) })
     }
 
     /// Kills every worker at once.

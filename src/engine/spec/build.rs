@@ -6,28 +6,28 @@ use std::sync::Arc;
 
 use serde_yaml::{Mapping, Value};
 
-use super::check::{beyond_whole_numbers, describe};
 use super::command;
 use super::coordinates::Coordinates;
 use super::defaults::{Origin, merge};
+use super::diagnostics::Notes;
 use super::expand::Expander;
 use super::fits;
 use super::grid;
 use super::headings;
-use super::instance::{Instance, OutputSpec, SourceNeed};
+use super::instance::{ExternalInput, Instance, OutputSpec};
 use super::matrix::{Matrix, Stand};
-use super::notes::Notes;
 use super::params::{self, Params};
+use super::poison::{has_unknown, is_unknown};
 use super::problem::Problem;
-use super::sense;
+use super::schema_check::{beyond_whole_numbers, describe};
 use super::source::{Part, Place, YamlPath};
 use super::stage::{StageSpec, duration};
 use super::substitute::{Failure, Scope};
 use super::transform;
-use super::unknown::{has_unknown, is_unknown};
-use crate::kinds::Kind;
+use super::validate;
 use crate::number::Real;
 use crate::numerics::Numerics;
+use crate::stage_kinds::StageKind;
 
 /// More threads than any machine has.
 const MOST_THREADS: u64 = 1024;
@@ -61,8 +61,8 @@ impl Shared {
 }
 
 impl Expander<'_> {
-    /// The instances of a stage, once all that it refers to are there; none if its matrix is not known. What is wrong with them is in `notes`: wrong instances are there
-    /// for those that need them, as far as they are known.
+    /// The instances of a stage, once all that it refers to are there; none if its matrix is not known. What is wrong
+    /// with them is in `notes`: wrong instances are there for those that need them, as far as they are known.
     pub(super) fn stage(&self, stage: &StageSpec, notes: &mut Notes) -> Option<Vec<Instance>> {
         let Matrix { axes, points, is_known } = self.matrix(stage, notes);
         if !notes.missing.is_empty() {
@@ -135,21 +135,21 @@ impl Expander<'_> {
         let knows_params = params.is_some();
         let Params { json, sources, mut declared_outputs } = params.unwrap_or_default();
         // Those who need a command can be checked if its outputs are right, whatever else of it is wrong.
-        if !knows_params && stage.kind == Some(Kind::Command) {
-            declared_outputs = sense::part(&with, &["outputs"]).unwrap_or_default();
+        if !knows_params && stage.kind == Some(StageKind::Command) {
+            declared_outputs = validate::part(&with, &["outputs"]).unwrap_or_default();
         }
-        let kind = stage.kind.unwrap_or(Kind::Command);
-        let outputs = if kind == Kind::Command {
+        let kind = stage.kind.unwrap_or(StageKind::Command);
+        let outputs = if kind == StageKind::Command {
             declared_outputs.into_keys().map(|name| OutputSpec { name, result: None }).collect()
         } else {
             let result = |ending| format!("{}.{ending}", name.replace('/', "-"));
-            let output = |output: &crate::kinds::Output| OutputSpec {
+            let output = |output: &crate::stage_kinds::Output| OutputSpec {
                 name: output.name.into(),
                 result: output.result.map(result),
             };
             kind.outputs().iter().map(output).collect()
         };
-        let source = |(slot, source, path)| SourceNeed { slot, source, path };
+        let source = |(slot, source, path)| ExternalInput { slot, source, path };
         let mut instance = Instance {
             stage: stage.name.clone(),
             kind,
@@ -189,7 +189,7 @@ impl Expander<'_> {
         let by_axis = stage.matrix.iter().zip(stands).filter(|(_, stand)| of_instances(stand));
         let by_axis: Vec<&str> = by_axis.map(|(axis, _)| axis.name.as_str()).collect();
         let is_filled = |slot: &str| stage.needs.iter().any(|(name, _)| name == slot) || by_axis.contains(&slot);
-        if stage.kind == Some(Kind::Command) {
+        if stage.kind == Some(StageKind::Command) {
             let mut used = command::used(with);
             // Of a text of which something else is wrong nothing is left but what its author wrote.
             if has_unknown(with) {
@@ -207,20 +207,20 @@ impl Expander<'_> {
             command::check(stage, &by_axis, &used, with, origin, notes);
         }
         if with.get("stop_at_accuracy").is_some_and(|wanted| !wanted.is_null())
-            && stage.kind == Some(Kind::Train)
+            && stage.kind == Some(StageKind::Train)
             && !is_filled("validation")
             && !stage.may_have_meant("validation")
         {
-            let place = origin.place(&[sense::key("stop_at_accuracy")], Part::Value);
+            let place = origin.place(&[validate::key("stop_at_accuracy")], Part::Value);
             let help = "add `validation: STAGE.test` to the stage's needs".to_owned();
             notes.tell_at(place, "`stop_at_accuracy` needs images to measure it on", "needs `validation`", Some(help));
         }
         if with.get("pretrained").is_some_and(|wanted| !wanted.is_null())
-            && stage.kind == Some(Kind::Train)
+            && stage.kind == Some(StageKind::Train)
             && !is_filled("weights")
             && !stage.may_have_meant("weights")
         {
-            let place = origin.place(&[sense::key("pretrained")], Part::Value);
+            let place = origin.place(&[validate::key("pretrained")], Part::Value);
             let help = "add `weights: STAGE`, a stage of kind `file`, to the stage's needs".to_owned();
             notes.tell_at(
                 place,
@@ -237,8 +237,10 @@ impl Expander<'_> {
         }
         fits::check(self, stage, instance, origin, notes);
         match instance.kind {
-            Kind::Table | Kind::Figure => grid::resolve(self, instance, notes),
-            Kind::Saliency => headings::check_canonical(instance).into_iter().for_each(|problem| notes.tell(problem)),
+            StageKind::Table | StageKind::Figure => grid::resolve(self, instance, notes),
+            StageKind::Saliency => {
+                headings::check_canonical(instance).into_iter().for_each(|problem| notes.tell(problem))
+            }
             _ => {}
         }
     }
@@ -341,7 +343,8 @@ impl Expander<'_> {
         limit
     }
 
-    /// A value with every `${…}` in it replaced; `path` leads to the value. What cannot be replaced is told, and unknown.
+    /// A value with every `${…}` in it replaced; `path` leads to the value. What cannot be replaced is told, and
+    /// unknown.
     pub(super) fn substitute<'v>(
         &self,
         stage: &StageSpec,
@@ -353,7 +356,7 @@ impl Expander<'_> {
     ) -> Cow<'v, Value> {
         let (params, lost) = (&self.spec.params, &self.spec.lost);
         // Only the parameters of a command are given to a shell, and of them no others have names to leave alone.
-        let is_command = stage.kind == Some(Kind::Command) && !reserved.is_empty();
+        let is_command = stage.kind == Some(StageKind::Command) && !reserved.is_empty();
         let scope = Scope { axes, params, reserved, lost, are_axes_lost: stage.lost.matrix, is_command };
         let (value, failures) = scope.apply(value);
         for Failure { trail, error, within } in failures {

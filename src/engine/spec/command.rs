@@ -1,13 +1,14 @@
-//! `${in.NEED}`, `${file.PATH}` and `${out.NAME}` in a command's texts, checked before anything runs. What they stand for is decided when it runs.
+//! `${in.NEED}`, `${file.PATH}` and `${out.NAME}` in a command's texts, checked before anything runs. What they stand
+//! for is decided when it runs.
 
 use serde_yaml::Value;
 
 use super::defaults::Origin;
-use super::notes::Notes;
+use super::diagnostics::Notes;
 use super::problem::suggestion;
-use super::sense::key;
 use super::source::{Part, Step};
 use super::stage::StageSpec;
+use super::validate::key;
 
 /// First parts of names that a running command fills in.
 pub(super) const RESERVED: &[&str] = &["in", "file", "out"];

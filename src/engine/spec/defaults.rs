@@ -1,11 +1,12 @@
-//! Parameters that all stages of a kind in a file have unless they say otherwise, laid under a stage's own. Knows no stage and checks no type.
+//! Parameters that all stages of a kind in a file have unless they say otherwise, laid under a stage's own. Knows no
+//! stage and checks no type.
 
 use serde_yaml::{Mapping, Value};
 
 use super::params;
 use super::source::{Part, Place, SourceFile, Step, YamlPath};
 use super::stage::LostParts;
-use crate::kinds::Kind;
+use crate::stage_kinds::StageKind;
 use std::sync::Arc;
 
 /// A stage's parameters and where each stands: in the stage, or in the defaults of its kind.
@@ -34,7 +35,7 @@ impl Origin<'_> {
     /// The place of a parameter.
     pub(super) fn place(&self, trail: &[Step], part: Part) -> Place {
         match part {
-            Part::Key => Place::key(self.file, self.path(trail)),
+            Part::ActionKey => Place::key(self.file, self.path(trail)),
             Part::Value => Place::value(self.file, self.path(trail)),
         }
     }
@@ -44,7 +45,7 @@ fn has(value: &Value, trail: &[Step]) -> bool {
     let mut value = value;
     for step in trail {
         let next = match step {
-            Step::Key(key) => value.get(key.as_str()),
+            Step::ActionKey(key) => value.get(key.as_str()),
             Step::Index(index) => value.get(*index),
         };
         let Some(next) = next else { return false };
@@ -53,9 +54,10 @@ fn has(value: &Value, trail: &[Step]) -> bool {
     true
 }
 
-/// Lays defaults under a stage's parameters: mappings are joined, anything else of the stage replaces its default. A mapping that names another variant
-/// (`attack: none` over `attack: pgd`) replaces its default whole, because the variants' parameters differ.
-pub(super) fn merge(kind: Kind, defaults: &Value, own: &Value) -> Value {
+/// Lays defaults under a stage's parameters: mappings are joined, anything else of the stage replaces its default. A
+/// mapping that names another variant (`attack: none` over `attack: pgd`) replaces its default whole, because the
+/// variants' parameters differ.
+pub(super) fn merge(kind: StageKind, defaults: &Value, own: &Value) -> Value {
     match (defaults, own) {
         (Value::Mapping(defaults), Value::Mapping(own)) => {
             let differs = |tag: &str| matches!((defaults.get(tag), own.get(tag)), (Some(a), Some(b)) if a != b);

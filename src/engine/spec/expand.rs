@@ -1,10 +1,11 @@
-//! From stages as written to instances, in the right order: a stage is expanded once those that it refers to are, whatever the order of the file, and a
-//! circle of references is found on the way. What a stage gives is decided in `build`. A stage with mistakes is expanded all the same, so that what needs it is checked too.
+//! From stages as written to instances, in the right order: a stage is expanded once those that it refers to are,
+//! whatever the order of the file, and a circle of references is found on the way. What a stage gives is decided in
+//! `build`. A stage with mistakes is expanded all the same, so that what needs it is checked too.
 
 use std::collections::{HashMap, HashSet};
 
+use super::diagnostics::{MAX_PROBLEMS, Notes};
 use super::instance::{Instance, InstanceId};
-use super::notes::{MAX_PROBLEMS, Notes};
 use super::pipeline::PipelineSpec;
 use super::problem::{Problem, Problems};
 use super::source::{Place, YamlPath};

@@ -6,13 +6,13 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 
 use super::defaults::Origin;
+use super::diagnostics::Notes;
 use super::expand::Expander;
 use super::instance::{Instance, Need};
-use super::notes::Notes;
-use super::sense::key;
 use super::source::{Part, Place, Step};
 use super::stage::StageSpec;
-use crate::kinds::{Attack, Kind, Member};
+use super::validate::key;
+use crate::stage_kinds::{Attack, Member, StageKind};
 
 /// Pixels a side that AdaIN's networks need.
 const LEAST_SIDE_OF_STYLE: u64 = 9;
@@ -46,17 +46,17 @@ struct Model {
 pub(super) fn check(expander: &Expander, stage: &StageSpec, instance: &Instance, origin: &Origin, notes: &mut Notes) {
     let mut checker = Checker { expander, stage, instance, origin, notes };
     match instance.kind {
-        Kind::Train => checker.training(),
-        Kind::Evaluate => {
+        StageKind::Train => checker.training(),
+        StageKind::Evaluate => {
             checker.models_see_sets("model", "set");
             checker.attack(&["attack"], checker.logits("model"), "model");
         }
-        Kind::Masking => {
+        StageKind::Masking => {
             checker.models_see_sets("model", "set");
             checker.classes_for_square();
         }
-        Kind::Saliency => checker.models_see_sets("models", "set"),
-        Kind::Transform => checker.transform(),
+        StageKind::Saliency => checker.models_see_sets("models", "set"),
+        StageKind::Transform => checker.transform(),
         _ => {}
     }
 }
@@ -69,14 +69,14 @@ impl Expander<'_> {
         loop {
             let made = self.instance(need.from);
             match made.kind {
-                Kind::Dataset => {
+                StageKind::Dataset => {
                     let set = dataset(&made.params, &need.output);
                     // A changed set holds what was seen.
                     let shortest =
                         if is_changed { set.seen.map(|[height, width]| height.min(width)) } else { set.shortest };
                     return Set { shortest, ..set };
                 }
-                Kind::Transform => {
+                StageKind::Transform => {
                     is_changed |= text(&made.params, "op") != Some("sample");
                     match made.need("data") {
                         Some(data) => need = data,
@@ -91,7 +91,7 @@ impl Expander<'_> {
     /// What is known of the model that a need names.
     fn model(&self, need: &Need) -> Model {
         let made = self.instance(need.from);
-        let Some(data) = made.need("data").filter(|_| made.kind == Kind::Train) else { return Model::default() };
+        let Some(data) = made.need("data").filter(|_| made.kind == StageKind::Train) else { return Model::default() };
         let set = self.set(data);
         let own = made.params.pointer("/net/classes").and_then(Json::as_u64);
         Model { channels: set.channels, classes: set.classes, logits: own.or(set.classes) }

@@ -1,4 +1,5 @@
-//! Which result stands in which cell of a table, or at which point of a figure. Coordinates decide; the numbers themselves are not known here.
+//! Which result stands in which cell of a table, or at which point of a figure. Coordinates decide; the numbers
+//! themselves are not known here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -8,22 +9,23 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
+use super::baseline::Untransformed;
 use super::coordinates::Coordinates;
+use super::diagnostics::Notes;
 use super::expand::Expander;
 use super::headings;
 use super::instance::{Instance, InstanceId, Need};
-use super::notes::Notes;
 use super::problem::{Problem, suggestion};
 use super::published;
 use super::source::{Place, YamlPath};
-use super::untransformed::Untransformed;
-use crate::kinds::{
-    Column, ColumnSpec, ColumnsSpec, CurvesSpec, FigureParams, FigureSpec, Kind, Metric, SamplesParams, SamplesSpec,
-    SamplesTag, Scale, TableParams, TableSpec, Text,
-};
 use crate::number::Real;
+use crate::stage_kinds::{
+    Column, ColumnSpec, ColumnsSpec, CurvesSpec, FigureParams, FigureSpec, Metric, SamplesParams, SamplesSpec,
+    SamplesTag, Scale, StageKind, TableParams, TableSpec, Text,
+};
 
-/// Replaces the results that a table or figure needs by one input for each cell, and its parameters by what is assembled.
+/// Replaces the results that a table or figure needs by one input for each cell, and its parameters by what is
+/// assembled.
 pub(super) fn resolve(expander: &Expander, instance: &mut Instance, notes: &mut Notes) {
     match resolved(expander, instance) {
         Ok((params, needs)) => (instance.params, instance.needs) = (Arc::new(params), needs),
@@ -41,7 +43,7 @@ fn resolved(expander: &Expander, instance: &Instance) -> Result<(Json, Vec<Need>
     let is_certain = results.iter().all(|id| untransformed.is_certain(*id));
     let mut grid = Grid { expander, table: instance, results: &results, is_certain, needs: Vec::new(), untransformed };
     let params = match instance.kind {
-        Kind::Table => {
+        StageKind::Table => {
             let spec: TableSpec = grid.read_spec()?;
             let params = grid_table(&mut grid, &spec)?;
             grid.canonical(&params)?
@@ -302,7 +304,8 @@ fn axis(coordinate: &str) -> &str {
     coordinate.rsplit_once('.').map_or(coordinate, |(_, axis)| axis)
 }
 
-/// A coordinate as an author names it: one name, or a pattern that joins the axes of several stages (`*-model.variant`).
+/// A coordinate as an author names it: one name, or a pattern that joins the axes of several stages
+/// (`*-model.variant`).
 struct Coordinate<'a> {
     name: &'a str,
     pattern: Option<GlobMatcher>,
@@ -479,7 +482,7 @@ impl<'a> Grid<'a> {
         let names: Vec<String> = names.filter(differ).map(|name| format!("`{name}`")).collect();
         match (names.as_slice(), self.table.kind) {
             ([], _) => "need fewer results".to_owned(),
-            ([only], Kind::Table) => {
+            ([only], StageKind::Table) => {
                 format!(
                     "they differ in {only}: choose one with `where`, or average over it with `over: {}`",
                     only.trim_matches('`')

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::instance::Instance;
 use super::problem::Problem;
 use super::source::Place;
-use crate::kinds::Headings;
+use crate::stage_kinds::Headings;
 
 /// The same for a stage whose parameters are as they are hashed; its sets are in the slot `set`.
 pub(super) fn check_canonical(stage: &Instance) -> Vec<Problem> {

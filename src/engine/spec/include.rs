@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use serde_yaml::{Mapping, Value};
 
-use super::check::describe;
 use super::nesting;
 use super::problem::{Problem, Problems, nearest};
+use super::schema_check::describe;
 use super::source::{Place, SourceFile, YamlPath};
 use super::yaml;
 
@@ -33,11 +33,12 @@ pub(super) struct Document {
     pub top: Mapping,
 }
 
-/// Reads a pipeline file and all that it includes: what is included stands before what includes it, and the file itself last. A file that is included by
-/// several others is read once.
+/// Reads a pipeline file and all that it includes: what is included stands before what includes it, and the file itself
+/// last. A file that is included by several others is read once.
 ///
 /// # Errors
-/// The file that was asked for cannot be read or parsed. What is wrong with others is among the problems of what could be read.
+/// The file that was asked for cannot be read or parsed. What is wrong with others is among the problems of what could
+/// be read.
 pub(super) fn read(path: &Path) -> Result<Read, Problems> {
     let text = yaml::text(path).map_err(|message| {
         let mut problem = Problem::anywhere(message);

@@ -1,4 +1,5 @@
-//! An instance: one stage at one point of its matrix, with every parameter known. What is still open is what its inputs hold.
+//! An instance: one stage at one point of its matrix, with every parameter known. What is still open is what its inputs
+//! hold.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,14 +11,15 @@ use serde_yaml::{Mapping, Value};
 use super::coordinates::Coordinates;
 use super::include::beside;
 use super::source::{Place, SourceFile, YamlPath};
-use crate::kinds::{Kind, Source};
 use crate::numerics::Numerics;
+use crate::stage_kinds::{Source, StageKind};
 
 /// The position of an instance among all of its pipeline. Producers stand before their consumers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InstanceId(pub usize);
 
-/// Whether a GPU of which so much is used has room for one more share. Shares that add up to all of it do so in binary fractions, too.
+/// Whether a GPU of which so much is used has room for one more share. Shares that add up to all of it do so in binary
+/// fractions, too.
 pub fn fits_on_gpu(used: f64, share: f64) -> bool {
     used + share <= 1.0 + 1e-9
 }
@@ -30,7 +32,7 @@ pub struct Instance {
     /// The stage's name.
     pub stage: String,
     /// What it does.
-    pub kind: Kind,
+    pub kind: StageKind,
     /// Canonical parameters, as they are hashed and as a worker gets them. Instances with the same ones share them, and
     /// records do.
     pub params: Arc<Json>,
@@ -49,14 +51,15 @@ pub struct Instance {
     /// Inputs made by other instances, in order.
     pub needs: Vec<Need>,
     /// Inputs read from files or fetched.
-    pub sources: Vec<SourceNeed>,
+    pub sources: Vec<ExternalInput>,
     /// Its outputs.
     pub outputs: Vec<OutputSpec>,
     /// Values of matrix axes that it stands for, `STAGE.AXIS` to label: its own, and those of all that it is made from.
     pub coordinates: Coordinates,
     /// The names of its axes, and what each stands at, for `${…}` in stages that fan out over it.
     pub(super) axes: (Arc<[String]>, Box<[Arc<Value>]>),
-    /// Whether all its inputs are known, and all of theirs: what it stands for is known then. Both are true of every instance of a pipeline without mistakes.
+    /// Whether all its inputs are known, and all of theirs: what it stands for is known then. Both are true of every
+    /// instance of a pipeline without mistakes.
     pub(super) knows_needs: bool,
     /// Whether its parameters are known.
     pub(super) knows_params: bool,
@@ -80,7 +83,7 @@ pub struct Need {
 
 /// An input read from a file or fetched.
 #[derive(Debug, Clone)]
-pub struct SourceNeed {
+pub struct ExternalInput {
     /// The slot that it fills.
     pub slot: String,
     /// Where it is.
@@ -104,7 +107,7 @@ impl Instance {
     }
 
     /// Where a source of it is named; `field` is one of its keys, `path` or `sha256`, or nothing for the whole.
-    pub fn source_place(&self, source: &SourceNeed, field: Option<&str>) -> Place {
+    pub fn source_place(&self, source: &ExternalInput, field: Option<&str>) -> Place {
         match field {
             Some(field) => Place::value(&self.file, source.path.key(field)),
             None => Place::value(&self.file, source.path.clone()),
@@ -112,7 +115,7 @@ impl Instance {
     }
 
     /// The file that a local source is: paths are relative to the file that its stage stands in.
-    pub fn source_file(&self, source: &SourceNeed) -> Option<PathBuf> {
+    pub fn source_file(&self, source: &ExternalInput) -> Option<PathBuf> {
         source.source.path.as_ref().map(|name| beside(&self.file.path, name))
     }
 
@@ -126,12 +129,14 @@ impl Instance {
         self.file.path.parent().unwrap_or(Path::new(""))
     }
 
-    /// The seed as its record has it. Most programs draw nothing: a command without a `seed` has none in its record, though it is told 0.
+    /// The seed as its record has it. Most programs draw nothing: a command without a `seed` has none in its record,
+    /// though it is told 0.
     pub fn recorded_seed(&self) -> Option<u64> {
         (self.kind.needs_worker() || (self.kind.takes_seed() && self.is_seeded)).then_some(self.seed)
     }
 
-    /// The numerics as its record has them: kinds that the engine runs itself compute with no library that could choose.
+    /// The numerics as its record has them: kinds that the engine runs itself compute with no library that could
+    /// choose.
     pub fn recorded_numerics(&self) -> Option<Numerics> {
         self.kind.needs_worker().then_some(self.numerics)
     }

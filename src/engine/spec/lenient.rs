@@ -8,7 +8,7 @@ use serde::de::{Deserialize, Deserializer, EnumAccess, MapAccess, SeqAccess, Var
 use serde_yaml::value::{Tag, TaggedValue};
 use serde_yaml::{Mapping, Number, Value};
 
-use super::unknown::{too_large, unknown};
+use super::poison::{too_large, unknown};
 
 /// A value of such a text.
 pub(super) struct Lenient(pub Value);

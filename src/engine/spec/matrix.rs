@@ -1,4 +1,5 @@
-//! The points of a stage's matrix: axes multiplied out, points left out and points added. Knows labels, and no parameters.
+//! The points of a stage's matrix: axes multiplied out, points left out and points added. Knows labels, and no
+//! parameters.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -6,16 +7,16 @@ use std::sync::Arc;
 use globset::{GlobBuilder, GlobMatcher};
 use serde_yaml::{Mapping, Value};
 
-use super::check::describe;
+use super::diagnostics::Notes;
 use super::expand::Expander;
-use super::notes::Notes;
 use super::pattern::is_pattern;
+use super::poison::{is_unknown, unknown};
 use super::problem::{Problem, suggestion};
 use super::refs::Reference;
+use super::schema_check::describe;
 use super::source::{Place, YamlPath};
 use super::stage::{AxisSpec, AxisValues, StageSpec, axis_values, check_label, label_of};
 use super::substitute::LABEL;
-use super::unknown::{is_unknown, unknown};
 
 /// A matrix beyond this is a mistake, or an attack.
 const MAX_INSTANCES: usize = 200_000;
@@ -36,7 +37,8 @@ pub(super) struct Matrix {
 }
 
 impl Expander<'_> {
-    /// The points of a stage, those of the product first and those of `include` after them. An axis that is not known stands at one place, which is unknown.
+    /// The points of a stage, those of the product first and those of `include` after them. An axis that is not known
+    /// stands at one place, which is unknown.
     pub(super) fn matrix(&self, stage: &StageSpec, notes: &mut Notes) -> Matrix {
         let mut is_known = !stage.lost.matrix;
         let mut axes: Vec<Vec<Stand>> = stage.matrix.iter().map(|axis| self.axis(stage, axis, notes)).collect();
@@ -155,7 +157,8 @@ impl Expander<'_> {
         }
     }
 
-    /// An instance as a place for an axis to stand: `${axis.part}` gives its own axes, `${axis.label}` the label that it has here, as rows of tables do, unless it has an axis of that name.
+    /// An instance as a place for an axis to stand: `${axis.part}` gives its own axes, `${axis.label}` the label that
+    /// it has here, as rows of tables do, unless it has an axis of that name.
     fn stand(&self, reference: Reference) -> Stand {
         let instance = self.instance(reference.instance);
         let mut value = instance.axes();
@@ -203,7 +206,8 @@ impl Expander<'_> {
     }
 }
 
-/// The stands of each axis that one item of `include` names; a value that an axis does not have becomes a new stand of it.
+/// The stands of each axis that one item of `include` names; a value that an axis does not have becomes a new stand of
+/// it.
 fn include(
     stage: &StageSpec,
     index: usize,

@@ -2,20 +2,20 @@
 
 use serde_yaml::{Mapping, Value};
 
-use super::check::describe;
+use super::diagnostics::Notes;
 use super::expand::Expander;
 use super::instance::Need;
 use super::matrix::Stand;
-use super::notes::Notes;
+use super::poison::is_unknown;
 use super::problem::Problem;
 use super::refs::{Maker, Missing, Reference};
+use super::schema_check::describe;
 use super::source::{Place, YamlPath};
 use super::stage::StageSpec;
-use super::unknown::is_unknown;
-use crate::kinds::{Kind, Slot};
+use crate::stage_kinds::{Slot, StageKind};
 
 /// What references lead to; not whole where some of it is not known.
-pub(super) struct Found {
+pub(super) struct Resolved {
     pub references: Vec<Reference>,
     /// Stages whose instances nobody knows, and the output that is named of each.
     pub unknown: Vec<(String, Option<String>)>,
@@ -44,7 +44,7 @@ impl Expander<'_> {
             if slot.is_none() && !stage.names_own_needs() {
                 continue;
             }
-            let Found { references, is_whole, .. } = self.choose(stage, references, slot, &path, notes);
+            let Resolved { references, is_whole, .. } = self.choose(stage, references, slot, &path, notes);
             found.is_whole &= is_whole;
             let many = slot.map_or(references.len() > 1, |slot| slot.many);
             if !many && references.len() > 1 {
@@ -78,7 +78,7 @@ impl Expander<'_> {
     }
 
     fn unknown_need(&self, stage: &StageSpec, name: &str, path: YamlPath, notes: &mut Notes) {
-        let (kind, slots) = (stage.kind.unwrap_or(Kind::Command), stage.slots());
+        let (kind, slots) = (stage.kind.unwrap_or(StageKind::Command), stage.slots());
         let message = format!("a `{kind}` stage has no need `{name}`");
         let problem = Problem::at(Place::key(&stage.file, path), message, "unknown need");
         notes.tell(match slots {
@@ -102,8 +102,8 @@ impl Expander<'_> {
         value: &Value,
         path: &dyn Fn() -> YamlPath,
         notes: &mut Notes,
-    ) -> Found {
-        let mut found = Found { references: Vec::new(), unknown: Vec::new(), is_whole: true };
+    ) -> Resolved {
+        let mut found = Resolved { references: Vec::new(), unknown: Vec::new(), is_whole: true };
         match value {
             Value::Sequence(items) if items.is_empty() => {
                 let help = Some("name at least one, or remove the need".to_owned());
@@ -126,7 +126,7 @@ impl Expander<'_> {
         stage: &StageSpec,
         value: &Value,
         path: &dyn Fn() -> YamlPath,
-        found: &mut Found,
+        found: &mut Resolved,
         notes: &mut Notes,
     ) {
         let place = || Place::value(&stage.file, path());
@@ -154,12 +154,12 @@ impl Expander<'_> {
     pub(super) fn choose(
         &self,
         stage: &StageSpec,
-        found: Found,
+        found: Resolved,
         slot: Option<&Slot>,
         path: &dyn Fn() -> YamlPath,
         notes: &mut Notes,
-    ) -> Found {
-        let Found { references, unknown, mut is_whole } = found;
+    ) -> Resolved {
+        let Resolved { references, unknown, mut is_whole } = found;
         let mut wrong = |(message, help): (String, Option<String>)| {
             notes.tell_at(Place::value(&stage.file, path()), message, "does not fit", help);
         };
@@ -189,6 +189,6 @@ impl Expander<'_> {
                 }
             }
         }
-        Found { references: chosen, unknown, is_whole }
+        Resolved { references: chosen, unknown, is_whole }
     }
 }

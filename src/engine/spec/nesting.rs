@@ -1,5 +1,5 @@
-//! Texts that are nested more deeply than any person writes. The parser's time grows with the square of the depth of `[` and `{`, and it looks at the depth last, so
-//! such a text is found before it gets it.
+//! Texts that are nested more deeply than any person writes. The parser's time grows with the square of the depth of
+//! `[` and `{`, and it looks at the depth last, so such a text is found before it gets it.
 
 use saphyr_parser::{Event, Parser};
 
@@ -31,9 +31,10 @@ pub(super) fn too_deep(text: &str) -> Option<usize> {
     }
 }
 
-/// Where more than `limit` of `[` and `{` may be open, in bytes. It is a tenth of the work of a parser, and errs on one side: brackets within quotes or a comment may
-/// count as open, but never as closing what is open. What stands at a place depends on the quotes before it, which only a parser can be sure of: each way of reading
-/// them has a depth of its own, the largest that it could have.
+/// Where more than `limit` of `[` and `{` may be open, in bytes. It is a tenth of the work of a parser, and errs on one
+/// side: brackets within quotes or a comment may count as open, but never as closing what is open. What stands at a
+/// place depends on the quotes before it, which only a parser can be sure of: each way of reading them has a depth of
+/// its own, the largest that it could have.
 fn may_exceed(text: &str, limit: usize) -> Option<usize> {
     let bytes = text.as_bytes();
     if bytes.iter().filter(|byte| matches!(byte, b'[' | b'{')).count() <= limit {

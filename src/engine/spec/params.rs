@@ -1,5 +1,5 @@
-//! The parameters of a stage, from YAML to the canonical form that is hashed: checked against the kind's schema, read as the kind's type (which fills
-//! in defaults), and checked for what a schema cannot say.
+//! The parameters of a stage, from YAML to the canonical form that is hashed: checked against the kind's schema, read
+//! as the kind's type (which fills in defaults), and checked for what a schema cannot say.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,17 +12,17 @@ use serde_json::Value as Json;
 use serde_path_to_error::Segment;
 use serde_yaml::Value;
 
-use super::check;
 use super::defaults::Origin;
-use super::notes::Notes;
+use super::diagnostics::Notes;
+use super::poison::has_unknown;
 use super::problem::Problem;
 use super::published::{ANOMALIES, NUMBERS};
-use super::sense::{Sense, key};
+use super::schema_check;
 use super::source::{Step, YamlPath};
-use super::unknown::has_unknown;
-use crate::kinds::{
-    CommandParams, DatasetParams, EvaluateParams, FigureSpec, FileParams, Kind, MaskingParams, PublishedSpec,
-    SaliencyParams, Source, TableSpec, TrainParams, TransformParams,
+use super::validate::{Sense, key};
+use crate::stage_kinds::{
+    CommandParams, DatasetParams, EvaluateParams, FigureSpec, FileParams, MaskingParams, PublishedSpec, SaliencyParams,
+    Source, StageKind, TableSpec, TrainParams, TransformParams,
 };
 
 /// What the parameters of one instance say.
@@ -37,22 +37,22 @@ pub(super) struct Params {
 }
 
 /// The JSON schema of a kind's parameters.
-pub fn schema(kind: Kind) -> &'static Json {
-    static SCHEMAS: [OnceLock<Json>; Kind::ALL.len()] = [const { OnceLock::new() }; Kind::ALL.len()];
+pub fn schema(kind: StageKind) -> &'static Json {
+    static SCHEMAS: [OnceLock<Json>; StageKind::ALL.len()] = [const { OnceLock::new() }; StageKind::ALL.len()];
     fn of<T: JsonSchema>() -> Json {
         SchemaGenerator::default().into_root_schema_for::<T>().to_value()
     }
     SCHEMAS[kind as usize].get_or_init(|| match kind {
-        Kind::Dataset => of::<DatasetParams>(),
-        Kind::File => of::<FileParams>(),
-        Kind::Transform => of::<TransformParams>(),
-        Kind::Train => of::<TrainParams>(),
-        Kind::Evaluate => of::<EvaluateParams>(),
-        Kind::Masking => of::<MaskingParams>(),
-        Kind::Saliency => of::<SaliencyParams>(),
-        Kind::Table => of::<TableSpec>(),
-        Kind::Figure => without_tag(of::<FigureSpec>()),
-        Kind::Command => of::<CommandParams>(),
+        StageKind::Dataset => of::<DatasetParams>(),
+        StageKind::File => of::<FileParams>(),
+        StageKind::Transform => of::<TransformParams>(),
+        StageKind::Train => of::<TrainParams>(),
+        StageKind::Evaluate => of::<EvaluateParams>(),
+        StageKind::Masking => of::<MaskingParams>(),
+        StageKind::Saliency => of::<SaliencyParams>(),
+        StageKind::Table => of::<TableSpec>(),
+        StageKind::Figure => without_tag(of::<FigureSpec>()),
+        StageKind::Command => of::<CommandParams>(),
     })
 }
 
@@ -70,7 +70,7 @@ fn without_tag(mut schema: Json) -> Json {
 }
 
 /// The names of a kind's parameters, those of every variant.
-pub(super) fn names(kind: Kind) -> Vec<&'static str> {
+pub(super) fn names(kind: StageKind) -> Vec<&'static str> {
     fn collect(schema: &'static Json, root: &'static Json, names: &mut Vec<&'static str>) {
         if let Some(reference) = schema.get("$ref").and_then(Json::as_str)
             && let Some(target) = root.pointer(reference.trim_start_matches('#'))
@@ -98,8 +98,8 @@ pub(super) fn names(kind: Kind) -> Vec<&'static str> {
 }
 
 /// The parameters of a kind that tell variants apart (`attack`, `op`): those whose schema names one word.
-pub(super) fn tags(kind: Kind) -> &'static [String] {
-    static TAGS: [OnceLock<Vec<String>>; Kind::ALL.len()] = [const { OnceLock::new() }; Kind::ALL.len()];
+pub(super) fn tags(kind: StageKind) -> &'static [String] {
+    static TAGS: [OnceLock<Vec<String>>; StageKind::ALL.len()] = [const { OnceLock::new() }; StageKind::ALL.len()];
     fn collect(schema: &Json, tags: &mut Vec<String>) {
         match schema {
             Json::Object(map) => {
@@ -124,9 +124,9 @@ pub(super) fn tags(kind: Kind) -> &'static [String] {
 }
 
 /// Reads the parameters of one instance; none if some of it is wrong, which is told, or not known.
-pub(super) fn read(kind: Kind, value: &Value, origin: &Origin, notes: &mut Notes) -> Option<Params> {
+pub(super) fn read(kind: StageKind, value: &Value, origin: &Origin, notes: &mut Notes) -> Option<Params> {
     let mut filled = Cow::Borrowed(value);
-    if kind == Kind::Figure
+    if kind == StageKind::Figure
         && let Value::Mapping(map) = value
         && !map.contains_key(DRAW.0)
     {
@@ -135,7 +135,7 @@ pub(super) fn read(kind: Kind, value: &Value, origin: &Origin, notes: &mut Notes
         filled = Cow::Owned(Value::Mapping(map));
     }
     let value = filled.as_ref();
-    let mut problems = check::check(schema(kind), value, origin, format!("a stage of kind `{kind}`"));
+    let mut problems = schema_check::check(schema(kind), value, origin, format!("a stage of kind `{kind}`"));
     let params = if problems.is_empty() && !has_unknown(value) && !origin.lost.has_parameters() {
         let mut reader = Reading { origin, sense: Sense::new(origin) };
         let params = reader.read(kind, value);
@@ -164,57 +164,57 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     /// The parameters from a value that is as the schema of its kind says.
-    fn read(&mut self, kind: Kind, value: &Value) -> Option<Params> {
+    fn read(&mut self, kind: StageKind, value: &Value) -> Option<Params> {
         let mut sources = Vec::new();
         let mut declared_outputs = BTreeMap::new();
         let json = match kind {
-            Kind::Dataset => {
+            StageKind::Dataset => {
                 let mut params = self.typed::<DatasetParams>(value)?;
                 self.sense.check_dataset(&params);
                 sources = self.take_sources(&mut params);
                 self.canonical(&params)
             }
-            Kind::File => {
+            StageKind::File => {
                 let mut params = self.typed::<FileParams>(value)?;
                 let source = std::mem::take(&mut params.source);
                 self.sense.check_source(&source, &[key("source")]);
                 sources.push((FILE_SLOT.to_owned(), source, self.origin.path(&[key("source")])));
                 self.canonical(&params)
             }
-            Kind::Transform => {
+            StageKind::Transform => {
                 let params = self.typed::<TransformParams>(value)?;
                 if let TransformParams::Fourier(fourier) = &params {
                     self.sense.check_fourier(fourier);
                 }
                 self.canonical(&params)
             }
-            Kind::Train => {
+            StageKind::Train => {
                 let params = self.typed::<TrainParams>(value)?;
                 self.sense.check_training(&params);
                 self.canonical(&params)
             }
-            Kind::Evaluate => {
+            StageKind::Evaluate => {
                 let params = self.typed::<EvaluateParams>(value)?;
                 self.sense.check_attack("attack", &params.attack);
                 self.canonical(&params)
             }
-            Kind::Masking => {
+            StageKind::Masking => {
                 let params = self.typed::<MaskingParams>(value)?;
                 self.sense.check_masking(&params);
                 self.canonical(&params)
             }
-            Kind::Saliency => {
+            StageKind::Saliency => {
                 let params = self.typed::<SaliencyParams>(value)?;
                 self.sense.check_images(&params.images);
                 self.canonical(&params)
             }
-            Kind::Table => {
+            StageKind::Table => {
                 let params = self.typed::<TableSpec>(value)?;
                 sources = self.published(&params);
                 self.canonical(&params)
             }
-            Kind::Figure => self.typed::<FigureSpec>(value).and_then(|params| self.canonical(&params)),
-            Kind::Command => {
+            StageKind::Figure => self.typed::<FigureSpec>(value).and_then(|params| self.canonical(&params)),
+            StageKind::Command => {
                 let params = self.typed::<CommandParams>(value)?;
                 for (index, name) in params.files.iter().enumerate() {
                     let source = Source { path: Some(name.clone()), ..Source::default() };
@@ -235,7 +235,7 @@ impl Reading<'_> {
         serde_path_to_error::deserialize(value)
             .map_err(|error| {
                 let step = |segment: &Segment| match segment {
-                    Segment::Map { key } => Some(Step::Key(key.clone())),
+                    Segment::Map { key } => Some(Step::ActionKey(key.clone())),
                     Segment::Seq { index } => Some(Step::Index(*index)),
                     Segment::Enum { .. } | Segment::Unknown => None,
                 };
@@ -249,7 +249,8 @@ impl Reading<'_> {
         serde_json::to_value(params).map_err(|error| self.sense.problem(&[], error.to_string(), None)).ok()
     }
 
-    /// Where a file lies is no part of a stage's key, only what it holds: sources leave the parameters and become inputs.
+    /// Where a file lies is no part of a stage's key, only what it holds: sources leave the parameters and become
+    /// inputs.
     fn take_sources(&mut self, params: &mut DatasetParams) -> Vec<(String, Source, YamlPath)> {
         let mut sources = Vec::new();
         for (names, source) in params.sources() {

@@ -2,8 +2,9 @@
 
 use globset::{GlobBuilder, GlobMatcher};
 
-/// A name or a pattern of instances. Labels that it leaves out at its end mean all: `tested/pgd` is all that stands at `pgd`, as `tested` is all of the stage. `*` and `?`
-/// stand for letters of one label, `**` for any number of labels, `[ab]` and `{a,b}` for one of several.
+/// A name or a pattern of instances. Labels that it leaves out at its end mean all: `tested/pgd` is all that stands at
+/// `pgd`, as `tested` is all of the stage. `*` and `?` stand for letters of one label, `**` for any number of labels,
+/// `[ab]` and `{a,b}` for one of several.
 pub(crate) struct Pattern<'a> {
     text: &'a str,
     glob: Option<GlobMatcher>,

@@ -1,5 +1,5 @@
-//! From YAML values to the stages as their author wrote them, with every key known and every name valid. Parameters of stages are not looked at
-//! here: they have values only once the matrix is expanded.
+//! From YAML values to the stages as their author wrote them, with every key known and every name valid. Parameters of
+//! stages are not looked at here: they have values only once the matrix is expanded.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -7,15 +7,15 @@ use std::sync::Arc;
 
 use serde_yaml::{Mapping, Value};
 
-use super::check::describe;
+use super::diagnostics::Lost;
 use super::expand;
 use super::include::{self, Read, TOP_KEYS};
-use super::notes::Lost;
+use super::poison::is_unknown;
 use super::problem::{Problem, Problems};
+use super::schema_check::describe;
 use super::settings::{Settings, declared_twice};
 use super::source::{Place, SourceFile, YamlPath};
 use super::stage::{StageSpec, is_lost};
-use super::unknown::is_unknown;
 
 /// A pipeline, read from its files but not expanded.
 #[derive(Debug)]
@@ -48,7 +48,8 @@ impl PipelineSpec {
     /// Reads a pipeline file and those that it includes.
     ///
     /// # Errors
-    /// Every [`Problem`] that can be told without expanding it; if there is one, with every one that expanding the rest tells.
+    /// Every [`Problem`] that can be told without expanding it; if there is one, with every one that expanding the rest
+    /// tells.
     pub fn read(path: &Path, overrides: &Overrides) -> Result<Self, Problems> {
         Self::assemble(include::read(path)?, overrides)
     }

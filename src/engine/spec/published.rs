@@ -1,12 +1,13 @@
-//! Published numbers of a table: which of their rows and columns belong to which of the table's, checked against the file before anything runs. A file that cannot be read
-//! is left to the check of all sources, which tells it at its place.
+//! Published numbers of a table: which of their rows and columns belong to which of the table's, checked against the
+//! file before anything runs. A file that cannot be read is left to the check of all sources, which tells it at its
+//! place.
 
 use super::instance::Instance;
 use super::problem::{Problem, suggestion};
 use super::source::{Place, YamlPath};
 use crate::fsio;
-use crate::kinds::{Column, PublishedDetails, PublishedParams, PublishedSpec, TableSpec};
 use crate::results::PublishedTable;
+use crate::stage_kinds::{Column, PublishedDetails, PublishedParams, PublishedSpec, TableSpec};
 
 /// Slots of the files, as the record names them.
 pub(super) const NUMBERS: &str = "published";
@@ -15,7 +16,8 @@ pub(super) const ANOMALIES: &str = "anomalies";
 /// A paper's tables have a few kilobytes. A larger file is not looked into here.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// Finds the published row of each row and the published column of each column; `axis` is that of the columns where they are the values of a coordinate.
+/// Finds the published row of each row and the published column of each column; `axis` is that of the columns where
+/// they are the values of a coordinate.
 pub(super) fn resolve(
     table: &Instance,
     spec: &TableSpec,

@@ -1,11 +1,12 @@
-//! References to other stages: `model`, `model/pgd-*`, `fashion.test`, `saturated/64.images`. A bare stage means all its instances.
+//! References to other stages: `model`, `model/pgd-*`, `fashion.test`, `saturated/64.images`. A bare stage means all
+//! its instances.
 
 use super::expand::Expander;
 use super::instance::{Instance, InstanceId, Need};
 use super::pattern::{Pattern, is_pattern};
 use super::problem::suggestion;
 use super::stage::StageSpec;
-use crate::kinds::{ArtifactType, Kind, Slot};
+use crate::stage_kinds::{ArtifactType, Slot, StageKind};
 
 /// An instance that was referred to, and perhaps one of its outputs.
 #[derive(Debug, Clone)]
@@ -119,14 +120,14 @@ impl Reference {
 /// What makes an output: a stage of some kind, and what it makes.
 pub(super) struct Maker<'a> {
     pub stage: &'a str,
-    pub kind: Kind,
+    pub kind: StageKind,
     outputs: Vec<(&'a str, ArtifactType)>,
 }
 
 impl<'a> Maker<'a> {
     /// An instance; none if nobody knows what it makes.
     pub(super) fn of(instance: &'a Instance) -> Option<Self> {
-        if instance.kind != Kind::Command {
+        if instance.kind != StageKind::Command {
             return Maker::of_kind(&instance.stage, instance.kind);
         }
         let outputs = instance.outputs.iter().map(|output| (output.name.as_str(), ArtifactType::File)).collect();
@@ -134,16 +135,16 @@ impl<'a> Maker<'a> {
     }
 
     /// A stage of a kind; none for commands, whose outputs their parameters name.
-    pub(super) fn of_kind(stage: &'a str, kind: Kind) -> Option<Self> {
+    pub(super) fn of_kind(stage: &'a str, kind: StageKind) -> Option<Self> {
         let outputs = kind.outputs().iter().map(|output| (output.name, output.is)).collect();
-        (kind != Kind::Command).then_some(Maker { stage, kind, outputs })
+        (kind != StageKind::Command).then_some(Maker { stage, kind, outputs })
     }
 
     /// The output that is meant: the one named, or the one that fits the slot. Errors are a message and advice.
     pub(super) fn choose(&self, wanted: Option<&str>, slot: Option<&Slot>) -> Result<String, (String, Option<String>)> {
         let Maker { stage, kind, outputs } = self;
         // What a program writes has no type of its own: it is what it is used as.
-        let fits = |is: ArtifactType| slot.is_none_or(|slot| slot.takes == is) || *kind == Kind::Command;
+        let fits = |is: ArtifactType| slot.is_none_or(|slot| slot.takes == is) || *kind == StageKind::Command;
         let names = || outputs.iter().map(|(name, _)| *name);
         if let Some(wanted) = wanted {
             return match outputs.iter().find(|(name, _)| *name == wanted) {

@@ -1,17 +1,17 @@
-//! The JSON schema of a pipeline file, for editors: the keys of the file and of a stage around the schemas of the kinds' parameters. Wherever the file
-//! may have a value it may have a `${…}` that brings one in. Nothing is required, because defaults and included files may give it: what is missing the
-//! parser tells.
+//! The JSON schema of a pipeline file, for editors: the keys of the file and of a stage around the schemas of the
+//! kinds' parameters. Wherever the file may have a value it may have a `${…}` that brings one in. Nothing is required,
+//! because defaults and included files may give it: what is missing the parser tells.
 
 use serde_json::{Map, Value as Json, json};
 
 use super::params;
-use crate::kinds::Kind;
 use crate::numerics::Numerics;
+use crate::stage_kinds::StageKind;
 
 /// The schema of a whole pipeline file, JSON Schema 2020-12.
 pub fn pipeline_schema() -> Json {
     let mut definitions = Map::new();
-    for kind in Kind::ALL {
+    for kind in StageKind::ALL {
         let mut schema = params::schema(kind).clone();
         if let Some(object) = schema.as_object_mut() {
             object.remove("$schema");
@@ -27,8 +27,9 @@ pub fn pipeline_schema() -> Json {
     }
     definitions.insert("reference".to_owned(), reference_schema());
     definitions.insert("stage".to_owned(), stage_schema());
-    let of_kind = |kind: Kind| (kind.name().to_owned(), json!({"$ref": format!("#/$defs/{}", parameters_of(kind))}));
-    let defaults: Map<String, Json> = Kind::ALL.map(of_kind).into_iter().collect();
+    let of_kind =
+        |kind: StageKind| (kind.name().to_owned(), json!({"$ref": format!("#/$defs/{}", parameters_of(kind))}));
+    let defaults: Map<String, Json> = StageKind::ALL.map(of_kind).into_iter().collect();
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A pipeline of atflow",
@@ -61,7 +62,7 @@ pub fn pipeline_schema() -> Json {
 
 const NAME: &str = "^[A-Za-z0-9_-]+$";
 
-fn parameters_of(kind: Kind) -> String {
+fn parameters_of(kind: StageKind) -> String {
     format!("parameters-of-{kind}")
 }
 
@@ -81,13 +82,13 @@ fn numerics_schema() -> Json {
 }
 
 fn stage_schema() -> Json {
-    let names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+    let names: Vec<&str> = StageKind::ALL.iter().map(|kind| kind.name()).collect();
     let one_or_more = json!({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]});
-    let of_kind = |kind: Kind| {
+    let of_kind = |kind: StageKind| {
         let mut then = Map::new();
         then.insert("with".to_owned(), json!({"$ref": format!("#/$defs/{}", parameters_of(kind))}));
-        if kind != Kind::Command {
-            let slot = |slot: &crate::kinds::Slot| {
+        if kind != StageKind::Command {
+            let slot = |slot: &crate::stage_kinds::Slot| {
                 (slot.name.to_owned(), json!({"description": format!("Takes {}.", slot.takes.name())}))
             };
             let slots: Map<String, Json> = kind.slots().iter().map(slot).collect();
@@ -150,7 +151,7 @@ fn stage_schema() -> Json {
                 ]
             }
         },
-        "allOf": Kind::ALL.map(of_kind)
+        "allOf": StageKind::ALL.map(of_kind)
     })
 }
 
@@ -216,7 +217,7 @@ mod tests {
     #[test]
     fn no_two_types_share_a_name() {
         let mut seen: Map<String, Json> = Map::new();
-        for kind in Kind::ALL {
+        for kind in StageKind::ALL {
             for (name, definition) in params::schema(kind)["$defs"].as_object().into_iter().flatten() {
                 let first = seen.entry(name.clone()).or_insert_with(|| definition.clone());
                 assert_eq!(

@@ -1,15 +1,16 @@
-//! Parameters and what changes them: profiles and the command line. Parameters of all files of a pipeline are one name space.
+//! Parameters and what changes them: profiles and the command line. Parameters of all files of a pipeline are one name
+//! space.
 
 use std::collections::HashMap;
 
 use serde_yaml::{Mapping, Value};
 
-use super::check::describe;
-use super::notes::Lost;
+use super::diagnostics::Lost;
 use super::pipeline::{Overrides, Reader};
+use super::poison::has_unknown;
 use super::problem::Problem;
+use super::schema_check::describe;
 use super::source::{Place, YamlPath};
-use super::unknown::has_unknown;
 use super::yaml;
 
 /// The parameters of a pipeline while its files are read.
@@ -89,7 +90,8 @@ impl Settings {
         }
     }
 
-    /// Checks the profiles against all parameters, and applies the one that is wanted and then what the command line sets.
+    /// Checks the profiles against all parameters, and applies the one that is wanted and then what the command line
+    /// sets.
     pub(super) fn apply(&mut self, overrides: &Overrides, file: &str, lost: &Lost, problems: &mut Vec<Problem>) {
         let declared: Vec<String> = self.params.keys().filter_map(Value::as_str).map(str::to_owned).collect();
         let names = || declared.iter().map(String::as_str);

@@ -1,7 +1,8 @@
-//! Values in a line for a shell. A value of plain characters goes in as it is; any other is put in quotes, and where that
-//! cannot be done safely it is refused. Knows the quotes of a shell, and no values.
+//! Values in a line for a shell. A value of plain characters goes in as it is; any other is put in quotes, and where
+//! that cannot be done safely it is refused. Knows the quotes of a shell, and no values.
 
-/// Characters that mean nothing to a shell, beside letters and digits; a space, which only parts words, comes with them.
+/// Characters that mean nothing to a shell, beside letters and digits; a space, which only parts words, comes with
+/// them.
 const PLAIN: &str = "_@%+=:,./- ";
 
 /// Where in a line one stands, as far as quotes go.

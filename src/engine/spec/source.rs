@@ -1,5 +1,5 @@
-//! A pipeline file's text and the places in it, for people. A place is a path of keys; where that is in the text is found by a second, marked
-//! parse, which happens only once somebody asks. Knows nothing of what the file means.
+//! A pipeline file's text and the places in it, for people. A place is a path of keys; where that is in the text is
+//! found by a second, marked parse, which happens only once somebody asks. Knows nothing of what the file means.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -39,7 +39,7 @@ impl SourceFile {
         let mut key: Option<&Range<usize>> = None;
         for step in &path.0 {
             let next = match (step, &node.inner) {
-                (Step::Key(wanted), Inner::Map(entries)) => {
+                (Step::ActionKey(wanted), Inner::Map(entries)) => {
                     entries.get(wanted).map(|entry| (&entry.value, Some(&entry.key_span)))
                 }
                 (Step::Index(index), Inner::Sequence(items)) => items.get(*index).map(|item| (item, None)),
@@ -50,7 +50,7 @@ impl SourceFile {
             (node, key) = (value, value_key);
         }
         let span = match (part, key, &node.inner) {
-            (Part::Key, Some(key), _) => key.clone(),
+            (Part::ActionKey, Some(key), _) => key.clone(),
             // A whole block is a poor thing to underline: its key says enough.
             (Part::Value, Some(key), Inner::Map(_) | Inner::Sequence(_)) if self.spans_lines(&node.span) => key.clone(),
             _ => node.span.clone(),
@@ -63,7 +63,7 @@ impl SourceFile {
         let mut node = &self.tree().root;
         path.0.iter().all(|step| {
             let next = match (step, &node.inner) {
-                (Step::Key(wanted), Inner::Map(entries)) => entries.get(wanted).map(|entry| &entry.value),
+                (Step::ActionKey(wanted), Inner::Map(entries)) => entries.get(wanted).map(|entry| &entry.value),
                 (Step::Index(index), Inner::Sequence(items)) => items.get(*index),
                 _ => None,
             };
@@ -96,7 +96,7 @@ impl SourceFile {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Step {
     /// The value of a key.
-    Key(String),
+    ActionKey(String),
     /// An item of a sequence.
     Index(usize),
 }
@@ -108,14 +108,14 @@ pub struct YamlPath(pub Vec<Step>);
 impl YamlPath {
     /// The root, then these keys.
     pub fn of(keys: &[&str]) -> Self {
-        YamlPath(keys.iter().map(|key| Step::Key((*key).to_owned())).collect())
+        YamlPath(keys.iter().map(|key| Step::ActionKey((*key).to_owned())).collect())
     }
 
     /// One key further.
     #[must_use]
     pub fn key(&self, key: &str) -> Self {
         let mut path = self.clone();
-        path.0.push(Step::Key(key.to_owned()));
+        path.0.push(Step::ActionKey(key.to_owned()));
         path
     }
 
@@ -140,8 +140,8 @@ impl fmt::Display for YamlPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (position, step) in self.0.iter().enumerate() {
             match step {
-                Step::Key(key) if position == 0 => f.write_str(key)?,
-                Step::Key(key) => write!(f, ".{key}")?,
+                Step::ActionKey(key) if position == 0 => f.write_str(key)?,
+                Step::ActionKey(key) => write!(f, ".{key}")?,
                 Step::Index(index) => write!(f, "[{index}]")?,
             }
         }
@@ -153,7 +153,7 @@ impl fmt::Display for YamlPath {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Part {
     /// The key.
-    Key,
+    ActionKey,
     /// The value.
     Value,
 }
@@ -175,7 +175,7 @@ enum Spot {
 impl Place {
     /// The key that a path ends in.
     pub fn key(file: &Arc<SourceFile>, path: YamlPath) -> Self {
-        Place { file: file.clone(), spot: Spot::Path(path, Part::Key) }
+        Place { file: file.clone(), spot: Spot::Path(path, Part::ActionKey) }
     }
 
     /// The value that a path leads to.
@@ -364,7 +364,7 @@ mod tests {
     #[test]
     fn keys_values_and_items_are_found() {
         assert_eq!(at(&YamlPath::of(&["params", "eps"]), Part::Value), "8/255");
-        assert_eq!(at(&YamlPath::of(&["params", "größe"]), Part::Key), "größe");
+        assert_eq!(at(&YamlPath::of(&["params", "größe"]), Part::ActionKey), "größe");
         assert_eq!(at(&YamlPath::of(&["params", "größe"]), Part::Value), "3");
         assert_eq!(at(&YamlPath::of(&["stages", "model", "kind"]), Part::Value), "train");
         assert_eq!(at(&YamlPath::of(&["stages", "model", "list"]).index(1), Part::Value), "bc");

@@ -6,21 +6,21 @@ use std::time::Duration;
 
 use serde_yaml::{Mapping, Value};
 
-use super::check::describe;
 use super::include::TOP_KEYS;
 use super::params;
 use super::pipeline::{Reader, is_name};
+use super::poison::is_unknown;
 use super::problem::{Problem, nearest};
+use super::schema_check::describe;
 use super::source::{Place, SourceFile, YamlPath};
-use super::unknown::is_unknown;
-use crate::kinds::{Kind, Slot};
+use crate::stage_kinds::{Slot, StageKind};
 
 /// A stage as written.
 #[derive(Debug)]
 pub(super) struct StageSpec {
     pub name: String,
     /// None if it could not be read.
-    pub kind: Option<Kind>,
+    pub kind: Option<StageKind>,
     pub seed: Option<Value>,
     /// Its own numerics or those of its file, and where they stand.
     pub numerics: Option<(Value, YamlPath)>,
@@ -65,12 +65,12 @@ impl LostParts {
 impl StageSpec {
     /// The slots of its kind; none if the kind is not known or names its own.
     pub(super) fn slots(&self) -> &'static [Slot] {
-        self.kind.map_or(&[], Kind::slots)
+        self.kind.map_or(&[], StageKind::slots)
     }
 
     /// Whether its needs may have any names.
     pub(super) fn names_own_needs(&self) -> bool {
-        matches!(self.kind, None | Some(Kind::Command))
+        matches!(self.kind, None | Some(StageKind::Command))
     }
 
     /// Whether a need that is not there was written, but under another name or at another place.
@@ -122,13 +122,13 @@ pub(super) const STAGE_KEYS: [&str; 12] = [
 
 /// The defaults of a file by kind, and the kinds of which some could not be read.
 struct Defaults {
-    by_kind: Vec<(Kind, Arc<Value>)>,
-    lost: Vec<Kind>,
+    by_kind: Vec<(StageKind, Arc<Value>)>,
+    lost: Vec<StageKind>,
     is_lost: bool,
 }
 
 impl Defaults {
-    fn are_lost(&self, kind: Option<Kind>) -> bool {
+    fn are_lost(&self, kind: Option<StageKind>) -> bool {
         self.is_lost || kind.is_none_or(|kind| self.lost.contains(&kind))
     }
 }
@@ -162,7 +162,7 @@ impl Reader<'_> {
             let Some(kind) = kind_of(name) else {
                 let problem =
                     Problem::at(Place::key(self.file, path), format!("there is no kind `{name}`"), "unknown kind");
-                self.problems.push(problem.suggest(name, Kind::ALL.map(Kind::name)));
+                self.problems.push(problem.suggest(name, StageKind::ALL.map(StageKind::name)));
                 out.is_lost = true;
                 continue;
             };
@@ -284,8 +284,8 @@ impl Reader<'_> {
     }
 
     /// The kind of a stage; `meant` is a key that `kind` seems to be written as.
-    fn kind(&mut self, name: &str, map: &Mapping, meant: Option<&str>, path: &YamlPath) -> Option<Kind> {
-        let names = Kind::ALL.map(Kind::name);
+    fn kind(&mut self, name: &str, map: &Mapping, meant: Option<&str>, path: &YamlPath) -> Option<StageKind> {
+        let names = StageKind::ALL.map(StageKind::name);
         match map.get("kind") {
             None if meant.is_some() => kind_of(map[meant?].as_str()?),
             None => {
@@ -365,8 +365,8 @@ impl Reader<'_> {
     }
 }
 
-fn kind_of(word: &str) -> Option<Kind> {
-    Kind::ALL.into_iter().find(|kind| kind.name() == word)
+fn kind_of(word: &str) -> Option<StageKind> {
+    StageKind::ALL.into_iter().find(|kind| kind.name() == word)
 }
 
 /// Whether the mapping under a key is there, but is none or stands under another of the `known` keys that was misspelt.
@@ -382,7 +382,7 @@ pub(super) fn is_lost(map: &Mapping, key: &str, known: &[&str]) -> bool {
 }
 
 /// Where a key belongs that stands among the keys of a stage and is none.
-fn misplaced(kind: Option<Kind>, key: &str) -> Option<String> {
+fn misplaced(kind: Option<StageKind>, key: &str) -> Option<String> {
     let kind = kind?;
     if kind.slots().iter().any(|slot| slot.name == key) {
         return Some(format!("`{key}` is a need: write `needs: {{{key}: STAGE}}`"));

@@ -1,16 +1,17 @@
-//! `${name.part}` in a value is replaced by another value: a parameter, or what an axis of the matrix stands at. It is substitution and no language.
-//! A text that is nothing but one `${…}` takes the value as it is; within a longer text the value must be a scalar. `$${` is a plain `${`.
+//! `${name.part}` in a value is replaced by another value: a parameter, or what an axis of the matrix stands at. It is
+//! substitution and no language. A text that is nothing but one `${…}` takes the value as it is; within a longer text
+//! the value must be a scalar. `$${` is a plain `${`.
 
 use std::borrow::Cow;
 
 use serde_yaml::{Mapping, Value};
 
-use super::notes::Lost;
+use super::diagnostics::Lost;
+use super::poison::{is_unknown, unknown};
 use super::problem::suggestion;
 use super::shell::{self, Line};
 use super::source::Step;
 use super::template::{Token, tokens};
-use super::unknown::{is_unknown, unknown};
 use crate::plain::plain_line;
 
 /// Parameters within parameters beyond this are a mistake.
@@ -79,12 +80,14 @@ pub(super) struct Failure {
     /// From the text outwards while the value is walked, then from the value to the text.
     pub trail: Vec<Step>,
     pub error: SubstituteError,
-    /// The parameter or axis that the `${…}` stands in, if not in the value itself: everyone who uses it meets the same mistake.
+    /// The parameter or axis that the `${…}` stands in, if not in the value itself: everyone who uses it meets the same
+    /// mistake.
     pub within: Option<String>,
 }
 
 impl Scope<'_> {
-    /// The same value with every `${…}` in it replaced, and all that could not be; where it stands the value is unknown.
+    /// The same value with every `${…}` in it replaced, and all that could not be; where it stands the value is
+    /// unknown.
     pub(super) fn apply<'v>(&self, value: &'v Value) -> (Cow<'v, Value>, Vec<Failure>) {
         if !has_reference(value) {
             return (Cow::Borrowed(value), Vec::new());
@@ -125,7 +128,7 @@ impl Scope<'_> {
             Value::Mapping(map) => {
                 let mut out = Mapping::with_capacity(map.len());
                 for (key, item) in map {
-                    let step = || Step::Key(key.as_str().unwrap_or_default().to_owned());
+                    let step = || Step::ActionKey(key.as_str().unwrap_or_default().to_owned());
                     let is_run = role == Role::Command && key.as_str() == Some("run");
                     walk.role = if is_run { Role::Run } else { Role::Data };
                     out.insert(key.clone(), walk.within(step, |walk| self.walk(item, walk)));
@@ -329,7 +332,8 @@ impl Walk {
     }
 }
 
-/// A scalar as it stands in a text. A number has one spelling, however its author wrote it: 0x10 is `16`, 1e-3 is `0.001`.
+/// A scalar as it stands in a text. A number has one spelling, however its author wrote it: 0x10 is `16`, 1e-3 is
+/// `0.001`.
 pub(super) fn scalar_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),

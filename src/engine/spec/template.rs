@@ -1,4 +1,5 @@
-//! Texts with `${…}` in them: what they are made of, and, beside what came of one, which of its references made a difference. Knows no parameters.
+//! Texts with `${…}` in them: what they are made of, and, beside what came of one, which of its references made a
+//! difference. Knows no parameters.
 
 /// What follows what in a text.
 pub(super) enum Token<'t> {
@@ -53,8 +54,9 @@ enum Piece<'t> {
     Reference(&'t str),
 }
 
-/// The references of a template that changed the text that is made of it; all of them where that cannot be told. `is_value` says which of them are
-/// replaced: others stand in the text as they are. `texts` is what was made of the template and what is.
+/// The references of a template that changed the text that is made of it; all of them where that cannot be told.
+/// `is_value` says which of them are replaced: others stand in the text as they are. `texts` is what was made of the
+/// template and what is.
 pub(super) fn changed<'t>(
     template: &'t str,
     is_value: impl Fn(&str) -> bool,
@@ -91,7 +93,8 @@ fn pieces(template: &str, is_value: impl Fn(&str) -> bool) -> Vec<Piece<'_>> {
     pieces
 }
 
-/// What each reference stands for in a text that was made of the pieces; nothing if it was made of others, or if two references touch.
+/// What each reference stands for in a text that was made of the pieces; nothing if it was made of others, or if two
+/// references touch.
 fn values<'m>(pieces: &[Piece<'_>], made: &'m str) -> Option<Vec<&'m str>> {
     let mut values = Vec::new();
     let [Piece::Text(first), further @ ..] = pieces else { return None };

@@ -3,19 +3,19 @@
 use serde_yaml::Value;
 
 use super::defaults::Origin;
-use super::notes::Notes;
-use super::sense::key;
+use super::diagnostics::Notes;
 use super::source::Part;
 use super::stage::StageSpec;
-use crate::kinds::{Kind, TransformParams};
+use super::validate::key;
+use crate::stage_kinds::{StageKind, TransformParams};
 
-/// Holds the needs of a transform against what its operation has use for; `with` are its parameters, `axes` those that stand at
-/// instances. Says nothing of other kinds.
+/// Holds the needs of a transform against what its operation has use for; `with` are its parameters, `axes` those that
+/// stand at instances. Says nothing of other kinds.
 pub(super) fn check(stage: &StageSpec, axes: &[&str], with: &Value, origin: &Origin, notes: &mut Notes) {
     let op = with.get("op").and_then(Value::as_str);
-    let (Some(Kind::Transform), Some(op)) = (stage.kind, op) else { return };
+    let (Some(StageKind::Transform), Some(op)) = (stage.kind, op) else { return };
     let Some(wanted) = TransformParams::needs_of(op) else { return };
-    for slot in Kind::Transform.slots().iter().filter(|slot| slot.optional) {
+    for slot in StageKind::Transform.slots().iter().filter(|slot| slot.optional) {
         // Whether what fills the need is right is told elsewhere.
         let is_filled = stage.needs.iter().any(|(name, _)| name == slot.name) || axes.contains(&slot.name);
         let (message, label, help) = match (wanted.contains(&slot.name), is_filled) {

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use serde_yaml::Value;
 
+use super::diagnostics::MAX_PROBLEMS;
 use super::lenient::Lenient;
 use super::nesting;
-use super::notes::MAX_PROBLEMS;
+use super::poison::{is_too_large_tag, is_unknown_tag, unknown};
 use super::problem::Problem;
 use super::source::{Place, SourceFile, Step, YamlPath};
-use super::unknown::{is_too_large_tag, is_unknown_tag, unknown};
 use crate::fsio;
 
 /// No pipeline that a person can read is larger, and no larger file is parsed.
@@ -126,7 +126,7 @@ fn take_tags(value: &mut Value, path: &mut YamlPath, found: &mut Vec<(Taken, Yam
                 if !matches!(item, Value::Tagged(_) | Value::Sequence(_) | Value::Mapping(_)) {
                     continue;
                 }
-                let key = Step::Key(key.as_str().unwrap_or_default().to_owned());
+                let key = Step::ActionKey(key.as_str().unwrap_or_default().to_owned());
                 path.within(key, |path| take_tags(item, path, found));
             }
         }

@@ -1,14 +1,14 @@
-//! APGD: projected gradient descent with momentum, whose step length is halved where it does not help (Croce and Hein 2020, algorithm 1), on
-//! cross-entropy and on the difference of logits ratio, untargeted and targeted. As in the authors' code, but for where random numbers come from, and
-//! that an image leaves at its first misclassified point.
+//! APGD: projected gradient descent with momentum, whose step length is halved where it does not help (Croce and Hein
+//! 2020, algorithm 1), on cross-entropy and on the difference of logits ratio, untargeted and targeted. As in the
+//! authors' code, but for where random numbers come from, and that an image leaves at its first misclassified point.
 
-use atflow::kinds::{Apgd, ApgdLoss, Norm};
+use atflow::stage_kinds::{Apgd, ApgdLoss, Norm};
 use tch::{Kind, TchError, Tensor};
 
 use super::Batch;
 use super::ball::{Ball, unit_l2};
-use super::survivors::Survivors;
-use super::victim::{Loss, Victim, cross_entropy, misclassified};
+use super::survivors::ActiveSet;
+use super::victim::{AttackedModel, Loss, cross_entropy, misclassified};
 use crate::error::StageError;
 
 /// Keeps the difference of logits ratio finite, and a gradient's direction.
@@ -16,9 +16,14 @@ const SMALLEST: f64 = 1e-12;
 /// Share of the new step in a step; the rest goes on as the last one went.
 const MOMENTUM: f64 = 0.75;
 
-/// One run of the attack, counted from 0: a restart and, with `dlr_targeted`, a target. Gives the first misclassified point of each image, or that of the
-/// largest loss.
-pub(super) fn run(victim: &mut Victim<'_>, batch: &Batch<'_>, apgd: &Apgd, run: u32) -> Result<Tensor, StageError> {
+/// One run of the attack, counted from 0: a restart and, with `dlr_targeted`, a target. Gives the first misclassified
+/// point of each image, or that of the largest loss.
+pub(super) fn run(
+    victim: &mut AttackedModel<'_>,
+    batch: &Batch<'_>,
+    apgd: &Apgd,
+    run: u32,
+) -> Result<Tensor, StageError> {
     let (purpose, target) = match apgd.loss {
         ApgdLoss::Ce => ("apgd ce start", None),
         ApgdLoss::Dlr => ("apgd dlr start", None),
@@ -28,11 +33,12 @@ pub(super) fn run(victim: &mut Victim<'_>, batch: &Batch<'_>, apgd: &Apgd, run: 
     climb(victim, batch, apgd, start, target.as_ref())
 }
 
-/// The likeliest wrong class of each image, I64, N; with a larger `rank` the next ones. An image that is misclassified as it is has its own class among them.
+/// The likeliest wrong class of each image, I64, N; with a larger `rank` the next ones. An image that is misclassified
+/// as it is has its own class among them.
 ///
 /// # Errors
 /// [`StageError::Torch`], or that the attack is to be given up.
-pub fn target(victim: &mut Victim<'_>, batch: &Batch<'_>, rank: u32) -> Result<Tensor, StageError> {
+pub fn target(victim: &mut AttackedModel<'_>, batch: &Batch<'_>, rank: u32) -> Result<Tensor, StageError> {
     let (_, order) = victim.logits(batch.images)?.f_sort(1, true)?;
     Ok(order.f_select(1, i64::from(rank) + 1)?)
 }
@@ -42,7 +48,7 @@ pub fn target(victim: &mut Victim<'_>, batch: &Batch<'_>, rank: u32) -> Result<T
 /// # Errors
 /// [`StageError::Torch`], or that the attack is to be given up.
 pub fn climb(
-    victim: &mut Victim<'_>,
+    victim: &mut AttackedModel<'_>,
     batch: &Batch<'_>,
     apgd: &Apgd,
     start: Tensor,
@@ -52,7 +58,7 @@ pub fn climb(
     let options = (Kind::Float, batch.images.device());
     let mut target = target.map(Tensor::shallow_clone);
     let look = victim.first_look(&start, batch, &*loss(apgd.loss, target.as_ref()))?;
-    let mut survivors = Survivors::all(batch)?;
+    let mut survivors = ActiveSet::all(batch)?;
     let mut state = State {
         old: start.shallow_clone(),
         best: start.shallow_clone(),
@@ -96,7 +102,8 @@ fn loss<'a>(loss: ApgdLoss, target: Option<&'a Tensor>) -> Box<Loss<'a>> {
     }
 }
 
-/// The difference of logits ratio (equation 6): −(z_y − max of the others) / (z_π1 − z_π3), z_π sorted from large to small.
+/// The difference of logits ratio (equation 6): −(z_y − max of the others) / (z_π1 − z_π3), z_π sorted from large to
+/// small.
 fn dlr(logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
     let (sorted, order) = logits.f_sort(1, true)?;
     let rank = |rank: i64| sorted.f_select(1, rank);
@@ -115,7 +122,8 @@ fn dlr_targeted(logits: &Tensor, labels: &Tensor, target: &Tensor) -> Result<Ten
     of(labels)?.f_sub(&of(target)?)?.f_neg()?.f_div(&spread)
 }
 
-/// After which steps the step length is looked at: after 22 % of all, then after 3 % less each time, but at least 6 % (section 3).
+/// After which steps the step length is looked at: after 22 % of all, then after 3 % less each time, but at least 6 %
+/// (section 3).
 pub struct Checkpoints {
     /// Steps from the last check to the next.
     period: u32,
@@ -188,8 +196,9 @@ impl State {
         Ok(())
     }
 
-    /// Halves the step lengths of the images that need it, and takes those back to their best points: where too few of the last `since` steps raised the
-    /// loss, or where the step length was kept at the last check and the best loss has not risen since.
+    /// Halves the step lengths of the images that need it, and takes those back to their best points: where too few of
+    /// the last `since` steps raised the loss, or where the step length was kept at the last check and the best loss
+    /// has not risen since.
     fn check(&mut self, step: u32, since: u32, rho: f64) -> Result<(), TchError> {
         let device = self.history.device();
         let steps = self.history.size()[0];
@@ -215,7 +224,7 @@ impl State {
 
     fn leave(
         &mut self,
-        survivors: &mut Survivors,
+        survivors: &mut ActiveSet,
         wrong: &Tensor,
         target: &mut Option<Tensor>,
     ) -> Result<(), TchError> {

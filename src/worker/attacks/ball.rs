@@ -1,10 +1,10 @@
 //! What an adversary may reach: a ball around each image, cut by [0, 1]. Knows norms, and no attack.
 
-use atflow::kinds::Norm;
+use atflow::stage_kinds::Norm;
 use tch::{TchError, Tensor};
 
 use super::Batch;
-use crate::rng::{Rng, Stream};
+use crate::rng::{DrawTensor, Rng, Stream};
 
 /// Norms below this are taken as this one where something is divided by them.
 const SMALLEST: f64 = 1e-12;
@@ -17,7 +17,8 @@ pub(super) struct Ball<'a> {
 }
 
 enum Shape {
-    /// Both the ball and [0, 1] are boxes around the image, so projecting on one and then on the other is one clamp between two bounds.
+    /// Both the ball and [0, 1] are boxes around the image, so projecting on one and then on the other is one clamp
+    /// between two bounds.
     Box {
         lowest: Tensor,
         highest: Tensor,
@@ -37,7 +38,8 @@ impl<'a> Ball<'a> {
         Ok(Ball { images, eps, shape })
     }
 
-    /// Points that may be reached: clamped to [0, 1], then projected on the ball, in the order of the paper's authors. Changes its argument.
+    /// Points that may be reached: clamped to [0, 1], then projected on the ball, in the order of the paper's authors.
+    /// Changes its argument.
     pub(super) fn project(&self, mut points: Tensor) -> Result<Tensor, TchError> {
         match &self.shape {
             Shape::Box { lowest, highest } => points.f_clamp_tensor_(Some(lowest), Some(highest)),
@@ -50,7 +52,8 @@ impl<'a> Ball<'a> {
         }
     }
 
-    /// The same in the other order, which gives other points of the L2 ball: projected on the ball, then clamped to [0, 1], as AutoAttack does it.
+    /// The same in the other order, which gives other points of the L2 ball: projected on the ball, then clamped to [0,
+    /// 1], as AutoAttack does it.
     pub(super) fn project_then_clamp(&self, points: &Tensor) -> Result<Tensor, TchError> {
         match &self.shape {
             Shape::Box { lowest, highest } => points.f_clamp_tensor(Some(lowest), Some(highest)),

@@ -1,14 +1,15 @@
-//! FAB, targeted: steps to where a linear model of the network says that the decision changes, and back towards the image, so that the perturbation grows
-//! small (Croce and Hein 2020, "Minimally distorted adversarial examples with a fast adaptive boundary attack"). As in AutoAttack's code, but that an image
-//! leaves at the first misclassified point in its ball.
+//! FAB, targeted: steps to where a linear model of the network says that the decision changes, and back towards the
+//! image, so that the perturbation grows small (Croce and Hein 2020, "Minimally distorted adversarial examples with a
+//! fast adaptive boundary attack"). As in AutoAttack's code, but that an image leaves at the first misclassified point
+//! in its ball.
 
-use atflow::kinds::{Fab, Norm};
+use atflow::stage_kinds::{Fab, Norm};
 use tch::{Kind, TchError, Tensor};
 
 use super::Batch;
 use super::apgd::target;
-use super::survivors::Survivors;
-use super::victim::{Victim, misclassified};
+use super::survivors::ActiveSet;
+use super::victim::{AttackedModel, misclassified};
 use crate::error::StageError;
 
 /// Keeps quotients finite.
@@ -22,8 +23,14 @@ const OVERSHOOT: f64 = 1.05;
 /// How much of a perturbation is kept where a point is misclassified (β).
 const BACK: f64 = 0.9;
 
-/// One run of the attack, counted from 0, towards the class of that rank. Gives the first misclassified point of each image in the ball, or the image.
-pub(super) fn run(victim: &mut Victim<'_>, batch: &Batch<'_>, fab: &Fab, run: u32) -> Result<Tensor, StageError> {
+/// One run of the attack, counted from 0, towards the class of that rank. Gives the first misclassified point of each
+/// image in the ball, or the image.
+pub(super) fn run(
+    victim: &mut AttackedModel<'_>,
+    batch: &Batch<'_>,
+    fab: &Fab,
+    run: u32,
+) -> Result<Tensor, StageError> {
     let target = target(victim, batch, run)?;
     approach(victim, batch, fab, &target)
 }
@@ -32,8 +39,13 @@ pub(super) fn run(victim: &mut Victim<'_>, batch: &Batch<'_>, fab: &Fab, run: u3
 ///
 /// # Errors
 /// [`StageError::Torch`], or that the attack is to be given up.
-pub fn approach(victim: &mut Victim<'_>, batch: &Batch<'_>, fab: &Fab, target: &Tensor) -> Result<Tensor, StageError> {
-    let mut survivors = Survivors::all(batch)?;
+pub fn approach(
+    victim: &mut AttackedModel<'_>,
+    batch: &Batch<'_>,
+    fab: &Fab,
+    target: &Tensor,
+) -> Result<Tensor, StageError> {
+    let mut survivors = ActiveSet::all(batch)?;
     let mut target = target.shallow_clone();
     let mut points = batch.images.shallow_clone();
     for step in 0..fab.steps {
@@ -101,10 +113,12 @@ impl Plane {
         Ok(Plane { offset: height.f_sub(&values.f_view([-1, 1])?)?, slope })
     }
 
-    /// The smallest change of each point, in a norm, that leads into the plane and not out of [0, 1]; where none leads there, the one that leads closest.
+    /// The smallest change of each point, in a norm, that leads into the plane and not out of [0, 1]; where none leads
+    /// there, the one that leads closest.
     ///
-    /// With room r_i before the border, a change of length λ moves every coordinate against the side it is on by min(λ s_i, r_i), s_i = 1 in L-infinity and
-    /// |w_i| in L2. How far that leads is piecewise linear in λ: its pieces are sorted, and the one that arrives is solved.
+    /// With room r_i before the border, a change of length λ moves every coordinate against the side it is on by
+    /// min(λ s_i, r_i), where s_i = 1 in L-infinity, and the size of w_i in L2. How far that leads is piecewise linear in
+    /// λ: its pieces are sorted, and the one that arrives is solved.
     ///
     /// # Errors
     /// What libtorch says.
@@ -121,7 +135,8 @@ impl Plane {
         };
         let (ends, order) = room.f_div(&speed.f_clamp_min(SMALLEST)?)?.f_sort(1, false)?;
         let sorted = |tensor: &Tensor| tensor.f_gather(1, &order, false)?.f_cumsum(1, Kind::Float);
-        // What the coordinates that have arrived at the border give in all, and what the others give for each unit of length.
+        // What the coordinates that have arrived at the border give in all, and what the others give for each unit of
+        // length.
         let (arrived, stopped) = (sorted(&steep.f_mul(&room)?)?, sorted(&gain)?);
         let total = sum(&gain)?;
         let reached = arrived.f_add(&ends.f_mul(&total.f_sub(&stopped)?)?)?;
@@ -147,10 +162,11 @@ fn sum(rows: &Tensor) -> Result<Tensor, TchError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rng::{Rng, Stream};
+    use crate::rng::{DrawTensor, Rng, Stream};
     use tch::Device;
 
-    /// The conditions of Karush, Kuhn and Tucker: in the plane, in [0, 1], and no coordinate that could go on has gone less far than the others.
+    /// The conditions of Karush, Kuhn and Tucker: in the plane, in [0, 1], and no coordinate that could go on has gone
+    /// less far than the others.
     #[test]
     fn the_nearest_point_of_a_plane_is_nearest() {
         let draw = |purpose: &str, draw: fn(&mut Stream) -> f32| {

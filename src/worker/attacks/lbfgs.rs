@@ -1,5 +1,6 @@
-//! L-BFGS without line search: what `torch.optim.LBFGS` does with `line_search_fn=None`, which tch does not bind (Nocedal and Wright 2006, algorithms 7.4
-//! and 7.5, with a fixed step). Knows a vector and a function of it, nothing of attacks.
+//! L-BFGS without line search: what `torch.optim.LBFGS` does with `line_search_fn=None`, which tch does not bind
+//! (Nocedal and Wright 2006, algorithms 7.4 and 7.5, with a fixed step). Knows a vector and a function of it, nothing
+//! of attacks.
 
 use std::collections::VecDeque;
 

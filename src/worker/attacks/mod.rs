@@ -1,24 +1,25 @@
-//! Attacks: images in [0, 1] in, perturbed images in [0, 1] out. Every attack sees a frozen network, so batch statistics cannot move,
-//! and asks for the gradient of the images alone. Knows nothing of training and evaluation.
+//! Attacks: images in [0, 1] in, perturbed images in [0, 1] out. Every attack sees a frozen network, so batch
+//! statistics cannot move, and asks for the gradient of the images alone. Knows nothing of training and evaluation.
 //!
-//! From the bottom up: `victim` answers for the network, `ball` says what may be reached, `survivors` who is still under attack; `ascent`,
-//! `spatial`, `apgd`, `fab` and `square` are attacks, and `pointwise` runs several of them one after the other.
+//! From the bottom up: `victim` answers for the network, `ball` says what may be reached, `survivors` who is still
+//! under attack; `ascent`, `spatial`, `apgd`, `fab` and `square` are attacks, and `pointwise` runs several of them one
+//! after the other.
 
 pub mod apgd;
-mod ascent;
 mod ball;
+pub mod ensemble;
 pub mod fab;
 pub mod lbfgs;
-pub mod pointwise;
+mod pgd;
 pub mod spatial;
 pub mod square;
 mod survivors;
 mod victim;
 
-use atflow::kinds::{Attack, Direction, Fgsm, Iterate, Norm};
+use atflow::stage_kinds::{Attack, Direction, Fgsm, Iterate, Norm};
 use tch::{TchError, Tensor};
 
-pub use victim::{Tally, Victim, input_gradient};
+pub use victim::{AttackedModel, Tally, input_gradient};
 
 use crate::error::StageError;
 use crate::networks::Frozen;
@@ -77,24 +78,28 @@ pub fn perturb(
     rng: Rng,
     pulse: &mut dyn FnMut() -> Result<(), StageError>,
 ) -> Result<Tensor, StageError> {
-    perturb_victim(attack, &mut Victim::new(network, rng, pulse), batch)
+    perturb_victim(attack, &mut AttackedModel::new(network, rng, pulse), batch)
 }
 
 /// Perturbs a batch, as [`perturb`] does.
 ///
 /// # Errors
 /// As [`perturb`].
-pub fn perturb_victim(attack: &Attack, victim: &mut Victim<'_>, batch: &Batch<'_>) -> Result<Tensor, StageError> {
+pub fn perturb_victim(
+    attack: &Attack,
+    victim: &mut AttackedModel<'_>,
+    batch: &Batch<'_>,
+) -> Result<Tensor, StageError> {
     match attack {
         Attack::None(_) => Ok(batch.images.shallow_clone()),
         Attack::Fgsm(Fgsm { eps, start, step }) => {
             let (step, iterate) = (step.unwrap_or(*eps).get(), Iterate::Last);
             let steps =
-                ascent::Steps { norm: Norm::Inf, eps: eps.get(), step, steps: 1, direction: Direction::Sign, iterate };
-            ascent::attack(victim, batch, &steps, *start, 1)
+                pgd::Steps { norm: Norm::Inf, eps: eps.get(), step, steps: 1, direction: Direction::Sign, iterate };
+            pgd::attack(victim, batch, &steps, *start, 1)
         }
         Attack::Pgd(pgd) => {
-            let steps = ascent::Steps {
+            let steps = pgd::Steps {
                 norm: pgd.norm,
                 eps: pgd.eps.get(),
                 step: pgd.step.get(),
@@ -102,11 +107,11 @@ pub fn perturb_victim(attack: &Attack, victim: &mut Victim<'_>, batch: &Batch<'_
                 direction: pgd.direction,
                 iterate: pgd.iterate,
             };
-            ascent::attack(victim, batch, &steps, pgd.start, pgd.restarts)
+            pgd::attack(victim, batch, &steps, pgd.start, pgd.restarts)
         }
         Attack::Spatial(spatial) => spatial::attack(victim, batch, spatial),
         Attack::Apgd(_) | Attack::Fab(_) | Attack::Square(_) | Attack::Autoattack(_) => {
-            pointwise::attack(victim, batch, attack)
+            ensemble::attack(victim, batch, attack)
         }
     }
 }

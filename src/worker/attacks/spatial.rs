@@ -1,11 +1,12 @@
-//! The spatially transforming attack (Xiao et al. 2018) as the paper's authors have it: pixels move along a flow that raises the loss and stays smooth.
+//! The spatially transforming attack (Xiao et al. 2018) as the paper's authors have it: pixels move along a flow that
+//! raises the loss and stays smooth.
 
-use atflow::kinds::{BaseGrid, Spatial};
+use atflow::stage_kinds::{BaseGrid, Spatial};
 use tch::{Device, Kind, Reduction, TchError, Tensor};
 
 use super::Batch;
 use super::lbfgs::Lbfgs;
-use super::victim::{Victim, backward};
+use super::victim::{AttackedModel, backward};
 use crate::arithmetic::square_root;
 use crate::error::StageError;
 use crate::networks::Frozen;
@@ -17,7 +18,11 @@ const BILINEAR: i64 = 0;
 const ZEROS: i64 = 0;
 
 /// Attacks a batch; all of its images share one optimiser.
-pub(super) fn attack(victim: &mut Victim<'_>, batch: &Batch<'_>, spatial: &Spatial) -> Result<Tensor, StageError> {
+pub(super) fn attack(
+    victim: &mut AttackedModel<'_>,
+    batch: &Batch<'_>,
+    spatial: &Spatial,
+) -> Result<Tensor, StageError> {
     let (count, channels, height, width) = batch.images.size4()?;
     let device = batch.images.device();
     let lens = Lens {
@@ -45,7 +50,8 @@ pub(super) fn attack(victim: &mut Victim<'_>, batch: &Batch<'_>, spatial: &Spati
     Ok(lens.look(batch.images, &flow.f_view(size)?)?.f_clamp_(0.0, 1.0)?)
 }
 
-/// The mean over the batch of −cross-entropy plus `tau` times the flow's total variation; its gradient with respect to the flow (N × H × W × 2); and the logits.
+/// The mean over the batch of −cross-entropy plus `tau` times the flow's total variation; its gradient with respect to
+/// the flow (N × H × W × 2); and the logits.
 fn objective(
     network: &dyn Frozen,
     batch: &Batch<'_>,
@@ -63,7 +69,8 @@ fn objective(
     })
 }
 
-/// The sum over neighbouring pixels, in rows and in columns, of √(1e-7 + squared distance of their flows), divided by the number of images.
+/// The sum over neighbouring pixels, in rows and in columns, of √(1e-7 + squared distance of their flows), divided by
+/// the number of images.
 fn total_variation(flow: &Tensor) -> Result<Tensor, TchError> {
     let along = |axis: i64| {
         let side = flow.size()[axis as usize];
@@ -84,7 +91,8 @@ struct Lens {
 }
 
 impl Lens {
-    /// Images with their pixels moved. The authors sample normalised images and find 0 beyond the border: here the mean colour.
+    /// Images with their pixels moved. The authors sample normalised images and find 0 beyond the border: here the mean
+    /// colour.
     fn look(&self, images: &Tensor, flow: &Tensor) -> Result<Tensor, TchError> {
         let images = images.f_sub(&self.mean)?;
         images.f_grid_sampler(&self.grid.f_add(flow)?, BILINEAR, ZEROS, self.align_corners)?.f_add(&self.mean)

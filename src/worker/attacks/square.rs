@@ -1,13 +1,14 @@
-//! Square Attack: random search that changes one square of an image at a time and keeps what lowers the margin (Andriushchenko et al. 2020). As in
-//! AutoAttack's code, but every image has random squares of its own, drawn from its own stream: there all images of a batch share theirs.
+//! Square Attack: random search that changes one square of an image at a time and keeps what lowers the margin
+//! (Andriushchenko et al. 2020). As in AutoAttack's code, but every image has random squares of its own, drawn from its
+//! own stream: there all images of a batch share theirs.
 
-use atflow::kinds::{Norm, Square};
+use atflow::stage_kinds::{Norm, Square};
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::Batch;
 use super::ball::{Ball, l2};
-use super::survivors::Survivors;
-use super::victim::Victim;
+use super::survivors::ActiveSet;
+use super::victim::AttackedModel;
 use crate::arithmetic::square_root;
 use crate::error::StageError;
 use crate::rng::Stream;
@@ -15,13 +16,19 @@ use crate::rng::Stream;
 /// Norms below this are taken as this one where something is divided by them.
 const SMALLEST: f64 = 1e-12;
 
-/// One run of the attack, counted from 0: gives the first misclassified point of each image, or that of the smallest margin.
-pub(super) fn run(victim: &mut Victim<'_>, batch: &Batch<'_>, square: &Square, run: u32) -> Result<Tensor, StageError> {
+/// One run of the attack, counted from 0: gives the first misclassified point of each image, or that of the smallest
+/// margin.
+pub(super) fn run(
+    victim: &mut AttackedModel<'_>,
+    batch: &Batch<'_>,
+    square: &Square,
+    run: u32,
+) -> Result<Tensor, StageError> {
     let (_, channels, height, width) = batch.images.size4()?;
     let key = |index: u64| [batch.epoch, u64::from(run), index];
     let streams = batch.indices.iter().map(|&index| victim.rng.stream("square", &key(index))).collect();
     let mut draws = Draws { streams, channels, height, width, device: batch.images.device() };
-    let mut survivors = Survivors::all(batch)?;
+    let mut survivors = ActiveSet::all(batch)?;
     let eps = square.eps.get();
     let ball = Ball::new(batch.images, square.norm, eps)?;
     let mut best = match square.norm {
@@ -57,7 +64,7 @@ pub(super) fn run(victim: &mut Victim<'_>, batch: &Batch<'_>, square: &Square, r
 }
 
 /// Lets the images leave whose margin is 0 or below.
-fn leave(survivors: &mut Survivors, draws: &mut Draws, best: &mut Tensor, margin: &mut Tensor) -> Result<(), TchError> {
+fn leave(survivors: &mut ActiveSet, draws: &mut Draws, best: &mut Tensor, margin: &mut Tensor) -> Result<(), TchError> {
     let Some(parting) = survivors.part(&margin.f_le(0.0)?, best)? else { return Ok(()) };
     parting.keep(best, 0)?;
     parting.keep(margin, 0)?;
@@ -77,7 +84,8 @@ fn margin(logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
     truth.f_sub(&others.f_amax([1i64].as_slice(), false)?)
 }
 
-/// The share of the image that a square covers at a query, counted from 0: halved at fixed queries, made for 10,000 of them.
+/// The share of the image that a square covers at a query, counted from 0: halved at fixed queries, made for 10,000 of
+/// them.
 pub fn share(square: &Square, query: u32) -> f64 {
     const HALVED_AFTER: [u64; 9] = [10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000];
     let query = match square.rescale_schedule {
@@ -88,7 +96,8 @@ pub fn share(square: &Square, query: u32) -> f64 {
     square.p_init.get() / f64::from(1u32 << halvings)
 }
 
-/// The side of a square that covers a share of the image; at least 1, in the L2 ball odd and at least 3, and never more than the image.
+/// The side of a square that covers a share of the image; at least 1, in the L2 ball odd and at least 3, and never more
+/// than the image.
 fn side(share: f64, height: i64, width: i64, is_odd: bool) -> i64 {
     let side = (share * (height * width) as f64).sqrt().round_ties_even() as i64;
     let side = if is_odd { side.max(3) | 1 } else { side.max(1) };
@@ -101,8 +110,9 @@ fn full_radius(ball: &Ball<'_>, images: &Tensor, change: &Tensor, eps: f64) -> R
     ball.project_then_clamp(&images.f_add(&change)?)
 }
 
-/// What is tried next in the L-infinity ball (section 3.2 of the paper, algorithm 2): `best` with `squares` (N × C × H × W, −1 or 1 in a square and 0 around it)
-/// added 2 ε times, within ε of the images and within [0, 1]. A pixel of the square so comes to one end of its range.
+/// What is tried next in the L-infinity ball (section 3.2 of the paper, algorithm 2): `best` with `squares` (N × C × H
+/// × W, −1 or 1 in a square and 0 around it) added 2 ε times, within ε of the images and within [0, 1]. A pixel of the
+/// square so comes to one end of its range.
 ///
 /// # Errors
 /// What libtorch says.
@@ -110,9 +120,10 @@ pub fn next_inf(images: &Tensor, best: &Tensor, squares: &Tensor, eps: f64) -> R
     Ball::new(images, Norm::Inf, eps)?.project_then_clamp(&best.f_add(&squares.f_mul_scalar(2.0 * eps)?)?)
 }
 
-/// What is tried next in the L2 ball (section 3.3 of the paper, algorithm 3): the norm of the change in one window moves into another one, where it takes the
-/// shape of a bump; then the change is scaled to full radius. `windows` are the one that wins and the one that loses, as indices into H · W (I64,
-/// N × C × side²), `bumps` has the shape of one (N × C × side²).
+/// What is tried next in the L2 ball (section 3.3 of the paper, algorithm 3): the norm of the change in one window
+/// moves into another one, where it takes the shape of a bump; then the change is scaled to full radius. `windows` are
+/// the one that wins and the one that loses, as indices into H · W (I64, N × C × side²), `bumps` has the shape of one
+/// (N × C × side²).
 ///
 /// # Errors
 /// What libtorch says.
@@ -163,7 +174,8 @@ impl Draws {
         self.signs(self.width)
     }
 
-    /// Upper left corners of windows, each N. As in AutoAttack's code a window does not touch the last row and the last column, unless it is as large as the image.
+    /// Upper left corners of windows, each N. As in AutoAttack's code a window does not touch the last row and the last
+    /// column, unless it is as large as the image.
     fn corners(&mut self, side: i64) -> Result<[Tensor; 2], TchError> {
         let (rows, columns) = ((self.height - side).max(1) as u64, (self.width - side).max(1) as u64);
         let corners: Vec<[i64; 2]> =
@@ -227,7 +239,8 @@ impl Draws {
     }
 }
 
-/// Two hills side by side, one up and one down, of norm 1: `side`² values in rows (section 3.3 of the paper, equation 2).
+/// Two hills side by side, one up and one down, of norm 1: `side`² values in rows (section 3.3 of the paper, equation
+/// 2).
 pub fn bump(side: i64) -> Vec<f32> {
     let upper = hill(side / 2, side);
     let lower = hill(side - side / 2, side);

@@ -1,11 +1,12 @@
-//! The images of a batch that are still under attack. Those that are misclassified leave, so that no step is spent on them. Knows positions, no attack.
+//! The images of a batch that are still under attack. Those that are misclassified leave, so that no step is spent on
+//! them. Knows positions, no attack.
 
 use tch::{Kind, TchError, Tensor};
 
 use super::Batch;
 
 /// What is left of a batch.
-pub(super) struct Survivors {
+pub(super) struct ActiveSet {
     /// N × C × H × W.
     pub(super) images: Tensor,
     /// The true classes, I64, N.
@@ -17,12 +18,12 @@ pub(super) struct Survivors {
 }
 
 /// Who leaves and who stays, as indices among the survivors before.
-pub(super) struct Parting {
+pub(super) struct Finished {
     pub(super) staying: Vec<i64>,
     index: Tensor,
 }
 
-impl Parting {
+impl Finished {
     /// Of a tensor with a row for each survivor before, the rows of those who stay. `dim` counts survivors.
     pub(super) fn keep(&self, tensor: &mut Tensor, dim: i64) -> Result<(), TchError> {
         *tensor = tensor.f_index_select(dim, &self.index)?;
@@ -30,11 +31,11 @@ impl Parting {
     }
 }
 
-impl Survivors {
+impl ActiveSet {
     /// The whole batch.
     pub(super) fn all(batch: &Batch<'_>) -> Result<Self, TchError> {
         let count = batch.labels.size()[0];
-        Ok(Survivors {
+        Ok(ActiveSet {
             images: batch.images.shallow_clone(),
             labels: batch.labels.shallow_clone(),
             positions: Tensor::f_arange(count, (Kind::Int64, batch.images.device()))?,
@@ -47,7 +48,7 @@ impl Survivors {
     }
 
     /// Lets those with a set flag leave, each at its point; nothing if none has.
-    pub(super) fn part(&mut self, leaving: &Tensor, points: &Tensor) -> Result<Option<Parting>, TchError> {
+    pub(super) fn part(&mut self, leaving: &Tensor, points: &Tensor) -> Result<Option<Finished>, TchError> {
         let places = |flags: &Tensor| flags.f_nonzero()?.f_view(-1);
         let index = places(leaving)?;
         if index.size()[0] == 0 {
@@ -57,7 +58,7 @@ impl Survivors {
         let _ = self.result.f_index_copy_(0, &positions, &points.f_index_select(0, &index)?)?;
         let index = places(&leaving.f_logical_not()?)?;
         let staying = Vec::<i64>::try_from(index.f_to_device(tch::Device::Cpu)?)?;
-        let parting = Parting { staying, index };
+        let parting = Finished { staying, index };
         for tensor in [&mut self.images, &mut self.labels, &mut self.positions] {
             parting.keep(tensor, 0)?;
         }

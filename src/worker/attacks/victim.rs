@@ -1,5 +1,5 @@
-//! The network under attack: its logits, and the gradient of a loss with respect to the images. Counts what gradients there are, because an attack whose
-//! gradients are zero fails without a word. Knows no attack.
+//! The network under attack: its logits, and the gradient of a loss with respect to the images. Counts what gradients
+//! there are, because an attack whose gradients are zero fails without a word. Knows no attack.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ use crate::networks::Frozen;
 use crate::rng::Rng;
 
 /// A network, the random numbers of the attack on it, and somebody who is told before each step.
-pub struct Victim<'a> {
+pub struct AttackedModel<'a> {
     network: &'a dyn Frozen,
     /// The attack's random numbers.
     pub rng: Rng,
@@ -20,7 +20,8 @@ pub struct Victim<'a> {
     tally: Option<&'a mut Tally>,
 }
 
-/// Gradients by image: each image counts once, at the first gradient that is computed for it, if it is classified correctly there.
+/// Gradients by image: each image counts once, at the first gradient that is computed for it, if it is classified
+/// correctly there.
 #[derive(Default)]
 pub struct Tally {
     seen: HashSet<u64>,
@@ -40,16 +41,16 @@ pub(super) struct Look {
 /// What an attack climbs: a number for each image, of logits and true classes.
 pub(super) type Loss<'a> = dyn Fn(&Tensor, &Tensor) -> Result<Tensor, TchError> + 'a;
 
-impl<'a> Victim<'a> {
+impl<'a> AttackedModel<'a> {
     /// A network to be attacked; `pulse` is called before each question to it.
     pub fn new(network: &'a dyn Frozen, rng: Rng, pulse: &'a mut dyn FnMut() -> Result<(), StageError>) -> Self {
-        Victim { network, rng, pulse, tally: None }
+        AttackedModel { network, rng, pulse, tally: None }
     }
 
     /// The same, with its gradients counted. Counting waits for the device once for each batch.
     #[must_use]
     pub fn counted(self, tally: &'a mut Tally) -> Self {
-        Victim { tally: Some(tally), ..self }
+        AttackedModel { tally: Some(tally), ..self }
     }
 
     /// The network.
@@ -102,14 +103,16 @@ impl<'a> Victim<'a> {
             let points = points.f_detach()?.f_set_requires_grad(true)?;
             let logits = self.network.forward(&points)?;
             let losses = loss(&logits, labels)?;
-            // The sum and not the mean: the gradient of an image then does not depend on how many others are computed with it.
+            // The sum and not the mean: the gradient of an image then does not depend on how many others are computed
+            // with it.
             let gradient = backward(&losses.f_sum(Kind::Float)?, &points)?;
             Ok::<_, TchError>(Look { logits: logits.f_detach()?, losses: losses.f_detach()?, gradient })
         });
         Ok(look?)
     }
 
-    /// Counts the images of a batch by a gradient that an attack begins with, one for each image; `logits` are those of the same points.
+    /// Counts the images of a batch by a gradient that an attack begins with, one for each image; `logits` are those of
+    /// the same points.
     pub(super) fn count(&mut self, gradient: &Tensor, logits: &Tensor, batch: &Batch<'_>) -> Result<(), TchError> {
         match &mut self.tally {
             Some(tally) => tally.count(gradient, &misclassified(logits, batch.labels)?, batch.indices),
@@ -160,7 +163,8 @@ pub(super) fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor, 
     logits.f_cross_entropy_loss(labels, None::<&Tensor>, Reduction::None, -100, 0.0)
 }
 
-/// The gradient, with respect to `inputs`, of the cross-entropy of the true classes summed over the batch. `classify` gives the logits.
+/// The gradient, with respect to `inputs`, of the cross-entropy of the true classes summed over the batch. `classify`
+/// gives the logits.
 ///
 /// The sum and not the mean: the gradient of an image then does not depend on how many others are computed with it.
 ///

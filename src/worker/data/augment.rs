@@ -1,6 +1,6 @@
 //! Random changes of training images that keep their size: mirrored, and shifted over a black border.
 
-use atflow::kinds::Augmentation;
+use atflow::stage_kinds::Augmentation;
 use tch::{Kind, TchError, Tensor};
 
 use crate::rng::Rng;
@@ -20,8 +20,8 @@ pub fn augment(
     if !augmentation.flip && pad == 0 {
         return Ok(images);
     }
-    // A pixel of the result is one of the padded image: where each comes from is computed for the whole batch at once, so that
-    // neither the CPU nor a GPU sees images one by one.
+    // A pixel of the result is one of the padded image: where each comes from is computed for the whole batch at once,
+    // so that neither the CPU nor a GPU sees images one by one.
     let (count, channels, height, width) = images.size4()?;
     let device = images.device();
     let mut draws: [Vec<i64>; 3] = Default::default();

@@ -1,5 +1,6 @@
-//! Image sets and checkpoints as jobs use them: read from the cache's blobs, checked, put on the device, and kept there for the next jobs.
-//! Data stay bytes as they are stored, and become what is seen of them, as floats, batch by batch. Knows nothing of what a stage does with them.
+//! Image sets and checkpoints as jobs use them: read from the cache's blobs, checked, put on the device, and kept there
+//! for the next jobs. Data stay bytes as they are stored, and become what is seen of them, as floats, batch by batch.
+//! Knows nothing of what a stage does with them.
 
 mod augment;
 
@@ -8,8 +9,8 @@ use std::rc::Rc;
 
 use atflow::digest::{Digest, ReadError, read_verified, verify};
 use atflow::formats::{ImageHead, ImageReader, ImageSet, Sizes, View, centre};
-use atflow::kinds::Augmentation;
 use atflow::protocol::Input;
+use atflow::stage_kinds::Augmentation;
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::checkpoint::Checkpoint;
@@ -186,7 +187,8 @@ impl DeviceSet {
         Ok((Vec::try_from(image.f_to_device(Device::Cpu)?.f_contiguous()?.f_view(-1)?)?, size))
     }
 
-    /// The images at `indices` as they are seen, U8, N × C × H × W. Every image that a stage sees comes from here, but for windows that are cut at random.
+    /// The images at `indices` as they are seen, U8, N × C × H × W. Every image that a stage sees comes from here, but
+    /// for windows that are cut at random.
     ///
     /// # Errors
     /// What libtorch says.
@@ -210,7 +212,8 @@ impl DeviceSet {
         }
     }
 
-    /// Squares cut out of the images at `indices`; `corner` gives the upper left one of each by its index and the image's height and width.
+    /// Squares cut out of the images at `indices`; `corner` gives the upper left one of each by its index and the
+    /// image's height and width.
     fn windows(
         &self,
         indices: &[u64],

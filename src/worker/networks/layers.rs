@@ -1,7 +1,8 @@
-//! The layers that networks are made of, with the defaults of PyTorch's, and their frozen counterparts. Knows no particular network.
+//! The layers that networks are made of, with the defaults of PyTorch's, and their frozen counterparts. Knows no
+//! particular network.
 //!
-//! A layer computes in the type of what it is given: weights of convolutions and linear layers are cast to it, batch norm keeps its
-//! parameters and statistics in F32 whatever its input is.
+//! A layer computes in the type of what it is given: weights of convolutions and linear layers are cast to it, batch
+//! norm keeps its parameters and statistics in F32 whatever its input is.
 
 use atflow::number::Real;
 use tch::{Device, Kind, TchError, Tensor};

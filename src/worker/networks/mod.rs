@@ -6,7 +6,7 @@ mod resnet;
 mod state;
 mod wideresnet;
 
-use atflow::kinds::{Net, StandardResnet, Stem};
+use atflow::stage_kinds::{Net, StandardResnet, Stem};
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::error::StageError;
@@ -36,8 +36,8 @@ pub trait Network {
     /// What libtorch says.
     fn normalise(&self, images: &Tensor) -> Result<Tensor, TchError>;
 
-    /// Logits (N × classes, f32) of normalised images. Convolutions and linear layers compute in the type of the images, bf16 say, on weights
-    /// cast to it; gradients reach the weights as f32.
+    /// Logits (N × classes, f32) of normalised images. Convolutions and linear layers compute in the type of the
+    /// images, bf16 say, on weights cast to it; gradients reach the weights as f32.
     ///
     /// # Errors
     /// What libtorch says.
@@ -51,8 +51,9 @@ pub trait Network {
         self.classify(&self.normalise(images)?, mode)
     }
 
-    /// The network as it is now, in evaluation mode, made for being run many times: no tensor of it requires a gradient, and it computes
-    /// the same as `forward(…, Mode::Eval)` up to rounding. Later changes of the network do not reach it.
+    /// The network as it is now, in evaluation mode, made for being run many times: no tensor of it requires a
+    /// gradient, and it computes the same as `forward(…, Mode::Eval)` up to rounding. Later changes of the network do
+    /// not reach it.
     ///
     /// # Errors
     /// What libtorch says.
@@ -78,8 +79,8 @@ pub trait Frozen {
     /// What libtorch says.
     fn normalise(&self, images: &Tensor) -> Result<Tensor, TchError>;
 
-    /// The last feature maps (N × channels × height × width, of whatever type the network computes in) of normalised images: what is averaged
-    /// over space and given to the linear layer.
+    /// The last feature maps (N × channels × height × width, of whatever type the network computes in) of normalised
+    /// images: what is averaged over space and given to the linear layer.
     ///
     /// # Errors
     /// What libtorch says.
@@ -111,7 +112,8 @@ pub trait Frozen {
 /// Makes a network with its initial weights, drawn from `rng`.
 ///
 /// # Errors
-/// [`StageError::Setting`] if the description makes no network or does not fit the number of channels or classes; [`StageError::Torch`].
+/// [`StageError::Setting`] if the description makes no network or does not fit the number of channels or classes;
+/// [`StageError::Torch`].
 pub fn build(
     net: &Net,
     channels: usize,

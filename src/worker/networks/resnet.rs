@@ -1,8 +1,8 @@
-//! Residual networks (He et al. 2016): the small ones for small images, and ResNet-18, -34 and -50 with either of two stems. Names of
-//! tensors as in the PyTorch code that is copied most for each: the one for CIFAR has `layer2.0.shortcut.0` and `linear`, torchvision's
-//! has `layer2.0.downsample.0` and `fc`.
+//! Residual networks (He et al. 2016): the small ones for small images, and ResNet-18, -34 and -50 with either of two
+//! stems. Names of tensors as in the PyTorch code that is copied most for each: the one for CIFAR has
+//! `layer2.0.shortcut.0` and `linear`, torchvision's has `layer2.0.downsample.0` and `fc`.
 
-use atflow::kinds::{self, Stem};
+use atflow::stage_kinds::{self, Stem};
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::layers::{Conv, ConvNorm, ConvShape, Linear, Normalisation, pool};
@@ -12,9 +12,9 @@ use crate::error::StageError;
 use crate::rng::Rng;
 
 /// Channels beyond which a description is a slip of the pen rather than a network.
-const MOST_CHANNELS: i64 = kinds::MOST_CHANNELS as i64;
+const MOST_CHANNELS: i64 = stage_kinds::MOST_CHANNELS as i64;
 /// Blocks in all beyond which the same holds.
-const MOST_BLOCKS: i64 = kinds::MOST_BLOCKS as i64;
+const MOST_BLOCKS: i64 = stage_kinds::MOST_BLOCKS as i64;
 /// A bottleneck has so many times more channels at its end than inside.
 const EXPANSION: i64 = 4;
 
@@ -149,7 +149,8 @@ impl Network for Resnet {
     }
 }
 
-/// A residual block: relu(inside(x) + shortcut(x)), inside with a batch norm after each convolution and a relu between them.
+/// A residual block: relu(inside(x) + shortcut(x)), inside with a batch norm after each convolution and a relu between
+/// them.
 #[derive(Debug)]
 struct Block {
     inner: Vec<ConvNorm>,

@@ -2,7 +2,7 @@
 
 use tch::{Device, TchError, Tensor};
 
-use crate::rng::{Rng, Stream};
+use crate::rng::{DrawTensor, Rng, Stream};
 
 /// What a tensor of a network is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,8 @@ pub struct State {
 }
 
 impl State {
-    /// No tensors yet; initial weights will be drawn from `rng`, each from a stream of its own name. Without `rng` they are 0.
+    /// No tensors yet; initial weights will be drawn from `rng`, each from a stream of its own name. Without `rng` they
+    /// are 0.
     pub fn new(init: ConvInit, rng: Option<Rng>, device: Device) -> Self {
         State { entries: Vec::new(), init, rng, device }
     }
@@ -74,8 +75,8 @@ impl State {
         }
     }
 
-    /// Adds a parameter drawn from Uniform(−1/√`fan_in`, 1/√`fan_in`): the default of PyTorch's convolutions and linear layers
-    /// (`kaiming_uniform_(a=√5)` for weights). Those of tch differ.
+    /// Adds a parameter drawn from Uniform(−1/√`fan_in`, 1/√`fan_in`): the default of PyTorch's convolutions and linear
+    /// layers (`kaiming_uniform_(a=√5)` for weights). Those of tch differ.
     ///
     /// # Errors
     /// What libtorch says.
@@ -108,7 +109,8 @@ impl State {
     }
 }
 
-/// The same values laid out with the channels of each pixel side by side, where the tensor has four axes; tch has no argument for that.
+/// The same values laid out with the channels of each pixel side by side, where the tensor has four axes; tch has no
+/// argument for that.
 ///
 /// # Errors
 /// What libtorch says.

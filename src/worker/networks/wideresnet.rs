@@ -1,7 +1,8 @@
-//! Wide residual networks for small images (Zagoruyko and Komodakis 2016): batch norm and relu come before each convolution. Names of
-//! tensors as in the PyTorch code that is copied most, `block1.layer.0.convShortcut` and `fc`; its initial weights as well. No dropout.
+//! Wide residual networks for small images (Zagoruyko and Komodakis 2016): batch norm and relu come before each
+//! convolution. Names of tensors as in the PyTorch code that is copied most, `block1.layer.0.convShortcut` and `fc`;
+//! its initial weights as well. No dropout.
 
-use atflow::kinds::WideResnet as Description;
+use atflow::stage_kinds::WideResnet as Description;
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::layers::{Affine, Conv, ConvNorm, ConvShape, Linear, Norm, Normalisation, Plain, pool};

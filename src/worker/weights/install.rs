@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use tch::{TchError, Tensor};
 
-use super::place::{self, Beside, Misfit, Place, Wanted};
+use super::place::{self, Misfit, Neighbours, Place, Wanted};
 use super::{File, WeightsError};
 use crate::networks::Network;
 
@@ -55,8 +55,8 @@ pub struct Installed {
 }
 
 /// Fills the network's tensors, parameters and running statistics, from the dictionary and under the prefix where they
-/// fit; `entry` says where to look. Numbers of
-/// another floating type are converted to f32. What else a training kept in the file is passed over.
+/// fit; `entry` says where to look. Numbers of another floating type are converted to f32. What else a training kept in
+/// the file is passed over.
 ///
 /// # Errors
 /// [`InstallError`]; the network is unchanged then.
@@ -76,7 +76,7 @@ pub fn install(
     let entries: Vec<_> = network.state().entries().iter().filter(|entry| !is_head(&entry.name)).collect();
     let wanted: Vec<Wanted> =
         entries.iter().map(|entry| Wanted { name: entry.name.clone(), shape: Some(entry.tensor.size()) }).collect();
-    let places = place::find(file.listed(), &wanted, Beside::Layer(layer), entry).map_err(InstallError::Differ)?;
+    let places = place::find(file.listed(), &wanted, Neighbours::Layer(layer), entry).map_err(InstallError::Differ)?;
     let (place, values) = the_one(file, places)?;
     let _guard = tch::no_grad_guard();
     for (entry, values) in entries.iter().zip(&values) {
@@ -92,7 +92,7 @@ pub fn install(
 /// [`InstallError`], if they are there more than once or cannot be read.
 pub fn select(file: &File<'_>, names: &[String]) -> Result<BTreeMap<String, Tensor>, InstallError> {
     let wanted: Vec<Wanted> = names.iter().map(|name| Wanted { name: name.clone(), shape: None }).collect();
-    match place::find(file.listed(), &wanted, Beside::All, None) {
+    match place::find(file.listed(), &wanted, Neighbours::All, None) {
         Ok(places) => {
             let (_, values) = the_one(file, places)?;
             Ok(names.iter().cloned().zip(values).collect())

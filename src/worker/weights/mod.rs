@@ -1,5 +1,6 @@
-//! Weights that others trained: tensors by name, read from the files that PyTorch users pass on, and put into a network. Nothing in a file
-//! is ever run. Knows nothing of checkpoints as this program writes them, which are read by their own, stricter rules.
+//! Weights that others trained: tensors by name, read from the files that PyTorch users pass on, and put into a
+//! network. Nothing in a file is ever run. Knows nothing of checkpoints as this program writes them, which are read by
+//! their own, stricter rules.
 
 mod install;
 mod place;
@@ -112,8 +113,8 @@ impl<'a> File<'a> {
     /// Lists the tensors of a file.
     ///
     /// Forms: safetensors; what `torch.save` writes, the archive (since PyTorch 1.6) as well as the older stream. A
-    /// pickle is followed as far as
-    /// dictionaries, lists, numbers, texts and tensors go; anything else that it names is refused, and nothing is run.
+    /// pickle is followed as far as dictionaries, lists, numbers, texts and tensors go; anything else that it names is
+    /// refused, and nothing is run.
     ///
     /// # Errors
     /// Any [`WeightsError`].

@@ -1,6 +1,5 @@
 //! Where in a file the tensors of a network stand: in which dictionary, under which prefix (`state_dict.module.`). One
-//! rule for every form of file, by names and
-//! shapes alone. Knows neither forms of files nor networks.
+//! rule for every form of file, by names and shapes alone. Knows neither forms of files nor networks.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -18,7 +17,7 @@ pub struct Wanted {
 
 /// What may stand beside the wanted tensors, in their dictionary and under their prefix.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Beside<'a> {
+pub(super) enum Neighbours<'a> {
     /// Anything.
     All,
     /// Numbers, states of a training, and the layer of this name, if any.
@@ -92,12 +91,11 @@ pub(super) fn names(listed: &[Listed]) -> BTreeMap<String, usize> {
 }
 
 /// Every place where all wanted tensors stand and nothing that may not stand beside them; if there is none, how the
-/// best place differs. `entry` limits the search
-/// to what stands under it.
+/// best place differs. `entry` limits the search to what stands under it.
 pub(super) fn find(
     listed: &[Listed],
     wanted: &[Wanted],
-    beside: Beside<'_>,
+    beside: Neighbours<'_>,
     entry: Option<&str>,
 ) -> Result<Vec<Place>, Box<Misfit>> {
     let mut names = names(listed);
@@ -149,7 +147,7 @@ fn strangers<'a>(
     listed: &'a [Listed],
     wanted: &'a [Wanted],
     prefix: &'a str,
-    beside: Beside<'a>,
+    beside: Neighbours<'a>,
 ) -> impl Iterator<Item = &'a str> {
     let known: BTreeSet<&str> = wanted.iter().map(|wanted| wanted.name.as_str()).collect();
     let under = names
@@ -170,8 +168,8 @@ fn strangers<'a>(
             let is_number =
                 listed.shape.is_empty() || (!name.contains('.') && listed.shape.iter().product::<i64>() == 1);
             let may_stand = match beside {
-                Beside::All => true,
-                Beside::Layer(layer) => {
+                Neighbours::All => true,
+                Neighbours::Layer(layer) => {
                     layer.is_some_and(is_layer)
                         || is_number
                         || name.ends_with("num_batches_tracked")
@@ -189,7 +187,7 @@ fn misfit(
     listed: &[Listed],
     wanted: &[Wanted],
     tallies: &BTreeMap<&str, Tally>,
-    beside: Beside<'_>,
+    beside: Neighbours<'_>,
 ) -> Misfit {
     let best = tallies.iter().max_by_key(|(prefix, tally)| (**tally, std::cmp::Reverse(prefix.len())));
     let (prefix, fit) = best.map_or(("", 0), |(prefix, tally)| (*prefix, tally.fit));

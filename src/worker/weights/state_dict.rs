@@ -1,5 +1,5 @@
-//! State dicts, as a family of pickles: what they may name, and the tensors that are rebuilt in them as parts of storages. Nothing of a tensor is
-//! checked here. Knows nothing of the files around a pickle.
+//! State dicts, as a family of pickles: what they may name, and the tensors that are rebuilt in them as parts of
+//! storages. Nothing of a tensor is checked here. Knows nothing of the files around a pickle.
 
 use atflow::pickle::{Family, Node, Ref, Values};
 use tch::Kind;

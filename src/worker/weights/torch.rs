@@ -1,5 +1,5 @@
-//! The two files that `torch.save` writes: a zip archive of a pickle and of one member for each storage (PyTorch 1.6 and later), and the older
-//! stream of pickles with the storages after them. Knows nothing of networks.
+//! The two files that `torch.save` writes: a zip archive of a pickle and of one member for each storage (PyTorch 1.6
+//! and later), and the older stream of pickles with the storages after them. Knows nothing of networks.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +16,8 @@ use super::{Listed, WeightsError};
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 const VERSION: i64 = 1001;
 
-/// All tensors of a file together may take so many times its size: some share a storage, but no file of weights is made of that.
+/// All tensors of a file together may take so many times its size: some share a storage, but no file of weights is made
+/// of that.
 const MOST_SHARING: u64 = 4;
 
 /// How deep dictionaries and lists are followed, and how many bytes of names they may make per byte of the file: a few

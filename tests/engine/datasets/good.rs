@@ -171,7 +171,8 @@ fn folders_of_classes_come_from_any_archive_in_alphabetical_order() {
     assert!(corner(0)[0] > 120 && corner(1)[1] > 120 && corner(2)[2] > 120, "{:?}", [0, 1, 2].map(corner));
 }
 
-/// The images that make_fixtures.py had Pillow resize: [height, width, channels, new height, new width, filter, sha256].
+/// The images that make_fixtures.py had Pillow resize: [height, width, channels, new height, new width, filter,
+/// sha256].
 #[test]
 fn images_are_resized_as_pillow_does_it_to_the_bit() {
     use sha2::Digest;

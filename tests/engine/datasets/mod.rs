@@ -1,4 +1,5 @@
-//! Data sets in the true formats, good and broken. The good ones are the tiny archives that ship with the pipelines; broken ones are made here.
+//! Data sets in the true formats, good and broken. The good ones are the tiny archives that ship with the pipelines;
+//! broken ones are made here.
 
 mod archives;
 mod broken;

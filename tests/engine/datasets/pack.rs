@@ -3,7 +3,7 @@
 use std::io::{Cursor, Write};
 use std::path::PathBuf;
 
-use atflow::kinds::Kind;
+use atflow::stage_kinds::StageKind;
 use serde_json::{Value, json};
 use zip::write::SimpleFileOptions;
 
@@ -53,7 +53,7 @@ pub(crate) fn jpeg(width: u32, height: u32, colour: [u8; 3]) -> Vec<u8> {
 
 /// A stage with one archive.
 pub(crate) fn bench(archive: &[u8], params: Value) -> Bench {
-    let mut bench = Bench::new(Kind::Dataset, params, &["train", "test"]);
+    let mut bench = Bench::new(StageKind::Dataset, params, &["train", "test"]);
     bench.input("archive", "", archive);
     bench
 }
@@ -63,7 +63,7 @@ pub(crate) fn folder(archive: &[u8], more: Value) -> Bench {
     for (name, value) in more.as_object().unwrap() {
         params[name] = value.clone();
     }
-    let mut bench = Bench::new(Kind::Dataset, params, &["train", "test"]);
+    let mut bench = Bench::new(StageKind::Dataset, params, &["train", "test"]);
     bench.input("train.archive", "", archive);
     bench
 }

@@ -1,4 +1,5 @@
-//! After any edit exactly the stages run that a naive model says: those whose command or input values were never seen before.
+//! After any edit exactly the stages run that a naive model says: those whose command or input values were never seen
+//! before.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -2,17 +2,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use atflow::cache::OutputBlob;
+use atflow::action::ActionKey;
+use atflow::cache::Blob;
 use atflow::digest::Digest;
 use atflow::graph::{Graph, Outputs};
-use atflow::record::Key;
 use atflow::spec::{InstanceId, Overrides, PipelineSpec, expand};
 use proptest::prelude::*;
 
 use crate::model::{pipeline, yaml};
 
 /// The key of each instance if every stage made other bytes for every key.
-fn keys(text: &str) -> BTreeMap<String, Key> {
+fn keys(text: &str) -> BTreeMap<String, ActionKey> {
     let spec = PipelineSpec::from_text("p.yaml", text, &Overrides::default())
         .unwrap_or_else(|error| panic!("{text}\n{error:?}"));
     let graph = Graph::new(expand(&spec).unwrap_or_else(|error| panic!("{text}\n{error:?}")));
@@ -21,7 +21,7 @@ fn keys(text: &str) -> BTreeMap<String, Key> {
     for id in graph.ids() {
         let key = graph.record(id, |producer| &made[&producer], |_| String::new()).key();
         let instance = graph.instance(id);
-        let blob = |name: &String| OutputBlob { digest: Digest::of(format!("{key} {name}").as_bytes()), size: 1 };
+        let blob = |name: &String| Blob { digest: Digest::of(format!("{key} {name}").as_bytes()), size: 1 };
         made.insert(id, instance.outputs.iter().map(|output| (output.name.clone(), blob(&output.name))).collect());
         keys.insert(instance.name.clone(), key);
     }

@@ -1,4 +1,5 @@
-//! One mistake is told once: whichever key of a pipeline is misspelt, nothing is told that only follows from it. And two mistakes are told together.
+//! One mistake is told once: whichever key of a pipeline is misspelt, nothing is told that only follows from it. And
+//! two mistakes are told together.
 
 use atflow::spec::{Overrides, PipelineSpec, Problem, Problems, expand};
 use serde_yaml::{Mapping, Value};

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use atflow::kinds::Kind;
 use atflow::protocol::FailureCode;
+use atflow::stage_kinds::StageKind;
 use serde_json::{Value, json};
 
 use crate::support::Bench;
@@ -11,7 +11,7 @@ use crate::support::Bench;
 fn bench(run: Value, outputs: Value) -> Bench {
     let names: Vec<String> = outputs.as_object().unwrap().keys().cloned().collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    Bench::new(Kind::Command, json!({"run": run, "outputs": outputs}), &names)
+    Bench::new(StageKind::Command, json!({"run": run, "outputs": outputs}), &names)
 }
 
 #[test]
@@ -139,7 +139,8 @@ fn what_a_program_leaves_running_does_not_hold_the_stage() {
     assert_gone(&bench.recorder.log()[0]);
 }
 
-/// What a session of its own, a daemon, or a clean environment hides is found all the same, and ended before outputs are taken.
+/// What a session of its own, a daemon, or a clean environment hides is found all the same, and ended before outputs
+/// are taken.
 #[test]
 fn nothing_that_a_program_started_outlives_it() {
     let lines = [

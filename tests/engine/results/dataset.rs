@@ -1,8 +1,8 @@
 //! Data sets decoded from IDX files, good and broken.
 
 use atflow::formats::ImageSet;
-use atflow::kinds::Kind;
 use atflow::protocol::FailureCode;
+use atflow::stage_kinds::StageKind;
 use serde_json::json;
 
 use crate::support::Bench;
@@ -22,7 +22,7 @@ fn bench(train_images: &[u8], train_labels: &[u8]) -> Bench {
     let files =
         |set: &str| json!({"images": source(&format!("{set}-images")), "labels": source(&format!("{set}-labels"))});
     let params = json!({"format": "idx", "train": files("train"), "test": files("test"), "classes": ["shirt", "boot"]});
-    let mut bench = Bench::new(Kind::Dataset, params, &["train", "test"]);
+    let mut bench = Bench::new(StageKind::Dataset, params, &["train", "test"]);
     bench.input("test.labels", "", &labels(&[1]));
     bench.input("test.images", "", &images(1, &[9; 4]));
     bench.input("train.images", "", train_images);

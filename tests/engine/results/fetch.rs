@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use atflow::address::Address;
 use atflow::fetch::{Checksums, FetchError, Patience, checksums, fetch};
-use atflow::kinds::Source;
+use atflow::stage_kinds::Source;
 use tempfile::TempDir;
 
 /// `seq 1 100000`: 588,895 bytes.

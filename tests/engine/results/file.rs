@@ -1,14 +1,14 @@
 //! A file that a stage brings in as it is.
 
-use atflow::kinds::Kind;
 use atflow::protocol::FailureCode;
+use atflow::stage_kinds::StageKind;
 use serde_json::json;
 
 use crate::support::Bench;
 
 #[test]
 fn a_file_comes_out_as_it_went_in_and_never_with_other_bytes() {
-    let mut bench = Bench::new(Kind::File, json!({}), &["file"]);
+    let mut bench = Bench::new(StageKind::File, json!({}), &["file"]);
     let path = bench.input("file", "", b"weights");
     assert_eq!(bench.run().unwrap(), "7 bytes");
     assert_eq!(bench.output("file"), b"weights");

@@ -1,4 +1,5 @@
-//! The stages that the engine runs itself, on files as the scheduler gives them, and fetching from a server on this machine.
+//! The stages that the engine runs itself, on files as the scheduler gives them, and fetching from a server on this
+//! machine.
 
 mod command;
 mod dataset;

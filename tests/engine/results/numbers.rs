@@ -1,8 +1,8 @@
 //! Tables and figures from predictions.
 
 use atflow::formats::Predictions;
-use atflow::kinds::Kind;
 use atflow::protocol::FailureCode;
+use atflow::stage_kinds::StageKind;
 use serde_json::{Value, json};
 
 use crate::support::Bench;
@@ -20,7 +20,7 @@ fn table() -> Bench {
         "title": "Robustness", "corner": "model", "rows": ["a/b", "c"],
         "columns": [{"label": "clean", "metric": "accuracy"}, {"label": "p=64", "metric": "accuracy_on_correct"}],
     });
-    let mut bench = Bench::new(Kind::Table, params, &["json", "markdown", "csv", "tex"]);
+    let mut bench = Bench::new(StageKind::Table, params, &["json", "markdown", "csv", "tex"]);
     bench.input("value", "c/clean", &predictions(200, 100));
     bench.input("value", "a/b/p=64", &predictions(200, 150));
     bench.input("reference", "a/b/p=64", &predictions(200, 180));
@@ -63,7 +63,7 @@ fn columns_of_different_images_are_told() {
     let column = |label: &str| json!({"label": label, "metric": "accuracy"});
     let columns = ["clean", "PGD-20", "AutoAttack"].map(column);
     let params = json!({"corner": "model", "rows": ["a"], "columns": columns});
-    let mut bench = Bench::new(Kind::Table, params, OUTPUTS);
+    let mut bench = Bench::new(StageKind::Table, params, OUTPUTS);
     bench.input("value", "a/clean", &predictions(2_000, 1_900));
     bench.input("value", "a/PGD-20", &predictions(2_000, 900));
     bench.input("value", "a/AutoAttack", &predictions(200, 95));
@@ -155,7 +155,7 @@ fn rows_are_compared_with_one_of_them_on_the_same_images() {
         "corner": "model", "rows": ["standard", "pgd"], "columns": [{"label": "clean", "metric": "accuracy"}],
         "compare": {"to": "standard", "test": "mcnemar"},
     });
-    let mut bench = Bench::new(Kind::Table, params, OUTPUTS);
+    let mut bench = Bench::new(StageKind::Table, params, OUTPUTS);
     // 40 images only the one gets right, 20 only the other: scipy.stats.binomtest(20, 60, 0.5).pvalue is 0.01349.
     bench.input("value", "standard/clean", &right(|image| image < 140));
     bench.input("value", "pgd/clean", &right(|image| (40..160).contains(&image)));
@@ -174,7 +174,7 @@ fn of_originals() -> Bench {
         "corner": "model", "rows": ["a", "b", "twin"], "columns": [column("clean"), column("64")],
         "compare": {"to": "a"},
     });
-    let mut bench = Bench::new(Kind::Table, params, OUTPUTS);
+    let mut bench = Bench::new(StageKind::Table, params, OUTPUTS);
     for (row, clean, changed) in [("a", 180, 120), ("b", 170, 100), ("twin", 180, 120)] {
         bench.input("value", &format!("{row}/clean"), &right(|image| image < clean));
         bench.input("reference", &format!("{row}/clean"), &right(|image| image < clean));
@@ -214,7 +214,7 @@ fn p_values_are_corrected_for_their_family() {
         "corner": "model", "rows": ["standard", "fgsm", "pgd"], "columns": [column("clean"), column("attacked")],
         "compare": {"to": "standard"},
     });
-    let mut bench = Bench::new(Kind::Table, params, OUTPUTS);
+    let mut bench = Bench::new(StageKind::Table, params, OUTPUTS);
     // Only the one and only the other right on 60 + 40, 25 + 10, 9 + 1, 10 + 10 images.
     let pairs = [("fgsm/clean", 60, 40), ("fgsm/attacked", 25, 10), ("pgd/clean", 9, 1), ("pgd/attacked", 10, 10)];
     for column in ["clean", "attacked"] {
@@ -262,7 +262,7 @@ fn seeds_that_agree_to_the_byte_are_one_result() {
         "corner": "model", "rows": ["pgd", "all"],
         "columns": [{"label": "clean", "metric": "accuracy"}], "over": ["0", "1", "2"],
     });
-    let mut bench = Bench::new(Kind::Table, params, OUTPUTS);
+    let mut bench = Bench::new(StageKind::Table, params, OUTPUTS);
     for (seed, hits) in [("0", 170), ("1", 170), ("2", 173)] {
         bench.input("value", &format!("pgd/clean/{seed}"), &right(|image| image < hits));
         bench.input("value", &format!("all/clean/{seed}"), &right(|image| image < 173));
@@ -282,7 +282,7 @@ fn seeds_are_averaged_over() {
         "corner": "model", "rows": ["pgd", "one"], "columns": [{"label": "clean", "metric": "accuracy"}],
         "over": ["0", "1", "2"],
     });
-    let mut bench = Bench::new(Kind::Table, params, OUTPUTS);
+    let mut bench = Bench::new(StageKind::Table, params, OUTPUTS);
     for (seed, hits) in [("0", 170), ("1", 176), ("2", 173)] {
         bench.input("value", &format!("pgd/clean/{seed}"), &right(|image| image < hits));
     }
@@ -299,7 +299,7 @@ fn published_numbers_stand_beside_ours() {
         "columns": [{"label": "clean", "metric": "accuracy"}, {"label": "64", "metric": "accuracy"}],
         "published": {"table": "t", "rows": ["standard", "pgd"], "columns": ["clean", "p=64"], "tolerance": 1.5},
     });
-    let mut bench = Bench::new(Kind::Table, params, OUTPUTS);
+    let mut bench = Bench::new(StageKind::Table, params, OUTPUTS);
     bench.input("published", "", b"model,clean,p=64\nstandard,70.00,60\npgd,61.49,\n");
     bench.input("value", "standard/clean", &right(|image| image < 140));
     bench.input("value", "standard/64", &right(|image| image < 80));
@@ -319,7 +319,7 @@ fn figure() -> Bench {
         "title": "Saturation", "x_name": "level", "x_values": [0.5, 1.0, 1024.0], "x_labels": ["1/2", "1", "1024"],
         "scale": "log2", "series": ["standard", "pgd"], "metric": "accuracy",
     });
-    let mut bench = Bench::new(Kind::Figure, params, &["svg", "png", "csv"]);
+    let mut bench = Bench::new(StageKind::Figure, params, &["svg", "png", "csv"]);
     for (series, label, correct) in
         [("standard", "1/2", 60), ("standard", "1", 90), ("standard", "1024", 10), ("pgd", "1", 70)]
     {
@@ -351,7 +351,7 @@ fn a_curve_has_no_band_where_it_is_100_percent_by_definition() {
         "x_name": "level", "x_values": [2.0, 64.0], "x_labels": ["2", "64"], "scale": "log2", "series": ["pgd"],
         "metric": "accuracy_on_correct",
     });
-    let mut bench = Bench::new(Kind::Figure, params, &["svg", "png", "csv"]);
+    let mut bench = Bench::new(StageKind::Figure, params, &["svg", "png", "csv"]);
     let clean = predictions(1_200, 1_100);
     bench.input("value", "pgd/2", &clean);
     bench.input("value", "pgd/64", &predictions(1_200, 700));

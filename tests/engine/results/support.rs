@@ -6,10 +6,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use atflow::digest::Digest;
+use atflow::executors::{self, Reporter};
 use atflow::keeper::Keepers;
-use atflow::kinds::Kind;
 use atflow::protocol::{Failure, Input, Job};
-use atflow::stages::{self, Reporter};
+use atflow::stage_kinds::StageKind;
 use tempfile::TempDir;
 
 /// A stage to run: inputs are added, outputs lie in a folder of their own.
@@ -20,7 +20,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    pub(crate) fn new(kind: Kind, params: serde_json::Value, outputs: &[&str]) -> Self {
+    pub(crate) fn new(kind: StageKind, params: serde_json::Value, outputs: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         for name in ["objects", "tmp"] {
             std::fs::create_dir(folder.path().join(name)).unwrap();
@@ -53,7 +53,7 @@ impl Bench {
     }
 
     pub(crate) fn run(&self) -> Result<String, Failure> {
-        stages::run(&self.job, &self.recorder)
+        executors::run(&self.job, &self.recorder)
     }
 
     /// The failure as a person would read it.

@@ -19,7 +19,8 @@ const MAX_HEADER: u64 = 64 << 20;
 pub enum View {
     /// Resized to this height and width, bilinearly, as Pillow does it ([`crate::resample`]).
     Resize([usize; 2]),
-    /// The square of this side in their middle ([`centre`]). A training that crops at random takes its windows from the whole image.
+    /// The square of this side in their middle ([`centre`]). A training that crops at random takes its windows from the
+    /// whole image.
     CenterCrop(usize),
 }
 
@@ -61,7 +62,8 @@ pub(super) struct Metadata {
     pub(super) view: Option<View>,
 }
 
-/// Where a window of `side` pixels starts that lies in the middle of `length`, as torchvision's `CenterCrop` rounds it: halves to the even number.
+/// Where a window of `side` pixels starts that lies in the middle of `length`, as torchvision's `CenterCrop` rounds it:
+/// halves to the even number.
 pub fn centre(length: usize, side: usize) -> usize {
     let room = length.saturating_sub(side);
     let half = room / 2;
@@ -168,7 +170,8 @@ impl ImageHead {
         if let Some(texture) = &self.texture {
             tensors.push(("texture", Dtype::I32, vec![count], i32_bytes(texture)));
         }
-        // As safetensors orders them: wide types first, equal ones by name. Pixels come last and can be written while they are made.
+        // As safetensors orders them: wide types first, equal ones by name. Pixels come last and can be written while
+        // they are made.
         let small: Vec<u8> = tensors.iter().flat_map(|(.., bytes)| bytes.iter().copied()).collect();
         let mut infos = Vec::new();
         let mut offset = 0;

@@ -1,15 +1,15 @@
-//! Image sets: pixels as bytes, labels, and the names of the classes. Those of one size that are seen as they are stored fit into an [`ImageSet`];
-//! all are written and read piece by piece in [`stream`](ImageWriter).
+//! Image sets: pixels as bytes, labels, and the names of the classes. Those of one size that are seen as they are
+//! stored fit into an [`ImageSet`]; all are written and read piece by piece in [`stream`](ImageWriter).
 
 mod head;
-mod seen;
 mod stream;
+mod view;
 
 use std::io::Read;
 
 pub use head::{ImageHead, Sizes, View, centre};
-pub use seen::Seen;
 pub use stream::{ImageReader, ImageWriter, Layout, WriteError};
+pub use view::Seen;
 
 use super::FormatError;
 
@@ -21,9 +21,8 @@ const FORMAT_SEEN: &str = "images/2";
 
 /// Images of one size with their labels, in memory.
 ///
-/// File: tensors `images`, U8 of shape N × C × H × W, 0 black to 255 white, and `labels`, I32 of shape N, in a cue-conflict set `texture`, I32 of shape N;
-/// metadata
-/// `{"format": "images/1", "classes": […]}`.
+/// File: tensors `images`, U8 of shape N × C × H × W, 0 black to 255 white, and `labels`, I32 of shape N, in a
+/// cue-conflict set `texture`, I32 of shape N; metadata `{"format": "images/1", "classes": […]}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageSet {
     /// Pixels, N × C × H × W in that order.
@@ -77,7 +76,8 @@ impl ImageSet {
     /// Reads a set from a file's bytes.
     ///
     /// # Errors
-    /// Any [`FormatError`]: other bytes, another version, labels that are no class, images that are not seen as they are stored.
+    /// Any [`FormatError`]: other bytes, another version, labels that are no class, images that are not seen as they
+    /// are stored.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut reader = ImageReader::new(bytes, bytes.len() as u64)?;
         let mut pixels = Vec::new();

@@ -9,8 +9,8 @@ use crate::formats::FormatError;
 
 /// Writes an image set image by image; memory holds one image at a time, and the labels.
 ///
-/// Pixels come last in the file. Room for what stands before them is made at once, for as many images as are planned; if fewer come, the header is filled up
-/// with spaces, which readers pass over.
+/// Pixels come last in the file. Room for what stands before them is made at once, for as many images as are planned;
+/// if fewer come, the header is filled up with spaces, which readers pass over.
 pub struct ImageWriter {
     file: BufWriter<File>,
     head: ImageHead,
@@ -50,7 +50,8 @@ impl ImageWriter {
     /// [`WriteError`].
     pub fn create(path: &Path, layout: Layout) -> Result<Self, WriteError> {
         let Layout { classes, channels, size, view, most } = layout;
-        // The longest head that can come of it: as many images as there can be, of a size whose numbers are as long as numbers get.
+        // The longest head that can come of it: as many images as there can be, of a size whose numbers are as long as
+        // numbers get.
         let sizes = match size {
             Some(size) => Sizes::One(size),
             None => Sizes::Each(vec![[LONGEST, LONGEST]; most]),
@@ -64,7 +65,8 @@ impl ImageWriter {
         Ok(ImageWriter { file, head, room })
     }
 
-    /// Starts a file of a set of which everything but the pixels is known; labels and sizes are pushed with the images all the same.
+    /// Starts a file of a set of which everything but the pixels is known; labels and sizes are pushed with the images
+    /// all the same.
     ///
     /// # Errors
     /// [`WriteError`].

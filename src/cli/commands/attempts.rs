@@ -1,0 +1,127 @@
+//! What came of a stage in the last runs: its newest failure, where nothing went well after it, and its newest result.
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use atflow::cache::{Blob, Cache, FailedStage, Manifest};
+use atflow::digest::verify;
+use atflow::protocol::Failure;
+
+use super::not_found;
+use crate::args::FindArgs;
+use crate::report::CliError;
+use crate::ui;
+
+/// What came of a stage; at least one of the two.
+pub(crate) struct Tries {
+    /// It failed when it was last tried.
+    pub failed: Option<Failed>,
+    /// Its newest result.
+    pub made: Option<Manifest>,
+    /// The pipeline of these runs: a stage of the same name in another one is another stage.
+    pub pipeline: String,
+    /// Further pipelines whose last runs have a stage of this name.
+    others: Vec<String>,
+}
+
+/// So many runs are looked through for other pipelines.
+const LOOKED_THROUGH: usize = 20;
+
+impl Tries {
+    /// Looks through the runs, the newest first.
+    pub(crate) fn of(cache: &Cache, stage: &str, args: &FindArgs) -> Result<Self, CliError> {
+        let mut tries = Tries { failed: None, made: None, pipeline: String::new(), others: Vec::new() };
+        let mut known: Vec<String> = Vec::new();
+        for (at, mut run) in cache.runs(args.pipeline.as_deref()).enumerate() {
+            let has = run.failed.contains_key(stage) || run.keys.contains_key(stage);
+            if has && !tries.pipeline.is_empty() && tries.pipeline != run.pipeline {
+                if !tries.others.contains(&run.pipeline) {
+                    tries.others.push(run.pipeline);
+                }
+            } else if tries.made.is_some() {
+                // Its last result is found; only other pipelines are still looked for.
+            } else if let Some(failed) = run.failed.remove(stage) {
+                tries.pipeline = run.pipeline;
+                tries.failed.get_or_insert(Failed::of(failed, run.at));
+            } else if let Some(manifest) = run.keys.get(stage).and_then(|key| cache.lookup(*key)) {
+                tries.pipeline = run.pipeline;
+                tries.made = Some(manifest);
+            } else if tries.failed.is_none() {
+                known.extend(run.keys.into_keys().chain(run.failed.into_keys()));
+            }
+            if tries.made.is_some() && (args.pipeline.is_some() || at + 1 >= LOOKED_THROUGH) {
+                break;
+            }
+        }
+        match tries {
+            Tries { failed: None, made: None, .. } => Err(not_found(stage, known, args)),
+            tries => Ok(tries),
+        }
+    }
+
+    /// The log of the newest try, checked and ready to be read; an error for people where it is gone.
+    pub(crate) fn log(&self, cache: &Cache) -> Result<Option<File>, String> {
+        let made = self.made.as_ref().map(|manifest| manifest.made.log);
+        let Some(log) = self.failed.as_ref().map(|failed| failed.log).or(made) else { return Ok(None) };
+        let path = cache.object_path(log.digest);
+        verify(&path, log.digest).map_err(|error| format!("the log cannot be read: {error}"))?;
+        File::open(&path).map(Some).map_err(|error| format!("the log cannot be read: {error}"))
+    }
+
+    /// Whose log or result this is, in a line, and a second one where another pipeline has a stage of the name.
+    pub(crate) fn whose(&self, stage: &str) -> String {
+        format!("{stage} of pipeline {}\n{}", self.pipeline, self.elsewhere(stage))
+    }
+
+    /// What to say of other pipelines that have a stage of the name.
+    pub(crate) fn elsewhere(&self, stage: &str) -> String {
+        match self.others.as_slice() {
+            [] => String::new(),
+            [other] => format!("pipeline {other} has a stage {stage}, too: --pipeline {other} shows it\n"),
+            others => format!("pipelines {} have a stage {stage}, too: --pipeline NAME shows it\n", others.join(", ")),
+        }
+    }
+}
+
+/// A try that failed.
+pub(crate) struct Failed {
+    failure: Failure,
+    at: String,
+    seconds: f64,
+    log: Blob,
+}
+
+impl Failed {
+    fn of(failed: FailedStage, run_ended: String) -> Self {
+        let FailedStage { failure, log, at, seconds } = failed;
+        Failed { failure, at: if at.is_empty() { run_ended } else { at }, seconds, log }
+    }
+
+    /// When, and after how long.
+    pub(crate) fn when(&self) -> String {
+        let after = if self.seconds > 0.0 { format!(" after {}", ui::duration(self.seconds)) } else { String::new() };
+        format!("{}{after}", ui::moment(&self.at))
+    }
+
+    /// What happened.
+    pub(crate) fn message(&self) -> &str {
+        &self.failure.message
+    }
+
+    /// What caused that.
+    pub(crate) fn causes(&self) -> &[String] {
+        &self.failure.causes
+    }
+
+    /// Where the whole log is.
+    pub(crate) fn log_file(&self, cache: &Cache) -> PathBuf {
+        cache.object_path(self.log.digest)
+    }
+
+    /// All of it for programs, but for the log's text.
+    pub(crate) fn json(&self, cache: &Cache) -> serde_json::Value {
+        serde_json::json!({
+            "at": self.at, "seconds": self.seconds, "failure": self.failure, "log": self.log, "log_file": self.log_file(cache),
+        })
+    }
+}

@@ -1,0 +1,143 @@
+//! Notes of runs in progress: what each of them may still need, so that a collection spares it. A run that runs
+//! anything leaves one, `leases/RUN.run`, which lives and dies as its leases do. Keys of stages whose inputs are yet to
+//! be made are not known; what is known of them is their shape.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::lease::{Holder, LeaseFile, is_over, remove};
+use super::{Cache, CacheError, Lease, Leases};
+use crate::digest::Digest;
+use crate::host::tag;
+
+/// What runs may need, told without knowing what will come out of their stages.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// The shape of each stage's record ([`crate::action::Action::shape`]).
+    pub shapes: BTreeSet<Digest>,
+    /// What identifies the files that they may fetch (`sha256:…`).
+    pub fetched: BTreeSet<String>,
+}
+
+/// The runs that are in progress on a cache.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InProgress {
+    /// How many there are.
+    pub runs: usize,
+    /// Whose they are: tags of machines and processes.
+    pub(super) owners: Vec<(String, i32)>,
+    /// Those of them whose note cannot be read, because another version wrote it.
+    pub unknown: usize,
+    /// What the others may need.
+    pub wanted: Wanted,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Note {
+    holder: Holder,
+    wanted: Wanted,
+}
+
+impl Leases {
+    /// Tells everybody what this run may need, for as long as the note is held.
+    ///
+    /// # Errors
+    /// [`CacheError`] if the cache cannot be written.
+    pub fn announce(&mut self, wanted: &Wanted) -> Result<Option<Lease>, CacheError> {
+        let (holder, wanted) = (self.next(), wanted.clone());
+        let path = self.cache().root().join("leases").join(format!("{}.run", holder.run));
+        let bytes = serde_json::to_vec(&Note { holder, wanted }).unwrap_or_default();
+        self.create(&path, bytes)
+    }
+}
+
+impl Cache {
+    /// The runs in progress, here and on other machines that share the cache.
+    pub fn in_progress(&self) -> InProgress {
+        let mut all = InProgress::default();
+        for (path, found) in self.left_by_runs(".run") {
+            let note = serde_json::from_slice::<Note>(&found.bytes).ok();
+            if is_over(&path, note.as_ref().map(|note| &note.holder)) {
+                continue;
+            }
+            all.runs += 1;
+            match note {
+                Some(Note { wanted, holder }) => {
+                    all.owners.push((tag(&holder.machine), holder.pid));
+                    all.wanted.shapes.extend(wanted.shapes);
+                    all.wanted.fetched.extend(wanted.fetched);
+                }
+                None => all.unknown += 1,
+            }
+        }
+        all
+    }
+
+    /// Removes the notes and leases of runs that were killed.
+    pub(super) fn clear_dead_leases(&self) {
+        for (path, found) in self.left_by_runs("") {
+            let holder = match path.extension().is_some_and(|ending| ending == "run") {
+                true => serde_json::from_slice::<Note>(&found.bytes).ok().map(|note| note.holder),
+                false => found.holder(),
+            };
+            if is_over(&path, holder.as_ref()) {
+                // Somebody else may have taken it over meanwhile: then it is not the one that was judged.
+                _ = remove(&path, |now| *now == found);
+            }
+        }
+    }
+
+    fn left_by_runs(&self, ending: &str) -> Vec<(std::path::PathBuf, LeaseFile)> {
+        let entries = std::fs::read_dir(self.root().join("leases")).into_iter().flatten().flatten();
+        let paths = entries.map(|entry| entry.path()).filter(|path| {
+            path.file_name().is_some_and(|name| name != "lock" && name.to_string_lossy().ends_with(ending))
+        });
+        paths.filter_map(|path| Some((path.clone(), LeaseFile::at(&path)?))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(word: &str) -> Wanted {
+        Wanted { shapes: BTreeSet::from([Digest::of(word.as_bytes())]), fetched: BTreeSet::from([word.to_owned()]) }
+    }
+
+    #[test]
+    fn notes_tell_of_runs_in_progress_and_go_with_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        assert_eq!(cache.in_progress(), InProgress::default());
+        let (mut one, mut other) = (Leases::new(&cache), Leases::new(&cache));
+        let first = one.announce(&wanted("a")).unwrap().unwrap();
+        let second = other.announce(&wanted("b")).unwrap().unwrap();
+        let both = cache.in_progress();
+        assert_eq!((both.runs, both.unknown, both.wanted.shapes.len()), (2, 0, 2));
+        drop(second);
+        assert_eq!(cache.in_progress().wanted, wanted("a"));
+        drop(first);
+        assert_eq!(cache.in_progress().runs, 0);
+    }
+
+    #[test]
+    fn the_dead_are_not_in_progress_and_the_unknown_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let mut leases = Leases::new(&cache);
+        let leave = |name: &str, holder: Holder| {
+            let note = Note { holder, wanted: wanted(name) };
+            std::fs::write(dir.path().join("leases").join(name), serde_json::to_vec(&note).unwrap()).unwrap();
+        };
+        std::fs::create_dir_all(dir.path().join("leases")).unwrap();
+        leave("dead.run", Holder { started: Some(1), ..leases.next() });
+        leave("far.run", Holder { machine: "elsewhere".to_owned(), pid: i32::MAX, ..leases.next() });
+        std::fs::write(dir.path().join("leases/newer.run"), "{\"format\": 9}").unwrap();
+        let all = cache.in_progress();
+        assert_eq!((all.runs, all.unknown, all.wanted), (2, 1, wanted("far.run")));
+        cache.clear_dead_leases();
+        assert!(!dir.path().join("leases/dead.run").exists());
+        assert_eq!(cache.in_progress().runs, 2);
+    }
+}

@@ -1,0 +1,234 @@
+//! A bucket of an object store: S3 and what speaks its language, Google Cloud Storage, Azure. Files by their paths,
+//! read and written; credentials and endpoints come from the environment. Knows no cache.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path as FilePath;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::path::Path;
+use object_store::{BackoffConfig, GetResult, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig};
+use tokio::runtime::{Builder, Runtime};
+
+use super::RemoteError;
+use super::http::Connector;
+use crate::address::{Address, masked};
+use crate::digest::Digest;
+use crate::fetch::{self, Expected, FetchError, Patience, Progress};
+use crate::fsio::{self, Context};
+
+/// Larger files are sent in parts of this size; S3 takes no single part above 5 GB, and none below 5 MiB but the last.
+const PART: u64 = 32 << 20;
+
+/// A place in a bucket.
+#[derive(Debug)]
+pub(super) struct Bucket {
+    store: Arc<dyn ObjectStore>,
+    /// Without a slash at its end; empty for the whole bucket.
+    prefix: String,
+    /// As the user named it, for errors.
+    name: Address,
+}
+
+impl Bucket {
+    /// The bucket of a URL; nothing if it is no URL of an object store. Nothing is asked yet.
+    pub(super) fn named(name: &str, patience: &Patience) -> Option<Result<Self, RemoteError>> {
+        let (scheme, rest) = name.split_once("://")?;
+        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        let url = format!("{scheme}://{bucket}");
+        let http = || Connector(patience.clone());
+        let retry = RetryConfig {
+            backoff: BackoffConfig { init_backoff: patience.pause, ..BackoffConfig::default() },
+            max_retries: patience.tries.saturating_sub(1) as usize,
+            retry_timeout: patience.stall * (patience.tries + 1) + Duration::from_secs(60),
+        };
+        let store: Result<Arc<dyn ObjectStore>, object_store::Error> = match scheme {
+            "s3" | "s3a" => AmazonS3Builder::from_env()
+                .with_url(url)
+                .with_http_connector(http())
+                .with_retry(retry)
+                .build()
+                .map(|store| Arc::new(store) as _),
+            "gs" => GoogleCloudStorageBuilder::from_env()
+                .with_url(url)
+                .with_http_connector(http())
+                .with_retry(retry)
+                .build()
+                .map(|store| Arc::new(store) as _),
+            "az" | "abfs" | "abfss" => MicrosoftAzureBuilder::from_env()
+                .with_url(url)
+                .with_http_connector(http())
+                .with_retry(retry)
+                .build()
+                .map(|store| Arc::new(store) as _),
+            _ => return None,
+        };
+        let (prefix, name) = (prefix.trim_matches('/').to_owned(), Address::new(name));
+        Some(match store {
+            Ok(store) => Ok(Bucket { store, prefix, name }),
+            Err(error) => Err(failed(&name, error)),
+        })
+    }
+
+    /// All bytes of a small file; nothing if there is none.
+    pub(super) fn read(&self, path: &str, at_most: u64) -> Result<Option<Vec<u8>>, RemoteError> {
+        let (place, runtime) = (self.place(path), runtime()?);
+        let Some(found) = self.found(runtime.block_on(self.store.get(&place)))? else { return Ok(None) };
+        let url = || self.name.join(path);
+        let too_large = || FetchError::TooLarge { url: url(), at_most };
+        if found.meta.size > at_most {
+            return Err(too_large().into());
+        }
+        match fsio::read_at_most(Reader::new(runtime, found), at_most) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Err(too_large().into()),
+            Err(source) => Err(FetchError::Broken { url: url(), source }.into()),
+        }
+    }
+
+    /// Brings a file to `to`, checked; `false` if there is none.
+    pub(super) fn get(
+        &self,
+        path: &str,
+        expected: &Expected,
+        to: &FilePath,
+        progress: &mut Progress<'_>,
+    ) -> Result<bool, RemoteError> {
+        let (place, runtime) = (self.place(path), runtime()?);
+        let Some(found) = self.found(runtime.block_on(self.store.get(&place)))? else { return Ok(false) };
+        let total = Some(found.meta.size);
+        let reader = Reader::new(runtime, found);
+        fetch::receive(&self.name.join(path), reader, total, expected, to, progress)?;
+        Ok(true)
+    }
+
+    /// The length of a file; nothing if there is none.
+    pub(super) fn size(&self, path: &str) -> Result<Option<u64>, RemoteError> {
+        let place = self.place(path);
+        Ok(self.found(runtime()?.block_on(self.store.head(&place)))?.map(|found| found.size))
+    }
+
+    /// Writes a small file.
+    pub(super) fn write(&self, path: &str, bytes: Vec<u8>) -> Result<(), RemoteError> {
+        let place = self.place(path);
+        self.done(runtime()?.block_on(self.store.put(&place, bytes.into())).map(drop))
+    }
+
+    /// Writes a file of this machine whose digest is known; it is there as a whole or not at all.
+    pub(super) fn send(&self, path: &str, from: &FilePath, digest: Digest) -> Result<(), RemoteError> {
+        let size = std::fs::metadata(from).on("read", from)?.len();
+        if size <= PART {
+            return self.write(path, super::read_checked(from, digest)?);
+        }
+        super::check(from, digest)?;
+        let place = self.place(path);
+        let mut file = File::open(from).on("read", from)?;
+        let mut part = || -> Result<Vec<u8>, RemoteError> {
+            let mut bytes = Vec::new();
+            file.by_ref().take(PART).read_to_end(&mut bytes).on("read", from)?;
+            Ok(bytes)
+        };
+        let runtime = runtime()?;
+        runtime.block_on(async {
+            let mut upload = self.done(self.store.put_multipart(&place).await)?;
+            let sent = async {
+                loop {
+                    let bytes = part()?;
+                    if bytes.is_empty() {
+                        return self.done(upload.complete().await.map(drop));
+                    }
+                    self.done(upload.put_part(PutPayload::from(bytes)).await)?;
+                }
+            }
+            .await;
+            if sent.is_err() {
+                // Parts of what was never finished cost money in some stores; the error matters more than whether they
+                // could be removed.
+                _ = upload.abort().await;
+            }
+            sent
+        })
+    }
+
+    fn place(&self, path: &str) -> Path {
+        if self.prefix.is_empty() { Path::from(path) } else { Path::from(format!("{}/{path}", self.prefix)) }
+    }
+
+    fn found<T>(&self, answer: object_store::Result<T>) -> Result<Option<T>, RemoteError> {
+        match answer {
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            answer => self.done(answer).map(Some),
+        }
+    }
+
+    fn done<T>(&self, answer: object_store::Result<T>) -> Result<T, RemoteError> {
+        answer.map_err(|error| failed(&self.name, error))
+    }
+}
+
+/// So many letters of what a store says are shown.
+const SHOWN: usize = 1000;
+
+/// A failure of the store by what can be done about it.
+fn failed(name: &Address, error: object_store::Error) -> RemoteError {
+    let name = name.clone();
+    // The store tells addresses as it asks for them, with keys and signatures perhaps.
+    let text: String = masked(&error.to_string()).chars().take(SHOWN).collect();
+    match error {
+        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
+            let code = between(&text, "<Code>", "</Code>").unwrap_or("access denied").to_owned();
+            RemoteError::Denied { name, code }
+        }
+        object_store::Error::NotFound { .. } => {
+            let code = between(&text, "<Code>", "</Code>").unwrap_or("not found").to_owned();
+            RemoteError::Store { name, message: code }
+        }
+        _ => RemoteError::Store { name, message: text },
+    }
+}
+
+fn between<'t>(text: &'t str, from: &str, to: &str) -> Option<&'t str> {
+    let (_, rest) = text.split_once(from)?;
+    rest.split_once(to).map(|(inside, _)| inside)
+}
+
+/// What a store's futures run on, in the thread that waits for them. It has timers, for pauses between tries; the
+/// network is asked by calls that block.
+fn runtime() -> Result<Runtime, RemoteError> {
+    let made = Builder::new_current_thread().enable_time().build();
+    Ok(made.on("start a runtime in", FilePath::new("this process"))?)
+}
+
+/// What a store sends, as a reader.
+struct Reader {
+    runtime: Runtime,
+    stream: BoxStream<'static, object_store::Result<Bytes>>,
+    chunk: Bytes,
+}
+
+impl Reader {
+    fn new(runtime: Runtime, found: GetResult) -> Self {
+        Reader { runtime, stream: found.into_stream(), chunk: Bytes::new() }
+    }
+}
+
+impl Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.chunk.is_empty() {
+            match self.runtime.block_on(self.stream.next()) {
+                None => return Ok(0),
+                Some(chunk) => self.chunk = chunk.map_err(|error| io::Error::other(masked(&error.to_string())))?,
+            }
+        }
+        let count = buffer.len().min(self.chunk.len());
+        buffer[..count].copy_from_slice(&self.chunk.split_to(count));
+        Ok(count)
+    }
+}

@@ -1,0 +1,128 @@
+//! Tiny ImageNet as Stanford's course CS231n publishes it: `wnids.txt` names the classes, `words.txt` tells their
+//! words, training images stand in `train/WNID/images`, and `val/val_annotations.txt` says the class of each image of
+//! `val/images`. Classes are labelled in the order of their WordNet numbers, and images ordered by class and name, as
+//! readers of folders do.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::archive::Archive;
+use super::error::DatasetError;
+use super::fill::{Aside, Plan, Planned, fill, summary};
+use super::picture::Recipe;
+use crate::executors::Reporter;
+use crate::executors::error::StageError;
+use crate::formats::View;
+use crate::protocol::Job;
+use crate::stage_kinds::Broken;
+
+pub(super) fn run(
+    job: &Job,
+    reporter: &dyn Reporter,
+    archive: &Archive,
+    resize: Option<u32>,
+    limit_per_class: Option<u32>,
+    broken: Broken,
+) -> Result<String, StageError> {
+    let root = archive.folder_of("wnids.txt").unwrap_or_default().to_owned();
+    let wnids = text(archive, &format!("{root}wnids.txt"))?;
+    let mut wnids: Vec<&str> = wnids.split_whitespace().collect();
+    wnids.sort_unstable();
+    wnids.dedup();
+    let words = match archive.find(&format!("{root}words.txt")) {
+        Some(_) => text(archive, &format!("{root}words.txt"))?,
+        None => String::new(),
+    };
+    let classes = names(&wnids, &words);
+    let by_name: HashMap<&str, usize> =
+        archive.entries.iter().enumerate().map(|(index, entry)| (entry.name.as_str(), index)).collect();
+    let limit = limit_per_class.map_or(usize::MAX, |limit| limit as usize);
+
+    let mut trained = Vec::new();
+    let mut passed_over = 0;
+    let folder = format!("{root}train/");
+    let mut by_class: BTreeMap<&str, Vec<(&str, usize)>> = BTreeMap::new();
+    for (index, entry) in archive.entries.iter().enumerate() {
+        let Some(path) = entry.name.strip_prefix(&folder) else { continue };
+        match path.split_once("/images/") {
+            Some((wnid, _)) if wnids.binary_search(&wnid).is_ok() && is_jpeg(path) => {
+                by_class.entry(wnid).or_default().push((entry.name.as_str(), index));
+            }
+            // The boxes round the objects are not read and not missed.
+            _ if path.ends_with("_boxes.txt") => {}
+            _ => passed_over += 1,
+        }
+    }
+    for (label, wnid) in wnids.iter().enumerate() {
+        let Some(files) = by_class.get_mut(wnid) else {
+            let (file, place) = (archive.shown.clone(), format!("under `{folder}{wnid}/images`"));
+            return Err(DatasetError::NoImages { file, place }.into());
+        };
+        files.sort_unstable();
+        trained.extend(files.iter().take(limit).map(|&(_, entry)| Planned { entry, label: label as i32 }));
+    }
+
+    let annotations = format!("{root}val/val_annotations.txt");
+    let content = text(archive, &annotations)?;
+    let wrong = |line: usize, reason: String| DatasetError::Content {
+        file: archive.shown.clone(),
+        name: annotations.clone(),
+        reason: format!("line {}: {reason}", line + 1),
+    };
+    let mut of_class: Vec<Vec<(&str, usize)>> = vec![Vec::new(); wnids.len()];
+    for (line, row) in content.lines().enumerate().filter(|(_, row)| !row.trim().is_empty()) {
+        let mut columns = row.split('\t');
+        let (Some(name), Some(wnid)) = (columns.next(), columns.next()) else {
+            return Err(wrong(line, "expected an image and its class, divided by a tab".to_owned()).into());
+        };
+        let wnid = wnid.trim();
+        let label = wnids.binary_search(&wnid).map_err(|_| wrong(line, format!("`{wnid}` is not in wnids.txt")))?;
+        let path = format!("{root}val/images/{name}");
+        let &entry = by_name.get(path.as_str()).ok_or_else(|| wrong(line, format!("there is no image `{path}`")))?;
+        of_class[label].push((name, entry));
+    }
+    let mut tested = Vec::new();
+    for (label, files) in of_class.iter_mut().enumerate() {
+        files.sort_unstable();
+        tested.extend(files.iter().take(limit).map(|&(_, entry)| Planned { entry, label: label as i32 }));
+    }
+
+    let view = resize.map(|side| View::Resize([side as usize; 2]));
+    let (classes, recipe) = (classes.as_slice(), Recipe::default());
+    let train =
+        fill(job, &Plan { output: "train", archive, images: trained, classes, recipe, view, broken }, reporter)?;
+    let test = fill(job, &Plan { output: "test", archive, images: tested, classes, recipe, view, broken }, reporter)?;
+    let aside = Aside { passed_over, left_out: archive.left_out.len(), warnings: 0 };
+    Ok(summary((&train, archive), (&test, archive), classes.len(), aside, reporter)?)
+}
+
+fn is_jpeg(path: &str) -> bool {
+    let lower = path.to_ascii_lowercase();
+    lower.ends_with(".jpeg") || lower.ends_with(".jpg")
+}
+
+fn text(archive: &Archive, name: &str) -> Result<String, DatasetError> {
+    let file = || archive.shown.clone();
+    let index = archive.find(name).ok_or_else(|| DatasetError::Missing {
+        file: file(),
+        name: name.to_owned(),
+        expected: "it should be tiny-imagenet-200.zip",
+    })?;
+    let bytes = archive.read(index).map_err(|source| DatasetError::Archive { file: file(), source })?;
+    let reason = "is no text".to_owned();
+    String::from_utf8(bytes).map_err(|_| DatasetError::Content { file: file(), name: name.to_owned(), reason })
+}
+
+/// The first word for each class, followed by its number where two classes share it; the number alone where there is no
+/// word.
+fn names(wnids: &[&str], words: &str) -> Vec<String> {
+    let known: HashMap<&str, &str> = words.lines().filter_map(|line| line.split_once('\t')).collect();
+    let mut names: Vec<&str> = Vec::new();
+    for wnid in wnids {
+        let words = known.get(wnid).and_then(|words| words.split(',').next());
+        names.push(words.map_or(*wnid, str::trim));
+    }
+    let shared = |name: &str| names.iter().filter(|other| **other == name).count() > 1;
+    let full =
+        |(name, wnid): (&&str, &&str)| if shared(name) { format!("{name} ({wnid})") } else { (*name).to_owned() };
+    names.iter().zip(wnids).map(full).collect()
+}

@@ -1,0 +1,129 @@
+//! The graph of a pipeline as a picture: what is a box and what an arrow, and the languages it is written in. Where
+//! boxes lie is found by `layout`; dot and Mermaid find it for themselves.
+
+mod layout;
+mod svg;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::graph::Graph;
+use crate::plan::{PlannedState, Standing};
+use crate::stage_kinds::StageKind;
+
+/// A box.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// The name of a stage or of an instance.
+    pub name: String,
+    /// What it does.
+    pub kind: StageKind,
+    /// How many instances it stands for.
+    pub count: usize,
+    /// How many of them stand how; empty if that is not known.
+    pub states: BTreeMap<PlannedState, usize>,
+}
+
+/// Boxes and arrows.
+#[derive(Debug, Clone, Default)]
+pub struct Diagram {
+    /// The boxes, producers first.
+    pub nodes: Vec<Node>,
+    /// From a producer to a consumer, by position among the boxes.
+    pub edges: BTreeSet<(usize, usize)>,
+}
+
+impl Diagram {
+    /// The diagram of a graph: a box for each stage, or, with `all`, for each instance. `standings` may be empty.
+    pub fn new(graph: &Graph, standings: &[Option<Standing>], all: bool) -> Self {
+        let mut diagram = Diagram::default();
+        let mut boxes: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut of: Vec<usize> = Vec::with_capacity(graph.len());
+        for id in graph.ids() {
+            let instance = graph.instance(id);
+            let name = if all { &instance.name } else { &instance.stage };
+            let index = *boxes.entry(name).or_insert(diagram.nodes.len());
+            if index == diagram.nodes.len() {
+                let node = Node { name: name.clone(), kind: instance.kind, count: 0, states: BTreeMap::new() };
+                diagram.nodes.push(node);
+            }
+            let node = &mut diagram.nodes[index];
+            node.count += 1;
+            if let Some(Some(standing)) = standings.get(id.0) {
+                *node.states.entry(standing.state()).or_default() += 1;
+            }
+            of.push(index);
+            diagram.edges.extend(graph.producers(id).map(|producer| (of[producer.0], index)));
+        }
+        diagram.edges.retain(|(from, to)| from != to);
+        diagram
+    }
+
+    /// In the language of Graphviz.
+    pub fn dot(&self) -> String {
+        let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+        let mut text =
+            "digraph pipeline {\n  rankdir=LR;\n  node [shape=box, style=\"rounded,filled\", fontname=monospace];\n"
+                .to_owned();
+        for node in &self.nodes {
+            let label = quoted(&format!("{}\n{}", node.title(), node.kind)).replace('\n', "\\n");
+            text.push_str(&format!("  {} [label={label}, fillcolor=\"{}\"];\n", quoted(&node.name), node.fill()));
+        }
+        for (from, to) in &self.edges {
+            text.push_str(&format!("  {} -> {};\n", quoted(&self.nodes[*from].name), quoted(&self.nodes[*to].name)));
+        }
+        text + "}\n"
+    }
+
+    /// In the language of Mermaid.
+    pub fn mermaid(&self) -> String {
+        let mut text = "flowchart LR\n".to_owned();
+        for (index, node) in self.nodes.iter().enumerate() {
+            let title = node.title().replace('"', "#quot;");
+            text.push_str(&format!("  n{index}[\"{title}<br/>{}\"]\n", node.kind));
+        }
+        for (from, to) in &self.edges {
+            text.push_str(&format!("  n{from} --> n{to}\n"));
+        }
+        for (index, node) in self.nodes.iter().enumerate() {
+            text.push_str(&format!("  style n{index} fill:{},stroke:{},color:#1f2328\n", node.fill(), svg::STROKE));
+        }
+        text
+    }
+
+    /// As a picture.
+    pub fn svg(&self) -> String {
+        svg::draw(self)
+    }
+}
+
+impl Node {
+    /// The name, and how many instances it stands for: `model ×4`.
+    fn title(&self) -> String {
+        if self.count > 1 { format!("{} ×{}", self.name, self.count) } else { self.name.clone() }
+    }
+
+    /// Its kind, and how its instances stand: `train · 2 stale, 2 fresh`.
+    fn subtitle(&self) -> String {
+        let one = |(state, count): (&PlannedState, &usize)| {
+            let word = match state {
+                PlannedState::Fresh => "fresh",
+                PlannedState::Stale => "stale",
+                PlannedState::Pending => "pending",
+            };
+            if self.count > 1 { format!("{count} {word}") } else { word.to_owned() }
+        };
+        let states: Vec<String> = self.states.iter().map(one).collect();
+        if states.is_empty() { self.kind.to_string() } else { format!("{} · {}", self.kind, states.join(", ")) }
+    }
+
+    /// The colour of the most work that is in it.
+    fn fill(&self) -> &'static str {
+        let has = |state| self.states.contains_key(&state);
+        match () {
+            () if has(PlannedState::Stale) => "#ffd8b5",
+            () if has(PlannedState::Pending) => "#fff3bf",
+            () if has(PlannedState::Fresh) => "#d3f0d8",
+            () => "#eef1f4",
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! What a plan would cost: work and time by the durations of earlier runs, and files to fetch. What never ran at this
+//! size has no price: it is counted, not guessed.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::cache::{Blob, Cache};
+use crate::digest::Digest;
+use crate::fetch;
+use crate::graph::Graph;
+use crate::plan::{PlannedStage, Standing, must_be_there, read_from_fresh};
+use crate::sources::{CheckedSource, ExternalInputs};
+use crate::spec::{InstanceId, fits_on_gpu};
+use crate::stage_kinds::Source;
+
+/// The price of a plan, if everything that is pending has to run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Price {
+    /// Seconds of work.
+    pub work: f64,
+    /// Seconds until it is done.
+    pub wall: f64,
+    /// CPU threads that this is reckoned with.
+    pub jobs: usize,
+    /// Stages that may run and never ran at this size: they cost more than is told.
+    pub never_ran: usize,
+    /// Files to fetch.
+    pub fetch_files: usize,
+    /// Bytes of those files whose size is known.
+    pub fetch_bytes: u64,
+    /// Files whose size is not known.
+    pub fetch_unknown: usize,
+    /// Files that a person has to bring.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub by_hand: Vec<PathBuf>,
+}
+
+/// What a plan is priced by.
+pub struct CostEstimate<'a> {
+    /// The pipeline.
+    pub graph: &'a Graph,
+    /// Where results are.
+    pub cache: &'a Cache,
+    /// The pipeline's files.
+    pub sources: &'a ExternalInputs,
+    /// How every instance stands.
+    pub standings: &'a [Option<Standing>],
+    /// Which instances' outputs must be there, by id.
+    pub needed: &'a [bool],
+}
+
+/// Prices a survey and the plan that was made of it. `ask` says whether servers are asked for the sizes of files.
+pub fn price(of: &CostEstimate<'_>, stages: &[PlannedStage], jobs: usize, ask: bool) -> Price {
+    let CostEstimate { graph, cache, sources, standings, .. } = *of;
+    let looked_at = graph.ids().filter(|id| standings[id.0].is_some());
+    let mut seconds: Vec<Option<f64>> = vec![None; graph.len()];
+    let mut gpu: Vec<f64> = vec![0.0; graph.len()];
+    let mut never_ran = 0;
+    for (id, stage) in looked_at.zip(stages) {
+        if !matches!(standings[id.0], Some(Standing::Fresh(..))) {
+            never_ran += usize::from(stage.seconds.is_none());
+            seconds[id.0] = Some(stage.seconds.unwrap_or(0.0));
+            if stage.on_gpu {
+                gpu[id.0] = graph.instance(id).gpu;
+            }
+        }
+    }
+    let files = to_fetch(graph, cache, sources, standings);
+    let sizes: Vec<Option<u64>> = files.iter().map(|source| fetch::size(source, ask)).collect();
+    let blobs = blobs_to_fetch(of);
+    Price {
+        // Of nothing, `sum` makes a negative zero.
+        work: seconds.iter().flatten().fold(0.0, |sum, seconds| sum + seconds),
+        wall: wall(graph, &seconds, &gpu, jobs),
+        jobs,
+        never_ran,
+        fetch_files: files.len() + blobs.len(),
+        fetch_bytes: sizes.iter().flatten().chain(blobs.values()).sum(),
+        fetch_unknown: sizes.iter().filter(|size| size.is_none()).count(),
+        by_hand: by_hand(graph, sources, standings),
+    }
+}
+
+/// The remote files of stages that are to run and that the cache has not, each once.
+fn to_fetch(graph: &Graph, cache: &Cache, sources: &ExternalInputs, standings: &[Option<Standing>]) -> Vec<Source> {
+    let mut files: Vec<(String, Source)> = Vec::new();
+    for checked in to_read(graph, sources, standings) {
+        if let CheckedSource::Remote { source } = checked {
+            let identity = checked.identity();
+            if !cache.fetched(&identity).is_some_and(|blob| cache.has(blob)) {
+                files.push((identity, source.clone()));
+            }
+        }
+    }
+    files.sort_by(|a, b| a.0.cmp(&b.0));
+    files.dedup_by(|a, b| a.0 == b.0);
+    files.into_iter().map(|(_, source)| source).collect()
+}
+
+/// The blobs of the remote cache that a run would bring here, with their sizes: what stages that may run read of
+/// others, and what is asked for or laid out for people.
+fn blobs_to_fetch(of: &CostEstimate<'_>) -> BTreeMap<Digest, u64> {
+    let CostEstimate { graph, cache, standings, needed, .. } = *of;
+    if !cache.has_remote() {
+        return BTreeMap::new();
+    }
+    let mut blobs: Vec<Blob> = Vec::new();
+    for id in graph.ids() {
+        if let Some(Standing::Fresh(_, manifest)) = &standings[id.0] {
+            let outputs = graph.instance(id).outputs.iter().filter(|output| must_be_there(output, needed[id.0]));
+            blobs.extend(outputs.filter_map(|output| manifest.outputs.get(&output.name)));
+        }
+        blobs.extend(read_from_fresh(graph, standings, id).map(|(.., blob)| blob));
+    }
+    blobs.into_iter().filter(|blob| !cache.has(*blob)).map(|blob| (blob.digest, blob.size)).collect()
+}
+
+/// The files of stages that are to run and that a person has to bring, each once.
+fn by_hand(graph: &Graph, sources: &ExternalInputs, standings: &[Option<Standing>]) -> Vec<PathBuf> {
+    let awaited = to_read(graph, sources, standings).filter_map(CheckedSource::awaited);
+    let files: BTreeSet<PathBuf> = awaited.map(Path::to_owned).collect();
+    files.into_iter().collect()
+}
+
+/// The sources of stages that are to run.
+fn to_read<'a>(
+    graph: &'a Graph,
+    sources: &'a ExternalInputs,
+    standings: &'a [Option<Standing>],
+) -> impl Iterator<Item = &'a CheckedSource> {
+    let runs = |id: &InstanceId| matches!(standings[id.0], Some(Standing::Stale(..) | Standing::Pending(_)));
+    let of = move |id: InstanceId| graph.instance(id).sources.iter().map(move |need| sources.get(id, need));
+    graph.ids().filter(runs).flat_map(of)
+}
+
+/// A time at which something ends, in an order for a heap.
+#[derive(PartialEq)]
+struct Moment(f64);
+
+impl Eq for Moment {}
+
+impl PartialOrd for Moment {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Moment {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+/// Plays a run through as the scheduler would: the most urgent first, as far as threads and one GPU go. `gpu` is the
+/// share of it that each instance takes.
+fn wall(graph: &Graph, seconds: &[Option<f64>], gpu: &[f64], jobs: usize) -> f64 {
+    let urgency = graph.urgency();
+    let mut waits: Vec<usize> = vec![0; graph.len()];
+    let mut ready = Ready { on_cpu: BinaryHeap::new(), on_gpu: BinaryHeap::new() };
+    let threads = |id: usize| graph.instance(InstanceId(id)).threads.min(jobs);
+    for id in graph.ids().filter(|id| seconds[id.0].is_some()) {
+        waits[id.0] = graph.producers(id).filter(|producer| seconds[producer.0].is_some()).count();
+        if waits[id.0] == 0 {
+            ready.push(id.0, urgency[id.0], gpu[id.0]);
+        }
+    }
+    let mut running: BinaryHeap<Reverse<(Moment, usize)>> = BinaryHeap::new();
+    let (mut now, mut used, mut used_gpu) = (0.0, 0, 0.0);
+    loop {
+        while let Some(id) = ready.pop_if(|id| used + threads(id) <= jobs && fits_on_gpu(used_gpu, gpu[id])) {
+            (used, used_gpu) = (used + threads(id), used_gpu + gpu[id]);
+            running.push(Reverse((Moment(now + seconds[id].unwrap_or(0.0)), id)));
+        }
+        let Some(Reverse((Moment(end), id))) = running.pop() else { return now };
+        now = end;
+        used -= threads(id);
+        // Sums of fractions may leave a rest.
+        used_gpu = running.iter().map(|Reverse((_, id))| gpu[*id]).sum();
+        for consumer in graph.consumers(InstanceId(id)).filter(|consumer| seconds[consumer.0].is_some()) {
+            waits[consumer.0] -= 1;
+            if waits[consumer.0] == 0 {
+                ready.push(consumer.0, urgency[consumer.0], gpu[consumer.0]);
+            }
+        }
+    }
+}
+
+/// Instances that could run, the most urgent first; those that need a GPU apart, because the others go past them while
+/// it is taken.
+struct Ready {
+    on_cpu: BinaryHeap<(Moment, Reverse<usize>)>,
+    on_gpu: BinaryHeap<(Moment, Reverse<usize>)>,
+}
+
+impl Ready {
+    fn push(&mut self, id: usize, urgency: f64, gpu: f64) {
+        let heap = if gpu > 0.0 { &mut self.on_gpu } else { &mut self.on_cpu };
+        heap.push((Moment(urgency), Reverse(id)));
+    }
+
+    /// The more urgent of the two first ones, if it fits; else the other.
+    fn pop_if(&mut self, fits: impl Fn(usize) -> bool) -> Option<usize> {
+        let cpu = self.on_cpu.peek().filter(|(_, Reverse(id))| fits(*id));
+        let gpu = self.on_gpu.peek().filter(|(_, Reverse(id))| fits(*id));
+        // One that is there comes before none.
+        let heap = match gpu.cmp(&cpu) {
+            Ordering::Greater => &mut self.on_gpu,
+            Ordering::Less => &mut self.on_cpu,
+            Ordering::Equal => return None,
+        };
+        heap.pop().map(|(_, Reverse(id))| id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{Overrides, PipelineSpec, expand};
+
+    #[test]
+    fn time_is_that_of_the_longest_way_or_of_all_the_work() {
+        let stage = |name: &str, needs: &str| {
+            format!("  {name}: {{kind: command, needs: {{{needs}}}, with: {{run: x, outputs: {{n: n}}}}}}\n")
+        };
+        // a → b, and c beside them.
+        let text = format!("stages:\n{}{}{}", stage("a", ""), stage("b", "of: a"), stage("c", ""));
+        let spec = PipelineSpec::from_text("p", &text, &Overrides::default()).unwrap();
+        let graph = Graph::new(expand(&spec).unwrap());
+        let seconds = [Some(2.0), Some(3.0), Some(4.0)];
+        let on_cpu = [0.0; 3];
+        assert_eq!(wall(&graph, &seconds, &on_cpu, 1), 9.0);
+        assert_eq!(wall(&graph, &seconds, &on_cpu, 2), 5.0);
+        assert_eq!(wall(&graph, &[None, Some(3.0), Some(4.0)], &on_cpu, 2), 4.0, "what is fresh takes no time");
+        assert_eq!(wall(&graph, &[None, None, None], &on_cpu, 2), 0.0);
+        assert_eq!(wall(&graph, &seconds, &[1.0; 3], 2), 9.0, "a GPU takes one at a time");
+        assert_eq!(wall(&graph, &seconds, &[0.5; 3], 2), 5.0, "or two halves");
+        assert_eq!(wall(&graph, &seconds, &[1.0, 1.0, 0.0], 2), 5.0);
+    }
+}

@@ -1,0 +1,248 @@
+//! How deep results are made anew: from predictions, from checkpoints, or from scratch. Says which instances run though
+//! they are fresh, which may not run at all, and which results a depth cannot do without. Knows kinds and who needs
+//! whom; runs nothing.
+
+use std::collections::HashSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cache::{Blob, Cache, CacheError};
+use crate::digest::Digest;
+use crate::graph::Graph;
+use crate::plan::{StaleReason, Standing, must_be_there, read_from_fresh};
+use crate::spec::{Instance, InstanceId, Need};
+use crate::stage_kinds::StageKind;
+
+/// From what results are made anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RerunFrom {
+    /// Only what reads predictions runs, and runs anew: tables, curves, and commands that come after an evaluation.
+    Predictions,
+    /// Nothing is trained; evaluations, checks of masking and saliency maps are computed anew, and what comes after
+    /// them.
+    Checkpoints,
+    /// Everything is computed anew but data sets and files.
+    Scratch,
+}
+
+impl RerunFrom {
+    /// Its name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            RerunFrom::Predictions => "predictions",
+            RerunFrom::Checkpoints => "checkpoints",
+            RerunFrom::Scratch => "scratch",
+        }
+    }
+
+    /// Which instances run even if they are fresh, by id.
+    pub fn forced_stages(self, graph: &Graph) -> Vec<bool> {
+        let after_evaluation = after(graph, &[StageKind::Evaluate]);
+        let after = after(graph, &[StageKind::Evaluate, StageKind::Masking, StageKind::Saliency]);
+        let is_anew = |id: InstanceId| match (self, graph.instance(id).kind) {
+            (RerunFrom::Scratch, StageKind::Dataset | StageKind::File) => false,
+            (RerunFrom::Scratch, _) => true,
+            (RerunFrom::Predictions, StageKind::Table | StageKind::Figure) => {
+                reads_only_predictions(graph.instance(id))
+            }
+            (RerunFrom::Predictions, kind) => kind == StageKind::Command && after_evaluation[id.0],
+            (RerunFrom::Checkpoints, StageKind::Table | StageKind::Figure) => true,
+            (RerunFrom::Checkpoints, StageKind::Evaluate | StageKind::Masking | StageKind::Saliency) => true,
+            (RerunFrom::Checkpoints, kind) => kind == StageKind::Command && after[id.0],
+        };
+        graph.ids().map(is_anew).collect()
+    }
+
+    /// Which instances may not run, by id.
+    pub fn forbidden_stages(self, graph: &Graph) -> Vec<bool> {
+        let after = after(graph, &[StageKind::Evaluate]);
+        let is_barred = |id: InstanceId| match (self, graph.instance(id).kind) {
+            (RerunFrom::Scratch, _) | (RerunFrom::Predictions, StageKind::Table | StageKind::Figure) => false,
+            (RerunFrom::Predictions, kind) => kind != StageKind::Command || !after[id.0],
+            (RerunFrom::Checkpoints, kind) => kind == StageKind::Train,
+        };
+        graph.ids().map(is_barred).collect()
+    }
+}
+
+/// Whether an instance is a table or a figure that is made of predictions alone: it takes milliseconds, and needs
+/// neither images nor networks.
+pub fn reads_only_predictions(instance: &Instance) -> bool {
+    let is_of_predictions = |need: &Need| matches!(need.slot.as_str(), "value" | "reference");
+    matches!(instance.kind, StageKind::Table | StageKind::Figure) && instance.needs.iter().all(is_of_predictions)
+}
+
+/// Which instances come after one of these kinds, at any distance; by id.
+fn after(graph: &Graph, kinds: &[StageKind]) -> Vec<bool> {
+    let mut after = vec![false; graph.len()];
+    for id in graph.ids() {
+        after[id.0] = graph.producers(id).any(|from| after[from.0] || kinds.contains(&graph.instance(from).kind));
+    }
+    after
+}
+
+/// A result that has to be there, is not, and may not be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// The instance that would make it.
+    pub stage: String,
+    /// What it does.
+    pub kind: StageKind,
+    /// Whether the result is known, and only its bytes are gone.
+    pub is_known: bool,
+    /// The least depth that makes it.
+    pub made_from: RerunFrom,
+    /// The stage that has to run before a remote cache can be asked for it; none where it is certain that it is
+    /// nowhere.
+    pub hidden_by: Option<String>,
+}
+
+/// The results that a run at this depth would need and could not make, by a survey at the same depth; of those that
+/// need one another, only the last.
+///
+/// A training that hangs on a stage which is still to run has no key yet, so its checkpoint cannot be looked up. It is
+/// not told where this cache has a checkpoint of such a training, whatever its inputs held: that stage may come out as
+/// it did then. Else it is told, though a remote cache may have it: hours of fetching are not begun on the chance.
+///
+/// # Errors
+/// [`CacheError`] if the remote cache could not be asked.
+pub fn missing(
+    graph: &Graph,
+    cache: &Cache,
+    depth: RerunFrom,
+    standings: &[Option<Standing>],
+    needed: &[bool],
+) -> Result<Vec<Missing>, CacheError> {
+    let barred = depth.forbidden_stages(graph);
+    let gone = gone(graph, cache, &barred, standings, needed)?;
+    let mut trainings = Trainings { cache, shapes: None };
+    let mut lacks = vec![false; graph.len()];
+    let mut untrained = vec![false; graph.len()];
+    let mut hidden_by: Vec<Option<InstanceId>> = vec![None; graph.len()];
+    for id in graph.ids() {
+        let Some(standing) = &standings[id.0] else { continue };
+        let is_fresh = matches!(standing, Standing::Fresh(..)) && !gone[id.0];
+        let is_training = graph.instance(id).kind == StageKind::Train && !is_fresh;
+        untrained[id.0] = is_training || graph.producers(id).any(|from| untrained[from.0]);
+        lacks[id.0] = match standing {
+            Standing::Fresh(..) => gone[id.0],
+            Standing::Stale(..) => barred[id.0],
+            Standing::Pending(_) if !barred[id.0] => false,
+            Standing::Pending(_) if graph.producers(id).any(|from| lacks[from.0]) => true,
+            Standing::Pending(producer) => {
+                let is_nowhere = graph.instance(id).kind == StageKind::Train && !trainings.has(graph, id)?;
+                hidden_by[id.0] = Some(*producer).filter(|_| is_nowhere && cache.has_remote());
+                is_nowhere
+            }
+        };
+    }
+    let is_last = |id: &InstanceId| lacks[id.0] && !graph.consumers(*id).any(|consumer| lacks[consumer.0]);
+    let tell = |id: InstanceId| {
+        let instance = graph.instance(id);
+        Missing {
+            stage: instance.name.clone(),
+            kind: instance.kind,
+            is_known: gone[id.0] || matches!(standings[id.0], Some(Standing::Stale(_, StaleReason::Output(_)))),
+            made_from: if untrained[id.0] { RerunFrom::Scratch } else { RerunFrom::Checkpoints },
+            hidden_by: hidden_by[id.0].map(|stage| graph.instance(stage).name.clone()),
+        }
+    };
+    Ok(graph.ids().filter(is_last).map(tell).collect())
+}
+
+/// The shapes of the trainings whose results are in a cache, read when they are first asked for.
+struct Trainings<'a> {
+    cache: &'a Cache,
+    shapes: Option<HashSet<Digest>>,
+}
+
+impl Trainings<'_> {
+    /// Whether the cache has a checkpoint of such a training, of whatever inputs.
+    fn has(&mut self, graph: &Graph, id: InstanceId) -> Result<bool, CacheError> {
+        let shapes = match &mut self.shapes {
+            Some(shapes) => shapes,
+            none => {
+                let manifests = self.cache.results_of(StageKind::Train)?.into_iter();
+                let whole = manifests.filter(|manifest| {
+                    self.cache.has_remote() || manifest.outputs.values().all(|blob| self.cache.has(*blob))
+                });
+                none.insert(whole.map(|manifest| manifest.record.shape()).collect())
+            }
+        };
+        Ok(shapes.contains(&graph.record_by(id, |_, _| String::new(), |_| String::new()).shape()))
+    }
+}
+
+/// Which instances are known, may not run, and have an output that somebody is to read and nobody has; by id.
+fn gone(
+    graph: &Graph,
+    cache: &Cache,
+    barred: &[bool],
+    standings: &[Option<Standing>],
+    needed: &[bool],
+) -> Result<Vec<bool>, CacheError> {
+    let mut read: Vec<(InstanceId, Blob)> = Vec::new();
+    for id in graph.ids() {
+        match &standings[id.0] {
+            None => {}
+            Some(Standing::Fresh(_, manifest)) => {
+                let instance = graph.instance(id);
+                let outputs = instance.outputs.iter().filter(|output| must_be_there(output, needed[id.0]));
+                read.extend(outputs.filter_map(|output| Some((id, *manifest.outputs.get(&output.name)?))));
+            }
+            Some(Standing::Stale(..) | Standing::Pending(_)) => {
+                read.extend(read_from_fresh(graph, standings, id).map(|(from, _, blob)| (from, blob)));
+            }
+        }
+    }
+    read.retain(|(id, _)| barred[id.0]);
+    read.sort_unstable_by_key(|(id, blob)| (*id, blob.digest));
+    read.dedup();
+    let mut gone = vec![false; graph.len()];
+    let blobs: Vec<Blob> = read.iter().map(|(_, blob)| *blob).collect();
+    for ((id, _), is_there) in read.iter().zip(cache.can_obtain(&blobs)?) {
+        gone[id.0] |= !is_there;
+    }
+    Ok(gone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{Overrides, PipelineSpec, expand};
+
+    #[test]
+    fn what_runs_and_what_may_not_follows_from_kinds_and_from_who_comes_after_whom() {
+        let text = "stages:\n\
+            \x20 prepare: {kind: command, with: {run: x, outputs: {n: n}}}\n\
+            \x20 set: {kind: dataset, with: {format: idx, train: {images: {path: f}, labels: {path: f}}, \
+            test: {images: {path: f}, labels: {path: f}}, classes: [a, b]}}\n\
+            \x20 model: {kind: train, needs: {data: set.train}, with: {net: {arch: resnet, width: 4, blocks: [1]}, epochs: 1, batch_size: 4, optimizer: {lr: 0.1}}}\n\
+            \x20 changed: {kind: transform, needs: {data: set.test}, with: {op: saturate, level: 4}}\n\
+            \x20 tested: {kind: evaluate, needs: {model: model, set: changed}}\n\
+            \x20 maps: {kind: saliency, needs: {models: model, set: set.test}, with: {images: [0]}}\n\
+            \x20 summary: {kind: command, needs: {x: tested}, with: {run: x, outputs: {n: n}}}\n\
+            \x20 pages: {kind: command, needs: {x: [summary, maps.grid]}, with: {run: x, outputs: {n: n}}}\n";
+        let spec = PipelineSpec::from_text("p", text, &Overrides::default()).unwrap();
+        let graph = Graph::new(expand(&spec).unwrap());
+        let names = |marks: Vec<bool>| -> Vec<String> {
+            let mut names: Vec<String> =
+                graph.ids().filter(|id| marks[id.0]).map(|id| graph.instance(id).name.clone()).collect();
+            names.sort_unstable();
+            names
+        };
+        assert_eq!(names(RerunFrom::Predictions.forced_stages(&graph)), ["pages", "summary"]);
+        assert_eq!(names(RerunFrom::Checkpoints.forced_stages(&graph)), ["maps", "pages", "summary", "tested"]);
+        assert_eq!(
+            names(RerunFrom::Scratch.forced_stages(&graph)),
+            ["changed", "maps", "model", "pages", "prepare", "summary", "tested"]
+        );
+        assert_eq!(
+            names(RerunFrom::Predictions.forbidden_stages(&graph)),
+            ["changed", "maps", "model", "prepare", "set", "tested"]
+        );
+        assert_eq!(names(RerunFrom::Checkpoints.forbidden_stages(&graph)), ["model"]);
+        assert_eq!(names(RerunFrom::Scratch.forbidden_stages(&graph)), [""; 0]);
+    }
+}

@@ -1,0 +1,89 @@
+//! Bytes that a stage reads, or that people look at, are brought here when they are wanted, from the remote cache if
+//! need be.
+
+use std::ops::ControlFlow;
+use std::sync::mpsc::{self, RecvTimeoutError};
+
+use super::{Scheduler, TICK};
+use crate::cache::remote::RemoteError;
+use crate::cache::{Blob, CacheError, Manifest, Obtained};
+use crate::event::RunEvent;
+use crate::fetch::FetchError;
+use crate::plan::must_be_there;
+use crate::spec::InstanceId;
+
+/// What a fetch tells on its way.
+enum FetchNews {
+    Progress(u64, Option<u64>),
+    Ended(Result<Obtained, CacheError>),
+}
+
+impl Scheduler<'_> {
+    /// Fetches the outputs of a fresh instance that must be there; names the first that nobody has.
+    pub(super) fn bring_outputs(&mut self, id: InstanceId, manifest: &Manifest) -> Result<Option<String>, CacheError> {
+        let graph = self.graph;
+        for output in graph.instance(id).outputs.iter().filter(|it| must_be_there(it, self.options.needed[id.0])) {
+            // Without a remote cache it was just found to be there.
+            if output.result.is_none() && !self.cache.has_remote() {
+                continue;
+            }
+            let blob = self.cache.output(manifest, &output.name)?;
+            // What people look at is about to be read, and bytes are checked where they are read.
+            if output.result.is_some()
+                && let Some(kept) = self.cache.quarantine(blob.digest)?
+            {
+                let (output, name, kept) = (&output.name, self.name(id), kept.display());
+                self.emit(RunEvent::Warning(format!(
+                    "output `{output}` of {name} had other bytes than its digest says; it was moved to {kept} and is made again"
+                )));
+            }
+            if !self.bring(id, blob)? {
+                return Ok(Some(output.name.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Sees to it that a blob is here, from the remote cache if need be; `false` if nobody has it, or if the user wants
+    /// to stop.
+    pub(super) fn bring(&mut self, of: InstanceId, blob: Blob) -> Result<bool, CacheError> {
+        if self.cache.has(blob) {
+            return Ok(true);
+        }
+        if !self.cache.has_remote() {
+            return Ok(false);
+        }
+        let stage = self.name(of);
+        let (cache, interrupt) = (self.cache.clone(), self.interrupt.clone());
+        let (sender, told) = mpsc::channel();
+        // On a thread of its own, which is left to itself if the user wants to stop: a server may be silent for long.
+        std::thread::spawn(move || {
+            let progress = &mut |done: u64, total: Option<u64>| {
+                _ = sender.send(FetchNews::Progress(done, total));
+                if interrupt.asked() > 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            };
+            let ended = cache.obtain(blob, progress);
+            _ = sender.send(FetchNews::Ended(ended));
+        });
+        loop {
+            match told.recv_timeout(TICK) {
+                Ok(FetchNews::Progress(done, total)) => {
+                    let total = total.unwrap_or(blob.size);
+                    self.emit(RunEvent::Fetching { stage: stage.clone(), done, total });
+                }
+                Ok(FetchNews::Ended(Ok(Obtained::Here | Obtained::Fetched))) => return Ok(true),
+                Ok(FetchNews::Ended(Ok(Obtained::Missing))) => return Ok(false),
+                Ok(FetchNews::Ended(Ok(Obtained::Wrong(message)))) => {
+                    self.emit(RunEvent::Warning(message));
+                    return Ok(false);
+                }
+                Ok(FetchNews::Ended(Err(CacheError::Remote(RemoteError::Fetch(FetchError::Stopped))))) => {
+                    return Ok(false);
+                }
+                Ok(FetchNews::Ended(Err(error))) => return Err(error),
+                Err(RecvTimeoutError::Timeout) if self.interrupt.asked() == 0 => {}
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Ok(false),
+            }
+        }
+    }
+}

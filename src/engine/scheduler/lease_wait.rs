@@ -1,0 +1,109 @@
+//! Two runs on one cache: a stage that another run is at is waited for, and its result taken when it is there. What a
+//! lease is, `cache` knows.
+
+use std::time::{Duration, Instant};
+
+use super::{RunError, Satisfaction, Scheduler, State};
+use crate::cache::{Attempt, Blob, CacheError, Held, Holder, Lease, Wanted};
+use crate::event::RunEvent;
+use crate::plan::{Staleness, check_staleness};
+use crate::spec::InstanceId;
+
+/// How often is looked whether another run is done: each look reads two files, over a network perhaps.
+const LOOK: Duration = Duration::from_millis(300);
+
+/// A wait for another run.
+#[derive(Debug)]
+pub(super) struct Wait {
+    again: Instant,
+    /// Whether the lease may be asked for again.
+    due: bool,
+    /// Who was told of last.
+    told: Option<Holder>,
+}
+
+impl Scheduler<'_> {
+    /// Takes the results that other runs have made meanwhile, whether or not a slot is free.
+    pub(super) fn look_at_other_runs(&mut self) -> Result<(), CacheError> {
+        let now = Instant::now();
+        let is_over = |(id, wait): &(&InstanceId, &Wait)| wait.again <= now && *self.states.get(**id) == State::Ready;
+        let over: Vec<InstanceId> = self.waits.iter().filter(is_over).map(|(id, _)| *id).collect();
+        for id in over {
+            if !self.take_result(id)?
+                && let Some(wait) = self.waits.get_mut(&id)
+            {
+                (wait.again, wait.due) = (now + LOOK, true);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells collections, once, what this run may come to need, whether or not it is known yet under which keys.
+    pub(super) fn announce(&mut self) -> Result<(), CacheError> {
+        if self.note.is_some() {
+            return Ok(());
+        }
+        let mut wanted = Wanted::default();
+        for id in self.graph.ids().filter(|id| self.options.wanted[id.0]) {
+            wanted.shapes.insert(self.graph.record_by(id, |_, _| String::new(), |_| String::new()).shape());
+            let sources = &self.graph.instance(id).sources;
+            wanted.fetched.extend(sources.iter().map(|need| self.sources.get(id, need).identity()));
+        }
+        self.note = self.leases.announce(&wanted)?;
+        Ok(())
+    }
+
+    /// Whether an instance is to be left alone for now because another run is at it.
+    pub(super) fn waits_for_another_run(&self, id: InstanceId) -> bool {
+        self.waits.get(&id).is_some_and(|wait| !wait.due)
+    }
+
+    /// Asks for the lease of a ready instance. Nothing if another run has it, or if the result turns out to be there.
+    pub(super) fn lease(&mut self, id: InstanceId) -> Result<Option<Lease>, RunError> {
+        let Some(key) = self.stale.get(&id).map(|stale| stale.key) else { return Ok(None) };
+        match self.leases.attempt(key)? {
+            Attempt::Taken(lease) => {
+                // Between the lookup and the lease another run may have come and gone. From now on nobody else records
+                // this key.
+                if self.take_result(id)? {
+                    return Ok(None);
+                }
+                self.waits.remove(&id);
+                Ok(Some(lease))
+            }
+            Attempt::Held(Held { holder, patience }) => {
+                let told = self.waits.get(&id).map(|wait| wait.told.clone());
+                if told.as_ref() != Some(&holder) {
+                    let stage = self.name(id);
+                    self.emit(RunEvent::StageWaiting { stage, holder: holder.clone(), patience });
+                }
+                self.waits.insert(id, Wait { again: Instant::now() + LOOK, due: false, told: holder });
+                Ok(None)
+            }
+        }
+    }
+
+    /// Ends a ready instance whose result is there by now. One that was asked for with `--force` wants its own.
+    fn take_result(&mut self, id: InstanceId) -> Result<bool, CacheError> {
+        let (needed, must_be_here) = match self.stale.get(&id).map(|stale| stale.wants) {
+            Some(Satisfaction::Result) => (self.options.needed[id.0], false),
+            // Its blobs were looked for everywhere before: only that they are here by now changes anything.
+            Some(Satisfaction::Blobs) => (true, true),
+            Some(Satisfaction::Rerun) | None => return Ok(false),
+        };
+        // Producers may be made again at this moment; then there is nothing to look up.
+        if self.graph.producers(id).any(|producer| self.states.outputs(producer).is_none()) {
+            return Ok(false);
+        }
+        let outputs = |producer| self.states.outputs(producer).expect("checked above");
+        let is_here = |blob: &Blob| !must_be_here || self.cache.has(*blob);
+        match check_staleness(self.graph, self.cache, self.sources, id, outputs, needed)? {
+            Staleness::Fresh(_, manifest) if manifest.outputs.values().all(is_here) => {}
+            _ => return Ok(false),
+        }
+        self.waits.remove(&id);
+        self.stale.remove(&id);
+        self.settle(id)?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,333 @@
+//! Attacks as parameters: what an adversary of training or of an evaluation may do. Knows ranges and defaults, not how
+//! an attack is run.
+
+mod ensemble;
+mod spatial;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use ensemble::{Apgd, ApgdLoss, Autoattack, Fab, Member, Square};
+pub use spatial::{BaseGrid, Spatial};
+
+use crate::number::Real;
+
+/// An attack on images in [0, 1]. The network is in evaluation mode while it is attacked (frozen batch statistics).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "attack", rename_all = "lowercase")]
+pub enum Attack {
+    /// No attack: images as they are.
+    None(NoAttack),
+    /// Fast gradient sign method.
+    Fgsm(Fgsm),
+    /// Projected gradient descent.
+    Pgd(Pgd),
+    /// Spatial transformation as in the paper: pixels move along a smooth flow. One optimiser moves a batch, so results
+    /// depend on `batch_size`.
+    Spatial(Spatial),
+    /// Projected gradient descent that finds its own step lengths.
+    Apgd(Apgd),
+    /// Steps to the nearest boundary between two classes.
+    Fab(Fab),
+    /// Random search with squares; asks the network for its outputs only.
+    Square(Square),
+    /// Several attacks, each on the images that the ones before it left: the pointwise worst case.
+    Autoattack(Autoattack),
+}
+
+impl Default for Attack {
+    fn default() -> Self {
+        Attack::None(NoAttack {})
+    }
+}
+
+/// A parameter outside its range, or one that does not go with the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttackProblem {
+    /// The parameter, as a path within the attack: `eps`, `pgd.step`.
+    pub name: String,
+    /// What is wrong with it; reads on after the name.
+    pub problem: String,
+}
+
+impl AttackProblem {
+    fn new(name: impl Into<String>, problem: impl Into<String>) -> Self {
+        AttackProblem { name: name.into(), problem: problem.into() }
+    }
+}
+
+impl Attack {
+    /// Checks what types and schema cannot say.
+    ///
+    /// # Errors
+    /// The first parameter that is wrong.
+    pub fn check(&self) -> Result<(), AttackProblem> {
+        match self {
+            Attack::None(_) => Ok(()),
+            Attack::Fgsm(fgsm) => {
+                radius(Norm::Inf, fgsm.eps)?;
+                fgsm.step.map_or(Ok(()), |step| above_zero("step", step))
+            }
+            Attack::Pgd(pgd) => pgd.check(),
+            Attack::Spatial(spatial) => spatial.check(),
+            Attack::Apgd(apgd) => apgd.check(),
+            Attack::Fab(fab) => fab.check(),
+            Attack::Square(square) => square.check(),
+            Attack::Autoattack(ensemble) => ensemble.check(),
+        }
+    }
+
+    /// Which member of AutoAttack compares the most classes, itself or the likes of it, and the parameter that chooses
+    /// it; nothing where any number of classes will do.
+    pub fn most_demanding(&self) -> Option<(Member, &'static str)> {
+        match self {
+            Attack::None(_) | Attack::Fgsm(_) | Attack::Pgd(_) | Attack::Spatial(_) => None,
+            Attack::Apgd(apgd) => {
+                let member = match apgd.loss {
+                    ApgdLoss::Ce => Member::ApgdCe,
+                    ApgdLoss::Dlr => Member::ApgdDlr,
+                    ApgdLoss::DlrTargeted => Member::ApgdT,
+                };
+                Some((member, "loss"))
+            }
+            Attack::Fab(_) => Some((Member::FabT, "attack")),
+            Attack::Square(_) => Some((Member::Square, "attack")),
+            Attack::Autoattack(ensemble) => {
+                let most = ensemble.attacks.iter().copied().max_by_key(|member| member.needs_classes());
+                most.map(|member| (member, "attacks"))
+            }
+        }
+    }
+
+    /// Which of the points that an attack visits it gives back; nothing where there is no choice.
+    pub const fn iterate(&self) -> Option<Iterate> {
+        match self {
+            Attack::None(_) => None,
+            Attack::Fgsm(_) | Attack::Spatial(_) => Some(Iterate::Last),
+            Attack::Pgd(pgd) => Some(pgd.iterate),
+            Attack::Apgd(_) | Attack::Fab(_) | Attack::Square(_) | Attack::Autoattack(_) => Some(Iterate::WorstCase),
+        }
+    }
+}
+
+/// No attack; it takes no parameters.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NoAttack {}
+
+/// One step along the sign of the gradient (Goodfellow et al. 2015), projected on the ball of radius `eps` and on [0,
+/// 1].
+///
+/// With `start: random` and a `step` of 1.25 ε it is the adversary of fast adversarial training (Wong et al. 2020).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Fgsm {
+    /// Radius of the L-infinity ball, in pixel units of [0, 1]; 0 to 1.
+    #[schemars(extend("minimum" = 0, "maximum" = 1))]
+    pub eps: Real,
+    /// Where the step starts.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(extend("default" = "zero"))]
+    pub start: Start,
+    /// Length of the step, in the same units, above 0; `eps` if it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub step: Option<Real>,
+}
+
+/// Repeated gradient steps, each clamped to [0, 1] and then projected on the ball of radius `eps` (Madry et al. 2018;
+/// the order is the authors').
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Pgd {
+    /// The norm that bounds the perturbation.
+    #[serde(default)]
+    pub norm: Norm,
+    /// Radius of the ball, in pixel units of [0, 1]; at most 1 for the L-infinity norm.
+    #[schemars(extend("minimum" = 0))]
+    pub eps: Real,
+    /// Length of one step, in the same units; above 0. With `direction: sign` it is the change of each pixel, whatever
+    /// the norm.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub step: Real,
+    /// Number of steps; at least 1.
+    #[schemars(range(min = 1))]
+    pub steps: u32,
+    /// Where the first step starts.
+    #[serde(default)]
+    pub start: Start,
+    /// Where a step leads.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(extend("default" = "sign"))]
+    pub direction: Direction,
+    /// Which of the visited points is given back.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(extend("default" = "last"))]
+    pub iterate: Iterate,
+    /// How often the attack is run, each time from another random start, at least 1. Each restart attacks the images
+    /// that are still classified correctly; of several points the first misclassified one is given back, or that of the
+    /// largest loss.
+    #[serde(default = "once", skip_serializing_if = "is_once")]
+    #[schemars(range(min = 1), extend("default" = 1))]
+    pub restarts: u32,
+}
+
+impl Pgd {
+    fn check(&self) -> Result<(), AttackProblem> {
+        radius(self.norm, self.eps)?;
+        above_zero("step", self.step)?;
+        at_least_one("steps", self.steps)?;
+        at_least_one("restarts", self.restarts)?;
+        if self.norm == Norm::Inf && self.direction == Direction::Gradient {
+            return Err(AttackProblem::new("direction", "can be `gradient` with `norm: l2` only"));
+        }
+        if self.restarts > 1 && self.start == Start::Zero {
+            return Err(AttackProblem::new(
+                "restarts",
+                "above 1 need `start: random`: from the same start they all end alike",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A norm of the perturbation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Norm {
+    /// The largest change of any pixel.
+    #[default]
+    Inf,
+    /// The square root of the sum of all squared changes of an image.
+    L2,
+}
+
+/// Where an iterated attack starts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    /// At the image itself, as in the paper.
+    #[default]
+    Zero,
+    /// At a point drawn uniformly from the ball, clamped to [0, 1].
+    Random,
+}
+
+/// Where a gradient step leads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// Along the sign of the gradient, as the authors of the paper step in either norm.
+    #[default]
+    Sign,
+    /// Along the gradient divided by its L2 norm, as most libraries step in the L2 ball.
+    Gradient,
+}
+
+/// Which of the points that an attack visits is given back. Weaker and stronger attacks: numbers under different rules
+/// do not compare.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Iterate {
+    /// The point after the last step, as in the paper.
+    #[default]
+    Last,
+    /// The point of the largest loss, the start included.
+    BestLoss,
+    /// The first misclassified point, the start included; of an image without one, the point of the largest loss.
+    WorstCase,
+}
+
+impl Iterate {
+    /// The name, as pipelines and results have it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Iterate::Last => "last",
+            Iterate::BestLoss => "best_loss",
+            Iterate::WorstCase => "worst_case",
+        }
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+const fn once() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+const fn is_once(restarts: &u32) -> bool {
+    *restarts == 1
+}
+
+fn radius(norm: Norm, eps: Real) -> Result<(), AttackProblem> {
+    let eps = eps.get();
+    match norm {
+        Norm::Inf if !(0.0..=1.0).contains(&eps) => {
+            Err(AttackProblem::new("eps", format!("must be between 0 and 1, not {eps}")))
+        }
+        Norm::L2 if eps < 0.0 => Err(AttackProblem::new("eps", format!("must not be below 0, and is {eps}"))),
+        Norm::Inf | Norm::L2 => Ok(()),
+    }
+}
+
+fn above_zero(name: &str, value: Real) -> Result<(), AttackProblem> {
+    if value.get() > 0.0 { Ok(()) } else { Err(AttackProblem::new(name, "must be above 0")) }
+}
+
+fn at_least_one(name: &str, value: u32) -> Result<(), AttackProblem> {
+    if value > 0 { Ok(()) } else { Err(AttackProblem::new(name, "must be at least 1")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(attack: serde_json::Value) -> Attack {
+        serde_json::from_value(attack).unwrap()
+    }
+
+    /// The keys of results that exist must not move when an attack learns something new.
+    #[test]
+    fn what_an_attack_could_not_be_told_before_is_not_written_where_it_is_as_before() {
+        let fgsm = json!({"attack": "fgsm", "eps": 0.25});
+        assert_eq!(serde_json::to_value(read(fgsm.clone())).unwrap(), fgsm);
+        let pgd = json!({"attack": "pgd", "norm": "inf", "eps": 0.25, "step": 0.125, "steps": 3, "start": "zero"});
+        assert_eq!(serde_json::to_value(read(pgd.clone())).unwrap(), pgd);
+        let more = json!({
+            "attack": "pgd", "norm": "l2", "eps": 4.0, "step": 0.5, "steps": 3, "start": "random",
+            "direction": "gradient", "iterate": "worst_case", "restarts": 5,
+        });
+        assert_eq!(serde_json::to_value(read(more.clone())).unwrap(), more);
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused_at_its_name() {
+        let pgd = |norm: &str, eps: f64, more: serde_json::Value| {
+            let mut attack = json!({"attack": "pgd", "norm": norm, "eps": eps, "step": 0.1, "steps": 1});
+            attack.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            read(attack)
+        };
+        let cases = [
+            (pgd("inf", 8.0, json!({})), "eps"),
+            (pgd("l2", -1.0, json!({})), "eps"),
+            (pgd("inf", 0.1, json!({"step": 0})), "step"),
+            (pgd("inf", 0.1, json!({"direction": "gradient"})), "direction"),
+            (pgd("inf", 0.1, json!({"restarts": 2})), "restarts"),
+            (read(json!({"attack": "fgsm", "eps": 0.1, "step": -1})), "step"),
+            (read(json!({"attack": "autoattack", "eps": 0.1, "attacks": []})), "attacks"),
+            (read(json!({"attack": "autoattack", "eps": 0.1, "pgd": {"eps": 0.2, "step": 1, "steps": 1}})), "pgd"),
+            (read(json!({"attack": "square", "eps": 0.1, "p_init": 1.5})), "p_init"),
+            (read(json!({"attack": "spatial", "tau": -1})), "tau"),
+        ];
+        for (attack, name) in cases {
+            let problem = attack.check().unwrap_err();
+            assert_eq!(problem.name, name, "{attack:?}: {problem:?}");
+        }
+        assert_eq!(pgd("l2", 8.0, json!({"direction": "gradient"})).check(), Ok(()));
+    }
+}

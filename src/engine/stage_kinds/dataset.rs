@@ -1,0 +1,214 @@
+//! Data sets as parameters.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::source::Source;
+use crate::number::Real;
+use crate::resample::Filter;
+
+/// Fetches a data set, checks it against its digests, and decodes it.
+///
+/// Outputs: `train` and `test`, image sets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "format", rename_all = "snake_case", deny_unknown_fields)]
+pub enum DatasetParams {
+    /// The IDX files of MNIST and its relatives, plain or gzip-compressed.
+    Idx {
+        /// Training images and labels.
+        train: IdxFiles,
+        /// Test images and labels.
+        test: IdxFiles,
+        /// Names of the classes, in the order of their labels; at least one.
+        #[schemars(length(min = 1))]
+        classes: Vec<String>,
+    },
+    /// CIFAR-10 (Krizhevsky 2009): 60,000 colour images of 32 × 32, of which 10,000 are for testing. Either the binary
+    /// or the Python archive of its authors.
+    Cifar10 {
+        /// `cifar-10-binary.tar.gz` or `cifar-10-python.tar.gz`.
+        archive: Source,
+        /// Only the first so many images of each class, in training and in test set.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(min = 1))]
+        limit_per_class: Option<u32>,
+    },
+    /// Tiny ImageNet (Stanford CS231n): 64 × 64 pixels, 500 training images for each of 200 classes. The test set is
+    /// the 10,000 images of its `val`, because labels of its `test` were never published.
+    TinyImagenet {
+        /// `tiny-imagenet-200.zip`.
+        archive: Source,
+        /// Images are seen in this height and width, resized bilinearly; they are stored as they are.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(min = 1, max = 4096))]
+        resize: Option<u32>,
+        /// Only the first so many images of each class, in training and in test set.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(min = 1))]
+        limit_per_class: Option<u32>,
+        /// What becomes of images that cannot be decoded.
+        #[serde(default)]
+        broken: Broken,
+    },
+    /// Caltech-256 (Griffin et al. 2007): 257 classes, `clutter` among them, that have no division into training and
+    /// test set: one is drawn. Training images keep their whole after they were resized, so that a training can crop
+    /// them at random; without that, and in the test set, their centre is seen.
+    Caltech256 {
+        /// `256_ObjectCategories.tar`.
+        archive: Source,
+        /// The share of each class that is for testing, 0 to 1; cut off to whole images.
+        #[serde(default = "fifth")]
+        #[schemars(extend("minimum" = 0, "maximum" = 1))]
+        test_share: Real,
+        /// The seed of the division.
+        #[serde(default)]
+        seed: u64,
+        /// The shorter side that images are resized to, bilinearly.
+        #[serde(default = "side_256")]
+        #[schemars(range(min = 1, max = 4096))]
+        resize: u32,
+        /// The side of the square in their middle that is seen.
+        #[serde(default = "side_224")]
+        #[schemars(range(min = 1, max = 4096))]
+        center_crop: u32,
+        /// Only the first so many images of each class, before they are divided.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(min = 1))]
+        limit_per_class: Option<u32>,
+        /// What becomes of images that cannot be decoded.
+        #[serde(default)]
+        broken: Broken,
+    },
+    /// An archive of JPEG, PNG, BMP and WebP files (zip or tar, the latter plain or compressed by gzip, xz, bzip2, zstd
+    /// or lzip), with a folder for each class or none. Folders that wrap all classes are unwrapped. Either training and
+    /// test set have a folder or an archive each, or one is divided.
+    ImageFolder {
+        /// Where the training images are, or all.
+        train: Folder,
+        /// Where the test images are; nothing if they are drawn from `train`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        test: Option<Folder>,
+        /// Without `test`: the share of each class that is for testing, 0 to 1; cut off to whole images.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(extend("minimum" = 0, "maximum" = 1))]
+        test_share: Option<Real>,
+        /// The seed of the division and of `pick`.
+        #[serde(default)]
+        seed: u64,
+        /// What a class is.
+        #[serde(default)]
+        classes: Classes,
+        /// Leave out images with a side shorter than this.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(min = 1))]
+        min_side: Option<u32>,
+        /// First of all cut the largest square out of the middle, its corner rounded down.
+        #[serde(default)]
+        square: bool,
+        /// The shorter side that images are resized to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(min = 1, max = 4096))]
+        resize: Option<u32>,
+        /// How they are resized.
+        #[serde(default)]
+        filter: Filter,
+        /// The side of the square in their middle that is cut out in the end. Needed where images have different sizes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(min = 1, max = 4096))]
+        center_crop: Option<u32>,
+        /// Training images keep their whole, so that a training can crop them at random; otherwise the square of
+        /// `center_crop` is seen.
+        #[serde(default)]
+        whole: bool,
+        /// Only so many images in all, drawn at random among those that are large enough, before they are divided.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(min = 1))]
+        pick: Option<u32>,
+        /// Only the first so many images of each class, before they are divided.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(min = 1))]
+        limit_per_class: Option<u32>,
+        /// What becomes of images that cannot be decoded.
+        #[serde(default)]
+        broken: Broken,
+    },
+}
+
+/// A file of images and the file of their labels.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IdxFiles {
+    /// Images: unsigned bytes, count × rows × columns.
+    pub images: Source,
+    /// Labels: unsigned bytes, one for each image.
+    pub labels: Source,
+}
+
+/// A folder in an archive.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Folder {
+    /// The archive.
+    pub archive: Source,
+    /// The folder, such as `images/train`; without it the whole archive. Folders that wrap the whole archive may be
+    /// left out.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub root: String,
+}
+
+/// What a class of an archive of images is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Classes {
+    /// A folder: classes have the names of folders, in alphabetical order, and images stand in them
+    /// at any depth. At least two; none without an image.
+    #[default]
+    Folders,
+    /// There are none: all images are of one class, `image`.
+    None,
+}
+
+/// What becomes of images that cannot be decoded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Broken {
+    /// The stage fails and names them.
+    #[default]
+    Fail,
+    /// They are left out, named in the log, and counted.
+    Skip,
+}
+
+fn fifth() -> Real {
+    Real::new(0.2)
+}
+
+fn side_256() -> u32 {
+    256
+}
+
+fn side_224() -> u32 {
+    224
+}
+
+impl DatasetParams {
+    /// The sources, each with the names that lead to it.
+    pub fn sources(&mut self) -> Vec<(Vec<&'static str>, &mut Source)> {
+        match self {
+            DatasetParams::Idx { train, test, .. } => vec![
+                (vec!["train", "images"], &mut train.images),
+                (vec!["train", "labels"], &mut train.labels),
+                (vec!["test", "images"], &mut test.images),
+                (vec!["test", "labels"], &mut test.labels),
+            ],
+            DatasetParams::Cifar10 { archive, .. }
+            | DatasetParams::TinyImagenet { archive, .. }
+            | DatasetParams::Caltech256 { archive, .. } => vec![(vec!["archive"], archive)],
+            DatasetParams::ImageFolder { train, test, .. } => {
+                let mut sources = vec![(vec!["train", "archive"], &mut train.archive)];
+                sources.extend(test.as_mut().map(|test| (vec!["test", "archive"], &mut test.archive)));
+                sources
+            }
+        }
+    }
+}

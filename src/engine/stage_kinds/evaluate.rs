@@ -1,0 +1,31 @@
+//! Evaluation as parameters.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::attack::Attack;
+
+/// Predicts every image of a set with a model, under an attack or none, and keeps the prediction of each. Attacks that
+/// consist of several are run one after the other, each on full batches of the images that are still right.
+///
+/// Needs: `model`, a checkpoint; `set`, an image set. Output: `predictions`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluateParams {
+    /// The attack, against the true label of each image.
+    #[serde(default)]
+    pub attack: Attack,
+    /// Images computed at a time; changes results by rounding only, but for the attack `spatial`, which moves a batch
+    /// as one.
+    #[serde(default = "default_batch_size")]
+    #[schemars(range(min = 1))]
+    pub batch_size: u32,
+    /// Only the first so many images of the set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub limit: Option<u32>,
+}
+
+fn default_batch_size() -> u32 {
+    256
+}

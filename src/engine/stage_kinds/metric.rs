@@ -1,0 +1,103 @@
+//! What a number in a table or a figure is.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A number computed from predictions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// Share of images whose predicted class is the true one; under an attack this is robustness.
+    #[default]
+    Accuracy,
+    /// The same share among the images that the same model predicts correctly in the set's untransformed source
+    /// (paper, section 4.2): the pooled ratio.
+    AccuracyOnCorrect,
+    /// Mean softmax probability of the true class (paper, figure 6).
+    ProbabilityOfTrueClass,
+    /// Mean cross-entropy of the true class, in nats.
+    Loss,
+    /// Of a cue-conflict set: decisions for the shape's class among decisions for the shape's or the texture's (Geirhos
+    /// et al. 2019, section 2). Images whose two classes are the same do not count.
+    ShapeBias,
+    /// Of a cue-conflict set: the share of images that were decided either way, without which a shape bias says little.
+    ShapeBiasCoverage,
+    /// Of a cue-conflict set: the share of images decided for the shape's class.
+    ShapeShare,
+    /// Of a cue-conflict set: the share of images decided for the texture's class.
+    TextureShare,
+}
+
+impl Metric {
+    /// Every metric.
+    pub const ALL: [Metric; 8] = [
+        Metric::Accuracy,
+        Metric::AccuracyOnCorrect,
+        Metric::ProbabilityOfTrueClass,
+        Metric::Loss,
+        Metric::ShapeBias,
+        Metric::ShapeBiasCoverage,
+        Metric::ShapeShare,
+        Metric::TextureShare,
+    ];
+
+    /// The name, as pipeline files and artifacts spell it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Metric::Accuracy => "accuracy",
+            Metric::AccuracyOnCorrect => "accuracy_on_correct",
+            Metric::ProbabilityOfTrueClass => "probability_of_true_class",
+            Metric::Loss => "loss",
+            Metric::ShapeBias => "shape_bias",
+            Metric::ShapeBiasCoverage => "shape_bias_coverage",
+            Metric::ShapeShare => "shape_share",
+            Metric::TextureShare => "texture_share",
+        }
+    }
+
+    /// The name for people.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Metric::Accuracy => "accuracy",
+            Metric::AccuracyOnCorrect => "accuracy on correctly classified images",
+            Metric::ProbabilityOfTrueClass => "probability of the true class",
+            Metric::Loss => "loss",
+            Metric::ShapeBias => "shape bias",
+            Metric::ShapeBiasCoverage => "coverage of the shape bias",
+            Metric::ShapeShare => "share decided for the shape",
+            Metric::TextureShare => "share decided for the texture",
+        }
+    }
+
+    /// Whether it compares with the same model's predictions of the untransformed set.
+    pub const fn needs_reference(self) -> bool {
+        matches!(self, Metric::AccuracyOnCorrect)
+    }
+
+    /// Whether it needs to know whose texture each image wears, which only cue-conflict sets tell.
+    pub const fn needs_texture(self) -> bool {
+        matches!(self, Metric::ShapeBias | Metric::ShapeBiasCoverage | Metric::ShapeShare | Metric::TextureShare)
+    }
+
+    /// Whether it says of each image yes or no, so that two models can be compared image by image.
+    pub const fn is_accuracy(self) -> bool {
+        matches!(self, Metric::Accuracy | Metric::AccuracyOnCorrect)
+    }
+
+    /// Whether it lies between 0 and 1 and is shown in percent.
+    pub const fn is_share(self) -> bool {
+        !matches!(self, Metric::Loss)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_spelled_as_in_pipeline_files() {
+        for metric in Metric::ALL {
+            assert_eq!(serde_json::to_value(metric).unwrap(), metric.name());
+        }
+    }
+}

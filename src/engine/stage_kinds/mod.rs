@@ -1,0 +1,165 @@
+//! The kinds of stage: what each takes, gives, and is told. The same types validate a pipeline file, are hashed into a
+//! stage's key, travel to the worker, and make the reference documentation. Knows nothing of how a stage is run.
+
+mod attack;
+mod augmentation;
+mod command;
+mod dataset;
+mod evaluate;
+mod figure;
+mod headings;
+mod images;
+mod masking;
+mod metric;
+mod net;
+mod ports;
+mod saliency;
+mod source;
+mod table;
+mod text;
+mod train;
+mod transform;
+mod work;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+pub use attack::{
+    Apgd, ApgdLoss, Attack, AttackProblem, Autoattack, BaseGrid, Direction, Fab, Fgsm, Iterate, Member, NoAttack, Norm,
+    Pgd, Spatial, Square, Start,
+};
+pub use augmentation::Augmentation;
+pub use command::{CommandParams, Run};
+pub use dataset::{Broken, Classes, DatasetParams, Folder, IdxFiles};
+pub use evaluate::EvaluateParams;
+pub use figure::{CurvesSpec, FigureParams, FigureSpec, SamplesParams, SamplesSpec, SamplesTag, Scale};
+pub use headings::Headings;
+pub use images::{ChoiceError, Chosen, Images};
+pub use masking::MaskingParams;
+pub use metric::Metric;
+pub use net::{MOST_BLOCKS, MOST_CHANNELS, Net, NetProblem, StandardResnet, Stem, WideResnet};
+pub use ports::{ArtifactType, Output, Slot};
+pub use saliency::{Method, SaliencyParams};
+pub use source::{FileParams, Source};
+pub use table::{
+    Column, ColumnSpec, ColumnsSpec, Compare, Family, PairedTest, PublishedDetails, PublishedParams, PublishedSpec,
+    TableParams, TableSpec, Tolerance,
+};
+pub use text::Text;
+pub use train::{
+    AdversarialBatches, Free, HeadWeights, Holdout, KeptEpoch, OverfittingCheck, Precision, Pretrained, Rate, Schedule,
+    Sgd, Trades, TrainParams, TrainingMethod,
+};
+pub use transform::{
+    Assembly, CueConflict, Filter, Fourier, Mask, PatchShuffle, Sample, Saturate, Stylize, TransformParams,
+};
+pub use work::{Work, work};
+
+/// What a stage does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StageKind {
+    /// Fetches, checks, unpacks and decodes a data set.
+    Dataset,
+    /// Brings in one file as it is.
+    File,
+    /// Makes a changed test set.
+    Transform,
+    /// Trains a network.
+    Train,
+    /// Predicts every image of a set, attacked or not.
+    Evaluate,
+    /// Looks for masked gradients.
+    Masking,
+    /// Draws saliency maps.
+    Saliency,
+    /// Assembles a table of numbers.
+    Table,
+    /// Draws curves.
+    Figure,
+    /// Runs any program.
+    Command,
+}
+
+impl StageKind {
+    /// Every kind, in the order of the documentation.
+    pub const ALL: [StageKind; 10] = [
+        StageKind::Dataset,
+        StageKind::File,
+        StageKind::Transform,
+        StageKind::Train,
+        StageKind::Evaluate,
+        StageKind::Masking,
+        StageKind::Saliency,
+        StageKind::Table,
+        StageKind::Figure,
+        StageKind::Command,
+    ];
+
+    /// The name, as a pipeline file has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            StageKind::Dataset => "dataset",
+            StageKind::File => "file",
+            StageKind::Transform => "transform",
+            StageKind::Train => "train",
+            StageKind::Evaluate => "evaluate",
+            StageKind::Masking => "masking",
+            StageKind::Saliency => "saliency",
+            StageKind::Table => "table",
+            StageKind::Figure => "figure",
+            StageKind::Command => "command",
+        }
+    }
+
+    /// The version of the kind's code. A raised number makes every stage of the kind stale; say here what changed and
+    /// why results could differ.
+    pub const fn version(self) -> u32 {
+        match self {
+            // 2: predictions of attacked images say which attack they are under and what gradients it saw.
+            StageKind::Evaluate => 2,
+            // 2: several sets, so `maps` has an axis more; `numbers` and `csv` came. 3: `markdown` came; maps and
+            // numbers are the same. 4: text grows with wide pictures; maps and numbers are the same.
+            StageKind::Saliency => 4,
+            // 2: `table/2`, whose cells have a `value` and not a `share`, and a new output, `tex`. The numbers are the
+            // same. 3: verdicts near 0 and 100 % are stricter, and take the published number as a sample as well. The
+            // numbers are the same. 4: `table/3`: p-values are corrected for their family; no interval where a number
+            // is fixed by definition or rests on one seed; seeds of the same predictions count once; published numbers
+            // have their own decimals, by which `same` is decided.
+            StageKind::Table => 4,
+            // 2: the column `share` of the CSV is `value`. Numbers and pictures are the same. 3: text of samples grows
+            // with wide pictures; curves and numbers are the same. 4: no interval where a number is fixed by
+            // definition; curves tell n. The other numbers are the same.
+            StageKind::Figure => 4,
+            // 2: tar archives give all that `tar -x` extracts (hard links, links, sparse files, later duplicates), BMP
+            // and WebP files are images, and folders that wrap the classes are unwrapped. Archives without any of these
+            // give the same bytes.
+            StageKind::Dataset => 2,
+            // 2: programs get a declared environment. What they made of a variable that nobody declared, a credential
+            // say, may stand in older results.
+            StageKind::Command => 2,
+            // 1: first version of each.
+            StageKind::File | StageKind::Transform | StageKind::Train | StageKind::Masking => 1,
+        }
+    }
+
+    /// Whether a worker with tensors runs it; the engine itself runs the others.
+    pub const fn needs_worker(self) -> bool {
+        matches!(
+            self,
+            StageKind::Transform | StageKind::Train | StageKind::Evaluate | StageKind::Masking | StageKind::Saliency
+        )
+    }
+
+    /// Whether what a stage of the kind makes may depend on its seed.
+    pub const fn takes_seed(self) -> bool {
+        self.needs_worker() || matches!(self, StageKind::Command)
+    }
+}
+
+impl fmt::Display for StageKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,142 @@
+//! What each kind takes and gives: its slots for inputs and its outputs. Knows nothing of the stages that are joined by
+//! them.
+
+use super::StageKind;
+
+/// What sort of artifact a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArtifactType {
+    /// [`crate::formats::ImageSet`].
+    Images,
+    /// A network's weights.
+    Checkpoint,
+    /// [`crate::formats::Predictions`].
+    Predictions,
+    /// Anything else: numbers, pictures, a program's output.
+    File,
+}
+
+impl ArtifactType {
+    /// The type for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            ArtifactType::Images => "an image set",
+            ArtifactType::Checkpoint => "a checkpoint",
+            ArtifactType::Predictions => "predictions",
+            ArtifactType::File => "a file",
+        }
+    }
+}
+
+/// A place for inputs.
+#[derive(Debug, Clone, Copy)]
+pub struct Slot {
+    /// Its name under `needs`.
+    pub name: &'static str,
+    /// What it takes.
+    pub takes: ArtifactType,
+    /// Whether it takes several inputs.
+    pub many: bool,
+    /// Whether a stage may leave it empty.
+    pub optional: bool,
+    /// Which output of a stage with several fitting ones is meant if none is named.
+    pub prefers: &'static str,
+}
+
+/// An output.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is.
+    pub is: ArtifactType,
+    /// The ending of a file of it among the results, for those that people look at.
+    pub result: Option<&'static str>,
+}
+
+const fn slot(name: &'static str, takes: ArtifactType, prefers: &'static str) -> Slot {
+    Slot { name, takes, many: false, optional: false, prefers }
+}
+
+const fn output(name: &'static str, is: ArtifactType) -> Output {
+    Output { name, is, result: None }
+}
+
+const fn result(name: &'static str, ending: &'static str) -> Output {
+    Output { name, is: ArtifactType::File, result: Some(ending) }
+}
+
+impl StageKind {
+    /// The slots of a kind; empty for `command`, which names its own.
+    pub const fn slots(self) -> &'static [Slot] {
+        const DATA: Slot = slot("data", ArtifactType::Images, "train");
+        const SET: Slot = slot("set", ArtifactType::Images, "test");
+        const MODEL: Slot = slot("model", ArtifactType::Checkpoint, "checkpoint");
+        const RESULTS: Slot = Slot { many: true, ..slot("results", ArtifactType::Predictions, "predictions") };
+        match self {
+            StageKind::Dataset | StageKind::File | StageKind::Command => &[],
+            StageKind::Transform => {
+                const {
+                    // Which of the optional ones an operation needs, [`super::TransformParams::needs`] says.
+                    const WEIGHTS: Slot = Slot { optional: true, ..slot("", ArtifactType::File, "file") };
+                    &[
+                        Slot { prefers: "test", ..DATA },
+                        Slot { optional: true, ..slot("style", ArtifactType::Images, "train") },
+                        Slot { name: "encoder", ..WEIGHTS },
+                        Slot { name: "decoder", ..WEIGHTS },
+                    ]
+                }
+            }
+            StageKind::Train => {
+                const {
+                    &[
+                        DATA,
+                        Slot { optional: true, ..slot("validation", ArtifactType::Images, "test") },
+                        Slot { optional: true, ..slot("weights", ArtifactType::File, "file") },
+                    ]
+                }
+            }
+            StageKind::Evaluate | StageKind::Masking => const { &[MODEL, SET] },
+            StageKind::Saliency => {
+                const { &[Slot { name: "models", many: true, ..MODEL }, Slot { many: true, ..SET }] }
+            }
+            StageKind::Table => const { &[RESULTS] },
+            // What is drawn decides which of the two it needs.
+            StageKind::Figure => {
+                const { &[Slot { optional: true, ..RESULTS }, Slot { name: "sets", many: true, optional: true, ..SET }] }
+            }
+        }
+    }
+
+    /// The outputs of a kind; empty for `command`, which names its own.
+    pub const fn outputs(self) -> &'static [Output] {
+        match self {
+            StageKind::Command => &[],
+            StageKind::Dataset => {
+                const { &[output("train", ArtifactType::Images), output("test", ArtifactType::Images)] }
+            }
+            StageKind::File => const { &[output("file", ArtifactType::File)] },
+            StageKind::Transform => const { &[output("images", ArtifactType::Images)] },
+            StageKind::Train => {
+                const { &[output("checkpoint", ArtifactType::Checkpoint), output("metrics", ArtifactType::File)] }
+            }
+            StageKind::Evaluate => const { &[output("predictions", ArtifactType::Predictions)] },
+            StageKind::Masking => const { &[result("json", "json"), result("markdown", "md")] },
+            StageKind::Saliency => {
+                const {
+                    &[
+                        result("grid", "png"),
+                        output("maps", ArtifactType::File),
+                        result("numbers", "json"),
+                        result("csv", "csv"),
+                        result("markdown", "md"),
+                    ]
+                }
+            }
+            StageKind::Table => {
+                const { &[result("json", "json"), result("markdown", "md"), result("csv", "csv"), result("tex", "tex")] }
+            }
+            StageKind::Figure => const { &[result("svg", "svg"), result("png", "png"), result("csv", "csv")] },
+        }
+    }
+}

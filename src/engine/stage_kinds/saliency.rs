@@ -1,0 +1,103 @@
+//! Saliency maps as parameters.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::headings::Headings;
+use super::images::Images;
+use crate::number::Real;
+
+/// Draws saliency maps of several models on the same images as one picture, and measures them: a row for each image in
+/// each set, a column for each model.
+///
+/// Needs: `models`, one or more checkpoints; `set`, one or more image sets, such as an original and its transformed
+/// versions. Outputs: `grid`, a PNG; `maps`, the maps drawn; `numbers`, `csv` and `markdown`, what was measured on all
+/// images.
+///
+/// A gradient map is that of log p(true class) (paper, section 2.2) summed in absolute value over channels; a map is
+/// drawn divided by its 99th percentile and clipped at 1 (authors' code).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SaliencyParams {
+    /// A caption.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// Headings of sets that shall have another than their label; a `*` in a label stands for any text.
+    #[serde(default, skip_serializing_if = "Headings::is_empty")]
+    pub headings: Headings,
+    /// How a map is computed.
+    #[serde(default)]
+    pub method: Method,
+    /// Which images of each set: a list of indices, `{first: N}`, or `{count: N, seed: S}`; the latter two also of one
+    /// `class`.
+    pub images: Images,
+    /// How many of the images are drawn and kept as maps, the first ones; all of a list and 8 of other choices if not
+    /// given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub show: Option<u32>,
+}
+
+/// How many images are drawn where they are not listed one by one.
+const SHOWN: usize = 8;
+
+impl SaliencyParams {
+    /// How many of `count` images are drawn.
+    pub fn shown(&self, count: usize) -> usize {
+        match (self.show, &self.images) {
+            (Some(show), _) => count.min(show as usize),
+            (None, Images::Listed(_)) => count,
+            (None, Images::Chosen(_)) => count.min(SHOWN),
+        }
+    }
+}
+
+/// How a saliency map is computed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "name", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Method {
+    /// The plain gradient (Simonyan et al. 2013).
+    Grad,
+    /// The mean gradient over noisy copies of the image (Smilkov et al. 2017). As in the authors' code the noise is
+    /// added to the normalised image, and its standard deviation is `spread` times the range (maximum minus minimum) of
+    /// that normalised image.
+    Smoothgrad {
+        /// Noisy copies, at least 1.
+        #[serde(default = "default_samples")]
+        #[schemars(range(min = 1))]
+        samples: u32,
+        /// Standard deviation of the noise over the range of the image, 0 or more.
+        #[serde(default = "default_spread")]
+        #[schemars(extend("minimum" = 0))]
+        spread: Real,
+    },
+    /// Integrated gradients (Sundararajan et al. 2017): the mean gradient on the way from a black image, times the
+    /// difference from it. The integral is computed by the midpoint rule.
+    IntegratedGradients {
+        /// Points on the way, at least 1.
+        #[serde(default = "default_steps")]
+        #[schemars(range(min = 1))]
+        steps: u32,
+    },
+    /// Grad-CAM (Selvaraju et al. 2017): the channels of the last group of convolutions, weighted by the mean gradient
+    /// of the true class's logit (before the softmax, as in their equation 1), summed, cut off below 0, and enlarged
+    /// bilinearly to the image.
+    GradCam,
+}
+
+impl Default for Method {
+    fn default() -> Self {
+        Method::Smoothgrad { samples: default_samples(), spread: default_spread() }
+    }
+}
+
+fn default_samples() -> u32 {
+    100
+}
+
+fn default_spread() -> Real {
+    Real::new(0.1)
+}
+
+fn default_steps() -> u32 {
+    50
+}

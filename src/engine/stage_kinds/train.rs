@@ -1,0 +1,313 @@
+//! Training as parameters.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::attack::Attack;
+use super::augmentation::Augmentation;
+use super::net::Net;
+use crate::number::Real;
+
+/// Trains a network with stochastic gradient descent on cross-entropy, adversarially or not.
+///
+/// Needs: `data`, an image set to train on; `validation`, an image set whose accuracy is measured after each epoch
+/// (optional); `weights`, a file of weights to start from, a state dict as `torch.save` writes it or safetensors
+/// (optional). Outputs: `checkpoint`, the weights after the last epoch; `metrics`, numbers of every epoch as JSON.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TrainParams {
+    /// The network.
+    pub net: Net,
+    /// Passes over the data, at least 1.
+    #[schemars(range(min = 1))]
+    pub epochs: u32,
+    /// Images a step, at least 1; the last batch of an epoch may be smaller.
+    #[serde(default = "default_batch_size")]
+    #[schemars(range(min = 1))]
+    pub batch_size: u32,
+    /// What is taken of the need `weights`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pretrained: Option<Pretrained>,
+    /// What a step of training is.
+    #[serde(default, skip_serializing_if = "TrainingMethod::is_standard")]
+    pub method: TrainingMethod,
+    /// What convolutions and linear layers compute in.
+    #[serde(default, skip_serializing_if = "Precision::is_fp32")]
+    pub precision: Precision,
+    /// The optimiser.
+    #[serde(default)]
+    pub optimizer: Sgd,
+    /// How the learning rate changes.
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// Who perturbs the training images.
+    #[serde(default)]
+    pub adversary: Attack,
+    /// Which batches are perturbed, where there is an adversary.
+    #[serde(default)]
+    pub adversarial_batches: AdversarialBatches,
+    /// Random changes of the training images.
+    #[serde(default)]
+    pub augmentation: Augmentation,
+    /// Stop after the first epoch whose accuracy on `validation` reaches this share, 0 to 1: the paper's underfit
+    /// model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("minimum" = 0, "maximum" = 1))]
+    pub stop_at_accuracy: Option<Real>,
+    /// A stronger attack on a few training images after epochs, to notice a training that only looks robust.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overfitting_check: Option<OverfittingCheck>,
+    /// Training images that are not trained on, to choose the epoch whose weights are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holdout: Option<Holdout>,
+    /// Only the first so many images of `data`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub limit: Option<u32>,
+}
+
+fn default_batch_size() -> u32 {
+    128
+}
+
+/// Stochastic gradient descent as in PyTorch: weight decay is added to the gradient, momentum without dampening.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sgd {
+    /// Learning rate at its highest, above 0.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub lr: Real,
+    /// Momentum, 0 to 1.
+    #[schemars(extend("minimum" = 0, "maximum" = 1))]
+    pub momentum: Real,
+    /// Weight decay of every parameter, batch norm included, as in the authors' code.
+    #[schemars(extend("minimum" = 0))]
+    pub weight_decay: Real,
+}
+
+impl Default for Sgd {
+    fn default() -> Self {
+        Sgd { lr: Real::new(0.1), momentum: Real::new(0.9), weight_decay: Real::new(5e-4) }
+    }
+}
+
+/// The learning rate as a function of time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "shape", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Schedule {
+    /// The same throughout.
+    Constant,
+    /// Linear from 0 to `lr` over the first `warmup` share of all steps, then linear back to 0.
+    Triangle {
+        /// Share of the steps spent rising, 0 to 1.
+        #[schemars(extend("minimum" = 0, "maximum" = 1))]
+        warmup: Real,
+    },
+    /// Divided by ten at the start of each of these epochs, counted from 1.
+    Steps {
+        /// The epochs.
+        #[schemars(inner(range(min = 1)))]
+        drop_at: Vec<u32>,
+    },
+    /// One rate for some epochs, then another; `lr` of the optimiser is not used. Past the table the last rate goes on,
+    /// as in the authors' code, which trains one epoch more than it is told.
+    Table {
+        /// The rates, in order; at least one.
+        #[schemars(length(min = 1))]
+        rates: Vec<Rate>,
+    },
+}
+
+/// A learning rate and how long it lasts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// For so many epochs, at least 1.
+    #[schemars(range(min = 1))]
+    pub epochs: u32,
+    /// The learning rate, above 0.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub lr: Real,
+}
+
+impl Schedule {
+    /// Whether the rate at some epoch depends on how many epochs there are in all: if not, a longer training goes on
+    /// where a shorter one ended.
+    pub const fn depends_on_epochs(&self) -> bool {
+        match self {
+            Schedule::Constant | Schedule::Steps { .. } | Schedule::Table { .. } => false,
+            Schedule::Triangle { .. } => true,
+        }
+    }
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Schedule::Triangle { warmup: Real::new(0.2) }
+    }
+}
+
+/// Which batches of an epoch the adversary perturbs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AdversarialBatches {
+    /// Every batch.
+    #[default]
+    All,
+    /// The first, the third, … of each epoch, and no other: exactly those that the authors' code perturbs (its clock
+    /// ticks before it is read).
+    Alternate,
+}
+
+/// What is taken from weights that others trained. Names and shapes must be those of the network, but for the head
+/// where it is replaced.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pretrained {
+    /// The last layer.
+    pub head: HeadWeights,
+    /// Where in the file the network's tensors stand, such as `state_dict` or `model_ema`. Without it they are looked
+    /// for everywhere, under any prefix; needed only where the file has them more than once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entry: Option<String>,
+}
+
+/// Where the weights of the last layer come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HeadWeights {
+    /// From the file, as all others.
+    #[default]
+    Keep,
+    /// They start at random; what the file has for this layer is passed over.
+    Replace,
+}
+
+/// What a step of training is. The methods beside `standard` bring their own adversary: `adversary` is left out there.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "name", rename_all = "lowercase")]
+pub enum TrainingMethod {
+    /// Cross-entropy of the images, perturbed by `adversary` or not.
+    #[default]
+    Standard,
+    /// Free adversarial training: each batch is trained on `replays` times in a row; the gradient that moves the
+    /// weights also moves a perturbation, by `eps` along its sign, which the next step and the next batch start from
+    /// (Shafahi et al. 2019, algorithm 1, as in the code of Wong et al. 2020). An epoch then has `replays` times as
+    /// many steps.
+    Free(Free),
+    /// TRADES: cross-entropy of the clean images plus `beta` times the divergence KL(clean ‖ perturbed) of what the
+    /// network says of both; the perturbation ascends that divergence in the L-infinity ball, from a normal draw of
+    /// deviation 0.001 (Zhang et al. 2019, equation 5 and algorithm 1). The network is in evaluation mode while it is
+    /// attacked.
+    Trades(Trades),
+}
+
+impl TrainingMethod {
+    /// Whether it is the default.
+    pub fn is_standard(&self) -> bool {
+        matches!(self, TrainingMethod::Standard)
+    }
+}
+
+/// Parameters of [`TrainingMethod::Free`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Free {
+    /// Steps on each batch, at least 1.
+    #[schemars(range(min = 1))]
+    pub replays: u32,
+    /// Radius of the L-infinity ball, in pixel units of [0, 1]; 0 to 1.
+    #[schemars(extend("minimum" = 0, "maximum" = 1))]
+    pub eps: Real,
+}
+
+/// Parameters of [`TrainingMethod::Trades`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Trades {
+    /// Weight of the divergence, 1/λ in the paper; not below 0.
+    #[schemars(extend("minimum" = 0))]
+    pub beta: Real,
+    /// Radius of the ball, in pixel units of [0, 1]; 0 to 1.
+    #[schemars(extend("minimum" = 0, "maximum" = 1))]
+    pub eps: Real,
+    /// Length of one step, in the same units; above 0.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub step: Real,
+    /// Number of steps; at least 1.
+    #[schemars(range(min = 1))]
+    pub steps: u32,
+}
+
+/// What convolutions and linear layers of a training compute in. Weights, their updates, batch norms' statistics and
+/// every evaluation are 32-bit floats.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit floats.
+    #[default]
+    Fp32,
+    /// 16-bit floats with 8 bits of exponent, attacks of the training included: faster on a GPU.
+    Bf16,
+}
+
+impl Precision {
+    /// Whether it is the default.
+    pub const fn is_fp32(&self) -> bool {
+        matches!(self, Precision::Fp32)
+    }
+}
+
+/// Looks after epochs whether a training that sees weak attacks has overfitted to them (Wong et al. 2020, section 5.1):
+/// the accuracy of a fixed draw of training images under `attack` goes into the metrics, and an epoch in which it falls
+/// by more than 20 points while the training's own accuracy does not is told there as `catastrophic_overfitting`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OverfittingCheck {
+    /// After every so many epochs, at least 1.
+    #[serde(default = "default_every")]
+    #[schemars(range(min = 1))]
+    pub every: u32,
+    /// How many images, at least 1.
+    #[serde(default = "default_check_images")]
+    #[schemars(range(min = 1))]
+    pub images: u32,
+    /// The attack, stronger than the training's own: PGD, say.
+    pub attack: Attack,
+}
+
+fn default_every() -> u32 {
+    1
+}
+
+fn default_check_images() -> u32 {
+    256
+}
+
+/// A seeded share of the training images is left out of the training; the accuracy on it under an attack is measured
+/// after each epoch (Rice et al. 2020, section 3: robust accuracy falls again in a long training, and the test set must
+/// not choose the epoch).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Holdout {
+    /// The share, above 0 and below 1; rounded to whole images, at least one.
+    #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
+    pub share: Real,
+    /// The attack; none measures clean accuracy.
+    #[serde(default)]
+    pub attack: Attack,
+    /// Which epoch's weights become the checkpoint.
+    #[serde(default)]
+    pub keep: KeptEpoch,
+}
+
+/// Which epoch's weights a training gives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum KeptEpoch {
+    /// Those of the highest accuracy on the images that were left out; the first of equals.
+    #[default]
+    Best,
+    /// Those of the last one.
+    Last,
+}

@@ -1,0 +1,343 @@
+//! How much work a stage's parameters ask for, so that the duration of one run tells that of another: twice the epochs
+//! take twice as long, another ε takes as long as before. Each type of parameters is taken apart by the names of its
+//! fields, so that a new parameter does not compile before somebody has said whether it is work. Commands are not known
+//! from within.
+
+use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
+
+use super::{
+    AdversarialBatches, Apgd, ApgdLoss, Attack, Augmentation, Autoattack, DatasetParams, EvaluateParams, Fab, Fgsm,
+    Holdout, Images, MaskingParams, Member, Method, Net, OverfittingCheck, Pgd, SaliencyParams, Spatial, Square,
+    StageKind, StandardResnet, TrainParams, TrainingMethod, TransformParams, WideResnet,
+};
+
+/// A pass forward and backward that gives the gradient of the image, in passes forward.
+const GRADIENT: f64 = 2.0;
+
+/// A pass forward and backward that gives the gradient of the weights, in passes forward.
+const UPDATE: f64 = 3.0;
+
+/// The work that parameters ask for, in units that only those share which are `like` one another.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Work {
+    /// What two stages must have in common for the rest to be comparable.
+    pub like: String,
+    /// Work for one image.
+    pub per_image: f64,
+    /// How many images it is done for; all of the stage's inputs where the parameters say nothing.
+    pub images: Option<f64>,
+    /// Pixels that the images have which the stage makes or cuts out; those of its inputs where the parameters say
+    /// nothing.
+    pub pixels: Option<f64>,
+    /// Work of one pass of the network that the stage makes.
+    pub pass: f64,
+}
+
+impl Work {
+    fn new(like: impl Into<String>, per_image: f64, images: Option<u32>) -> Self {
+        Work { like: like.into(), per_image, images: images.map(f64::from), pixels: None, pass: 1.0 }
+    }
+}
+
+/// The work that canonical parameters of a kind ask for; nothing where that cannot be said.
+pub fn work(kind: StageKind, params: &Json) -> Option<Work> {
+    Some(match kind {
+        StageKind::Dataset => of_dataset(&read(params)?),
+        StageKind::File => Work::new("", 1.0, None),
+        StageKind::Transform => of_transform(&read(params)?),
+        StageKind::Train => of_training(&read(params)?),
+        StageKind::Evaluate => {
+            let EvaluateParams { attack, batch_size: _, limit } = read(params)?;
+            Work::new(name(&attack), 1.0 + passes(&attack), limit)
+        }
+        StageKind::Masking => of_masking(&read(params)?),
+        StageKind::Saliency => of_saliency(&read(params)?),
+        StageKind::Table | StageKind::Figure | StageKind::Command => return None,
+    })
+}
+
+fn read<T: DeserializeOwned>(params: &Json) -> Option<T> {
+    T::deserialize(params).ok()
+}
+
+fn of_dataset(params: &DatasetParams) -> Work {
+    let square = |side: Option<u32>| side.map(|side| f64::from(side) * f64::from(side));
+    match params {
+        DatasetParams::Idx { train: _, test: _, classes: _ } => Work::new("idx", 1.0, None),
+        DatasetParams::Cifar10 { archive: _, limit_per_class } => Work::new("cifar10", 1.0, *limit_per_class),
+        DatasetParams::TinyImagenet { archive: _, resize, limit_per_class, broken: _ } => {
+            Work { pixels: square(*resize), ..Work::new("tiny_imagenet", 1.0, *limit_per_class) }
+        }
+        DatasetParams::Caltech256 {
+            archive: _,
+            test_share,
+            seed: _,
+            resize: _,
+            center_crop,
+            limit_per_class,
+            broken: _,
+        } => Work {
+            pixels: square(Some(*center_crop)),
+            ..Work::new(format!("caltech256 {test_share}"), 1.0, *limit_per_class)
+        },
+        DatasetParams::ImageFolder {
+            train,
+            test,
+            test_share,
+            seed: _,
+            classes,
+            min_side,
+            square: is_square,
+            resize,
+            filter: _,
+            center_crop,
+            whole,
+            pick,
+            limit_per_class,
+            broken: _,
+        } => {
+            let roots = (&train.root, test.as_ref().map(|test| &test.root));
+            let chosen = (classes, min_side, is_square, whole, pick.is_some(), limit_per_class.is_some());
+            // Images of a class are as many as before where only the number that is picked changes, and the other way
+            // round.
+            let images = f64::from(pick.unwrap_or(1)) * f64::from(limit_per_class.unwrap_or(1));
+            Work {
+                images: (pick.is_some() || limit_per_class.is_some()).then_some(images),
+                pixels: square(center_crop.or(*resize)),
+                ..Work::new(format!("image_folder {roots:?} {test_share:?} {chosen:?}"), 1.0, None)
+            }
+        }
+    }
+}
+
+fn of_transform(params: &TransformParams) -> Work {
+    // What the operations are told changes which pixels come out, and not how long that takes.
+    match params {
+        TransformParams::Sample(sample) => Work::new(params.name(), 1.0, Some(sample.count)),
+        TransformParams::Saturate(_)
+        | TransformParams::PatchShuffle(_)
+        | TransformParams::Fourier(_)
+        | TransformParams::Stylize(_)
+        | TransformParams::CueConflict(_) => Work::new(params.name(), 1.0, None),
+    }
+}
+
+fn of_training(params: &TrainParams) -> Work {
+    let TrainParams {
+        net,
+        epochs,
+        batch_size: _,
+        pretrained: _,
+        method,
+        precision,
+        optimizer: _,
+        schedule: _,
+        adversary,
+        adversarial_batches,
+        augmentation,
+        stop_at_accuracy,
+        overfitting_check,
+        holdout,
+        limit,
+    } = params;
+    let attacked = match adversarial_batches {
+        AdversarialBatches::All => 1.0,
+        AdversarialBatches::Alternate => 0.5,
+    };
+    let (how, step) = match method {
+        TrainingMethod::Standard => ("standard", UPDATE + attacked * passes(adversary)),
+        TrainingMethod::Free(free) => ("free", UPDATE * f64::from(free.replays)),
+        TrainingMethod::Trades(trades) => ("trades", 2.0 * UPDATE + GRADIENT * f64::from(trades.steps)),
+    };
+    // These are work of their own beside the epochs, and nobody knows how much of it: another one is another training.
+    let checked = overfitting_check
+        .as_ref()
+        .map(|OverfittingCheck { every, images, attack }| (*every, *images, name(attack), passes(attack)));
+    let held = holdout.as_ref().map(|Holdout { share, attack, keep: _ }| (share, name(attack), passes(attack)));
+    let (build, pass) = of_net(net);
+    let who = name(adversary);
+    let like = format!("{build} {how} {who} {precision:?} {stop_at_accuracy:?} {checked:?} {held:?}");
+    let Augmentation { flip: _, pad_crop: _, random_crop } = augmentation;
+    let pixels = (*random_crop > 0).then(|| f64::from(*random_crop) * f64::from(*random_crop));
+    Work { pixels, pass, ..Work::new(like, f64::from(*epochs) * step * pass, *limit) }
+}
+
+/// How a network is built, and the work of one pass: that of its blocks, which grows with the square of their channels.
+fn of_net(net: &Net) -> (String, f64) {
+    let standard = |name: &str, StandardResnet { stem, width, classes: _, mean: _, std: _ }: &StandardResnet| {
+        (format!("{name} {stem:?}"), f64::from(*width) * f64::from(*width))
+    };
+    match net {
+        Net::Resnet { width, blocks, mean: _, std: _ } => {
+            // From group to group channels double and resolution halves: every block is as much work.
+            let blocks: f64 = blocks.iter().map(|&count| f64::from(count)).sum();
+            ("resnet".to_owned(), f64::from(*width) * f64::from(*width) * blocks)
+        }
+        Net::Resnet18(net) => standard("resnet18", net),
+        Net::Resnet34(net) => standard("resnet34", net),
+        Net::Resnet50(net) => standard("resnet50", net),
+        Net::Wideresnet(WideResnet { depth, widen, classes: _, mean: _, std: _ }) => {
+            ("wideresnet".to_owned(), f64::from(*widen) * f64::from(*widen) * f64::from(depth.saturating_sub(4)))
+        }
+    }
+}
+
+fn of_masking(params: &MaskingParams) -> Work {
+    let MaskingParams { norm: _, eps: _, steps, restarts, queries, tolerance: _, batch_size: _, limit, title: _ } =
+        params;
+    // About ten attacks of so many steps, one of five times as many, the restarts, and the attack without gradients.
+    let gradients = f64::from(*steps) * (15.0 + f64::from(*restarts));
+    Work::new("", GRADIENT * gradients + f64::from(*queries), *limit)
+}
+
+fn of_saliency(params: &SaliencyParams) -> Work {
+    let SaliencyParams { title: _, headings: _, method, images, show: _ } = params;
+    let (name, gradients) = match method {
+        Method::Grad => ("grad", 1),
+        Method::Smoothgrad { samples, spread: _ } => ("smoothgrad", *samples),
+        Method::IntegratedGradients { steps } => ("integrated_gradients", *steps),
+        Method::GradCam => ("grad_cam", 1),
+    };
+    let images = match images {
+        Images::Listed(list) => u32::try_from(list.len()).ok(),
+        Images::Chosen(chosen) => chosen.count.or(chosen.first),
+    };
+    Work::new(name, f64::from(gradients), images)
+}
+
+/// Passes forward that an attack on one image makes about as much work as; more than that where images leave it early.
+fn passes(attack: &Attack) -> f64 {
+    let product = |factors: &[u32]| factors.iter().map(|&factor| f64::from(factor)).product::<f64>();
+    match attack {
+        Attack::None(_) => 0.0,
+        Attack::Fgsm(Fgsm { eps: _, start: _, step: _ }) => GRADIENT,
+        Attack::Pgd(Pgd { norm: _, eps: _, step: _, steps, start: _, direction: _, iterate: _, restarts }) => {
+            GRADIENT * product(&[*steps, *restarts])
+        }
+        Attack::Spatial(Spatial {
+            tau: _,
+            lr: _,
+            steps,
+            max_iter,
+            tolerance_grad: _,
+            tolerance_change: _,
+            grid: _,
+            align_corners: _,
+        }) => GRADIENT * product(&[*steps, *max_iter]),
+        Attack::Apgd(Apgd { norm: _, eps: _, loss, steps, restarts, targets, rho: _ }) => match loss {
+            ApgdLoss::Ce | ApgdLoss::Dlr => GRADIENT * product(&[*steps, *restarts]),
+            ApgdLoss::DlrTargeted => GRADIENT * product(&[*steps, *restarts, *targets]),
+        },
+        Attack::Fab(Fab { norm: _, eps: _, steps, targets }) => GRADIENT * product(&[*steps, *targets]),
+        Attack::Square(Square { norm: _, eps: _, queries, p_init: _, rescale_schedule: _, restarts }) => {
+            product(&[*queries, *restarts])
+        }
+        Attack::Autoattack(Autoattack { norm: _, eps: _, attacks, pgd, steps, queries, targets }) => {
+            let member = |member: &Member| match member {
+                Member::ApgdCe | Member::ApgdDlr => GRADIENT * product(&[*steps]),
+                Member::ApgdT | Member::FabT => GRADIENT * product(&[*steps, *targets]),
+                Member::Square => product(&[*queries]),
+            };
+            let first = pgd.as_ref().map_or(0.0, |pgd| passes(&Attack::Pgd(pgd.clone())));
+            first + attacks.iter().map(member).sum::<f64>()
+        }
+    }
+}
+
+/// What an attack is called with those that take about as long where they make as many passes.
+fn name(attack: &Attack) -> String {
+    match attack {
+        Attack::None(_) => "none".to_owned(),
+        // One step and several are the same loop.
+        Attack::Fgsm(_) | Attack::Pgd(_) => "gradient".to_owned(),
+        Attack::Spatial(_) => "spatial".to_owned(),
+        Attack::Apgd(_) => "apgd".to_owned(),
+        Attack::Fab(_) => "fab".to_owned(),
+        Attack::Square(_) => "square".to_owned(),
+        Attack::Autoattack(ensemble) => {
+            let names: Vec<&str> = ensemble.attacks.iter().map(|member| member.name()).collect();
+            format!("autoattack {} {}", names.join(" "), ensemble.pgd.is_some())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// How many times as long the second takes, for as many images.
+    fn factor(kind: StageKind, before: &Json, now: &Json) -> Option<f64> {
+        let (before, now) = (work(kind, before).unwrap(), work(kind, now).unwrap());
+        (before.like == now.like).then_some(now.per_image / before.per_image)
+    }
+
+    fn training() -> Json {
+        json!({
+            "net": {"arch": "resnet", "width": 16, "blocks": [1, 1, 1]}, "epochs": 4,
+            "adversary": {"attack": "pgd", "eps": 0.03, "step": 0.01, "steps": 3}, "limit": 1000,
+        })
+    }
+
+    #[test]
+    fn what_is_no_work_costs_nothing_and_what_is_costs_in_proportion() {
+        let train = |path: &str, value: Json| {
+            let mut other = training();
+            *other.pointer_mut(path).unwrap() = value;
+            factor(StageKind::Train, &training(), &other)
+        };
+        assert_eq!(train("/adversary/eps", json!(0.3)), Some(1.0));
+        assert_eq!(train("/adversary/step", json!(0.1)), Some(1.0));
+        assert_eq!(train("/epochs", json!(12)), Some(3.0));
+        // A step of training is three passes, one of the attack two.
+        assert_eq!(train("/adversary/steps", json!(6)), Some((3.0 + 12.0) / (3.0 + 6.0)));
+        assert_eq!(train("/net/width", json!(32)), Some(4.0));
+        assert_eq!(train("/net/blocks", json!([2, 2, 2])), Some(2.0));
+        assert_eq!(train("/net", json!({"arch": "resnet18", "stem": "cifar"})), None, "another network");
+        assert_eq!(train("/adversary", json!({"attack": "spatial"})), None, "another attack");
+        let (before, mut other) = (work(StageKind::Train, &training()).unwrap(), training());
+        other["limit"] = json!(2000);
+        other["optimizer"] = json!({"lr": 5.0, "momentum": 0.1, "weight_decay": 1.0});
+        other["schedule"] = json!({"shape": "steps", "drop_at": [1, 2, 3]});
+        let now = work(StageKind::Train, &other).unwrap();
+        assert_eq!((now.images, before.images), (Some(2000.0), Some(1000.0)));
+        assert_eq!(now, Work { images: now.images, ..before });
+    }
+
+    #[test]
+    fn attacks_are_as_much_work_as_their_steps() {
+        let attack = |attack: Json| json!({"attack": attack});
+        let pgd = |eps: f64, steps: u32, restarts: u32| {
+            let mut pgd = json!({"attack": "pgd", "eps": eps, "step": 0.01, "steps": steps});
+            (pgd["restarts"], pgd["start"]) = (json!(restarts), json!("random"));
+            attack(pgd)
+        };
+        assert_eq!(factor(StageKind::Evaluate, &pgd(0.1, 20, 1), &pgd(0.2, 20, 1)), Some(1.0));
+        assert_eq!(factor(StageKind::Evaluate, &pgd(0.1, 20, 1), &pgd(0.1, 10, 5)), Some(101.0 / 41.0));
+        let square = |queries: u32| attack(json!({"attack": "square", "eps": 0.1, "queries": queries}));
+        assert_eq!(factor(StageKind::Evaluate, &square(99), &square(199)), Some(2.0));
+        assert_eq!(factor(StageKind::Evaluate, &pgd(0.1, 20, 1), &square(100)), None);
+        let saturate = |level: f64| json!({"op": "saturate", "level": level});
+        assert_eq!(factor(StageKind::Transform, &saturate(0.5), &saturate(1024.0)), Some(1.0));
+        let smooth = |samples: u32, spread: f64| {
+            let method = json!({"name": "smoothgrad", "samples": samples, "spread": spread});
+            json!({"images": {"first": 3}, "method": method})
+        };
+        assert_eq!(factor(StageKind::Saliency, &smooth(10, 0.1), &smooth(30, 0.9)), Some(3.0));
+        let masking = |eps: f64, steps: u32| json!({"eps": eps, "steps": steps, "queries": 1});
+        assert_eq!(factor(StageKind::Masking, &masking(0.1, 40), &masking(0.2, 40)), Some(1.0));
+        assert_eq!(work(StageKind::Command, &json!({"run": "x"})), None);
+    }
+
+    #[test]
+    fn a_data_set_is_as_much_work_as_its_images() {
+        let of = |limit: u32| {
+            work(StageKind::Dataset, &json!({"format": "cifar10", "archive": {}, "limit_per_class": limit}))
+        };
+        assert_eq!((of(10).unwrap().images, of(20).unwrap().images), (Some(10.0), Some(20.0)));
+        let caltech = json!({"format": "caltech256", "archive": {}, "center_crop": 112});
+        assert_eq!(work(StageKind::Dataset, &caltech).unwrap().pixels, Some(112.0 * 112.0));
+    }
+}

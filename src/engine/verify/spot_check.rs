@@ -1,0 +1,145 @@
+//! A drawn share of the predictions that results rest on, to be recomputed from published checkpoints: which are drawn,
+//! what is needed for it, and what such a draw can show. Runs nothing.
+
+use std::ops::ControlFlow;
+
+use serde::Serialize;
+
+use crate::cache::{Cache, CacheError, Manifest, Obtained};
+use crate::graph::Graph;
+use crate::plan::Standing;
+use crate::random::permutation;
+use crate::spec::InstanceId;
+use crate::stage_kinds::StageKind;
+use crate::verify::reproduce::Published;
+
+/// How many are drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum SampleSize {
+    /// So large a part of all, above 0 and at most 1; one at least.
+    Share(f64),
+    /// So many, or all if there are fewer.
+    Count(usize),
+}
+
+/// A drawn result that cannot be recomputed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unobtainable {
+    /// The instance that would be recomputed.
+    pub stage: String,
+    /// Whose output cannot be had.
+    pub of: String,
+    /// Which one.
+    pub output: String,
+}
+
+/// What was drawn.
+#[derive(Debug)]
+pub struct Draw {
+    /// How many predictions there are to draw from.
+    pub population: usize,
+    /// Those that were drawn and can be recomputed, with what is recorded of them.
+    pub drawn: Vec<(InstanceId, Manifest)>,
+    /// Those that were drawn and cannot.
+    pub unobtainable: Vec<Unobtainable>,
+    /// How each instance that the drawn ones need stands, and they themselves; by id.
+    pub standings: Vec<Option<Standing>>,
+}
+
+/// The `evaluate` instances among the wanted ones, by id.
+pub fn predictions(graph: &Graph, wanted: &[bool]) -> Vec<bool> {
+    graph.ids().map(|id| wanted[id.0] && graph.instance(id).kind == StageKind::Evaluate).collect()
+}
+
+/// Draws among predictions that have a recorded result, and brings here what the drawn ones are computed from.
+///
+/// # Errors
+/// [`CacheError`] if the remote cache could not be asked.
+pub fn draw(
+    graph: &Graph,
+    cache: &Cache,
+    recorded: &Published,
+    among: &[bool],
+    amount: SampleSize,
+    seed: u64,
+) -> Result<Draw, CacheError> {
+    let of = |id: InstanceId| match cache.has_remote() {
+        true => recorded.of(id),
+        false => recorded.base(id),
+    };
+    let mut all: Vec<InstanceId> = graph.ids().filter(|id| among[id.0] && of(*id).is_some()).collect();
+    // By name: a draw does not depend on the order of the file.
+    all.sort_by(|a, b| graph.instance(*a).name.cmp(&graph.instance(*b).name));
+    let count = match amount {
+        SampleSize::Share(share) => ((share * all.len() as f64).ceil() as usize).clamp(1, all.len().max(1)),
+        SampleSize::Count(count) => count,
+    };
+    let order = permutation(seed, "spot check", &[], all.len());
+    let mut drawn = Vec::new();
+    let mut unobtainable = Vec::new();
+    for id in order.into_iter().take(count).map(|at| all[at]) {
+        match missing_input(graph, cache, recorded, id)? {
+            Some(missing) => unobtainable.push(missing),
+            None => drawn.extend(of(id).map(|manifest| (id, manifest.clone()))),
+        }
+    }
+    drawn.sort_by_key(|(id, _)| *id);
+    let ids: Vec<InstanceId> = drawn.iter().map(|(id, _)| *id).collect();
+    let reached = graph.reached_from(&ids);
+    let stands = |id: InstanceId| {
+        let manifest = recorded.base(id).filter(|_| reached[id.0])?;
+        Some(Standing::Fresh(manifest.record.key(), Box::new(manifest.clone())))
+    };
+    let standings = graph.ids().map(stands).collect();
+    Ok(Draw { population: all.len(), drawn, unobtainable, standings })
+}
+
+/// The first input of an instance that can be had nowhere; the others are here afterwards.
+fn missing_input(
+    graph: &Graph,
+    cache: &Cache,
+    recorded: &Published,
+    id: InstanceId,
+) -> Result<Option<Unobtainable>, CacheError> {
+    for need in &graph.instance(id).needs {
+        let blob = recorded.base(need.from).and_then(|manifest| manifest.outputs.get(&need.output));
+        let is_here = match blob {
+            Some(blob) => {
+                let obtained = cache.obtain(*blob, &mut |_, _| ControlFlow::Continue(()))?;
+                matches!(obtained, Obtained::Here | Obtained::Fetched)
+            }
+            None => false,
+        };
+        if !is_here {
+            let name = |id| graph.instance(id).name.clone();
+            return Ok(Some(Unobtainable { stage: name(id), of: name(need.from), output: need.output.clone() }));
+        }
+    }
+    Ok(None)
+}
+
+/// The probability that a draw of `drawn` out of `population`, without putting back, meets at least one of `wrong`
+/// ones.
+pub fn chance_to_meet(population: usize, wrong: usize, drawn: usize) -> f64 {
+    let right = population.saturating_sub(wrong);
+    if drawn > right {
+        return 1.0;
+    }
+    let missed = |at: usize| (right - at) as f64 / (population - at) as f64;
+    1.0 - (0..drawn).map(missed).product::<f64>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::chance_to_meet;
+
+    #[test]
+    fn the_chance_is_that_of_draws_without_putting_back() {
+        assert_eq!(chance_to_meet(10, 0, 5), 0.0);
+        assert_eq!(chance_to_meet(10, 1, 10), 1.0);
+        assert!((chance_to_meet(10, 1, 3) - 0.3).abs() < 1e-12);
+        // 1 - C(8, 2) / C(10, 2) = 1 - 28 / 45.
+        assert!((chance_to_meet(10, 2, 2) - 17.0 / 45.0).abs() < 1e-12);
+        assert_eq!(chance_to_meet(3, 2, 2), 1.0);
+    }
+}

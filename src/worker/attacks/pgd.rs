@@ -1,0 +1,130 @@
+//! Gradient ascent on the loss within a ball, with steps of one length: FGSM in one step, PGD in several.
+
+use atflow::stage_kinds::{Direction, Iterate, Norm, Start};
+use tch::{Device, Kind, Tensor};
+
+use super::Batch;
+use super::ball::{Ball, unit_l2};
+use super::survivors::ActiveSet;
+use super::victim::{AttackedModel, Look, cross_entropy, misclassified};
+use crate::error::StageError;
+
+/// How to climb.
+pub(super) struct Steps {
+    pub(super) norm: Norm,
+    pub(super) eps: f64,
+    pub(super) step: f64,
+    pub(super) steps: u32,
+    pub(super) direction: Direction,
+    pub(super) iterate: Iterate,
+}
+
+/// Attacks a batch `restarts` times (at least once); each time those that are still right, of which the point of the
+/// largest loss is kept.
+pub(super) fn attack(
+    victim: &mut AttackedModel<'_>,
+    batch: &Batch<'_>,
+    steps: &Steps,
+    start: Start,
+    restarts: u32,
+) -> Result<Tensor, StageError> {
+    let once = |victim: &mut AttackedModel<'_>, batch: &Batch<'_>, restart| {
+        let start = match start {
+            Start::Zero => batch.images.shallow_clone(),
+            Start::Random => {
+                Ball::new(batch.images, steps.norm, steps.eps)?.random_point(batch, victim.rng, restart)?
+            }
+        };
+        ascend(victim, batch, start, steps)
+    };
+    let mut result = once(victim, batch, 0)?;
+    if restarts <= 1 {
+        return Ok(result);
+    }
+    let logits = victim.logits(&result)?;
+    let (mut losses, mut wrong) = (cross_entropy(&logits, batch.labels)?, misclassified(&logits, batch.labels)?);
+    for restart in 1..restarts {
+        let right = Vec::<i64>::try_from(wrong.f_logical_not()?.f_nonzero()?.f_view(-1)?.f_to_device(Device::Cpu)?)?;
+        if right.is_empty() {
+            break;
+        }
+        let part = batch.select(&right)?;
+        let found = once(victim, &part.batch(), restart)?;
+        let logits = victim.logits(&found)?;
+        let (loss, now_wrong) = (cross_entropy(&logits, &part.labels)?, misclassified(&logits, &part.labels)?);
+        let at = &part.positions;
+        let before = losses.f_index_select(0, at)?;
+        let better = loss.f_gt_tensor(&before)?.f_logical_or(&now_wrong)?;
+        let points = found.f_where_self(&better.f_view([-1, 1, 1, 1])?, &result.f_index_select(0, at)?)?;
+        let _ = result.f_index_copy_(0, at, &points)?;
+        let _ = losses.f_index_copy_(0, at, &loss.f_where_self(&better, &before)?)?;
+        let _ = wrong.f_index_copy_(0, at, &now_wrong)?;
+    }
+    Ok(result)
+}
+
+/// Steps from `start`, each followed by the projection on the ball (Madry et al. 2018, equation after 2.1; with one
+/// step of length ε, Goodfellow et al. 2015, section 4); gives the points that `steps.iterate` asks for.
+fn ascend(
+    victim: &mut AttackedModel<'_>,
+    batch: &Batch<'_>,
+    start: Tensor,
+    steps: &Steps,
+) -> Result<Tensor, StageError> {
+    if steps.iterate != Iterate::Last {
+        return best(victim, batch, start, steps);
+    }
+    let ball = Ball::new(batch.images, steps.norm, steps.eps)?;
+    let mut points = start;
+    for step in 0..steps.steps {
+        let look = match step {
+            0 => victim.first_look(&points, batch, &cross_entropy)?,
+            _ => victim.look(&points, batch.labels, &cross_entropy)?,
+        };
+        points = move_on(&ball, &points, look, steps)?;
+    }
+    Ok(points)
+}
+
+/// One step and the projection.
+fn move_on(ball: &Ball<'_>, points: &Tensor, look: Look, steps: &Steps) -> Result<Tensor, StageError> {
+    let mut gradient = look.gradient;
+    let mut direction = match steps.direction {
+        Direction::Sign => gradient.f_sign_()?,
+        Direction::Gradient => unit_l2(&gradient)?,
+    };
+    Ok(ball.project(direction.f_mul_scalar_(steps.step)?.f_add_(points)?)?)
+}
+
+/// The ascent with every visited point looked at, the last one too: the point of the largest loss, or the first
+/// misclassified one.
+fn best(victim: &mut AttackedModel<'_>, batch: &Batch<'_>, start: Tensor, steps: &Steps) -> Result<Tensor, StageError> {
+    let mut survivors = ActiveSet::all(batch)?;
+    let mut points = start;
+    let mut best = points.shallow_clone();
+    let mut best_loss = Tensor::f_full(batch.labels.size(), f64::NEG_INFINITY, (Kind::Float, batch.images.device()))?;
+    for step in 0..=steps.steps {
+        let mut look = match step {
+            0 => victim.first_look(&points, batch, &cross_entropy)?,
+            _ => victim.look(&points, &survivors.labels, &cross_entropy)?,
+        };
+        let better = look.losses.f_gt_tensor(&best_loss)?;
+        best = points.f_where_self(&better.f_view([-1, 1, 1, 1])?, &best)?;
+        best_loss = look.losses.f_where_self(&better, &best_loss)?;
+        if steps.iterate == Iterate::WorstCase {
+            let wrong = misclassified(&look.logits, &survivors.labels)?;
+            if let Some(parting) = survivors.part(&wrong, &points)? {
+                for tensor in [&mut points, &mut best, &mut best_loss, &mut look.gradient] {
+                    parting.keep(tensor, 0)?;
+                }
+            }
+            if survivors.is_empty() {
+                break;
+            }
+        }
+        if step < steps.steps {
+            points = move_on(&Ball::new(&survivors.images, steps.norm, steps.eps)?, &points, look, steps)?;
+        }
+    }
+    Ok(survivors.settle(&best)?)
+}

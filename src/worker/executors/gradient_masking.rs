@@ -1,0 +1,416 @@
+//! Looks whether a model's robustness can be believed: runs attacks whose results must agree if gradients are honest,
+//! and compares them.
+
+use std::fmt::Write;
+
+use atflow::formats::{Gradients, Predictions};
+use atflow::number::Real;
+use atflow::stage_kinds::{Attack, Direction, Fgsm, Iterate, MaskingParams, Norm, Pgd, Square, Start};
+use serde::Serialize;
+use serde_json::{Value as Json, json};
+use tch::{Kind, TchError, Tensor};
+
+use super::evaluate::{Question, evaluate};
+use super::{check_fit, grouped, limited};
+use crate::attacks;
+use crate::attacks::ensemble::AttackRun;
+use crate::context::{Context, Reporter};
+use crate::data::DeviceSet;
+use crate::error::StageError;
+use crate::networks::Frozen;
+use crate::rng::Rng;
+
+/// Radii of the check on monotony, in parts of ε.
+const LADDER: [f64; 5] = [0.25, 0.5, 1.0, 2.0, 4.0];
+/// Longer runs have so many times the steps.
+const LONGER: u32 = 5;
+/// Where any image can be made any other, or grey, no more than this many points may be left.
+const LEFT_AT_LARGE_EPS: f64 = 5.0;
+/// A single step that leaves at least half of the clean accuracy where several steps take so many points more has been
+/// learnt by heart: the drop that the authors of fast adversarial training stop at (Wong et al. 2020).
+const OVERFITTED: f64 = 20.0;
+
+/// The output `json`.
+#[derive(Debug, Serialize)]
+struct Report {
+    format: &'static str,
+    norm: Norm,
+    eps: Real,
+    n: usize,
+    /// Share of the images that are right as they are, 0 to 1.
+    clean: f64,
+    /// The same under PGD.
+    pgd: f64,
+    warnings: usize,
+    checks: Vec<Check>,
+}
+
+/// One comparison.
+#[derive(Debug, Serialize)]
+struct Check {
+    name: &'static str,
+    verdict: Verdict,
+    /// What is compared and what came out, for people.
+    says: String,
+    numbers: Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Pass,
+    Warn,
+}
+
+/// Runs a `masking` stage.
+///
+/// # Errors
+/// Any [`StageError`].
+pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
+    let params: MaskingParams = context.params()?;
+    check(&params)?;
+    let (model, set) = (context.input("model")?, context.input("set")?);
+    let (model, set) = (context.checkpoint(model)?, context.set(set)?);
+    check_fit(&model, &set)?;
+    let count = limited(set.len(), params.limit)?;
+    if count == 0 {
+        return Err(StageError::Mismatch("the set has no images to attack".to_owned()));
+    }
+    let network = model.network.freeze()?;
+    let rng = context.rng;
+    let subject = Subject { params: &params, set: &set, count, network: &*network, rng };
+    let report = subject.report(&mut context.reporter)?;
+    for check in report.checks.iter().filter(|check| check.verdict == Verdict::Warn) {
+        context.reporter.log(format!("{}: {}", check.name, check.says));
+    }
+    let mut bytes = serde_json::to_vec_pretty(&report)
+        .map_err(|error| StageError::Encode { output: "json", source: error.into() })?;
+    bytes.push(b'\n');
+    context.write("json", &bytes)?;
+    context.write("markdown", markdown(params.title.as_deref(), &report).as_bytes())?;
+    Ok(summary(&report))
+}
+
+fn check(params: &MaskingParams) -> Result<(), StageError> {
+    let numbers = [("steps", params.steps), ("restarts", params.restarts), ("queries", params.queries)];
+    for (name, value) in numbers.into_iter().chain([("batch_size", params.batch_size)]) {
+        if value == 0 {
+            return Err(StageError::setting(name, "must be at least 1"));
+        }
+    }
+    let eps = params.eps.get();
+    if eps <= 0.0 || (params.norm == Norm::Inf && eps > 1.0) {
+        let range = if params.norm == Norm::Inf { "above 0 and at most 1" } else { "above 0" };
+        return Err(StageError::setting("eps", format!("must be {range}, not {eps}")));
+    }
+    match (0.0..=100.0).contains(&params.tolerance.get()) {
+        true => Ok(()),
+        false => Err(StageError::setting("tolerance", "must be between 0 and 100 percentage points")),
+    }
+}
+
+fn summary(report: &Report) -> String {
+    let of = report.checks.len();
+    match report.warnings {
+        0 => format!("all {of} checks pass (n = {})", grouped(report.n as u64)),
+        warnings => format!("{warnings} of {of} checks warn (n = {})", grouped(report.n as u64)),
+    }
+}
+
+/// The output `markdown`. Without a title it is to the byte what it was before there were titles, so that no report
+/// that exists became stale.
+fn markdown(title: Option<&str>, report: &Report) -> String {
+    let norm = if report.norm == Norm::Inf { "L-infinity" } else { "L2" };
+    let (title, eps) = match title {
+        // A heading is one line.
+        Some(title) => (title.replace('\n', " "), radius(report.eps.get())),
+        None => ("Masked gradients".to_owned(), format!("{:.6}", report.eps.get())),
+    };
+    let mut text = format!("# {title}\n\n{}; {norm}, ε = {eps}.\n\n", summary(report));
+    text.push_str("| check | verdict | |\n| --- | --- | --- |\n");
+    for check in &report.checks {
+        let verdict = if check.verdict == Verdict::Pass { "pass" } else { "**warn**" };
+        // Writing to a text cannot fail.
+        let _ = writeln!(text, "| {} | {verdict} | {} |", check.name, check.says);
+    }
+    text
+}
+
+/// A radius in pixel units of [0, 1] as authors write it: `8/255 (0.031373)`, where it is a whole number of steps of a
+/// byte and less than 1, otherwise the decimal.
+fn radius(eps: f64) -> String {
+    let steps = (255.0 * eps).round();
+    // Fractions are computed once, so that no more than the last bits can differ.
+    match (255.0 * eps - steps).abs() < 1e-9 && (1.0..255.0).contains(&steps) {
+        true => format!("{steps}/255 ({eps:.6})"),
+        false => format!("{eps:.6}"),
+    }
+}
+
+/// A model, what it is attacked on, and how.
+struct Subject<'a> {
+    params: &'a MaskingParams,
+    set: &'a DeviceSet,
+    count: usize,
+    network: &'a dyn Frozen,
+    rng: Rng,
+}
+
+impl Subject<'_> {
+    fn report(&self, reporter: &mut Reporter<'_>) -> Result<Report, StageError> {
+        let (params, eps) = (self.params, self.params.eps.get());
+        let clean = self.ask(&Attack::default(), reporter)?;
+        let none = self.ask(&self.pgd(0.0, params.steps, None), reporter)?;
+        let mut checks = vec![self.repeats(reporter)?, self.logits()?, unmoved(&clean, &none)];
+
+        // PGD, and what an attack without gradients still finds.
+        let pgd = self.pgd(eps, params.steps, None);
+        let square = Attack::Square(Square { queries: params.queries, ..Square::standard(params.norm, params.eps) });
+        let turn = |name: &'static str, attack: &Attack| AttackRun { name, attack: attack.clone(), runs: 1 };
+        let both = self.ask_in_turn(&pgd, vec![turn("pgd", &pgd), turn("square", &square)], reporter)?;
+        let attack = both.attack.as_ref();
+        let broken_by = attack.and_then(|attack| attack.ensemble.as_ref()).map_or(&[][..], |e| &e.broken_by);
+        let beyond = self.points(broken_by.iter().filter(|&&by| by == 1).count());
+        let (clean, black_box) = (self.accuracy(&clean), self.accuracy(&both));
+        let base = black_box + beyond;
+        checks.push(self.gradients(attack.and_then(|attack| attack.gradients)));
+
+        let mut ladder = vec![(0.0, clean)];
+        for part in LADDER {
+            let radius = self.radius(eps * part);
+            let accuracy = match part {
+                1.0 => base,
+                _ => self.accuracy(&self.ask(&self.pgd(radius, params.steps, None), reporter)?),
+            };
+            ladder.push((radius, accuracy));
+        }
+        checks.push(self.monotone(&ladder));
+        let large = match params.norm {
+            Norm::Inf => 0.5,
+            // Half the distance between black and white.
+            Norm::L2 => 0.5 * (self.set.shape.iter().product::<i64>() as f64).sqrt(),
+        };
+        let left = self.accuracy(&self.ask(&self.pgd(large, params.steps, None), reporter)?);
+        checks.push(Check::new(
+            "large radius",
+            left <= LEFT_AT_LARGE_EPS,
+            format!("at ε = {large:.3}, where nothing can be recognised, PGD leaves {left:.1} %"),
+            json!({"eps": large, "accuracy": left}),
+        ));
+        let longer = self.accuracy(&self.ask(&self.pgd(eps, params.steps.saturating_mul(LONGER), None), reporter)?);
+        checks.push(self.no_gain("more steps", base, longer, &format!("{LONGER} times the steps")));
+        let restarted = self.accuracy(&self.ask(&self.pgd(eps, params.steps, Some(params.restarts)), reporter)?);
+        let starts = format!("the best of {} random starts", params.restarts);
+        checks.push(self.no_gain("restarts", base, restarted, &starts));
+        let without = "what PGD leaves, attacked without gradients (Square),";
+        checks.push(self.no_gain("black box", base, black_box, without));
+        let single = self.accuracy(&self.ask(&self.single_step(), reporter)?);
+        checks.push(self.no_gain("single step", base, single, "one step (FGSM)"));
+        checks.push(Check::new(
+            "catastrophic overfitting",
+            single < clean / 2.0 || single - base <= OVERFITTED,
+            format!("one step leaves {single:.1} %, PGD {base:.1} %, of {clean:.1} % clean"),
+            json!({"clean": clean, "single_step": single, "pgd": base}),
+        ));
+        let warnings = checks.iter().filter(|check| check.verdict == Verdict::Warn).count();
+        let (clean, pgd) = (clean / 100.0, base / 100.0);
+        let (norm, eps, n) = (params.norm, params.eps, self.count);
+        Ok(Report { format: "masking/1", norm, eps, n, clean, pgd, warnings, checks })
+    }
+
+    /// PGD from the images themselves, or from so many random points; a point that is misclassified on the way counts.
+    fn pgd(&self, eps: f64, steps: u32, restarts: Option<u32>) -> Attack {
+        // Far enough to cross the ball, however many steps there are; a step of 0 would not be one.
+        let step = if eps > 0.0 { 2.5 * eps / f64::from(steps) } else { 1.0 / 255.0 };
+        let (norm, direction) = match self.params.norm {
+            Norm::Inf => (Norm::Inf, Direction::Sign),
+            Norm::L2 => (Norm::L2, Direction::Gradient),
+        };
+        let start = if restarts.is_some() { Start::Random } else { Start::Zero };
+        let restarts = restarts.unwrap_or(1);
+        let (eps, step, iterate) = (Real::new(eps), Real::new(step), Iterate::WorstCase);
+        Attack::Pgd(Pgd { norm, eps, step, steps, start, direction, iterate, restarts })
+    }
+
+    fn single_step(&self) -> Attack {
+        let eps = self.params.eps;
+        match self.params.norm {
+            Norm::Inf => Attack::Fgsm(Fgsm { eps, start: Start::Zero, step: None }),
+            Norm::L2 => Attack::Pgd(Pgd {
+                norm: Norm::L2,
+                eps,
+                step: eps,
+                steps: 1,
+                start: Start::Zero,
+                direction: Direction::Gradient,
+                iterate: Iterate::Last,
+                restarts: 1,
+            }),
+        }
+    }
+
+    /// A radius that the norm allows.
+    fn radius(&self, eps: f64) -> f64 {
+        if self.params.norm == Norm::Inf { eps.min(1.0) } else { eps }
+    }
+
+    fn ask(&self, attack: &Attack, reporter: &mut Reporter<'_>) -> Result<Predictions, StageError> {
+        self.question(attack, None, reporter)
+    }
+
+    fn ask_in_turn(
+        &self,
+        attack: &Attack,
+        turns: Vec<AttackRun>,
+        reporter: &mut Reporter<'_>,
+    ) -> Result<Predictions, StageError> {
+        self.question(attack, Some(turns), reporter)
+    }
+
+    fn question(
+        &self,
+        attack: &Attack,
+        turns: Option<Vec<AttackRun>>,
+        reporter: &mut Reporter<'_>,
+    ) -> Result<Predictions, StageError> {
+        attacks::check(attack, "attack")?;
+        let &Subject { set, count, network, rng, .. } = self;
+        let batch_size = self.params.batch_size;
+        evaluate(&Question { attack, turns, set, count, batch_size, network, rng }, reporter)
+    }
+
+    /// What a stronger attack may gain: one image is no more than chance.
+    fn tolerance(&self) -> f64 {
+        self.params.tolerance.get().max(self.points(1))
+    }
+
+    /// So many images in percentage points.
+    fn points(&self, images: usize) -> f64 {
+        100.0 * images as f64 / self.count as f64
+    }
+
+    /// Accuracy in percent.
+    fn accuracy(&self, predictions: &Predictions) -> f64 {
+        self.points((0..predictions.len()).filter(|&index| predictions.correct(index)).count())
+    }
+
+    /// That the same images give the same logits, bit by bit.
+    fn repeats(&self, reporter: &mut Reporter<'_>) -> Result<Check, StageError> {
+        let images = self.first_batch()?;
+        let first = self.network.forward(&images)?;
+        reporter.pulse()?;
+        let distance = first.f_sub(&self.network.forward(&images)?)?.f_abs()?.f_max()?.f_double_value(&[])?;
+        Ok(Check::new(
+            "repeatable",
+            distance == 0.0,
+            format!("asked twice, logits differ by {distance:.1e} at most"),
+            json!({"distance": distance}),
+        ))
+    }
+
+    /// That the network gives logits: losses take the softmax of what it gives, and of probabilities that has no
+    /// gradient to speak of.
+    fn logits(&self) -> Result<Check, StageError> {
+        let logits = self.network.forward(&self.first_batch()?)?;
+        let sums = logits.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Float)?;
+        let far = |tensor: &Tensor| -> Result<f64, TchError> { tensor.f_abs()?.f_max()?.f_double_value(&[]) };
+        let is_share = logits.f_min()?.f_double_value(&[])? >= 0.0 && far(&sums.f_sub_scalar(1.0)?)? < 1e-4;
+        let says = if is_share { "outputs are probabilities" } else { "outputs are no probabilities" };
+        Ok(Check::new("logits", !is_share, says.to_owned(), json!({"largest": far(&logits)?})))
+    }
+
+    fn first_batch(&self) -> Result<Tensor, TchError> {
+        let count = self.count.min(self.params.batch_size as usize) as u64;
+        Ok(self.set.batch(&(0..count).collect::<Vec<_>>())?.0)
+    }
+
+    fn gradients(&self, gradients: Option<Gradients>) -> Check {
+        let gradients = gradients.unwrap_or_default();
+        let Gradients { images, zero, not_finite } = gradients;
+        Check::new(
+            "gradients",
+            100.0 * zero as f64 <= self.params.tolerance.get() * images as f64 && not_finite == 0,
+            format!(
+                "of {images} images that are right {zero} have a gradient of zero, {not_finite} one that is not finite"
+            ),
+            json!(gradients),
+        )
+    }
+
+    /// That a larger ball never helps the model.
+    fn monotone(&self, ladder: &[(f64, f64)]) -> Check {
+        let rises = ladder.windows(2).map(|pair| pair[1].1 - pair[0].1);
+        let rise = rises.fold(0.0, f64::max);
+        let steps: Vec<String> = ladder.iter().map(|(_, accuracy)| format!("{accuracy:.1}")).collect();
+        let steps = steps.join(", ");
+        Check::new(
+            "monotone",
+            rise <= self.tolerance(),
+            format!("with ε times 0, 1/4, 1/2, 1, 2, 4 PGD leaves {steps} %"),
+            json!({"eps": ladder.iter().map(|p| p.0).collect::<Vec<_>>(), "accuracy": ladder.iter().map(|p| p.1).collect::<Vec<_>>()}),
+        )
+    }
+
+    /// That another attack takes no more than PGD does.
+    fn no_gain(&self, name: &'static str, pgd: f64, other: f64, what: &str) -> Check {
+        Check::new(
+            name,
+            pgd - other <= self.tolerance(),
+            format!("PGD leaves {pgd:.1} %, {what} {other:.1} %"),
+            json!({"pgd": pgd, "other": other}),
+        )
+    }
+}
+
+impl Check {
+    fn new(name: &'static str, passes: bool, says: String, numbers: Json) -> Self {
+        Check { name, verdict: if passes { Verdict::Pass } else { Verdict::Warn }, says, numbers }
+    }
+}
+
+/// That an attack with a ball of nothing changes nothing.
+fn unmoved(clean: &Predictions, none: &Predictions) -> Check {
+    let changed = clean.predicted.iter().zip(&none.predicted).filter(|(a, b)| a != b).count();
+    Check::new(
+        "no radius",
+        changed == 0,
+        format!("PGD with ε = 0 changes {changed} predictions"),
+        json!({"changed": changed}),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(eps: f64) -> Report {
+        let checks = vec![Check::new("logits", true, "outputs are no probabilities".to_owned(), json!({}))];
+        let (norm, eps) = (Norm::Inf, Real::new(eps));
+        Report { format: "masking/1", norm, eps, n: 1000, clean: 0.9, pgd: 0.4, warnings: 0, checks }
+    }
+
+    /// A report that was made before there were titles has the same key as one without a title: its bytes are these.
+    #[test]
+    fn a_report_without_a_title_is_what_it_always_was() {
+        let text = "# Masked gradients\n\nall 1 checks pass (n = 1,000); L-infinity, ε = 0.031373.\n\n\
+            | check | verdict | |\n| --- | --- | --- |\n| logits | pass | outputs are no probabilities |\n";
+        assert_eq!(markdown(None, &report(8.0 / 255.0)), text);
+    }
+
+    #[test]
+    fn a_title_says_whose_gradients_and_the_radius_is_that_of_the_author() {
+        let text = markdown(Some("fgsm-8 on Tiny ImageNet"), &report(8.0 / 255.0));
+        let head = "# fgsm-8 on Tiny ImageNet\n\nall 1 checks pass (n = 1,000); L-infinity, ε = 8/255 (0.031373).\n\n";
+        assert!(text.starts_with(head), "{text}");
+        for (eps, words) in [
+            (1.0 / 255.0, "1/255 (0.003922)"),
+            (0.3 / 255.0 * 10.0, "3/255 (0.011765)"),
+            (0.03, "0.030000"),
+            (0.5, "0.500000"),
+            (1.0, "1.000000"),
+            (3.0, "3.000000"),
+        ] {
+            assert_eq!(radius(eps), words);
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The kinds of stage that need tensors, each from parameters and inputs to outputs and a line for people. They know
+//! nothing of the protocol beyond [`Context`], and nothing of keys and caching.
+
+pub mod evaluate;
+pub mod gradient_masking;
+pub mod optimizer;
+pub mod saliency;
+pub mod train;
+pub mod transform;
+
+use atflow::results;
+use atflow::stage_kinds::StageKind;
+
+use crate::checkpoint::Checkpoint;
+use crate::context::Context;
+use crate::data::DeviceSet;
+use crate::error::StageError;
+
+/// Runs a job; gives a line for people on what came out.
+///
+/// # Errors
+/// Any [`StageError`].
+pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
+    match context.job.kind {
+        StageKind::Transform => transform::run(context),
+        StageKind::Train => train::run(context),
+        StageKind::Evaluate => evaluate::run(context),
+        StageKind::Masking => gradient_masking::run(context),
+        StageKind::Saliency => saliency::run(context),
+        kind => Err(StageError::NotForWorkers(kind)),
+    }
+}
+
+/// Checks that a model can be asked about a set.
+fn check_fit(model: &Checkpoint, set: &DeviceSet) -> Result<(), StageError> {
+    if model.channels != set.channels() {
+        let (model, set) = (model.channels, set.channels());
+        return Err(StageError::Mismatch(format!("the model takes images of {model} channels, the set has {set}")));
+    }
+    same_classes("the model", &model.classes, "the set", &set.classes)
+}
+
+/// Checks that two lists of classes are one.
+fn same_classes(a: &str, of_a: &[String], b: &str, of_b: &[String]) -> Result<(), StageError> {
+    if of_a == of_b {
+        return Ok(());
+    }
+    let difference = match of_a.iter().zip(of_b).position(|(a, b)| a != b) {
+        Some(at) => format!("class {at} is `{}` and `{}`", of_a[at], of_b[at]),
+        None => format!("{} and {} of them", of_a.len(), of_b.len()),
+    };
+    Err(StageError::Mismatch(format!("{a} and {b} have different classes: {difference}")))
+}
+
+/// How many of `available` things a `limit` leaves.
+fn limited(available: usize, limit: Option<u32>) -> Result<usize, StageError> {
+    match limit {
+        Some(0) => Err(StageError::setting("limit", "must be at least 1")),
+        Some(limit) => Ok(available.min(limit as usize)),
+        None => Ok(available),
+    }
+}
+
+/// A number with its thousands apart: `2,000`.
+fn grouped(number: u64) -> String {
+    results::thousands(number)
+}
+
+/// A share as people read it: `85.2 %`.
+fn percent(part: u64, whole: u64) -> String {
+    format!("{} %", results::percent(part as f64 / whole as f64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_for_people() {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (60000, "60,000"), (1234567, "1,234,567")] {
+            assert_eq!(grouped(number), text);
+        }
+        assert_eq!((percent(1704, 2000), percent(9_996, 10_000)), ("85.2 %".to_owned(), "99.96 %".to_owned()));
+    }
+}

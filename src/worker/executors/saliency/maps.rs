@@ -1,0 +1,131 @@
+//! How saliency maps are computed. Knows neither sets nor pictures.
+//!
+//! As in the authors' code gradients are taken with respect to the *normalised* image, and noise is added to that.
+
+use atflow::stage_kinds::Method;
+use tch::{TchError, Tensor};
+
+use crate::attacks::input_gradient;
+use crate::networks::Frozen;
+
+/// How many passes through the network a map takes.
+pub(super) fn passes(method: &Method) -> usize {
+    match method {
+        Method::Grad | Method::GradCam => 1,
+        Method::Smoothgrad { samples, .. } => *samples as usize,
+        Method::IntegratedGradients { steps } => *steps as usize,
+    }
+}
+
+/// The part of a map that some of the passes make; parts are summed, and [`finished`] makes the map of their sum.
+/// `noise` is standard normal, one for each pass: only SmoothGrad looks at it.
+pub(super) fn part(
+    method: &Method,
+    network: &dyn Frozen,
+    image: &Tensor,
+    label: &Tensor,
+    passes: &[u64],
+    noise: Option<&Tensor>,
+) -> Result<Tensor, TchError> {
+    match (method, noise) {
+        (Method::GradCam, _) => grad_cam(network, image, label),
+        (Method::IntegratedGradients { steps }, _) => {
+            let along: Vec<f64> = passes.iter().map(|&pass| (pass as f64 + 0.5) / f64::from(*steps)).collect();
+            path_gradient_sum(network, image, label, &along)
+        }
+        (Method::Smoothgrad { spread, .. }, Some(noise)) => gradient_sum(network, image, label, noise, spread.get()),
+        (Method::Grad | Method::Smoothgrad { .. }, _) => {
+            let copies = image.f_zeros_like()?.f_repeat([passes.len() as i64, 1, 1, 1])?;
+            gradient_sum(network, image, label, &copies, 0.0)
+        }
+    }
+}
+
+/// The map of the sum of all parts: H × W numbers in rows, none negative.
+pub(super) fn finished(
+    method: &Method,
+    network: &dyn Frozen,
+    image: &Tensor,
+    sum: &Tensor,
+) -> Result<Vec<f32>, TchError> {
+    let mean = sum.f_div_scalar(passes(method) as f64)?;
+    let map = match method {
+        Method::IntegratedGradients { .. } => attributions(network, image, &mean)?,
+        _ => mean,
+    };
+    let map = map.f_abs()?.f_sum_dim_intlist([0i64].as_slice(), false, None)?;
+    Vec::try_from(map.f_to_device(tch::Device::Cpu)?.f_contiguous()?.f_view(-1)?)
+}
+
+/// The gradient of log p(true class) with respect to the normalised image, summed over noisy copies: C × H × W.
+///
+/// `image` is 1 × C × H × W in [0, 1], `label` its class (I64, shape 1), `noise` standard normal (copies × C × H × W):
+/// it is multiplied by `spread` times the range of the normalised image (Smilkov et al. 2017, section 3).
+///
+/// # Errors
+/// What libtorch says.
+pub fn gradient_sum(
+    network: &dyn Frozen,
+    image: &Tensor,
+    label: &Tensor,
+    noise: &Tensor,
+    spread: f64,
+) -> Result<Tensor, TchError> {
+    let image = network.normalise(image)?;
+    let deviation = image.f_max()?.f_sub(&image.f_min()?)?.f_mul_scalar(spread)?;
+    log_gradient_sum(network, &image.f_add(&noise.f_mul(&deviation)?)?, label)
+}
+
+/// The same summed over points on the straight line from black to the image, `along` from 0 to 1 (Sundararajan et al.
+/// 2017, equation 3).
+///
+/// # Errors
+/// What libtorch says.
+pub fn path_gradient_sum(
+    network: &dyn Frozen,
+    image: &Tensor,
+    label: &Tensor,
+    along: &[f64],
+) -> Result<Tensor, TchError> {
+    let (image, black) = (network.normalise(image)?, network.normalise(&image.f_zeros_like()?)?);
+    let along: Vec<f32> = along.iter().map(|&share| share as f32).collect();
+    let along = Tensor::f_from_slice(&along)?.f_view([-1, 1, 1, 1])?.f_to_device(image.device())?;
+    log_gradient_sum(network, &black.f_add(&image.f_sub(&black)?.f_mul(&along)?)?, label)
+}
+
+/// Integrated gradients from the mean gradient on the way from black: C × H × W. They sum to the difference of log
+/// p(true class) between image and black, up to the error of the integral.
+///
+/// # Errors
+/// What libtorch says.
+pub fn attributions(network: &dyn Frozen, image: &Tensor, mean: &Tensor) -> Result<Tensor, TchError> {
+    let way = network.normalise(image)?.f_sub(&network.normalise(&image.f_zeros_like()?)?)?;
+    way.f_squeeze_dim(0)?.f_mul(mean)
+}
+
+/// Grad-CAM of the true class (Selvaraju et al. 2017, equations 1 and 2), enlarged to the image: 1 × H × W, none
+/// negative.
+///
+/// # Errors
+/// What libtorch says.
+pub fn grad_cam(network: &dyn Frozen, image: &Tensor, label: &Tensor) -> Result<Tensor, TchError> {
+    let (_, _, height, width) = image.size4()?;
+    let features = tch::no_grad(|| network.features(&network.normalise(image)?))?;
+    let gradient = tch::with_grad(|| {
+        let features = features.f_detach()?.f_set_requires_grad(true)?;
+        let score = network.head(&features)?.f_gather(1, &label.f_view([-1, 1])?, false)?.f_sum(None)?;
+        let gradients = Tensor::f_run_backward(&[score], &[features], false, false)?;
+        gradients.into_iter().next().ok_or_else(|| TchError::Torch("no gradient came back".to_owned()))
+    })?;
+    let weights = gradient.f_mean_dim([2i64, 3].as_slice(), true, None)?;
+    let map = features.f_mul(&weights)?.f_sum_dim_intlist([1i64].as_slice(), true, tch::Kind::Float)?.f_relu()?;
+    map.f_upsample_bilinear2d([height, width], false, None, None)?.f_squeeze_dim(0)
+}
+
+/// The gradient of log p of one class at normalised images, summed over them.
+fn log_gradient_sum(network: &dyn Frozen, copies: &Tensor, label: &Tensor) -> Result<Tensor, TchError> {
+    let labels = label.f_expand([copies.size()[0]], false)?;
+    // log p is the negated cross-entropy.
+    let gradient = input_gradient(copies, &labels, |copies| network.classify(copies))?.f_neg()?;
+    gradient.f_sum_dim_intlist([0i64].as_slice(), false, None)
+}

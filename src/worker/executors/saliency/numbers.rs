@@ -1,0 +1,291 @@
+//! What is measured on saliency maps: how sparse they are, how they follow edges, how far those of two models are
+//! apart. Knows neither networks nor files' places.
+
+use atflow::results::csv_line;
+use atflow::stage_kinds::Method;
+use serde::Serialize;
+
+use super::drawing::rendered;
+
+/// The share of pixels that counts as a map's, or an image's, strongest.
+const STRONGEST: f64 = 0.1;
+
+/// Everything measured, image by image.
+pub(super) struct Measured<'a> {
+    models: &'a [String],
+    sets: &'a [String],
+    numbers: Vec<Values<'a>>,
+}
+
+/// One number with its value for each image.
+struct Values<'a> {
+    measure: &'static str,
+    set: &'a str,
+    model: &'a str,
+    other: Option<&'a str>,
+    values: Vec<f64>,
+}
+
+/// A number over all images.
+#[derive(Debug, Serialize)]
+pub struct Number<'a> {
+    pub(super) measure: &'static str,
+    pub(super) set: &'a str,
+    pub(super) model: &'a str,
+    /// Whose maps it compares with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) other: Option<&'a str>,
+    pub(super) mean: f64,
+    /// Sample standard deviation over the images; of a single one there is none.
+    pub(super) sd: Option<f64>,
+    pub(super) n: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    format: &'static str,
+    method: &'a Method,
+    models: &'a [String],
+    sets: &'a [String],
+    images: &'a [u64],
+    numbers: Vec<Number<'a>>,
+}
+
+impl<'a> Measured<'a> {
+    /// Nothing yet.
+    pub(super) fn new(models: &'a [String], sets: &'a [String]) -> Self {
+        let number = |measure, set: &'a String, model: &'a String, other: Option<&'a String>| Values {
+            measure,
+            set,
+            model,
+            other: other.map(String::as_str),
+            values: Vec::new(),
+        };
+        let mut numbers = Vec::new();
+        for set in sets {
+            for model in models {
+                for measure in ["gini", "edge_iou", "edge_rank_correlation"] {
+                    numbers.push(number(measure, set, model, None));
+                }
+            }
+            for measure in ["l1", "l2"] {
+                for model in models.iter().filter(|_| models.len() > 1) {
+                    numbers.push(number(measure, set, model, None));
+                }
+                for (at, model) in models.iter().enumerate() {
+                    for other in &models[at + 1..] {
+                        numbers.push(number(measure, set, model, Some(other)));
+                    }
+                }
+            }
+        }
+        Measured { models, sets, numbers }
+    }
+
+    /// Measures the maps of all models on one image of the set at this place; `edges` are that image's.
+    pub(super) fn add(&mut self, set: usize, maps: &[Vec<f32>], edges: &[f32]) {
+        let drawn: Vec<Vec<f32>> = maps.iter().map(|map| rendered(map)).collect();
+        let models = maps.len();
+        let mut values = Vec::new();
+        for map in maps {
+            values.extend([gini(map), Some(overlap(map, edges)), rank_correlation(map, edges)]);
+        }
+        for distance in [l1, l2] {
+            let between = |a: usize, b: usize| distance(&drawn[a], &drawn[b]);
+            if models > 1 {
+                let others = |a: usize| (0..models).filter(move |&b| b != a);
+                let mean = |a| others(a).map(|b| between(a, b)).sum::<f64>() / (models - 1) as f64;
+                values.extend((0..models).map(|a| Some(mean(a))));
+            }
+            values.extend(
+                (0..models).flat_map(|a| (a + 1..models).map(move |b| (a, b))).map(|(a, b)| Some(between(a, b))),
+            );
+        }
+        // In the order in which `new` has them.
+        let of_set = self.numbers.len() / self.sets.len().max(1);
+        for (number, value) in self.numbers[set * of_set..].iter_mut().zip(values) {
+            number.values.extend(value);
+        }
+    }
+
+    /// The numbers over all images.
+    pub(super) fn summary(&self) -> Vec<Number<'a>> {
+        let summed = |number: &Values<'a>| {
+            let n = number.values.len();
+            let mean = number.values.iter().sum::<f64>() / n as f64;
+            let squares = number.values.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
+            let sd = (n > 1).then(|| (squares / (n - 1) as f64).sqrt());
+            let &Values { measure, set, model, other, .. } = number;
+            (n > 0).then_some(Number { measure, set, model, other, mean, sd, n })
+        };
+        self.numbers.iter().filter_map(summed).collect()
+    }
+
+    /// The numbers as JSON.
+    pub(super) fn json(&self, method: &Method, images: &[u64]) -> serde_json::Result<Vec<u8>> {
+        let document = Document {
+            format: "saliency-numbers/1",
+            method,
+            models: self.models,
+            sets: self.sets,
+            images,
+            numbers: self.summary(),
+        };
+        let mut bytes = serde_json::to_vec_pretty(&document)?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+
+    /// The numbers as CSV, a line for each.
+    pub(super) fn csv(&self) -> String {
+        let mut text = csv_line(["measure", "set", "model", "other", "mean", "sd", "n"]);
+        for Number { measure, set, model, other, mean, sd, n } in self.summary() {
+            let (mean, sd) = (format!("{mean:.6}"), sd.map(|sd| format!("{sd:.6}")).unwrap_or_default());
+            text += &csv_line([measure, set, model, other.unwrap_or_default(), &mean, &sd, &n.to_string()]);
+        }
+        text
+    }
+}
+
+/// The Gini index of values that are not negative (Hurley & Rickard 2009): 0 where all are equal, towards 1 the fewer
+/// hold the sum. Zeros have none.
+fn gini(values: &[f32]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f32::total_cmp);
+    let count = sorted.len() as f64;
+    let sum: f64 = sorted.iter().map(|&value| f64::from(value)).sum();
+    let weighted: f64 = sorted.iter().zip(1_u32..).map(|(&value, rank)| f64::from(rank) * f64::from(value)).sum();
+    (sum > 0.0).then(|| 2.0 * weighted / (count * sum) - (count + 1.0) / count)
+}
+
+/// Mean absolute difference of two drawn maps: 0 to 1.
+fn l1(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from((a - b).abs())).sum::<f64>() / a.len() as f64
+}
+
+/// Square root of the mean squared difference of two drawn maps: 0 to 1.
+fn l2(a: &[f32], b: &[f32]) -> f64 {
+    (a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>() / a.len() as f64).sqrt()
+}
+
+/// Intersection over union of the strongest tenth of the pixels of each; of equals the first ones in the order of rows
+/// count.
+fn overlap(a: &[f32], b: &[f32]) -> f64 {
+    let strongest = |values: &[f32]| {
+        let mut order: Vec<usize> = (0..values.len()).collect();
+        order.sort_by(|&a, &b| values[b].total_cmp(&values[a]));
+        let mut chosen = vec![false; values.len()];
+        let count = (STRONGEST * values.len() as f64).ceil() as usize;
+        order.into_iter().take(count).for_each(|at| chosen[at] = true);
+        chosen
+    };
+    let (a, b) = (strongest(a), strongest(b));
+    let count = |both: fn(bool, bool) -> bool| a.iter().zip(&b).filter(|&(&a, &b)| both(a, b)).count() as f64;
+    count(|a, b| a && b) / count(|a, b| a || b)
+}
+
+/// Spearman's rank correlation, equals sharing the mean of their ranks; none where all values of one are equal.
+pub fn rank_correlation(a: &[f32], b: &[f32]) -> Option<f64> {
+    let (a, b) = (ranks(a), ranks(b));
+    let mean = (a.len() as f64 + 1.0) / 2.0;
+    let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - mean) * (b - mean)).sum::<f64>();
+    let spread = (product(&a, &a) * product(&b, &b)).sqrt();
+    (spread > 0.0).then(|| product(&a, &b) / spread)
+}
+
+fn ranks(values: &[f32]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
+    let mut ranks = vec![0.0; values.len()];
+    let mut start = 0;
+    for equals in order.chunk_by(|&a, &b| values[a] == values[b]) {
+        let shared = start as f64 + (equals.len() as f64 + 1.0) / 2.0;
+        equals.iter().for_each(|&at| ranks[at] = shared);
+        start += equals.len();
+    }
+    ranks
+}
+
+/// How strong the edges of an image (C × H × W bytes) are at each pixel: the length of the gradient that Sobel's two 3
+/// × 3 kernels give of the mean of its channels; beyond the border the image goes on as its last row or column.
+pub fn sobel(planes: &[u8], [height, width]: [usize; 2]) -> Vec<f32> {
+    let size = height * width;
+    let channels = planes.len() / size.max(1);
+    let sums: Vec<f64> =
+        (0..size).map(|at| (0..channels).map(|channel| f64::from(planes[channel * size + at])).sum()).collect();
+    // `down` and `right` are 0, 1 or 2: one pixel before, the pixel, one after.
+    let at = |y: usize, x: usize, down: usize, right: usize| {
+        let near = |place: usize, offset: usize, count: usize| (place + offset).saturating_sub(1).min(count - 1);
+        sums[near(y, down, height) * width + near(x, right, width)] / channels as f64
+    };
+    let edge = |y: usize, x: usize| {
+        let smoothed = |line: &dyn Fn(usize) -> f64| line(0) + 2.0 * line(1) + line(2);
+        let across = smoothed(&|down| at(y, x, down, 2)) - smoothed(&|down| at(y, x, down, 0));
+        let along = smoothed(&|right| at(y, x, 2, right)) - smoothed(&|right| at(y, x, 0, right));
+        across.hypot(along) as f32
+    };
+    (0..height).flat_map(|y| (0..width).map(move |x| (y, x))).map(|(y, x)| edge(y, x)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gini_index_is_0_of_equals_and_near_1_of_a_single_spark() {
+        assert_eq!(gini(&[3.0; 8]), Some(0.0));
+        assert_eq!(gini(&[0.0, 0.0, 0.0, 5.0]), Some(0.75));
+        // By hand: 2·(1·1 + 2·2 + 3·3)/(3·6) − 4/3.
+        assert!((gini(&[3.0, 1.0, 2.0]).unwrap() - 2.0 / 9.0).abs() < 1e-12);
+        assert_eq!(gini(&[0.0; 4]), None);
+    }
+
+    #[test]
+    fn overlaps_and_ranks_see_order_only() {
+        let edges: Vec<f32> = (0..40).map(|value| value as f32).collect();
+        let squared: Vec<f32> = edges.iter().map(|value| value * value).collect();
+        let against: Vec<f32> = edges.iter().map(|value| -value).collect();
+        assert_eq!((overlap(&squared, &edges), rank_correlation(&squared, &edges)), (1.0, Some(1.0)));
+        assert_eq!((overlap(&against, &edges), rank_correlation(&against, &edges)), (0.0, Some(-1.0)));
+        // Four of forty are strongest; two of them the same.
+        let shifted: Vec<f32> = (0..40).map(|at| ((at + 2) % 40) as f32).collect();
+        assert_eq!(overlap(&shifted, &edges), 2.0 / 6.0);
+        assert_eq!(rank_correlation(&[1.0; 40], &edges), None);
+        assert_eq!(ranks(&[5.0, 1.0, 5.0, 0.0]), [3.5, 2.0, 3.5, 1.0]);
+    }
+
+    #[test]
+    fn edges_are_where_the_image_changes() {
+        // A bright right half: scipy.ndimage.sobel of it is 4 × 255 on both sides of the border, 0 elsewhere.
+        let image: Vec<u8> = (0..30).map(|at| if at % 6 >= 3 { 255 } else { 0 }).collect();
+        let edges = sobel(&image, [5, 6]);
+        for (at, edge) in edges.iter().enumerate() {
+            assert_eq!(*edge, if [2, 3].contains(&(at % 6)) { 1020.0 } else { 0.0 }, "{at}");
+        }
+    }
+
+    #[test]
+    fn every_number_has_its_place_and_its_count() {
+        let (models, sets) = (["a", "b", "c, d"].map(str::to_owned), ["plain", "dark"].map(str::to_owned));
+        let mut measured = Measured::new(&models, &sets);
+        let map = |peak: usize| (0..16).map(|at| f32::from(u8::from(at == peak))).collect::<Vec<f32>>();
+        let edges: Vec<f32> = (0..16).map(|at| at as f32).collect();
+        for _ in 0..2 {
+            measured.add(0, &[map(1), map(1), map(2)], &edges);
+        }
+        measured.add(1, &[vec![0.0; 16], map(3), map(15)], &edges);
+        let csv = measured.csv();
+        let has = |line: &str| assert!(csv.lines().any(|found| found == line), "{line} in\n{csv}");
+        has("measure,set,model,other,mean,sd,n");
+        has("gini,plain,a,,0.937500,0.000000,2");
+        has("l1,plain,a,b,0.000000,0.000000,2");
+        has("l1,plain,a,\"c, d\",0.125000,0.000000,2");
+        has("l1,plain,a,,0.062500,0.000000,2");
+        has("l2,plain,\"c, d\",,0.353553,0.000000,2");
+        has("edge_iou,dark,\"c, d\",,0.333333,,1");
+        assert!(!csv.contains("gini,dark,a"), "a map of zeros has no Gini index");
+        let json: serde_json::Value = serde_json::from_slice(&measured.json(&Method::Grad, &[4, 9]).unwrap()).unwrap();
+        assert_eq!((&json["format"], &json["images"]), (&"saliency-numbers/1".into(), &serde_json::json!([4, 9])));
+        assert_eq!(json["numbers"].as_array().unwrap().len(), csv.lines().count() - 1);
+    }
+}

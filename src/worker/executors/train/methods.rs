@@ -1,0 +1,141 @@
+//! What free adversarial training and TRADES need beyond a step of descent: the perturbation that lives on from batch
+//! to batch, and the ascent on the divergence. Knows nothing of epochs and optimisers.
+
+use atflow::stage_kinds::Trades;
+use tch::{Kind, TchError, Tensor};
+
+use crate::attacks::Batch;
+use crate::error::StageError;
+use crate::networks::Frozen;
+use crate::rng::{DrawTensor, Rng};
+
+/// Deviation of the draw that TRADES starts from, in pixel units of [0, 1].
+const START: f32 = 0.001;
+
+/// The perturbation of free adversarial training: a row for each place of a batch, the same rows for every batch, zero
+/// at first.
+#[derive(Debug, Default)]
+pub(super) struct Warm {
+    rows: Option<Tensor>,
+}
+
+impl Warm {
+    /// What a training in progress has to keep; nothing before the first step.
+    pub(super) fn state(&self) -> Option<&Tensor> {
+        self.rows.as_ref()
+    }
+
+    /// Takes back what [`Warm::state`] gave.
+    pub(super) fn restore(&mut self, rows: Tensor) {
+        self.rows = Some(rows);
+    }
+
+    /// The rows for a batch of at most `most` images.
+    pub(super) fn rows(&mut self, images: &Tensor, most: i64) -> Result<Tensor, TchError> {
+        let mut shape = images.size();
+        let count = shape[0];
+        shape[0] = most;
+        let rows = match &self.rows {
+            Some(rows) if rows.size() == shape => rows,
+            _ => self.rows.insert(Tensor::f_zeros(&shape[..], (Kind::Float, images.device()))?),
+        };
+        rows.f_narrow(0, 0, count)
+    }
+
+    /// Moves the rows of a batch by `eps` along the sign of the gradient of the loss, and back into the ball around
+    /// each image and into [0, 1].
+    pub(super) fn ascend(rows: &Tensor, images: &Tensor, gradient: &Tensor, eps: f64) -> Result<(), TchError> {
+        let moved = gradient.f_sign()?.f_mul_scalar_(eps)?.f_add_(rows)?.f_clamp_(-eps, eps)?;
+        let (lowest, highest) = (images.f_neg()?, images.f_neg()?.f_add_scalar_(1.0)?);
+        let moved = moved.f_clamp_tensor(Some(&lowest), Some(&highest))?;
+        rows.shallow_clone().f_copy_(&moved)
+    }
+}
+
+/// Perturbs a batch so that what the network says of it departs from what it says of the clean one.
+///
+/// # Errors
+/// [`StageError::Torch`], or what `pulse` gives.
+pub(super) fn trades_attack(
+    trades: &Trades,
+    network: &dyn Frozen,
+    batch: &Batch<'_>,
+    rng: Rng,
+    pulse: &mut dyn FnMut() -> Result<(), StageError>,
+) -> Result<Tensor, StageError> {
+    let (images, eps) = (batch.images, trades.eps.get());
+    let lowest = images.f_sub_scalar(eps)?.f_clamp_min_(0.0)?;
+    let highest = images.f_add_scalar(eps)?.f_clamp_max_(1.0)?;
+    let clean = network.forward(images)?.f_softmax(1, Kind::Float)?;
+    let shape = &images.size()[1..];
+    let mut noise = rng.tensor("trades start", &[batch.epoch], batch.indices, shape, images.device(), |stream| {
+        START * stream.normal()
+    })?;
+    let mut points = noise.f_add_(images)?;
+    for _ in 0..trades.steps {
+        pulse()?;
+        let gradient = tch::with_grad(|| {
+            let points = points.f_detach()?.f_set_requires_grad(true)?;
+            // The divergence but for its part that no perturbation changes.
+            let said = network.forward(&points)?.f_log_softmax(1, Kind::Float)?;
+            let loss = said.f_mul(&clean)?.f_sum(Kind::Float)?.f_neg()?;
+            let gradients = Tensor::f_run_backward(&[loss], &[points], false, false)?;
+            gradients.into_iter().next().ok_or_else(|| TchError::Torch("no gradient came back".to_owned()))
+        })?;
+        let moved = gradient.f_sign()?.f_mul_scalar_(trades.step.get())?.f_add_(&points)?;
+        points = moved.f_clamp_tensor(Some(&lowest), Some(&highest))?;
+    }
+    Ok(points)
+}
+
+/// KL(clean ‖ perturbed) of two sets of logits, the mean over images; gradients go through both.
+pub(super) fn divergence(clean: &Tensor, perturbed: &Tensor) -> Result<Tensor, TchError> {
+    let (clean, perturbed) = (clean.f_log_softmax(1, Kind::Float)?, perturbed.f_log_softmax(1, Kind::Float)?);
+    let count = clean.size()[0] as f64;
+    clean.f_exp()?.f_mul(&clean.f_sub(&perturbed)?)?.f_sum(Kind::Float)?.f_div_scalar(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    /// 0.5 · ln(0.5/0.8) + 0.5 · ln(0.5/0.2) = 0.2231 for the first image, 0 for the second.
+    #[test]
+    fn the_divergence_is_that_of_kullback_and_leibler_averaged_over_images() {
+        let logits = |rows: [[f32; 2]; 2]| Tensor::from_slice2(&rows).set_requires_grad(true);
+        let ln4 = 4f32.ln();
+        let (clean, perturbed) = (logits([[1.0, 1.0], [0.0, 2.0]]), logits([[ln4, 0.0], [3.0, 5.0]]));
+        let found = divergence(&clean, &perturbed).unwrap();
+        assert!((found.double_value(&[]) - 0.223_143_55 / 2.0).abs() < 1e-6, "{found:?}");
+        // ∂/∂perturbed = (q − p)/n: (0.8 − 0.5)/2. The clean side has a gradient, too.
+        let gradients = Tensor::run_backward(&[found], &[&clean, &perturbed], false, false);
+        assert!((gradients[1].double_value(&[0, 0]) - 0.15).abs() < 1e-6);
+        assert!(gradients[0].double_value(&[0, 0]).abs() > 0.1);
+    }
+
+    #[test]
+    fn a_warm_perturbation_lives_on_within_its_ball_and_within_the_range_of_pixels() {
+        let tensor = |values: &[f32]| Tensor::from_slice(values).view([-1, 1, 1, 1]);
+        let images = tensor(&[0.5, 0.02, 0.99]);
+        let mut warm = Warm::default();
+        assert!(warm.state().is_none());
+        let rows = warm.rows(&images, 4).unwrap();
+        for (gradient, expected) in [
+            ([1.0, -3.0, 0.1], [0.1, -0.02, 0.01]),
+            ([1.0, 1.0, 0.0], [0.1, 0.08, 0.01]),
+            ([-1.0, 1.0, -5.0], [0.0, 0.1, -0.09]),
+        ] {
+            Warm::ascend(&rows, &images, &tensor(&gradient), 0.1).unwrap();
+            assert!((&rows - tensor(&expected)).abs().max().double_value(&[]) < 1e-6, "{rows}");
+        }
+        // A smaller batch has the first rows; the whole is what is kept, and what is taken back.
+        assert_eq!(warm.rows(&images.narrow(0, 0, 2), 4).unwrap(), rows.narrow(0, 0, 2));
+        let kept = warm.state().unwrap().copy();
+        assert_eq!(kept.size(), [4, 1, 1, 1]);
+        let mut other = Warm::default();
+        other.restore(kept);
+        assert_eq!(other.rows(&images, 4).unwrap(), rows);
+        assert_eq!(rows.device(), Device::Cpu);
+    }
+}

@@ -1,0 +1,185 @@
+//! The numbers of a training: what the output `metrics` holds and what people read after each epoch. Knows nothing of
+//! how they come about.
+
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, TchError, Tensor};
+
+/// A fall of the accuracy under the stronger attack beyond this is catastrophic (the rule of Wong et al. 2020, in their
+/// code).
+const CATASTROPHIC: f64 = 0.2;
+/// If the training's own accuracy falls with it by this, something else went wrong.
+const STEADY: f64 = 0.1;
+
+/// The output `metrics`. Nothing in it depends on time or place: the same training gives the same bytes.
+#[derive(Debug, Serialize)]
+pub(super) struct Metrics {
+    pub(super) epochs: Vec<EpochMetrics>,
+    /// Where there is a check for it: the first epoch of catastrophic overfitting, or null.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) catastrophic_overfitting: Option<Option<u32>>,
+    /// Where images are held out: the epoch whose weights the checkpoint has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) kept_epoch: Option<u32>,
+}
+
+/// One epoch, as it went.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct EpochMetrics {
+    /// From 1.
+    pub(super) epoch: u32,
+    /// The learning rate of its last step.
+    pub(super) lr: f64,
+    /// Mean loss of the training images as they were trained on, before each step.
+    pub(super) train_loss: f64,
+    /// Share of them classified correctly, 0 to 1.
+    pub(super) train_accuracy: f64,
+    /// Cross-entropy and accuracy of the perturbed images alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) adversarial: Option<Adversarial>,
+    /// Share of the clean validation images classified correctly after the epoch, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) validation_accuracy: Option<f64>,
+    /// Share of the images of `overfitting_check` classified correctly under its attack after the epoch, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) checked_accuracy: Option<f64>,
+    /// Share of the images that are held out classified correctly under the attack of `holdout` after the epoch, 0 to
+    /// 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) holdout_accuracy: Option<f64>,
+}
+
+/// Numbers of the perturbed images of an epoch.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Adversarial {
+    pub(super) images: u64,
+    pub(super) loss: f64,
+    pub(super) accuracy: f64,
+}
+
+impl EpochMetrics {
+    /// The accuracy on what the training itself attacked, or on all it saw.
+    fn own_accuracy(&self) -> f64 {
+        self.adversarial.as_ref().map_or(self.train_accuracy, |adversarial| adversarial.accuracy)
+    }
+
+    /// A line for people.
+    pub(super) fn describe(&self, epochs: u32) -> String {
+        let mut text = format!(
+            "epoch {}/{epochs}  loss {:.3}  accuracy {:.1} %",
+            self.epoch,
+            self.train_loss,
+            100.0 * self.train_accuracy
+        );
+        if let Some(adversarial) = &self.adversarial {
+            text += &format!("  attacked {:.1} %", 100.0 * adversarial.accuracy);
+        }
+        if let Some(accuracy) = self.checked_accuracy {
+            text += &format!("  checked {:.1} %", 100.0 * accuracy);
+        }
+        if let Some(accuracy) = self.holdout_accuracy {
+            text += &format!("  held out {:.1} %", 100.0 * accuracy);
+        }
+        if let Some(accuracy) = self.validation_accuracy {
+            text += &format!("  validation {:.1} %", 100.0 * accuracy);
+        }
+        text
+    }
+}
+
+/// The first epoch, if any, in which a training overfitted catastrophically: from one check to the next the accuracy
+/// under the stronger attack fell by more than 20 points, and the training's own did not fall with it.
+pub(super) fn catastrophic_overfitting(epochs: &[EpochMetrics]) -> Option<u32> {
+    let checked: Vec<(&EpochMetrics, f64)> =
+        epochs.iter().filter_map(|epoch| Some((epoch, epoch.checked_accuracy?))).collect();
+    let falls = |pair: &&[(&EpochMetrics, f64)]| {
+        let ((before, was), (after, is)) = (pair[0], pair[1]);
+        was - is > CATASTROPHIC && before.own_accuracy() - after.own_accuracy() < STEADY
+    };
+    checked.windows(2).find(falls).map(|pair| pair[1].0.epoch)
+}
+
+/// The epoch of the highest accuracy on the images held out, the first of equals; none where there are no such images.
+pub(super) fn best_epoch(epochs: &[EpochMetrics]) -> Option<u32> {
+    let mut best: Option<(f64, u32)> = None;
+    for epoch in epochs {
+        if let Some(accuracy) = epoch.holdout_accuracy
+            && best.is_none_or(|(highest, _)| accuracy > highest)
+        {
+            best = Some((accuracy, epoch.epoch));
+        }
+    }
+    best.map(|(_, epoch)| epoch)
+}
+
+/// Sums over the images seen so far, kept on the device so that nothing waits for it.
+pub(super) struct Tally {
+    pub(super) images: u64,
+    loss: Tensor,
+    correct: Tensor,
+}
+
+impl Tally {
+    pub(super) fn new(device: Device) -> Result<Self, TchError> {
+        let zero = |kind| Tensor::f_zeros([0i64; 0].as_slice(), (kind, device));
+        Ok(Tally { images: 0, loss: zero(Kind::Double)?, correct: zero(Kind::Int64)? })
+    }
+
+    /// Adds a batch: its mean loss, and how many of its logits have their maximum at the label.
+    pub(super) fn add(&mut self, images: u64, loss: &Tensor, correct: &Tensor) -> Result<(), TchError> {
+        self.images += images;
+        let _ = self.loss.f_add_(&loss.f_to_kind(Kind::Double)?.f_mul_scalar_(images as f64)?)?;
+        let _ = self.correct.f_add_(correct)?;
+        Ok(())
+    }
+
+    /// Mean loss, and number of correct images; waits for the device.
+    pub(super) fn read(&self) -> Result<(f64, u64), TchError> {
+        Ok((self.loss.f_double_value(&[])? / self.images as f64, self.correct.f_int64_value(&[])? as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_training_that_only_looks_robust_is_noticed_at_the_epoch_where_it_turned() {
+        let epochs = |numbers: &[(f64, Option<f64>)]| -> Vec<EpochMetrics> {
+            let epoch = |(index, &(own, checked)): (usize, &(f64, Option<f64>))| EpochMetrics {
+                epoch: index as u32 + 1,
+                lr: 0.1,
+                train_loss: 1.0,
+                train_accuracy: 0.9,
+                adversarial: Some(Adversarial { images: 10, loss: 1.0, accuracy: own }),
+                validation_accuracy: None,
+                checked_accuracy: checked,
+                holdout_accuracy: checked,
+            };
+            numbers.iter().enumerate().map(epoch).collect()
+        };
+        let first = |numbers| catastrophic_overfitting(&epochs(numbers));
+        assert_eq!(first(&[(0.3, Some(0.3)), (0.4, Some(0.38)), (0.7, Some(0.02)), (0.8, Some(0.0))]), Some(3));
+        // Checked every other epoch.
+        assert_eq!(first(&[(0.3, None), (0.4, Some(0.38)), (0.6, None), (0.8, Some(0.0))]), Some(4));
+        // A fall within the rule, a training that fell apart altogether, and none that was checked twice.
+        assert_eq!(first(&[(0.4, Some(0.4)), (0.5, Some(0.21))]), None);
+        assert_eq!(first(&[(0.6, Some(0.5)), (0.1, Some(0.1))]), None);
+        assert_eq!(first(&[(0.6, Some(0.5)), (0.9, None)]), None);
+    }
+
+    #[test]
+    fn the_best_epoch_is_the_first_of_equals() {
+        let epoch = |epoch, holdout_accuracy| EpochMetrics {
+            epoch,
+            lr: 0.1,
+            train_loss: 1.0,
+            train_accuracy: 0.9,
+            adversarial: None,
+            validation_accuracy: None,
+            checked_accuracy: None,
+            holdout_accuracy,
+        };
+        assert_eq!(best_epoch(&[epoch(1, Some(0.4)), epoch(2, Some(0.5)), epoch(3, Some(0.5))]), Some(2));
+        assert_eq!(best_epoch(&[epoch(1, None)]), None);
+    }
+}

@@ -1,0 +1,392 @@
+//! A training under way: its epochs, its batches, and the step of each method. Knows nothing of where weights come from
+//! and go to.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use atflow::stage_kinds::{
+    AdversarialBatches, Attack, Free, KeptEpoch, Precision, Trades, TrainParams, TrainingMethod,
+};
+use tch::{Kind, Reduction, TchError, Tensor};
+
+use super::super::optimizer::{Optimizer, learning_rate};
+use super::super::{grouped, limited, percent};
+use super::methods::{Warm, divergence, trades_attack};
+use super::metrics::{Adversarial, EpochMetrics, Tally};
+use crate::attacks::{self, Batch};
+use crate::context::Context;
+use crate::data::DeviceSet;
+use crate::error::StageError;
+use crate::networks::{Mode, Network};
+
+/// Images of a validation computed at a time.
+const VALIDATION_BATCH: usize = 256;
+/// The name of free training's perturbation among what is kept.
+const PERTURBATION: &str = "perturbation";
+/// Before the names of the best epoch's tensors there.
+const BEST: &str = "best/";
+
+/// A training under way.
+pub(super) struct Training {
+    pub(super) params: TrainParams,
+    pub(super) data: Rc<DeviceSet>,
+    validation: Option<Rc<DeviceSet>>,
+    pub(super) network: Box<dyn Network>,
+    pub(super) optimizer: Optimizer,
+    /// The images that are trained on.
+    members: Vec<u64>,
+    /// The images that are held out.
+    held_out: Vec<u64>,
+    /// The network's tensors after the best epoch so far, by name, where they are asked for.
+    best: BTreeMap<String, Tensor>,
+    /// Batches of an epoch.
+    batches: u64,
+    /// The perturbation of free adversarial training.
+    warm: Warm,
+    /// The images of `overfitting_check`.
+    checked: Vec<u64>,
+}
+
+/// A batch as it is trained on.
+struct Step<'a> {
+    images: &'a Tensor,
+    labels: &'a Tensor,
+    /// The images' indices in the set.
+    indices: &'a [u64],
+    /// From 1.
+    epoch: u64,
+    /// The learning rate of each step on the batch.
+    rates: &'a [f64],
+}
+
+/// What a step found before it moved the weights.
+struct StepMetrics {
+    logits: Tensor,
+    loss: Tensor,
+    /// The logits of the perturbed images, where there are any, and their cross-entropy.
+    attacked: Option<(Tensor, Tensor)>,
+}
+
+impl Training {
+    pub(super) fn new(
+        context: &Context<'_>,
+        params: TrainParams,
+        data: Rc<DeviceSet>,
+        validation: Option<Rc<DeviceSet>>,
+        network: Box<dyn Network>,
+    ) -> Result<Self, StageError> {
+        let optimizer = Optimizer::new(&params.optimizer, network.state().parameters())?;
+        let images = limited(data.len(), params.limit)?;
+        let mut members: Vec<u64> = (0..images as u64).collect();
+        let mut held_out = Vec::new();
+        if let Some(holdout) = &params.holdout {
+            let count = ((holdout.share.get() * images as f64).round() as usize).max(1);
+            if count >= images {
+                let problem = format!("leaves none of {images} images to train on");
+                return Err(StageError::setting("holdout.share", problem));
+            }
+            let order = context.rng.stream("holdout", &[]).permutation(images);
+            held_out = order[..count].iter().map(|&index| index as u64).collect();
+            held_out.sort_unstable();
+            members.retain(|index| held_out.binary_search(index).is_err());
+        }
+        let batches = members.len().div_ceil(params.batch_size as usize) as u64;
+        let checked = params.overfitting_check.as_ref().map_or_else(Vec::new, |check| {
+            let order = context.rng.stream("overfitting check", &[]).permutation(members.len());
+            order.into_iter().take(check.images as usize).map(|index| members[index]).collect()
+        });
+        let (warm, best) = (Warm::default(), BTreeMap::new());
+        Ok(Training { params, data, validation, network, optimizer, members, held_out, best, batches, warm, checked })
+    }
+
+    /// What the next epoch depends on beside weights and momentum, by name.
+    pub(super) fn state(&self) -> BTreeMap<String, &Tensor> {
+        let best = self.best.iter().map(|(name, tensor)| (format!("{BEST}{name}"), tensor));
+        self.warm.state().map(|rows| (PERTURBATION.to_owned(), rows)).into_iter().chain(best).collect()
+    }
+
+    /// Takes back what [`Training::state`] gave.
+    pub(super) fn restore(&mut self, state: BTreeMap<String, Tensor>) -> Result<(), TchError> {
+        let device = self.data.device();
+        for (name, tensor) in state {
+            let tensor = tensor.f_to_device(device)?;
+            match name.strip_prefix(BEST) {
+                Some(name) => _ = self.best.insert(name.to_owned(), tensor),
+                None if name == PERTURBATION => self.warm.restore(tensor),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the checkpoint is that of the best epoch.
+    pub(super) fn chooses_best(&self) -> bool {
+        self.params.holdout.as_ref().is_some_and(|holdout| holdout.keep == KeptEpoch::Best)
+    }
+
+    /// Remembers the network as it is now as the best one.
+    pub(super) fn remember_best(&mut self) -> Result<(), TchError> {
+        for entry in self.network.state().entries() {
+            let mut own = entry.tensor.f_detach()?.f_zeros_like()?;
+            own.f_copy_(&entry.tensor.f_detach()?)?;
+            self.best.insert(entry.name.clone(), own);
+        }
+        Ok(())
+    }
+
+    /// Makes the network the best one there was; nothing if none was remembered.
+    pub(super) fn take_best(&mut self) -> Result<Option<()>, TchError> {
+        let _guard = tch::no_grad_guard();
+        for entry in self.network.state().entries() {
+            let Some(best) = self.best.get(&entry.name) else { return Ok(None) };
+            entry.tensor.shallow_clone().f_copy_(best)?;
+        }
+        Ok(Some(()))
+    }
+
+    /// Steps on each batch.
+    const fn replays(&self) -> u64 {
+        match &self.params.method {
+            TrainingMethod::Free(free) => free.replays as u64,
+            TrainingMethod::Standard | TrainingMethod::Trades(_) => 1,
+        }
+    }
+
+    /// What convolutions and linear layers compute in.
+    const fn kind(&self) -> Kind {
+        match self.params.precision {
+            Precision::Fp32 => Kind::Float,
+            Precision::Bf16 => Kind::BFloat16,
+        }
+    }
+
+    /// Whether no epoch follows those that are done.
+    pub(super) fn is_done(&self, context: &mut Context<'_>, done: &[EpochMetrics]) -> bool {
+        let Some(last) = done.last() else { return false };
+        match last.validation_accuracy.zip(self.params.stop_at_accuracy) {
+            Some((accuracy, target)) if accuracy >= target.get() => {
+                let epoch = last.epoch;
+                context
+                    .reporter
+                    .log(format!("stopped after epoch {epoch}: validation accuracy {accuracy:.4} is enough"));
+                true
+            }
+            _ => last.epoch >= self.params.epochs,
+        }
+    }
+
+    pub(super) fn epoch(&mut self, context: &mut Context<'_>, epoch: u32) -> Result<EpochMetrics, StageError> {
+        let (batches, epochs, replays) = (self.batches, self.params.epochs, self.replays());
+        let (steps, before) = (batches * u64::from(epochs), batches * u64::from(epoch - 1));
+        let mut all = Tally::new(context.device)?;
+        let mut attacked = Tally::new(context.device)?;
+        let mut lr = 0.0;
+        let order = context.rng.stream("order of training", &[u64::from(epoch)]).permutation(self.members.len());
+        let order: Vec<u64> = order.into_iter().map(|index| self.members[index]).collect();
+        for (index, indices) in order.chunks(self.params.batch_size as usize).enumerate() {
+            let step = before + index as u64;
+            let rate = |replay| {
+                let (step, steps) = (step * replays + replay, steps * replays);
+                learning_rate(&self.params.schedule, self.params.optimizer.lr.get(), step, steps, epoch)
+            };
+            let rates: Vec<f64> = (0..replays).map(rate).collect();
+            lr = rates.last().copied().unwrap_or(lr);
+            self.batch(context, epoch, index, indices, &rates, [&mut all, &mut attacked])?;
+            if context.reporter.wants(step + 1, steps) {
+                let (loss, correct) = all.read()?;
+                if !loss.is_finite() {
+                    return Err(StageError::Diverged { epoch, loss });
+                }
+                let (at, accuracy) = (index + 1, percent(correct, all.images));
+                let message =
+                    format!("epoch {epoch}/{epochs}  batch {at}/{batches}  loss {loss:.2}  accuracy {accuracy}");
+                context.reporter.tell(step + 1, steps, message);
+            }
+            context.reporter.pulse()?;
+        }
+        let (loss, correct) = all.read()?;
+        if !loss.is_finite() {
+            return Err(StageError::Diverged { epoch, loss });
+        }
+        let adversarial = if attacked.images > 0 {
+            let (loss, correct) = attacked.read()?;
+            Some(Adversarial { images: attacked.images, loss, accuracy: correct as f64 / attacked.images as f64 })
+        } else {
+            None
+        };
+        Ok(EpochMetrics {
+            epoch,
+            lr,
+            train_loss: loss,
+            train_accuracy: correct as f64 / all.images as f64,
+            adversarial,
+            validation_accuracy: self.validate(context, epoch)?,
+            checked_accuracy: self.check(context, epoch)?,
+            holdout_accuracy: self.hold_out(context)?,
+        })
+    }
+
+    /// One batch; `index` counts from 0 within the epoch. Adds to the tallies of all images and of the perturbed ones.
+    fn batch(
+        &mut self,
+        context: &mut Context<'_>,
+        epoch: u32,
+        index: usize,
+        indices: &[u64],
+        rates: &[f64],
+        [all, attacked]: [&mut Tally; 2],
+    ) -> Result<(), StageError> {
+        let epoch = u64::from(epoch);
+        let (images, labels) = self.data.training_batch(indices, &self.params.augmentation, context.rng, epoch)?;
+        let step = Step { images: &images, labels: &labels, indices, epoch, rates };
+        let found = match self.params.method.clone() {
+            TrainingMethod::Standard => self.standard(context, index, &step)?,
+            TrainingMethod::Free(free) => self.free(context, &free, &step)?,
+            TrainingMethod::Trades(trades) => self.trades(context, &trades, &step)?,
+        };
+        let correct = |logits: &Tensor| logits.f_argmax(1, false)?.f_eq_tensor(&labels)?.f_sum(Kind::Int64);
+        let count = indices.len() as u64;
+        all.add(count, &found.loss, &correct(&found.logits)?)?;
+        if let Some((logits, loss)) = &found.attacked {
+            attacked.add(count, loss, &correct(logits)?)?;
+        }
+        Ok(())
+    }
+
+    /// Logits in training, with the statistics of the batch.
+    fn logits(&self, images: &Tensor) -> Result<Tensor, TchError> {
+        self.network.classify(&self.network.normalise(images)?.f_to_kind(self.kind())?, Mode::Train)
+    }
+
+    fn standard(
+        &mut self,
+        context: &mut Context<'_>,
+        index: usize,
+        step: &Step<'_>,
+    ) -> Result<StepMetrics, StageError> {
+        let is_attacked = !matches!(self.params.adversary, Attack::None(_))
+            && match self.params.adversarial_batches {
+                AdversarialBatches::All => true,
+                AdversarialBatches::Alternate => index.is_multiple_of(2),
+            };
+        let images = if is_attacked {
+            let frozen = self.network.freeze_as(self.kind())?;
+            let reporter = &mut context.reporter;
+            let batch = step.attacked();
+            attacks::perturb(&self.params.adversary, &*frozen, &batch, context.rng, &mut || reporter.pulse())?
+        } else {
+            step.images.shallow_clone()
+        };
+        let (logits, loss) = tch::with_grad(|| {
+            let logits = self.logits(&images)?;
+            let loss = cross_entropy(&logits, step.labels)?;
+            self.optimizer.step(&loss, step.rates[0])?;
+            Ok::<_, TchError>((logits.f_detach()?, loss.f_detach()?))
+        })?;
+        let attacked = is_attacked.then(|| (logits.shallow_clone(), loss.shallow_clone()));
+        Ok(StepMetrics { logits, loss, attacked })
+    }
+
+    fn free(&mut self, context: &mut Context<'_>, free: &Free, step: &Step<'_>) -> Result<StepMetrics, StageError> {
+        let rows = self.warm.rows(step.images, i64::from(self.params.batch_size))?;
+        let mut last = None;
+        for &lr in step.rates {
+            context.reporter.pulse()?;
+            let (logits, loss, gradient) = tch::with_grad(|| {
+                let images = step.images.f_add(&rows)?.f_detach()?.f_set_requires_grad(true)?;
+                let logits = self.logits(&images)?;
+                let loss = cross_entropy(&logits, step.labels)?;
+                let gradient = self.optimizer.step_and_ask(&loss, lr, &images)?;
+                Ok::<_, TchError>((logits.f_detach()?, loss.f_detach()?, gradient))
+            })?;
+            Warm::ascend(&rows, step.images, &gradient, free.eps.get())?;
+            last = Some((logits, loss));
+        }
+        let (logits, loss) = last.ok_or_else(|| StageError::setting("method.replays", "must be at least 1"))?;
+        let attacked = Some((logits.shallow_clone(), loss.shallow_clone()));
+        Ok(StepMetrics { logits, loss, attacked })
+    }
+
+    fn trades(
+        &mut self,
+        context: &mut Context<'_>,
+        trades: &Trades,
+        step: &Step<'_>,
+    ) -> Result<StepMetrics, StageError> {
+        let frozen = self.network.freeze_as(self.kind())?;
+        let reporter = &mut context.reporter;
+        let images = trades_attack(trades, &*frozen, &step.attacked(), context.rng, &mut || reporter.pulse())?;
+        tch::with_grad(|| {
+            let (clean, perturbed) = (self.logits(step.images)?, self.logits(&images)?);
+            let apart = divergence(&clean, &perturbed)?.f_mul_scalar(trades.beta.get())?;
+            let loss = cross_entropy(&clean, step.labels)?.f_add(&apart)?;
+            self.optimizer.step(&loss, step.rates[0])?;
+            let (perturbed, loss) = (perturbed.f_detach()?, loss.f_detach()?);
+            let of_perturbed = cross_entropy(&perturbed, step.labels)?;
+            Ok(StepMetrics { logits: clean.f_detach()?, loss, attacked: Some((perturbed, of_perturbed)) })
+        })
+    }
+
+    /// The share of the images of `overfitting_check` that are classified correctly under its attack, after the epochs
+    /// that have one.
+    fn check(&self, context: &mut Context<'_>, epoch: u32) -> Result<Option<f64>, StageError> {
+        let Some(check) = self.params.overfitting_check.as_ref().filter(|check| epoch.is_multiple_of(check.every))
+        else {
+            return Ok(None);
+        };
+        self.accuracy(context, &self.checked, &check.attack).map(Some)
+    }
+
+    /// The share of the images held out that are classified correctly under the attack of `holdout`.
+    fn hold_out(&self, context: &mut Context<'_>) -> Result<Option<f64>, StageError> {
+        let Some(holdout) = &self.params.holdout else { return Ok(None) };
+        self.accuracy(context, &self.held_out, &holdout.attack).map(Some)
+    }
+
+    /// The share of some images of the training set, as they are in it, that are classified correctly under an attack.
+    fn accuracy(&self, context: &mut Context<'_>, of: &[u64], attack: &Attack) -> Result<f64, StageError> {
+        let network = self.network.freeze()?;
+        let mut right = 0;
+        for indices in of.chunks(VALIDATION_BATCH) {
+            let (images, labels) = self.data.batch(indices)?;
+            // No epoch of the training has this number: the draws are the same after every epoch, and no other's.
+            let batch = Batch { images: &images, labels: &labels, indices, epoch: 0 };
+            let reporter = &mut context.reporter;
+            let images = attacks::perturb(attack, &*network, &batch, context.rng, &mut || reporter.pulse())?;
+            let correct = network.forward(&images)?.f_argmax(1, false)?.f_eq_tensor(&labels)?.f_sum(Kind::Int64)?;
+            right += correct.f_int64_value(&[])?;
+        }
+        Ok(right as f64 / of.len() as f64)
+    }
+
+    /// The share of clean validation images that is classified correctly.
+    fn validate(&self, context: &mut Context<'_>, epoch: u32) -> Result<Option<f64>, StageError> {
+        let Some(set) = &self.validation else { return Ok(None) };
+        let (steps, done) = (self.batches * u64::from(self.params.epochs), self.batches * u64::from(epoch));
+        let epochs = self.params.epochs;
+        let network = self.network.freeze()?;
+        let mut correct = Tensor::f_zeros([0i64; 0].as_slice(), (Kind::Int64, context.device))?;
+        let indices: Vec<u64> = (0..set.len() as u64).collect();
+        for (index, indices) in indices.chunks(VALIDATION_BATCH).enumerate() {
+            let (images, labels) = set.batch(indices)?;
+            let right = network.forward(&images)?.f_argmax(1, false)?.f_eq_tensor(&labels)?.f_sum(Kind::Int64)?;
+            let _ = correct.f_add_(&right)?;
+            context.reporter.progress(done, steps, || {
+                let (at, of) = (grouped((index * VALIDATION_BATCH) as u64), grouped(set.len() as u64));
+                format!("epoch {epoch}/{epochs}  validation image {at}/{of}")
+            })?;
+        }
+        Ok(Some(correct.f_int64_value(&[])? as f64 / set.len() as f64))
+    }
+}
+
+impl Step<'_> {
+    /// The batch as attacks want it.
+    const fn attacked(&self) -> Batch<'_> {
+        Batch { images: self.images, labels: self.labels, indices: self.indices, epoch: self.epoch }
+    }
+}
+
+fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
+    logits.f_cross_entropy_loss(labels, None::<&Tensor>, Reduction::Mean, -100, 0.0)
+}

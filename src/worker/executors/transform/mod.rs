@@ -1,0 +1,168 @@
+//! Makes changed test sets, batch by batch: labels and order stay, pixels become bytes again; or draws images of one.
+//! Knows nothing of networks that classify.
+
+pub mod adain;
+pub mod fourier;
+pub mod pixels;
+mod sample;
+mod style;
+
+use std::path::Path;
+use std::rc::Rc;
+
+use atflow::formats::{ImageHead, ImageWriter, Sizes, WriteError};
+use atflow::stage_kinds::{CueConflict, Fourier, PatchShuffle, Sample, Saturate, Stylize, TransformParams};
+use tch::{Device, Kind, TchError, Tensor};
+
+use super::grouped;
+use crate::context::Context;
+use crate::data::DeviceSet;
+use crate::error::StageError;
+
+/// A batch has about so many pixels (of one channel): 16 images of 224 × 224. What a network's layers need for a batch
+/// then stays below a gigabyte.
+const BATCH_PIXELS: usize = 16 * 224 * 224;
+/// And no more images than this.
+const LARGEST_BATCH: usize = 256;
+
+/// Runs a `transform` stage.
+///
+/// # Errors
+/// Any [`StageError`].
+pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
+    let params: TransformParams = context.params()?;
+    let input = context.input("data")?;
+    let set = context.set(input)?;
+    let [_, height, width] = set.shape;
+    let texture = set.texture.clone();
+    let done = match params {
+        TransformParams::Saturate(Saturate { level }) => {
+            if level.get() <= 0.0 {
+                return Err(StageError::setting("level", "must be above 0"));
+            }
+            let table = pixels::saturation(level.get());
+            each_batch(context, &set, texture, |_, images, _| {
+                let mut pixels = bytes(&images)?;
+                pixels.iter_mut().for_each(|pixel| *pixel = table[usize::from(*pixel)]);
+                Ok(pixels)
+            })?;
+            format!("saturated to level {level}")
+        }
+        TransformParams::PatchShuffle(PatchShuffle { k, assembly }) => {
+            if k == 0 || height % i64::from(k) != 0 || width % i64::from(k) != 0 {
+                let problem =
+                    format!("must divide the images' height and width ({height} × {width}), and {k} does not");
+                return Err(StageError::setting("k", problem));
+            }
+            let pieces = k as usize;
+            let shape = set.shape.map(|side| side as usize);
+            each_batch(context, &set, texture, |context, images, indices| {
+                let source = bytes(&images)?;
+                let mut target = vec![0; source.len()];
+                let size = shape.iter().product();
+                for ((source, target), &index) in source.chunks(size).zip(target.chunks_mut(size)).zip(indices) {
+                    let order = context.rng.stream("patch shuffle", &[index]).permutation(pieces * pieces);
+                    let order = pixels::assembled(&order, pieces, assembly);
+                    pixels::shuffle_patches(source, target, shape, pieces, &order);
+                }
+                Ok(target)
+            })?;
+            format!("shuffled in {k} × {k} pieces")
+        }
+        TransformParams::Fourier(params) => {
+            let filter = fourier::Filtering::new(&params, [height, width], context.device)?;
+            each_batch(context, &set, texture, |context, images, indices| {
+                bytes(&filter.apply(&images, context.rng, indices)?)
+            })?;
+            filtered(&params)
+        }
+        TransformParams::Stylize(Stylize { alpha }) => {
+            let paintings = context.input("style")?;
+            let paintings = context.set(paintings)?;
+            let count = paintings.len() as u64;
+            if count == 0 {
+                return Err(StageError::Mismatch("`style` has no image to take the style of".to_owned()));
+            }
+            let rng = context.rng;
+            let choose = |index| rng.stream("style", &[index]).below(count);
+            // A painting stands for no class of the set.
+            style::repaint(context, &set, None, &paintings, alpha.get(), choose)?;
+            format!("stylized after {} paintings", grouped(count))
+        }
+        TransformParams::CueConflict(CueConflict { alpha }) => {
+            let donors = style::Donors::new(&set)?;
+            let rng = context.rng;
+            let choose = |index| donors.choose(rng, set.host_labels[index as usize], index);
+            let texture = Some((0..set.len() as u64).map(|index| set.host_labels[choose(index) as usize]).collect());
+            style::repaint(context, &set, texture, &set, alpha.get(), choose)?;
+            "in the texture of another class".to_owned()
+        }
+        TransformParams::Sample(Sample { count }) => return sample::draw(context, &set, count),
+    };
+    Ok(format!("{} images {done}", grouped(set.len() as u64)))
+}
+
+fn filtered(Fourier { filter, radius, .. }: &Fourier) -> String {
+    use atflow::stage_kinds::Filter;
+    match (filter, radius) {
+        (Filter::LowPass, Some(radius)) => format!("low-pass filtered, radius {radius}"),
+        (Filter::HighPass, Some(radius)) => format!("high-pass filtered, radius {radius}"),
+        _ => "filtered at random frequencies".to_owned(),
+    }
+}
+
+/// Writes the set that `change` makes of another, batch by batch, so that memory holds no more than a batch of it:
+/// `change` gets images (f32, [0, 1], N × C × H × W) with their indices and gives their new bytes. Labels and classes
+/// stay; `texture` is the new set's.
+fn each_batch(
+    context: &mut Context<'_>,
+    set: &Rc<DeviceSet>,
+    texture: Option<Vec<i32>>,
+    mut change: impl FnMut(&mut Context<'_>, Tensor, &[u64]) -> Result<Vec<u8>, StageError>,
+) -> Result<(), StageError> {
+    let _guard = tch::no_grad_guard();
+    let [channels, height, width] = set.shape.map(|side| side as usize);
+    let path = context.output("images")?;
+    let failed = |error| write_failed(path, error);
+    let head = ImageHead {
+        labels: set.host_labels.clone(),
+        texture,
+        classes: set.classes.clone(),
+        channels,
+        sizes: Sizes::One([height, width]),
+        view: None,
+    };
+    let mut writer = ImageWriter::with_head(path, head).map_err(failed)?;
+    let total = set.len() as u64;
+    let batch = (BATCH_PIXELS / (height * width).max(1)).clamp(1, LARGEST_BATCH);
+    let indices: Vec<u64> = (0..total).collect();
+    for indices in indices.chunks(batch) {
+        let (images, _) = set.batch(indices)?;
+        let pixels = change(context, images, indices)?;
+        for (image, &index) in pixels.chunks(channels * height * width).zip(indices) {
+            writer.push(image, [height, width], set.host_labels[index as usize]).map_err(failed)?;
+        }
+        let done = indices[0] + indices.len() as u64;
+        context.reporter.progress(done, total, || format!("image {}", grouped(done)))?;
+    }
+    writer.finish().map_err(failed)?;
+    Ok(())
+}
+
+/// Why the set of images that is made could not be written to a file.
+fn write_failed(path: &Path, error: WriteError) -> StageError {
+    match error {
+        WriteError::Io(source) => StageError::Write { path: path.to_owned(), source },
+        error => StageError::Encode { output: "images", source: error.into() },
+    }
+}
+
+/// Images in [0, 1] as bytes, clamped and rounded to the nearest: what an image set keeps.
+fn bytes(images: &Tensor) -> Result<Vec<u8>, StageError> {
+    Ok(to_bytes(images)?)
+}
+
+fn to_bytes(images: &Tensor) -> Result<Vec<u8>, TchError> {
+    let scaled = images.f_clamp(0.0, 1.0)?.f_mul_scalar_(255.0)?.f_round_()?.f_to_kind(Kind::Uint8)?;
+    Vec::try_from(scaled.f_to_device(Device::Cpu)?.f_contiguous()?.f_view(-1)?)
+}
