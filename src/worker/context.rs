@@ -19,7 +19,7 @@ use crate::rng::Rng;
 
 /// Progress is told no more often than this.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
-/// And, while a stage calls [`Reporter::pulse`], at least this often.
+/// And, while a stage calls [`Reporter::check_cancelled`], at least this often.
 const LONGEST_PAUSE: Duration = Duration::from_millis(800);
 
 /// Which jobs are to be given up; shared with the thread that listens to the engine.
@@ -85,7 +85,7 @@ impl Reporter<'_> {
     ///
     /// # Errors
     /// [`StageError::Cancelled`].
-    pub fn pulse(&mut self) -> Result<(), StageError> {
+    pub fn check_cancelled(&mut self) -> Result<(), StageError> {
         if self.is_due(LONGEST_PAUSE) {
             self.say();
         }

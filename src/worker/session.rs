@@ -181,7 +181,7 @@ fn run(
     // Gradients are the exception: a stage that needs them says so. The guard also undoes what a panic left behind.
     let _guard = tch::no_grad_guard();
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
-        context.reporter.pulse()?;
+        context.reporter.check_cancelled()?;
         executors::run(&mut context)
     }));
     match outcome {

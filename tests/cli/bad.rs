@@ -15,9 +15,10 @@ fn told(#[files("tests/cli/bad/*.yaml")] file: PathBuf) {
     let name = file.file_name().unwrap().to_str().unwrap();
     let space = Space::new();
     space.write(name, std::fs::read(&file).unwrap());
-    // Some of them include others, or name tables of numbers.
+    // Some of them include others, name tables of numbers, or take another for an image.
+    let text = std::fs::read_to_string(&file).unwrap();
     for folder in ["", "parts"] {
-        copy_files(&space, corpus, folder);
+        copy_files(&space, corpus, folder, &text);
     }
     let ran = space.run(&["plan", name]);
     assert_eq!(ran.code, Some(2), "{}", ran.seen());
@@ -32,10 +33,12 @@ fn told(#[files("tests/cli/bad/*.yaml")] file: PathBuf) {
     settings.bind(|| insta::assert_snapshot!(name.trim_end_matches(".yaml"), ran.stderr));
 }
 
-/// Copies what is no wrong pipeline itself.
-fn copy_files(space: &Space, corpus: &Path, folder: &str) {
+/// Copies what is no wrong pipeline itself, and what the text names.
+fn copy_files(space: &Space, corpus: &Path, folder: &str, text: &str) {
     for file in std::fs::read_dir(corpus.join(folder)).unwrap().map(|entry| entry.unwrap().path()) {
-        if file.is_file() && (folder != "" || file.extension().is_none_or(|ending| ending != "yaml")) {
+        let is_named = text.contains(file.file_name().unwrap().to_str().unwrap());
+        let is_pipeline = folder.is_empty() && file.extension().is_some_and(|ending| ending == "yaml");
+        if file.is_file() && (is_named || !is_pipeline) {
             space.write(file.strip_prefix(corpus).unwrap().to_str().unwrap(), std::fs::read(&file).unwrap());
         }
     }

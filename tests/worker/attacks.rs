@@ -27,7 +27,7 @@ fn fixture(name: &str) -> Tensor {
     tensor_of(&fixtures(), name)
 }
 
-fn tensor_of(file: &SafeTensors<'_>, name: &str) -> Tensor {
+pub(crate) fn tensor_of(file: &SafeTensors<'_>, name: &str) -> Tensor {
     let view = file.tensor(name).unwrap();
     let kind = match view.dtype() {
         Dtype::F32 => Kind::Float,
@@ -50,15 +50,15 @@ fn network() -> Box<dyn Frozen> {
 }
 
 /// The images of the fixtures, and their labels.
-struct Subjects {
+pub(crate) struct Subjects {
     network: Box<dyn Frozen>,
-    images: Tensor,
+    pub(crate) images: Tensor,
     labels: Tensor,
     indices: Vec<u64>,
 }
 
 impl Subjects {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Subjects {
             network: network(),
             images: fixture("images"),
@@ -71,7 +71,7 @@ impl Subjects {
         Batch { images: &self.images, labels: &self.labels, indices: &self.indices, epoch: 0 }
     }
 
-    fn attack(&self, attack: Value) -> Tensor {
+    pub(crate) fn attack(&self, attack: Value) -> Tensor {
         self.attack_batch(attack, &self.batch())
     }
 
@@ -81,12 +81,20 @@ impl Subjects {
         attacks::perturb(&attack, &*self.network, batch, Rng::new(5), &mut || Ok(())).unwrap()
     }
 
+    /// The attack on some of the images, by their positions.
+    pub(crate) fn attack_some(&self, attack: Value, positions: &[i64]) -> Tensor {
+        let index = Tensor::from_slice(positions);
+        let (images, labels) = (self.images.index_select(0, &index), self.labels.index_select(0, &index));
+        let indices: Vec<u64> = positions.iter().map(|&position| position as u64).collect();
+        self.attack_batch(attack, &Batch { images: &images, labels: &labels, indices: &indices, epoch: 0 })
+    }
+
     fn losses(&self, points: &Tensor) -> Tensor {
         let logits = self.network.forward(points).unwrap();
         logits.cross_entropy_loss::<Tensor>(&self.labels, None, tch::Reduction::None, -100, 0.0)
     }
 
-    fn right(&self, points: &Tensor) -> Vec<bool> {
+    pub(crate) fn right(&self, points: &Tensor) -> Vec<bool> {
         let logits = self.network.forward(points).unwrap();
         Vec::try_from(logits.argmax(1, false).eq_tensor(&self.labels)).unwrap()
     }
@@ -162,10 +170,10 @@ fn the_iterate_rules_choose_among_the_same_points() {
 #[test]
 fn apgd_is_that_of_autoattack_from_the_same_start() {
     let subjects = Subjects::new();
-    let (mut pulse, target) = (|| Ok(()), fixture("apgd/target"));
+    let (mut check_cancelled, target) = (|| Ok(()), fixture("apgd/target"));
     for (norm, name, eps) in [(Norm::Inf, "inf", Real::parse(WIDE).unwrap()), (Norm::L2, "l2", Real::new(WIDE_L2))] {
         for (loss, of) in [(ApgdLoss::Ce, "ce"), (ApgdLoss::Dlr, "dlr"), (ApgdLoss::DlrTargeted, "dlr_targeted")] {
-            let mut victim = AttackedModel::new(&*subjects.network, Rng::new(0), &mut pulse);
+            let mut victim = AttackedModel::new(&*subjects.network, Rng::new(0), &mut check_cancelled);
             assert_eq!(apgd::target(&mut victim, &subjects.batch(), 0).unwrap(), target);
             let params = Apgd { steps: 30, ..Apgd::standard(norm, eps, loss) };
             let start = fixture(&format!("apgd/{name}/start"));
@@ -179,9 +187,9 @@ fn apgd_is_that_of_autoattack_from_the_same_start() {
 #[test]
 fn fab_is_that_of_autoattack() {
     let subjects = Subjects::new();
-    let (mut pulse, target) = (|| Ok(()), fixture("apgd/target"));
+    let (mut check_cancelled, target) = (|| Ok(()), fixture("apgd/target"));
     for (norm, name, eps) in [(Norm::Inf, "inf", Real::parse(WIDE).unwrap()), (Norm::L2, "l2", Real::new(WIDE_L2))] {
-        let mut victim = AttackedModel::new(&*subjects.network, Rng::new(0), &mut pulse);
+        let mut victim = AttackedModel::new(&*subjects.network, Rng::new(0), &mut check_cancelled);
         let params = Fab { norm, eps, steps: 15, targets: 1 };
         let found = fab::approach(&mut victim, &subjects.batch(), &params, &target).unwrap();
         subjects.assert_same(&found, &format!("fab/{name}"), [1e-4, 0.01, 1e-3]);

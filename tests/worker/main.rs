@@ -2,6 +2,7 @@
 //! engine through the real binary.
 
 mod attacks;
+mod carlini_wagner;
 mod data;
 mod ensembles;
 mod networks;

@@ -20,7 +20,7 @@ use crate::support::{Engine, shapes};
 const EMULATED: Duration = Duration::from_secs(1200);
 
 /// The digest of each result, made on an Intel Xeon with AMX; an emulated EPYC gave the same.
-const GOLDEN: [(&str, &str); 13] = [
+const GOLDEN: [(&str, &str); 14] = [
     ("bf16 model", "7e8bfe0d1fe14cb20d5a9e17aea78b880b31a32df01c55cc0a35e7a6d2759c0b"),
     ("apgd", "d35636341596d8cebdcf66ed31c51e9f1688001bb7c470146ab9e725de636e64"),
     ("autoattack", "7b240f1bf398034ec129e7676c94c652965a95262dd88de4a293472cfcef5b08"),
@@ -28,6 +28,7 @@ const GOLDEN: [(&str, &str); 13] = [
     ("pgd model", "1b442fba7de6f0d74674870bdf46a78a3bc505163bc7aa6386d59edec4ff99a6"),
     ("pgd", "d65ef4751d1bd436435d1faf73abdbff2e082bc0f0f8bfada24c52b136b855b1"),
     ("pgd in L2", "7c1a5496bcc817bfbd80db8c60da2609841d038674defb9bd0a1368ac1627ac2"),
+    ("cw", "ea55febf037e60102b8da3c5a6423a77335cdf0d9542e6458b117d83bfd9ac51"),
     ("fourier", "c3dfdebdffa7438d60713490c35d70a6ca046a50820e01136b962a4feac44adb"),
     ("saturate", "2cb8507eea83eaa74a8bb3d32fca607e7ede3437e5bdda707103ec9493e4c01e"),
     ("patch_shuffle", "806046e3f2e59d24a6de04e16dd0221f10c137d99a973ef72a9d5c5cd868f958"),
@@ -79,6 +80,7 @@ fn results(mut engine: Engine) -> BTreeMap<&'static str, String> {
         ("pgd in L2", json!({"attack": "pgd", "norm": "l2", "eps": 0.8, "step": 0.2, "steps": 3})),
         ("apgd", linf(json!({"attack": "apgd", "steps": 4}))),
         ("square", json!({"attack": "square", "norm": "l2", "eps": 0.8, "queries": 12})),
+        ("cw", json!({"attack": "cw", "eps": 0.8, "c": 1, "search_steps": 2, "steps": 4, "lr": 0.05})),
         ("autoattack", linf(json!({"attack": "autoattack", "attacks": ["apgd_ce", "fab_t"], "steps": 3}))),
     ];
     for (name, attack) in attacks {

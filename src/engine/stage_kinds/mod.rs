@@ -26,8 +26,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use attack::{
-    Apgd, ApgdLoss, Attack, AttackProblem, Autoattack, BaseGrid, Direction, Fab, Fgsm, Iterate, Member, NoAttack, Norm,
-    Pgd, Spatial, Square, Start,
+    Apgd, ApgdLoss, Attack, AttackParams, AttackProblem, Autoattack, BaseGrid, Cw, Direction, Fab, Fgsm, Iterate,
+    Member, NoAttack, Norm, Pgd, Spatial, Square, Start,
 };
 pub use augmentation::Augmentation;
 pub use command::{CommandParams, Run};

@@ -6,14 +6,12 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
+use super::attack::GRADIENT;
 use super::{
-    AdversarialBatches, Apgd, ApgdLoss, Attack, Augmentation, Autoattack, DatasetParams, EvaluateParams, Fab, Fgsm,
-    Holdout, Images, MaskingParams, Member, Method, Net, OverfittingCheck, Pgd, SaliencyParams, Spatial, Square,
-    StageKind, StandardResnet, TrainParams, TrainingMethod, TransformParams, WideResnet,
+    AdversarialBatches, Augmentation, DatasetParams, EvaluateParams, Holdout, Images, MaskingParams, Method, Net,
+    OverfittingCheck, SaliencyParams, StageKind, StandardResnet, TrainParams, TrainingMethod, TransformParams,
+    WideResnet,
 };
-
-/// A pass forward and backward that gives the gradient of the image, in passes forward.
-const GRADIENT: f64 = 2.0;
 
 /// A pass forward and backward that gives the gradient of the weights, in passes forward.
 const UPDATE: f64 = 3.0;
@@ -49,7 +47,7 @@ pub fn work(kind: StageKind, params: &Json) -> Option<Work> {
         StageKind::Train => of_training(&read(params)?),
         StageKind::Evaluate => {
             let EvaluateParams { attack, batch_size: _, limit } = read(params)?;
-            Work::new(name(&attack), 1.0 + passes(&attack), limit)
+            Work::new(attack.params().family(), 1.0 + attack.params().passes(), limit)
         }
         StageKind::Masking => of_masking(&read(params)?),
         StageKind::Saliency => of_saliency(&read(params)?),
@@ -146,17 +144,19 @@ fn of_training(params: &TrainParams) -> Work {
         AdversarialBatches::Alternate => 0.5,
     };
     let (how, step) = match method {
-        TrainingMethod::Standard => ("standard", UPDATE + attacked * passes(adversary)),
+        TrainingMethod::Standard => ("standard", UPDATE + attacked * adversary.params().passes()),
         TrainingMethod::Free(free) => ("free", UPDATE * f64::from(free.replays)),
         TrainingMethod::Trades(trades) => ("trades", 2.0 * UPDATE + GRADIENT * f64::from(trades.steps)),
     };
     // These are work of their own beside the epochs, and nobody knows how much of it: another one is another training.
-    let checked = overfitting_check
+    let checked = overfitting_check.as_ref().map(|OverfittingCheck { every, images, attack }| {
+        (*every, *images, attack.params().family(), attack.params().passes())
+    });
+    let held = holdout
         .as_ref()
-        .map(|OverfittingCheck { every, images, attack }| (*every, *images, name(attack), passes(attack)));
-    let held = holdout.as_ref().map(|Holdout { share, attack, keep: _ }| (share, name(attack), passes(attack)));
+        .map(|Holdout { share, attack, keep: _ }| (share, attack.params().family(), attack.params().passes()));
     let (build, pass) = of_net(net);
-    let who = name(adversary);
+    let who = adversary.params().family();
     let like = format!("{build} {how} {who} {precision:?} {stop_at_accuracy:?} {checked:?} {held:?}");
     let Augmentation { flip: _, pad_crop: _, random_crop } = augmentation;
     let pixels = (*random_crop > 0).then(|| f64::from(*random_crop) * f64::from(*random_crop));
@@ -204,62 +204,6 @@ fn of_saliency(params: &SaliencyParams) -> Work {
         Images::Chosen(chosen) => chosen.count.or(chosen.first),
     };
     Work::new(name, f64::from(gradients), images)
-}
-
-/// Passes forward that an attack on one image makes about as much work as; more than that where images leave it early.
-fn passes(attack: &Attack) -> f64 {
-    let product = |factors: &[u32]| factors.iter().map(|&factor| f64::from(factor)).product::<f64>();
-    match attack {
-        Attack::None(_) => 0.0,
-        Attack::Fgsm(Fgsm { eps: _, start: _, step: _ }) => GRADIENT,
-        Attack::Pgd(Pgd { norm: _, eps: _, step: _, steps, start: _, direction: _, iterate: _, restarts }) => {
-            GRADIENT * product(&[*steps, *restarts])
-        }
-        Attack::Spatial(Spatial {
-            tau: _,
-            lr: _,
-            steps,
-            max_iter,
-            tolerance_grad: _,
-            tolerance_change: _,
-            grid: _,
-            align_corners: _,
-        }) => GRADIENT * product(&[*steps, *max_iter]),
-        Attack::Apgd(Apgd { norm: _, eps: _, loss, steps, restarts, targets, rho: _ }) => match loss {
-            ApgdLoss::Ce | ApgdLoss::Dlr => GRADIENT * product(&[*steps, *restarts]),
-            ApgdLoss::DlrTargeted => GRADIENT * product(&[*steps, *restarts, *targets]),
-        },
-        Attack::Fab(Fab { norm: _, eps: _, steps, targets }) => GRADIENT * product(&[*steps, *targets]),
-        Attack::Square(Square { norm: _, eps: _, queries, p_init: _, rescale_schedule: _, restarts }) => {
-            product(&[*queries, *restarts])
-        }
-        Attack::Autoattack(Autoattack { norm: _, eps: _, attacks, pgd, steps, queries, targets }) => {
-            let member = |member: &Member| match member {
-                Member::ApgdCe | Member::ApgdDlr => GRADIENT * product(&[*steps]),
-                Member::ApgdT | Member::FabT => GRADIENT * product(&[*steps, *targets]),
-                Member::Square => product(&[*queries]),
-            };
-            let first = pgd.as_ref().map_or(0.0, |pgd| passes(&Attack::Pgd(pgd.clone())));
-            first + attacks.iter().map(member).sum::<f64>()
-        }
-    }
-}
-
-/// What an attack is called with those that take about as long where they make as many passes.
-fn name(attack: &Attack) -> String {
-    match attack {
-        Attack::None(_) => "none".to_owned(),
-        // One step and several are the same loop.
-        Attack::Fgsm(_) | Attack::Pgd(_) => "gradient".to_owned(),
-        Attack::Spatial(_) => "spatial".to_owned(),
-        Attack::Apgd(_) => "apgd".to_owned(),
-        Attack::Fab(_) => "fab".to_owned(),
-        Attack::Square(_) => "square".to_owned(),
-        Attack::Autoattack(ensemble) => {
-            let names: Vec<&str> = ensemble.attacks.iter().map(|member| member.name()).collect();
-            format!("autoattack {} {}", names.join(" "), ensemble.pgd.is_some())
-        }
-    }
 }
 
 #[cfg(test)]

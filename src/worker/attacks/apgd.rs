@@ -2,13 +2,14 @@
 //! 2020, algorithm 1), on cross-entropy and on the difference of logits ratio, untargeted and targeted. As in the
 //! authors' code, but for where random numbers come from, and that an image leaves at its first misclassified point.
 
-use atflow::stage_kinds::{Apgd, ApgdLoss, Norm};
+use atflow::stage_kinds::{Apgd, ApgdLoss, Attack, Member, Norm};
 use tch::{Kind, TchError, Tensor};
 
-use super::Batch;
+use super::active_set::ActiveSet;
+use super::attacked_model::{AttackedModel, Loss, cross_entropy, misclassified};
 use super::ball::{Ball, unit_l2};
-use super::survivors::ActiveSet;
-use super::victim::{AttackedModel, Loss, cross_entropy, misclassified};
+use super::ensemble::{self, AttackRun, targeted};
+use super::{Adversary, Batch};
 use crate::error::StageError;
 
 /// Keeps the difference of logits ratio finite, and a gradient's direction.
@@ -16,14 +17,35 @@ const SMALLEST: f64 = 1e-12;
 /// Share of the new step in a step; the rest goes on as the last one went.
 const MOMENTUM: f64 = 0.75;
 
+impl Adversary for Apgd {
+    fn perturb(&self, model: &mut AttackedModel<'_>, batch: &Batch<'_>) -> Result<Tensor, StageError> {
+        ensemble::attack(model, batch, self)
+    }
+
+    fn parts(&self, classes: usize, name: &str) -> Result<Option<Vec<AttackRun>>, StageError> {
+        let member = match self.loss {
+            ApgdLoss::Ce => Member::ApgdCe,
+            ApgdLoss::Dlr => Member::ApgdDlr,
+            ApgdLoss::DlrTargeted => Member::ApgdT,
+        };
+        Ok(Some(vec![ensemble::part(member, Attack::Apgd(self.clone()), classes, format!("{name}.loss"))?]))
+    }
+
+    fn runs(&self, classes: usize) -> u32 {
+        match self.loss {
+            ApgdLoss::Ce | ApgdLoss::Dlr => self.restarts,
+            ApgdLoss::DlrTargeted => self.restarts.saturating_mul(targeted(self.targets, classes)),
+        }
+    }
+
+    fn run(&self, model: &mut AttackedModel<'_>, batch: &Batch<'_>, run: u32) -> Result<Tensor, StageError> {
+        run_once(model, batch, self, run)
+    }
+}
+
 /// One run of the attack, counted from 0: a restart and, with `dlr_targeted`, a target. Gives the first misclassified
 /// point of each image, or that of the largest loss.
-pub(super) fn run(
-    victim: &mut AttackedModel<'_>,
-    batch: &Batch<'_>,
-    apgd: &Apgd,
-    run: u32,
-) -> Result<Tensor, StageError> {
+fn run_once(victim: &mut AttackedModel<'_>, batch: &Batch<'_>, apgd: &Apgd, run: u32) -> Result<Tensor, StageError> {
     let (purpose, target) = match apgd.loss {
         ApgdLoss::Ce => ("apgd ce start", None),
         ApgdLoss::Dlr => ("apgd dlr start", None),
@@ -57,7 +79,7 @@ pub fn climb(
     let count = batch.labels.size()[0];
     let options = (Kind::Float, batch.images.device());
     let mut target = target.map(Tensor::shallow_clone);
-    let look = victim.first_look(&start, batch, &*loss(apgd.loss, target.as_ref()))?;
+    let look = victim.first_gradient(&start, batch, &*loss(apgd.loss, target.as_ref()))?;
     let mut survivors = ActiveSet::all(batch)?;
     let mut state = State {
         old: start.shallow_clone(),
@@ -80,7 +102,7 @@ pub fn climb(
         }
         let ball = Ball::new(&survivors.images, apgd.norm, apgd.eps.get())?;
         state.move_on(&ball, apgd.norm, if index > 0 { MOMENTUM } else { 1.0 })?;
-        let look = victim.look(&state.points, &survivors.labels, &*loss(apgd.loss, target.as_ref()))?;
+        let look = victim.gradient(&state.points, &survivors.labels, &*loss(apgd.loss, target.as_ref()))?;
         state.gradient = look.gradient;
         state.remember(index, &look.losses)?;
         // Before the check, which may move points.
@@ -90,7 +112,7 @@ pub fn climb(
             state.check(index, since, apgd.rho.get())?;
         }
     }
-    Ok(survivors.settle(&state.best)?)
+    Ok(survivors.finish(&state.best)?)
 }
 
 /// What is climbed.

@@ -3,13 +3,14 @@
 //! fast adaptive boundary attack"). As in AutoAttack's code, but that an image leaves at the first misclassified point
 //! in its ball.
 
-use atflow::stage_kinds::{Fab, Norm};
+use atflow::stage_kinds::{Attack, Fab, Member, Norm};
 use tch::{Kind, TchError, Tensor};
 
-use super::Batch;
+use super::active_set::ActiveSet;
 use super::apgd::target;
-use super::survivors::ActiveSet;
-use super::victim::{AttackedModel, misclassified};
+use super::attacked_model::{AttackedModel, misclassified};
+use super::ensemble::{self, AttackRun, targeted};
+use super::{Adversary, Batch};
 use crate::error::StageError;
 
 /// Keeps quotients finite.
@@ -23,14 +24,28 @@ const OVERSHOOT: f64 = 1.05;
 /// How much of a perturbation is kept where a point is misclassified (β).
 const BACK: f64 = 0.9;
 
+impl Adversary for Fab {
+    fn perturb(&self, model: &mut AttackedModel<'_>, batch: &Batch<'_>) -> Result<Tensor, StageError> {
+        ensemble::attack(model, batch, self)
+    }
+
+    fn parts(&self, classes: usize, name: &str) -> Result<Option<Vec<AttackRun>>, StageError> {
+        let member = Member::FabT;
+        Ok(Some(vec![ensemble::part(member, Attack::Fab(self.clone()), classes, name.to_owned())?]))
+    }
+
+    fn runs(&self, classes: usize) -> u32 {
+        targeted(self.targets, classes)
+    }
+
+    fn run(&self, model: &mut AttackedModel<'_>, batch: &Batch<'_>, run: u32) -> Result<Tensor, StageError> {
+        run_once(model, batch, self, run)
+    }
+}
+
 /// One run of the attack, counted from 0, towards the class of that rank. Gives the first misclassified point of each
 /// image in the ball, or the image.
-pub(super) fn run(
-    victim: &mut AttackedModel<'_>,
-    batch: &Batch<'_>,
-    fab: &Fab,
-    run: u32,
-) -> Result<Tensor, StageError> {
+fn run_once(victim: &mut AttackedModel<'_>, batch: &Batch<'_>, fab: &Fab, run: u32) -> Result<Tensor, StageError> {
     let target = target(victim, batch, run)?;
     approach(victim, batch, fab, &target)
 }
@@ -57,8 +72,8 @@ pub fn approach(
             of(&target)?.f_sub(&of(labels)?)
         };
         let look = match step {
-            0 => victim.first_look(&points, batch, &lead)?,
-            _ => victim.look(&points, &survivors.labels, &lead)?,
+            0 => victim.first_gradient(&points, batch, &lead)?,
+            _ => victim.gradient(&points, &survivors.labels, &lead)?,
         };
         let plane = Plane::through(&points, &look.gradient, &look.losses)?;
         let (from_point, from_image) = (plane.nearest(&points, fab.norm)?, plane.nearest(&survivors.images, fab.norm)?);
@@ -83,7 +98,7 @@ pub fn approach(
         points = next;
     }
     let images = survivors.images.shallow_clone();
-    Ok(survivors.settle(&images)?)
+    Ok(survivors.finish(&images)?)
 }
 
 /// The norm of each image, N × 1 × 1 × 1.

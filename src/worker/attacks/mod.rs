@@ -1,25 +1,28 @@
 //! Attacks: images in [0, 1] in, perturbed images in [0, 1] out. Every attack sees a frozen network, so batch
 //! statistics cannot move, and asks for the gradient of the images alone. Knows nothing of training and evaluation.
 //!
-//! From the bottom up: `victim` answers for the network, `ball` says what may be reached, `survivors` who is still
-//! under attack; `ascent`, `spatial`, `apgd`, `fab` and `square` are attacks, and `pointwise` runs several of them one
-//! after the other.
+//! From the bottom up: `attacked_model` answers for the network, `ball` says what may be reached, `active_set` which
+//! images are still under attack; `adam` and `lbfgs` are optimisers; `pgd` (FGSM, too), `spatial`, `apgd`, `fab`,
+//! `square` and `cw` are attacks, and `ensemble` runs several of them one after the other.
 
+mod active_set;
+pub mod adam;
 pub mod apgd;
+mod attacked_model;
 mod ball;
-pub mod ensemble;
+mod cw;
+mod ensemble;
 pub mod fab;
 pub mod lbfgs;
 mod pgd;
 pub mod spatial;
 pub mod square;
-mod survivors;
-mod victim;
 
-use atflow::stage_kinds::{Attack, Direction, Fgsm, Iterate, Norm};
+use atflow::stage_kinds::{Attack, NoAttack};
 use tch::{TchError, Tensor};
 
-pub use victim::{AttackedModel, Tally, input_gradient};
+pub use attacked_model::{AttackedModel, GradientStats, input_gradient};
+pub use ensemble::AttackRun;
 
 use crate::error::StageError;
 use crate::networks::Frozen;
@@ -67,52 +70,77 @@ impl Part {
     }
 }
 
-/// Perturbs a batch. `pulse` is called before each step, so that a long attack can be given up.
+/// Perturbs a batch. `check_cancelled` is called before each step, so that a long attack can be given up.
 ///
 /// # Errors
-/// [`StageError::Torch`], [`StageError::Setting`] if the attack does not fit the network, or what `pulse` gives.
+/// [`StageError::Torch`], [`StageError::Setting`] if the attack does not fit the network, or what `check_cancelled` gives.
 pub fn perturb(
     attack: &Attack,
     network: &dyn Frozen,
     batch: &Batch<'_>,
     rng: Rng,
-    pulse: &mut dyn FnMut() -> Result<(), StageError>,
+    check_cancelled: &mut dyn FnMut() -> Result<(), StageError>,
 ) -> Result<Tensor, StageError> {
-    perturb_victim(attack, &mut AttackedModel::new(network, rng, pulse), batch)
+    perturb_model(attack, &mut AttackedModel::new(network, rng, check_cancelled), batch)
 }
 
 /// Perturbs a batch, as [`perturb`] does.
 ///
 /// # Errors
 /// As [`perturb`].
-pub fn perturb_victim(
-    attack: &Attack,
-    victim: &mut AttackedModel<'_>,
-    batch: &Batch<'_>,
-) -> Result<Tensor, StageError> {
+pub fn perturb_model(attack: &Attack, victim: &mut AttackedModel<'_>, batch: &Batch<'_>) -> Result<Tensor, StageError> {
+    adversary(attack).perturb(victim, batch)
+}
+
+/// How an attack is run, implemented for its parameters. An attack without parts has `perturb` alone.
+pub trait Adversary {
+    /// Perturbs a batch: images in [0, 1] in, images in [0, 1] out.
+    ///
+    /// # Errors
+    /// [`StageError::Torch`], [`StageError::Setting`] if the attack does not fit the network, or that it is given up.
+    fn perturb(&self, model: &mut AttackedModel<'_>, batch: &Batch<'_>) -> Result<Tensor, StageError>;
+
+    /// The attacks that it consists of, if images leave it as soon as they are misclassified. `name` is that of the
+    /// whole attack, for messages.
+    ///
+    /// # Errors
+    /// [`StageError::Setting`] if it needs more classes than there are.
+    fn parts(&self, _classes: usize, _name: &str) -> Result<Option<Vec<AttackRun>>, StageError> {
+        Ok(None)
+    }
+
+    /// How many runs it consists of, at least 1.
+    fn runs(&self, _classes: usize) -> u32 {
+        1
+    }
+
+    /// One run, counted from 0.
+    ///
+    /// # Errors
+    /// As [`Adversary::perturb`].
+    fn run(&self, model: &mut AttackedModel<'_>, batch: &Batch<'_>, _run: u32) -> Result<Tensor, StageError> {
+        self.perturb(model, batch)
+    }
+}
+
+/// The registry: a line for each attack.
+pub fn adversary(attack: &Attack) -> &dyn Adversary {
     match attack {
-        Attack::None(_) => Ok(batch.images.shallow_clone()),
-        Attack::Fgsm(Fgsm { eps, start, step }) => {
-            let (step, iterate) = (step.unwrap_or(*eps).get(), Iterate::Last);
-            let steps =
-                pgd::Steps { norm: Norm::Inf, eps: eps.get(), step, steps: 1, direction: Direction::Sign, iterate };
-            pgd::attack(victim, batch, &steps, *start, 1)
-        }
-        Attack::Pgd(pgd) => {
-            let steps = pgd::Steps {
-                norm: pgd.norm,
-                eps: pgd.eps.get(),
-                step: pgd.step.get(),
-                steps: pgd.steps,
-                direction: pgd.direction,
-                iterate: pgd.iterate,
-            };
-            pgd::attack(victim, batch, &steps, pgd.start, pgd.restarts)
-        }
-        Attack::Spatial(spatial) => spatial::attack(victim, batch, spatial),
-        Attack::Apgd(_) | Attack::Fab(_) | Attack::Square(_) | Attack::Autoattack(_) => {
-            ensemble::attack(victim, batch, attack)
-        }
+        Attack::None(params) => params,
+        Attack::Fgsm(params) => params,
+        Attack::Pgd(params) => params,
+        Attack::Spatial(params) => params,
+        Attack::Apgd(params) => params,
+        Attack::Fab(params) => params,
+        Attack::Square(params) => params,
+        Attack::Cw(params) => params,
+        Attack::Autoattack(params) => params,
+    }
+}
+
+impl Adversary for NoAttack {
+    fn perturb(&self, _: &mut AttackedModel<'_>, batch: &Batch<'_>) -> Result<Tensor, StageError> {
+        Ok(batch.images.shallow_clone())
     }
 }
 

@@ -1,27 +1,44 @@
 //! Gradient ascent on the loss within a ball, with steps of one length: FGSM in one step, PGD in several.
 
-use atflow::stage_kinds::{Direction, Iterate, Norm, Start};
+use atflow::stage_kinds::{Direction, Fgsm, Iterate, Norm, Pgd, Start};
 use tch::{Device, Kind, Tensor};
 
-use super::Batch;
+use super::active_set::ActiveSet;
+use super::attacked_model::{AttackedModel, GradientQuery, cross_entropy, misclassified};
 use super::ball::{Ball, unit_l2};
-use super::survivors::ActiveSet;
-use super::victim::{AttackedModel, Look, cross_entropy, misclassified};
+use super::{Adversary, Batch};
 use crate::error::StageError;
 
 /// How to climb.
-pub(super) struct Steps {
-    pub(super) norm: Norm,
-    pub(super) eps: f64,
-    pub(super) step: f64,
-    pub(super) steps: u32,
-    pub(super) direction: Direction,
-    pub(super) iterate: Iterate,
+struct Steps {
+    norm: Norm,
+    eps: f64,
+    step: f64,
+    steps: u32,
+    direction: Direction,
+    iterate: Iterate,
+}
+
+impl Adversary for Fgsm {
+    fn perturb(&self, model: &mut AttackedModel<'_>, batch: &Batch<'_>) -> Result<Tensor, StageError> {
+        let Fgsm { eps, start, step } = self;
+        let (step, iterate) = (step.unwrap_or(*eps).get(), Iterate::Last);
+        let steps = Steps { norm: Norm::Inf, eps: eps.get(), step, steps: 1, direction: Direction::Sign, iterate };
+        attack(model, batch, &steps, *start, 1)
+    }
+}
+
+impl Adversary for Pgd {
+    fn perturb(&self, model: &mut AttackedModel<'_>, batch: &Batch<'_>) -> Result<Tensor, StageError> {
+        let &Pgd { norm, eps, step, steps, start, direction, iterate, restarts } = self;
+        let steps = Steps { norm, eps: eps.get(), step: step.get(), steps, direction, iterate };
+        attack(model, batch, &steps, start, restarts)
+    }
 }
 
 /// Attacks a batch `restarts` times (at least once); each time those that are still right, of which the point of the
 /// largest loss is kept.
-pub(super) fn attack(
+fn attack(
     victim: &mut AttackedModel<'_>,
     batch: &Batch<'_>,
     steps: &Steps,
@@ -78,8 +95,8 @@ fn ascend(
     let mut points = start;
     for step in 0..steps.steps {
         let look = match step {
-            0 => victim.first_look(&points, batch, &cross_entropy)?,
-            _ => victim.look(&points, batch.labels, &cross_entropy)?,
+            0 => victim.first_gradient(&points, batch, &cross_entropy)?,
+            _ => victim.gradient(&points, batch.labels, &cross_entropy)?,
         };
         points = move_on(&ball, &points, look, steps)?;
     }
@@ -87,7 +104,7 @@ fn ascend(
 }
 
 /// One step and the projection.
-fn move_on(ball: &Ball<'_>, points: &Tensor, look: Look, steps: &Steps) -> Result<Tensor, StageError> {
+fn move_on(ball: &Ball<'_>, points: &Tensor, look: GradientQuery, steps: &Steps) -> Result<Tensor, StageError> {
     let mut gradient = look.gradient;
     let mut direction = match steps.direction {
         Direction::Sign => gradient.f_sign_()?,
@@ -105,8 +122,8 @@ fn best(victim: &mut AttackedModel<'_>, batch: &Batch<'_>, start: Tensor, steps:
     let mut best_loss = Tensor::f_full(batch.labels.size(), f64::NEG_INFINITY, (Kind::Float, batch.images.device()))?;
     for step in 0..=steps.steps {
         let mut look = match step {
-            0 => victim.first_look(&points, batch, &cross_entropy)?,
-            _ => victim.look(&points, &survivors.labels, &cross_entropy)?,
+            0 => victim.first_gradient(&points, batch, &cross_entropy)?,
+            _ => victim.gradient(&points, &survivors.labels, &cross_entropy)?,
         };
         let better = look.losses.f_gt_tensor(&best_loss)?;
         best = points.f_where_self(&better.f_view([-1, 1, 1, 1])?, &best)?;
@@ -126,5 +143,5 @@ fn best(victim: &mut AttackedModel<'_>, batch: &Batch<'_>, start: Tensor, steps:
             points = move_on(&Ball::new(&survivors.images, steps.norm, steps.eps)?, &points, look, steps)?;
         }
     }
-    Ok(survivors.settle(&best)?)
+    Ok(survivors.finish(&best)?)
 }

@@ -4,9 +4,9 @@
 use atflow::stage_kinds::{BaseGrid, Spatial};
 use tch::{Device, Kind, Reduction, TchError, Tensor};
 
-use super::Batch;
+use super::attacked_model::AttackedModel;
 use super::lbfgs::Lbfgs;
-use super::victim::{AttackedModel, backward};
+use super::{Adversary, Batch};
 use crate::arithmetic::square_root;
 use crate::error::StageError;
 use crate::networks::Frozen;
@@ -17,12 +17,14 @@ const SOFTENING: f64 = 1e-7;
 const BILINEAR: i64 = 0;
 const ZEROS: i64 = 0;
 
+impl Adversary for Spatial {
+    fn perturb(&self, model: &mut AttackedModel<'_>, batch: &Batch<'_>) -> Result<Tensor, StageError> {
+        attack(model, batch, self)
+    }
+}
+
 /// Attacks a batch; all of its images share one optimiser.
-pub(super) fn attack(
-    victim: &mut AttackedModel<'_>,
-    batch: &Batch<'_>,
-    spatial: &Spatial,
-) -> Result<Tensor, StageError> {
+fn attack(victim: &mut AttackedModel<'_>, batch: &Batch<'_>, spatial: &Spatial) -> Result<Tensor, StageError> {
     let (count, channels, height, width) = batch.images.size4()?;
     let device = batch.images.device();
     let lens = Lens {
@@ -37,36 +39,25 @@ pub(super) fn attack(
     let mut is_first = true;
     for _ in 0..spatial.steps {
         let mut objective = |flow: &Tensor| {
-            victim.pulse()?;
-            let (value, gradient, logits) =
-                objective(victim.network(), batch, &lens, &flow.f_view(size)?, spatial.tau.get())?;
+            let query = victim.query(&flow.f_view(size)?, |network, flow| {
+                let logits = network.forward(&lens.look(batch.images, flow)?)?;
+                Ok((objective(&logits, batch.labels, flow, spatial.tau.get())?, logits))
+            })?;
             if std::mem::take(&mut is_first) {
-                victim.count(&gradient, &logits, batch)?;
+                victim.count(&query.gradient, &query.logits, batch)?;
             }
-            Ok((value, gradient.f_view(-1)?.f_nan_to_num_(0.0, None, None)?))
+            let gradient = query.gradient.f_view(-1)?.f_nan_to_num_(0.0, None, None)?;
+            Ok((query.losses.f_double_value(&[])?, gradient))
         };
         flow = optimizer.step(flow, &mut objective)?;
     }
     Ok(lens.look(batch.images, &flow.f_view(size)?)?.f_clamp_(0.0, 1.0)?)
 }
 
-/// The mean over the batch of −cross-entropy plus `tau` times the flow's total variation; its gradient with respect to
-/// the flow (N × H × W × 2); and the logits.
-fn objective(
-    network: &dyn Frozen,
-    batch: &Batch<'_>,
-    lens: &Lens,
-    flow: &Tensor,
-    tau: f64,
-) -> Result<(f64, Tensor, Tensor), TchError> {
-    tch::with_grad(|| {
-        let flow = flow.f_detach()?.f_set_requires_grad(true)?;
-        let logits = network.forward(&lens.look(batch.images, &flow)?)?;
-        let loss = logits.f_cross_entropy_loss(batch.labels, None::<&Tensor>, Reduction::Mean, -100, 0.0)?;
-        let value = total_variation(&flow)?.f_mul_scalar(tau)?.f_sub(&loss)?;
-        let gradient = backward(&value, &flow)?;
-        Ok((value.f_double_value(&[])?, gradient, logits.f_detach()?))
-    })
+/// The mean over the batch of −cross-entropy plus `tau` times the total variation of the flow (N × H × W × 2).
+fn objective(logits: &Tensor, labels: &Tensor, flow: &Tensor, tau: f64) -> Result<Tensor, TchError> {
+    let loss = logits.f_cross_entropy_loss(labels, None::<&Tensor>, Reduction::Mean, -100, 0.0)?;
+    total_variation(flow)?.f_mul_scalar(tau)?.f_sub(&loss)
 }
 
 /// The sum over neighbouring pixels, in rows and in columns, of √(1e-7 + squared distance of their flows), divided by

@@ -2,13 +2,14 @@
 //! (Andriushchenko et al. 2020). As in AutoAttack's code, but every image has random squares of its own, drawn from its
 //! own stream: there all images of a batch share theirs.
 
-use atflow::stage_kinds::{Norm, Square};
+use atflow::stage_kinds::{Attack, Member, Norm, Square};
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::Batch;
+use super::active_set::ActiveSet;
+use super::attacked_model::AttackedModel;
 use super::ball::{Ball, l2};
-use super::survivors::ActiveSet;
-use super::victim::AttackedModel;
+use super::ensemble::{self, AttackRun};
+use super::{Adversary, Batch};
 use crate::arithmetic::square_root;
 use crate::error::StageError;
 use crate::rng::Stream;
@@ -16,9 +17,28 @@ use crate::rng::Stream;
 /// Norms below this are taken as this one where something is divided by them.
 const SMALLEST: f64 = 1e-12;
 
+impl Adversary for Square {
+    fn perturb(&self, model: &mut AttackedModel<'_>, batch: &Batch<'_>) -> Result<Tensor, StageError> {
+        ensemble::attack(model, batch, self)
+    }
+
+    fn parts(&self, classes: usize, name: &str) -> Result<Option<Vec<AttackRun>>, StageError> {
+        let member = Member::Square;
+        Ok(Some(vec![ensemble::part(member, Attack::Square(self.clone()), classes, name.to_owned())?]))
+    }
+
+    fn runs(&self, _: usize) -> u32 {
+        self.restarts
+    }
+
+    fn run(&self, model: &mut AttackedModel<'_>, batch: &Batch<'_>, run: u32) -> Result<Tensor, StageError> {
+        run_once(model, batch, self, run)
+    }
+}
+
 /// One run of the attack, counted from 0: gives the first misclassified point of each image, or that of the smallest
 /// margin.
-pub(super) fn run(
+fn run_once(
     victim: &mut AttackedModel<'_>,
     batch: &Batch<'_>,
     square: &Square,
@@ -60,7 +80,7 @@ pub(super) fn run(
         margin = new_margin.f_where_self(&better, &margin)?;
         leave(&mut survivors, &mut draws, &mut best, &mut margin)?;
     }
-    Ok(survivors.settle(&best)?)
+    Ok(survivors.finish(&best)?)
 }
 
 /// Lets the images leave whose margin is 0 or below.

@@ -6,8 +6,8 @@ use serde_json::Value as Json;
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::{check_fit, grouped, limited, percent};
-use crate::attacks::ensemble::{self, AttackRun};
-use crate::attacks::{self, AttackedModel, Batch, Tally};
+use crate::attacks::{self, AttackedModel, Batch, GradientStats};
+use crate::attacks::{AttackRun, adversary};
 use crate::context::{Context, Reporter};
 use crate::data::DeviceSet;
 use crate::error::StageError;
@@ -28,11 +28,11 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     let (model, set) = (context.checkpoint(model)?, context.set(set)?);
     check_fit(&model, &set)?;
     let count = limited(set.len(), params.limit)?;
-    let turns = ensemble::turns(&params.attack, model.logits(), "attack")?;
+    let parts = adversary(&params.attack).parts(model.logits(), "attack")?;
     let network = model.network.freeze()?;
     let question = Question {
         attack: &params.attack,
-        turns,
+        parts,
         set: &set,
         count,
         batch_size: params.batch_size,
@@ -70,7 +70,7 @@ fn correct(result: &Predictions) -> u64 {
 pub(super) struct Question<'a> {
     pub(super) attack: &'a Attack,
     /// Those of the attack.
-    pub(super) turns: Option<Vec<AttackRun>>,
+    pub(super) parts: Option<Vec<AttackRun>>,
     pub(super) set: &'a DeviceSet,
     /// So many images are asked for, the first of the set.
     pub(super) count: usize,
@@ -94,10 +94,10 @@ pub(super) fn evaluate(question: &Question<'_>, reporter: &mut Reporter<'_>) -> 
         loss: vec![0.0; count],
         attack: None,
     };
-    let mut evaluation = Evaluation { question, reporter, tally: Tally::default(), result };
-    let ensemble = match &question.turns {
+    let mut evaluation = Evaluation { question, reporter, tally: GradientStats::default(), result };
+    let ensemble = match &question.parts {
         None => evaluation.at_once()?,
-        Some(turns) => Some(evaluation.in_turn(turns)?),
+        Some(parts) => Some(evaluation.part_by_part(parts)?),
     };
     let gradients = evaluation.tally.gradients();
     let under =
@@ -109,7 +109,7 @@ pub(super) fn evaluate(question: &Question<'_>, reporter: &mut Reporter<'_>) -> 
 struct Evaluation<'a, 'r> {
     question: &'a Question<'a>,
     reporter: &'a mut Reporter<'r>,
-    tally: Tally,
+    tally: GradientStats,
     result: Predictions,
 }
 
@@ -128,7 +128,7 @@ impl Evaluation<'_, '_> {
         let (count, mut correct) = (self.result.len() as u64, 0);
         let indices: Vec<u64> = (0..count).collect();
         for indices in indices.chunks(self.question.batch_size as usize) {
-            for row in self.ask(indices, |victim, batch| attacks::perturb_victim(attack, victim, batch))? {
+            for row in self.ask(indices, |victim, batch| attacks::perturb_model(attack, victim, batch))? {
                 correct += u64::from(self.take(&row));
             }
             let done = indices[indices.len() - 1] + 1;
@@ -140,7 +140,7 @@ impl Evaluation<'_, '_> {
     }
 
     /// Every image as it is, then those that are right under one attack after the other, in full batches.
-    fn in_turn(&mut self, turns: &[AttackRun]) -> Result<Ensemble, StageError> {
+    fn part_by_part(&mut self, parts: &[AttackRun]) -> Result<Ensemble, StageError> {
         let count = self.result.len() as u64;
         let mut broken_by = vec![-1; self.result.len()];
         let mut right: Vec<u64> = Vec::new();
@@ -148,13 +148,13 @@ impl Evaluation<'_, '_> {
             let rows = self.ask(indices, |_, batch| Ok(batch.images.shallow_clone()))?;
             right.extend(rows.iter().filter(|row| self.take(row)).map(|row| row.index as u64));
         }
-        let runs: u64 = turns.iter().map(|turn| u64::from(turn.runs)).sum();
+        let runs: u64 = parts.iter().map(|part| u64::from(part.runs)).sum();
         let mut before = 0;
-        for (turn, broken) in turns.iter().zip(0..) {
-            for run in 0..turn.runs {
+        for (part, broken) in parts.iter().zip(0..) {
+            for run in 0..part.runs {
                 let mut left = Vec::with_capacity(right.len());
                 for (at, indices) in right.chunks(self.question.batch_size as usize).enumerate() {
-                    for row in self.ask(indices, |victim, batch| ensemble::run(victim, batch, &turn.attack, run))? {
+                    for row in self.ask(indices, |victim, batch| adversary(&part.attack).run(victim, batch, run))? {
                         let is_right = row.predicted == self.result.labels[row.index];
                         if !is_right {
                             broken_by[row.index] = broken;
@@ -169,7 +169,7 @@ impl Evaluation<'_, '_> {
                     let robust = right.len() as u64 - (looked_at - left.len() as u64);
                     let done = before + looked_at * count / right.len() as u64;
                     self.reporter.progress(done, runs * count, || {
-                        let (name, run, runs, robust) = (turn.name, run + 1, turn.runs, percent(robust, count));
+                        let (name, run, runs, robust) = (part.name, run + 1, part.runs, percent(robust, count));
                         let (at, of) = (grouped(looked_at), grouped(right.len() as u64));
                         format!("{name} {run}/{runs}  image {at}/{of}  accuracy {robust}")
                     })?;
@@ -179,10 +179,10 @@ impl Evaluation<'_, '_> {
             }
             if count > 0 {
                 let (right, of) = (right.len() as u64, grouped(count));
-                self.reporter.log(format!("accuracy {} of {of} after {}", percent(right, count), turn.name));
+                self.reporter.log(format!("accuracy {} of {of} after {}", percent(right, count), part.name));
             }
         }
-        Ok(Ensemble { attacks: turns.iter().map(|turn| turn.name.to_owned()).collect(), broken_by })
+        Ok(Ensemble { attacks: parts.iter().map(|part| part.name.to_owned()).collect(), broken_by })
     }
 
     /// Writes down what the model says of an image; gives whether it is right.
@@ -203,8 +203,8 @@ impl Evaluation<'_, '_> {
         let (images, labels) = set.batch(indices)?;
         let batch = Batch { images: &images, labels: &labels, indices, epoch: 0 };
         let reporter = &mut *self.reporter;
-        let mut pulse = || reporter.pulse();
-        let mut victim = AttackedModel::new(network, rng, &mut pulse).counted(&mut self.tally);
+        let mut check_cancelled = || reporter.check_cancelled();
+        let mut victim = AttackedModel::new(network, rng, &mut check_cancelled).counted(&mut self.tally);
         let points = perturb(&mut victim, &batch)?;
         let [predicted, probability, loss] = predict(&network.forward(&points)?, &labels)?;
         let (predicted, probability) = (Vec::<i32>::try_from(predicted)?, Vec::<f32>::try_from(probability)?);

@@ -13,7 +13,7 @@ use tch::{Kind, TchError, Tensor};
 use super::evaluate::{Question, evaluate};
 use super::{check_fit, grouped, limited};
 use crate::attacks;
-use crate::attacks::ensemble::AttackRun;
+use crate::attacks::AttackRun;
 use crate::context::{Context, Reporter};
 use crate::data::DeviceSet;
 use crate::error::StageError;
@@ -166,8 +166,8 @@ impl Subject<'_> {
         // PGD, and what an attack without gradients still finds.
         let pgd = self.pgd(eps, params.steps, None);
         let square = Attack::Square(Square { queries: params.queries, ..Square::standard(params.norm, params.eps) });
-        let turn = |name: &'static str, attack: &Attack| AttackRun { name, attack: attack.clone(), runs: 1 };
-        let both = self.ask_in_turn(&pgd, vec![turn("pgd", &pgd), turn("square", &square)], reporter)?;
+        let part = |name: &'static str, attack: &Attack| AttackRun { name, attack: attack.clone(), runs: 1 };
+        let both = self.ask_in_turn(&pgd, vec![part("pgd", &pgd), part("square", &square)], reporter)?;
         let attack = both.attack.as_ref();
         let broken_by = attack.and_then(|attack| attack.ensemble.as_ref()).map_or(&[][..], |e| &e.broken_by);
         let beyond = self.points(broken_by.iter().filter(|&&by| by == 1).count());
@@ -261,22 +261,22 @@ impl Subject<'_> {
     fn ask_in_turn(
         &self,
         attack: &Attack,
-        turns: Vec<AttackRun>,
+        parts: Vec<AttackRun>,
         reporter: &mut Reporter<'_>,
     ) -> Result<Predictions, StageError> {
-        self.question(attack, Some(turns), reporter)
+        self.question(attack, Some(parts), reporter)
     }
 
     fn question(
         &self,
         attack: &Attack,
-        turns: Option<Vec<AttackRun>>,
+        parts: Option<Vec<AttackRun>>,
         reporter: &mut Reporter<'_>,
     ) -> Result<Predictions, StageError> {
         attacks::check(attack, "attack")?;
         let &Subject { set, count, network, rng, .. } = self;
         let batch_size = self.params.batch_size;
-        evaluate(&Question { attack, turns, set, count, batch_size, network, rng }, reporter)
+        evaluate(&Question { attack, parts, set, count, batch_size, network, rng }, reporter)
     }
 
     /// What a stronger attack may gain: one image is no more than chance.
@@ -298,7 +298,7 @@ impl Subject<'_> {
     fn repeats(&self, reporter: &mut Reporter<'_>) -> Result<Check, StageError> {
         let images = self.first_batch()?;
         let first = self.network.forward(&images)?;
-        reporter.pulse()?;
+        reporter.check_cancelled()?;
         let distance = first.f_sub(&self.network.forward(&images)?)?.f_abs()?.f_max()?.f_double_value(&[])?;
         Ok(Check::new(
             "repeatable",

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AttackProblem, Norm, Pgd, above_zero, at_least_one, radius};
+use super::{AttackParams, AttackProblem, GRADIENT, Iterate, Norm, Pgd, above_zero, at_least_one, product, radius};
 use crate::number::Real;
 
 /// Projected gradient descent with momentum and a step length that is halved where it does not help (Croce and Hein
@@ -45,13 +45,40 @@ impl Apgd {
         let (steps, restarts, targets, rho) = (default_steps(), default_restarts(), default_targets(), default_rho());
         Apgd { norm, eps, loss, steps, restarts, targets, rho }
     }
+}
 
-    pub(super) fn check(&self) -> Result<(), AttackProblem> {
+impl AttackParams for Apgd {
+    fn check(&self) -> Result<(), AttackProblem> {
         radius(self.norm, self.eps)?;
         for (name, value) in [("steps", self.steps), ("restarts", self.restarts), ("targets", self.targets)] {
             at_least_one(name, value)?;
         }
         share("rho", self.rho)
+    }
+
+    fn family(&self) -> String {
+        "apgd".to_owned()
+    }
+
+    fn passes(&self) -> f64 {
+        let Apgd { norm: _, eps: _, loss, steps, restarts, targets, rho: _ } = self;
+        match loss {
+            ApgdLoss::Ce | ApgdLoss::Dlr => GRADIENT * product(&[*steps, *restarts]),
+            ApgdLoss::DlrTargeted => GRADIENT * product(&[*steps, *restarts, *targets]),
+        }
+    }
+
+    fn iterate(&self) -> Option<Iterate> {
+        Some(Iterate::WorstCase)
+    }
+
+    fn most_demanding(&self) -> Option<(Member, &'static str)> {
+        let member = match self.loss {
+            ApgdLoss::Ce => Member::ApgdCe,
+            ApgdLoss::Dlr => Member::ApgdDlr,
+            ApgdLoss::DlrTargeted => Member::ApgdT,
+        };
+        Some((member, "loss"))
     }
 }
 
@@ -103,13 +130,32 @@ impl Square {
         let (queries, p_init, restarts) = (default_queries(), default_p_init(), default_restarts());
         Square { norm, eps, queries, p_init, rescale_schedule: false, restarts }
     }
+}
 
-    pub(super) fn check(&self) -> Result<(), AttackProblem> {
+impl AttackParams for Square {
+    fn check(&self) -> Result<(), AttackProblem> {
         radius(self.norm, self.eps)?;
         at_least_one("queries", self.queries)?;
         at_least_one("restarts", self.restarts)?;
         above_zero("p_init", self.p_init)?;
         share("p_init", self.p_init)
+    }
+
+    fn family(&self) -> String {
+        "square".to_owned()
+    }
+
+    fn passes(&self) -> f64 {
+        let Square { norm: _, eps: _, queries, p_init: _, rescale_schedule: _, restarts } = self;
+        product(&[*queries, *restarts])
+    }
+
+    fn iterate(&self) -> Option<Iterate> {
+        Some(Iterate::WorstCase)
+    }
+
+    fn most_demanding(&self) -> Option<(Member, &'static str)> {
+        Some((Member::Square, "attack"))
     }
 }
 
@@ -135,11 +181,30 @@ pub struct Fab {
     pub targets: u32,
 }
 
-impl Fab {
-    pub(super) fn check(&self) -> Result<(), AttackProblem> {
+impl Fab {}
+
+impl AttackParams for Fab {
+    fn check(&self) -> Result<(), AttackProblem> {
         radius(self.norm, self.eps)?;
         at_least_one("steps", self.steps)?;
         at_least_one("targets", self.targets)
+    }
+
+    fn family(&self) -> String {
+        "fab".to_owned()
+    }
+
+    fn passes(&self) -> f64 {
+        let Fab { norm: _, eps: _, steps, targets } = self;
+        GRADIENT * product(&[*steps, *targets])
+    }
+
+    fn iterate(&self) -> Option<Iterate> {
+        Some(Iterate::WorstCase)
+    }
+
+    fn most_demanding(&self) -> Option<(Member, &'static str)> {
+        Some((Member::FabT, "attack"))
     }
 }
 
@@ -215,8 +280,10 @@ impl Member {
     }
 }
 
-impl Autoattack {
-    pub(super) fn check(&self) -> Result<(), AttackProblem> {
+impl Autoattack {}
+
+impl AttackParams for Autoattack {
+    fn check(&self) -> Result<(), AttackProblem> {
         radius(self.norm, self.eps)?;
         for (name, value) in [("steps", self.steps), ("queries", self.queries), ("targets", self.targets)] {
             at_least_one(name, value)?;
@@ -234,6 +301,30 @@ impl Autoattack {
             return Err(AttackProblem::new("pgd", "must have the `norm` and the `eps` of the ensemble"));
         }
         pgd.check().map_err(|problem| AttackProblem::new(format!("pgd.{}", problem.name), problem.problem))
+    }
+
+    fn family(&self) -> String {
+        let names: Vec<&str> = self.attacks.iter().map(|member| member.name()).collect();
+        format!("autoattack {} {}", names.join(" "), self.pgd.is_some())
+    }
+
+    fn passes(&self) -> f64 {
+        let Autoattack { norm: _, eps: _, attacks, pgd, steps, queries, targets } = self;
+        let member = |member: &Member| match member {
+            Member::ApgdCe | Member::ApgdDlr => GRADIENT * product(&[*steps]),
+            Member::ApgdT | Member::FabT => GRADIENT * product(&[*steps, *targets]),
+            Member::Square => product(&[*queries]),
+        };
+        pgd.as_ref().map_or(0.0, AttackParams::passes) + attacks.iter().map(member).sum::<f64>()
+    }
+
+    fn iterate(&self) -> Option<Iterate> {
+        Some(Iterate::WorstCase)
+    }
+
+    fn most_demanding(&self) -> Option<(Member, &'static str)> {
+        let most = self.attacks.iter().copied().max_by_key(|member| member.needs_classes());
+        most.map(|member| (member, "attacks"))
     }
 }
 

@@ -1,21 +1,41 @@
 //! Attacks as parameters: what an adversary of training or of an evaluation may do. Knows ranges and defaults, not how
 //! an attack is run.
 
+mod cw;
 mod ensemble;
 mod spatial;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use cw::Cw;
 pub use ensemble::{Apgd, ApgdLoss, Autoattack, Fab, Member, Square};
 pub use spatial::{BaseGrid, Spatial};
 
 use crate::number::Real;
 
-/// An attack on images in [0, 1]. The network is in evaluation mode while it is attacked (frozen batch statistics).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "attack", rename_all = "lowercase")]
-pub enum Attack {
+/// Makes the enum of all attacks and their registry. Each line has what the reference says, and a type of parameters.
+macro_rules! attacks {
+    ($($(#[doc = $doc:literal])+ $name:ident($params:ident),)+) => {
+        /// An attack on images in [0, 1]. The network is in evaluation mode while it is attacked (frozen batch statistics).
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+        #[serde(tag = "attack", rename_all = "lowercase")]
+        pub enum Attack {
+            $($(#[doc = $doc])+ $name($params),)+
+        }
+
+        impl Attack {
+            /// The parameters, whatever the attack.
+            pub fn params(&self) -> &dyn AttackParams {
+                match self {
+                    $(Attack::$name(params) => params,)+
+                }
+            }
+        }
+    };
+}
+
+attacks! {
     /// No attack: images as they are.
     None(NoAttack),
     /// Fast gradient sign method.
@@ -31,9 +51,38 @@ pub enum Attack {
     Fab(Fab),
     /// Random search with squares; asks the network for its outputs only.
     Square(Square),
+    /// The smallest change in the L2 norm, by Carlini and Wagner.
+    Cw(Cw),
     /// Several attacks, each on the images that the ones before it left: the pointwise worst case.
     Autoattack(Autoattack),
 }
+
+/// What is known of an attack by its parameters.
+pub trait AttackParams {
+    /// Checks what types and schema cannot say.
+    ///
+    /// # Errors
+    /// The first parameter that is wrong.
+    fn check(&self) -> Result<(), AttackProblem>;
+
+    /// What it is called with those that take about as long where they make as many passes.
+    fn family(&self) -> String;
+
+    /// Passes forward that an attack on one image makes about as much work as; more than that where images leave early.
+    fn passes(&self) -> f64;
+
+    /// Which of the points that it visits it gives back; nothing where there is no choice.
+    fn iterate(&self) -> Option<Iterate>;
+
+    /// Which member of AutoAttack compares the most classes, itself or the likes of it, and the parameter that chooses
+    /// it; nothing where any number of classes will do.
+    fn most_demanding(&self) -> Option<(Member, &'static str)> {
+        None
+    }
+}
+
+/// Passes forward that the gradient of the images costs.
+pub(super) const GRADIENT: f64 = 2.0;
 
 impl Default for Attack {
     fn default() -> Self {
@@ -57,56 +106,22 @@ impl AttackProblem {
 }
 
 impl Attack {
-    /// Checks what types and schema cannot say.
+    /// [`AttackParams::check`].
     ///
     /// # Errors
     /// The first parameter that is wrong.
     pub fn check(&self) -> Result<(), AttackProblem> {
-        match self {
-            Attack::None(_) => Ok(()),
-            Attack::Fgsm(fgsm) => {
-                radius(Norm::Inf, fgsm.eps)?;
-                fgsm.step.map_or(Ok(()), |step| above_zero("step", step))
-            }
-            Attack::Pgd(pgd) => pgd.check(),
-            Attack::Spatial(spatial) => spatial.check(),
-            Attack::Apgd(apgd) => apgd.check(),
-            Attack::Fab(fab) => fab.check(),
-            Attack::Square(square) => square.check(),
-            Attack::Autoattack(ensemble) => ensemble.check(),
-        }
+        self.params().check()
     }
 
-    /// Which member of AutoAttack compares the most classes, itself or the likes of it, and the parameter that chooses
-    /// it; nothing where any number of classes will do.
+    /// [`AttackParams::most_demanding`].
     pub fn most_demanding(&self) -> Option<(Member, &'static str)> {
-        match self {
-            Attack::None(_) | Attack::Fgsm(_) | Attack::Pgd(_) | Attack::Spatial(_) => None,
-            Attack::Apgd(apgd) => {
-                let member = match apgd.loss {
-                    ApgdLoss::Ce => Member::ApgdCe,
-                    ApgdLoss::Dlr => Member::ApgdDlr,
-                    ApgdLoss::DlrTargeted => Member::ApgdT,
-                };
-                Some((member, "loss"))
-            }
-            Attack::Fab(_) => Some((Member::FabT, "attack")),
-            Attack::Square(_) => Some((Member::Square, "attack")),
-            Attack::Autoattack(ensemble) => {
-                let most = ensemble.attacks.iter().copied().max_by_key(|member| member.needs_classes());
-                most.map(|member| (member, "attacks"))
-            }
-        }
+        self.params().most_demanding()
     }
 
-    /// Which of the points that an attack visits it gives back; nothing where there is no choice.
-    pub const fn iterate(&self) -> Option<Iterate> {
-        match self {
-            Attack::None(_) => None,
-            Attack::Fgsm(_) | Attack::Spatial(_) => Some(Iterate::Last),
-            Attack::Pgd(pgd) => Some(pgd.iterate),
-            Attack::Apgd(_) | Attack::Fab(_) | Attack::Square(_) | Attack::Autoattack(_) => Some(Iterate::WorstCase),
-        }
+    /// [`AttackParams::iterate`].
+    pub fn iterate(&self) -> Option<Iterate> {
+        self.params().iterate()
     }
 }
 
@@ -114,6 +129,24 @@ impl Attack {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NoAttack {}
+
+impl AttackParams for NoAttack {
+    fn check(&self) -> Result<(), AttackProblem> {
+        Ok(())
+    }
+
+    fn family(&self) -> String {
+        "none".to_owned()
+    }
+
+    fn passes(&self) -> f64 {
+        0.0
+    }
+
+    fn iterate(&self) -> Option<Iterate> {
+        None
+    }
+}
 
 /// One step along the sign of the gradient (Goodfellow et al. 2015), projected on the ball of radius `eps` and on [0,
 /// 1].
@@ -133,6 +166,27 @@ pub struct Fgsm {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub step: Option<Real>,
+}
+
+impl AttackParams for Fgsm {
+    fn check(&self) -> Result<(), AttackProblem> {
+        radius(Norm::Inf, self.eps)?;
+        self.step.map_or(Ok(()), |step| above_zero("step", step))
+    }
+
+    /// One step and several are the same loop.
+    fn family(&self) -> String {
+        "gradient".to_owned()
+    }
+
+    fn passes(&self) -> f64 {
+        let Fgsm { eps: _, start: _, step: _ } = self;
+        GRADIENT
+    }
+
+    fn iterate(&self) -> Option<Iterate> {
+        Some(Iterate::Last)
+    }
 }
 
 /// Repeated gradient steps, each clamped to [0, 1] and then projected on the ball of radius `eps` (Madry et al. 2018;
@@ -172,7 +226,9 @@ pub struct Pgd {
     pub restarts: u32,
 }
 
-impl Pgd {
+impl Pgd {}
+
+impl AttackParams for Pgd {
     fn check(&self) -> Result<(), AttackProblem> {
         radius(self.norm, self.eps)?;
         above_zero("step", self.step)?;
@@ -188,6 +244,19 @@ impl Pgd {
             ));
         }
         Ok(())
+    }
+
+    fn family(&self) -> String {
+        "gradient".to_owned()
+    }
+
+    fn passes(&self) -> f64 {
+        let Pgd { norm: _, eps: _, step: _, steps, start: _, direction: _, iterate: _, restarts } = self;
+        GRADIENT * product(&[*steps, *restarts])
+    }
+
+    fn iterate(&self) -> Option<Iterate> {
+        Some(self.iterate)
     }
 }
 
@@ -249,6 +318,10 @@ impl Iterate {
     }
 }
 
+fn product(factors: &[u32]) -> f64 {
+    factors.iter().map(|&factor| f64::from(factor)).product()
+}
+
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
@@ -275,6 +348,10 @@ fn radius(norm: Norm, eps: Real) -> Result<(), AttackProblem> {
 
 fn above_zero(name: &str, value: Real) -> Result<(), AttackProblem> {
     if value.get() > 0.0 { Ok(()) } else { Err(AttackProblem::new(name, "must be above 0")) }
+}
+
+fn not_below_zero(name: &str, value: Real) -> Result<(), AttackProblem> {
+    if value.get() < 0.0 { Err(AttackProblem::new(name, "must not be below 0")) } else { Ok(()) }
 }
 
 fn at_least_one(name: &str, value: u32) -> Result<(), AttackProblem> {

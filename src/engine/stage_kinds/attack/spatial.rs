@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AttackProblem, above_zero, at_least_one};
+use super::{AttackParams, AttackProblem, GRADIENT, Iterate, above_zero, at_least_one, not_below_zero, product};
 use crate::number::Real;
 
 /// Moves pixels along a smooth flow that raises the loss (Xiao et al. 2018), found by L-BFGS without line search:
@@ -58,17 +58,38 @@ pub enum BaseGrid {
     Authors,
 }
 
-impl Spatial {
-    pub(super) fn check(&self) -> Result<(), AttackProblem> {
+impl Spatial {}
+
+impl AttackParams for Spatial {
+    fn check(&self) -> Result<(), AttackProblem> {
         above_zero("lr", self.lr)?;
         at_least_one("steps", self.steps)?;
         at_least_one("max_iter", self.max_iter)?;
-        let numbers =
-            [("tau", self.tau), ("tolerance_grad", self.tolerance_grad), ("tolerance_change", self.tolerance_change)];
-        match numbers.into_iter().find(|(_, value)| value.get() < 0.0) {
-            Some((name, _)) => Err(AttackProblem::new(name, "must not be below 0")),
-            None => Ok(()),
-        }
+        not_below_zero("tau", self.tau)?;
+        not_below_zero("tolerance_grad", self.tolerance_grad)?;
+        not_below_zero("tolerance_change", self.tolerance_change)
+    }
+
+    fn family(&self) -> String {
+        "spatial".to_owned()
+    }
+
+    fn passes(&self) -> f64 {
+        let Spatial {
+            tau: _,
+            lr: _,
+            steps,
+            max_iter,
+            tolerance_grad: _,
+            tolerance_change: _,
+            grid: _,
+            align_corners: _,
+        } = self;
+        GRADIENT * product(&[*steps, *max_iter])
+    }
+
+    fn iterate(&self) -> Option<Iterate> {
+        Some(Iterate::Last)
     }
 }
 

@@ -55,13 +55,13 @@ impl Warm {
 /// Perturbs a batch so that what the network says of it departs from what it says of the clean one.
 ///
 /// # Errors
-/// [`StageError::Torch`], or what `pulse` gives.
+/// [`StageError::Torch`], or what `check_cancelled` gives.
 pub(super) fn trades_attack(
     trades: &Trades,
     network: &dyn Frozen,
     batch: &Batch<'_>,
     rng: Rng,
-    pulse: &mut dyn FnMut() -> Result<(), StageError>,
+    check_cancelled: &mut dyn FnMut() -> Result<(), StageError>,
 ) -> Result<Tensor, StageError> {
     let (images, eps) = (batch.images, trades.eps.get());
     let lowest = images.f_sub_scalar(eps)?.f_clamp_min_(0.0)?;
@@ -73,7 +73,7 @@ pub(super) fn trades_attack(
     })?;
     let mut points = noise.f_add_(images)?;
     for _ in 0..trades.steps {
-        pulse()?;
+        check_cancelled()?;
         let gradient = tch::with_grad(|| {
             let points = points.f_detach()?.f_set_requires_grad(true)?;
             // The divergence but for its part that no perturbation changes.

@@ -202,7 +202,7 @@ impl Training {
                     format!("epoch {epoch}/{epochs}  batch {at}/{batches}  loss {loss:.2}  accuracy {accuracy}");
                 context.reporter.tell(step + 1, steps, message);
             }
-            context.reporter.pulse()?;
+            context.reporter.check_cancelled()?;
         }
         let (loss, correct) = all.read()?;
         if !loss.is_finite() {
@@ -273,7 +273,7 @@ impl Training {
             let frozen = self.network.freeze_as(self.kind())?;
             let reporter = &mut context.reporter;
             let batch = step.attacked();
-            attacks::perturb(&self.params.adversary, &*frozen, &batch, context.rng, &mut || reporter.pulse())?
+            attacks::perturb(&self.params.adversary, &*frozen, &batch, context.rng, &mut || reporter.check_cancelled())?
         } else {
             step.images.shallow_clone()
         };
@@ -291,7 +291,7 @@ impl Training {
         let rows = self.warm.rows(step.images, i64::from(self.params.batch_size))?;
         let mut last = None;
         for &lr in step.rates {
-            context.reporter.pulse()?;
+            context.reporter.check_cancelled()?;
             let (logits, loss, gradient) = tch::with_grad(|| {
                 let images = step.images.f_add(&rows)?.f_detach()?.f_set_requires_grad(true)?;
                 let logits = self.logits(&images)?;
@@ -315,7 +315,8 @@ impl Training {
     ) -> Result<StepMetrics, StageError> {
         let frozen = self.network.freeze_as(self.kind())?;
         let reporter = &mut context.reporter;
-        let images = trades_attack(trades, &*frozen, &step.attacked(), context.rng, &mut || reporter.pulse())?;
+        let images =
+            trades_attack(trades, &*frozen, &step.attacked(), context.rng, &mut || reporter.check_cancelled())?;
         tch::with_grad(|| {
             let (clean, perturbed) = (self.logits(step.images)?, self.logits(&images)?);
             let apart = divergence(&clean, &perturbed)?.f_mul_scalar(trades.beta.get())?;
@@ -352,7 +353,7 @@ impl Training {
             // No epoch of the training has this number: the draws are the same after every epoch, and no other's.
             let batch = Batch { images: &images, labels: &labels, indices, epoch: 0 };
             let reporter = &mut context.reporter;
-            let images = attacks::perturb(attack, &*network, &batch, context.rng, &mut || reporter.pulse())?;
+            let images = attacks::perturb(attack, &*network, &batch, context.rng, &mut || reporter.check_cancelled())?;
             let correct = network.forward(&images)?.f_argmax(1, false)?.f_eq_tensor(&labels)?.f_sum(Kind::Int64)?;
             right += correct.f_int64_value(&[])?;
         }

@@ -16,20 +16,20 @@ pub struct AttackedModel<'a> {
     network: &'a dyn Frozen,
     /// The attack's random numbers.
     pub rng: Rng,
-    pulse: &'a mut dyn FnMut() -> Result<(), StageError>,
-    tally: Option<&'a mut Tally>,
+    check_cancelled: &'a mut dyn FnMut() -> Result<(), StageError>,
+    stats: Option<&'a mut GradientStats>,
 }
 
 /// Gradients by image: each image counts once, at the first gradient that is computed for it, if it is classified
 /// correctly there.
 #[derive(Default)]
-pub struct Tally {
+pub struct GradientStats {
     seen: HashSet<u64>,
     gradients: Gradients,
 }
 
 /// What a network says at some points.
-pub(super) struct Look {
+pub(super) struct GradientQuery {
     /// N × classes.
     pub(super) logits: Tensor,
     /// The loss of each image, N.
@@ -42,15 +42,19 @@ pub(super) struct Look {
 pub(super) type Loss<'a> = dyn Fn(&Tensor, &Tensor) -> Result<Tensor, TchError> + 'a;
 
 impl<'a> AttackedModel<'a> {
-    /// A network to be attacked; `pulse` is called before each question to it.
-    pub fn new(network: &'a dyn Frozen, rng: Rng, pulse: &'a mut dyn FnMut() -> Result<(), StageError>) -> Self {
-        AttackedModel { network, rng, pulse, tally: None }
+    /// A network to be attacked; `check_cancelled` is called before each question to it.
+    pub fn new(
+        network: &'a dyn Frozen,
+        rng: Rng,
+        check_cancelled: &'a mut dyn FnMut() -> Result<(), StageError>,
+    ) -> Self {
+        AttackedModel { network, rng, check_cancelled, stats: None }
     }
 
     /// The same, with its gradients counted. Counting waits for the device once for each batch.
     #[must_use]
-    pub fn counted(self, tally: &'a mut Tally) -> Self {
-        AttackedModel { tally: Some(tally), ..self }
+    pub fn counted(self, stats: &'a mut GradientStats) -> Self {
+        AttackedModel { stats: Some(stats), ..self }
     }
 
     /// The network.
@@ -62,8 +66,8 @@ impl<'a> AttackedModel<'a> {
     ///
     /// # Errors
     /// Theirs, if the attack is to be given up.
-    pub fn pulse(&mut self) -> Result<(), StageError> {
-        (self.pulse)()
+    pub fn check_cancelled(&mut self) -> Result<(), StageError> {
+        (self.check_cancelled)()
     }
 
     /// Logits (N × classes) of points in [0, 1].
@@ -71,57 +75,74 @@ impl<'a> AttackedModel<'a> {
     /// # Errors
     /// [`StageError::Torch`], or that the attack is to be given up.
     pub fn logits(&mut self, points: &Tensor) -> Result<Tensor, StageError> {
-        self.pulse()?;
+        self.check_cancelled()?;
         Ok(self.network.forward(points)?)
     }
 
     /// Logits, losses and gradient at some points.
-    pub(super) fn look(&mut self, points: &Tensor, labels: &Tensor, loss: &Loss<'_>) -> Result<Look, StageError> {
+    pub(super) fn gradient(
+        &mut self,
+        points: &Tensor,
+        labels: &Tensor,
+        loss: &Loss<'_>,
+    ) -> Result<GradientQuery, StageError> {
         let mut look = self.ask(points, labels, loss)?;
         look.make_finite()?;
         Ok(look)
     }
 
     /// The same where an attack on a batch begins: counts its images by their gradients.
-    pub(super) fn first_look(
+    pub(super) fn first_gradient(
         &mut self,
         points: &Tensor,
         batch: &Batch<'_>,
         loss: &Loss<'_>,
-    ) -> Result<Look, StageError> {
+    ) -> Result<GradientQuery, StageError> {
         let mut look = self.ask(points, batch.labels, loss)?;
-        if let Some(tally) = &mut self.tally {
-            tally.count(&look.gradient, &misclassified(&look.logits, batch.labels)?, batch.indices)?;
+        if let Some(stats) = &mut self.stats {
+            stats.count(&look.gradient, &misclassified(&look.logits, batch.labels)?, batch.indices)?;
         }
         look.make_finite()?;
         Ok(look)
     }
 
-    fn ask(&mut self, points: &Tensor, labels: &Tensor, loss: &Loss<'_>) -> Result<Look, StageError> {
-        self.pulse()?;
-        let look = tch::with_grad(|| {
-            let points = points.f_detach()?.f_set_requires_grad(true)?;
-            let logits = self.network.forward(&points)?;
-            let losses = loss(&logits, labels)?;
-            // The sum and not the mean: the gradient of an image then does not depend on how many others are computed
-            // with it.
-            let gradient = backward(&losses.f_sum(Kind::Float)?, &points)?;
-            Ok::<_, TchError>(Look { logits: logits.f_detach()?, losses: losses.f_detach()?, gradient })
+    fn ask(&mut self, points: &Tensor, labels: &Tensor, loss: &Loss<'_>) -> Result<GradientQuery, StageError> {
+        self.query(points, |network, points| {
+            let logits = network.forward(points)?;
+            Ok((loss(&logits, labels)?, logits))
+        })
+    }
+
+    /// The gradient of any objective with respect to any variable. `objective` gives the value of each image (N), or one
+    /// for all of them, and the logits. The gradient is that of their sum, as it is: where it is not finite, too.
+    ///
+    /// The sum and not the mean: the gradient of an image then does not depend on how many others are computed with it.
+    pub(super) fn query(
+        &mut self,
+        variable: &Tensor,
+        objective: impl FnOnce(&dyn Frozen, &Tensor) -> Result<(Tensor, Tensor), TchError>,
+    ) -> Result<GradientQuery, StageError> {
+        self.check_cancelled()?;
+        let query = tch::with_grad(|| {
+            let variable = variable.f_detach()?.f_set_requires_grad(true)?;
+            let (losses, logits) = objective(self.network, &variable)?;
+            let gradient = backward(&losses.f_sum(Kind::Float)?, &variable)?;
+            Ok::<_, TchError>(GradientQuery { logits: logits.f_detach()?, losses: losses.f_detach()?, gradient })
         });
-        Ok(look?)
+        Ok(query?)
     }
 
     /// Counts the images of a batch by a gradient that an attack begins with, one for each image; `logits` are those of
     /// the same points.
     pub(super) fn count(&mut self, gradient: &Tensor, logits: &Tensor, batch: &Batch<'_>) -> Result<(), TchError> {
-        match &mut self.tally {
-            Some(tally) => tally.count(gradient, &misclassified(logits, batch.labels)?, batch.indices),
+        match &mut self.stats {
+            Some(stats) => stats.count(gradient, &misclassified(logits, batch.labels)?, batch.indices),
             None => Ok(()),
         }
     }
 }
 
-impl Tally {
+impl GradientStats {
     /// The gradients so far; nothing if none was computed.
     pub fn gradients(&self) -> Option<Gradients> {
         Some(self.gradients).filter(|gradients| gradients.images > 0)
@@ -145,7 +166,7 @@ impl Tally {
     }
 }
 
-impl Look {
+impl GradientQuery {
     /// A gradient that is not a number leads nowhere, an infinite one is a large one: so points stay in their ball.
     fn make_finite(&mut self) -> Result<(), TchError> {
         self.gradient = self.gradient.f_nan_to_num_(0.0, None, None)?;

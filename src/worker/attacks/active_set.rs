@@ -66,7 +66,7 @@ impl ActiveSet {
     }
 
     /// The end: those who are left stay at these points. Gives a point for each image of the batch.
-    pub(super) fn settle(mut self, points: &Tensor) -> Result<Tensor, TchError> {
+    pub(super) fn finish(mut self, points: &Tensor) -> Result<Tensor, TchError> {
         if !self.is_empty() {
             let _ = self.result.f_index_copy_(0, &self.positions, points)?;
         }

@@ -1,0 +1,95 @@
+//! Carlini and Wagner's L2 attack (2017, section V.B and VI.A): Adam looks for the smallest change that is misclassified,
+//! in a variable that keeps images in [0, 1], and a binary search finds each image's weight of the two aims.
+
+use atflow::stage_kinds::Cw;
+use tch::{Kind, TchError, Tensor};
+
+use super::adam::Adam;
+use super::attacked_model::AttackedModel;
+use super::{Adversary, Batch};
+use crate::arithmetic::square_root;
+use crate::error::StageError;
+
+/// Keeps the variable of black and white finite.
+const INSIDE: f64 = 0.999_999;
+/// How many times as large the next weight is while none has led to a misclassified point.
+const GROWTH: f64 = 10.0;
+
+impl Adversary for Cw {
+    fn perturb(&self, model: &mut AttackedModel<'_>, batch: &Batch<'_>) -> Result<Tensor, StageError> {
+        let count = batch.labels.size();
+        let full = |value: f64| Tensor::f_full(&count[..], value, (Kind::Float, batch.images.device()));
+        let start = to_variable(batch.images)?;
+        let centre = to_image(&start)?;
+        // Above the largest change that counts nothing is kept.
+        let mut best = Best { points: batch.images.f_detach_copy()?, norms: full(f64::INFINITY)? };
+        let (mut weight, mut lower, mut upper) = (full(self.c.get())?, full(0.0)?, full(f64::INFINITY)?);
+        for search in 0..self.search_steps {
+            let mut optimizer = Adam::new(self.lr.get());
+            let mut variable = start.shallow_clone();
+            let mut succeeded = full(0.0)?.f_ne(0.0)?;
+            for step in 0..self.steps {
+                let mut points = None;
+                let query = model.query(&variable, |network, variable| {
+                    let images = to_image(variable)?;
+                    let logits = network.forward(&images)?;
+                    let lead = lead(&logits, batch.labels)?.f_add_scalar(self.confidence.get())?.f_relu()?;
+                    let change = squared_norm(&images.f_sub(&centre)?)?;
+                    points = Some(images.f_detach()?);
+                    Ok((change.f_add(&lead.f_mul(&weight)?)?, logits))
+                })?;
+                if search == 0 && step == 0 {
+                    model.count(&query.gradient, &query.logits, batch)?;
+                }
+                let points = points.unwrap_or_else(|| batch.images.shallow_clone());
+                let is_found = lead(&query.logits, batch.labels)?.f_lt(-self.confidence.get())?;
+                succeeded = succeeded.f_logical_or(&is_found)?;
+                best.take(&points, &square_root(&squared_norm(&points.f_sub(batch.images)?)?)?, &is_found)?;
+                variable = optimizer.step(&variable, &query.gradient.f_nan_to_num(0.0, None, None)?)?;
+            }
+            upper = weight.f_where_self(&succeeded, &upper)?;
+            lower = lower.f_where_self(&succeeded, &weight)?;
+            let middle = lower.f_add(&upper)?.f_div_scalar(2.0)?;
+            weight = weight.f_mul_scalar(GROWTH)?.f_where_self(&upper.f_isinf()?, &middle)?;
+        }
+        let counts = best.norms.f_le(self.eps.get())?.f_view([-1, 1, 1, 1])?;
+        Ok(best.points.f_where_self(&counts, batch.images)?)
+    }
+}
+
+/// The misclassified point of the smallest change so far, and that change's norm.
+struct Best {
+    points: Tensor,
+    norms: Tensor,
+}
+
+impl Best {
+    fn take(&mut self, points: &Tensor, norms: &Tensor, is_found: &Tensor) -> Result<(), TchError> {
+        let is_better = norms.f_lt_tensor(&self.norms)?.f_logical_and(is_found)?;
+        self.points = points.f_where_self(&is_better.f_view([-1, 1, 1, 1])?, &self.points)?;
+        self.norms = norms.f_where_self(&is_better, &self.norms)?;
+        Ok(())
+    }
+}
+
+/// The logit of the true class less the largest other one (the paper's f₆), N.
+fn lead(logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
+    let labels = labels.f_unsqueeze(1)?;
+    let own = logits.f_gather(1, &labels, false)?.f_squeeze_dim(1)?;
+    own.f_sub(&logits.f_scatter_value(1, &labels, f64::NEG_INFINITY)?.f_amax([1i64].as_slice(), false)?)
+}
+
+fn squared_norm(change: &Tensor) -> Result<Tensor, TchError> {
+    change.f_flatten(1, -1)?.f_square()?.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Float)
+}
+
+/// An image in [0, 1] for any variable: (tanh w + 1) / 2.
+fn to_image(variable: &Tensor) -> Result<Tensor, TchError> {
+    variable.f_tanh()?.f_add_scalar(1.0)?.f_div_scalar(2.0)
+}
+
+/// The variable of an image. The area's tangent is written out, because libraries compute their own differently.
+fn to_variable(images: &Tensor) -> Result<Tensor, TchError> {
+    let x = images.f_mul_scalar(2.0)?.f_sub_scalar(1.0)?.f_mul_scalar(INSIDE)?;
+    x.f_add_scalar(1.0)?.f_div(&x.f_neg()?.f_add_scalar(1.0)?)?.f_log()?.f_div_scalar(2.0)
+}
