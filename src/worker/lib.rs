@@ -1,8 +1,8 @@
 //! The worker of atflow: runs the stages that need tensors, one at a time, as the engine asks.
 //!
 //! From the outside in: [`session`] speaks the protocol, [`context`] is what a running stage may ask for, [`executors`]
-//! are the kinds, and they stand on [`data`], [`checkpoint`], [`weights`], [`training_state`], [`attacks`] and [`networks`],
-//! which stand on [`resize`] and [`rng`]. It knows no graph, no keys and no cache.
+//! are the kinds, and they stand on [`data`], [`checkpoint`], [`weights`], [`training_state`], [`attacks`] and
+//! [`networks`], which stand on [`resize`] and [`rng`]. It knows no graph, no keys and no cache.
 
 pub mod arithmetic;
 pub mod attacks;

@@ -1,7 +1,7 @@
 //! Checks a value against the JSON schema of a parameter type, so that every error of a stage is told at its own place
 //! and in one go, where deserialization alone would stop at the first and lose its place. It understands what the
-//! schemas of [`crate::stage_kinds`] use and no more; a keyword it does not know it lets pass, and deserialization has the
-//! last word.
+//! schemas of [`crate::stage_kinds`] use and no more; a keyword it does not know it lets pass, and deserialization has
+//! the last word.
 
 use serde_json::{Map, Value as Json};
 use serde_yaml::Value;

@@ -113,8 +113,8 @@ impl<'a> AttackedModel<'a> {
         })
     }
 
-    /// The gradient of any objective with respect to any variable. `objective` gives the value of each image (N), or one
-    /// for all of them, and the logits. The gradient is that of their sum, as it is: where it is not finite, too.
+    /// The gradient of any objective with respect to any variable. `objective` gives the value of each image (N), or
+    /// one for all of them, and the logits. The gradient is that of their sum, as it is: where it is not finite, too.
     ///
     /// The sum and not the mean: the gradient of an image then does not depend on how many others are computed with it.
     pub(super) fn query(

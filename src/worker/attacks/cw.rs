@@ -1,5 +1,6 @@
-//! Carlini and Wagner's L2 attack (2017, section V.B and VI.A): Adam looks for the smallest change that is misclassified,
-//! in a variable that keeps images in [0, 1], and a binary search finds each image's weight of the two aims.
+//! Carlini and Wagner's L2 attack (2017, section V.B and VI.A): Adam looks for the smallest change that is
+//! misclassified, in a variable that keeps images in [0, 1], and a binary search finds each image's weight of the two
+//! aims.
 
 use atflow::stage_kinds::Cw;
 use tch::{Kind, TchError, Tensor};

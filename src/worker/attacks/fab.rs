@@ -131,9 +131,9 @@ impl Plane {
     /// The smallest change of each point, in a norm, that leads into the plane and not out of [0, 1]; where none leads
     /// there, the one that leads closest.
     ///
-    /// With room r_i before the border, a change of length λ moves every coordinate against the side it is on by
-    /// min(λ s_i, r_i), where s_i = 1 in L-infinity, and the size of w_i in L2. How far that leads is piecewise linear in
-    /// λ: its pieces are sorted, and the one that arrives is solved.
+    /// With room r_i before the border, a change of length λ moves every coordinate against the side it is on by min(λ
+    /// s_i, r_i), where s_i = 1 in L-infinity, and the size of w_i in L2. How far that leads is piecewise linear in λ:
+    /// its pieces are sorted, and the one that arrives is solved.
     ///
     /// # Errors
     /// What libtorch says.

@@ -73,7 +73,8 @@ impl Part {
 /// Perturbs a batch. `check_cancelled` is called before each step, so that a long attack can be given up.
 ///
 /// # Errors
-/// [`StageError::Torch`], [`StageError::Setting`] if the attack does not fit the network, or what `check_cancelled` gives.
+/// [`StageError::Torch`], [`StageError::Setting`] if the attack does not fit the network, or what `check_cancelled`
+/// gives.
 pub fn perturb(
     attack: &Attack,
     network: &dyn Frozen,

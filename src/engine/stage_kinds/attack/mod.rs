@@ -17,7 +17,8 @@ use crate::number::Real;
 /// Makes the enum of all attacks and their registry. Each line has what the reference says, and a type of parameters.
 macro_rules! attacks {
     ($($(#[doc = $doc:literal])+ $name:ident($params:ident),)+) => {
-        /// An attack on images in [0, 1]. The network is in evaluation mode while it is attacked (frozen batch statistics).
+        /// An attack on images in [0, 1]. The network is in evaluation mode while it is attacked (frozen batch
+        /// statistics).
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
         #[serde(tag = "attack", rename_all = "lowercase")]
         pub enum Attack {
