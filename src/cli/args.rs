@@ -17,35 +17,35 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run the stages of a pipeline that are stale
+    /// Run the stale stages of a pipeline
     Run(RunArgs),
     /// Show what would run, and why
     Plan(PlanArgs),
     /// Show what a stage made, from what, where and how
     Show(NameArgs),
-    /// Say why a stage has to run, or why it has not
+    /// Explain why a stage is stale or fresh
     Why(WhyArgs),
     /// Show the log of a stage
     Log(NameArgs),
     /// Print a table
     Table(TableArgs),
-    /// Copy results into a cache elsewhere, so that others can take them from there
+    /// Upload results to a remote cache
     Push(PushArgs),
-    /// Bring results of a cache elsewhere here, without running anything
+    /// Download results from a remote cache; run nothing
     Pull(PullArgs),
     /// Draw the stages of a pipeline
     Graph(GraphArgs),
-    /// Check the cache's bytes, or run stages again and compare
+    /// Check the cache's integrity, or rerun stages and compare
     Verify(VerifyArgs),
-    /// Free what no pipeline and no late run reaches
+    /// Delete results that no pipeline or recent run uses
     Gc(GcArgs),
-    /// Look whether this machine has all that is needed
+    /// Check this machine's setup
     Doctor(DoctorArgs),
-    /// Make a pair of keys to sign results with
+    /// Generate a key pair to sign results
     Keygen(KeygenArgs),
     /// Print the JSON schema of a pipeline file, for editors
     Schema,
-    /// Print completions for a shell
+    /// Generate shell completions
     Completions(CompletionsArgs),
 }
 
@@ -93,19 +93,17 @@ pub(crate) struct ChangeArgs {
     /// Run these even if they are fresh
     #[arg(long, value_name = "TARGET")]
     pub force: Vec<String>,
-    /// Take results from a cache elsewhere: a web server's folder (https://…), a bucket (s3://…, gs://…, az://…;
-    /// credentials by the environment), or a folder
+    /// Read results from a remote cache: a web server (https://…), a bucket (s3://…, gs://…, az://…; credentials from
+    /// the environment), or a folder
     #[arg(long, value_name = "URL", env = "ATFLOW_REMOTE", hide_env_values = true)]
     pub remote: Option<String>,
-    /// How long a server of the remote cache may be silent, or slower than 10 bytes a second, before it is asked again,
-    /// in seconds; it is asked 3 times
+    /// Seconds that a remote server may be silent, or slower than 10 bytes a second, before a retry; 3 tries in all
     #[arg(long, value_name = "SECONDS", env = "ATFLOW_PATIENCE", default_value_t = PATIENCE, value_parser = patience)]
     pub patience: u16,
     /// Fetch nothing: no remote cache, no data
     #[arg(long)]
     pub offline: bool,
-    /// Use results from elsewhere only if this key signed them: a public key of minisign (`RW…`), or a file with one;
-    /// may be given more than once
+    /// Use remote results only if this key signed them: a minisign public key (`RW…`) or a file with one; repeatable
     #[arg(long, value_name = "PUBLIC_KEY", env = "ATFLOW_TRUST")]
     pub trust: Vec<String>,
 }
@@ -143,28 +141,28 @@ pub(crate) struct RunArgs {
     pub pipeline: Option<PathBuf>,
     /// Stages, instances (`model/standard`) or patterns (`tested/pgd-*/*`); all if none is given
     pub targets: Vec<String>,
-    /// Run a plan that `atflow plan --save` kept, if it would still do what was shown
+    /// Run a plan saved by `atflow plan --save`, if nothing it shows has changed
     #[arg(long, value_name = "FILE", conflicts_with_all = ["pipeline", "targets", "set", "profile", "force", "from"])]
     pub plan: Option<PathBuf>,
     #[command(flatten)]
     pub changes: ChangeArgs,
-    /// Make results anew from predictions, from checkpoints or from scratch, and use what lies before
+    /// Rerun everything after predictions, after checkpoints, or from scratch
     #[arg(long, value_enum, value_name = "DEPTH")]
     pub from: Option<DepthName>,
-    /// With --from: let numbers differ from the published ones by so many percentage points [default: 0.5; from
-    /// predictions, not a byte]
+    /// With --from: accept numbers within so many percentage points of the published ones [default: 0.5; byte for byte
+    /// from predictions]
     #[arg(long, value_name = "POINTS", value_parser = tolerance)]
     pub tolerance: Option<f64>,
-    /// Where tables, figures and pictures are laid [default: results/<pipeline>]
+    /// Folder for tables and figures [default: results/<pipeline>]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// CPU threads to use at once [default: all]
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
-    /// Where tensors are computed: auto, cpu, cuda:N
+    /// Device for tensors: auto, cpu, cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device)]
     pub device: String,
-    /// Go on with what does not need a failed stage
+    /// Continue with stages that do not need a failed one
     #[arg(long)]
     pub keep_going: bool,
     /// Only show what would run, as `plan` does
@@ -173,7 +171,7 @@ pub(crate) struct RunArgs {
     /// Print one JSON object a line
     #[arg(long)]
     pub json: bool,
-    /// Say nothing but errors
+    /// Print errors only
     #[arg(long, short, conflicts_with = "verbose")]
     pub quiet: bool,
     /// Show the logs of stages as they run
@@ -185,7 +183,7 @@ pub(crate) struct RunArgs {
 pub(crate) struct PlanArgs {
     #[command(flatten)]
     pub pipeline: PipelineArgs,
-    /// Make results anew from predictions, from checkpoints or from scratch, and use what lies before
+    /// Rerun everything after predictions, after checkpoints, or from scratch
     #[arg(long, value_enum, value_name = "DEPTH")]
     pub from: Option<DepthName>,
     /// Print JSON
@@ -194,13 +192,13 @@ pub(crate) struct PlanArgs {
     /// Show fresh stages too
     #[arg(long, short)]
     pub all: bool,
-    /// CPU threads that the time is reckoned with [default: all]
+    /// CPU threads to assume for the estimate [default: all]
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
-    /// Ask servers how large the files are that would be fetched
+    /// Ask servers for the sizes of files to download
     #[arg(long)]
     pub sizes: bool,
-    /// Keep the plan in a file, for `atflow run --plan`
+    /// Save the plan to a file, for `atflow run --plan`
     #[arg(long, value_name = "FILE")]
     pub save: Option<PathBuf>,
 }
@@ -222,34 +220,33 @@ pub(crate) struct WhyArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// The pipeline whose targets are run again; the whole cache is checked if none is given
+    /// The pipeline whose targets to rerun; without one, the whole cache is checked
     #[arg(requires = "targets")]
     pub pipeline: Option<PathBuf>,
-    /// Stages, instances (`model/standard`) or patterns to run again, and no others
+    /// Stages, instances (`model/standard`) or patterns to rerun, and no others
     pub targets: Vec<String>,
-    /// Compare only numbers, and let them differ by so many percentage points
+    /// Compare numbers only, within so many percentage points
     #[arg(long, value_name = "POINTS", value_parser = tolerance, requires = "targets")]
     pub tolerance: Option<f64>,
-    /// Recompute a drawn share of the predictions that the targets rest on from the checkpoints of this remote cache
+    /// Recompute a random sample of the targets' predictions from the checkpoints of this remote cache
     #[arg(long, value_name = "URL", requires = "targets")]
     pub remote: Option<String>,
-    /// How large a share of the predictions is drawn [default: 10%, and one at least]
+    /// Share of the predictions to sample [default: 10%, at least one]
     #[arg(long, value_name = "PERCENT", value_parser = share, requires = "targets", conflicts_with = "sample")]
     pub share: Option<f64>,
-    /// How many predictions are drawn
+    /// Number of predictions to sample
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), requires = "targets")]
     pub sample: Option<u32>,
-    /// Draw again what was drawn with this seed [default: one that nobody can foresee]
+    /// Seed of the sample [default: unpredictable]
     #[arg(long, value_name = "SEED", requires = "targets")]
     pub seed: Option<u64>,
-    /// Use results from elsewhere only if this key signed them: a public key of minisign (`RW…`), or a file with one;
-    /// may be given more than once
+    /// Use remote results only if this key signed them: a minisign public key (`RW…`) or a file with one; repeatable
     #[arg(long, value_name = "PUBLIC_KEY", env = "ATFLOW_TRUST")]
     pub trust: Vec<String>,
-    /// How long a server of the remote cache may be silent before it is asked again, in seconds; it is asked 3 times
+    /// Seconds that a remote server may be silent before a retry; 3 tries in all
     #[arg(long, value_name = "SECONDS", env = "ATFLOW_PATIENCE", default_value_t = PATIENCE, value_parser = patience)]
     pub patience: u16,
-    /// Put corrupt files of the cache aside, so that they are made again
+    /// Quarantine corrupt files, so that their stages rerun
     #[arg(long, conflicts_with = "targets")]
     pub repair: bool,
     /// Override a parameter, as in `--set eps=4/255`
@@ -263,7 +260,7 @@ pub(crate) struct VerifyArgs {
     /// CPU threads to use at once [default: all]
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
-    /// Where tensors are computed: auto, cpu, cuda:N
+    /// Device for tensors: auto, cpu, cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device)]
     pub device: String,
     /// Print JSON
@@ -276,24 +273,24 @@ pub(crate) struct VerifyArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct GcArgs {
-    /// Pipelines whose results are kept as far as they reach them now
+    /// Pipelines whose current results to keep
     pub pipelines: Vec<PathBuf>,
-    /// Keep what they reach with this profile, too; may be given more than once
+    /// Also keep their results under this profile; repeatable
     #[arg(long, value_name = "NAME", requires = "pipelines")]
     pub profile: Vec<String>,
-    /// Keep what they reach with this parameter overridden, too, as in `--set eps=4/255`; several are taken together
+    /// Also keep their results with this parameter overridden, as in `--set eps=4/255`; several apply together
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value, requires = "pipelines")]
     pub set: Vec<(String, String)>,
-    /// Keep the results and logs of so many runs, the last ones
+    /// Keep the results and logs of the last so many runs
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub keep_runs: usize,
-    /// Free the progress of trainings that nobody touched for so many days and that none of the pipelines can want
+    /// Delete the progress of trainings untouched for so many days that none of the pipelines can use
     #[arg(long, value_name = "DAYS", default_value_t = 30)]
     pub partial_days: u16,
-    /// Free it; without this it is only shown
+    /// Delete; without this, only show
     #[arg(long, conflicts_with = "dry_run")]
     pub yes: bool,
-    /// Only show what would be freed (the default)
+    /// Only show what would be deleted (the default)
     #[arg(long)]
     pub dry_run: bool,
     #[command(flatten)]
@@ -310,7 +307,7 @@ pub(crate) struct GraphArgs {
     /// The language of the picture
     #[arg(long, value_enum, default_value_t = GraphFormat::Svg)]
     pub format: GraphFormat,
-    /// Draw every instance, not one box for each stage
+    /// Draw every instance instead of one box per stage
     #[arg(long, short)]
     pub all: bool,
     /// Override a parameter, as in `--set eps=4/255`
@@ -375,7 +372,7 @@ pub(crate) struct NameArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct FindArgs {
-    /// The name of the pipeline; the one that was run last if none is given
+    /// The pipeline's name [default: the last one run]
     #[arg(long, short, value_name = "NAME")]
     pub pipeline: Option<String>,
     #[command(flatten)]
@@ -399,7 +396,7 @@ pub(crate) struct TableArgs {
     /// Use a profile of the pipeline, a named set of parameters
     #[arg(long, value_name = "NAME", requires = "file")]
     pub profile: Option<String>,
-    /// How it is printed
+    /// Output format
     #[arg(long, value_enum, default_value_t = TableFormat::Md)]
     pub format: TableFormat,
 }
@@ -408,17 +405,17 @@ pub(crate) struct TableArgs {
 pub(crate) struct PushArgs {
     #[command(flatten)]
     pub pipeline: PipelineArgs,
-    /// Sign what was computed here with a secret key of minisign; the password of a key that has one is asked for, or
-    /// taken from ATFLOW_SIGN_PASSWORD
+    /// Sign results computed here with a minisign secret key; its password is prompted for, or read from
+    /// ATFLOW_SIGN_PASSWORD
     #[arg(long, value_name = "KEYFILE")]
     pub sign: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct KeygenArgs {
-    /// Where the secret key goes; the public key goes beside it, with `.pub` after the name
+    /// File for the secret key; the public key goes to the same name with `.pub`
     pub file: PathBuf,
-    /// Lock the secret key with a password: asked for, or taken from ATFLOW_SIGN_PASSWORD
+    /// Protect the secret key with a password: prompted for, or read from ATFLOW_SIGN_PASSWORD
     #[arg(long)]
     pub password: bool,
 }
@@ -445,11 +442,11 @@ pub(crate) enum TableFormat {
 /// From what results are made anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DepthName {
-    /// Only tables, figures and commands after evaluations may run: seconds, and no libtorch
+    /// Rerun only tables, figures and commands after evaluations: seconds, without libtorch
     Predictions,
-    /// Nothing is trained; evaluations, saliency maps and what follows from them run anew
+    /// Train nothing; rerun evaluations, saliency maps and what follows from them
     Checkpoints,
-    /// Everything but data sets and files runs anew
+    /// Rerun everything but data sets and files
     Scratch,
 }
 

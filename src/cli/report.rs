@@ -5,11 +5,11 @@ use std::process::ExitCode;
 
 use atflow::cache::CacheError;
 use atflow::cache::remote::RemoteError;
+use atflow::external_inputs::causes;
 use atflow::plain::plain;
 use atflow::protocol::{Failure, FailureCode};
 use atflow::scheduler::{RunError, WorkerError};
 use atflow::signing::KeyError;
-use atflow::sources::causes;
 use atflow::spec::{Place, Problem, Problems};
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, SourceCode};
 

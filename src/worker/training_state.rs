@@ -102,15 +102,15 @@ pub struct Progress<E> {
 }
 
 /// Where one training keeps its progress.
-pub struct Keeper {
+pub struct TrainingCheckpoints {
     own: Option<PathBuf>,
-    onward: Option<PathBuf>,
+    continuation: Option<PathBuf>,
     /// On the same file system; the engine clears it away.
     scratch: Option<PathBuf>,
     of: BTreeMap<String, Value>,
 }
 
-impl Keeper {
+impl TrainingCheckpoints {
     /// The keeper of a job's progress. A job that names no folder has nothing kept.
     pub fn new(context: &Context<'_>, params: &TrainParams) -> Self {
         let (job, chosen) = (context.job, context.chosen);
@@ -140,7 +140,7 @@ impl Keeper {
         }
         let scratch = job.outputs.values().next().and_then(|path| path.parent()).map(Path::to_path_buf);
         let file = |folder: &Option<PathBuf>| folder.as_ref().map(|folder| folder.join(FILE));
-        Keeper { own: file(&job.partial), onward: file(&job.onward), scratch, of }
+        TrainingCheckpoints { own: file(&job.partial), continuation: file(&job.onward), scratch, of }
     }
 
     /// The furthest progress that is of use to a training of so many epochs; what cannot be used is told to `log`.
@@ -151,7 +151,7 @@ impl Keeper {
         mut log: impl FnMut(String),
     ) -> Option<Progress<E>> {
         let mut best: Option<Progress<E>> = None;
-        for path in [&self.own, &self.onward].into_iter().flatten() {
+        for path in [&self.own, &self.continuation].into_iter().flatten() {
             match self.read::<E>(path, network) {
                 Ok(None) => {}
                 // Left by a training that was longer.
@@ -238,11 +238,11 @@ impl Keeper {
         more: &BTreeMap<String, &Tensor>,
     ) -> Result<(), PartialError> {
         let Some(scratch) = &self.scratch else { return Ok(()) };
-        let path = match (&self.own, &self.onward) {
+        let path = match (&self.own, &self.continuation) {
             // One that is further is worth more.
-            (own, Some(onward)) if last => match self.read::<E>(onward, network) {
+            (own, Some(continuation)) if last => match self.read::<E>(continuation, network) {
                 Ok(Some(found)) if found.epochs.len() >= epochs.len() => own.as_ref(),
-                _ => Some(onward),
+                _ => Some(continuation),
             },
             (own, _) => own.as_ref(),
         };

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use atflow::cache::Cache;
 use atflow::event::{RunEvent, Status};
+use atflow::external_inputs::ExternalInputs;
 use atflow::graph::Graph;
 use atflow::scheduler::{Interrupt, Options};
-use atflow::sources::ExternalInputs;
 use atflow::spec::{Overrides, PipelineSpec, expand};
 
 use space::{Draws, Engine, Space, log_of, processes_of, worker};

@@ -95,7 +95,7 @@ fn a_training_that_is_killed_or_cancelled_ends_with_the_same_bytes() {
 fn a_training_that_goes_on_knows_how_long_it_took_before() {
     let steps = json!({"shape": "steps", "drop_at": [3, 5]});
     let mut engine = Engine::ready();
-    engine.onward = Some(engine.path("onward"));
+    engine.continuation = Some(engine.path("onward"));
     let mut earlier = |epochs| {
         let inputs = inputs(&engine);
         let started = std::time::Instant::now();
@@ -123,7 +123,7 @@ fn a_longer_training_goes_on_where_the_shorter_one_ended() {
     let steps = json!({"shape": "steps", "drop_at": [3, 5]});
     let expected = undisturbed(params(6, steps.clone()));
     let mut engine = Engine::ready();
-    engine.onward = Some(engine.path("onward"));
+    engine.continuation = Some(engine.path("onward"));
     let shorter = params(3, steps.clone());
     assert!(go_on(&mut engine, shorter.clone()).0 == undisturbed(shorter.clone()));
     let (outputs, log) = go_on(&mut engine, params(6, steps.clone()));
@@ -142,7 +142,7 @@ fn a_training_that_stopped_early_stops_where_it_did_when_it_may_go_on_longer() {
         training(json!({"epochs": epochs, "schedule": {"shape": "constant"}, "stop_at_accuracy": 0.2, "limit": 60}))
     };
     let mut engine = Engine::ready();
-    engine.onward = Some(engine.path("onward"));
+    engine.continuation = Some(engine.path("onward"));
     let first = go_on(&mut engine, easy(10)).0;
     let (second, log) = go_on(&mut engine, easy(20));
     assert!(log.contains("resumed after epoch ") && log.contains("is enough") && !log.contains("/20"), "{log}");

@@ -33,7 +33,7 @@ pub(crate) struct Engine {
     /// Where trainings keep their progress; nowhere at first.
     pub(crate) partial: Option<PathBuf>,
     /// Where they leave their final state; nowhere at first.
-    pub(crate) onward: Option<PathBuf>,
+    pub(crate) continuation: Option<PathBuf>,
     /// How long it may be silent.
     pub(crate) patience: Duration,
 }
@@ -62,7 +62,7 @@ impl Engine {
         std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
         let input = child.stdin.take();
         let (folder, patience) = (TempDir::new().unwrap(), PATIENCE);
-        Engine { folder, child, input, events, next: 1, seed: 1, partial: None, onward: None, patience }
+        Engine { folder, child, input, events, next: 1, seed: 1, partial: None, continuation: None, patience }
     }
 
     /// A worker on the CPU that has said hello.
@@ -105,7 +105,7 @@ impl Engine {
         let outputs: BTreeMap<String, PathBuf> =
             outputs.iter().map(|&name| (name.to_owned(), self.path(&format!("{id}-{name}")))).collect();
         let stage = format!("stage {id}");
-        let (partial, onward) = (self.partial.clone(), self.onward.clone());
+        let (partial, onward) = (self.partial.clone(), self.continuation.clone());
         let job = Job { id, stage, kind, params, seed, threads: 1, inputs, outputs, partial, onward };
         self.say(&serde_json::to_string(&Request::Run(job)).unwrap());
         id

@@ -1,10 +1,10 @@
 //! `atflow graph`.
 
 use atflow::cache::{Access, Cache, StatMemo};
+use atflow::external_inputs::ExternalInputs;
 use atflow::graph::Graph;
 use atflow::plan::diagram::Diagram;
 use atflow::plan::survey;
-use atflow::sources::ExternalInputs;
 use atflow::spec::{Overrides, PipelineSpec, expand};
 
 use crate::args::{GraphArgs, GraphFormat};

@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atflow::cache::{Access, Cache, Manifest, StatMemo};
+use atflow::external_inputs::ExternalInputs;
 use atflow::fetch::Patience;
 use atflow::graph::Graph;
 use atflow::numerics::{Arithmetic, Numerics};
@@ -34,7 +35,6 @@ use atflow::plan::rerun_from::{Missing, RerunFrom, missing, reads_only_predictio
 use atflow::plan::{History, RerunRequest, Standing, survey};
 use atflow::scheduler::Interrupt;
 use atflow::signing::PublicKey;
-use atflow::sources::ExternalInputs;
 use atflow::spec::{InstanceId, Overrides, PipelineSpec, Problem, Problems, expand, suggestion};
 use atflow::stage_kinds::StageKind;
 
@@ -237,10 +237,10 @@ pub(crate) fn interrupt(last_words: impl Fn() + Send + Sync + 'static) -> Result
     let interrupt = Interrupt::default();
     let (asked, last_words) = (interrupt.clone(), Arc::new(last_words));
     let heed = move || {
-        let (count, asked, last_words) = (asked.ask(), asked.clone(), Arc::clone(&last_words));
+        let (count, asked, last_words) = (asked.request(), asked.clone(), Arc::clone(&last_words));
         std::thread::spawn(move || {
             std::thread::sleep(UNHEARD);
-            if asked.heard() < count {
+            if asked.acknowledged() < count {
                 last_words();
                 eprint("stopped; run the same command again to go on\n");
                 std::process::exit(Exit::Interrupted as i32);

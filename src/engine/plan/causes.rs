@@ -8,10 +8,10 @@ use serde::Serialize;
 use crate::action::Action;
 use crate::address::Address;
 use crate::cache::Manifest;
+use crate::external_inputs::{CheckedSource, ExternalInputs};
 use crate::graph::Graph;
 use crate::plan::difference::{self, Change};
 use crate::plan::{History, RerunRequest, StaleReason, Standing};
-use crate::sources::{CheckedSource, ExternalInputs};
 use crate::spec::{self, InstanceId, Need, Overrides, PipelineSpec, Written};
 use crate::stage_kinds::StageKind;
 

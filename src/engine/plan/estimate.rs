@@ -9,10 +9,10 @@ use serde::Serialize;
 
 use crate::cache::{Blob, Cache};
 use crate::digest::Digest;
+use crate::external_inputs::{CheckedSource, ExternalInputs};
 use crate::fetch;
 use crate::graph::Graph;
 use crate::plan::{PlannedStage, Standing, must_be_there, read_from_fresh};
-use crate::sources::{CheckedSource, ExternalInputs};
 use crate::spec::{InstanceId, fits_on_gpu};
 use crate::stage_kinds::Source;
 

@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 
 use crate::cache::{Blob, Cache, Manifest};
 use crate::executors;
+use crate::external_inputs::{CheckedSource, ExternalInputs};
 use crate::graph::Graph;
 use crate::plan::{History, Standing};
 use crate::protocol::{Failure, Input, Job};
 use crate::results::{State, TableDocument};
-use crate::sources::{CheckedSource, ExternalInputs};
 use crate::spec::{InstanceId, Need};
 
 /// What a preview looks at.

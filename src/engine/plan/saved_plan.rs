@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::action::{Action, ActionKey, RECORD_FORMAT};
+use crate::external_inputs::ExternalInputs;
 use crate::graph::Graph;
 use crate::plan::difference::{self, Change};
 use crate::plan::rerun_from::RerunFrom;
 use crate::plan::{PlannedState, Standing};
-use crate::sources::ExternalInputs;
 use crate::spec::InstanceId;
 
 /// Version of a kept plan; others are refused.

@@ -12,8 +12,8 @@ use super::{RunError, Running, Satisfaction, Scheduler, Stale, State};
 use crate::cache::{CacheError, Lease};
 use crate::event::{RunEvent, Status};
 use crate::executors;
+use crate::external_inputs::{CheckedSource, obtain};
 use crate::protocol::{Failure, FailureCode, Input, Job};
-use crate::sources::{CheckedSource, obtain};
 use crate::spec::{InstanceId, fits_on_gpu};
 use crate::stage_kinds::StageKind;
 
@@ -36,7 +36,7 @@ impl Scheduler<'_> {
         let mut has_worker = true;
         let mut before = None;
         // Thousands may be ready: they are looked at only while something is free.
-        while used < self.options.jobs && self.can_record_more() && self.interrupt.asked() == 0 {
+        while used < self.options.jobs && self.can_record_more() && self.interrupt.requests() == 0 {
             let Some(id) = self.states.next_ready(before) else { break };
             before = Some(id);
             let instance = self.graph.instance(id);
@@ -113,7 +113,7 @@ impl Scheduler<'_> {
         if awaited.is_empty() {
             return Ok(false);
         }
-        if self.interrupt.asked() > 0 {
+        if self.interrupt.requests() > 0 {
             // What was not fetched because the user wants to stop is not lost.
             return Ok(true);
         }
@@ -123,7 +123,7 @@ impl Scheduler<'_> {
             let stage = self.name(producer);
             self.emit(RunEvent::StageReopened { stage, output: output.clone() });
             self.lost.insert(producer, output);
-            self.settle(producer)?;
+            self.resolve(producer)?;
         }
         Ok(true)
     }

@@ -56,7 +56,7 @@ impl Scheduler<'_> {
             if is_here {
                 continue;
             }
-            if self.interrupt.asked() == 0 {
+            if self.interrupt.requests() == 0 {
                 let (stage, input) = (self.name(id), self.name(need.from));
                 self.emit(RunEvent::Warning(format!(
                     "{stage} is as {} has it: it could not be assembled here, because `{}` of {input} cannot be had",

@@ -60,7 +60,7 @@ impl Scheduler<'_> {
         std::thread::spawn(move || {
             let progress = &mut |done: u64, total: Option<u64>| {
                 _ = sender.send(FetchNews::Progress(done, total));
-                if interrupt.asked() > 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                if interrupt.requests() > 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
             let ended = cache.obtain(blob, progress);
             _ = sender.send(FetchNews::Ended(ended));
@@ -81,7 +81,7 @@ impl Scheduler<'_> {
                     return Ok(false);
                 }
                 Ok(FetchNews::Ended(Err(error))) => return Err(error),
-                Err(RecvTimeoutError::Timeout) if self.interrupt.asked() == 0 => {}
+                Err(RecvTimeoutError::Timeout) if self.interrupt.requests() == 0 => {}
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Ok(false),
             }
         }

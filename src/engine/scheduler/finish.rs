@@ -17,7 +17,7 @@ impl Scheduler<'_> {
         let id = running.id;
         self.tries[id.0] += 1;
         match failure.code {
-            FailureCode::Cancelled if self.interrupt.asked() == 0 && running.overdue.is_some() => {
+            FailureCode::Cancelled if self.interrupt.requests() == 0 && running.overdue.is_some() => {
                 let failure = self.overdue(&running).unwrap_or(failure);
                 self.failed(running, failure)
             }
@@ -57,7 +57,7 @@ impl Scheduler<'_> {
         let Some(mut running) = self.running.remove(&job) else { return Ok(()) };
         let id = running.id;
         running.worker = None;
-        if self.interrupt.asked() > 0 {
+        if self.interrupt.requests() > 0 {
             let seconds = running.started.elapsed().as_secs_f64();
             self.end(id, State::Skipped, Status::Skipped, seconds, String::new(), None);
             return Ok(());

@@ -103,7 +103,7 @@ impl Scheduler<'_> {
         }
         self.waits.remove(&id);
         self.stale.remove(&id);
-        self.settle(id)?;
+        self.resolve(id)?;
         Ok(true)
     }
 }

@@ -64,7 +64,7 @@ impl Scheduler<'_> {
                         self.worker_died(id, &status)?;
                     }
                     // Who stops the run may have killed it, and wants no other.
-                    (None, _) if self.interrupt.asked() > 0 => {}
+                    (None, _) if self.interrupt.requests() > 0 => {}
                     (None, status) => {
                         if let Some(warning) = status?.warning {
                             self.emit(RunEvent::Warning(warning));
@@ -148,7 +148,7 @@ impl Reporter for EngineReporter {
     }
 
     fn hurried(&self) -> bool {
-        self.interrupt.asked() > 1
+        self.interrupt.requests() > 1
     }
 
     fn keepers(&self) -> Option<&Keepers> {

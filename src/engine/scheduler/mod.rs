@@ -3,7 +3,7 @@
 //! happens goes out as [`RunEvent`]s.
 //!
 //! The loop, in order: take back what was interrupted, start what is ready, wait for a message. An instance is looked
-//! up in the cache at the moment its last input becomes known (`Scheduler::settle`), so a rerun that gives the same
+//! up in the cache at the moment its last input becomes known (`Scheduler::resolve`), so a rerun that gives the same
 //! bytes stops there and what hangs on it stays fresh.
 
 mod dispatch;
@@ -29,12 +29,12 @@ use crate::action::{Action, ActionKey};
 use crate::address::masked;
 use crate::cache::{Cache, CacheError, Lease, Leases, Manifest, RunRecord};
 use crate::event::{RunEvent, RunSummary, Status};
+use crate::external_inputs::ExternalInputs;
 use crate::graph::{Graph, Outputs};
 use crate::keeper::Keepers;
 use crate::plan::rerun_from::RerunFrom;
 use crate::plan::{History, RerunRequest, StaleReason, Staleness, check_staleness_of_all};
 use crate::protocol::Failure;
-use crate::sources::ExternalInputs;
 use crate::spec::{InstanceId, Overrides};
 use lease_wait::Wait;
 use log::StageLog;
@@ -96,22 +96,22 @@ pub struct Interrupt(Arc<(AtomicUsize, AtomicUsize)>);
 
 impl Interrupt {
     /// Asks for a stop, and tells how often that was done by now.
-    pub fn ask(&self) -> usize {
+    pub fn request(&self) -> usize {
         self.0.0.fetch_add(1, Ordering::SeqCst) + 1
     }
 
     /// How often a stop was asked for.
-    pub fn asked(&self) -> usize {
+    pub fn requests(&self) -> usize {
         self.0.0.load(Ordering::SeqCst)
     }
 
     /// Takes notice of so many requests; from then on it is certain that the run ends soon.
-    fn hear(&self, asked: usize) {
+    fn acknowledge(&self, asked: usize) {
         self.0.1.fetch_max(asked, Ordering::SeqCst);
     }
 
     /// How many requests a run has taken notice of: less than there are while it waits for a server, say.
-    pub fn heard(&self) -> usize {
+    pub fn acknowledged(&self) -> usize {
         self.0.1.load(Ordering::SeqCst)
     }
 }
@@ -206,7 +206,7 @@ struct Scheduler<'a> {
     lost: HashMap<InstanceId, String>,
     /// Producers that run again because an output of theirs was lost, and who waits for it. Everybody else had them
     /// counted as done before.
-    revived: HashMap<InstanceId, Vec<InstanceId>>,
+    rebuilding: HashMap<InstanceId, Vec<InstanceId>>,
     /// What ready instances are to run, and why.
     stale: HashMap<InstanceId, Stale>,
     leases: Leases,
@@ -254,7 +254,7 @@ pub fn run(
         barred: options.depth.map_or_else(|| vec![false; graph.len()], |depth| depth.forbidden_stages(graph)),
         forced: options.forced.clone(),
         lost: HashMap::new(),
-        revived: HashMap::new(),
+        rebuilding: HashMap::new(),
         stale: HashMap::new(),
         leases: Leases::new(cache),
         note: None,
@@ -282,7 +282,7 @@ pub fn run(
         seconds: 0.0,
         elsewhere: scheduler.elsewhere.counts(),
         assembled: std::mem::take(&mut scheduler.elsewhere.assembled),
-        interrupted: interrupt.asked() > 0,
+        interrupted: interrupt.requests() > 0,
         keys: scheduler.run.keys.clone(),
     };
     // A run that only looked things up teaches nothing that the last record does not say.
@@ -315,9 +315,9 @@ impl Scheduler<'_> {
         let (mut asked, mut are_killed) = (0, false);
         let mut deadline: Option<Instant> = None;
         loop {
-            if self.interrupt.asked() > asked {
-                asked = self.interrupt.asked();
-                self.interrupt.hear(asked);
+            if self.interrupt.requests() > asked {
+                asked = self.interrupt.requests();
+                self.interrupt.acknowledge(asked);
                 self.stopped = true;
                 are_killed = asked > 1;
                 self.give_up(are_killed);
@@ -365,7 +365,7 @@ impl Scheduler<'_> {
     }
 
     /// Looks an instance up whose producers are all done; those that this makes ready to be looked up follow.
-    fn settle(&mut self, id: InstanceId) -> Result<(), CacheError> {
+    fn resolve(&mut self, id: InstanceId) -> Result<(), CacheError> {
         self.settle_all(vec![id])
     }
 
@@ -375,12 +375,12 @@ impl Scheduler<'_> {
         while !open.is_empty() {
             let mut known = Vec::with_capacity(open.len());
             for id in std::mem::take(&mut open) {
-                let revived: Vec<InstanceId> =
+                let rebuilding: Vec<InstanceId> =
                     self.graph.producers(id).filter(|p| self.states.outputs(*p).is_none()).collect();
-                if revived.is_empty() {
+                if rebuilding.is_empty() {
                     known.push(id);
                 } else {
-                    self.wait_for(id, &revived);
+                    self.wait_for(id, &rebuilding);
                 }
             }
             let states = &self.states;
@@ -429,7 +429,7 @@ impl Scheduler<'_> {
     fn wait_for(&mut self, id: InstanceId, producers: &[InstanceId]) {
         self.states.set(id, State::Waiting(producers.len()));
         for producer in producers {
-            self.revived.entry(*producer).or_default().push(id);
+            self.rebuilding.entry(*producer).or_default().push(id);
         }
     }
 
@@ -460,7 +460,7 @@ impl Scheduler<'_> {
         self.end(id, State::Done(outputs), status, seconds, summary, None);
         self.forced[id.0] = None;
         self.lost.remove(&id);
-        let consumers = self.revived.remove(&id).unwrap_or_else(|| self.graph.consumers(id).collect());
+        let consumers = self.rebuilding.remove(&id).unwrap_or_else(|| self.graph.consumers(id).collect());
         let mut settled = Vec::new();
         for consumer in consumers {
             if let State::Waiting(left) = *self.states.get(consumer) {

@@ -12,9 +12,9 @@ use crate::cache::{Blob, Cache, CacheError, IngestError, MANIFEST_FORMAT, Made, 
 use crate::digest::Digest;
 use crate::environment;
 use crate::event::{RunEvent, Status};
+use crate::external_inputs::{CheckedSource, causes};
 use crate::outputs::{self, Unfit};
 use crate::protocol::{Failure, FailureCode};
-use crate::sources::{CheckedSource, causes};
 
 /// Beyond the slots, so many stages may be on their way: more would only fill the disk's queue.
 const ON_THEIR_WAY: usize = 16;

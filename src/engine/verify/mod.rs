@@ -11,12 +11,12 @@ use std::fs;
 use serde::Serialize;
 
 use crate::cache::{Blob, Cache, CacheError, Manifest};
+use crate::external_inputs::{CheckedSource, ExternalInputs};
 use crate::formats::Predictions;
 use crate::fsio::{self, Context};
 use crate::graph::Graph;
 use crate::plan::Standing;
 use crate::results::{Cell, TableDocument, measure};
-use crate::sources::{CheckedSource, ExternalInputs};
 use crate::spec::InstanceId;
 use crate::stage_kinds::{Metric, StageKind};
 

@@ -9,11 +9,11 @@ use serde::Serialize;
 
 use crate::action::{Action, ActionKey};
 use crate::cache::{Blob, Cache, CacheError, Made, Manifest};
+use crate::external_inputs::ExternalInputs;
 use crate::graph::{Graph, Outputs};
 use crate::numerics::Numerics;
 use crate::plan::rerun_from::RerunFrom;
 use crate::plan::{action_for, waves};
-use crate::sources::ExternalInputs;
 use crate::spec::InstanceId;
 use crate::stage_kinds::StageKind;
 use crate::verify::{Compared, Verdict, compare, has_numbers};

@@ -371,7 +371,7 @@ mod tests {
 
     /// The keys of results that exist must not move when an attack learns something new.
     #[test]
-    fn what_an_attack_could_not_be_told_before_is_not_written_where_it_is_as_before() {
+    fn new_optional_fields_do_not_change_existing_keys() {
         let fgsm = json!({"attack": "fgsm", "eps": 0.25});
         assert_eq!(serde_json::to_value(read(fgsm.clone())).unwrap(), fgsm);
         let pgd = json!({"attack": "pgd", "norm": "inf", "eps": 0.25, "step": 0.125, "steps": 3, "start": "zero"});

@@ -17,7 +17,7 @@ use crate::context::Context;
 use crate::data::{self, DeviceSet};
 use crate::error::StageError;
 use crate::networks::{self, Network};
-use crate::training_state::Keeper;
+use crate::training_state::TrainingCheckpoints;
 use crate::weights::{self, Head, Installed};
 
 /// Runs a `train` stage.
@@ -50,7 +50,7 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     start_from_weights(context, &params, &*network)?;
     let mut training = Training::new(context, params, data, validation, network)?;
 
-    let keeper = Keeper::new(context, &training.params);
+    let keeper = TrainingCheckpoints::new(context, &training.params);
     let mut metrics = Metrics { epochs: Vec::new(), catastrophic_overfitting: None, kept_epoch: None };
     let log = |line| context.reporter.log(line);
     if let Some(progress) = keeper.find(training.params.epochs, &*training.network, log) {
