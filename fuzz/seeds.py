@@ -1,6 +1,7 @@
-"""Writes the small files that fuzzing begins with, one folder for each target: python3 fuzz/seeds.py
+"""Writes the files that fuzzing begins with, one folder for each target in fuzz/corpus: python3 fuzz/seeds.py
 
-The same bytes every time. The pipelines of tests/cli/bad and the files of weights in tests/worker/fixtures are seeds, too; the
+Small files, the same bytes every time, and what earlier runs found worth keeping (fuzz/kept/TARGET.tar.xz). `python3 fuzz/seeds.py keep
+TARGET FOLDER` writes such an archive from the corpus of a run that `cargo fuzz cmin` made small. The pipelines of tests/cli/bad and the files of weights in tests/worker/fixtures are seeds, too; the
 commands in CONTRIBUTING.md name their folders.
 """
 
@@ -12,6 +13,7 @@ import lzma
 import pathlib
 import pickle
 import struct
+import sys
 import tarfile
 import zipfile
 
@@ -116,5 +118,23 @@ def main():
     }).encode())
 
 
+    for path in sorted((ROOT.parent / "kept").glob("*.tar.xz")):
+        with tarfile.open(path) as archive:
+            for member in archive.getmembers():
+                write(path.name.removesuffix(".tar.xz"), member.name, archive.extractfile(member).read())
+    for target in ("pipeline", "weights"):
+        (ROOT / target).mkdir(parents=True, exist_ok=True)
+
+
+def keep(target, folder):
+    """Packs the files of a folder; the same files give the same bytes."""
+    (ROOT.parent / "kept").mkdir(exist_ok=True)
+    with tarfile.open(ROOT.parent / "kept" / f"{target}.tar.xz", "w:xz", format=tarfile.USTAR_FORMAT) as archive:
+        for file in sorted(pathlib.Path(folder).iterdir()):
+            member = tarfile.TarInfo(file.name)
+            member.size = file.stat().st_size
+            archive.addfile(member, io.BytesIO(file.read_bytes()))
+
+
 if __name__ == "__main__":
-    main()
+    keep(*sys.argv[2:]) if sys.argv[1:2] == ["keep"] else main()
