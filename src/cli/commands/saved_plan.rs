@@ -30,7 +30,7 @@ pub(crate) fn check_place(file: &Path) -> Result<(), CliError> {
     if is_plan {
         return Ok(());
     }
-    let error = CliError::environment(format!("{shown} is there already and is no kept plan: it is not overwritten"));
+    let error = CliError::environment(format!("{shown} is there already and is no saved plan: it is not overwritten"));
     Err(error.help("name another file with --save, or remove that one first"))
 }
 
@@ -64,8 +64,8 @@ pub(crate) fn save(file: &Path, loaded: &Loaded, args: &PipelineArgs) -> Result<
     })
 }
 
-/// Loads the pipeline of a kept plan, with the caches that are given now; refuses if it would do anything else than was
-/// shown.
+/// Loads the pipeline of a saved plan, with the caches that are given now; refuses if it would do anything else than
+/// was shown.
 pub(crate) fn open(file: &Path, given: &ChangeArgs, access: Access) -> Result<Loaded, CliError> {
     let shown = file.display();
     let bytes = fsio::read_regular(file, MAX_BYTES)

@@ -14,7 +14,7 @@ use crate::plan::rerun_from::RerunFrom;
 use crate::plan::{PlannedState, Standing};
 use crate::spec::InstanceId;
 
-/// Version of a kept plan; others are refused.
+/// Version of a saved plan; others are refused.
 pub const PLAN_FORMAT: u32 = 1;
 
 /// A plan as it is kept in a file.
@@ -45,7 +45,7 @@ pub struct SavedPlan {
     pub stages: BTreeMap<String, KeptStage>,
 }
 
-/// An instance of a kept plan.
+/// An instance of a saved plan.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct KeptStage {
     /// How it stood.
@@ -102,7 +102,7 @@ pub fn stages(graph: &Graph, sources: &ExternalInputs, standings: &[Option<Stand
     graph.ids().filter_map(keep).collect()
 }
 
-/// What moved between a kept plan and now, so that more or something else would run than was shown. That less is to
+/// What moved between a saved plan and now, so that more or something else would run than was shown. That less is to
 /// run, because some of it was run meanwhile, is no reason to refuse.
 pub fn moved(kept: &BTreeMap<String, KeptStage>, now: &BTreeMap<String, KeptStage>) -> Vec<PlanDrift> {
     let mut moved = Vec::new();
