@@ -3,7 +3,7 @@
 
 use serde_yaml::Value;
 
-use super::defaults::Origin;
+use super::origin::Origin;
 use super::diagnostics::Notes;
 use super::problem::suggestion;
 use super::source::{Part, Step};

@@ -4,55 +4,7 @@
 use serde_yaml::{Mapping, Value};
 
 use super::params;
-use super::source::{Part, Place, SourceFile, Step, YamlPath};
-use super::stage::LostParts;
 use crate::stage_kinds::StageKind;
-use std::sync::Arc;
-
-/// A stage's parameters and where each stands: in the stage, or in the defaults of its kind.
-pub(super) struct Origin<'a> {
-    pub file: &'a Arc<SourceFile>,
-    /// The stage's own parameters, substituted, and the way to them.
-    pub own: &'a Value,
-    pub path: &'a dyn Fn() -> YamlPath,
-    /// The defaults, substituted, and the way to them.
-    pub defaults: Option<(&'a Value, YamlPath)>,
-    /// What of the stage could not be read.
-    pub lost: &'a LostParts,
-}
-
-impl Origin<'_> {
-    /// The way to a parameter.
-    pub(super) fn path(&self, trail: &[Step]) -> YamlPath {
-        let mut path = match &self.defaults {
-            Some((defaults, path)) if !has(self.own, trail) && has(defaults, trail) => path.clone(),
-            _ => (self.path)(),
-        };
-        path.0.extend_from_slice(trail);
-        path
-    }
-
-    /// The place of a parameter.
-    pub(super) fn place(&self, trail: &[Step], part: Part) -> Place {
-        match part {
-            Part::ActionKey => Place::key(self.file, self.path(trail)),
-            Part::Value => Place::value(self.file, self.path(trail)),
-        }
-    }
-}
-
-fn has(value: &Value, trail: &[Step]) -> bool {
-    let mut value = value;
-    for step in trail {
-        let next = match step {
-            Step::ActionKey(key) => value.get(key.as_str()),
-            Step::Index(index) => value.get(*index),
-        };
-        let Some(next) = next else { return false };
-        value = next;
-    }
-    true
-}
 
 /// Lays defaults under a stage's parameters: mappings are joined, anything else of the stage replaces its default. A
 /// mapping that names another variant (`attack: none` over `attack: pgd`) replaces its default whole, because the

@@ -5,7 +5,7 @@
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use super::defaults::Origin;
+use super::origin::Origin;
 use super::diagnostics::Notes;
 use super::expand::Expander;
 use super::instance::{Instance, Need};

@@ -8,12 +8,10 @@ use serde_yaml::{Mapping, Value};
 
 use super::nesting;
 use super::problem::{Problem, Problems, nearest};
-use super::schema_check::describe;
-use super::source::{Place, SourceFile, YamlPath};
+use super::describe::describe;
+use super::reader::TOP_KEYS;
+use super::source::{Place, SourceFile, YamlPath, beside};
 use super::yaml;
-
-/// The keys of a pipeline file.
-pub(super) const TOP_KEYS: [&str; 7] = ["pipeline", "include", "numerics", "params", "profiles", "defaults", "stages"];
 
 /// More files than any person splits a pipeline into.
 const MAX_FILES: usize = 200;
@@ -200,13 +198,7 @@ fn begins_as_pipeline(text: &str) -> bool {
     })
 }
 
-/// A path that is written in a file, seen from where the program runs.
-pub(super) fn beside(file: &Path, name: &str) -> PathBuf {
-    let name = name.strip_prefix("./").unwrap_or(name);
-    file.parent().unwrap_or(Path::new("")).join(name)
-}
-
-/// The same for every way to name a file.
+/// One path for every way to name a file.
 fn identity(path: &Path) -> PathBuf {
     std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }

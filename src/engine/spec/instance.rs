@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use serde_yaml::{Mapping, Value};
 
 use super::coordinates::Coordinates;
-use super::include::beside;
+use super::source::beside;
 use super::source::{Place, SourceFile, YamlPath};
 use crate::numerics::Numerics;
 use crate::stage_kinds::{Source, StageKind};

@@ -9,7 +9,7 @@ use super::matrix::Stand;
 use super::poison::is_unknown;
 use super::problem::Problem;
 use super::refs::{Maker, Missing, Reference};
-use super::schema_check::describe;
+use super::describe::describe;
 use super::source::{Place, YamlPath};
 use super::stage::StageSpec;
 use crate::stage_kinds::{Slot, StageKind};

@@ -12,11 +12,11 @@ use serde_json::Value as Json;
 use serde_path_to_error::Segment;
 use serde_yaml::Value;
 
-use super::defaults::Origin;
+use super::origin::Origin;
 use super::diagnostics::Notes;
 use super::poison::has_unknown;
 use super::problem::Problem;
-use super::published::{ANOMALIES, NUMBERS};
+use super::slots::{ANOMALIES, NUMBERS};
 use super::schema_check;
 use super::source::{Step, YamlPath};
 use super::validate::{Sense, key};
@@ -235,7 +235,7 @@ impl Reading<'_> {
         serde_path_to_error::deserialize(value)
             .map_err(|error| {
                 let step = |segment: &Segment| match segment {
-                    Segment::Map { key } => Some(Step::ActionKey(key.clone())),
+                    Segment::Map { key } => Some(Step::Key(key.clone())),
                     Segment::Seq { index } => Some(Step::Index(*index)),
                     Segment::Enum { .. } | Segment::Unknown => None,
                 };

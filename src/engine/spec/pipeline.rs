@@ -2,18 +2,15 @@
 //! stages are not looked at here: they have values only once the matrix is expanded.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
 use std::sync::Arc;
 
 use serde_yaml::{Mapping, Value};
 
 use super::diagnostics::Lost;
-use super::expand;
-use super::include::{self, Read, TOP_KEYS};
-use super::poison::is_unknown;
+use super::include::Read;
 use super::problem::{Problem, Problems};
-use super::schema_check::describe;
-use super::settings::{Settings, declared_twice};
+use super::reader::{Reader, TOP_KEYS};
+use super::settings::{Overrides, Settings, declared_twice};
 use super::source::{Place, SourceFile, YamlPath};
 use super::stage::{StageSpec, is_lost};
 
@@ -35,33 +32,7 @@ pub struct PipelineSpec {
     by_name: HashMap<String, usize>,
 }
 
-/// What the command line changes in a pipeline before it is expanded.
-#[derive(Debug, Clone, Default)]
-pub struct Overrides {
-    /// `--profile`.
-    pub profile: Option<String>,
-    /// `--set key=value`, in order.
-    pub set: Vec<(String, String)>,
-}
-
 impl PipelineSpec {
-    /// Reads a pipeline file and those that it includes.
-    ///
-    /// # Errors
-    /// Every [`Problem`] that can be told without expanding it; if there is one, with every one that expanding the rest
-    /// tells.
-    pub fn read(path: &Path, overrides: &Overrides) -> Result<Self, Problems> {
-        Self::assemble(include::read(path)?, overrides)
-    }
-
-    /// The same from a text; what it includes is still read from files beside `name`.
-    ///
-    /// # Errors
-    /// As [`PipelineSpec::read`].
-    pub fn from_text(name: &str, text: &str, overrides: &Overrides) -> Result<Self, Problems> {
-        Self::assemble(include::read_text(SourceFile::new(name, text))?, overrides)
-    }
-
     /// Whether the pipeline declares a profile.
     pub fn has_profile(&self, name: &str) -> bool {
         let path = YamlPath::of(&["profiles", name]);
@@ -78,7 +49,11 @@ impl PipelineSpec {
         self.by_name.get(name).copied()
     }
 
-    fn assemble(read: Read, overrides: &Overrides) -> Result<Self, Problems> {
+    /// Puts together what was read of all files. Where there are problems, the stages are those that could be read.
+    ///
+    /// # Errors
+    /// No file was read.
+    pub(super) fn assemble(read: Read, overrides: &Overrides) -> Result<(Self, Vec<Problem>), Problems> {
         let Read { documents, mut problems, is_whole } = read;
         let files: Vec<Arc<SourceFile>> = documents.iter().map(|document| document.file.clone()).collect();
         let Some(file) = files.last().cloned() else { return Err(Problem::anywhere("no file was read").into()) };
@@ -119,12 +94,7 @@ impl PipelineSpec {
         }
         let Settings { params, places, .. } = settings;
         let spec = PipelineSpec { file, files, name, params, stages, unreadable, lost, places, by_name };
-        if problems.is_empty() {
-            return Ok(spec);
-        }
-        // The rest is right or wrong by itself.
-        problems.extend(expand::problems(&spec));
-        Err(Problems(expand::shown(&spec, problems)))
+        Ok((spec, problems))
     }
 
     /// Problems in the order of their places, each told once.
@@ -169,107 +139,4 @@ fn find_lost(top: &Mapping, lost: &mut Lost) {
 fn top_hint(_: &str, value: &Value) -> Option<String> {
     let is_stage = value.as_mapping().is_some_and(|map| map.contains_key("kind"));
     is_stage.then(|| "this looks like a stage: stages stand under `stages:`, indented".to_owned())
-}
-
-/// Reads one file, and keeps what is wrong with it.
-pub(super) struct Reader<'a> {
-    pub file: &'a Arc<SourceFile>,
-    pub problems: Vec<Problem>,
-}
-
-impl Reader<'_> {
-    pub(super) fn problem(&mut self, place: Place, message: impl Into<String>, label: impl Into<String>) {
-        self.problems.push(Problem::at(place, message, label));
-    }
-
-    /// Complains of keys that are not known; `hint` may know what one of them was meant as.
-    pub(super) fn known_keys(
-        &mut self,
-        map: &Mapping,
-        path: &YamlPath,
-        known: &[&str],
-        what: &str,
-        hint: impl Fn(&str, &Value) -> Option<String>,
-    ) {
-        for (key, value) in self.words(map, path) {
-            if known.contains(&key) {
-                continue;
-            }
-            let place = Place::key(self.file, path.key(key));
-            let unused = known.iter().copied().filter(|name| !map.contains_key(*name));
-            let problem = Problem::at(place, format!("{what} has no `{key}`"), "unknown key");
-            self.problems.push(match hint(key, value) {
-                Some(hint) => problem.help(hint),
-                None => problem.suggest(key, unused),
-            });
-        }
-    }
-
-    /// The entries of a mapping whose keys are words; others are complained of.
-    pub(super) fn words<'v>(&mut self, map: &'v Mapping, path: &YamlPath) -> Vec<(&'v str, &'v Value)> {
-        let mut words = Vec::with_capacity(map.len());
-        for (key, value) in map {
-            match key {
-                Value::String(word) => words.push((word.as_str(), value)),
-                Value::Null | Value::Bool(_) | Value::Number(_) => {
-                    let text = serde_yaml::to_string(key).unwrap_or_default();
-                    let text = text.trim();
-                    let message = format!("a key must be a word; `{text}` is none");
-                    let place = Place::key(self.file, path.key(text));
-                    self.problems
-                        .push(Problem::at(place, message, "not a word").help(format!("write \"{text}\" in quotes")));
-                }
-                other => {
-                    let message = format!("a key must be a word; one here is {}", describe(other));
-                    self.problem(Place::key(self.file, path.clone()), message, "in here");
-                }
-            }
-        }
-        words
-    }
-
-    /// The mapping under a key; an absent or empty one is an empty mapping.
-    pub(super) fn mapping<'v>(&mut self, map: &'v Mapping, key: &str, path: &YamlPath) -> Option<&'v Mapping> {
-        match map.get(key) {
-            None | Some(Value::Null) => None,
-            Some(Value::Mapping(inner)) => Some(inner),
-            Some(other) => {
-                let message = format!("`{key}` must be a mapping; this is {}", describe(other));
-                let mut problem = Problem::at(Place::value(self.file, path.key(key)), message, "expected a mapping");
-                problem.help = match key {
-                    "stages" => Some("write `NAME: {kind: …, needs: …, with: …}` for each stage".to_owned()),
-                    "needs" => Some("write `needs: {NEED: STAGE}`; the needs of each kind have names".to_owned()),
-                    "matrix" => Some("write `matrix: {AXIS: [VALUE, …]}`".to_owned()),
-                    "params" => Some("write `params: {NAME: VALUE}`".to_owned()),
-                    _ => None,
-                };
-                self.problems.push(problem);
-                None
-            }
-        }
-    }
-
-    /// The pipeline's name: the one given, or the file's.
-    fn name(&mut self, top: &Mapping) -> String {
-        let stem = || self.file.path.file_stem().map_or("pipeline".into(), |stem| stem.to_string_lossy().into_owned());
-        match top.get("pipeline") {
-            None => stem(),
-            Some(Value::String(name)) if is_name(name) => name.clone(),
-            Some(other) if is_unknown(other) => stem(),
-            Some(other) => {
-                let stem = stem();
-                let message =
-                    format!("a pipeline's name is made of letters, digits, `-` and `_`; this is {}", describe(other));
-                self.problem(Place::value(self.file, YamlPath::of(&["pipeline"])), message, "not a name");
-                stem
-            }
-        }
-    }
-}
-
-/// Whether a text can name a stage, an axis or a pipeline. What begins with `-` would be an option on the command line.
-pub(super) fn is_name(text: &str) -> bool {
-    !text.starts_with('-')
-        && !text.is_empty()
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }

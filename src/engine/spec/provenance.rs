@@ -8,7 +8,8 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_yaml::{Mapping, Value};
 
 use super::instance::Instance;
-use super::pipeline::{Overrides, PipelineSpec};
+use super::pipeline::PipelineSpec;
+use super::settings::Overrides;
 use super::source::{Place, SourceFile, YamlPath};
 use super::stage::{AxisValues, StageSpec};
 use super::substitute::Scope;

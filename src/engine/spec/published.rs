@@ -2,6 +2,7 @@
 //! file before anything runs. A file that cannot be read is left to the check of all sources, which tells it at its
 //! place.
 
+use super::slots::{ANOMALIES, NUMBERS};
 use super::instance::Instance;
 use super::problem::{Problem, suggestion};
 use super::source::{Place, YamlPath};
@@ -9,9 +10,6 @@ use crate::fsio;
 use crate::results::PublishedTable;
 use crate::stage_kinds::{Column, PublishedDetails, PublishedParams, PublishedSpec, TableSpec};
 
-/// Slots of the files, as the record names them.
-pub(super) const NUMBERS: &str = "published";
-pub(super) const ANOMALIES: &str = "anomalies";
 
 /// A paper's tables have a few kilobytes. A larger file is not looked into here.
 const MAX_BYTES: u64 = 16 << 20;

@@ -192,7 +192,7 @@ fn or_reference(schema: &mut Json) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::include::TOP_KEYS;
+    use super::super::reader::TOP_KEYS;
     use super::super::stage::STAGE_KEYS;
     use super::*;
 

@@ -6,7 +6,8 @@
 use serde_json::{Map, Value as Json};
 use serde_yaml::Value;
 
-use super::defaults::Origin;
+use super::describe::describe;
+use super::origin::Origin;
 use super::poison::is_unknown;
 use super::problem::{Problem, nearest, suggestion};
 use super::source::{Part, Step, YamlPath};
@@ -34,7 +35,7 @@ impl<'s> View<'s> {
 /// One step from the parameters to a value in them. Ways are only written out once there is something to tell.
 #[derive(Clone, Copy)]
 enum Crumb<'a> {
-    ActionKey(&'a str),
+    Key(&'a str),
     Index(usize),
 }
 
@@ -137,7 +138,7 @@ impl<'a> Checker<'a> {
                 }
                 let message = format!("{} needs the parameter `{tag}`", self.what_here());
                 let help = format!("add `{tag}:` with one of {}", list(&words));
-                return self.problem(Part::ActionKey, message, format!("needs `{tag}`"), Some(help));
+                return self.problem(Part::Key, message, format!("needs `{tag}`"), Some(help));
             };
             if is_unknown(given) {
                 return;
@@ -145,7 +146,7 @@ impl<'a> Checker<'a> {
             match given.as_str().map(|word| (word, words.iter().position(|name| *name == word))) {
                 Some((_, Some(index))) => self.check_view(&resolved[index], value),
                 wrong => {
-                    self.trail.push(Crumb::ActionKey(tag));
+                    self.trail.push(Crumb::Key(tag));
                     match wrong {
                         Some((word, _)) => self.unknown_word(word, &words),
                         None => self.wrong_type(&format!("one of {}", list(&words)), given),
@@ -192,10 +193,10 @@ impl<'a> Checker<'a> {
         for (key, value) in map {
             let Some(key) = key.as_str() else {
                 let message = format!("a key must be a word; one in {} is {}", self.shown(), describe(key));
-                self.problem(Part::ActionKey, message, "in here".to_owned(), Some("write it in quotes".to_owned()));
+                self.problem(Part::Key, message, "in here".to_owned(), Some("write it in quotes".to_owned()));
                 continue;
             };
-            self.trail.push(Crumb::ActionKey(key));
+            self.trail.push(Crumb::Key(key));
             match (property(key), open) {
                 (Some(property), _) => self.check(property, value),
                 (None, Some(Json::Bool(false))) => {
@@ -203,8 +204,8 @@ impl<'a> Checker<'a> {
                     let help = suggestion(key, names.filter(|name| !map.contains_key(*name)));
                     self.trail.pop();
                     let message = format!("{} has no parameter `{key}`", self.what_here());
-                    self.trail.push(Crumb::ActionKey(key));
-                    self.problem(Part::ActionKey, message, "unknown parameter".to_owned(), help);
+                    self.trail.push(Crumb::Key(key));
+                    self.problem(Part::Key, message, "unknown parameter".to_owned(), help);
                 }
                 (None, Some(any @ Json::Object(_))) => self.check(any, value),
                 (None, _) => {}
@@ -217,7 +218,7 @@ impl<'a> Checker<'a> {
                 let meaning = property(name).and_then(|property| property.get("description")).and_then(Json::as_str);
                 let message = format!("{} needs the parameter `{name}`", self.what_here());
                 let help = meaning.map(|meaning| format!("{name}: {}", first_sentence(meaning)));
-                self.problem(Part::ActionKey, message, format!("needs `{name}`"), help);
+                self.problem(Part::Key, message, format!("needs `{name}`"), help);
             }
         }
     }
@@ -301,7 +302,7 @@ impl<'a> Checker<'a> {
 
     fn steps(&self) -> Vec<Step> {
         let step = |crumb: &Crumb| match crumb {
-            Crumb::ActionKey(key) => Step::ActionKey((*key).to_owned()),
+            Crumb::Key(key) => Step::Key((*key).to_owned()),
             Crumb::Index(index) => Step::Index(*index),
         };
         self.trail.iter().map(step).collect()
@@ -380,21 +381,6 @@ fn expected(schema: &View) -> String {
         other => other,
     }
     .to_owned()
-}
-
-/// A value in a few words, for a message.
-pub(super) fn describe(value: &Value) -> String {
-    match value {
-        Value::Null => "empty".to_owned(),
-        Value::Bool(flag) => format!("`{flag}`"),
-        Value::Number(number) => format!("`{number}`"),
-        Value::String(text) if text.is_empty() => "an empty text".to_owned(),
-        Value::String(text) if text.chars().count() > 40 => "a long text".to_owned(),
-        Value::String(text) => format!("the text `{text}`"),
-        Value::Sequence(_) => "a list".to_owned(),
-        Value::Mapping(_) => "a mapping".to_owned(),
-        Value::Tagged(tagged) => format!("tagged {}", tagged.tag),
-    }
 }
 
 fn list(words: &[&str]) -> String {

@@ -6,12 +6,21 @@ use std::collections::HashMap;
 use serde_yaml::{Mapping, Value};
 
 use super::diagnostics::Lost;
-use super::pipeline::{Overrides, Reader};
+use super::reader::Reader;
 use super::poison::has_unknown;
 use super::problem::Problem;
-use super::schema_check::describe;
+use super::describe::describe;
 use super::source::{Place, YamlPath};
 use super::yaml;
+
+/// What the command line changes in a pipeline before it is expanded.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `--profile`.
+    pub profile: Option<String>,
+    /// `--set key=value`, in order.
+    pub set: Vec<(String, String)>,
+}
 
 /// The parameters of a pipeline while its files are read.
 #[derive(Default)]

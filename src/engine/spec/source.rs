@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use saphyr_parser::{Event, Marker, Parser};
@@ -39,7 +39,7 @@ impl SourceFile {
         let mut key: Option<&Range<usize>> = None;
         for step in &path.0 {
             let next = match (step, &node.inner) {
-                (Step::ActionKey(wanted), Inner::Map(entries)) => {
+                (Step::Key(wanted), Inner::Map(entries)) => {
                     entries.get(wanted).map(|entry| (&entry.value, Some(&entry.key_span)))
                 }
                 (Step::Index(index), Inner::Sequence(items)) => items.get(*index).map(|item| (item, None)),
@@ -50,7 +50,7 @@ impl SourceFile {
             (node, key) = (value, value_key);
         }
         let span = match (part, key, &node.inner) {
-            (Part::ActionKey, Some(key), _) => key.clone(),
+            (Part::Key, Some(key), _) => key.clone(),
             // A whole block is a poor thing to underline: its key says enough.
             (Part::Value, Some(key), Inner::Map(_) | Inner::Sequence(_)) if self.spans_lines(&node.span) => key.clone(),
             _ => node.span.clone(),
@@ -63,7 +63,7 @@ impl SourceFile {
         let mut node = &self.tree().root;
         path.0.iter().all(|step| {
             let next = match (step, &node.inner) {
-                (Step::ActionKey(wanted), Inner::Map(entries)) => entries.get(wanted).map(|entry| &entry.value),
+                (Step::Key(wanted), Inner::Map(entries)) => entries.get(wanted).map(|entry| &entry.value),
                 (Step::Index(index), Inner::Sequence(items)) => items.get(*index),
                 _ => None,
             };
@@ -96,7 +96,7 @@ impl SourceFile {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Step {
     /// The value of a key.
-    ActionKey(String),
+    Key(String),
     /// An item of a sequence.
     Index(usize),
 }
@@ -108,14 +108,14 @@ pub struct YamlPath(pub Vec<Step>);
 impl YamlPath {
     /// The root, then these keys.
     pub fn of(keys: &[&str]) -> Self {
-        YamlPath(keys.iter().map(|key| Step::ActionKey((*key).to_owned())).collect())
+        YamlPath(keys.iter().map(|key| Step::Key((*key).to_owned())).collect())
     }
 
     /// One key further.
     #[must_use]
     pub fn key(&self, key: &str) -> Self {
         let mut path = self.clone();
-        path.0.push(Step::ActionKey(key.to_owned()));
+        path.0.push(Step::Key(key.to_owned()));
         path
     }
 
@@ -140,8 +140,8 @@ impl fmt::Display for YamlPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (position, step) in self.0.iter().enumerate() {
             match step {
-                Step::ActionKey(key) if position == 0 => f.write_str(key)?,
-                Step::ActionKey(key) => write!(f, ".{key}")?,
+                Step::Key(key) if position == 0 => f.write_str(key)?,
+                Step::Key(key) => write!(f, ".{key}")?,
                 Step::Index(index) => write!(f, "[{index}]")?,
             }
         }
@@ -153,7 +153,7 @@ impl fmt::Display for YamlPath {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Part {
     /// The key.
-    ActionKey,
+    Key,
     /// The value.
     Value,
 }
@@ -175,7 +175,7 @@ enum Spot {
 impl Place {
     /// The key that a path ends in.
     pub fn key(file: &Arc<SourceFile>, path: YamlPath) -> Self {
-        Place { file: file.clone(), spot: Spot::Path(path, Part::ActionKey) }
+        Place { file: file.clone(), spot: Spot::Path(path, Part::Key) }
     }
 
     /// The value that a path leads to.
@@ -350,6 +350,12 @@ impl Offsets {
     }
 }
 
+/// A path that is written in a file, seen from where the program runs.
+pub(super) fn beside(file: &Path, name: &str) -> PathBuf {
+    let name = name.strip_prefix("./").unwrap_or(name);
+    file.parent().unwrap_or(Path::new("")).join(name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -364,7 +370,7 @@ mod tests {
     #[test]
     fn keys_values_and_items_are_found() {
         assert_eq!(at(&YamlPath::of(&["params", "eps"]), Part::Value), "8/255");
-        assert_eq!(at(&YamlPath::of(&["params", "größe"]), Part::ActionKey), "größe");
+        assert_eq!(at(&YamlPath::of(&["params", "größe"]), Part::Key), "größe");
         assert_eq!(at(&YamlPath::of(&["params", "größe"]), Part::Value), "3");
         assert_eq!(at(&YamlPath::of(&["stages", "model", "kind"]), Part::Value), "train");
         assert_eq!(at(&YamlPath::of(&["stages", "model", "list"]).index(1), Part::Value), "bc");

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use serde_yaml::{Mapping, Value};
 
-use super::include::TOP_KEYS;
 use super::params;
-use super::pipeline::{Reader, is_name};
+use super::origin::LostParts;
+use super::reader::{Reader, TOP_KEYS, is_name};
 use super::poison::is_unknown;
 use super::problem::{Problem, nearest};
-use super::schema_check::describe;
+use super::describe::describe;
 use super::source::{Place, SourceFile, YamlPath};
 use crate::stage_kinds::{Slot, StageKind};
 
@@ -38,28 +38,6 @@ pub(super) struct StageSpec {
     pub path: YamlPath,
     pub file: Arc<SourceFile>,
     pub lost: LostParts,
-}
-
-/// Parts of a stage that could not be read, which is told: what would follow from that is not told as well.
-#[derive(Debug, Default)]
-pub(super) struct LostParts {
-    pub matrix: bool,
-    pub needs: bool,
-    pub with: bool,
-    /// Keys that stand among those of the stage and belong elsewhere.
-    pub misplaced: Vec<String>,
-}
-
-impl LostParts {
-    /// Whether there may be parameters that were not read.
-    pub(super) fn has_parameters(&self) -> bool {
-        self.with || !self.misplaced.is_empty()
-    }
-
-    /// Whether a parameter that is not there may have been written.
-    pub(super) fn may_hold(&self, parameter: &str) -> bool {
-        self.with || self.misplaced.iter().any(|key| key == parameter)
-    }
 }
 
 impl StageSpec {

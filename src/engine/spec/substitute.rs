@@ -128,7 +128,7 @@ impl Scope<'_> {
             Value::Mapping(map) => {
                 let mut out = Mapping::with_capacity(map.len());
                 for (key, item) in map {
-                    let step = || Step::ActionKey(key.as_str().unwrap_or_default().to_owned());
+                    let step = || Step::Key(key.as_str().unwrap_or_default().to_owned());
                     let is_run = role == Role::Command && key.as_str() == Some("run");
                     walk.role = if is_run { Role::Run } else { Role::Data };
                     out.insert(key.clone(), walk.within(step, |walk| self.walk(item, walk)));

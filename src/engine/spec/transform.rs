@@ -2,7 +2,7 @@
 
 use serde_yaml::Value;
 
-use super::defaults::Origin;
+use super::origin::Origin;
 use super::diagnostics::Notes;
 use super::source::Part;
 use super::stage::StageSpec;

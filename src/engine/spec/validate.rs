@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde_yaml::Value;
 
-use super::defaults::Origin;
+use super::origin::Origin;
 use super::poison::has_unknown;
 use super::problem::Problem;
 use super::source::{Part, Step, YamlPath};
@@ -26,7 +26,7 @@ pub(super) struct Sense<'a> {
 
 /// One step of a way into parameters.
 pub(super) fn key(name: &str) -> Step {
-    Step::ActionKey(name.to_owned())
+    Step::Key(name.to_owned())
 }
 
 /// The ways to the sources of data sets of all formats.

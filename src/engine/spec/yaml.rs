@@ -126,7 +126,7 @@ fn take_tags(value: &mut Value, path: &mut YamlPath, found: &mut Vec<(Taken, Yam
                 if !matches!(item, Value::Tagged(_) | Value::Sequence(_) | Value::Mapping(_)) {
                     continue;
                 }
-                let key = Step::ActionKey(key.as_str().unwrap_or_default().to_owned());
+                let key = Step::Key(key.as_str().unwrap_or_default().to_owned());
                 path.within(key, |path| take_tags(item, path, found));
             }
         }

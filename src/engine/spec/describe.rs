@@ -1,0 +1,18 @@
+//! Values of YAML as messages have them.
+
+use serde_yaml::Value;
+
+/// A value in a few words, for a message.
+pub(super) fn describe(value: &Value) -> String {
+    match value {
+        Value::Null => "empty".to_owned(),
+        Value::Bool(flag) => format!("`{flag}`"),
+        Value::Number(number) => format!("`{number}`"),
+        Value::String(text) if text.is_empty() => "an empty text".to_owned(),
+        Value::String(text) if text.chars().count() > 40 => "a long text".to_owned(),
+        Value::String(text) => format!("the text `{text}`"),
+        Value::Sequence(_) => "a list".to_owned(),
+        Value::Mapping(_) => "a mapping".to_owned(),
+        Value::Tagged(tagged) => format!("tagged {}", tagged.tag),
+    }
+}

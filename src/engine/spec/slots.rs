@@ -1,0 +1,5 @@
+//! Slots that no kind declares: the files of published numbers.
+
+/// Slots of the files, as the record names them.
+pub(super) const NUMBERS: &str = "published";
+pub(super) const ANOMALIES: &str = "anomalies";
