@@ -1,12 +1,13 @@
 //! What reaches the deciding thread, from workers and from the engine's own stages, and what it does about each
 //! message.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 
-use super::record::Recorded;
 use super::{Interrupt, RunError, Running, Scheduler};
+use crate::cache::{CacheError, Manifest};
 use crate::event::RunEvent;
 use crate::executors::Reporter;
 use crate::keeper::Keepers;
@@ -30,6 +31,16 @@ pub(super) enum Message {
     EngineProgress(u64, u64, u64, String),
     EngineDone(u64, Result<String, Failure>),
     Recorded(u64, Box<Running>, Recorded),
+}
+
+/// What came of recording a stage.
+pub(super) enum Recorded {
+    /// Its result is in the cache; what had the names of its files there and other bytes was moved away.
+    Done(Box<Manifest>, Vec<PathBuf>),
+    /// It has no result after all.
+    Failed(Failure),
+    /// The cache cannot be written.
+    Broken(CacheError),
 }
 
 impl Scheduler<'_> {

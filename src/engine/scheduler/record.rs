@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::messages::Message;
+use super::messages::{Message, Recorded};
 use super::workers::Platform;
 use super::{RunError, Running, Scheduler};
 use crate::cache::{Blob, Cache, CacheError, IngestError, MANIFEST_FORMAT, Made, Manifest};
@@ -18,16 +18,6 @@ use crate::protocol::{Failure, FailureCode};
 
 /// Beyond the slots, so many stages may be on their way: more would only fill the disk's queue.
 const ON_THEIR_WAY: usize = 16;
-
-/// What came of recording a stage.
-pub(super) enum Recorded {
-    /// Its result is in the cache; what had the names of its files there and other bytes was moved away.
-    Done(Box<Manifest>, Vec<PathBuf>),
-    /// It has no result after all.
-    Failed(Failure),
-    /// The cache cannot be written.
-    Broken(CacheError),
-}
 
 impl Scheduler<'_> {
     /// Whether another stage may start, as far as those go that are being recorded.

@@ -3,8 +3,8 @@
 
 use serde_yaml::Value;
 
-use super::origin::Origin;
 use super::diagnostics::Notes;
+use super::origin::Origin;
 use super::problem::suggestion;
 use super::source::{Part, Step};
 use super::stage::StageSpec;

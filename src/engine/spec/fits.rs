@@ -5,10 +5,10 @@
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use super::origin::Origin;
 use super::diagnostics::Notes;
 use super::expand::Expander;
 use super::instance::{Instance, Need};
+use super::origin::Origin;
 use super::source::{Part, Place, Step};
 use super::stage::StageSpec;
 use super::validate::key;

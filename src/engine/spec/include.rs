@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use serde_yaml::{Mapping, Value};
 
+use super::describe::describe;
 use super::nesting;
 use super::problem::{Problem, Problems, nearest};
-use super::describe::describe;
 use super::reader::TOP_KEYS;
 use super::source::{Place, SourceFile, YamlPath, beside};
 use super::yaml;

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use globset::{GlobBuilder, GlobMatcher};
 use serde_yaml::{Mapping, Value};
 
+use super::describe::describe;
 use super::diagnostics::Notes;
 use super::expand::Expander;
 use super::pattern::is_pattern;
 use super::poison::{is_unknown, unknown};
 use super::problem::{Problem, suggestion};
 use super::refs::Reference;
-use super::describe::describe;
 use super::source::{Place, YamlPath};
 use super::stage::{AxisSpec, AxisValues, StageSpec, axis_values, check_label, label_of};
 use super::substitute::LABEL;

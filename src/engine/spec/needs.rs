@@ -2,6 +2,7 @@
 
 use serde_yaml::{Mapping, Value};
 
+use super::describe::describe;
 use super::diagnostics::Notes;
 use super::expand::Expander;
 use super::instance::Need;
@@ -9,7 +10,6 @@ use super::matrix::Stand;
 use super::poison::is_unknown;
 use super::problem::Problem;
 use super::refs::{Maker, Missing, Reference};
-use super::describe::describe;
 use super::source::{Place, YamlPath};
 use super::stage::StageSpec;
 use crate::stage_kinds::{Slot, StageKind};

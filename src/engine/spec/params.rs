@@ -12,12 +12,12 @@ use serde_json::Value as Json;
 use serde_path_to_error::Segment;
 use serde_yaml::Value;
 
-use super::origin::Origin;
 use super::diagnostics::Notes;
+use super::origin::Origin;
 use super::poison::has_unknown;
 use super::problem::Problem;
-use super::slots::{ANOMALIES, NUMBERS};
 use super::schema_check;
+use super::slots::{ANOMALIES, NUMBERS};
 use super::source::{Step, YamlPath};
 use super::validate::{Sense, key};
 use crate::stage_kinds::{

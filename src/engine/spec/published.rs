@@ -2,14 +2,13 @@
 //! file before anything runs. A file that cannot be read is left to the check of all sources, which tells it at its
 //! place.
 
-use super::slots::{ANOMALIES, NUMBERS};
 use super::instance::Instance;
 use super::problem::{Problem, suggestion};
+use super::slots::{ANOMALIES, NUMBERS};
 use super::source::{Place, YamlPath};
 use crate::fsio;
 use crate::results::PublishedTable;
 use crate::stage_kinds::{Column, PublishedDetails, PublishedParams, PublishedSpec, TableSpec};
-
 
 /// A paper's tables have a few kilobytes. A larger file is not looked into here.
 const MAX_BYTES: u64 = 16 << 20;

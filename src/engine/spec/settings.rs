@@ -5,11 +5,11 @@ use std::collections::HashMap;
 
 use serde_yaml::{Mapping, Value};
 
+use super::describe::describe;
 use super::diagnostics::Lost;
-use super::reader::Reader;
 use super::poison::has_unknown;
 use super::problem::Problem;
-use super::describe::describe;
+use super::reader::Reader;
 use super::source::{Place, YamlPath};
 use super::yaml;
 

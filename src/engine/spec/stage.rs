@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use serde_yaml::{Mapping, Value};
 
-use super::params;
+use super::describe::describe;
 use super::origin::LostParts;
-use super::reader::{Reader, TOP_KEYS, is_name};
+use super::params;
 use super::poison::is_unknown;
 use super::problem::{Problem, nearest};
-use super::describe::describe;
+use super::reader::{Reader, TOP_KEYS, is_name};
 use super::source::{Place, SourceFile, YamlPath};
 use crate::stage_kinds::{Slot, StageKind};
 

@@ -2,8 +2,8 @@
 
 use serde_yaml::Value;
 
-use super::origin::Origin;
 use super::diagnostics::Notes;
+use super::origin::Origin;
 use super::source::Part;
 use super::stage::StageSpec;
 use super::validate::key;

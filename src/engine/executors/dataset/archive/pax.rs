@@ -1,6 +1,19 @@
 //! PAX records (`length key=value\n`) as far as they say where a file's bytes are and what it is called.
 
-use super::tape::SparseForm;
+/// How a member is sparse, as its PAX records have it.
+pub(super) enum SparseForm {
+    None,
+    /// The records list its pieces (0.0 and 0.1).
+    Listed {
+        whole: u64,
+        pieces: Vec<[u64; 2]>,
+    },
+    /// A map before its content lists them (1.0).
+    Before {
+        whole: u64,
+    },
+    Unknown,
+}
 
 /// What records say; what they leave open is for the head itself to say.
 #[derive(Debug, Default, Clone)]

@@ -3,7 +3,7 @@
 
 use tar::{GnuExtSparseHeader, GnuHeader, GnuSparseHeader, Header};
 
-use super::pax::Pax;
+use super::pax::{Pax, SparseForm};
 use super::tree::{Content, Piece, Place, Tree};
 use super::{ArchiveError, MAX_ENTRIES, Shared, plain};
 
@@ -139,21 +139,6 @@ fn member(
         },
     }
     next(file, at, size, || format!("`{shown}`"))
-}
-
-/// How a member is sparse, as its PAX records have it.
-pub(super) enum SparseForm {
-    None,
-    /// The records list its pieces (0.0 and 0.1).
-    Listed {
-        whole: u64,
-        pieces: Vec<[u64; 2]>,
-    },
-    /// A map before its content lists them (1.0).
-    Before {
-        whole: u64,
-    },
-    Unknown,
 }
 
 /// Where the member after a content begins.
