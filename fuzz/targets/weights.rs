@@ -4,4 +4,6 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| _ = atflow_worker::weights::read(bytes));
+fuzz_target!(|bytes: &[u8]| {
+    _ = atflow_worker::weights::read(bytes);
+});

@@ -1,6 +1,7 @@
-//! Files from outside the cache: those beside a pipeline file, and those fetched. Finds what is wrong with them before
-//! anything runs, gives each its identity for the key of the stage that reads it, and brings it in when that stage
-//! runs.
+//! External inputs: files beside a pipeline file, and files to fetch.
+//!
+//! Checks them before anything runs. Gives each its identity for the action key of the stage that reads it, and makes
+//! it available once that stage runs.
 
 use std::collections::HashMap;
 use std::io;
@@ -17,47 +18,49 @@ use crate::protocol::{Failure, FailureCode};
 use crate::spec::{ExternalInput, Instance, InstanceId, Place, Problem, Problems};
 use crate::stage_kinds::{Source, StageKind};
 
-/// A source that was checked.
+/// Checked external file.
 #[derive(Debug, Clone)]
 pub enum CheckedSource {
-    /// A file of this machine.
+    /// File on this machine.
     Local {
-        /// Where it is.
+        /// Path of the file.
         path: PathBuf,
-        /// The digest of its bytes.
+        /// Digest of its bytes.
         digest: Digest,
     },
-    /// A file to fetch; its publisher's digest is its identity.
+    /// File to fetch; its identity is the publisher's digest.
     Remote {
-        /// Where, and with which digest.
+        /// Address and digest, as the pipeline gives them.
         source: Source,
     },
-    /// A file that a person has to fetch. Its publisher's digest is its identity, whether it is there or not; without
-    /// one, only its bytes are, and until it is there nothing that comes of it can be known.
+    /// File that a person has to fetch.
+    ///
+    /// Its identity is the publisher's digest, whether or not it exists. Without one, its identity is the digest of its
+    /// bytes. Nothing downstream has a key until it exists.
     ByHand {
-        /// Where it is to be.
+        /// Expected path.
         path: PathBuf,
-        /// What the pipeline says of it.
+        /// Description in the pipeline.
         source: Source,
-        /// The digest of its bytes, if it is there.
+        /// Digest of its bytes, if it exists.
         digest: Option<Digest>,
     },
 }
 
 impl CheckedSource {
-    /// What stands for the source in a record.
+    /// Returns the identity of the file in an action.
     pub fn identity(&self) -> String {
         match self {
             CheckedSource::Local { digest, .. } => format!("blake3:{digest}"),
-            // Without a digest a remote source is refused when the pipeline is read. One by hand is then a local file,
-            // or is missing: nothing is ever recorded under that name.
+            // The pipeline reader rejects a remote source without a digest. A manual one without a digest is then a
+            // local file or missing: no action with this identity is ever recorded.
             CheckedSource::Remote { source } | CheckedSource::ByHand { source, .. } => {
                 source.published().unwrap_or_else(|| "missing".to_owned())
             }
         }
     }
 
-    /// The file that a person still has to bring, if that is what it is.
+    /// Returns the path of a file that a person still has to fetch.
     pub fn awaited(&self) -> Option<&Path> {
         match self {
             CheckedSource::ByHand { path, digest: None, .. } => Some(path),
@@ -65,7 +68,7 @@ impl CheckedSource {
         }
     }
 
-    /// The file of this machine that it is, and the digest of its bytes; nothing for a file that has to be fetched.
+    /// Returns the local file and the digest of its bytes; `None` for a file that has to be fetched.
     pub fn local(&self) -> Option<(&Path, Digest)> {
         match self {
             CheckedSource::Local { path, digest } => Some((path, *digest)),
@@ -75,7 +78,7 @@ impl CheckedSource {
     }
 }
 
-/// All sources of a pipeline that a run needs.
+/// External files of the wanted instances of a pipeline.
 #[derive(Debug, Default)]
 pub struct ExternalInputs {
     by_slot: HashMap<(InstanceId, String), CheckedSource>,
@@ -83,15 +86,16 @@ pub struct ExternalInputs {
 }
 
 impl ExternalInputs {
-    /// Checks the sources of the wanted instances: every local file is there, can be read, and has the digest that the
-    /// pipeline names. Files that a person has to fetch may be missing ([`ExternalInputs::awaited`]).
+    /// Checks the external files of the wanted instances: every local file exists, is readable, and matches its digest.
+    ///
+    /// Files that a person has to fetch may be missing ([`ExternalInputs::awaited`]).
     ///
     /// # Errors
-    /// A [`Problem`] at its place for each source that is not right.
+    /// A [`Problem`] at its place for each faulty file.
     pub fn check(graph: &Graph, wanted: &[bool], memo: &mut StatMemo) -> Result<Self, Problems> {
         let of = |id: InstanceId| graph.instance(id).sources.iter().map(move |need| (id, need));
         let needs: Vec<(InstanceId, &ExternalInput)> = graph.ids().filter(|id| wanted[id.0]).flat_map(of).collect();
-        // Many instances may read one file: it is looked at once.
+        // Many instances may read one file: it is read once.
         let mut paths: Vec<PathBuf> = Vec::new();
         let mut position: HashMap<PathBuf, usize> = HashMap::new();
         let mut local = Vec::with_capacity(needs.len());
@@ -128,16 +132,17 @@ impl ExternalInputs {
         if problems.is_empty() { Ok(sources) } else { Err(Problems(problems)) }
     }
 
-    /// Files that a person has to fetch, that are not there, and without which nothing can be known of the stages that
-    /// read them: a problem at its place for each. A run ends with them sooner or later.
+    /// Returns a problem for each missing file that a person has to fetch and that has no published digest.
+    ///
+    /// The stages that read it have no key, so a run fails on it sooner or later.
     pub fn awaited(&self) -> &[Problem] {
         &self.awaited
     }
 
-    /// A source that was checked.
+    /// Returns a checked file.
     ///
     /// # Panics
-    /// If it was not: only wanted instances are ever asked for.
+    /// If the file was not checked: callers may ask for wanted instances only.
     pub fn get(&self, id: InstanceId, need: &ExternalInput) -> &CheckedSource {
         &self.by_slot[&(id, need.slot.clone())]
     }
@@ -182,13 +187,14 @@ fn check(
     })
 }
 
-/// Where the path of a source is written. The files of a command are bare names, other sources are mappings with a
-/// `path`.
+/// Returns the place of a source's path in the pipeline.
+///
+/// The files of a command are bare names; other sources are mappings with a `path`.
 fn path_place(instance: &Instance, need: &ExternalInput) -> Place {
     instance.source_place(need, if instance.kind == StageKind::Command { None } else { Some("path") })
 }
 
-/// The problem of a file that is not there.
+/// Returns the problem of a missing file.
 fn missing(instance: &Instance, need: &ExternalInput, path: &Path) -> Problem {
     let message = format!("there is no file {}", path.display());
     Problem::at(path_place(instance, need), message, "not found").help(match &need.source.by_hand {
@@ -200,7 +206,7 @@ fn missing(instance: &Instance, need: &ExternalInput, path: &Path) -> Problem {
     })
 }
 
-/// What to add where the pipeline file is a link, or its folder is reached by one: what it leads to does not count.
+/// Returns a hint if the pipeline file is a link: paths are relative to the folder of the link, not of its target.
 fn of_a_link(file: &Path) -> String {
     match std::fs::read_link(file) {
         Ok(_) => {
@@ -220,8 +226,9 @@ fn shown_folder(base: &Path) -> String {
     if base.as_os_str().is_empty() { "the current folder".to_owned() } else { base.display().to_string() }
 }
 
-/// Brings a source to this machine and gives its file and digest: a local one is where it is, a remote one is fetched
-/// into the cache unless it is there.
+/// Makes an external file available on this machine; returns its path and digest.
+///
+/// A local file stays where it is. A remote one is fetched into the cache unless it is there.
 ///
 /// # Errors
 /// A [`Failure`] of the stage that needs it.
@@ -246,8 +253,8 @@ pub fn obtain(source: &CheckedSource, cache: &Cache, reporter: &dyn Reporter) ->
     if cache.is_offline() {
         return Err(failed(format!("{url} has to be fetched, and this run is offline"), Vec::new()));
     }
-    // A place of its own by identity, so that a fetch that was cut off goes on where it stopped; locked, so that two
-    // runs do not write into it at once.
+    // Each identity has one fetch place, so an interrupted fetch resumes there. It is locked, so two runs do not write
+    // to it at once.
     let stopped = || Failure { code: FailureCode::Cancelled, message: "stopped".to_owned(), causes: Vec::new() };
     let place = cache.fetch_place(&identity, &mut || {
         reporter.progress(0, 0, "waiting for another run, which fetches the same");
@@ -279,7 +286,7 @@ pub fn obtain(source: &CheckedSource, cache: &Cache, reporter: &dyn Reporter) ->
     Ok((cache.object_path(blob.digest), blob.digest))
 }
 
-/// An error and what caused it, outermost first.
+/// Returns the messages of an error and its causes, outermost first.
 pub fn causes(error: &dyn std::error::Error) -> Vec<String> {
     std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect()
 }

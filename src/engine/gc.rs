@@ -1,6 +1,7 @@
-//! Collects what nobody reaches any more in a cache: first a survey, which changes nothing, then, if somebody says so,
-//! the removal of just that. What is kept: the results of given keys with their logs, the fetched files that their
-//! records name, and everything young.
+//! Garbage collection of a cache: a survey, which changes nothing, then the removal of exactly what it found.
+//!
+//! It keeps the results of given keys with their logs, the fetched files that their actions name, and everything
+//! recent.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -13,64 +14,64 @@ use crate::action::ActionKey;
 use crate::cache::{Blob, Cache, CacheError, InProgress, Manifest, SIGNATURE};
 use crate::digest::Digest;
 
-/// A run that is going on may need what no record names yet: nothing younger than this is collected. A run writes or
-/// touches all that it uses.
+/// Minimum age of garbage. A run in progress may need files that no action names yet; it writes or touches all that it
+/// uses.
 const GRACE: Duration = Duration::from_secs(3600);
 
-/// Corrupt blobs are kept so long for who wants to look at them.
+/// Time for which corrupt blobs are kept for inspection.
 const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// What a file of the cache is.
+/// Class of a file in the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FileClass {
-    /// The manifest of a result.
+    /// Manifest of a result, or its signature.
     Manifest,
-    /// A blob.
+    /// Blob.
     Blob,
-    /// The note which blob a fetched file became.
+    /// Entry that maps a fetched file to its blob.
     Fetched,
-    /// Something that was put aside.
+    /// File in quarantine.
     Quarantine,
-    /// A folder with the progress of a training, or with the state that a longer one would go on from.
+    /// Folder with the progress of a training, or with the state that a longer training resumes from.
     Partial,
-    /// Something half fetched or otherwise half done that nobody has come back to; what killed runs left in their own
-    /// name goes with the next run.
+    /// Abandoned temporary file, such as a partial fetch. The next run removes the files that killed runs left under
+    /// their own names.
     Temporary,
 }
 
-/// What a collection keeps, beside what is young.
+/// What a collection keeps, besides recent files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Keep {
-    /// Results.
+    /// Keys of results.
     pub keys: HashSet<ActionKey>,
-    /// Logs of failed stages that are still asked for.
+    /// Logs of failed stages that commands may still show.
     pub logs: Vec<Blob>,
-    /// Progress of trainings that a pipeline may go on from; nothing if that cannot be told, and then all of it stays.
+    /// Keys of trainings that a pipeline may resume. `None` if they cannot be determined: then all progress stays.
     pub partials: Option<HashSet<ActionKey>>,
-    /// Progress, and what is half done, that was touched within this time stays, too.
+    /// Progress and temporary files that were touched within this time stay, too.
     pub age: Duration,
-    /// Whatever runs in progress may need.
+    /// What the runs in progress may need.
     pub in_progress: InProgress,
 }
 
-/// A file that nobody reaches.
+/// Unreachable file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Garbage {
-    /// What it is.
+    /// Class of the file.
     pub sort: FileClass,
-    /// Where.
+    /// Path of the file.
     pub path: PathBuf,
-    /// Its size in bytes.
+    /// Size in bytes.
     pub size: u64,
 }
 
-/// A number of files and their bytes.
+/// Number of files, with their total size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct FileCount {
-    /// Files.
+    /// Number of files.
     pub files: u64,
-    /// Bytes.
+    /// Number of bytes.
     pub bytes: u64,
 }
 
@@ -81,17 +82,17 @@ impl FileCount {
     }
 }
 
-/// What a collection would remove and what it would keep.
+/// What a collection would remove and keep.
 #[derive(Debug, Default)]
 pub struct Survey {
-    /// To be removed, in the order in which it is: manifests before the blobs that they name.
+    /// Files to remove, in order: manifests before the blobs that they name.
     pub garbage: Vec<Garbage>,
-    /// What stays.
+    /// Files to keep, by class.
     pub kept: BTreeMap<FileClass, FileCount>,
 }
 
 impl Survey {
-    /// What is to be removed, by sort.
+    /// Returns what is to be removed, by class.
     pub fn freed(&self) -> BTreeMap<FileClass, FileCount> {
         let mut freed: BTreeMap<FileClass, FileCount> = BTreeMap::new();
         for garbage in &self.garbage {
@@ -101,21 +102,21 @@ impl Survey {
     }
 }
 
-/// Whether somebody may be working on what a key names, or with it.
+/// Whether a run may be using or making the result of a key.
 fn is_worked_on(cache: &Cache, key: ActionKey, manifest: &Path) -> bool {
     is_young(manifest, GRACE) || cache.is_leased(key)
 }
 
 fn is_young(path: &Path, limit: Duration) -> bool {
     match fs::metadata(path).and_then(|metadata| metadata.modified()) {
-        // A time in the future is a clock that goes wrong: better safe.
+        // A time in the future means a wrong clock: keep the file.
         Ok(at) => SystemTime::now().duration_since(at).map_or(true, |age| age < limit),
-        // Gone: somebody else collected it.
+        // Another process has removed it.
         Err(_) => false,
     }
 }
 
-/// Finds what neither anything that is to be kept nor anything young reaches.
+/// Finds all files that no kept result and no recent file reaches.
 ///
 /// # Errors
 /// [`CacheError`] if a folder cannot be listed.
@@ -141,7 +142,7 @@ pub fn survey(cache: &Cache, keep: &Keep) -> Result<Survey, CacheError> {
         is_kept |= manifest.as_ref().is_some_and(is_wanted);
         if is_kept && let Some(manifest) = manifest {
             reach(&manifest, &mut blobs, &mut identities);
-            // What was just made from something old is a sign that a run is using that.
+            // A recent result made from an old one is a sign that a run uses the old one.
             let inputs = manifest.record.inputs.values().filter(|_| worked_on);
             blobs.extend(inputs.filter_map(|input| input.strip_prefix("blake3:")?.parse::<Digest>().ok()));
         }
@@ -166,7 +167,7 @@ pub fn survey(cache: &Cache, keep: &Keep) -> Result<Survey, CacheError> {
     for (path, (size, is_late)) in folders(cache, "partial", keep.age)? {
         let is_kept = match (name(&path, "").map(ActionKey), &keep.partials) {
             (Some(key), Some(wanted)) => is_late || wanted.contains(&key) || cache.is_leased(key) || runs.runs > 0,
-            // It cannot be told, or is none of ours.
+            // The wanted keys are unknown, or the folder is not named after a key.
             (Some(_), None) | (None, _) => true,
         };
         take(&mut survey, FileClass::Partial, path, size, is_kept);
@@ -177,8 +178,7 @@ pub fn survey(cache: &Cache, keep: &Keep) -> Result<Survey, CacheError> {
     Ok(survey)
 }
 
-/// What lies directly in a folder of the cache, with the bytes in it, and whether any of it was touched within some
-/// time.
+/// Returns the entries of a cache folder, with their total size, and whether any file in them is younger than `age`.
 fn folders(cache: &Cache, folder: &str, age: Duration) -> Result<BTreeMap<PathBuf, (u64, bool)>, CacheError> {
     let root = cache.root().join(folder);
     let mut folders: BTreeMap<PathBuf, (u64, bool)> = BTreeMap::new();
@@ -195,7 +195,7 @@ fn name(path: &Path, ending: &str) -> Option<Digest> {
     path.file_name()?.to_str()?.strip_suffix(ending)?.parse().ok()
 }
 
-/// Everything that a result needs to be used and looked at.
+/// Adds everything that is needed to use and inspect a result.
 fn reach(manifest: &Manifest, blobs: &mut HashSet<Digest>, identities: &mut HashSet<String>) {
     blobs.extend(manifest.outputs.values().map(|blob| blob.digest));
     blobs.insert(manifest.made.log.digest);
@@ -206,13 +206,14 @@ fn reach(manifest: &Manifest, blobs: &mut HashSet<Digest>, identities: &mut Hash
     }
 }
 
-/// Removes what a survey found, but for what became young since. Gives what was removed, and what could not be with the
-/// reason.
+/// Removes what a survey found, except files that were touched since.
+///
+/// Returns what was removed, and the files that could not be removed, with the errors.
 pub fn collect(survey: &Survey) -> (FileCount, Vec<(PathBuf, std::io::Error)>) {
     let mut freed = FileCount::default();
     let mut failed = Vec::new();
     for garbage in &survey.garbage {
-        // A run may have come upon it meanwhile: what it uses again it touches.
+        // A run may have reused the file meanwhile: it touches what it reuses.
         if !matches!(garbage.sort, FileClass::Quarantine | FileClass::Partial | FileClass::Temporary)
             && is_young(&garbage.path, GRACE)
         {

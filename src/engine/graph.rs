@@ -1,5 +1,7 @@
-//! The graph of instances: who makes what for whom, what a target reaches, and the record of an instance once its
-//! inputs are known. Knows no cache and runs nothing.
+//! Graph of instances: producers and consumers, the closure of targets, and the action of an instance with known
+//! inputs.
+//!
+//! Knows no cache and runs nothing.
 
 use std::collections::BTreeMap;
 
@@ -12,17 +14,17 @@ use crate::cache::Blob;
 use crate::spec::{ExternalInput, Instance, InstanceId, Need, Pattern, Problem};
 use crate::stage_kinds::StageKind;
 
-/// What an instance made: its outputs by name.
+/// Outputs of an instance, by name.
 pub type Outputs = BTreeMap<String, Blob>;
 
-/// Instances, and an edge from each producer to each of its consumers. Producers have smaller ids than their consumers.
+/// Graph of instances, with an edge from each producer to each of its consumers. Producers have smaller ids.
 #[derive(Debug)]
 pub struct Graph {
     dag: DiGraph<Instance, ()>,
 }
 
 impl Graph {
-    /// Joins the instances of a pipeline, producers before consumers, as [`crate::spec::expand`] gives them.
+    /// Builds the graph from the instances of a pipeline, producers first, as [`crate::spec::expand`] returns them.
     pub fn new(instances: Vec<Instance>) -> Self {
         let mut dag = DiGraph::with_capacity(instances.len(), instances.len() * 2);
         for instance in instances {
@@ -38,32 +40,32 @@ impl Graph {
         Graph { dag }
     }
 
-    /// Number of instances.
+    /// Returns the number of instances.
     pub fn len(&self) -> usize {
         self.dag.node_count()
     }
 
-    /// Whether there is none.
+    /// Whether the graph has no instances.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// An instance.
+    /// Returns an instance.
     pub fn instance(&self, id: InstanceId) -> &Instance {
         &self.dag[NodeIndex::new(id.0)]
     }
 
-    /// All of them, producers before consumers.
+    /// Returns all ids, producers before consumers.
     pub fn ids(&self) -> impl DoubleEndedIterator<Item = InstanceId> + use<> {
         (0..self.len()).map(InstanceId)
     }
 
-    /// Those that need something of an instance.
+    /// Returns the instances that need an output of `id`.
     pub fn consumers(&self, id: InstanceId) -> impl Iterator<Item = InstanceId> + '_ {
         self.neighbours(id, Direction::Outgoing)
     }
 
-    /// Those that an instance needs something of.
+    /// Returns the instances whose outputs `id` needs.
     pub fn producers(&self, id: InstanceId) -> impl Iterator<Item = InstanceId> + '_ {
         self.neighbours(id, Direction::Incoming)
     }
@@ -72,8 +74,10 @@ impl Graph {
         self.dag.neighbors_directed(NodeIndex::new(id.0), direction).map(|node| InstanceId(node.index()))
     }
 
-    /// The instances that targets name: an instance's name, a stage's, or a pattern over names (`tested/pgd-*`); labels
-    /// that are left out at its end mean all.
+    /// Returns the instances that the targets name; all, if there are no targets.
+    ///
+    /// A target is the name of an instance or a stage, or a pattern over names (`tested/pgd-*`). Labels omitted at the
+    /// end match all.
     ///
     /// # Errors
     /// A [`Problem`] for each target that names nothing.
@@ -103,7 +107,7 @@ impl Graph {
         if problems.is_empty() { Ok(found) } else { Err(problems) }
     }
 
-    /// Which instances the targets need, themselves included; by id.
+    /// Marks the targets and all instances that they need, by id.
     pub fn reached_from(&self, targets: &[InstanceId]) -> Vec<bool> {
         let mut wanted = vec![false; self.len()];
         let upwards = Reversed(&self.dag);
@@ -117,8 +121,9 @@ impl Graph {
         wanted
     }
 
-    /// How much work hangs on each instance, itself included: the longest way to an end of the graph. Long ways are
-    /// started first.
+    /// Returns the length of the critical path from each instance to an end of the graph, itself included.
+    ///
+    /// The scheduler starts instances with longer paths first.
     pub fn urgency(&self) -> Vec<f64> {
         let mut urgency = vec![0.0; self.len()];
         for id in self.ids().rev() {
@@ -128,7 +133,7 @@ impl Graph {
         urgency
     }
 
-    /// The inputs that other instances make for this one, by their names in its record.
+    /// Returns the inputs that other instances make for this one, with their names in its action.
     pub fn inputs(&self, id: InstanceId) -> impl Iterator<Item = (String, &Need)> {
         let instance = self.instance(id);
         let mut in_slot: BTreeMap<&str, usize> = BTreeMap::new();
@@ -139,8 +144,9 @@ impl Graph {
         })
     }
 
-    /// The record of an instance whose inputs are known. `outputs` gives what a producer made, `sources` the identity
-    /// of a source.
+    /// Returns the action of an instance with known inputs.
+    ///
+    /// `outputs` returns the outputs of a producer, `sources` the identity of an external file.
     pub fn record<'a>(
         &self,
         id: InstanceId,
@@ -150,8 +156,9 @@ impl Graph {
         self.record_by(id, |_, need| format!("blake3:{}", outputs(need.from)[&need.output].digest), sources)
     }
 
-    /// The same with the identity of each input given by its name in the record and its need: what is hashed and what
-    /// is explained are put together here alone.
+    /// Like [`Graph::record`], with a function for the identity of each input, by its name in the action and its need.
+    ///
+    /// Both the hashed and the explained action are built here, and nowhere else.
     pub fn record_by(
         &self,
         id: InstanceId,
@@ -176,9 +183,10 @@ impl Graph {
     }
 }
 
-/// The name of an input in a record. Where several inputs share a slot their order matters and is part of the name,
-/// except in tables and figures, whose inputs are told apart by their cell. `position` counts the inputs of the same
-/// slot.
+/// Returns the name of an input in the action.
+///
+/// The order of several inputs in one slot matters and is part of the name. In tables and figures, the cell identifies
+/// the input instead. `position` counts the inputs of the same slot.
 fn input_name(instance: &Instance, position: usize, need: &Need) -> String {
     match instance.kind {
         _ if need.label.is_empty() => need.slot.clone(),
@@ -187,8 +195,7 @@ fn input_name(instance: &Instance, position: usize, need: &Need) -> String {
     }
 }
 
-/// How long an instance takes relative to others, where nothing better is known: attack steps and epochs are what
-/// costs.
+/// Returns the cost of an instance relative to others, from its parameters: attack steps and epochs dominate.
 fn rough_cost(instance: &Instance) -> f64 {
     let number = |pointer: &str| instance.params.pointer(pointer).and_then(serde_json::Value::as_f64);
     match instance.kind {

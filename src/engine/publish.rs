@@ -1,40 +1,43 @@
-//! Manifests on their way into a remote cache, perhaps signed. What is there already stays; a signature goes before the
-//! manifest that it signs, so that who trusts keys alone never meets a manifest whose signature is still to come.
+//! Publishes manifests to a remote cache, signed if there is a signer.
+//!
+//! Existing manifests stay. A signature is written before its manifest: a reader that requires signatures never finds
+//! the manifest alone.
 
 use crate::action::ActionKey;
 use crate::cache::remote::{Remote, RemoteError};
 use crate::cache::{Manifest, longest_manifest};
 use crate::signing::{KeyError, PublicKey, Signer, Trust};
 
-/// Why a manifest could not be sent.
+/// Reason why a manifest could not be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     /// The remote cache failed.
     #[error(transparent)]
     Remote(#[from] RemoteError),
-    /// It could not be signed.
+    /// The manifest could not be signed.
     #[error(transparent)]
-    ActionKey(#[from] KeyError),
+    Key(#[from] KeyError),
 }
 
-/// What came of sending a manifest.
+/// Outcome of sending a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Sent {
-    /// It is there without a signature of ours.
+    /// The remote has it, without a signature from this run.
     Unsigned,
-    /// It is there, signed with the key that was given.
+    /// The remote has it, signed with the given key.
     Signed,
-    /// It was computed elsewhere and is not ours to sign; it is there with the signature it came with, if it came with
-    /// one.
+    /// The remote has it. It was computed elsewhere, so it is not signed; it keeps its original signature, if any.
     Elsewhere,
-    /// Another run's manifest of the same key is there, and stays as it is.
+    /// The remote keeps another run's manifest of the same key.
     OtherManifest,
-    /// The manifest there carries somebody else's signature, which stays.
+    /// The remote keeps the manifest with a signature of another key.
     OtherSignature,
 }
 
-/// Sends a manifest; its blobs are there already. A result that was computed here is signed, if somebody signs. Where a
-/// result came from is not sent: the address may be private.
+/// Sends a manifest whose blobs are already in the remote cache.
+///
+/// Signs a result that was computed here, if there is a signer. Omits the origin of the result: the address may be
+/// private.
 ///
 /// # Errors
 /// [`PublishError`].
@@ -63,7 +66,7 @@ pub fn send(remote: &Remote, manifest: &Manifest, signer: Option<&Signer>) -> Re
         remote.put_manifest(key, text.as_bytes())?;
         return Ok(done);
     };
-    // It is signed as it stands there, whatever its white space.
+    // The remote text is signed as it is, with its own white space.
     if serde_json::from_str::<serde_json::Value>(&there).ok() != serde_json::to_value(&own).ok() {
         return Ok(Sent::OtherManifest);
     }
@@ -78,7 +81,7 @@ pub fn send(remote: &Remote, manifest: &Manifest, signer: Option<&Signer>) -> Re
     Ok(done)
 }
 
-/// The signed remark beside a signature: for people, because the signature is of the manifest, which gives the key.
+/// Returns the signed comment of a signature. It is for people: the signed manifest itself determines the key.
 fn comment(key: ActionKey) -> String {
     format!("atflow result {key} signed {}", jiff::Timestamp::now())
 }
@@ -87,8 +90,9 @@ fn original_key(manifest: &Manifest) -> Option<PublicKey> {
     PublicKey::named(manifest.from.as_ref()?.signed_by.as_deref()?).ok()
 }
 
-/// The signature that a result came with, if it is one of these bytes: another version of this program may write a
-/// manifest in another way.
+/// Returns the original signature of a result, if it matches these bytes.
+///
+/// Another version of this program may format the manifest differently.
 fn original_signature(manifest: &Manifest, bytes: &str) -> Option<String> {
     let signature = manifest.from.as_ref()?.signature.as_deref()?;
     let trust = Trust::new(vec![original_key(manifest)?]);

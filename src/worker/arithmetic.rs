@@ -1,6 +1,7 @@
-//! How this process does arithmetic on the CPU: which instruction set and which libraries, and whether that is what its
-//! numerics ask for. Every library reads its switches once, when it is first used or even loaded, so a process whose
-//! environment is not right starts itself again.
+//! CPU arithmetic of this process: the instruction set and libraries in use, checked against the requested numerics.
+//!
+//! Every library reads its switches once, on first use or even when loaded. A process with the wrong environment
+//! therefore restarts itself.
 
 use std::ffi::OsString;
 use std::io;
@@ -12,10 +13,10 @@ use tch::{Kind, TchError, Tensor};
 
 use crate::system::{self, LibraryText};
 
-/// Why a CPU cannot compute as it is asked to.
+/// Why a CPU cannot compute as requested.
 #[derive(Debug, thiserror::Error)]
 pub enum NoNumerics {
-    /// The processor has not what portable numerics take.
+    /// The processor lacks instructions that portable numerics need.
     #[error(
         "portable numerics need an x86-64 processor with AVX2 and FMA, which {cpu} is not; \
          `numerics: native` in the pipeline computes with what it has, and its results have other keys"
@@ -24,19 +25,21 @@ pub enum NoNumerics {
         /// The processor.
         cpu: String,
     },
-    /// A library did not take its switch.
+    /// A library ignored its switch.
     #[error("libtorch computes with its kernels for `{found}` although `ATEN_CPU_CAPABILITY` asks for others")]
     Switch {
-        /// What it computes with.
+        /// The kernels it uses.
         found: String,
     },
 }
 
-/// Starts this program again, with the same arguments, if its environment has switches of arithmetic that its numerics
-/// do not ask for, or lacks one. Does not come back if it does so.
+/// Restarts this program with the same arguments if its environment has other arithmetic switches than the numerics
+/// request.
+///
+/// Does not return in that case.
 ///
 /// # Errors
-/// What the system says if the program cannot be started again.
+/// Returns the error from the system if the program cannot be restarted.
 pub fn hold(numerics: Numerics) -> io::Result<()> {
     let is_switch = |name: &OsString| name.to_str().is_some_and(numerics::is_switch);
     let mut found: Vec<(OsString, OsString)> = std::env::vars_os().filter(|(name, _)| is_switch(name)).collect();
@@ -54,10 +57,10 @@ pub fn hold(numerics: Numerics) -> io::Result<()> {
     Err(command.args(std::env::args_os().skip(1)).envs(wanted).exec())
 }
 
-/// What this process computes with on the CPU.
+/// Returns the CPU arithmetic of this process.
 ///
 /// # Errors
-/// [`NoNumerics`] if that is not what the numerics ask for.
+/// [`NoNumerics`] if it differs from the requested numerics.
 pub fn of_cpu(numerics: Numerics) -> Result<Arithmetic, NoNumerics> {
     let isa = instruction_set();
     let isa = match numerics {
@@ -74,26 +77,27 @@ pub fn of_cpu(numerics: Numerics) -> Result<Arithmetic, NoNumerics> {
     Ok(Arithmetic { isa, aten, onednn, mkl, libc: system::libc_version() })
 }
 
-/// The same where a GPU computes what matters: nothing is asked of the processor.
+/// Returns the CPU arithmetic when a GPU does the main computation; places no requirements on the processor.
 pub fn beside_gpu(numerics: Numerics) -> Arithmetic {
     of_cpu(numerics).or_else(|_| of_cpu(Numerics::Native)).unwrap_or_default()
 }
 
-/// The square root of a tensor of 32-bit floats, with the same bits on every processor. libtorch hands `sqrt` to MKL,
-/// which for 32-bit floats starts from an approximation that each maker of processors defines for itself, even where
-/// `MKL_CBWR` asks for compatible results; for 64-bit floats it does not. The same is true of `asin`, `acos` and
-/// `atan`, which nothing here uses.
+/// Computes the square root of a tensor of 32-bit floats, with the same bits on every processor.
+///
+/// libtorch passes `sqrt` to MKL. For 32-bit floats MKL starts from an approximation that differs between processor
+/// makers, even if `MKL_CBWR` requests compatible results; for 64-bit floats it does not. The same is true of `asin`,
+/// `acos` and `atan`, which this program does not use.
 ///
 /// # Errors
-/// What libtorch says.
+/// Returns the error from libtorch.
 pub fn square_root(of: &Tensor) -> Result<Tensor, TchError> {
     of.f_to_kind(Kind::Double)?.f_sqrt()?.f_to_kind(of.f_kind()?)
 }
 
-/// The level that portable numerics hold the libraries to.
+/// The instruction-set level of portable numerics.
 const LOWEST: &str = "avx2";
 
-/// Instruction sets that oneDNN has kernels for, highest first, each with the flags of `/proc/cpuinfo` that it takes.
+/// Instruction sets with oneDNN kernels, highest first, each with the `/proc/cpuinfo` flags that it requires.
 const LEVELS: [(&str, &[&str]); 7] = [
     ("amx_fp16", &["amx_tile", "amx_fp16"]),
     ("amx_bf16", &["amx_tile", "amx_bf16"]),
@@ -104,7 +108,7 @@ const LEVELS: [(&str, &[&str]); 7] = [
     (LOWEST, &["avx2", "fma"]),
 ];
 
-/// The highest instruction set of this processor; its architecture where it has none of them.
+/// Returns the highest instruction set of this processor, or its architecture if it has none of them.
 fn instruction_set() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let flags = info.lines().find_map(|line| line.strip_prefix("flags")?.split_once(':'));
@@ -117,7 +121,7 @@ fn highest(flags: &str) -> Option<&'static str> {
     level.map(|(name, _)| *name)
 }
 
-/// The number in what a library says of itself: `Intel(R) MKL-DNN v3.10.2 (Git Hash …)`.
+/// Extracts the version number from a library's description: `Intel(R) MKL-DNN v3.10.2 (Git Hash …)`.
 fn version(text: &str) -> String {
     let is_version = |word: &&str| {
         let digits = word.strip_prefix('v').unwrap_or(word);

@@ -1,6 +1,7 @@
-//! Writes libtorch's folder into the worker's run path, so that it starts without LD_LIBRARY_PATH, and compiles the few
-//! lines of C++ that set libtorch's switches. LD_LIBRARY_PATH still wins over a run path: that is how one binary meets
-//! another libtorch.
+//! Adds libtorch's folder to the worker's run path and compiles the C++ code that sets libtorch's switches.
+//!
+//! The worker then starts without LD_LIBRARY_PATH. LD_LIBRARY_PATH overrides a run path, so one binary can use another
+//! libtorch.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,7 @@ fn main() {
     if let Ok(lib) = std::env::var("DEP_TCH_LIBTORCH_LIB") {
         println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
         println!("cargo:rustc-env=ATFLOW_LIBTORCH_LIB={lib}");
-        // As torch-sys has it: the headers lie beside the libraries unless somebody says otherwise.
+        // Like torch-sys: the headers are next to the libraries unless overridden.
         let beside = || Path::new(&lib).parent().map(Path::to_path_buf).unwrap_or_default();
         let root = std::env::var_os("LIBTORCH_INCLUDE").map_or_else(beside, PathBuf::from);
         let mut build = cc::Build::new();

@@ -1,5 +1,6 @@
-//! Checkpoints: a network's description, its classes and every tensor of it, as one safetensors file that PyTorch users
-//! can load. Knows nothing of how the weights came about.
+//! Checkpoints: a network's description, classes and tensors in one safetensors file that PyTorch users can load.
+//!
+//! Knows nothing about the origin of the weights.
 
 use std::collections::BTreeSet;
 
@@ -16,41 +17,41 @@ use crate::networks::{self, Network};
 const ARTIFACT: &str = "checkpoint";
 const FORMAT: &str = "checkpoint/1";
 
-/// A network with what must be known to use it.
+/// A network with the metadata needed to use it.
 ///
-/// File: the network's tensors, F32, by the names PyTorch gives them (`layer1.0.bn1.running_mean`), running statistics
-/// included; metadata `{"format": "checkpoint/1", "net": {…}, "channels": C, "classes": […]}`, `net` as in the
-/// parameters of training.
+/// The file holds the network's tensors, F32, under their PyTorch names (`layer1.0.bn1.running_mean`), running
+/// statistics included. Its metadata is `{"format": "checkpoint/1", "net": {…}, "channels": C, "classes": […]}`, with
+/// `net` as in the parameters of training.
 pub struct Checkpoint {
-    /// The description it was built from.
+    /// The description that the network is built from.
     pub net: Net,
-    /// Channels of the images it takes.
+    /// Channels of the input images.
     pub channels: usize,
-    /// Names of the classes, in the order of the logits, of which there may be more.
+    /// Names of the classes, in the order of the logits; there may be more logits than classes.
     pub classes: Vec<String>,
     /// The network.
     pub network: Box<dyn Network>,
 }
 
-/// Why some bytes are not a checkpoint that can be used.
+/// Why bytes are not a usable checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// Not the right sort of file.
+    /// The wrong type of file.
     #[error(transparent)]
     Format(#[from] FormatError),
-    /// Not a safetensors file, or a cut one.
+    /// Not a safetensors file, or a truncated one.
     #[error("not a safetensors file")]
     Safetensors(#[from] safetensors::SafeTensorError),
-    /// Made by another version.
+    /// The file comes from another version.
     #[error("its format is `{found}`, this version reads `{FORMAT}`")]
     Version {
-        /// What it says.
+        /// The version in the file.
         found: String,
     },
-    /// Its description makes no network.
+    /// The description is not a valid network.
     #[error("its network cannot be built")]
     Network(#[source] Box<StageError>),
-    /// It holds other tensors than the network has.
+    /// The file's tensors differ from the network's.
     #[error("its tensors are not those of its network (missing: {}; unknown: {})", list(missing), list(unknown))]
     Names {
         /// Tensors of the network that the file lacks.
@@ -63,9 +64,9 @@ pub enum CheckpointError {
     Shape {
         /// The tensor.
         name: String,
-        /// As the file has it.
+        /// The shape and type in the file.
         found: String,
-        /// As the network has it.
+        /// The shape and type in the network.
         expected: String,
     },
     /// An operator of libtorch failed.
@@ -91,12 +92,12 @@ struct Metadata {
 }
 
 impl Checkpoint {
-    /// How many logits the network has: as many as there are classes, or more where its description says so.
+    /// Returns the number of logits: the number of classes, or more if the description says so.
     pub fn logits(&self) -> usize {
         self.net.classes().map_or(self.classes.len(), |own| own as usize)
     }
 
-    /// The checkpoint as a file; the same weights give the same bytes.
+    /// Encodes the checkpoint as a file; equal weights give equal bytes.
     ///
     /// # Errors
     /// [`CheckpointError::Torch`] or [`CheckpointError::Format`].
@@ -119,10 +120,10 @@ impl Checkpoint {
         Ok(formats::write(views, &metadata)?)
     }
 
-    /// Reads a checkpoint from a file's bytes, and puts its network on a device.
+    /// Reads a checkpoint from a file's bytes and loads its network onto a device.
     ///
     /// # Errors
-    /// Any [`CheckpointError`]: every tensor of the network must be there, and no other.
+    /// Any [`CheckpointError`]: the file must hold every tensor of the network, and no other.
     pub fn from_bytes(bytes: &[u8], device: Device) -> Result<Self, CheckpointError> {
         let metadata: Metadata = formats::read_metadata(ARTIFACT, bytes)?;
         if metadata.format != FORMAT {
@@ -149,14 +150,14 @@ impl Checkpoint {
     }
 }
 
-/// The shape of a tensor and its values as a file has them: F32, in row-major order whatever the layout in memory.
+/// Returns a tensor's shape and its file bytes: F32 in row-major order, whatever the layout in memory.
 pub(crate) fn to_bytes(tensor: &Tensor) -> Result<(Vec<usize>, Vec<u8>), TchError> {
     let shape = tensor.size().iter().map(|&side| side as usize).collect();
     let flat = tensor.f_detach()?.f_to_device(Device::Cpu)?.f_contiguous()?.f_view(-1)?;
     Ok((shape, Vec::<f32>::try_from(flat)?.iter().flat_map(|value| value.to_le_bytes()).collect()))
 }
 
-/// A tensor of a file, on the CPU; it must have the expected shape.
+/// Reads a tensor of a file, on the CPU; it must have the expected shape.
 pub(crate) fn from_file(file: &SafeTensors<'_>, name: &str, expected: &[i64]) -> Result<Tensor, CheckpointError> {
     let view = file.tensor(name)?;
     let shape: Vec<i64> = view.shape().iter().map(|&side| side as i64).collect();

@@ -1,4 +1,4 @@
-//! What a running stage may ask for: its parameters, inputs and outputs, random numbers, and a line to the engine.
+//! Context of a running stage: parameters, inputs, outputs, random numbers, and messages to the engine.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -17,12 +17,12 @@ use crate::device::Chosen;
 use crate::error::StageError;
 use crate::rng::Rng;
 
-/// Progress is told no more often than this.
+/// Minimum interval between progress reports.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
-/// And, while a stage calls [`Reporter::check_cancelled`], at least this often.
+/// Maximum interval between them, as long as a stage calls [`Reporter::check_cancelled`].
 const LONGEST_PAUSE: Duration = Duration::from_millis(800);
 
-/// Which jobs are to be given up; shared with the thread that listens to the engine.
+/// The cancelled jobs; shared with the thread that listens to the engine.
 #[derive(Debug, Default)]
 pub struct Control {
     cancelled: Mutex<Vec<u64>>,
@@ -30,12 +30,12 @@ pub struct Control {
 }
 
 impl Control {
-    /// Marks a job as cancelled, whether it runs already or not.
+    /// Marks a job as cancelled, whether it is running or not.
     pub fn cancel(&self, id: u64) {
         self.cancelled.lock().unwrap_or_else(PoisonError::into_inner).push(id);
     }
 
-    /// The engine left: every job is to be given up.
+    /// Cancels every job, because the engine has left.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
     }
@@ -46,7 +46,7 @@ impl Control {
     }
 }
 
-/// Tells the engine how a job goes.
+/// Reports a job's progress to the engine.
 pub struct Reporter<'a> {
     id: u64,
     events: &'a mut dyn FnMut(Event),
@@ -58,8 +58,7 @@ pub struct Reporter<'a> {
 }
 
 impl Reporter<'_> {
-    /// Says how far the job is; `message` is made only if it is time to say something. Fails if the job is to be given
-    /// up.
+    /// Reports progress; builds `message` only if a report is due. Fails if the job is cancelled.
     ///
     /// # Errors
     /// [`StageError::Cancelled`].
@@ -70,18 +69,18 @@ impl Reporter<'_> {
         self.check()
     }
 
-    /// Whether it is time to say something: some time has passed, or the last unit is done.
+    /// Returns whether a report is due: enough time has passed, or the last unit is done.
     pub fn wants(&self, done: u64, total: u64) -> bool {
         self.is_due(SHORTEST_PAUSE) || (done == total && self.done != total)
     }
 
-    /// Says how far the job is.
+    /// Reports progress unconditionally.
     pub fn tell(&mut self, done: u64, total: u64, message: String) {
         (self.done, self.total, self.message) = (done, total, message);
         self.say();
     }
 
-    /// Says the last progress again if the engine has heard nothing for long. Fails if the job is to be given up.
+    /// Repeats the last report if the engine has heard nothing for a while. Fails if the job is cancelled.
     ///
     /// # Errors
     /// [`StageError::Cancelled`].
@@ -97,7 +96,7 @@ impl Reporter<'_> {
         (self.events)(Event::Log { id: self.id, line: line.into() });
     }
 
-    /// Tells the user something while the stage goes on; it is a line of the log as well.
+    /// Shows a warning to the user while the stage continues; also logs it.
     pub fn warn(&mut self, message: impl Into<String>) {
         (self.events)(Event::Warning { id: self.id, message: message.into() });
     }
@@ -117,27 +116,27 @@ impl Reporter<'_> {
     }
 }
 
-/// A running stage's surroundings.
+/// The context of a running stage.
 pub struct Context<'a> {
-    /// What is asked for.
+    /// The requested job.
     pub job: &'a Job,
-    /// Where to compute.
+    /// The device to compute on.
     pub device: Device,
-    /// What is computed with.
+    /// The device selection, with its numerics.
     pub chosen: &'a Chosen,
     /// The job's random numbers.
     pub rng: Rng,
-    /// Says how the job goes.
+    /// Reports the job's progress.
     pub reporter: Reporter<'a>,
-    /// When the job began.
+    /// Start time of the job.
     pub started: Instant,
-    /// How long earlier jobs worked on what this one goes on from.
+    /// Time that earlier jobs spent on the progress this one resumes from.
     pub earlier: Duration,
     library: &'a mut Library,
 }
 
 impl<'a> Context<'a> {
-    /// The surroundings of one job.
+    /// Creates the context of one job.
     pub fn new(
         job: &'a Job,
         chosen: &'a Chosen,
@@ -151,7 +150,7 @@ impl<'a> Context<'a> {
         Context { job, device: chosen.device, chosen, rng: Rng::new(job.seed), reporter, started, earlier, library }
     }
 
-    /// The parameters, as the kind has them.
+    /// Returns the parameters as the kind's type.
     ///
     /// # Errors
     /// [`StageError::Params`].
@@ -159,7 +158,7 @@ impl<'a> Context<'a> {
         T::deserialize(&self.job.params).map_err(|source| StageError::Params { kind: self.job.kind, source })
     }
 
-    /// The one input of a slot.
+    /// Returns the single input of a slot.
     ///
     /// # Errors
     /// [`StageError::Slot`] unless there is exactly one.
@@ -171,12 +170,12 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Every input of a slot, in order.
+    /// Returns every input of a slot, in order.
     pub fn inputs(&self, slot: &'static str) -> Vec<&'a Input> {
         self.job.inputs_of(slot).collect()
     }
 
-    /// The image set of an input.
+    /// Returns the image set of an input.
     ///
     /// # Errors
     /// As [`Library::set`].
@@ -184,7 +183,7 @@ impl<'a> Context<'a> {
         self.library.set(input)
     }
 
-    /// The checkpoint of an input.
+    /// Returns the checkpoint of an input.
     ///
     /// # Errors
     /// As [`Library::checkpoint`].
@@ -192,7 +191,7 @@ impl<'a> Context<'a> {
         self.library.checkpoint(input)
     }
 
-    /// The file that an output is to be written to.
+    /// Returns the path of the file for an output.
     ///
     /// # Errors
     /// [`StageError::NoOutput`].

@@ -1,5 +1,4 @@
-//! Where a worker computes: the device asked for on the command line, and the one that is there. Knows nothing of
-//! stages.
+//! Device selection: the device requested on the command line, and the available one. Knows nothing about stages.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +9,7 @@ use tch::{Cuda, Device};
 use crate::arithmetic::{self, NoNumerics};
 use crate::system::{self, CudaLibraryError};
 
-/// The device that `--device` asks for.
+/// The device that `--device` requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
     /// The first GPU if it can be used, else the CPU.
@@ -64,71 +63,70 @@ pub enum NoCuda {
     /// This libtorch has no CUDA half.
     #[error("this libtorch is for the CPU only: no libtorch_cuda.so in {folder}")]
     CpuOnly {
-        /// Where libtorch was found.
+        /// The folder of libtorch.
         folder: String,
     },
-    /// It has one that cannot be loaded.
+    /// The CUDA half exists but cannot be loaded.
     #[error(transparent)]
     Library(#[from] CudaLibraryError),
     /// No driver is loaded.
     #[error("libtorch has CUDA, but this machine has no NVIDIA driver (no /proc/driver/nvidia)")]
     NoDriver,
-    /// The driver is there and libtorch finds no usable GPU all the same.
+    /// The driver is loaded, but libtorch finds no usable GPU.
     #[error(
         "libtorch has CUDA and the NVIDIA driver is loaded, but no GPU can be used; \
          the driver may be too old for this libtorch, or CUDA_VISIBLE_DEVICES hides the GPUs"
     )]
     NoGpu,
-    /// There are GPUs, but not this one.
+    /// There are GPUs, but not the requested one.
     #[error("there is no cuda:{number}: this process sees {count} GPU(s)")]
     NoSuchGpu {
-        /// The GPU asked for.
+        /// The requested GPU.
         number: usize,
-        /// How many there are.
+        /// The number of GPUs.
         count: i64,
     },
 }
 
 impl NoCuda {
-    /// Whether CUDA was meant to work here: such a failure is told even where the CPU will do.
+    /// Returns whether CUDA was meant to work here: such a failure is reported even if the CPU suffices.
     fn is_defect(&self) -> bool {
         matches!(self, NoCuda::NoGpu | NoCuda::Library(_))
     }
 }
 
-/// Why this machine cannot compute as it is asked to.
+/// Why this machine cannot compute as requested.
 #[derive(Debug, thiserror::Error)]
 pub enum NoDevice {
-    /// It has not the GPU that was asked for.
+    /// The requested GPU is not available.
     #[error(transparent)]
     Cuda(#[from] NoCuda),
-    /// Its processor cannot.
+    /// The processor cannot.
     #[error(transparent)]
     Numerics(#[from] NoNumerics),
 }
 
-/// The device that is used.
+/// The selected device.
 #[derive(Debug)]
 pub struct Chosen {
     /// The device.
     pub device: Device,
     /// Its name in commands and messages: `cpu`, `cuda:0`.
     pub name: String,
-    /// Its model, for people.
+    /// Its model, for display.
     pub model: String,
-    /// How arithmetic on the CPU is held.
+    /// The requested numerics of the CPU.
     pub numerics: Numerics,
-    /// What that comes to on this machine.
+    /// The resulting arithmetic on this machine.
     pub arithmetic: Arithmetic,
-    /// What should be told before anything is computed: CUDA that is there and does not work.
+    /// A warning to show before any computation: CUDA is installed and does not work.
     pub warning: Option<String>,
 }
 
-/// Finds the device asked for. Must run before the first tensor is made, and after [`arithmetic::hold`].
+/// Selects the requested device. Call it after [`arithmetic::hold`], before creating the first tensor.
 ///
 /// # Errors
-/// [`NoDevice`] if a GPU is asked for and cannot be used, or the CPU is to be used and cannot compute by these
-/// numerics.
+/// [`NoDevice`] if the requested GPU cannot be used, or if the CPU is selected and does not support these numerics.
 pub fn choose(wanted: Wanted, numerics: Numerics) -> Result<Chosen, NoDevice> {
     let cpu = |warning| -> Result<Chosen, NoDevice> {
         let arithmetic = arithmetic::of_cpu(numerics)?;
@@ -159,8 +157,7 @@ fn cuda(number: usize, numerics: Numerics) -> Result<Chosen, NoCuda> {
         count if number as i64 >= count => return Err(NoCuda::NoSuchGpu { number, count }),
         _ => {}
     }
-    // Other kernels give other low bits: none is picked by its speed of the moment, and none that gives other bits each
-    // time.
+    // Different kernels give different low bits: disable selection by benchmark, and nondeterministic kernels.
     let warning = match system::make_repeatable() {
         true => None,
         false => Some(
@@ -169,7 +166,7 @@ fn cuda(number: usize, numerics: Numerics) -> Result<Chosen, NoCuda> {
         ),
     };
     let name = format!("cuda:{number}");
-    // The driver lists GPUs in another order than CUDA numbers them: only one model among all is certain.
+    // The driver and CUDA may order GPUs differently: the model is certain only if all GPUs share it.
     let model = if let [model] = &models[..] { model.clone() } else { name.clone() };
     Ok(Chosen {
         device: Device::Cuda(number),

@@ -1,4 +1,4 @@
-//! Why a stage failed, as facts, and how each sort of failure is told to the engine.
+//! Errors of a stage, as facts, and their conversion to failures for the engine.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -15,18 +15,18 @@ use crate::weights::InstallError;
 /// Why a stage failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
-    /// The engine asked to give up, or left.
+    /// The engine cancelled the job, or left.
     #[error("cancelled")]
     Cancelled,
-    /// The engine sent a stage that it must run itself.
+    /// The engine sent a stage that only the engine runs.
     #[error("a worker does not run stages of kind `{0}`")]
     NotForWorkers(StageKind),
-    /// The parameters are not those of the kind.
+    /// The parameters do not match the kind.
     #[error("the parameters of this {kind} stage cannot be read")]
     Params {
         /// The kind of the stage.
         kind: StageKind,
-        /// What serde said.
+        /// The error from serde.
         source: serde_json::Error,
     },
     /// A parameter is outside its range, or does not fit an input.
@@ -34,41 +34,41 @@ pub enum StageError {
     Setting {
         /// The parameter, as a path: `adversary.eps`.
         name: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// A need is not filled, or by more inputs than it takes.
+    /// A need has no input, or too many.
     #[error("expected {expected} as `{slot}`, found {found}")]
     Slot {
         /// The need.
         slot: &'static str,
-        /// How many it takes.
+        /// The number it takes.
         expected: &'static str,
-        /// How many there are.
+        /// The number found.
         found: usize,
     },
     /// The engine named no file for an output.
     #[error("no file is named for the output `{0}`")]
     NoOutput(&'static str),
-    /// Two inputs do not go together.
+    /// Two inputs are incompatible.
     #[error("{0}")]
     Mismatch(String),
-    /// An input cannot be read, or is corrupt or gone.
+    /// An input is unreadable, corrupt or missing.
     #[error("cannot use the input `{slot}`")]
     Read {
         /// The need it fills.
         slot: String,
-        /// What it should be.
+        /// The expected digest.
         digest: Digest,
-        /// What is wrong with it.
+        /// The problem.
         source: Box<ReadError>,
     },
-    /// An input is not the artifact it should be.
+    /// An input is not an image set.
     #[error("the input `{slot}` is not an image set")]
     ImageSet {
         /// The need it fills.
         slot: String,
-        /// What is wrong with it.
+        /// The problem.
         source: FormatError,
     },
     /// An input is not a checkpoint that this version can use.
@@ -76,23 +76,23 @@ pub enum StageError {
     Checkpoint {
         /// The need it fills.
         slot: String,
-        /// What is wrong with it.
+        /// The problem.
         source: CheckpointError,
     },
-    /// An input does not hold the weights that it should.
+    /// An input does not hold the expected weights.
     #[error("the input `{slot}` does not hold the weights that it should")]
     Weights {
         /// The need it fills.
         slot: String,
-        /// What is wrong with it.
+        /// The problem.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// The weights of an input are not those of the network.
+    /// The weights of an input do not fit the network.
     #[error("the input `{slot}` does not fit the network")]
     Install {
         /// The need it fills.
         slot: String,
-        /// Every difference.
+        /// All differences.
         source: InstallError,
     },
     /// An output cannot be encoded.
@@ -100,7 +100,7 @@ pub enum StageError {
     Encode {
         /// The output.
         output: &'static str,
-        /// What is wrong.
+        /// The cause.
         source: Box<dyn Error + Send + Sync>,
     },
     /// An output cannot be written.
@@ -108,10 +108,10 @@ pub enum StageError {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error from the system.
         source: std::io::Error,
     },
-    /// The loss of training is not a number any more.
+    /// The training loss is no longer a finite number.
     #[error(
         "the loss became {loss} in epoch {epoch}: training has diverged; \
          try a smaller `optimizer.lr`, or a longer `warmup` of the schedule"
@@ -122,31 +122,31 @@ pub enum StageError {
         /// The mean loss of the epoch so far.
         loss: f64,
     },
-    /// The network gives numbers that are not finite.
+    /// The network outputs non-finite values.
     #[error("the network gives values that are not finite for image {index}: its checkpoint is of no use")]
     NotFinite {
         /// The first such image.
         index: usize,
     },
-    /// An attack has nothing to go by.
+    /// An attack has no gradient to follow.
     #[error(
         "the gradient of the loss is zero for all of the {images} attacked images that are classified correctly: the attack cannot move, and its accuracy would say nothing of robustness; \
          the network masks its gradients (saturated logits?): see what a `masking` stage says of it, or use the attack `square`, which needs none"
     )]
     NoGradient {
-        /// How many images were attacked and right.
+        /// The number of images that were attacked and classified correctly.
         images: u64,
     },
     /// An operator of libtorch failed.
     #[error("libtorch failed")]
     Torch(#[from] TchError),
-    /// The worker has a defect.
+    /// The worker has a bug.
     #[error("the worker panicked: {0}")]
     Panic(String),
 }
 
 impl StageError {
-    /// A parameter outside its range.
+    /// Creates the error for a parameter outside its range.
     pub fn setting(name: impl Into<String>, problem: impl Into<String>) -> Self {
         StageError::Setting { name: name.into(), problem: problem.into() }
     }
@@ -178,7 +178,7 @@ impl StageError {
         }
     }
 
-    /// The failure as the engine hears of it.
+    /// Converts the error to a failure for the engine.
     pub fn to_failure(&self) -> Failure {
         let mut causes = Vec::new();
         let mut cause = self.source();

@@ -1,8 +1,8 @@
-//! The worker of atflow: runs the stages that need tensors, one at a time, as the engine asks.
+//! The worker of atflow: runs the stages that need tensors, one at a time, on request of the engine.
 //!
-//! From the outside in: [`session`] speaks the protocol, [`context`] is what a running stage may ask for, [`executors`]
-//! are the kinds, and they stand on [`data`], [`checkpoint`], [`weights`], [`training_state`], [`attacks`] and
-//! [`networks`], which stand on [`resize`] and [`rng`]. It knows no graph, no keys and no cache.
+//! From the outside in: [`session`] speaks the protocol, [`context`] serves a running stage, and [`executors`]
+//! implement the kinds. They build on [`data`], [`checkpoint`], [`weights`], [`training_state`], [`attacks`] and
+//! [`networks`], which build on [`resize`] and [`rng`]. The worker knows no graph, no keys and no cache.
 
 pub mod arithmetic;
 pub mod attacks;

@@ -1,4 +1,4 @@
-//! The worker's command line: finds its device, says so, and serves the engine.
+//! The worker's command line: selects the device, reports it, and serves the engine.
 
 use std::io::{self, BufReader, Write};
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ const USAGE: &str = "Usage: atflow-worker [--device auto|cpu|cuda:N] [--numerics
 Runs stages for atflow, which starts it by itself: requests on standard input, events on standard output.
 ";
 
-/// The command line or the environment is wrong.
+/// Exit code for a wrong command line or environment.
 const WRONG: u8 = 2;
 
 enum Invocation {
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
         },
         Err(message) => (WRONG, message),
     };
-    // Nothing is left to be told if standard error is closed too.
+    // If standard error is closed too, there is nowhere left to report.
     let _ = writeln!(io::stderr(), "atflow-worker: {message}");
     ExitCode::from(code)
 }

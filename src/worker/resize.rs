@@ -1,27 +1,28 @@
-//! Images resized on a device to the bytes that Pillow makes of them: whole numbers throughout, so that every device
-//! gives the same. Knows tensors only.
+//! Resizes images on a device to the same bytes as Pillow.
+//!
+//! Uses integer arithmetic only, so every device gives the same result. Knows only tensors.
 
 use atflow::resample::{Filter, PRECISION, Taps};
 use tch::{Device, Kind, TchError, Tensor};
 
-/// What makes images of one size those of another.
+/// Resizes images from one size to another.
 #[derive(Debug)]
 pub struct Resize {
     across: Option<Line>,
     down: Option<Line>,
 }
 
-/// How each new pixel of a line is made: for each tap, the old pixels and their weights.
+/// Resampling of one line: for each tap, the source pixels and their weights.
 #[derive(Debug)]
 struct Line {
-    /// I64, one for each new pixel.
+    /// I64, one per new pixel.
     from: Vec<Tensor>,
-    /// I32, the same number.
+    /// I32, one per new pixel.
     weights: Vec<Tensor>,
 }
 
 impl Line {
-    /// Nothing where the length stays.
+    /// Returns `None` if the length is unchanged.
     fn new(from: usize, to: usize, device: Device) -> Result<Option<Self>, TchError> {
         if from == to {
             return Ok(None);
@@ -29,7 +30,7 @@ impl Line {
         let taps = Taps::new(from, to, Filter::Bilinear);
         let mut line = Line { from: Vec::new(), weights: Vec::new() };
         for tap in 0..taps.width {
-            // Behind the end weights are 0, and any pixel does.
+            // Weights past the end are 0, so any pixel works.
             let at: Vec<i64> = taps.first.iter().map(|&first| (first + tap).min(from - 1) as i64).collect();
             let weights: Vec<i32> = taps.weights.iter().skip(tap).step_by(taps.width).copied().collect();
             if weights.iter().any(|&weight| weight != 0) {
@@ -40,7 +41,7 @@ impl Line {
         Ok(Some(line))
     }
 
-    /// Along dimension `along` of N × C × H × W bytes; `shape` lays the weights along it.
+    /// Resamples along dimension `along` of N × C × H × W bytes; `shape` aligns the weights with it.
     fn apply(&self, images: &Tensor, along: i64, shape: [i64; 2]) -> Result<Tensor, TchError> {
         let mut sum: Option<Tensor> = None;
         for (from, weights) in self.from.iter().zip(&self.weights) {
@@ -59,18 +60,18 @@ impl Line {
 }
 
 impl Resize {
-    /// From one height and width to another, bilinearly; no side is 0.
+    /// Creates a bilinear resize from one height and width to another; no side is 0.
     ///
     /// # Errors
-    /// What libtorch says.
+    /// Returns the error from libtorch.
     pub fn new(from: [usize; 2], to: [usize; 2], device: Device) -> Result<Self, TchError> {
         Ok(Resize { across: Line::new(from[1], to[1], device)?, down: Line::new(from[0], to[0], device)? })
     }
 
-    /// The images in the other size: N × C × H × W, U8.
+    /// Resizes images: N × C × H × W, U8.
     ///
     /// # Errors
-    /// What libtorch says.
+    /// Returns the error from libtorch.
     pub fn apply(&self, images: &Tensor) -> Result<Tensor, TchError> {
         let mut images = images.shallow_clone();
         if let Some(line) = &self.across {

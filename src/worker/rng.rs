@@ -1,17 +1,17 @@
-//! Tensors of random numbers, by the generator of [`atflow::random`].
+//! Random tensors from the generator of [`atflow::random`].
 
 use tch::{Device, TchError, Tensor};
 
 pub use atflow::random::{Rng, Stream};
 
-/// Draws tensors.
+/// Draws random tensors.
 pub trait DrawTensor {
-    /// One tensor for each sample, each drawn from its own stream, stacked: shape (samples, …`shape`), f32.
+    /// Draws one tensor per sample, each from its own stream, and stacks them: shape (samples, …`shape`), f32.
     ///
-    /// `prefix` and a sample's number together are the key of its stream.
+    /// The key of a stream is `prefix` plus the sample's index.
     ///
     /// # Errors
-    /// What libtorch says, where there is no memory, say.
+    /// Returns the error from libtorch, such as one for lack of memory.
     fn tensor(
         &self,
         purpose: &str,

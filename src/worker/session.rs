@@ -1,5 +1,6 @@
-//! The conversation with the engine: a hello, then one job after another until the engine closes the worker's input.
-//! A thread listens meanwhile, so that a job can be given up while it runs. Knows no kind of stage.
+//! The session with the engine: a hello, then one job after another until the engine closes the worker's input.
+//!
+//! A thread listens meanwhile, so a running job can be cancelled. Knows no stage kind.
 
 use std::any::Any;
 use std::io::{self, BufRead, Write};
@@ -17,32 +18,32 @@ use crate::device::Chosen;
 use crate::error::StageError;
 use crate::{executors, system};
 
-/// Why a conversation ended other than by the engine's wish.
+/// Why a session ended other than at the engine's request.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    /// The engine said something that no request is, and that names no job it could be answered to.
+    /// The engine sent an invalid request that names no job to reply to.
     #[error("cannot understand the request `{line}`")]
     Request {
-        /// What it said.
+        /// The line.
         line: String,
-        /// What is wrong with it.
+        /// The parse error.
         source: serde_json::Error,
     },
-    /// The engine cannot be heard.
+    /// The engine's messages cannot be read.
     #[error("cannot read from the engine")]
     Input(#[source] io::Error),
-    /// The engine does not listen any more.
+    /// The engine no longer reads the worker's messages.
     #[error("cannot write to the engine")]
     Output(#[source] io::Error),
 }
 
-/// So long a job may take to give up once the engine has closed the worker's input.
+/// Grace period for a job to stop after the engine closes the worker's input.
 const LONGEST_FAREWELL: Duration = Duration::from_secs(5);
 
-/// What the listening thread passes on.
+/// Messages from the listening thread.
 enum Heard {
     Run(Box<Job>),
-    /// A request that cannot be read, but whose job is known.
+    /// A request that cannot be parsed, but whose job is known.
     Unreadable(u64, serde_json::Error),
     Failed(SessionError),
 }
@@ -50,7 +51,7 @@ enum Heard {
 /// Writes one event as one line.
 ///
 /// # Errors
-/// What the system says.
+/// Returns the error from the system.
 pub fn send(output: &mut impl Write, event: &Event) -> io::Result<()> {
     let mut line = serde_json::to_string(event)?;
     line.push('\n');
@@ -58,10 +59,10 @@ pub fn send(output: &mut impl Write, event: &Event) -> io::Result<()> {
     output.flush()
 }
 
-/// Serves jobs until the engine closes `input`; a job that runs then is given up.
+/// Serves jobs until the engine closes `input`, which cancels a running job.
 ///
 /// # Errors
-/// [`SessionError`] if the conversation breaks.
+/// [`SessionError`] if the session breaks.
 pub fn serve(
     input: impl BufRead + Send + 'static,
     mut output: impl Write,
@@ -88,8 +89,8 @@ pub fn serve(
             Heard::Unreadable(id, error) => (id, Err(unreadable(&error))),
             Heard::Run(job) => {
                 let mut broken = None;
-                // A line that cannot be sent is not lost silently: the job is ended by closing the control, and the
-                // error told below.
+                // Do not lose an unsendable line silently: closing the control ends the job, and the error is reported
+                // below.
                 let mut events = |event: Event| {
                     if let Err(error) = send(&mut output, &event) {
                         broken.get_or_insert(error);
@@ -146,8 +147,8 @@ fn listen(input: impl BufRead + Send + 'static, control: Arc<Control>) -> Receiv
             }
         }
         control.close();
-        // A job looks up between two steps of its work. One that does not, in an operator that takes minutes, say, must
-        // not outlive the engine.
+        // A job checks for cancellation between steps. A job that does not, such as one in an operator that takes
+        // minutes, must not outlive the engine.
         drop(sender);
         thread::sleep(LONGEST_FAREWELL);
         system::leave_at_once();
@@ -165,8 +166,9 @@ fn understand(line: String) -> Result<Request, Heard> {
     })
 }
 
-/// Runs one job; whatever happens in it, the worker lives on. Gives its summary, and how long earlier jobs worked on
-/// what it went on from.
+/// Runs one job; the worker survives any panic in it.
+///
+/// Returns its summary, and the time that earlier jobs spent on the progress it resumed from.
 fn run(
     job: &Job,
     chosen: &Chosen,
@@ -178,7 +180,7 @@ fn run(
     let threads = i32::try_from(job.threads.max(1)).unwrap_or(i32::MAX);
     tch::set_num_threads(threads);
     let mut context = Context::new(job, chosen, library, events, control);
-    // Gradients are the exception: a stage that needs them says so. The guard also undoes what a panic left behind.
+    // Stages that need gradients enable them explicitly. The guard also resets state left by a panic.
     let _guard = tch::no_grad_guard();
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
         context.reporter.check_cancelled()?;
@@ -193,7 +195,7 @@ fn run(
     }
 }
 
-/// Keeps the place of the last panic for the failure that tells of it, and off standard error.
+/// Records the location of the last panic for the failure message, and keeps it off standard error.
 fn catch_panics() -> Arc<Mutex<String>> {
     let place = Arc::new(Mutex::new(String::new()));
     let kept = Arc::clone(&place);

@@ -1,5 +1,5 @@
-//! What the worker asks of the operating system and of the dynamic linker: finding CUDA's half of libtorch, keeping
-//! standard output to the protocol, ignoring Ctrl-C. All unsafe code of the worker is here. Knows nothing of stages.
+//! Operating-system and dynamic-linker functions: locating CUDA's half of libtorch, reserving standard output for the
+//! protocol, ignoring Ctrl-C. All unsafe code of the worker is here. Knows nothing about stages.
 #![allow(unsafe_code, reason = "dlopen, signal dispositions and C++ have no safe interface in std")]
 
 use std::ffi::{CStr, CString, OsStr};
@@ -10,50 +10,51 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-/// The CUDA half of libtorch is there but the dynamic linker does not take it.
+/// The CUDA half of libtorch exists, but the dynamic linker rejects it.
 #[derive(Debug, thiserror::Error)]
 #[error("{} is there but cannot be loaded: {reason}", library.display())]
 pub struct CudaLibraryError {
     /// The library that was tried.
     pub library: PathBuf,
-    /// What the dynamic linker said.
+    /// The error from the dynamic linker.
     pub reason: String,
 }
 
-/// Prepares the process; to be called first of all, while it has one thread only.
+/// Prepares the process; call this first, while the process has a single thread.
 ///
-/// Ctrl-C reaches every process of the terminal, and a batch system's request to end every process of the job: the
-/// engine decides what becomes of this one, by a message or by closing its input, so that an epoch that was finished is
-/// kept before it leaves.
+/// Ctrl-C reaches every process of the terminal, and a batch system's termination request every process of the job. The
+/// worker ignores both: the engine stops it by a message or by closing its input, so a finished epoch is saved before
+/// it exits.
 pub fn prepare_process() {
-    // SAFETY: the process has one thread, so nobody changes signal dispositions meanwhile.
+    // SAFETY: the process has one thread, so no other thread changes signal dispositions meanwhile.
     unsafe {
         libc::signal(libc::SIGINT, libc::SIG_IGN);
         libc::signal(libc::SIGTERM, libc::SIG_IGN);
     }
 }
 
-/// Takes standard output for the protocol alone; what a library prints there from now on goes to standard error.
+/// Reserves standard output for the protocol; anything a library prints there later goes to standard error.
 ///
 /// # Errors
-/// What the system says, where the process has no standard output or error.
+/// Returns the error from the system, if the process has no standard output or error.
 pub fn claim_stdout() -> io::Result<File> {
     let own = io::stdout().as_fd().try_clone_to_owned()?;
-    // SAFETY: both descriptors are open for the whole life of the process; nothing owns descriptor 1 exclusively.
+    // SAFETY: both descriptors stay open for the whole life of the process; nothing owns descriptor 1 exclusively.
     if unsafe { libc::dup2(libc::STDERR_FILENO, libc::STDOUT_FILENO) } < 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(File::from(own))
 }
 
-/// Loads `libtorch_cuda.so` if it lies beside the `libtorch_cpu.so` of this process. Nothing in the worker names a
-/// symbol of it, so the linker leaves it out, and without this call CUDA would be silently missing. To be called before
-/// the first tensor. Gives the library's path, or none where libtorch is for the CPU only.
+/// Loads `libtorch_cuda.so` if it is next to the `libtorch_cpu.so` of this process.
+///
+/// The worker references none of its symbols, so the linker omits it, and without this call CUDA would be silently
+/// missing. Call this before creating the first tensor. Returns the library's path, or `None` if libtorch is CPU-only.
 ///
 /// # Errors
-/// [`CudaLibraryError`] if it is there and cannot be loaded.
+/// [`CudaLibraryError`] if the library exists but cannot be loaded.
 pub fn load_cuda_library() -> Result<Option<PathBuf>, CudaLibraryError> {
-    // The folder may be a farm of links, with or without the CUDA half among them.
+    // The folder may consist of symbolic links, with or without the CUDA half.
     let folders = libtorch_folder().into_iter().flat_map(|folder| {
         let real = fs::canonicalize(folder.join("libtorch_cpu.so")).ok();
         [Some(folder), real.and_then(|library| Some(library.parent()?.to_owned()))]
@@ -63,7 +64,7 @@ pub fn load_cuda_library() -> Result<Option<PathBuf>, CudaLibraryError> {
     let failed = |reason: String| CudaLibraryError { library: library.clone(), reason };
     let name = CString::new(library.as_os_str().as_bytes()).map_err(|error| failed(error.to_string()))?;
     // SAFETY: the name is a C string. The library's constructors only register operators with libtorch_cpu.so, which is
-    // loaded. dlerror gives a string that is valid until this thread's next call of it, and it is copied here.
+    // loaded. dlerror returns a string that is valid until this thread's next call of it, and it is copied here.
     unsafe {
         if libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL).is_null() {
             let reason = libc::dlerror();
@@ -74,7 +75,7 @@ pub fn load_cuda_library() -> Result<Option<PathBuf>, CudaLibraryError> {
     Ok(Some(library))
 }
 
-/// The version of the libtorch that is loaded, such as `2.11.0`.
+/// Returns the version of the loaded libtorch, such as `2.11.0`.
 pub fn libtorch_version() -> String {
     let symbol = version_symbol();
     if symbol.is_null() {
@@ -86,14 +87,14 @@ pub fn libtorch_version() -> String {
     format!("{}.{}.{}", version >> 56, (version >> 48) & 0xff, (version >> 40) & 0xff)
 }
 
-/// The folder that the dynamic linker took `libtorch_cpu.so` from.
+/// Returns the folder from which the dynamic linker loaded `libtorch_cpu.so`.
 pub fn libtorch_folder() -> Option<PathBuf> {
     let symbol = version_symbol();
     if symbol.is_null() {
         return None;
     }
-    // SAFETY: dladdr fills the structure, whose fields may all be null, or says by 0 that it did not; the name it
-    // points to lives as long as the library, and is copied here.
+    // SAFETY: dladdr fills the structure, whose fields may all be null, or returns 0 if it did not. The name it points
+    // to lives as long as the library, and is copied here.
     let library = unsafe {
         let mut info: libc::Dl_info = std::mem::zeroed();
         if libc::dladdr(symbol, &raw mut info) == 0 || info.dli_fname.is_null() {
@@ -104,7 +105,7 @@ pub fn libtorch_folder() -> Option<PathBuf> {
     Some(library.parent()?.to_owned())
 }
 
-/// A symbol that libtorch_cpu.so alone has; null where it is not loaded.
+/// Returns a symbol that only libtorch_cpu.so defines; null if that is not loaded.
 fn version_symbol() -> *mut libc::c_void {
     // SAFETY: the name is a C string.
     unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"aoti_torch_abi_version".as_ptr()) }
@@ -117,36 +118,36 @@ unsafe extern "C" {
     fn atflow_arithmetic(which: libc::c_int, out: *mut libc::c_char, room: usize);
 }
 
-/// libtorch's switches for arithmetic on a GPU.
+/// libtorch's switches for GPU arithmetic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Switches {
-    /// cuDNN uses kernels that give the same bits each time.
+    /// cuDNN uses deterministic kernels.
     pub deterministic_cudnn: bool,
-    /// cuDNN picks kernels by their speed of the moment.
+    /// cuDNN benchmarks kernels and picks the fastest.
     pub benchmark_cudnn: bool,
     /// Convolutions round their inputs to TF32.
     pub tf32_cudnn: bool,
-    /// Products of matrices do.
+    /// Matrix products round their inputs to TF32.
     pub tf32_cublas: bool,
 }
 
-/// Sets libtorch's switches so that a GPU gives the same bits each time, and computes in whole 32-bit floats. Says
-/// whether libtorch took them.
+/// Sets libtorch's switches for deterministic GPU results and full 32-bit floats. Returns whether libtorch accepted
+/// them.
 pub fn make_repeatable() -> bool {
     atflow_make_repeatable() == 1
 }
 
-/// The switches as they are, where libtorch tells.
+/// Returns the current switches, if libtorch reports them.
 pub fn switches() -> Option<Switches> {
     let bits = u32::try_from(atflow_switches()).ok()?;
     let bit = |index: u32| bits >> index & 1 == 1;
     Some(Switches { deterministic_cudnn: bit(0), benchmark_cudnn: bit(1), tf32_cudnn: bit(2), tf32_cublas: bit(3) })
 }
 
-/// A text about libtorch's arithmetic on a CPU.
+/// A text about libtorch's CPU arithmetic.
 #[derive(Debug, Clone, Copy)]
 pub enum LibraryText {
-    /// Which of ATen's kernels were chosen.
+    /// The selected ATen kernels.
     AtenKernels,
     /// The version of oneDNN.
     OneDnn,
@@ -154,33 +155,33 @@ pub enum LibraryText {
     Mkl,
 }
 
-/// What libtorch tells of its arithmetic; empty where it tells nothing.
+/// Returns libtorch's text about its arithmetic; empty if it has none.
 pub fn library_text(what: LibraryText) -> String {
     let mut bytes = [0_u8; 256];
-    // SAFETY: the function writes at most as many bytes as it is told there are, the last of them 0.
+    // SAFETY: the function writes at most as many bytes as the given length, the last of them 0.
     unsafe { atflow_arithmetic(what as libc::c_int, bytes.as_mut_ptr().cast(), bytes.len()) };
     let text = CStr::from_bytes_until_nul(&bytes).map(CStr::to_string_lossy);
     text.map(|text| text.into_owned()).unwrap_or_default()
 }
 
-/// The version of the C library; empty where it does not tell.
+/// Returns the version of the C library; empty if it is unknown.
 pub fn libc_version() -> String {
     #[cfg(target_env = "gnu")]
-    // SAFETY: the function gives a C string that lives as long as the process.
+    // SAFETY: the function returns a C string that lives as long as the process.
     let version = format!("glibc {}", unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) }.to_string_lossy());
     #[cfg(not(target_env = "gnu"))]
     let version = String::new();
     version
 }
 
-/// How many [`WithoutOneDnn`] live: libtorch has one switch for the whole process.
+/// Number of live [`WithoutOneDnn`] values: libtorch has one switch for the whole process.
 static WITHOUT_ONEDNN: Mutex<usize> = Mutex::new(0);
 
-/// As long as one lives, libtorch computes convolutions on the CPU without oneDNN.
+/// Guard: while one is alive, libtorch computes CPU convolutions without oneDNN.
 #[derive(Debug)]
 pub struct WithoutOneDnn(());
 
-/// Switches oneDNN off.
+/// Switches oneDNN off until the guard is dropped.
 pub fn without_onednn() -> WithoutOneDnn {
     let mut alive = WITHOUT_ONEDNN.lock().unwrap_or_else(PoisonError::into_inner);
     *alive += 1;
@@ -198,14 +199,13 @@ impl Drop for WithoutOneDnn {
     }
 }
 
-/// Ends the process without running what libraries want to do at its end: other threads may be in the middle of
-/// libtorch.
+/// Exits without running the libraries' exit handlers, because other threads may be inside libtorch.
 pub fn leave_at_once() -> ! {
-    // SAFETY: _exit ends the process and touches nothing of it.
+    // SAFETY: _exit ends the process and touches none of its memory.
     unsafe { libc::_exit(0) }
 }
 
-/// The largest resident memory of this process so far, in bytes; 0 where the system does not tell.
+/// Returns the peak resident memory of this process in bytes; 0 if the system does not report it.
 pub fn peak_memory() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -213,14 +213,14 @@ pub fn peak_memory() -> u64 {
     kibibytes.unwrap_or(0) * 1024
 }
 
-/// The processor's name for people.
+/// Returns the processor's name for display.
 pub fn cpu_name() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     name.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
 }
 
-/// The models of the NVIDIA GPUs that the driver sees, each once; none where no driver is loaded.
+/// Returns the distinct NVIDIA GPU models that the driver reports; empty without a driver.
 pub fn gpu_models() -> Vec<String> {
     let Ok(folder) = fs::read_dir("/proc/driver/nvidia/gpus") else { return Vec::new() };
     let infos = folder.flatten().filter_map(|gpu| fs::read_to_string(gpu.path().join("information")).ok());
@@ -235,7 +235,7 @@ pub fn gpu_models() -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// libtorch for the CPU has the switches, too, and remembers them. cuDNN's TF32 is on where nobody sets it.
+    /// CPU-only libtorch has the switches, too, and stores them. cuDNN's TF32 is on by default.
     #[test]
     fn the_switches_for_repeatable_arithmetic_are_set_and_stay() {
         assert!(make_repeatable());

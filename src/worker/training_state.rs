@@ -1,13 +1,14 @@
-//! The progress of a training: all that the next epoch depends on, kept after each epoch, so that a training that was
-//! killed ends with the same bytes as one that was not. Random draws need no keeping: they are keyed by epoch. Knows
-//! nothing of how training goes.
+//! Progress of a training: the complete state for the next epoch, saved after each epoch.
 //!
-//! File `training.safetensors` in a folder that the engine names: the tensors `network/NAME`, `momentum/NAME`, and
-//! `more/NAME` for what a method of training keeps beside them, F32; metadata `{"format": "training/1", "of": {…},
-//! "epochs": […], "milliseconds": 81000, "digest": "…"}`. `milliseconds` is how long the epochs took, in all the runs
-//! that worked on them. `of` is all that the way from the start to here depends on; a file of another training, of
-//! other data, or made on another sort of device, is of no use and says so. `digest` is that of the rest, tensors
-//! included: nobody checks this file by its name, as blobs are.
+//! A training that is killed and resumed produces the same bytes as an uninterrupted one. Random draws need no state:
+//! they are keyed by epoch. Knows nothing about how training proceeds.
+//!
+//! The file is `training.safetensors` in a folder that the engine names. It holds the tensors `network/NAME` and
+//! `momentum/NAME`, and `more/NAME` for extra state of a training method, all F32. Its metadata is `{"format":
+//! "training/1", "of": {…}, "epochs": […], "milliseconds": 81000, "digest": "…"}`. `milliseconds` is the duration of
+//! the epochs, summed over all runs. `of` is everything that determines the path from the start to here. A file for
+//! another training, other data or another device type is rejected, with the reason. `digest` covers the rest,
+//! including the tensors, because this file is not content-addressed like a blob.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -34,25 +35,25 @@ use crate::system;
 const ARTIFACT: &str = "training in progress";
 const FORMAT: &str = "training/1";
 const FILE: &str = "training.safetensors";
-/// Before the names of what a method of training keeps.
+/// Prefix of the names of a training method's extra state.
 const MORE: &str = "more/";
 
-/// Why some file cannot be resumed from, or progress not be kept.
+/// Why a file cannot be resumed from, or progress cannot be saved.
 #[derive(Debug, thiserror::Error)]
 pub enum PartialError {
-    /// It is no such file, or cannot be written as one.
+    /// The file is not a progress file, or cannot be written as one.
     #[error(transparent)]
     File(#[from] CheckpointError),
-    /// Made by another version.
+    /// The file comes from another version.
     #[error("its format is `{0}`, this version reads `{FORMAT}`")]
     Version(String),
-    /// Of another training.
+    /// The file belongs to another training.
     #[error("it is of a training with another `{0}`")]
     Other(String),
-    /// Its bytes are not those that were written.
+    /// The bytes differ from those written.
     #[error("its bytes are not those that were written")]
     Corrupt,
-    /// It cannot be read or written.
+    /// The file cannot be read or written.
     #[error(transparent)]
     System(#[from] fsio::FileError),
 }
@@ -80,38 +81,38 @@ struct Metadata<E> {
     format: String,
     of: BTreeMap<String, Value>,
     epochs: Vec<E>,
-    /// How long the epochs took, in all runs; absent in what older versions kept. A whole number, because the digest
-    /// needs to come out the same.
+    /// Duration of the epochs over all runs; absent in files of older versions. An integer, so the digest is
+    /// reproducible.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     milliseconds: Option<u64>,
-    /// Of everything else; absent while it is computed.
+    /// Digest of everything else; absent while it is computed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     digest: Option<Digest>,
 }
 
-/// Progress as it was read: nothing of it is in the network yet.
+/// Progress as read, not yet applied to the network.
 pub struct Progress<E> {
-    /// The numbers of each epoch that is done.
+    /// The metrics of each finished epoch.
     pub epochs: Vec<E>,
-    /// How long they took.
+    /// Duration of these epochs.
     pub took: Duration,
-    /// What the method of training kept beside weights and momentum, by name.
+    /// Extra state of the training method besides weights and momentum, by name.
     pub more: BTreeMap<String, Tensor>,
     network: Vec<Tensor>,
     momentum: Vec<Tensor>,
 }
 
-/// Where one training keeps its progress.
+/// Storage of one training's progress.
 pub struct TrainingCheckpoints {
     own: Option<PathBuf>,
     continuation: Option<PathBuf>,
-    /// On the same file system; the engine clears it away.
+    /// On the same file system; the engine cleans it up.
     scratch: Option<PathBuf>,
     of: BTreeMap<String, Value>,
 }
 
 impl TrainingCheckpoints {
-    /// The keeper of a job's progress. A job that names no folder has nothing kept.
+    /// Creates the storage for a job's progress. A job that names no folder saves nothing.
     pub fn new(context: &Context<'_>, params: &TrainParams) -> Self {
         let (job, chosen) = (context.job, context.chosen);
         let mut canonical = serde_json::to_value(params).unwrap_or_default();
@@ -124,7 +125,7 @@ impl TrainingCheckpoints {
             ("version".to_owned(), job.kind.version().into()),
             ("params".to_owned(), canonical),
             ("seed".to_owned(), job.seed.into()),
-            // What a sum comes to depends on these: with others, the end would be that of neither.
+            // Floating-point sums depend on these: a mixed training would match neither setting.
             ("device".to_owned(), if context.device.is_cuda() { "cuda" } else { "cpu" }.into()),
             ("libtorch".to_owned(), system::libtorch_version().into()),
             ("threads".to_owned(), job.threads.into()),
@@ -132,7 +133,7 @@ impl TrainingCheckpoints {
             ("arithmetic".to_owned(), serde_json::to_value(&chosen.arithmetic).unwrap_or_default()),
         ]);
         if chosen.numerics == Numerics::Native {
-            // oneDNN chooses by the sizes of a processor's caches, too.
+            // oneDNN also selects kernels by cache sizes.
             of.insert("processor".to_owned(), system::cpu_name().into());
         }
         for input in &job.inputs {
@@ -143,7 +144,7 @@ impl TrainingCheckpoints {
         TrainingCheckpoints { own: file(&job.partial), continuation: file(&job.onward), scratch, of }
     }
 
-    /// The furthest progress that is of use to a training of so many epochs; what cannot be used is told to `log`.
+    /// Returns the furthest usable progress for a training of `epochs` epochs; logs why other files are unusable.
     pub fn find<E: DeserializeOwned + Serialize>(
         &self,
         epochs: u32,
@@ -154,7 +155,7 @@ impl TrainingCheckpoints {
         for path in [&self.own, &self.continuation].into_iter().flatten() {
             match self.read::<E>(path, network) {
                 Ok(None) => {}
-                // Left by a training that was longer.
+                // Left by a longer training.
                 Ok(Some(found)) if found.epochs.len() > epochs as usize => {}
                 Ok(Some(found)) => {
                     if best.as_ref().is_none_or(|best| best.epochs.len() < found.epochs.len()) {
@@ -220,14 +221,15 @@ impl TrainingCheckpoints {
         Ok(Some(Progress { epochs: metadata.epochs, took, more, network: values, momentum }))
     }
 
-    /// Keeps the progress after an epoch. `took` is how long the epochs took. `more` is what the method of training
-    /// keeps beside weights and momentum. `last` says that no other follows: then the state is of use to a longer
-    /// training only, where there may be one.
+    /// Saves the progress after an epoch.
     ///
-    /// What survives a kill or a crash at any moment: the progress before or this, whole ([`fsio::write_atomic`]).
+    /// `took` is the duration of the epochs. `more` is the training method's extra state besides weights and momentum.
+    /// `last` marks the final epoch: its state is useful only to a longer training, if one is possible.
+    ///
+    /// A kill or crash at any moment leaves either the previous or the new progress intact ([`fsio::write_atomic`]).
     ///
     /// # Errors
-    /// [`PartialError`]; the progress kept before stays.
+    /// [`PartialError`]; the previous progress remains.
     pub fn keep<E: Serialize + Clone + DeserializeOwned>(
         &self,
         epochs: &[E],
@@ -239,7 +241,7 @@ impl TrainingCheckpoints {
     ) -> Result<(), PartialError> {
         let Some(scratch) = &self.scratch else { return Ok(()) };
         let path = match (&self.own, &self.continuation) {
-            // One that is further is worth more.
+            // Keep a continuation that is further along.
             (own, Some(continuation)) if last => match self.read::<E>(continuation, network) {
                 Ok(Some(found)) if found.epochs.len() >= epochs.len() => own.as_ref(),
                 _ => Some(continuation),
@@ -280,10 +282,10 @@ impl TrainingCheckpoints {
 }
 
 impl<E> Progress<E> {
-    /// Puts the state where it was taken from.
+    /// Restores the state into the network and the optimiser.
     ///
     /// # Errors
-    /// What libtorch says.
+    /// Returns the error from libtorch.
     pub fn restore(&self, network: &dyn Network, optimizer: &mut Optimizer) -> Result<(), tch::TchError> {
         let _guard = tch::no_grad_guard();
         for (entry, values) in network.state().entries().iter().zip(&self.network) {
@@ -293,7 +295,7 @@ impl<E> Progress<E> {
     }
 }
 
-/// The digest of metadata without its digest, and of tensors in the order of their names.
+/// Returns the digest of the metadata (without its digest) and of the tensors in name order.
 fn digest_of<'a, E: Serialize>(
     metadata: &Metadata<E>,
     tensors: impl IntoIterator<Item = (&'a str, &'a [u8])>,

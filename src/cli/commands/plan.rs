@@ -1,7 +1,7 @@
 //! `atflow plan`.
 
 use atflow::cache::Access;
-use atflow::plan::estimate::{CostEstimate, Price, price};
+use atflow::plan::estimate::{CostEstimate, CostInputs, price};
 use atflow::plan::rerun_from::RerunFrom;
 use atflow::plan::{PlannedStage, PlannedState, plan};
 
@@ -37,7 +37,7 @@ pub(crate) struct Shown {
 pub(crate) fn show(loaded: &Loaded, how: &Shown) -> Result<Exit, CliError> {
     let standings = loaded.survey()?;
     let stages = plan(&loaded.graph, &standings, &loaded.forced, &loaded.history());
-    let of = CostEstimate {
+    let of = CostInputs {
         graph: &loaded.graph,
         cache: &loaded.cache,
         sources: &loaded.sources,
@@ -58,7 +58,7 @@ pub(crate) fn show(loaded: &Loaded, how: &Shown) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-fn words(stages: &[PlannedStage], all: bool, price: &Price) -> String {
+fn words(stages: &[PlannedStage], all: bool, price: &CostEstimate) -> String {
     let shown: Vec<&PlannedStage> = stages.iter().filter(|stage| all || stage.state != PlannedState::Fresh).collect();
     let width = shown.iter().map(|stage| stage.name.chars().count()).max().unwrap_or(0);
     let mut text = String::new();
@@ -85,7 +85,7 @@ fn words(stages: &[PlannedStage], all: bool, price: &Price) -> String {
     text
 }
 
-fn price_words(price: &Price) -> String {
+fn price_words(price: &CostEstimate) -> String {
     let mut text = String::new();
     // What has never run has no price: it is said how many those are, not guessed.
     let unknown = match price.never_ran {

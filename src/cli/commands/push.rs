@@ -119,7 +119,7 @@ impl From<PublishError> for CliError {
     fn from(error: PublishError) -> Self {
         match error {
             PublishError::Remote(error) => CacheError::from(error).into(),
-            PublishError::ActionKey(error) => error.into(),
+            PublishError::Key(error) => error.into(),
         }
     }
 }

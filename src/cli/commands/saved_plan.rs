@@ -87,7 +87,7 @@ pub(crate) fn open(file: &Path, given: &ChangeArgs, access: Access) -> Result<Lo
     let changes =
         ChangeArgs { set: plan.set.clone(), profile: plan.profile.clone(), force: plan.force, ..given.clone() };
     let loaded = Loaded::open(&plan.pipeline, &plan.targets, &changes, access)?.from(plan.from)?;
-    let moved = saved_plan::moved(&plan.stages, &saved_plan::stages(&loaded.graph, &loaded.sources, &loaded.survey()?));
+    let moved = saved_plan::drift(&plan.stages, &saved_plan::stages(&loaded.graph, &loaded.sources, &loaded.survey()?));
     if moved.is_empty() {
         return Ok(loaded);
     }

@@ -1,4 +1,4 @@
-//! Blobs: files named by the digest of their bytes, written once and read-only.
+//! Content-addressed blobs: read-only files named by the digest of their bytes, written once.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -10,13 +10,13 @@ use crate::digest::{self, Digest};
 use crate::fsio::{self, Context, FileError};
 use crate::outputs;
 
-/// Why a file could not become a blob.
+/// Reason why a file could not become a blob.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
     /// The file cannot be read, copied or changed.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The cache cannot take it.
+    /// The cache cannot store it.
     #[error(transparent)]
     Cache(#[from] CacheError),
 }
@@ -30,24 +30,25 @@ impl From<IngestError> for CacheError {
     }
 }
 
-/// How often is looked whether somebody else has fetched what is wanted.
+/// Interval between attempts to lock a fetch place that another fetch holds.
 const LOOK: Duration = Duration::from_millis(50);
 
 impl Cache {
-    /// Where the blob of a digest is, or would be.
+    /// Returns the path of a blob, whether or not it exists.
     pub fn object_path(&self, digest: Digest) -> PathBuf {
         let name = digest.to_string();
         self.root.join("objects").join(&name[..2]).join(name)
     }
 
-    /// Whether a blob is there in full length. Its bytes are checked where they are read.
+    /// Whether a blob exists in full length. Its bytes are checked where they are read.
     pub fn has(&self, blob: Blob) -> bool {
         fs::metadata(self.object_path(blob.digest))
             .is_ok_and(|metadata| metadata.is_file() && metadata.len() == blob.size)
     }
 
-    /// Takes a finished file of the cache's file system in as a blob; the file is gone from its old place afterwards. A
-    /// blob belongs to the cache alone: a file that has another name, or another owner, is copied.
+    /// Moves a finished file of the cache's file system into the cache as a blob.
+    ///
+    /// The cache must be the only owner of a blob: a file with a second hard link, or with another owner, is copied.
     ///
     /// # Errors
     /// [`IngestError`] says whether the file or the cache is at fault.
@@ -55,7 +56,7 @@ impl Cache {
         self.take_in(file).map(|(blob, _)| blob)
     }
 
-    /// The same; tells where a blob was moved to that had the name and other bytes.
+    /// Like [`Cache::ingest`]; also returns the quarantine path of a corrupt blob that had the same digest.
     ///
     /// # Errors
     /// As [`Cache::ingest`].
@@ -70,7 +71,7 @@ impl Cache {
         self.take_in_own(file)
     }
 
-    /// A copy of a file; a file system that can do so lets the two share their bytes until one is changed.
+    /// Copies a file. A file system that supports it shares the bytes of the two until one of them changes.
     fn copy_of(&self, file: &Path) -> Result<tempfile::TempPath, IngestError> {
         let copy = fsio::scratch_file(&self.tmp()).map_err(CacheError::from)?.into_temp_path();
         fs::copy(file, &copy).on("copy", file)?;
@@ -80,7 +81,7 @@ impl Cache {
     fn take_in_own(&self, file: &Path) -> Result<(Blob, Option<PathBuf>), IngestError> {
         let size = fs::metadata(file).on("read", file)?.len();
         let blob = Blob { digest: Digest::of_file(file).on("read", file)?, size };
-        // A length alone does not tell: these bytes are good, those that are there may have rotted. Reading them costs
+        // Equal length is not enough: the new bytes are good, the existing ones may be corrupt. Reading those costs
         // less than writing these.
         let rotten = self.quarantine(blob.digest)?;
         if rotten.is_none() && self.has(blob) {
@@ -94,18 +95,18 @@ impl Cache {
         if let Some(folder) = target.parent() {
             fsio::create_dir(folder).map_err(CacheError::from)?;
         }
-        // The bytes are on the disk before they have their name: a crash leaves a blob whole or not there.
+        // The bytes are on disk before they get their name: after a crash, a blob is complete or absent.
         fs::rename(file, &target).on("write", &target).map_err(CacheError::from)?;
         Ok((blob, rotten))
     }
 
-    /// Takes bytes in as a blob.
+    /// Stores bytes as a blob.
     ///
     /// # Errors
     /// [`CacheError`].
     pub fn put(&self, bytes: &[u8]) -> Result<Blob, CacheError> {
         let blob = Blob { digest: Digest::of(bytes), size: bytes.len() as u64 };
-        // As above, but nobody has to be told: logs are put here, and nothing is made of them.
+        // As above, but the caller need not know: logs are stored here, and no stage reads them.
         if self.quarantine(blob.digest)?.is_none() && self.has(blob) {
             self.touch(blob);
         } else {
@@ -114,11 +115,10 @@ impl Cache {
         Ok(blob)
     }
 
-    /// Makes a blob young again: a manifest will name it soon, and a collection that runs meanwhile must not take it
-    /// for garbage.
+    /// Renews the age of a blob: a manifest will name it soon, and a concurrent collection must not remove it.
     fn touch(&self, blob: Blob) {
         let now = std::time::SystemTime::now();
-        // In a cache of somebody else's it cannot be done; then its age is all that protects it.
+        // It fails in another user's cache; then only the age of the blob protects it.
         _ = fs::File::open(self.object_path(blob.digest)).and_then(|file| file.set_modified(now));
     }
 
@@ -130,12 +130,12 @@ impl Cache {
         digest::read_verified(&self.object_path(digest), digest)
     }
 
-    /// The blob that a fetched file became, by its publisher's digest (`sha256:…`); nothing if it was never fetched.
+    /// Returns the blob of a fetched file, by its publisher's digest (`sha256:…`); `None` if it was never fetched.
     pub fn fetched(&self, identity: &str) -> Option<Blob> {
         serde_json::from_slice(&fsio::read_regular(&self.fetched_path(identity), u64::MAX).ok()?).ok()
     }
 
-    /// Remembers which blob a fetched file became.
+    /// Records which blob a fetched file became.
     ///
     /// # Errors
     /// [`CacheError`].
@@ -144,8 +144,10 @@ impl Cache {
         Ok(fsio::write_atomic(&self.fetched_path(identity), &self.tmp(), text.as_bytes())?)
     }
 
-    /// A place to fetch a file to, and the lock that keeps others from it while it is held. Somebody else who fetches
-    /// the same is waited for; nothing if `is_over` says meanwhile that nobody wants it any more.
+    /// Returns a path to fetch a file to, with a lock that excludes other fetches of it.
+    ///
+    /// Waits for another fetch of the same file. Returns `None` if `is_over` says meanwhile that the file is not needed
+    /// any more.
     ///
     /// # Errors
     /// [`CacheError`].
@@ -157,7 +159,7 @@ impl Cache {
         let folder = self.root.join("tmp").join(format!("fetch-{}", identity.replace(':', "-")));
         let lock = folder.join("lock");
         loop {
-            // Anew each time: whoever was waited for may have removed the place when it was done.
+            // Created again each time: the fetch that held the lock may have removed the folder when it was done.
             fsio::create_dir(&folder)?;
             let file = fs::File::create(&lock).on("write", &lock)?;
             match file.try_lock() {
@@ -171,10 +173,10 @@ impl Cache {
         }
     }
 
-    /// Removes a place to fetch to, once what came is a blob. Whoever waits for its lock looks for the blob first.
+    /// Removes a fetch place once the file is a blob. A fetch that waits for its lock looks for the blob first.
     pub(crate) fn leave_fetch_place(&self, file: &Path) {
         if let Some(folder) = file.parent() {
-            // What stays costs a few bytes.
+            // A leftover costs a few bytes.
             _ = fs::remove_dir_all(folder);
         }
     }
@@ -183,8 +185,9 @@ impl Cache {
         self.root.join("fetched").join(format!("{}.json", identity.replace(':', "-")))
     }
 
-    /// Moves a blob with other bytes than its name out of the way, so that it is made or fetched again, and tells where
-    /// to; nothing if the blob is gone or right.
+    /// Moves a corrupt blob away, so that it is made or fetched again; returns the new path.
+    ///
+    /// Returns `None` if the blob is absent or correct.
     ///
     /// # Errors
     /// [`CacheError`].
@@ -193,14 +196,14 @@ impl Cache {
         match Digest::of_file(&from) {
             Ok(found) if found == digest => return Ok(None),
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            // What cannot be read is of no more use than what is wrong.
+            // An unreadable blob is as useless as a corrupt one.
             Ok(_) | Err(_) => {}
         }
         let folder = self.root.join("quarantine");
         fsio::create_dir(&folder)?;
         let to = folder.join(format!("{digest}-{}", jiff::Timestamp::now().as_millisecond()));
         match fs::rename(&from, &to) {
-            // Somebody else has met it at the same time.
+            // Another process has moved it at the same time.
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             moved => Ok(moved.on("move away", &from).map(|()| Some(to))?),
         }
@@ -227,7 +230,7 @@ mod tests {
         fs::write(&path, b"weighty").unwrap();
         assert!(cache.has(blob), "length alone does not tell");
         assert!(matches!(cache.read(blob.digest), Err(digest::ReadError::Corrupt { .. })));
-        // Good bytes take the place of rotten ones, by both ways.
+        // Good bytes replace corrupt ones, through both functions.
         fs::write(&file, b"weights").unwrap();
         let (taken, rotten) = cache.take_in(&file).unwrap();
         assert!(taken == blob && fs::read(rotten.unwrap()).unwrap() == b"weighty");

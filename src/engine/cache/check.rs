@@ -1,5 +1,6 @@
-//! Checks all of a cache: every blob's bytes against its name, every manifest against its key. Changes nothing but what
-//! it is told to put aside.
+//! Checks a whole cache: the bytes of every blob against its name, every manifest against its key.
+//!
+//! Changes nothing, except that [`Cache::put_aside`] moves a file to quarantine.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,61 +12,61 @@ use super::{Cache, CacheError, MANIFEST_FORMAT, Manifest};
 use crate::digest::Digest;
 use crate::fsio::{self, Context};
 
-/// Something in a cache that is not as it should be.
+/// Fault in a cache.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Flaw {
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// Kind of the fault.
     pub what: FlawKind,
-    /// What the system or the parser said.
+    /// Message of the system or the parser.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub detail: String,
 }
 
-/// What is wrong with a file of a cache.
+/// Kind of a fault in a cache file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FlawKind {
-    /// A blob with other bytes than its name says.
+    /// The bytes of a blob do not match its name.
     Corrupt,
-    /// A manifest that cannot be read as one.
+    /// The file cannot be parsed as a manifest of this version.
     BrokenManifest,
-    /// A manifest whose record gives another key than its name.
+    /// The action in a manifest gives another key than its name.
     OtherKey,
-    /// A file whose name is not that of a blob or a manifest.
+    /// The name of the file is neither that of a blob nor that of a manifest.
     Stray,
-    /// A file that cannot be read.
+    /// The file cannot be read.
     Unreadable,
 }
 
-/// What a check found.
+/// Result of a check.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Checked {
-    /// Blobs read.
+    /// Number of blobs read.
     pub blobs: u64,
-    /// Their bytes.
+    /// Total bytes of those blobs.
     pub bytes: u64,
-    /// Manifests read.
+    /// Number of manifests read.
     pub manifests: u64,
-    /// Outputs that manifests name and that are not there. That is no flaw: they are made again when they are needed.
+    /// Number of outputs that manifests name and that are absent. This is no fault: they are made again when needed.
     pub absent: u64,
-    /// What is not as it should be.
+    /// Faults.
     pub flaws: Vec<Flaw>,
 }
 
-/// The end of the name of a manifest's signature.
+/// Suffix of the file name of a manifest's signature.
 pub(crate) const SIGNATURE: &str = ".json.minisig";
 
 impl Cache {
-    /// Checks everything. `progress` hears of bytes read and bytes in all, from several threads.
+    /// Checks every blob and manifest. `progress` receives the bytes read and the total, from several threads.
     ///
     /// # Errors
     /// [`CacheError`] if a folder cannot be listed.
     pub fn check(&self, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<Checked, CacheError> {
         let blobs = self.files("objects")?;
         let mut manifests = self.files("actions")?;
-        // Signatures are checked by those who trust their keys.
+        // Signatures are checked where their keys are trusted.
         manifests.retain(|(path, _)| named(path, SIGNATURE).is_none());
         let bytes = blobs.iter().map(|(_, size)| size).sum();
         let done = AtomicU64::new(0);
@@ -88,7 +89,7 @@ impl Cache {
         Ok(Checked { blobs: blobs.len() as u64, bytes, manifests: manifests.len() as u64, absent, flaws })
     }
 
-    /// Puts a file with a flaw aside, so that what it stood for is made again.
+    /// Moves a faulty file to quarantine, so that its content is made again.
     ///
     /// # Errors
     /// [`CacheError`].
@@ -101,7 +102,7 @@ impl Cache {
         Ok(to)
     }
 
-    /// The files under a folder of the cache, and their sizes; none if there is no such folder.
+    /// Lists the files under a folder of the cache with their sizes; none if the folder does not exist.
     ///
     /// # Errors
     /// [`CacheError`] if a folder cannot be listed.
@@ -114,7 +115,7 @@ impl Cache {
         for entry in walkdir::WalkDir::new(&folder).sort_by_file_name() {
             let entry = entry.map_err(std::io::Error::from).on("list", &folder)?;
             if !entry.file_type().is_dir() {
-                // One that went away meanwhile shows when it is read.
+                // A file that disappears meanwhile is noticed when it is read.
                 let size = entry.metadata().map_or(0, |metadata| metadata.len());
                 files.push((entry.into_path(), size));
             }

@@ -1,6 +1,7 @@
-//! Notes of runs in progress: what each of them may still need, so that a collection spares it. A run that runs
-//! anything leaves one, `leases/RUN.run`, which lives and dies as its leases do. Keys of stages whose inputs are yet to
-//! be made are not known; what is known of them is their shape.
+//! Notes of runs in progress: what each run may still need, so that a collection keeps it.
+//!
+//! A run that runs any stage leaves a note `leases/RUN.run`, which lives and dies like its leases. Stages with unknown
+//! inputs have no key yet. The note holds the shapes of their actions instead.
 
 use std::collections::BTreeSet;
 
@@ -11,25 +12,25 @@ use super::{Cache, CacheError, Lease, Leases};
 use crate::digest::Digest;
 use crate::host::tag;
 
-/// What runs may need, told without knowing what will come out of their stages.
+/// What runs may need, independent of the outputs of their stages.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wanted {
-    /// The shape of each stage's record ([`crate::action::Action::shape`]).
+    /// Shapes of the actions of all stages ([`crate::action::Action::shape`]).
     pub shapes: BTreeSet<Digest>,
-    /// What identifies the files that they may fetch (`sha256:…`).
+    /// Identities of the files that they may fetch (`sha256:…`).
     pub fetched: BTreeSet<String>,
 }
 
-/// The runs that are in progress on a cache.
+/// Runs in progress on a cache.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InProgress {
-    /// How many there are.
+    /// Number of runs.
     pub runs: usize,
-    /// Whose they are: tags of machines and processes.
+    /// Owners of the runs: tags of machines, and process ids.
     pub(super) owners: Vec<(String, i32)>,
-    /// Those of them whose note cannot be read, because another version wrote it.
+    /// Number of runs whose note cannot be read, because another version wrote it.
     pub unknown: usize,
-    /// What the others may need.
+    /// What the other runs may need.
     pub wanted: Wanted,
 }
 
@@ -40,7 +41,7 @@ struct Note {
 }
 
 impl Leases {
-    /// Tells everybody what this run may need, for as long as the note is held.
+    /// Publishes what this run may need, for as long as the note is held.
     ///
     /// # Errors
     /// [`CacheError`] if the cache cannot be written.
@@ -53,7 +54,7 @@ impl Leases {
 }
 
 impl Cache {
-    /// The runs in progress, here and on other machines that share the cache.
+    /// Returns the runs in progress, here and on other machines that share the cache.
     pub fn in_progress(&self) -> InProgress {
         let mut all = InProgress::default();
         for (path, found) in self.left_by_runs(".run") {
@@ -82,7 +83,7 @@ impl Cache {
                 false => found.holder(),
             };
             if is_over(&path, holder.as_ref()) {
-                // Somebody else may have taken it over meanwhile: then it is not the one that was judged.
+                // Another run may have taken it over meanwhile: then it is not the file that was checked.
                 _ = remove(&path, |now| *now == found);
             }
         }

@@ -1,15 +1,21 @@
-//! Leases: who is at which key, so that two runs on one cache, on one machine or on several, do each stage once. Knows
-//! nothing of stages.
+//! Leases: which run holds which key, so that two runs on one cache do each stage once, on one machine or on several.
 //!
-//! A lease saves work; nothing that is right hangs on it. Were two runs ever to hold the same one, they would write the
+//! Knows nothing of stages.
+//!
+//! A lease saves work; correctness does not depend on it. If two runs ever held the same lease, they would write the
 //! same manifest twice.
 //!
-//! A lease is a file `leases/KEY.json`, made whole in `tmp/` and linked to its name: a hard link to a name that exists
-//! fails, on NFS too, so of any number of runs one gets it. Its holder touches it every few seconds through the open
-//! file. It is stale when its holder is known to be dead (same machine: no such process, one that started at another
-//! time, or one of an earlier boot), or when nobody has seen it touched for long; how long is measured by the watcher's
-//! own clock, so that clocks need not agree. A stale lease is removed under the lock `leases/lock`, which the system
-//! drops with its holder, and only if it is still the one that was judged. No lease ever waits for a person.
+//! A lease is a file `leases/KEY.json`, written in full in `tmp/` and then linked to its name. A hard link to an
+//! existing name fails, on NFS too, so exactly one of several runs gets the lease. Its holder touches it every few
+//! seconds through the open file.
+//!
+//! A lease is stale in two cases:
+//! - Its holder is known to be dead. On the same machine, there is no such process, it started at another time, or it
+//!   belongs to an earlier boot.
+//! - No touch was seen for long. The watcher's own clock measures this, so clocks need not agree.
+//!
+//! A stale lease is removed under the lock `leases/lock`, which the system releases with its holder. It is removed only
+//! if it is unchanged since the check. No lease ever waits for a person.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -26,91 +32,91 @@ use crate::action::ActionKey;
 use crate::fsio::{self, Context};
 use crate::host::{boot, is_gone, machine, started, system};
 
-/// How often a holder touches its leases.
+/// Interval at which a holder touches its leases.
 const BEAT: Duration = Duration::from_secs(5);
 
-/// A lease of another machine that was not seen touched for so long is stale. NFS may show a touch a minute late.
+/// Time without a touch after which a lease of another machine is stale. NFS may show a touch a minute late.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// The same of a lease that cannot be read: a crash of the machine cut it, or another version wrote it. Four beats of
-/// one that lives.
+/// Time without a touch after which an unreadable lease is stale: a crash cut it, or another version wrote it. A live
+/// one is touched four times in this time.
 const UNREADABLE: Duration = Duration::from_secs(20);
 
-/// A lease of another machine that was not touched for so long is of no interest to anybody who cannot watch it for a
-/// while.
+/// Time without a touch after which a lease of another machine is ignored by readers that cannot watch it.
 const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
 
-/// Who holds a lease.
+/// Holder of a lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
-    /// The machine's name, for people.
+    /// Name of the machine, for people.
     pub host: String,
-    /// The process.
+    /// Process id.
     pub pid: i32,
-    /// Tells machines, and processes that cannot see one another, apart; empty where the system does not tell.
+    /// Identifies the machine, and separates processes that cannot see one another. Empty where the system does not
+    /// tell.
     pub machine: String,
-    /// Tells the same installation of a system after another start of it; empty where the system does not tell.
+    /// Identifies the installation of the system across reboots. Empty where the system does not tell.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub system: String,
-    /// When the process started, in the system's own units: a number that comes again is not the same process.
+    /// Start time of the process, in the system's own units: a reused process id is not the same process.
     pub started: Option<u64>,
-    /// The run, and which of its leases this is: no two leases have equal bytes.
+    /// Identifies the run; with `number`, it makes the bytes of each lease unique.
     pub run: String,
-    /// See `run`.
+    /// Number of the lease within the run.
     pub number: u64,
 }
 
-/// What came of asking for a lease.
+/// Outcome of an attempt to take a lease.
 #[derive(Debug)]
 pub enum Attempt {
-    /// It is ours until it is dropped.
+    /// This run holds the lease until it is dropped.
     Taken(Lease),
-    /// Another run is at it.
+    /// Another run holds it.
     Held(Held),
 }
 
-/// A lease that another run holds.
+/// Lease that another run holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
-    /// Who holds it; nothing if that cannot be read.
+    /// The holder; `None` if it cannot be read.
     pub holder: Option<Holder>,
-    /// How long it is waited for at most without a sign of life of its holder; nothing if that is a process of this
-    /// machine, whose end will be seen.
+    /// Longest wait without a sign of life from the holder. `None` if the holder is a process of this machine, whose
+    /// end will be seen.
     pub patience: Option<Duration>,
 }
 
-/// What is known of who left a lease or a note.
+/// What is known about the holder of a lease or a note.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Life {
     Dead,
     Alive,
-    /// It cannot be looked at; it is taken for dead after so long without a sign of life.
+    /// It is not observable; it counts as dead after this time without a sign of life.
     Unseen(Duration),
 }
 
-/// A lease that is held; given up when dropped.
+/// Lease that this process holds; dropping it releases it.
 #[derive(Debug)]
 pub struct Lease {
     path: PathBuf,
     bytes: Vec<u8>,
-    /// Open, so that touching it never touches another run's lease of the same name.
+    /// Open, so that a touch never reaches another run's lease of the same name.
     _file: Arc<File>,
 }
 
-/// The leases of one run.
+/// Leases of one run.
 #[derive(Debug)]
 pub struct Leases {
     cache: Cache,
     own: Holder,
     patience: Duration,
-    /// Leases of others that are watched: what they were, and since when they have not changed.
+    /// Watched leases of other runs: their content, and since when it has not changed.
     watched: HashMap<ActionKey, (LeaseFile, Instant)>,
     held: Arc<Mutex<Vec<Weak<File>>>>,
-    /// The thread that touches what is held; it ends when this is dropped.
+    /// Stops the touching thread when dropped.
     heart: Option<Sender<()>>,
 }
 
-/// A lease as it lies there.
+/// Content of a lease file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LeaseFile {
     pub(super) bytes: Vec<u8>,
@@ -124,14 +130,14 @@ impl LeaseFile {
         Some(LeaseFile { bytes, touched })
     }
 
-    /// Nothing if it was made by another version, or cut: then only its being touched tells.
+    /// Parses the holder. `None` if another version wrote the file or a crash cut it: then only touches show life.
     pub(super) fn holder(&self) -> Option<Holder> {
         serde_json::from_slice(&self.bytes).ok()
     }
 }
 
 impl Leases {
-    /// No leases yet.
+    /// Creates an empty set of leases.
     pub fn new(cache: &Cache) -> Self {
         let pid = std::process::id().cast_signed();
         let own = Holder {
@@ -147,13 +153,13 @@ impl Leases {
         Leases { cache, own, patience: PATIENCE, watched: HashMap::new(), held: Arc::default(), heart: None }
     }
 
-    /// Asks for the lease of a key; never waits.
+    /// Tries to take the lease of a key; never waits.
     ///
     /// # Errors
     /// [`CacheError`] if the cache cannot be written.
     pub fn attempt(&mut self, key: ActionKey) -> Result<Attempt, CacheError> {
         let path = self.cache.lease_path(key);
-        // Each turn but the last follows a change made by another run; they may not go on forever.
+        // Each iteration but the last follows a change by another run; the limit keeps them finite.
         for _ in 0..8 {
             let Some(found) = LeaseFile::at(&path) else {
                 let bytes = serde_json::to_vec(&self.next()).unwrap_or_default();
@@ -197,7 +203,7 @@ impl Leases {
         since.elapsed() > patience
     }
 
-    /// This run as the holder of one more lease.
+    /// Returns this run as the holder of one more lease.
     pub(super) fn next(&mut self) -> Holder {
         self.own.number += 1;
         self.own.clone()
@@ -207,7 +213,7 @@ impl Leases {
         &self.cache
     }
 
-    /// Makes the lease; nothing if another run was faster.
+    /// Creates the lease file; `None` if another run was faster.
     pub(super) fn create(&mut self, path: &Path, bytes: Vec<u8>) -> Result<Option<Lease>, CacheError> {
         let tmp = self.cache.tmp();
         let write = || -> Result<tempfile::NamedTempFile, fsio::FileError> {
@@ -219,15 +225,14 @@ impl Leases {
             Ok(file)
         };
         let file = write().map_err(|error| self.cache.unwritable(error))?;
-        // Whole from the first moment. It need not be on the disk: a crash of the machine ends its holder, too.
+        // Complete from the first moment. It need not be synced: a crash of the machine ends the holder, too.
         match fs::hard_link(file.path(), path) {
             Ok(()) => {}
-            // On NFS the answer to a link that was made may be lost: the number of names tells.
+            // On NFS, the answer to a successful link may be lost: the link count tells.
             Err(_) if has_two_names(&file) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
             Err(_) => {
-                // No hard links here. A reader may see a lease that is not whole; it then waits as for an unknown
-                // holder.
+                // Without hard links, a reader may see an incomplete lease. It then waits as for an unknown holder.
                 match File::create_new(path).and_then(|mut file| file.write_all(&bytes)) {
                     Ok(()) => {}
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
@@ -241,7 +246,7 @@ impl Leases {
         Ok(Some(Lease { path: path.to_owned(), bytes, _file: file }))
     }
 
-    /// Has a lease touched for as long as it is held.
+    /// Touches a lease for as long as it is held.
     fn beat(&mut self, file: &Arc<File>) {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(file));
         if self.heart.is_some() {
@@ -253,7 +258,7 @@ impl Leases {
         std::thread::spawn(move || {
             while receiver.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {
                 held.lock().unwrap_or_else(PoisonError::into_inner).retain(|file| {
-                    // One that cannot be touched now may be the next time; at worst another run does the same work.
+                    // A failed touch may succeed the next time. At worst, another run does the same work.
                     file.upgrade().map(|file| file.set_modified(SystemTime::now())).is_some()
                 });
             }
@@ -262,7 +267,7 @@ impl Leases {
 }
 
 impl Drop for Lease {
-    /// Gives the lease up, unless it was taken over meanwhile.
+    /// Releases the lease, unless another run has taken it over.
     fn drop(&mut self) {
         for _ in 0..40 {
             if remove(&self.path, |now| now.bytes == self.bytes) {
@@ -270,13 +275,15 @@ impl Drop for Lease {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        // Left behind: it is stale as soon as this process ends.
+        // The file stays; it is stale as soon as this process ends.
     }
 }
 
 impl Cache {
-    /// Whether a run may be at a key; `false` only if there is no lease, or its holder is known to be dead or was not
-    /// heard of for a day.
+    /// Whether a run may hold a key.
+    ///
+    /// Returns `false` only if there is no lease, its holder is known to be dead, or an unobservable holder was silent
+    /// for a day.
     pub fn is_leased(&self, key: ActionKey) -> bool {
         let path = self.lease_path(key);
         let Some(found) = LeaseFile::at(&path) else { return false };
@@ -288,11 +295,12 @@ impl Cache {
     }
 }
 
-/// Removes a lease if it is still the one that is meant, under the lock that makes looking and removing one act. `true`
-/// if it is not there afterwards.
+/// Removes a lease if `is_meant` accepts its content, under the lock that makes check and removal atomic.
+///
+/// Returns `true` if the lease does not exist afterwards, or is another one.
 pub(super) fn remove(path: &Path, is_meant: impl Fn(&LeaseFile) -> bool) -> bool {
     let lock = File::create(path.with_file_name("lock"));
-    // Where there are no locks, the worst that can come is work done twice.
+    // Without locks, at worst some work is done twice.
     if let Ok(Err(fs::TryLockError::WouldBlock)) = lock.as_ref().map(File::try_lock) {
         return false;
     }
@@ -307,8 +315,7 @@ fn has_two_names(file: &tempfile::NamedTempFile) -> bool {
     file.as_file().metadata().is_ok_and(|metadata| metadata.nlink() == 2)
 }
 
-/// Whether nobody has touched a file for a day. When that was, the file system's own clock tells (`ctime`), whatever
-/// time its holder thinks it is.
+/// Whether a file was not touched for a day, by the clock of the file system (`ctime`), not that of its holder.
 pub(super) fn is_forgotten(path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -318,7 +325,7 @@ pub(super) fn is_forgotten(path: &Path) -> bool {
     })
 }
 
-/// What is known of a holder.
+/// Returns what is known about a holder.
 pub(super) fn life(holder: Option<&Holder>) -> Life {
     match holder {
         None => Life::Unseen(UNREADABLE),
@@ -334,8 +341,8 @@ pub(super) fn life(holder: Option<&Holder>) -> Life {
     }
 }
 
-/// Whether the run that left a file is known to be over: it is dead, or, where it cannot be looked at, nobody has
-/// touched the file for a day.
+/// Whether the run that left a file is over: its holder is dead, or is unobservable and has not touched the file for a
+/// day.
 pub(super) fn is_over(path: &Path, holder: Option<&Holder>) -> bool {
     match life(holder) {
         Life::Dead => true,
@@ -344,8 +351,9 @@ pub(super) fn is_over(path: &Path, holder: Option<&Holder>) -> bool {
     }
 }
 
-/// Whether a holder ran on this installation before it was started anew. Copies of one installation with one name,
-/// which share a cache, could be taken for one another: then a stage runs twice.
+/// Whether a holder ran on this installation before its last boot.
+///
+/// Two copies of one installation with one host name could be confused if they share a cache: then a stage runs twice.
 fn is_of_earlier_boot(holder: &Holder) -> bool {
     let is_same = !holder.system.is_empty() && holder.system == system();
     let host = gethostname::gethostname();
@@ -354,7 +362,7 @@ fn is_of_earlier_boot(holder: &Holder) -> bool {
         && boot(&holder.machine).is_some_and(|then| boot(machine()).is_some_and(|now| then != now))
 }
 
-/// Whether the process, of this machine, is gone.
+/// Whether the holder's process, on this machine, is gone.
 fn is_dead(holder: &Holder) -> bool {
     match started(holder.pid) {
         Ok(now) => holder.started.is_some_and(|then| then != now),
@@ -408,7 +416,7 @@ mod tests {
         dead.wait().unwrap();
         leave(&cache, |holder| holder.pid = dead.id().cast_signed());
         assert!(!cache.is_leased(key()) && is_taken(&mut Leases::new(&cache)));
-        // The same number, but another process.
+        // The same process id, but another process.
         leave(&cache, |holder| holder.started = holder.started.map(|started| started + 1));
         assert!(!cache.is_leased(key()) && is_taken(&mut Leases::new(&cache)));
     }
@@ -417,7 +425,7 @@ mod tests {
     fn the_lease_of_an_earlier_boot_is_taken_over_at_once() {
         let (_dir, cache) = cache();
         let boot = |holder: &mut Holder| holder.machine = "0a1b2c3d-before pid:[4026531836]".to_owned();
-        // Where the system does not tell which it is, one name may be that of two machines.
+        // Where the system does not identify itself, two machines may share one host name.
         let tells = !system().is_empty();
         leave(&cache, boot);
         assert_eq!(is_taken(&mut Leases::new(&cache)), tells);
@@ -458,7 +466,7 @@ mod tests {
         let file = File::options().write(true).open(cache.lease_path(key())).unwrap();
         let mut leases = Leases { patience: Duration::from_millis(200), ..Leases::new(&cache) };
         for seconds in 1..6 {
-            // Its clock is years behind; it is alive all the same.
+            // Its clock is years behind, but it is alive.
             file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
             assert!(!is_taken(&mut leases));
             std::thread::sleep(Duration::from_millis(60));
@@ -478,7 +486,7 @@ mod tests {
                 for _ in 0..8 {
                     scope.spawn(|| {
                         let mut leases = Leases::new(&cache);
-                        // Kept, so that nobody gets it because it was given up.
+                        // Kept, so that no other thread gets a released lease.
                         if let Attempt::Taken(lease) = leases.attempt(key()).unwrap() {
                             taken.lock().unwrap().push(lease);
                         }
@@ -486,7 +494,7 @@ mod tests {
                 }
             });
             let taken = taken.into_inner().unwrap();
-            // All may have found the lock taken at their one try; then the next try gets it.
+            // Every thread may have found the lock taken at its only attempt; then the next attempt gets it.
             assert!(taken.len() <= 1, "{}", taken.len());
             assert!(taken.len() == 1 || is_taken(&mut Leases::new(&cache)));
         }

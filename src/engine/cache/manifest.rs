@@ -1,5 +1,6 @@
-//! Manifests: what a stage made, from what, where and how. One file for each key; written last, so a stage without one
-//! is not done.
+//! Manifests: what a stage made, from what, where and how.
+//!
+//! Each key has one file. It is written last, so a stage without a manifest is not done.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,83 +15,83 @@ use crate::fsio;
 use crate::numerics::Arithmetic;
 use crate::stage_kinds::StageKind;
 
-/// Version of a manifest. An older one that cannot be read counts as not there; so does a newer one.
+/// Version of the manifest format. A manifest of another version counts as absent.
 pub const MANIFEST_FORMAT: u32 = 1;
 
-/// What a stage made.
+/// Result of a stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// [`MANIFEST_FORMAT`].
     pub format: u32,
-    /// What was hashed into the key.
+    /// Action whose digest is the key.
     pub record: Action,
-    /// The outputs by name.
+    /// Outputs by name.
     pub outputs: BTreeMap<String, Blob>,
     /// Where and how it was made; never part of a key.
     pub made: Made,
-    /// Where it came from, if it was not made here; never part of a key.
+    /// Remote cache that it came from, if it was not made here; never part of a key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Origin>,
 }
 
-/// A blob that is an output.
+/// Blob of an output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blob {
-    /// Its digest.
+    /// Digest of its bytes.
     pub digest: Digest,
-    /// Its length in bytes.
+    /// Length in bytes.
     pub size: u64,
 }
 
-/// Where and how something was made.
+/// Where and how a result was made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Made {
-    /// The instance's name then.
+    /// Name of the instance at that time.
     pub stage: String,
-    /// The pipeline's name then.
+    /// Name of the pipeline at that time.
     pub pipeline: String,
-    /// When it was finished, RFC 3339 in UTC.
+    /// End time, RFC 3339 in UTC.
     pub at: String,
-    /// How long it took, in seconds; of a training that was resumed, with the time of the runs that it went on from, as
-    /// far as their epochs count.
+    /// Duration in seconds. A resumed training includes the time of the earlier runs, as far as their epochs count.
     pub seconds: f64,
-    /// The machine's name.
+    /// Name of the machine.
     pub host: String,
-    /// Where it was computed: `cpu`, `cuda:0`; `engine` for what needs no tensors.
+    /// Device: `cpu`, `cuda:0`, or `engine` for stages without tensors.
     pub device: String,
-    /// The device's name for people.
+    /// Name of the device, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub device_name: String,
-    /// CPU threads.
+    /// Number of CPU threads.
     pub threads: usize,
     /// Version of atflow.
     pub atflow: String,
-    /// Version of libtorch, where there was one.
+    /// Version of libtorch, if a worker made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub libtorch: Option<String>,
-    /// What its bytes may depend on beyond its record, where a worker made it.
+    /// What its bytes may depend on beyond the action, if a worker made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arithmetic: Option<Arithmetic>,
-    /// The commit of the repository that holds the pipeline file, with `-dirty` if it had changes.
+    /// Commit of the repository with the pipeline file, with `-dirty` if it had changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
     /// Peak memory of the worker, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory: Option<u64>,
-    /// A line on what came out.
+    /// One-line summary of the result.
     pub summary: String,
-    /// The stage's log.
+    /// Log of the stage.
     pub log: Blob,
 }
 
 impl Cache {
-    /// The manifest of a key. One that is broken or of another version counts as not there: the stage runs again and
-    /// replaces it.
+    /// Returns the manifest of a key.
+    ///
+    /// A broken manifest, or one of another version, counts as absent: the stage runs again and replaces it.
     pub fn lookup(&self, key: ActionKey) -> Option<Manifest> {
         self.read_manifest(key).filter(|manifest| manifest.record.key() == key)
     }
 
-    /// The same for a record at hand whose key is `key`: records are compared, and nothing is hashed.
+    /// Like [`Cache::lookup`], for an action whose key is `key`: compares the actions and hashes nothing.
     pub fn lookup_record(&self, record: &Action, key: ActionKey) -> Option<Manifest> {
         let manifest = self.read_file(key).filter(|manifest| manifest.record == *record)?;
         match self.doubt(&manifest) {
@@ -102,7 +103,7 @@ impl Cache {
         }
     }
 
-    /// What the file of a key holds, if it counts; whether its record gives that key is not looked at.
+    /// Reads the manifest of a key, if it is trusted. Does not check that its action gives the key.
     pub(crate) fn read_manifest(&self, key: ActionKey) -> Option<Manifest> {
         self.read_file(key).filter(|manifest| self.doubt(manifest).is_none())
     }
@@ -113,8 +114,9 @@ impl Cache {
         (manifest.format == MANIFEST_FORMAT).then_some(manifest)
     }
 
-    /// The manifests of all results of a kind that are here, in no particular order. Reads every manifest: for when
-    /// keys are not known.
+    /// Returns the manifests of all local results of a kind, in no particular order.
+    ///
+    /// Reads every manifest, for callers that know no keys.
     ///
     /// # Errors
     /// [`CacheError`] if their folder cannot be listed.
@@ -127,8 +129,9 @@ impl Cache {
         Ok(files.par_iter().filter_map(read).collect())
     }
 
-    /// An output of a result by its name. Manifests come from elsewhere, too: what their kind has is not certain to be
-    /// there.
+    /// Returns an output of a result by its name.
+    ///
+    /// Manifests may come from a remote cache, so an output of their kind may be missing.
     ///
     /// # Errors
     /// [`CacheError::NoOutput`].
@@ -141,7 +144,7 @@ impl Cache {
         manifest.outputs.get(name).copied().ok_or_else(no_output)
     }
 
-    /// Records a finished stage. Its blobs are in the cache already.
+    /// Commits a finished stage. Its blobs must be in the cache already.
     ///
     /// # Errors
     /// [`CacheError`].
@@ -153,8 +156,10 @@ impl Cache {
     }
 }
 
-/// How long the manifest of a record may be, in bytes. It holds the record once more, indented, and some lines on what
-/// came out: the longest that the pipelines of this repository make has 100 KB, most of it its record.
+/// Returns the maximum length of an action's manifest, in bytes.
+///
+/// A manifest repeats the action, indented, with some lines about the result. The longest that the pipelines of this
+/// repository make has 100 KB, most of it its action.
 pub(crate) fn longest_manifest(record: &Action) -> u64 {
     let record = serde_json::to_vec(record).map_or(0, |bytes| bytes.len() as u64);
     (1 << 20) + 16 * record

@@ -1,5 +1,7 @@
-//! The cache: blobs by their digest, manifests by the key of the stage that made them. Knows no graph and runs nothing.
-//! `docs/cache-format.md` tells the layout; nothing half-written is ever visible in it ([`crate::fsio::write_atomic`]).
+//! The cache: blobs by digest, manifests by action key. Knows no graph and runs nothing.
+//!
+//! `docs/cache-format.md` describes the layout. Readers never see a partly written file
+//! ([`crate::fsio::write_atomic`]).
 
 mod cas;
 mod check;
@@ -40,78 +42,78 @@ pub use stat::{SourceDigests, StatMemo};
 /// Version of the layout. A cache of another version is refused, never changed.
 pub const CACHE_FORMAT: u32 = 1;
 
-/// What every cache has.
+/// Folders that every cache has.
 const FOLDERS: [&str; 4] = ["objects", "actions", "runs", "tmp"];
 
-/// Why the cache cannot be used.
+/// Reason why the cache cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
-    /// The file system said no.
+    /// A file operation failed.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A blob cannot be read, or has other bytes than its digest says.
+    /// A blob cannot be read, or is corrupt.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The remote cache that is read through failed.
+    /// The remote cache behind this one failed.
     #[error("the remote cache failed")]
     Remote(#[from] RemoteError),
-    /// The cache can be read but not written, and something has to be.
+    /// The cache is readable but not writable, and a stage has to run.
     #[error("the cache {} cannot be written, and this run has stages to run", path.display())]
     ReadOnly {
-        /// The cache.
+        /// Root of the cache.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         source: FileError,
     },
-    /// A manifest does not have an output that results of its kind have: it was not written by a run.
+    /// A manifest lacks an output of its kind: no run wrote it.
     #[error("the manifest {} of {stage} has no output `{output}`", path.display())]
     NoOutput {
-        /// The manifest.
+        /// Path of the manifest.
         path: PathBuf,
-        /// The stage.
+        /// Name of the stage.
         stage: String,
-        /// The output.
+        /// Name of the output.
         output: String,
     },
-    /// There is no cache, and something was to be read from it.
+    /// There is no cache to read from.
     #[error("there is no cache at {}: {}", path.display(), if path.is_dir() { "the folder has no VERSION file" } else { "there is no such folder" })]
     NoCache {
-        /// Where it was to be.
+        /// Expected root of the cache.
         path: PathBuf,
     },
-    /// The cache was made by another version.
+    /// Another version made the cache.
     #[error("the cache {} has format {found}; this version of atflow reads format {CACHE_FORMAT}", path.display())]
     Format {
-        /// The cache.
+        /// Root of the cache.
         path: PathBuf,
-        /// What its VERSION file says.
+        /// Content of its VERSION file.
         found: String,
     },
 }
 
-/// What a cache is opened for.
+/// Purpose of opening a cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// To see what is known, perhaps nothing: one that is not there is as an empty one, and is not made.
+    /// Look up results. A missing cache counts as empty and is not created.
     Look,
-    /// To read what is in it: it has to be there.
+    /// Read its content. The cache must exist.
     Read,
-    /// To write: it is made if it is not there.
+    /// Write. A missing cache is created.
     Write,
 }
 
-/// An open cache, and perhaps a remote one that is read through it.
+/// An open cache, perhaps with a remote cache behind it.
 #[derive(Debug, Clone)]
 pub struct Cache {
     root: PathBuf,
     remote: Option<Arc<Remote>>,
     offline: bool,
-    /// Says which results from elsewhere count; without it all do.
+    /// Decides which remote results are trusted; without it, all are.
     guard: Option<Arc<origin::Guard>>,
 }
 
 impl Cache {
-    /// Opens the cache in a folder to write in it.
+    /// Opens the cache in a folder for writing.
     ///
     /// # Errors
     /// [`CacheError`].
@@ -119,7 +121,7 @@ impl Cache {
         Self::open_to(Access::Write, root)
     }
 
-    /// Opens the cache in a folder. Only who writes makes anything there.
+    /// Opens the cache in a folder. Only [`Access::Write`] creates anything.
     ///
     /// # Errors
     /// [`CacheError`].
@@ -128,8 +130,7 @@ impl Cache {
         match fsio::read_regular(&version, 4096).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()) {
             Ok(text) if text.trim() == CACHE_FORMAT.to_string() => {
                 if access == Access::Write {
-                    // A copy may lack folders that were empty. One that cannot be made matters to those who write into
-                    // it, not to readers.
+                    // A copy may lack empty folders. A failure to create them matters to writers only.
                     FOLDERS.iter().for_each(|folder| _ = fsio::create_dir(&root.join(folder)));
                 }
             }
@@ -146,12 +147,12 @@ impl Cache {
             },
             Err(error) => return Err(Err::<(), _>(error).on("read", &version).unwrap_err().into()),
         }
-        // Absolute, because programs run by stages work in folders of their own.
+        // Absolute, because the programs of stages run in folders of their own.
         let root = std::path::absolute(root).on("find", root)?;
         Ok(Cache { root, remote: None, offline: false, guard: None })
     }
 
-    /// The same cache with a remote one behind it: what is not here is looked for there.
+    /// Puts a remote cache behind this one: it serves results that are not here.
     ///
     /// # Errors
     /// [`CacheError`] if there is no cache at `remote`.
@@ -160,12 +161,12 @@ impl Cache {
         Ok(Cache { remote: Some(Arc::new(remote)), ..self })
     }
 
-    /// The folder.
+    /// Returns the root folder.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// A fresh folder for the files of one stage while it runs; removed when dropped.
+    /// Creates a temporary folder for the files of one running stage; dropping it removes it.
     ///
     /// # Errors
     /// [`CacheError`].
@@ -177,8 +178,9 @@ impl Cache {
         Ok(tempfile::Builder::new().prefix(&prefix).tempdir_in(&tmp).on("make a folder in", &tmp)?)
     }
 
-    /// Removes what killed runs left behind: their temporary files and folders, their leases, and the progress of
-    /// trainings that were finished. Of runs on other machines, what was not touched for a day.
+    /// Removes leftovers of killed runs: temporary files and folders, leases, and progress of finished trainings.
+    ///
+    /// Leftovers of other machines are removed if they were not touched for a day.
     pub fn clear_abandoned(&self) {
         let own = tag(machine());
         let mut living = None;
@@ -189,13 +191,13 @@ impl Cache {
             let made_by = made_by(&name, "stage-").or_else(|| made_by(&name, "file-"));
             let is_abandoned = made_by.is_some_and(|(tag, pid)| match tag == own {
                 true => is_gone(pid),
-                // Processes of other machines cannot be looked at. A run touches its note, whatever takes it so long.
+                // Processes of other machines are not observable. A live run touches its note, however long it takes.
                 false => {
                     let living: &Vec<(String, i32)> = living.get_or_insert_with(|| self.in_progress().owners);
                     is_forgotten(&path) && !living.iter().any(|owner| (owner.0.as_str(), owner.1) == (tag, pid))
                 }
             });
-            // Another run may be at the same: what matters is that it goes.
+            // Another run may remove the same: only the removal matters.
             match (is_abandoned, is_folder) {
                 (false, _) => {}
                 (true, true) => _ = std::fs::remove_dir_all(path),
@@ -206,7 +208,7 @@ impl Cache {
         self.clear_dead_leases();
     }
 
-    /// A failed write as an error of the cache as a whole, where nothing can be written at all.
+    /// Turns a failed write into [`CacheError::ReadOnly`] if the cache is not writable at all.
     fn unwritable(&self, source: FileError) -> CacheError {
         match source.source.kind() {
             std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied => {
@@ -216,13 +218,13 @@ impl Cache {
         }
     }
 
-    /// The same cache with nothing fetched for it.
+    /// Returns the same cache, offline: it fetches nothing.
     #[must_use]
     pub fn offline(self) -> Self {
         Cache { remote: None, offline: true, ..self }
     }
 
-    /// Whether nothing may be fetched.
+    /// Whether fetching is forbidden.
     pub fn is_offline(&self) -> bool {
         self.offline
     }

@@ -1,5 +1,6 @@
-//! Results that came from elsewhere: from which remote cache, when, and signed by whom; and which of them count where
-//! only trusted keys do.
+//! Origin of results from a remote cache: which cache, when, and signed by whom.
+//!
+//! Also decides which of them are trusted where only signed results count.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,15 +11,16 @@ use super::{Cache, Manifest};
 use crate::action::ActionKey;
 use crate::signing::{Doubt, PublicKey, Trust};
 
-/// Where a result came from that was not made here. It stands in the manifest of the local cache alone: whoever copies
-/// a result on leaves it out.
+/// Origin of a result that was not made here.
+///
+/// Only the manifest in the local cache holds it; copies of the result elsewhere omit it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
-    /// The remote cache, without what its address keeps secret.
+    /// Remote cache, without the secrets of its address.
     pub remote: String,
-    /// When it was fetched, RFC 3339 in UTC.
+    /// Time of fetching, RFC 3339 in UTC.
     pub at: String,
-    /// The trusted public key that signed it; none where no signature was asked for.
+    /// Trusted public key that signed it; `None` if no signature was required.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed_by: Option<String>,
     /// That signature, as the text of its file.
@@ -27,27 +29,27 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Something that was fetched now from the remote cache of this name.
+    /// Returns the origin of a result fetched now from this remote cache.
     pub(super) fn now(remote: &str, signed: Option<(String, String)>) -> Self {
         let (signed_by, signature) = signed.unzip();
         Origin { remote: without_secrets(remote), at: jiff::Timestamp::now().to_string(), signed_by, signature }
     }
 }
 
-/// An address that may be shown and kept: without user, password and query; a folder in full.
+/// Returns an address that is safe to show and store: no user, password or query. A folder becomes a full path.
 fn without_secrets(address: &str) -> String {
     let Some((scheme, rest)) = address.split_once("://") else {
         let folder = std::fs::canonicalize(address).or_else(|_| std::path::absolute(address));
         return folder.map_or_else(|_| address.to_owned(), |folder| folder.display().to_string());
     };
-    // What signs a request, or is a password in all but name, stands in the query.
+    // The query holds signatures of requests, or other secrets.
     let rest = rest.split(['?', '#']).next().unwrap_or_default();
     let (authority, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
     let host = authority.rsplit('@').next().unwrap_or_default();
     format!("{scheme}://{host}{path}")
 }
 
-/// The keys that are trusted, and which results were passed over for want of a signature of theirs.
+/// Trusted keys, and the results that were rejected for lack of their signature.
 #[derive(Debug, Default)]
 pub(super) struct Guard {
     trust: Trust,
@@ -56,21 +58,21 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    /// Why a result that is here does not count.
+    /// Returns why a local result is not trusted.
     fn doubt(&self, manifest: &Manifest) -> Option<Doubt> {
-        // What has no origin was made here.
+        // A result without an origin was made here.
         match &manifest.from.as_ref()?.signed_by {
             None => Some(Doubt::Unsigned),
             Some(key) => (!self.trust.has(key)).then_some(Doubt::OtherKey),
         }
     }
 
-    /// Whether a result of the remote cache was passed over before.
+    /// Whether a remote result was rejected before.
     pub(super) fn has_refused(&self, key: ActionKey) -> bool {
         locked(&self.there).contains_key(&key)
     }
 
-    /// The trusted key that signed the manifest of a remote cache, as text; nothing if it is to be passed over.
+    /// Checks the signature of a remote manifest; returns the trusted key as text, or `None` if it is rejected.
     pub(super) fn judge(&self, key: ActionKey, bytes: &[u8], signature: Option<&str>) -> Option<String> {
         match self.trust.check(bytes, signature) {
             Ok(trusted) => {
@@ -90,8 +92,9 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Cache {
-    /// The same cache in which results from elsewhere count only if one of these keys signed them. Without a key all
-    /// count.
+    /// Returns the same cache, trusting remote results only if one of these keys signed them.
+    ///
+    /// Without keys, it trusts all results.
     #[must_use]
     pub fn trusting(self, keys: Vec<PublicKey>) -> Self {
         let guard = Guard { trust: Trust::new(keys.clone()), ..Guard::default() };
@@ -103,23 +106,23 @@ impl Cache {
         self.guard.is_some()
     }
 
-    /// How many results were asked for, are known, and were passed over, by the reason.
+    /// Counts the requested results that exist but were rejected, by reason.
     pub fn passed_over(&self) -> BTreeMap<Doubt, usize> {
         let Some(guard) = &self.guard else { return BTreeMap::new() };
         let mut doubts = locked(&guard.here).clone();
-        // What the remote cache says now is newer.
+        // The answer of the remote cache is newer.
         doubts.extend(locked(&guard.there).iter().map(|(key, doubt)| (*key, *doubt)));
         let mut counts = BTreeMap::new();
         doubts.into_values().for_each(|doubt| *counts.entry(doubt).or_default() += 1);
         counts
     }
 
-    /// Why a result that is here does not count; nothing if it does.
+    /// Returns why a local result is not trusted; `None` if it is.
     pub(super) fn doubt(&self, manifest: &Manifest) -> Option<Doubt> {
         self.guard.as_ref().and_then(|guard| guard.doubt(manifest))
     }
 
-    /// Notes that a result was asked for, is here, and does not count.
+    /// Records that a requested local result was rejected.
     pub(super) fn pass_over(&self, key: ActionKey, doubt: Doubt) {
         if let Some(guard) = &self.guard {
             locked(&guard.here).insert(key, doubt);

@@ -1,5 +1,7 @@
-//! The progress of trainings: a folder for each key whose training is under way. What is in it is the worker's; here it
-//! is only placed and removed. Nothing here is ever taken for a result: results are blobs that a manifest names.
+//! Progress of trainings: a folder of checkpoints for each key in training.
+//!
+//! The worker owns the content; this module only places and removes the folders. Progress is never a result: results
+//! are blobs that a manifest names.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,22 +12,22 @@ use super::Cache;
 use crate::action::{Action, ActionKey};
 
 impl Cache {
-    /// Where a training of a key keeps its progress. The folder need not be there.
+    /// Returns the folder for the progress of a training. It need not exist.
     pub fn partial_path(&self, key: ActionKey) -> PathBuf {
         self.root.join("partial").join(key.to_string())
     }
 
-    /// Drops the progress of a training whose result is recorded.
+    /// Removes the progress of a training whose result is recorded.
     pub fn drop_partial(&self, key: ActionKey) {
-        // One that cannot be removed is left for `clear_abandoned`; it does no harm.
+        // If this fails, `clear_abandoned` removes it later; it does no harm.
         _ = std::fs::remove_dir_all(self.partial_path(key));
     }
 
-    /// Drops progress that a killed run had no time to drop after it had recorded the result.
+    /// Removes progress of recorded trainings that a killed run left behind.
     pub(super) fn clear_finished_partials(&self) {
         for entry in std::fs::read_dir(self.root.join("partial")).into_iter().flatten().flatten() {
             let key = entry.file_name().to_string_lossy().parse().map(ActionKey);
-            // The state that a finished training leaves for longer ones lies under a key without a manifest, and stays.
+            // Finished trainings leave a state for longer ones under a key without a manifest; it stays.
             if key.is_ok_and(|key| self.action_path(key).exists() && !self.is_leased(key)) {
                 _ = std::fs::remove_dir_all(entry.path());
             }
@@ -34,8 +36,10 @@ impl Cache {
 }
 
 impl Action {
-    /// The key under which a training leaves its final state for one that is the same but longer; nothing where the way
-    /// to an epoch depends on how many there are. It is the record's without `epochs`, which no real record is.
+    /// Returns the key under which a training leaves its final state for a longer training with equal parameters.
+    ///
+    /// `None` if the path to an epoch depends on the total number of epochs. The key is that of the action without
+    /// `epochs`; no real action has this key.
     pub fn onward_key(&self) -> Option<ActionKey> {
         if self.kind != crate::stage_kinds::StageKind::Train {
             return None;

@@ -1,30 +1,32 @@
-//! Reading a remote cache through the local one: manifests when a key is asked for, blobs when somebody needs their
-//! bytes. What was fetched stays here.
+//! Reads a remote cache through the local one: manifests when their key is looked up, blobs when their bytes are
+//! needed.
+//!
+//! Fetched files stay in the local cache.
 
 use super::{Blob, Cache, CacheError, MANIFEST_FORMAT, Manifest, Origin, longest_manifest};
 use crate::action::{Action, ActionKey};
 use crate::cache::remote::{Remote, RemoteError, at_once};
 use crate::fetch::{FetchError, Progress};
 
-/// What came of asking for a blob.
+/// Outcome of obtaining a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Obtained {
     /// It was here.
     Here,
     /// It was fetched.
     Fetched,
-    /// Nobody has it.
+    /// Neither cache has it.
     Missing,
-    /// The remote has other bytes under its name; what it says of it.
+    /// The remote cache has other bytes under its name; holds the message.
     Wrong(String),
 }
 
 impl Cache {
-    /// The manifest of a record whose key is `key`, from here or from the remote cache.
+    /// Finds the manifest of an action whose key is `key`, here or in the remote cache.
     ///
     /// # Errors
-    /// [`CacheError::Remote`] if the remote could not be asked. A manifest of it that cannot be read, or that is of
-    /// another key, counts as not there.
+    /// [`CacheError::Remote`] if the remote could not be asked. A remote manifest that is unreadable or of another key
+    /// counts as absent.
     pub fn find(&self, record: &Action, key: ActionKey) -> Result<Option<Manifest>, CacheError> {
         if let Some(manifest) = self.lookup_record(record, key) {
             return Ok(Some(manifest));
@@ -35,7 +37,8 @@ impl Cache {
         }
     }
 
-    /// Fetches the manifests of these records that are not here, all at once; then [`Cache::find`] has nobody to ask.
+    /// Fetches the missing manifests of these actions in one batch. A later [`Cache::find`] is a cache hit or a known
+    /// miss.
     ///
     /// # Errors
     /// As [`Cache::find`].
@@ -58,7 +61,7 @@ impl Cache {
         Ok(manifest)
     }
 
-    /// What the remote cache has under these keys, in their order; nothing of it is kept here.
+    /// Returns the remote manifests of these keys, in order; stores nothing here.
     ///
     /// # Errors
     /// As [`Cache::find`].
@@ -69,7 +72,7 @@ impl Cache {
         }
     }
 
-    /// Asks the remote cache for a manifest and notes where it comes from. One that counts for nothing here is as none.
+    /// Asks the remote cache for a manifest and sets its origin. An untrusted manifest counts as absent.
     fn ask(&self, remote: &Remote, record: &Action, key: ActionKey) -> Result<Option<Manifest>, CacheError> {
         if self.guard.as_ref().is_some_and(|guard| guard.has_refused(key)) {
             return Ok(None);
@@ -85,13 +88,14 @@ impl Cache {
             let Some(by) = guard.judge(key, text.as_bytes(), signature.as_deref()) else { return Ok(None) };
             signed = signature.map(|signature| (by, signature));
         }
-        // Whatever it says of its own origin, it came from there now.
+        // Overrides the origin that the manifest claims: it came from this remote, now.
         manifest.from = Some(Origin::now(remote.name().secret(), signed));
         Ok(Some(manifest))
     }
 
-    /// Which blobs are here or in the remote cache, in their order. Nothing is fetched; bytes are checked where they
-    /// are read.
+    /// Whether each blob is here or in the remote cache, in order.
+    ///
+    /// Fetches nothing; bytes are checked where they are read.
     ///
     /// # Errors
     /// [`CacheError::Remote`] if the remote could not be asked.
@@ -105,17 +109,16 @@ impl Cache {
         Ok(there)
     }
 
-    /// Sees to it that a blob is here, fetching it from the remote cache if it has to be.
+    /// Makes a blob available here, fetching it from the remote cache if necessary.
     ///
     /// # Errors
-    /// [`CacheError`] if the remote could not be asked, or what it gave could not be kept.
+    /// [`CacheError`] if the remote could not be asked, or the blob could not be stored.
     pub fn obtain(&self, blob: Blob, progress: &mut Progress<'_>) -> Result<Obtained, CacheError> {
         if self.has(blob) {
             return Ok(Obtained::Here);
         }
         let Some(remote) = &self.remote else { return Ok(Obtained::Missing) };
-        // One place for each blob: a fetch that was cut off goes on where it stopped, and two runs do not fetch the
-        // same.
+        // Each blob has one fetch place: an interrupted fetch resumes there, and two runs do not fetch the same blob.
         let is_over = &mut || progress(0, Some(blob.size)).is_break();
         let Some((file, _lock)) = self.fetch_place(&format!("blake3:{}", blob.digest), is_over)? else {
             return Err(RemoteError::Fetch(FetchError::Stopped).into());

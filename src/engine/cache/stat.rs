@@ -1,5 +1,6 @@
-//! Digests of source files, remembered by size and time stamps so that unchanged files are not read again. It is a hint
-//! and no more: it may be lost or out of date on another machine, and then files are read once more.
+//! Memo of source digests by size and time stamps, so that unchanged files are not read again.
+//!
+//! It is only a hint: if it is lost, or out of date on another machine, the files are read again.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,17 +14,17 @@ use super::{Cache, CacheError};
 use crate::digest::Digest;
 use crate::fsio;
 
-/// A file changed so shortly before it was read may have changed again within the same time stamp.
+/// Minimum age of a change, in nanoseconds. A more recent file may change again within the same time stamp.
 const SETTLED_NANOSECONDS: i128 = 2_000_000_000;
 
-/// The digests of one file.
+/// Digests of one file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceDigests {
-    /// BLAKE3.
+    /// BLAKE3 digest.
     pub blake3: Digest,
-    /// SHA-256, in hexadecimal.
+    /// SHA-256 digest, in hexadecimal.
     pub sha256: String,
-    /// MD5, in hexadecimal.
+    /// MD5 digest, in hexadecimal.
     pub md5: String,
 }
 
@@ -54,7 +55,7 @@ impl Stamp {
     }
 }
 
-/// What is remembered of source files on this machine.
+/// Remembered digests of source files on this machine.
 #[derive(Debug)]
 pub struct StatMemo {
     path: PathBuf,
@@ -64,9 +65,9 @@ pub struct StatMemo {
 }
 
 impl StatMemo {
-    /// Reads what is remembered; nothing if there is nothing.
+    /// Loads the memo of this machine; an unreadable or missing one is empty.
     pub fn open(cache: &Cache) -> Self {
-        // Inodes and time stamps mean something on one machine only.
+        // Inodes and time stamps are valid on one machine only.
         let host = gethostname::gethostname().to_string_lossy().into_owned();
         let path = cache.root.join("stat").join(format!("{host}.json"));
         let entries = fsio::read_regular(&path, u64::MAX)
@@ -76,11 +77,12 @@ impl StatMemo {
         StatMemo { path, tmp: cache.tmp(), entries, changed: false }
     }
 
-    /// The digests of files, in their order: remembered, or computed by `read`, on all cores, where a file is new or
-    /// changed.
+    /// Returns the digests of files, in order.
+    ///
+    /// They come from the memo, or from `read`, on all cores, for new or changed files.
     ///
     /// # Errors
-    /// For each file what the file system or `read` gives.
+    /// The error of the file system or of `read`, for each file.
     pub fn digests(
         &mut self,
         paths: &[PathBuf],
@@ -88,7 +90,7 @@ impl StatMemo {
     ) -> Vec<io::Result<SourceDigests>> {
         let look = |path: &PathBuf| -> io::Result<(PathBuf, Entry)> {
             let absolute = std::path::absolute(path)?;
-            // Stamped before it is read: a change meanwhile is seen the next time.
+            // Stamped before reading: the next call notices a change during the read.
             let stamp = Stamp::of(path)?;
             if let Some(entry) = self.entries.get(&absolute).filter(|entry| entry.stamp == stamp) {
                 return Ok((absolute, entry.clone()));
@@ -112,10 +114,10 @@ impl StatMemo {
         out
     }
 
-    /// Writes what was learnt.
+    /// Saves the memo if it has changed.
     ///
     /// # Errors
-    /// [`CacheError`]; nothing is lost but time.
+    /// [`CacheError`]; only time is lost.
     pub fn save(&self) -> Result<(), CacheError> {
         if self.changed {
             let text = serde_json::to_string(&self.entries).unwrap_or_default();

@@ -1,5 +1,7 @@
-//! Why instances are stale or fresh: walks from them up to those whose own record changed, and says of each what it
-//! was. It asks the records that are hashed and the manifests of earlier runs; sentences are made by who shows it.
+//! Explains why instances are stale.
+//!
+//! Walks from them up to the instances whose own action changed, and reports each change. Reads the hashed actions and
+//! the manifests of earlier runs. The caller turns causes into sentences.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,99 +17,99 @@ use crate::plan::{History, RerunRequest, StaleReason, Standing};
 use crate::spec::{self, InstanceId, Need, Overrides, PipelineSpec, Written};
 use crate::stage_kinds::StageKind;
 
-/// Why one instance, which may be far up, has to run.
+/// Reason why one instance, possibly far upstream, has to run.
 #[derive(Debug, Serialize)]
 pub struct Cause {
-    /// Its name.
+    /// Name of the instance.
     pub stage: String,
-    /// What it does.
+    /// Kind of the stage.
     pub kind: StageKind,
-    /// What it is.
+    /// The cause itself.
     #[serde(flatten)]
     pub what: StaleCause,
-    /// For a parameter: where its new value is written, the stage first and the root of it last.
+    /// Where the new value of a parameter is written: the stage first, the root last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub written: Vec<Written>,
-    /// The way from this instance to the one that was asked about, both included.
+    /// Path from this instance to the instance in question, both included.
     pub way: Vec<String>,
 }
 
-/// What made an instance stale.
+/// Cause that makes an instance stale.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(tag = "cause", rename_all = "snake_case")]
 pub enum StaleCause {
-    /// No run of the pipeline knows it.
+    /// No recorded run of the pipeline has run it.
     NeverRun,
-    /// Whenever it ran, it failed.
+    /// It failed in every recorded run.
     OnlyFailed,
-    /// `--force` names it.
+    /// The user requested a rerun, for example with `--force`.
     Forced,
-    /// Its result came from elsewhere, and it can be assembled here.
+    /// Its result came from a remote cache, and it can be assembled locally.
     Elsewhere,
-    /// Its record is as it was, and its result is gone from the cache.
+    /// Its action did not change, but its result is gone from the cache.
     ResultGone,
-    /// Its record changed, and the one before is gone from the cache.
+    /// Its action changed, and the earlier one is gone from the cache.
     RecordGone,
-    /// An output that is asked for is gone from the cache.
+    /// A required output is gone from the cache.
     OutputGone {
-        /// Its name.
+        /// Name of the output.
         output: String,
     },
-    /// Its record changed.
+    /// Its action changed.
     Changed(Change),
     /// A file that it reads changed.
     Source {
-        /// The slot that it fills.
+        /// Input slot of the file.
         slot: String,
-        /// The file or address.
+        /// Path or address of the file.
         file: String,
-        /// What was in it.
+        /// Earlier contents.
         old: Contents,
-        /// What is in it.
+        /// Current contents.
         new: Contents,
     },
-    /// An input was made anew from the same record and came out with other bytes, or nobody knows any more what it was
-    /// made from before.
+    /// An input has other bytes without a known cause: a rerun of the same action made them, or the earlier action is
+    /// lost.
     OtherBytes {
-        /// The input's name.
+        /// Name of the input.
         input: String,
-        /// Who made it.
+        /// Name of the producer.
         from: String,
-        /// When.
+        /// Time at which the producer made it.
         at: String,
-        /// Where.
+        /// Machine on which the producer made it.
         host: String,
     },
 }
 
-/// What is in a file.
+/// Contents of a file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Contents {
-    /// Its digest, as records have it (`blake3:…`, `sha256:…`).
+    /// Digest, as actions hold it (`blake3:…`, `sha256:…`).
     pub digest: String,
-    /// Its length in bytes; nothing where it is not known any more, or not yet.
+    /// Length in bytes; `None` if it is not known, or not known any more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
 }
 
-/// What is asked.
+/// Data that an explanation reads.
 pub struct Question<'a, 'h> {
-    /// The pipeline as written, and what the command line changed in it.
+    /// Pipeline as written.
     pub spec: &'a PipelineSpec,
-    /// The same.
+    /// Changes from the command line.
     pub overrides: &'a Overrides,
-    /// Its instances.
+    /// Instances of the pipeline.
     pub graph: &'a Graph,
-    /// Its files.
+    /// External files of the pipeline.
     pub sources: &'a ExternalInputs,
-    /// How every instance stands that those asked about need.
+    /// States of the instances in question and of everything that they need.
     pub standings: &'a [Option<Standing>],
-    /// What earlier runs knew.
+    /// Earlier runs.
     pub history: &'a History<'h>,
 }
 
 impl Question<'_, '_> {
-    /// The causes of an instance, each in the instance where it arises; none if it is fresh.
+    /// Returns the causes of an instance, each at the instance where it arises. A fresh instance has none.
     pub fn causes(&self, id: InstanceId) -> Vec<Cause> {
         let mut walk = Walk {
             asked: self,
@@ -125,8 +127,9 @@ impl Question<'_, '_> {
         walk.causes
     }
 
-    /// What is known of the record of an instance now. An input whose producer is not fresh stands as it did `before`,
-    /// so that it makes no difference.
+    /// Returns the action of an instance, as far as it is known now.
+    ///
+    /// An input whose producer is not fresh keeps its value from `before`, so it makes no difference.
     fn record(&self, id: InstanceId, before: Option<&Action>) -> Action {
         match &self.standings[id.0] {
             Some(Standing::Fresh(_, manifest)) => return manifest.record.clone(),
@@ -148,10 +151,10 @@ impl Question<'_, '_> {
 
 struct Walk<'w, 'a, 'h> {
     asked: &'w Question<'a, 'h>,
-    /// The next instance on the way to the one that was asked about.
+    /// Next instance on the path to the instance in question.
     towards: HashMap<InstanceId, InstanceId>,
     seen: HashSet<InstanceId>,
-    /// Who is to be looked at, and, where it is known, what record its consumer last saw the result of.
+    /// Instances to visit. Each comes with the earlier action whose result its consumer last read, if that is known.
     open: Vec<(InstanceId, Option<Action>)>,
     causes: Vec<Cause>,
 }
@@ -193,7 +196,7 @@ impl Walk<'_, '_, '_> {
         }
     }
 
-    /// Nothing tells what an instance was made from before.
+    /// Adds the cause of an instance whose earlier action is unknown.
     fn without_record(&mut self, id: InstanceId) {
         let asked = self.asked;
         let name = &asked.graph.instance(id).name;
@@ -206,7 +209,8 @@ impl Walk<'_, '_, '_> {
         self.cause(id, what);
     }
 
-    /// An input holds other bytes than before, and is not to be made again: its producer is fresh, or it is a file.
+    /// Explains an input with other bytes that nothing will make again: its producer is fresh, or it is an external
+    /// file.
     fn input(&mut self, id: InstanceId, input: &str, before: &Action) {
         let asked = self.asked;
         let Some((_, need)) = asked.graph.inputs(id).find(|(name, _)| name == input) else {
@@ -267,7 +271,7 @@ impl Walk<'_, '_, '_> {
     }
 }
 
-/// The text that a parameter is; nothing for one that is no text.
+/// Parses a shown parameter as text; `None` if it is no text.
 fn text(shown: &Option<String>) -> Option<String> {
     serde_json::from_str(shown.as_deref()?).ok()
 }

@@ -1,5 +1,6 @@
-//! Why a stage is stale: the difference between its record and the last one of the same name. It compares the record
-//! that was hashed, so it cannot disagree with the key.
+//! Differences between two actions: why a stage is stale.
+//!
+//! Compares the hashed action with the nearest earlier one of the same name, so it cannot disagree with the key.
 
 use std::fmt;
 
@@ -9,55 +10,55 @@ use serde_json::Value as Json;
 use crate::action::Action;
 use crate::numerics::Numerics;
 
-/// One difference between two records.
+/// One difference between two actions.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(tag = "change", rename_all = "snake_case")]
 pub enum Change {
-    /// The kind's code has another version.
+    /// The version of the kind's code changed.
     Code {
-        /// Before.
+        /// Earlier version.
         old: u32,
-        /// Now.
+        /// Current version.
         new: u32,
     },
-    /// The stage is of another kind.
+    /// The stage kind changed.
     Kind,
-    /// The seed is another one.
+    /// The seed changed.
     Seed {
-        /// Before.
+        /// Earlier seed.
         old: Option<u64>,
-        /// Now.
+        /// Current seed.
         new: Option<u64>,
     },
-    /// Arithmetic is held otherwise; `None` where it was not held at all.
+    /// The numerics mode changed; `None` where none was set.
     Numerics {
-        /// Before.
+        /// Earlier mode.
         old: Option<Numerics>,
-        /// Now.
+        /// Current mode.
         new: Option<Numerics>,
     },
-    /// A parameter has another value; `None` where it was not there.
+    /// A parameter changed; `None` where it was not set.
     Param {
-        /// Its path, `adversary.eps`.
+        /// Path of the parameter, such as `adversary.eps`.
         path: String,
-        /// Before.
+        /// Earlier value.
         old: Option<String>,
-        /// Now.
+        /// Current value.
         new: Option<String>,
     },
-    /// An input holds other bytes.
+    /// The bytes of an input changed.
     Input {
-        /// Its name.
+        /// Name of the input.
         name: String,
     },
     /// An input is new.
     InputAdded {
-        /// Its name.
+        /// Name of the input.
         name: String,
     },
     /// An input is gone.
     InputRemoved {
-        /// Its name.
+        /// Name of the input.
         name: String,
     },
 }
@@ -84,7 +85,7 @@ impl fmt::Display for Change {
     }
 }
 
-/// All differences, parameters first; empty for equal records.
+/// Returns all differences: kind or version, parameters, seed, numerics, inputs. Equal actions have none.
 pub fn changes(old: &Action, new: &Action) -> Vec<Change> {
     let mut out = Vec::new();
     if old.kind != new.kind {
@@ -111,7 +112,7 @@ pub fn changes(old: &Action, new: &Action) -> Vec<Change> {
     out
 }
 
-/// Of a list with more items that changed, the whole is told.
+/// Maximum number of changed items that are listed one by one. Beyond it, the whole list is shown.
 const MOST_ITEMS: usize = 8;
 
 fn params(old: &Json, new: &Json, path: &str, out: &mut Vec<Change>) {
@@ -136,8 +137,9 @@ fn params(old: &Json, new: &Json, path: &str, out: &mut Vec<Change>) {
     }
 }
 
-/// Tells which items of a list changed, came or went (`rates[2].lr`); `false` if that would tell less than the lists
-/// do.
+/// Adds the items of a list that changed, came or went (`rates[2].lr`).
+///
+/// Returns `false` if that would be less clear than the two lists.
 fn items(old: &[Json], new: &[Json], path: &str, out: &mut Vec<Change>) -> bool {
     let start = old.iter().zip(new).take_while(|(old, new)| old == new).count();
     let (before, now) = (&old[start..], &new[start..]);
@@ -157,7 +159,7 @@ fn items(old: &[Json], new: &[Json], path: &str, out: &mut Vec<Change>) -> bool 
     true
 }
 
-/// A value for people. Pixel distances are near multiples of 1/255 and are known by those.
+/// Formats a value for people. Pixel distances near a multiple of 1/255 are shown as fractions.
 fn shown(value: &Json) -> String {
     match value.as_f64() {
         Some(number) if value.is_f64() => {

@@ -1,6 +1,7 @@
-//! How long an instance may take, by how long the like of it took: the earlier duration times how many times as much
-//! work it is now. What a parameter means for the work its kind knows ([`stage_kinds::work`]). Where no run is near, no
-//! duration is known.
+//! Estimates durations: the earlier duration times the ratio of work.
+//!
+//! The stage kind knows how a parameter affects the work ([`stage_kinds::work`]). Without a comparable run, the
+//! duration is unknown.
 
 use serde_json::Value as Json;
 
@@ -11,58 +12,58 @@ use crate::graph::Graph;
 use crate::spec::{InstanceId, Need};
 use crate::stage_kinds::{self, StageKind, Work};
 
-/// A run of more than so many times the work, or less than that part of it, is not near: what does not grow with the
-/// work, such as reading the inputs, would count too much or too little.
+/// Largest ratio of work, up or down, at which two runs are comparable. Beyond it, fixed costs such as reading inputs
+/// distort the estimate.
 const NEAR: f64 = 10.0;
 
-/// Numbers in a command that differ by no more than this factor make work of about the same length.
+/// Largest ratio of two numbers in a command at which the work counts as equally long.
 const ALIKE: f64 = 2.0;
 
-/// What an instance makes beside what its like made before.
+/// Ratio of an instance's output to the output of a comparable earlier run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Scale {
-    /// How many times as many images.
+    /// Ratio of the number of images.
     images: f64,
-    /// How many times as many pixels an image.
+    /// Ratio of the pixels per image.
     pixels: f64,
-    /// How many times as much work a pass of the network.
+    /// Ratio of the work per forward pass of the network.
     pass: f64,
 }
 
 impl Scale {
     const UNIT: Scale = Scale { images: 1.0, pixels: 1.0, pass: 1.0 };
 
-    /// How many times as much all of it is.
+    /// Returns the product of all ratios.
     fn all(self) -> f64 {
         self.images * self.pixels * self.pass
     }
 }
 
-/// How long an instance may take.
+/// Estimated duration of an instance.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Estimate {
     pub seconds: f64,
-    /// Whether it is the duration of work that is not as much, made longer or shorter.
+    /// Whether it is scaled from a run with another amount of work.
     pub is_scaled: bool,
 }
 
-/// What instances make beside what they made before, while a graph is walked from producers to consumers.
+/// Output ratios of instances, filled in while a graph is walked from producers to consumers.
 pub(super) struct Durations<'a, 'h> {
     graph: &'a Graph,
     standings: &'a [Option<Standing>],
     history: &'a History<'h>,
-    /// By id; nothing where it is not known.
+    /// Indexed by id; `None` if the ratio is unknown.
     scales: Vec<Option<Scale>>,
 }
 
-/// An instance that is not fresh, as it would run.
+/// Instance that is not fresh, as it would run.
 pub(super) struct WorkRequest<'a> {
     pub id: InstanceId,
-    /// What it would be made of.
+    /// Action that it would run.
     pub record: &'a Action,
     /// Whether all its inputs are known.
     pub is_whole: bool,
-    /// The nearest that it was made of.
+    /// Nearest earlier manifest.
     pub before: Option<&'a Manifest>,
 }
 
@@ -71,10 +72,10 @@ impl<'a, 'h> Durations<'a, 'h> {
         Durations { graph, standings, history, scales: vec![Some(Scale::UNIT); graph.len()] }
     }
 
-    /// How long an instance may take. Its producers must have been asked about before it.
+    /// Estimates the duration of an instance. The caller must ask about its producers first.
     pub(super) fn of(&mut self, asked: &WorkRequest) -> Option<Estimate> {
         let Some(before) = asked.before else {
-            // What reads it has not run either, or read another one in its place.
+            // Its consumers have not run either, or they read another instance in its place.
             let is_unit = |producer: InstanceId| self.scales[producer.0] == Some(Scale::UNIT);
             self.scales[asked.id.0] = self.graph.producers(asked.id).all(is_unit).then_some(Scale::UNIT);
             return None;
@@ -92,7 +93,7 @@ impl<'a, 'h> Durations<'a, 'h> {
         is_near.then_some(Estimate { seconds: before.made.seconds * factor, is_scaled })
     }
 
-    /// How many times as much work it is, and what it makes.
+    /// Returns the ratio of work and the ratio of the output.
     fn scaled(&self, asked: &WorkRequest, before: &Action) -> Option<(f64, Scale)> {
         let kind = self.graph.instance(asked.id).kind;
         let inputs: Option<Vec<(&Need, Scale)>> = self
@@ -120,18 +121,17 @@ impl<'a, 'h> Durations<'a, 'h> {
         beside(kind, &then, &now, set, pass)
     }
 
-    /// What an input holds beside what it held before.
+    /// Returns the ratio of an input to the earlier one.
     fn input(&self, need: &Need, before: Option<&String>) -> Option<Scale> {
         let Some(Standing::Fresh(_, manifest)) = &self.standings[need.from.0] else { return self.scales[need.from.0] };
         let blob = manifest.outputs.get(&need.output)?;
         if before.is_none_or(|before| *before == format!("blake3:{}", blob.digest)) {
             return Some(Scale::UNIT);
         }
-        // It is another one than was read then. How many times as large it is says the rest, as long as the other is
-        // there.
+        // It is another blob than before. The ratio of their sizes tells the rest, as long as the earlier blob exists.
         let bytes = before.and_then(|before| self.history.blob_bytes(before)).filter(|bytes| *bytes > 0)?;
         let ratio = blob.size as f64 / bytes as f64;
-        // All but the size of its header is alike.
+        // A difference below 2 % comes from the headers alone.
         let ratio = if (ratio - 1.0).abs() < 0.02 { 1.0 } else { ratio };
         Some(match need.slot.as_str() {
             "model" | "models" => Scale { pass: ratio, ..Scale::UNIT },
@@ -140,14 +140,15 @@ impl<'a, 'h> Durations<'a, 'h> {
     }
 }
 
-/// Whether the images that a stage looks at are known beside those before: not if it looks at a part of a set that has
-/// another size.
+/// Whether the number of images that a stage reads is comparable with before.
+///
+/// It is not if the stage reads a part of a set whose size changed.
 fn is_countable(kind: StageKind, params: &Json, set: Scale) -> bool {
     let is_limited = || stage_kinds::work(kind, params).is_some_and(|work| work.images.is_some());
     set.images == 1.0 || !is_limited()
 }
 
-/// How many times as much work one is beside another, and what it makes; nothing where they are not alike.
+/// Returns the ratio of work and the ratio of the output; `None` if the two are not comparable.
 fn beside(kind: StageKind, then: &Work, now: &Work, set: Scale, pass: f64) -> Option<(f64, Scale)> {
     if then.like != now.like {
         return None;
@@ -160,7 +161,7 @@ fn beside(kind: StageKind, then: &Work, now: &Work, set: Scale, pass: f64) -> Op
     let images = ratio(then.images, now.images, set.images)?;
     let pixels = ratio(then.pixels, now.pixels, set.pixels)?;
     let made = Scale { images, pixels, pass: now.pass / then.pass };
-    // A data set is decoded as its archive has it, whatever size its images are given.
+    // Decoding reads a data set at the size of its archive, whatever the output size.
     let seen = if kind == StageKind::Dataset { 1.0 } else { pixels };
     Some((now.per_image / then.per_image * images * seen * pass, made))
 }
@@ -169,7 +170,7 @@ fn same_files(graph: &Graph, id: InstanceId, before: &Action, now: &Action) -> b
     graph.instance(id).sources.iter().all(|need| before.inputs.get(&need.slot) == now.inputs.get(&need.slot))
 }
 
-/// Whether two commands make work of about the same length, as far as their words tell.
+/// Whether two commands do about the same amount of work, as far as their text shows.
 fn alike(before: &Json, now: &Json) -> bool {
     match (before, now) {
         (Json::Object(before), Json::Object(now)) => {
@@ -179,8 +180,7 @@ fn alike(before: &Json, now: &Json) -> bool {
         (Json::Array(before), Json::Array(now)) => {
             before.len() == now.len() && before.iter().zip(now).all(|(before, now)| alike(before, now))
         }
-        // Nobody knows what another word in a command means; it mostly means little. Its counts may be epochs or
-        // images.
+        // Other words in a command have unknown meaning and mostly little effect. Counts may be epochs or images.
         (Json::String(before), Json::String(now)) => {
             let (before, now) = (counts(before), counts(now));
             before.len() != now.len() || before.iter().zip(now).all(|(before, now)| alike_numbers(*before, now))
@@ -193,8 +193,8 @@ fn alike_numbers(before: f64, now: f64) -> bool {
     before == now || (now <= before * ALIKE && before <= now * ALIKE)
 }
 
-/// The whole numbers in a text, without signs, in their order. Fractions and numbers with a point count nothing: they
-/// are rates and radii.
+/// Returns the whole numbers in a text, without signs, in order. Skips fractions and decimals: they are rates and
+/// radii.
 fn counts(text: &str) -> Vec<f64> {
     let of_number = |letter: char| letter.is_ascii_digit() || ['.', '/'].contains(&letter);
     let numbers = text.split(|letter| !of_number(letter)).map(|number| number.trim_matches('/').trim_end_matches('.'));

@@ -1,12 +1,13 @@
-//! Results that came from elsewhere and that a run assembles here instead of believing them. Knows the cache only as a
-//! place that has a blob or has not.
+//! Results from a remote cache that a run assembles locally instead of trusting them.
+//!
+//! Knows only whether the cache has a blob.
 
 use super::{RerunRequest, Staleness};
 use crate::cache::{Blob, Cache, CacheError};
 use crate::graph::{Graph, Outputs};
 use crate::spec::InstanceId;
 
-/// Which results came from elsewhere, are to be assembled here, and can be; in the order of the instances.
+/// Marks the results from a remote cache that are to be assembled locally and can be; in the order of `ids`.
 ///
 /// # Errors
 /// [`CacheError`] if the remote cache could not be asked.

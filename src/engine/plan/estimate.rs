@@ -1,5 +1,6 @@
-//! What a plan would cost: work and time by the durations of earlier runs, and files to fetch. What never ran at this
-//! size has no price: it is counted, not guessed.
+//! Estimates the cost of a plan: work and time by the durations of earlier runs, and files to fetch.
+//!
+//! Stages that never ran at this size have no estimate: they are counted, not guessed.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -16,45 +17,45 @@ use crate::plan::{PlannedStage, Standing, must_be_there, read_from_fresh};
 use crate::spec::{InstanceId, fits_on_gpu};
 use crate::stage_kinds::Source;
 
-/// The price of a plan, if everything that is pending has to run.
+/// Cost of a plan if everything that is pending has to run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Price {
-    /// Seconds of work.
+pub struct CostEstimate {
+    /// Work in seconds.
     pub work: f64,
-    /// Seconds until it is done.
+    /// Wall time in seconds.
     pub wall: f64,
-    /// CPU threads that this is reckoned with.
+    /// CPU threads that the estimate assumes.
     pub jobs: usize,
-    /// Stages that may run and never ran at this size: they cost more than is told.
+    /// Stages that may run and never ran at this size. The true cost is higher by their work.
     pub never_ran: usize,
-    /// Files to fetch.
+    /// Number of files to fetch.
     pub fetch_files: usize,
-    /// Bytes of those files whose size is known.
+    /// Total bytes of the files whose size is known.
     pub fetch_bytes: u64,
-    /// Files whose size is not known.
+    /// Number of files whose size is unknown.
     pub fetch_unknown: usize,
-    /// Files that a person has to bring.
+    /// Files that a person has to fetch.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub by_hand: Vec<PathBuf>,
 }
 
-/// What a plan is priced by.
-pub struct CostEstimate<'a> {
+/// Inputs of an estimate.
+pub struct CostInputs<'a> {
     /// The pipeline.
     pub graph: &'a Graph,
-    /// Where results are.
+    /// Cache with the results.
     pub cache: &'a Cache,
-    /// The pipeline's files.
+    /// External files of the pipeline.
     pub sources: &'a ExternalInputs,
-    /// How every instance stands.
+    /// States of the instances, by id.
     pub standings: &'a [Option<Standing>],
-    /// Which instances' outputs must be there, by id.
+    /// Marks the instances whose outputs must exist, by id.
     pub needed: &'a [bool],
 }
 
-/// Prices a survey and the plan that was made of it. `ask` says whether servers are asked for the sizes of files.
-pub fn price(of: &CostEstimate<'_>, stages: &[PlannedStage], jobs: usize, ask: bool) -> Price {
-    let CostEstimate { graph, cache, sources, standings, .. } = *of;
+/// Estimates the cost of a survey and of the plan made from it. `ask` allows asking servers for file sizes.
+pub fn price(of: &CostInputs<'_>, stages: &[PlannedStage], jobs: usize, ask: bool) -> CostEstimate {
+    let CostInputs { graph, cache, sources, standings, .. } = *of;
     let looked_at = graph.ids().filter(|id| standings[id.0].is_some());
     let mut seconds: Vec<Option<f64>> = vec![None; graph.len()];
     let mut gpu: Vec<f64> = vec![0.0; graph.len()];
@@ -71,8 +72,8 @@ pub fn price(of: &CostEstimate<'_>, stages: &[PlannedStage], jobs: usize, ask: b
     let files = to_fetch(graph, cache, sources, standings);
     let sizes: Vec<Option<u64>> = files.iter().map(|source| fetch::size(source, ask)).collect();
     let blobs = blobs_to_fetch(of);
-    Price {
-        // Of nothing, `sum` makes a negative zero.
+    CostEstimate {
+        // `sum` of nothing is negative zero.
         work: seconds.iter().flatten().fold(0.0, |sum, seconds| sum + seconds),
         wall: wall(graph, &seconds, &gpu, jobs),
         jobs,
@@ -84,7 +85,7 @@ pub fn price(of: &CostEstimate<'_>, stages: &[PlannedStage], jobs: usize, ask: b
     }
 }
 
-/// The remote files of stages that are to run and that the cache has not, each once.
+/// Returns the remote files that stages will read and that the cache lacks, each once.
 fn to_fetch(graph: &Graph, cache: &Cache, sources: &ExternalInputs, standings: &[Option<Standing>]) -> Vec<Source> {
     let mut files: Vec<(String, Source)> = Vec::new();
     for checked in to_read(graph, sources, standings) {
@@ -100,10 +101,11 @@ fn to_fetch(graph: &Graph, cache: &Cache, sources: &ExternalInputs, standings: &
     files.into_iter().map(|(_, source)| source).collect()
 }
 
-/// The blobs of the remote cache that a run would bring here, with their sizes: what stages that may run read of
-/// others, and what is asked for or laid out for people.
-fn blobs_to_fetch(of: &CostEstimate<'_>) -> BTreeMap<Digest, u64> {
-    let CostEstimate { graph, cache, standings, needed, .. } = *of;
+/// Returns the blobs that a run would fetch from the remote cache, with their sizes.
+///
+/// These are inputs of stages that may run, requested outputs, and result files.
+fn blobs_to_fetch(of: &CostInputs<'_>) -> BTreeMap<Digest, u64> {
+    let CostInputs { graph, cache, standings, needed, .. } = *of;
     if !cache.has_remote() {
         return BTreeMap::new();
     }
@@ -118,14 +120,14 @@ fn blobs_to_fetch(of: &CostEstimate<'_>) -> BTreeMap<Digest, u64> {
     blobs.into_iter().filter(|blob| !cache.has(*blob)).map(|blob| (blob.digest, blob.size)).collect()
 }
 
-/// The files of stages that are to run and that a person has to bring, each once.
+/// Returns the files of pending or stale stages that a person has to fetch, each once.
 fn by_hand(graph: &Graph, sources: &ExternalInputs, standings: &[Option<Standing>]) -> Vec<PathBuf> {
     let awaited = to_read(graph, sources, standings).filter_map(CheckedSource::awaited);
     let files: BTreeSet<PathBuf> = awaited.map(Path::to_owned).collect();
     files.into_iter().collect()
 }
 
-/// The sources of stages that are to run.
+/// Returns the sources of the stages that may run.
 fn to_read<'a>(
     graph: &'a Graph,
     sources: &'a ExternalInputs,
@@ -136,7 +138,7 @@ fn to_read<'a>(
     graph.ids().filter(runs).flat_map(of)
 }
 
-/// A time at which something ends, in an order for a heap.
+/// Time at which a stage ends, ordered for a heap.
 #[derive(PartialEq)]
 struct Moment(f64);
 
@@ -154,8 +156,9 @@ impl Ord for Moment {
     }
 }
 
-/// Plays a run through as the scheduler would: the most urgent first, as far as threads and one GPU go. `gpu` is the
-/// share of it that each instance takes.
+/// Simulates a run as the scheduler would do it: most urgent first, as far as threads and one GPU allow.
+///
+/// `gpu` is the share of the GPU that each instance takes.
 fn wall(graph: &Graph, seconds: &[Option<f64>], gpu: &[f64], jobs: usize) -> f64 {
     let urgency = graph.urgency();
     let mut waits: Vec<usize> = vec![0; graph.len()];
@@ -177,7 +180,7 @@ fn wall(graph: &Graph, seconds: &[Option<f64>], gpu: &[f64], jobs: usize) -> f64
         let Some(Reverse((Moment(end), id))) = running.pop() else { return now };
         now = end;
         used -= threads(id);
-        // Sums of fractions may leave a rest.
+        // Sums of fractions may leave a remainder, so the sum is computed afresh.
         used_gpu = running.iter().map(|Reverse((_, id))| gpu[*id]).sum();
         for consumer in graph.consumers(InstanceId(id)).filter(|consumer| seconds[consumer.0].is_some()) {
             waits[consumer.0] -= 1;
@@ -188,8 +191,8 @@ fn wall(graph: &Graph, seconds: &[Option<f64>], gpu: &[f64], jobs: usize) -> f64
     }
 }
 
-/// Instances that could run, the most urgent first; those that need a GPU apart, because the others go past them while
-/// it is taken.
+/// Ready instances, most urgent first. Those that need a GPU are kept apart, because the others overtake them while it
+/// is busy.
 struct Ready {
     on_cpu: BinaryHeap<(Moment, Reverse<usize>)>,
     on_gpu: BinaryHeap<(Moment, Reverse<usize>)>,
@@ -201,11 +204,11 @@ impl Ready {
         heap.push((Moment(urgency), Reverse(id)));
     }
 
-    /// The more urgent of the two first ones, if it fits; else the other.
+    /// Removes the more urgent of the two heads that fit.
     fn pop_if(&mut self, fits: impl Fn(usize) -> bool) -> Option<usize> {
         let cpu = self.on_cpu.peek().filter(|(_, Reverse(id))| fits(*id));
         let gpu = self.on_gpu.peek().filter(|(_, Reverse(id))| fits(*id));
-        // One that is there comes before none.
+        // `Some` compares greater than `None`.
         let heap = match gpu.cmp(&cpu) {
             Ordering::Greater => &mut self.on_gpu,
             Ordering::Less => &mut self.on_cpu,
@@ -225,7 +228,7 @@ mod tests {
         let stage = |name: &str, needs: &str| {
             format!("  {name}: {{kind: command, needs: {{{needs}}}, with: {{run: x, outputs: {{n: n}}}}}}\n")
         };
-        // a → b, and c beside them.
+        // `b` needs `a`; `c` is independent.
         let text = format!("stages:\n{}{}{}", stage("a", ""), stage("b", "of: a"), stage("c", ""));
         let spec = PipelineSpec::from_text("p", &text, &Overrides::default()).unwrap();
         let graph = Graph::new(expand(&spec).unwrap());

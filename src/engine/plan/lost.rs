@@ -1,14 +1,16 @@
-//! Results that are known and whose bytes are gone: where something that runs is to read them, they have to be made
-//! again, and a plan must say so. A run finds the same out by itself, one stage at a time. Knows the cache only as a
-//! place that has a blob or has not.
+//! Cached results whose bytes are missing.
+//!
+//! If a stage that runs has to read them, they must be made again, and the plan says so. A run finds this out by
+//! itself, one stage at a time. Knows only whether the cache has a blob.
 
 use super::{StaleReason, Standing};
 use crate::cache::{Blob, Cache, CacheError};
 use crate::graph::Graph;
 use crate::spec::InstanceId;
 
-/// Marks the fresh instances as stale whose outputs are to be read and that nobody has, last waves first: what they
-/// read in turn may be gone, too.
+/// Marks fresh instances as stale if no cache has an output that a stage will read.
+///
+/// Goes through the waves backwards: the inputs of such an instance may be missing, too.
 ///
 /// # Errors
 /// [`CacheError`] if the remote cache could not be asked.
@@ -26,7 +28,7 @@ pub(super) fn mark(
         }
         let blobs: Vec<Blob> = absent.iter().map(|(.., blob)| *blob).collect();
         for ((id, output, _), is_there) in absent.into_iter().zip(cache.can_obtain(&blobs)?) {
-            // Another output of it may have been found to be gone before.
+            // An earlier missing output may already have marked the instance as stale.
             if !is_there && let Some(Standing::Fresh(_, manifest)) = &standings[id.0] {
                 let record = Box::new(manifest.record.clone());
                 standings[id.0] = Some(Standing::Stale(record, StaleReason::Output(output.to_owned())));
@@ -36,7 +38,7 @@ pub(super) fn mark(
     Ok(())
 }
 
-/// What an instance that may run reads of instances that need not: who made it, which output, and its blob.
+/// Returns what an instance that may run reads from fresh instances: producer, output name, and blob.
 pub(crate) fn read_from_fresh<'g, 's>(
     graph: &'g Graph,
     standings: &'s [Option<Standing>],

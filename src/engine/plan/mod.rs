@@ -1,5 +1,6 @@
-//! What would run, and why: every wanted instance is fresh, stale, or pending on one that is. The scheduler asks the
-//! same questions of one instance at a time while it runs; nothing is changed here.
+//! Plans a run: marks every wanted instance as fresh, stale or pending, with the reason.
+//!
+//! The scheduler asks the same questions of one instance at a time during a run. This module runs nothing.
 
 pub mod causes;
 pub mod diagram;
@@ -33,7 +34,7 @@ use duration::{Durations, Estimate, WorkRequest};
 use elsewhere::assembled_here;
 pub(crate) use lost::read_from_fresh;
 
-/// How an instance stands.
+/// State of an instance in a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PlannedState {
@@ -41,65 +42,65 @@ pub enum PlannedState {
     Fresh,
     /// It has to run.
     Stale,
-    /// It needs something that is stale; it may turn out fresh if that comes out as before.
+    /// A producer is not fresh. The instance turns out fresh if that producer makes the same bytes as before.
     Pending,
 }
 
-/// One line of a plan.
+/// Line of a plan.
 #[derive(Debug, Clone, Serialize)]
 pub struct PlannedStage {
-    /// The instance's name.
+    /// Name of the instance.
     pub name: String,
-    /// What it does.
+    /// Kind of the stage.
     pub kind: StageKind,
-    /// How it stands.
+    /// State of the instance.
     pub state: PlannedState,
-    /// Why.
+    /// Reason for the state, in a few words.
     pub reason: String,
-    /// How long it took, or may take by an earlier run of about as much work, in seconds; not known if there was none.
+    /// Duration in seconds, recorded or estimated from an earlier run of similar size. `None` without such a run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
-    /// Whether that is the duration of another amount of work, made longer or shorter in proportion.
+    /// Whether `seconds` is scaled from a run with another amount of work.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub estimated: bool,
-    /// Whether that was on a GPU.
+    /// Whether the nearest earlier run of the instance used a GPU.
     #[serde(skip)]
     pub on_gpu: bool,
 }
 
-/// Whether the result of an instance whose inputs are known is there.
+/// Staleness of an instance whose inputs are all known.
 #[derive(Debug)]
 pub enum Staleness {
-    /// It is there.
+    /// The result is in the cache.
     Fresh(ActionKey, Box<Manifest>),
-    /// It is not.
+    /// The result is not in the cache, or may not be used.
     Stale(Box<Action>, StaleReason),
 }
 
-/// Why a result is not there.
+/// Reason why an instance is stale.
 #[derive(Debug)]
 pub enum StaleReason {
-    /// Nothing is recorded under the key.
+    /// The cache has no manifest for the key.
     Unknown,
-    /// The manifest is there, an output that is asked for is not.
+    /// The manifest exists, but this required output is missing.
     Output(String),
-    /// The user asked for a rerun.
+    /// A rerun was requested.
     Forced(RerunRequest),
 }
 
-/// How somebody asked that an instance run though it is fresh.
+/// Request to rerun an instance although it is fresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RerunRequest {
-    /// By its name.
+    /// The user named the instance.
     Force,
-    /// By the depth from which everything is made anew.
+    /// The user chose a rerun level that includes the instance.
     Anew(RerunFrom),
-    /// Where its result came from elsewhere and what it is made of can be had: the result is assembled here.
+    /// The result came from a remote cache, and its inputs are obtainable: assemble it locally.
     Assemble,
 }
 
 impl RerunRequest {
-    /// The order in a few words.
+    /// Describes the request in a few words.
     pub fn words(self) -> String {
         match self {
             RerunRequest::Force => "asked for with --force".to_owned(),
@@ -109,8 +110,9 @@ impl RerunRequest {
     }
 }
 
-/// Looks an instance up whose inputs are all known. `needed` says that its outputs themselves must be there, here or in
-/// the remote cache, not just be known.
+/// Checks whether an instance with known inputs is stale.
+///
+/// `needed` requires the bytes of its outputs, here or in the remote cache; otherwise the manifest is enough.
 ///
 /// # Errors
 /// [`CacheError`] if the remote cache could not be asked.
@@ -127,7 +129,7 @@ pub fn check_staleness<'a>(
     Ok(classify(graph, cache, id, CacheLookup { key, ahead: false, found: manifest.ok_or(record) }, needed))
 }
 
-/// The record and the key of an instance whose inputs are all known.
+/// Returns the action and the key of an instance with known inputs.
 pub fn action_for<'a>(
     graph: &Graph,
     sources: &ExternalInputs,
@@ -155,28 +157,29 @@ fn classify(graph: &Graph, cache: &Cache, id: InstanceId, look: CacheLookup, nee
     }
 }
 
-/// Whether the bytes of an output must be there at the end of a run: they were asked for by name, or are for people.
+/// Whether the bytes of an output must exist after a run: the user asked for them, or the output is a result file.
 pub fn must_be_there(output: &OutputSpec, needed: bool) -> bool {
     needed || output.result.is_some()
 }
 
-/// Among the results of so many runs the one is looked for that is nearest to what is wanted now.
+/// Number of recent runs that are searched for the action nearest to the current one.
 const RECENT: usize = 16;
 
-/// What earlier runs of a pipeline knew, read as far back as somebody asks.
+/// Lazy reader of a pipeline's earlier runs. It reads only as far back as a caller asks.
 pub struct History<'a> {
     cache: &'a Cache,
     runs: RefCell<(Vec<RunRecord>, Box<dyn Iterator<Item = RunRecord> + 'a>)>,
 }
 
 impl<'a> History<'a> {
-    /// The history of a pipeline.
+    /// Returns the history of a pipeline, under any profile.
     pub fn new(cache: &'a Cache, pipeline: &str) -> Self {
         Self::of(cache, cache.runs(Some(pipeline)))
     }
 
-    /// The history of a pipeline under one profile, or under none: results of other profiles are no earlier state of
-    /// these.
+    /// Returns the history of a pipeline under one profile, or under none.
+    ///
+    /// Results of another profile are not an earlier state of these.
     pub fn of_profile(cache: &'a Cache, pipeline: &str, profile: Option<&str>) -> Self {
         let profile = profile.map(str::to_owned);
         Self::of(cache, cache.runs(Some(pipeline)).filter(move |run| run.profile == profile))
@@ -186,14 +189,15 @@ impl<'a> History<'a> {
         History { cache, runs: RefCell::new((Vec::new(), Box::new(runs))) }
     }
 
-    /// The manifest of an instance's name that differs least from a record, by those of its latest runs; the newer of
-    /// equals.
+    /// Returns the manifest of `name` nearest to `record`, among the latest runs.
+    ///
+    /// It is the one with the fewest differences; the newer one wins a tie.
     pub fn nearest(&self, name: &str, record: &Action) -> Option<Manifest> {
         let manifests = self.recent_keys(name).into_iter().filter_map(|key| self.cache.lookup(key));
         manifests.min_by_key(|manifest| difference::changes(&manifest.record, record).len())
     }
 
-    /// The keys that an instance had in the latest runs, newest first, each once.
+    /// Returns the distinct keys of an instance in the latest runs, newest first.
     fn recent_keys(&self, name: &str) -> Vec<ActionKey> {
         let mut runs = self.runs.borrow_mut();
         let (read, rest) = &mut *runs;
@@ -208,12 +212,12 @@ impl<'a> History<'a> {
         keys
     }
 
-    /// Whether an instance had this key when it was last heard of.
+    /// Whether `key` is the last key that the runs recorded for an instance.
     pub fn knows(&self, name: &str, key: ActionKey) -> bool {
         self.last_key(name) == Some(key)
     }
 
-    /// The newest manifest of an instance's name that fits.
+    /// Returns the newest manifest of `name` that `fits` accepts.
     pub fn find(&self, name: &str, fits: impl Fn(&Manifest) -> bool) -> Option<Manifest> {
         let mut runs = self.runs.borrow_mut();
         let (read, rest) = &mut *runs;
@@ -226,7 +230,7 @@ impl<'a> History<'a> {
         })
     }
 
-    /// Whether an instance has failed in a run that is still known.
+    /// Whether an instance failed in any recorded run.
     pub fn has_failed(&self, name: &str) -> bool {
         let mut runs = self.runs.borrow_mut();
         let (read, rest) = &mut *runs;
@@ -234,18 +238,18 @@ impl<'a> History<'a> {
         read.iter().any(|run| run.failed.contains_key(name))
     }
 
-    /// The length of a file that was fetched, in bytes, by its publisher's digest; nothing for others.
+    /// Returns the length in bytes of a fetched file, by its publisher's digest; `None` for any other identity.
     pub fn fetched_bytes(&self, identity: &str) -> Option<u64> {
         self.cache.fetched(identity).map(|blob| blob.size)
     }
 
-    /// The length of a blob that an input of a record names, in bytes; nothing if it is not here.
+    /// Returns the length in bytes of the local blob that an action's input names; `None` if it is not here.
     fn blob_bytes(&self, identity: &str) -> Option<u64> {
         let digest: Digest = identity.strip_prefix("blake3:")?.parse().ok()?;
         std::fs::metadata(self.cache.object_path(digest)).ok().map(|metadata| metadata.len())
     }
 
-    /// The key that an instance had when it was last heard of.
+    /// Returns the last key that the runs recorded for an instance.
     pub fn last_key(&self, name: &str) -> Option<ActionKey> {
         let mut runs = self.runs.borrow_mut();
         let known = runs.0.iter().find_map(|run| run.keys.get(name)).copied();
@@ -259,14 +263,14 @@ impl<'a> History<'a> {
         })
     }
 
-    /// Why an instance is stale, in a few words.
+    /// Describes in a few words why an instance is stale.
     pub fn reason(&self, instance: &Instance, record: &Action, absence: &StaleReason) -> String {
         let is_unknown = matches!(absence, StaleReason::Unknown);
         let before = if is_unknown { self.nearest(&instance.name, record) } else { None };
         self.reason_beside(instance, record, absence, before.as_ref())
     }
 
-    /// The same beside the [nearest](History::nearest) of what it made before.
+    /// Like [`History::reason`], with the [nearest](History::nearest) earlier manifest given.
     fn reason_beside(
         &self,
         instance: &Instance,
@@ -290,26 +294,26 @@ impl<'a> History<'a> {
         let changes = difference::changes(&before.record, record);
         match changes.as_slice() {
             [] => "its result is gone from the cache".to_owned(),
-            // A command's text may have an address with a password in it.
+            // The text of a command may contain an address with a password.
             [one] => masked(&one.to_string()),
             [first, rest @ ..] => format!("{} (and {} more)", masked(&first.to_string()), rest.len()),
         }
     }
 }
 
-/// How an instance stands, with what is known of it.
+/// State of an instance, with its manifest, its action, or the producer that it waits for.
 #[derive(Debug)]
 pub enum Standing {
     /// Its result is in the cache.
     Fresh(ActionKey, Box<Manifest>),
     /// It has to run.
     Stale(Box<Action>, StaleReason),
-    /// It needs this one, which is not fresh.
+    /// It needs this instance, which is not fresh.
     Pending(InstanceId),
 }
 
 impl Standing {
-    /// The same without what is known.
+    /// Returns the plain state.
     pub fn state(&self) -> PlannedState {
         match self {
             Standing::Fresh(..) => PlannedState::Fresh,
@@ -319,10 +323,10 @@ impl Standing {
     }
 }
 
-/// Fewer manifests than this are read faster one by one.
+/// Batch size from which manifests are read in parallel. Smaller batches are faster one by one.
 const AT_ONCE: usize = 128;
 
-/// The manifests that the instances had in the newest run, read on all cores: most of them are asked for next.
+/// Reads the manifests of the newest run on all cores: the survey asks for most of them next.
 fn read_ahead(graph: &Graph, cache: &Cache, wanted: &[bool]) -> HashMap<ActionKey, Manifest> {
     let wanted: Vec<InstanceId> = graph.ids().filter(|id| wanted[id.0]).collect();
     let newest = if wanted.len() < AT_ONCE { None } else { cache.runs(None).next() };
@@ -332,8 +336,10 @@ fn read_ahead(graph: &Graph, cache: &Cache, wanted: &[bool]) -> HashMap<ActionKe
     keys.into_par_iter().filter_map(|key| Some((key, cache.read_manifest(key)?))).collect()
 }
 
-/// Looks at every instance that is `wanted`; nothing for the others. `forced` says which run in any case, `needed`
-/// whose outputs must be there; all by id.
+/// Determines the state of every `wanted` instance; the others get `None`.
+///
+/// `forced` holds the rerun requests, and `needed` marks the instances whose outputs must exist. All slices are indexed
+/// by id.
 ///
 /// # Errors
 /// [`CacheError`] if the remote cache could not be asked.
@@ -348,8 +354,8 @@ pub fn survey(
     let mut standings: Vec<Option<Standing>> = Vec::new();
     standings.resize_with(graph.len(), || None);
     let waves = waves(graph, wanted);
-    // What is looked at together is read together. In long chains little is: there the last run tells what will be
-    // asked for.
+    // A wave is read in one batch. In long chains the waves are small, so the newest run predicts which manifests to
+    // read.
     let is_chain = waves.iter().map(Vec::len).sum::<usize>() < waves.len() * AT_ONCE;
     let mut read = if is_chain { read_ahead(graph, cache, wanted) } else { HashMap::new() };
     for wave in waves.iter().cloned() {
@@ -383,8 +389,9 @@ pub fn survey(
     Ok(standings)
 }
 
-/// Looks instances up whose inputs are all known, many at once: on all cores here, together in the remote cache. In
-/// their order.
+/// Checks many instances with known inputs at once: on all cores here, in one batch in the remote cache.
+///
+/// Returns the results in the order of `ids`.
 ///
 /// # Errors
 /// [`CacheError`] if the remote cache could not be asked.
@@ -405,16 +412,16 @@ pub fn check_staleness_of_all<'a>(
     })
 }
 
-/// What is known under a key.
+/// Result of looking up a key.
 struct CacheLookup {
     key: ActionKey,
-    /// Whether its manifest was read ahead.
+    /// Whether the manifest was read ahead.
     ahead: bool,
-    /// The manifest, or the record that none was found for.
+    /// The manifest, or the action if the cache has none.
     found: Result<Manifest, Action>,
 }
 
-/// `read` holds manifests that were read before; those that are wanted are taken out of it.
+/// Looks up instances by key. `read` holds manifests that were read ahead; this function removes those that it uses.
 fn look_up<'a>(
     graph: &Graph,
     cache: &Cache,
@@ -443,7 +450,7 @@ fn look_up<'a>(
         if let Err(record) = &look.found {
             let manifest = match read.remove(&look.key).filter(|manifest| manifest.record == *record) {
                 Some(manifest) => Some(manifest),
-                // Another name of the same computation may have taken it out.
+                // Another instance with the same key may have removed it.
                 None if look.ahead || cache.has_remote() => cache.find(record, look.key)?,
                 None => None,
             };
@@ -455,7 +462,7 @@ fn look_up<'a>(
     Ok(looks)
 }
 
-/// The wanted instances by their distance from the beginning: what is in one wave depends on earlier ones alone.
+/// Groups the wanted instances into waves. Each wave depends only on earlier waves.
 pub(crate) fn waves(graph: &Graph, wanted: &[bool]) -> Vec<Vec<InstanceId>> {
     let mut waves: Vec<Vec<InstanceId>> = Vec::new();
     let mut wave_of = vec![0; graph.len()];
@@ -470,7 +477,7 @@ pub(crate) fn waves(graph: &Graph, wanted: &[bool]) -> Vec<Vec<InstanceId>> {
     waves
 }
 
-/// Tells a survey, one line for each instance that was looked at. `forced` is what the survey was made with.
+/// Turns a survey into plan lines, one for each surveyed instance. `forced` must be the slice given to the survey.
 pub fn plan(
     graph: &Graph,
     standings: &[Option<Standing>],
@@ -484,7 +491,7 @@ pub fn plan(
         let record = match standing {
             Standing::Fresh(_, manifest) => Cow::Borrowed(&manifest.record),
             Standing::Stale(record, _) => Cow::Borrowed(&**record),
-            // Inputs that are not known yet make no difference between the records of earlier runs.
+            // Unknown inputs are left empty: they do not affect which earlier action is nearest.
             Standing::Pending(_) => Cow::Owned(graph.record_by(id, |_, _| String::new(), |_| String::new())),
         };
         let is_fresh = matches!(standing, Standing::Fresh(..));
@@ -500,7 +507,7 @@ pub fn plan(
         let reason = match (standing, forced[id.0]) {
             (Standing::Fresh(..), _) => "up to date".to_owned(),
             (Standing::Stale(_, absence), _) => history.reason_beside(instance, &record, absence, before.as_ref()),
-            // Whatever comes out of what it needs, it runs.
+            // It runs whatever its producers make.
             (Standing::Pending(_), Some(order)) if order != RerunRequest::Assemble => {
                 state = PlannedState::Stale;
                 order.words()

@@ -1,6 +1,8 @@
-//! A table from what is there: cells whose results are not made yet are marked as missing, those whose results are of
-//! an earlier state of the pipeline as stale. What earlier states there are, the given history says: that of the
-//! profile in use, because a value of another profile is another experiment's. Nothing is run and nothing recorded.
+//! Builds a table from the results at hand.
+//!
+//! A cell is missing if its results do not exist, and stale if they belong to an earlier state of the pipeline. The
+//! given history defines the earlier states. It covers the profile in use, because values of another profile belong to
+//! another experiment. Runs and records nothing.
 
 use std::collections::BTreeMap;
 
@@ -13,25 +15,25 @@ use crate::protocol::{Failure, Input, Job};
 use crate::results::{State, TableDocument};
 use crate::spec::{InstanceId, Need};
 
-/// What a preview looks at.
+/// Data that a preview reads.
 #[derive(Debug, Clone, Copy)]
 pub struct Preview<'a> {
-    /// The pipeline's instances.
+    /// Instances of the pipeline.
     pub graph: &'a Graph,
-    /// Where results are.
+    /// Cache with the results.
     pub cache: &'a Cache,
-    /// The published numbers, checked.
+    /// Published numbers, checked.
     pub sources: &'a ExternalInputs,
-    /// How the instances stand, by id.
+    /// States of the instances, by id.
     pub standings: &'a [Option<Standing>],
 }
 
 impl Preview<'_> {
-    /// The table of an instance of kind `table`.
+    /// Builds the table of an instance of kind `table`.
     ///
     /// # Errors
-    /// A [`Failure`] as of the stage; results that do not fit one another because one of them is stale make their cell
-    /// missing and are none.
+    /// A [`Failure`], as the stage itself would give. A mismatch caused by a stale result is not an error: its cell is
+    /// missing.
     pub fn table(&self, id: InstanceId, history: &History) -> Result<TableDocument, Failure> {
         let instance = self.graph.instance(id);
         let mut job = Job {
@@ -57,7 +59,7 @@ impl Preview<'_> {
                     digest: blob.digest,
                 });
             }
-            // A value and its reference have one label: the worse of the two states is that of the cell.
+            // A value and its reference share a label: the cell takes the worse of the two states.
             let of_cell = states.entry(need.label.clone()).or_default();
             *of_cell = state.max(*of_cell);
         }
@@ -71,7 +73,7 @@ impl Preview<'_> {
         executors::preview(&job, &states)
     }
 
-    /// The result of a need: the one that is fresh, or the newest of an earlier run.
+    /// Finds the result of a need: the fresh one, or the newest one of an earlier run.
     fn find(&self, need: &Need, history: &History) -> (State, Option<Blob>) {
         let output =
             |manifest: &Manifest| manifest.outputs.get(&need.output).copied().filter(|blob| self.cache.has(*blob));

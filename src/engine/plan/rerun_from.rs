@@ -1,6 +1,7 @@
-//! How deep results are made anew: from predictions, from checkpoints, or from scratch. Says which instances run though
-//! they are fresh, which may not run at all, and which results a depth cannot do without. Knows kinds and who needs
-//! whom; runs nothing.
+//! Rerun levels: from predictions, from checkpoints, or from scratch.
+//!
+//! Says which fresh instances run anyway, which may not run, and which missing results a level cannot do without. Knows
+//! stage kinds and dependencies; runs nothing.
 
 use std::collections::HashSet;
 
@@ -13,21 +14,20 @@ use crate::plan::{StaleReason, Standing, must_be_there, read_from_fresh};
 use crate::spec::{Instance, InstanceId, Need};
 use crate::stage_kinds::StageKind;
 
-/// From what results are made anew.
+/// Level from which results are recomputed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RerunFrom {
-    /// Only what reads predictions runs, and runs anew: tables, curves, and commands that come after an evaluation.
+    /// Reruns only what reads predictions: tables, curves, and commands downstream of an evaluation.
     Predictions,
-    /// Nothing is trained; evaluations, checks of masking and saliency maps are computed anew, and what comes after
-    /// them.
+    /// Trains nothing. Reruns evaluations, masking checks, saliency maps, and what is downstream of them.
     Checkpoints,
-    /// Everything is computed anew but data sets and files.
+    /// Reruns everything except data sets and files.
     Scratch,
 }
 
 impl RerunFrom {
-    /// Its name on the command line.
+    /// Returns the name of the level on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             RerunFrom::Predictions => "predictions",
@@ -36,7 +36,7 @@ impl RerunFrom {
         }
     }
 
-    /// Which instances run even if they are fresh, by id.
+    /// Marks the instances that run even if they are fresh, by id.
     pub fn forced_stages(self, graph: &Graph) -> Vec<bool> {
         let after_evaluation = after(graph, &[StageKind::Evaluate]);
         let after = after(graph, &[StageKind::Evaluate, StageKind::Masking, StageKind::Saliency]);
@@ -54,7 +54,7 @@ impl RerunFrom {
         graph.ids().map(is_anew).collect()
     }
 
-    /// Which instances may not run, by id.
+    /// Marks the instances that may not run, by id.
     pub fn forbidden_stages(self, graph: &Graph) -> Vec<bool> {
         let after = after(graph, &[StageKind::Evaluate]);
         let is_barred = |id: InstanceId| match (self, graph.instance(id).kind) {
@@ -66,14 +66,15 @@ impl RerunFrom {
     }
 }
 
-/// Whether an instance is a table or a figure that is made of predictions alone: it takes milliseconds, and needs
-/// neither images nor networks.
+/// Whether an instance is a table or a figure made from predictions alone.
+///
+/// Such a stage takes milliseconds and needs neither images nor networks.
 pub fn reads_only_predictions(instance: &Instance) -> bool {
     let is_of_predictions = |need: &Need| matches!(need.slot.as_str(), "value" | "reference");
     matches!(instance.kind, StageKind::Table | StageKind::Figure) && instance.needs.iter().all(is_of_predictions)
 }
 
-/// Which instances come after one of these kinds, at any distance; by id.
+/// Marks the instances that are downstream of one of these kinds, at any distance; by id.
 fn after(graph: &Graph, kinds: &[StageKind]) -> Vec<bool> {
     let mut after = vec![false; graph.len()];
     for id in graph.ids() {
@@ -82,28 +83,29 @@ fn after(graph: &Graph, kinds: &[StageKind]) -> Vec<bool> {
     after
 }
 
-/// A result that has to be there, is not, and may not be made.
+/// Result that is required and missing, and that the level may not make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing {
-    /// The instance that would make it.
+    /// Name of the instance that would make it.
     pub stage: String,
-    /// What it does.
+    /// Kind of that instance.
     pub kind: StageKind,
-    /// Whether the result is known, and only its bytes are gone.
+    /// Whether the manifest exists and only the bytes are missing.
     pub is_known: bool,
-    /// The least depth that makes it.
+    /// Shallowest level that makes it.
     pub made_from: RerunFrom,
-    /// The stage that has to run before a remote cache can be asked for it; none where it is certain that it is
-    /// nowhere.
+    /// Stage that must run before a remote cache can be asked for the result. `None` if no cache can have it.
     pub hidden_by: Option<String>,
 }
 
-/// The results that a run at this depth would need and could not make, by a survey at the same depth; of those that
-/// need one another, only the last.
+/// Returns the results that a run at this level needs and may not make, by a survey at the same level.
 ///
-/// A training that hangs on a stage which is still to run has no key yet, so its checkpoint cannot be looked up. It is
-/// not told where this cache has a checkpoint of such a training, whatever its inputs held: that stage may come out as
-/// it did then. Else it is told, though a remote cache may have it: hours of fetching are not begun on the chance.
+/// Of results that need one another, it returns only the last.
+///
+/// A training downstream of a stage that has yet to run has no key, so its checkpoint cannot be looked up. The training
+/// is not reported if this cache has a checkpoint of such a training, with any inputs: the stage may make the same
+/// bytes again. Otherwise it is reported, even if a remote cache may have the checkpoint: hours of fetching should not
+/// start on a guess.
 ///
 /// # Errors
 /// [`CacheError`] if the remote cache could not be asked.
@@ -151,14 +153,14 @@ pub fn missing(
     Ok(graph.ids().filter(is_last).map(tell).collect())
 }
 
-/// The shapes of the trainings whose results are in a cache, read when they are first asked for.
+/// Shapes of the trainings whose results are in a cache, read on first use.
 struct Trainings<'a> {
     cache: &'a Cache,
     shapes: Option<HashSet<Digest>>,
 }
 
 impl Trainings<'_> {
-    /// Whether the cache has a checkpoint of such a training, of whatever inputs.
+    /// Whether the cache has a checkpoint of such a training, with any inputs.
     fn has(&mut self, graph: &Graph, id: InstanceId) -> Result<bool, CacheError> {
         let shapes = match &mut self.shapes {
             Some(shapes) => shapes,
@@ -174,7 +176,7 @@ impl Trainings<'_> {
     }
 }
 
-/// Which instances are known, may not run, and have an output that somebody is to read and nobody has; by id.
+/// Marks cached instances that may not rerun but whose required output is missing; by id.
 fn gone(
     graph: &Graph,
     cache: &Cache,

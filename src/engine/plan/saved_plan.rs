@@ -1,5 +1,6 @@
-//! A plan that was kept: what somebody was shown, and what of it moved since. It knows records and states, not how a
-//! plan is shown or run.
+//! Saved plans: what the user was shown, and what changed since.
+//!
+//! Knows actions and states, not how a plan is shown or run.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,71 +15,71 @@ use crate::plan::rerun_from::RerunFrom;
 use crate::plan::{PlannedState, Standing};
 use crate::spec::InstanceId;
 
-/// Version of a saved plan; others are refused.
+/// Version of the saved-plan format. Other versions are refused.
 pub const PLAN_FORMAT: u32 = 1;
 
-/// A plan as it is kept in a file.
+/// Plan as saved in a file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SavedPlan {
     /// [`PLAN_FORMAT`].
     pub format: u32,
-    /// When it was made, RFC 3339 in UTC.
+    /// Time of saving, RFC 3339 in UTC.
     pub at: String,
-    /// The pipeline file as it was given.
+    /// Pipeline file as given.
     pub pipeline: PathBuf,
-    /// The profile.
+    /// Profile, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
-    /// What was overridden, in order.
+    /// Overrides from the command line, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub set: Vec<(String, String)>,
-    /// What was asked for; everything if nothing.
+    /// Requested targets; empty means everything.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub targets: Vec<String>,
-    /// What was forced.
+    /// Instances forced to rerun.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub force: Vec<String>,
-    /// From what results were to be made anew.
+    /// Rerun level, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<RerunFrom>,
-    /// Every instance that the targets reach.
-    pub stages: BTreeMap<String, KeptStage>,
+    /// Every instance that the targets reach, by name.
+    pub stages: BTreeMap<String, SavedStage>,
 }
 
-/// An instance of a saved plan.
+/// Instance of a saved plan.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct KeptStage {
-    /// How it stood.
+pub struct SavedStage {
+    /// State when the plan was saved.
     pub state: PlannedState,
-    /// Its key, where its inputs were known.
+    /// Key, if the inputs were known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<ActionKey>,
-    /// What its record holds whatever other stages make: everything but the inputs that they make.
+    /// Part of its action that does not depend on other stages: everything except the inputs that they make.
     pub own: Action,
 }
 
-/// One thing that is not as it was when a plan was kept.
+/// One difference from the saved plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PlanDrift {
     /// A stage is new.
     Added(String),
     /// A stage is gone.
     Removed(String),
-    /// A stage's own record changed.
+    /// The own part of a stage's action changed.
     Changed {
-        /// The stage.
+        /// Name of the stage.
         stage: String,
-        /// How.
+        /// The difference.
         change: Change,
     },
-    /// A stage's inputs hold other bytes, though nothing above it was to run.
+    /// The inputs of a stage have other bytes, though no upstream stage was to run.
     Inputs(String),
-    /// A result was there and is gone.
+    /// A result existed and is gone.
     Lost(String),
 }
 
-/// The stages of a survey as they are kept.
-pub fn stages(graph: &Graph, sources: &ExternalInputs, standings: &[Option<Standing>]) -> BTreeMap<String, KeptStage> {
+/// Returns the stages of a survey in the form that a saved plan holds.
+pub fn stages(graph: &Graph, sources: &ExternalInputs, standings: &[Option<Standing>]) -> BTreeMap<String, SavedStage> {
     let keep = |id: InstanceId| {
         let standing = standings[id.0].as_ref()?;
         let instance = graph.instance(id);
@@ -97,14 +98,15 @@ pub fn stages(graph: &Graph, sources: &ExternalInputs, standings: &[Option<Stand
             seed: instance.recorded_seed(),
             inputs: instance.sources.iter().map(source).collect(),
         };
-        Some((instance.name.clone(), KeptStage { state: standing.state(), key, own }))
+        Some((instance.name.clone(), SavedStage { state: standing.state(), key, own }))
     };
     graph.ids().filter_map(keep).collect()
 }
 
-/// What moved between a saved plan and now, so that more or something else would run than was shown. That less is to
-/// run, because some of it was run meanwhile, is no reason to refuse.
-pub fn moved(kept: &BTreeMap<String, KeptStage>, now: &BTreeMap<String, KeptStage>) -> Vec<PlanDrift> {
+/// Returns the changes since a saved plan that make more or other stages run than shown.
+///
+/// Fewer stages to run, because some of them ran meanwhile, are no change.
+pub fn drift(kept: &BTreeMap<String, SavedStage>, now: &BTreeMap<String, SavedStage>) -> Vec<PlanDrift> {
     let mut moved = Vec::new();
     let mut of_keys = Vec::new();
     for (name, before) in kept {
@@ -126,7 +128,7 @@ pub fn moved(kept: &BTreeMap<String, KeptStage>, now: &BTreeMap<String, KeptStag
         }
     }
     moved.extend(now.keys().filter(|name| !kept.contains_key(*name)).map(|name| PlanDrift::Added(name.clone())));
-    // Other keys follow from other records: only where no record changed are they news.
+    // Changed actions imply changed keys, so key changes are reported only if no action changed.
     if moved.is_empty() { of_keys } else { moved }
 }
 
@@ -138,12 +140,12 @@ mod tests {
     use crate::digest::Digest;
     use crate::stage_kinds::StageKind;
 
-    fn stage(level: u32, state: PlannedState, key: Option<&str>) -> BTreeMap<String, KeptStage> {
+    fn stage(level: u32, state: PlannedState, key: Option<&str>) -> BTreeMap<String, SavedStage> {
         let params = std::sync::Arc::new(json!({ "level": level }));
         let (kind, inputs) = (StageKind::Train, BTreeMap::new());
         let own = Action { format: 1, kind, version: 1, numerics: None, params, seed: None, inputs };
         let key = key.map(|text| ActionKey(Digest::of(text.as_bytes())));
-        BTreeMap::from([("a".to_owned(), KeptStage { state, key, own })])
+        BTreeMap::from([("a".to_owned(), SavedStage { state, key, own })])
     }
 
     #[test]
@@ -151,13 +153,13 @@ mod tests {
         use PlannedState::{Fresh, Pending, Stale};
         let a = || "a".to_owned();
         let shown = stage(1, Stale, Some("x"));
-        assert_eq!(moved(&shown, &stage(1, Fresh, Some("x"))), []);
-        assert_eq!(moved(&stage(1, Pending, None), &stage(1, Stale, Some("x"))), []);
-        assert_eq!(moved(&shown, &stage(1, Stale, Some("y"))), [PlanDrift::Inputs(a())]);
-        assert_eq!(moved(&stage(1, Fresh, Some("x")), &shown), [PlanDrift::Lost(a())]);
-        assert_eq!(moved(&shown, &BTreeMap::new()), [PlanDrift::Removed(a())]);
-        assert_eq!(moved(&BTreeMap::new(), &shown), [PlanDrift::Added(a())]);
-        let changed = moved(&shown, &stage(2, Stale, Some("y")));
+        assert_eq!(drift(&shown, &stage(1, Fresh, Some("x"))), []);
+        assert_eq!(drift(&stage(1, Pending, None), &stage(1, Stale, Some("x"))), []);
+        assert_eq!(drift(&shown, &stage(1, Stale, Some("y"))), [PlanDrift::Inputs(a())]);
+        assert_eq!(drift(&stage(1, Fresh, Some("x")), &shown), [PlanDrift::Lost(a())]);
+        assert_eq!(drift(&shown, &BTreeMap::new()), [PlanDrift::Removed(a())]);
+        assert_eq!(drift(&BTreeMap::new(), &shown), [PlanDrift::Added(a())]);
+        let changed = drift(&shown, &stage(2, Stale, Some("y")));
         assert!(matches!(changed.as_slice(), [PlanDrift::Changed { change: Change::Param { .. }, .. }]), "{changed:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! What is ready is started here: when a slot and a worker are free and nobody else is at it, here or in another run.
+//! Starts ready stages, once a slot and a worker are free and no other instance or run is making the same result.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -17,14 +17,14 @@ use crate::protocol::{Failure, FailureCode, Input, Job};
 use crate::spec::{InstanceId, fits_on_gpu};
 use crate::stage_kinds::StageKind;
 
-/// What a stage takes of the machine.
+/// Resources that a stage takes.
 struct Share {
     threads: usize,
     gpu: f64,
 }
 
 impl Scheduler<'_> {
-    /// Starts what is ready, most urgent first, as far as slots and workers go.
+    /// Starts ready stages, most urgent first, as far as slots and workers allow.
     pub(super) fn start_ready(&mut self) -> Result<(), RunError> {
         self.look_at_other_runs()?;
         if self.states.next_ready(None).is_some() {
@@ -35,7 +35,7 @@ impl Scheduler<'_> {
         let mut used_gpu: f64 = self.running.values().map(|running| running.gpu).sum();
         let mut has_worker = true;
         let mut before = None;
-        // Thousands may be ready: they are looked at only while something is free.
+        // Thousands may be ready: the loop looks at them only while a slot is free.
         while used < self.options.jobs && self.can_record_more() && self.interrupt.requests() == 0 {
             let Some(id) = self.states.next_ready(before) else { break };
             before = Some(id);
@@ -62,7 +62,7 @@ impl Scheduler<'_> {
             } else {
                 None
             };
-            // Last, so that nothing is kept from others that could not start here.
+            // Taken last, so this run holds no lease of a stage that it cannot start.
             if let Some(lease) = self.lease(id)? {
                 self.start(id, worker, Share { threads, gpu }, lease)?;
                 (used, used_gpu) = (used + threads, used_gpu + gpu);
@@ -71,8 +71,7 @@ impl Scheduler<'_> {
         Ok(())
     }
 
-    /// Whether another instance is making, or has made, what this one would: two names of the same computation run
-    /// once.
+    /// Whether another instance is making or has made the same result: two names of one computation run once.
     fn is_made_elsewhere(&mut self, id: InstanceId) -> Result<bool, CacheError> {
         let Some(Stale { key, .. }) = self.stale.get(&id) else { return Ok(false) };
         let key = *key;
@@ -90,7 +89,7 @@ impl Scheduler<'_> {
         Ok(true)
     }
 
-    /// Sends an instance back to waiting if a blob that it needs is gone, and has its producer run again.
+    /// Sends an instance back to waiting if an input blob is gone, and makes its producer run again.
     fn revive_producers(&mut self, id: InstanceId) -> Result<bool, CacheError> {
         let mut lost: Vec<(InstanceId, String)> = Vec::new();
         let mut awaited: Vec<InstanceId> = Vec::new();
@@ -99,7 +98,7 @@ impl Scheduler<'_> {
             let blob = self.states.outputs(need.from).and_then(|outputs| outputs.get(&need.output)).copied();
             let there = match blob {
                 Some(blob) => self.bring(need.from, blob)?,
-                // One that is not done is being made again for somebody else already.
+                // The producer is not done: it already runs again for another consumer.
                 None => false,
             };
             if there || awaited.contains(&need.from) {
@@ -114,7 +113,7 @@ impl Scheduler<'_> {
             return Ok(false);
         }
         if self.interrupt.requests() > 0 {
-            // What was not fetched because the user wants to stop is not lost.
+            // A blob that was not fetched because the user stopped the run is not lost.
             return Ok(true);
         }
         self.wait_for(id, &awaited);
@@ -128,7 +127,7 @@ impl Scheduler<'_> {
         Ok(true)
     }
 
-    /// The inputs of an instance that are blobs.
+    /// Returns the inputs of an instance that are blobs.
     pub(super) fn inputs(&self, id: InstanceId) -> Vec<Input> {
         let input = |need: &crate::spec::Need| {
             let blob = *self.states.outputs(need.from)?.get(&need.output)?;
@@ -145,7 +144,7 @@ impl Scheduler<'_> {
         let scratch = self.cache.scratch()?;
         let folder = scratch.path().join("out");
         crate::fsio::create_dir(&folder).map_err(CacheError::from)?;
-        // Numbered, because an output's name is the author's and a file's name is not.
+        // Files are numbered: the pipeline's author chooses output names, which may not be valid file names.
         let file =
             |(index, output): (usize, &crate::spec::OutputSpec)| (output.name.clone(), folder.join(index.to_string()));
         let outputs: HashMap<String, PathBuf> = instance.outputs.iter().enumerate().map(file).collect();
@@ -159,7 +158,7 @@ impl Scheduler<'_> {
             inputs: self.inputs(id),
             outputs: outputs.clone().into_iter().collect(),
             partial: (instance.kind == StageKind::Train).then(|| self.cache.partial_path(key)),
-            // Who asks for a rerun wants it computed anew, and not to be told what is known.
+            // A forced rerun computes everything again and must not start from an earlier state.
             onward: record
                 .onward_key()
                 .filter(|_| wants != Satisfaction::Rerun)
@@ -196,7 +195,7 @@ impl Scheduler<'_> {
         Ok(())
     }
 
-    /// Runs a stage that needs no tensors, on a thread of its own.
+    /// Runs a stage without tensors on its own thread.
     fn start_in_engine(&self, id: InstanceId, mut job: Job, cancel: Arc<AtomicBool>) {
         let sources: Vec<(String, CheckedSource)> = self
             .graph
@@ -221,12 +220,12 @@ impl Scheduler<'_> {
                 let message = "the engine broke while it ran this stage".to_owned();
                 Err(Failure { code: FailureCode::Broken, message, causes: Vec::new() })
             });
-            // The run is over if nobody listens.
+            // The send fails only if the run is over.
             _ = sender.send(Message::EngineDone(id, result));
         });
     }
 
-    /// Asks everything that runs to give up.
+    /// Asks every running stage to give up, and kills the workers if `at_once`.
     pub(super) fn give_up(&mut self, at_once: bool) {
         if at_once {
             self.workers.kill();

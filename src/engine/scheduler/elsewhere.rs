@@ -1,6 +1,7 @@
-//! Results that a remote cache has: how many were taken as they are, and which were assembled here and compared. Tables
-//! and curves cost milliseconds, so what predictions make is never believed of another where the predictions can be
-//! had.
+//! Results from a remote cache: how many were used as they are, and which were assembled locally and compared.
+//!
+//! Tables and curves cost milliseconds. A run therefore assembles them itself whenever their predictions are
+//! obtainable.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,19 +11,19 @@ use crate::event::{self, Assembled, RunEvent};
 use crate::graph::Outputs;
 use crate::spec::InstanceId;
 
-/// What a run took from elsewhere.
+/// Results of a run that came from a remote cache.
 #[derive(Debug, Default)]
 pub(super) struct Elsewhere {
     /// Cached results that were not computed here.
     taken: HashMap<InstanceId, Origin>,
-    /// What the remote cache has of results that are assembled here at the moment.
+    /// Remote outputs of the results that are being assembled locally.
     published: HashMap<InstanceId, (String, Outputs)>,
-    /// Those that were.
+    /// Results that were assembled locally.
     pub(super) assembled: Vec<Assembled>,
 }
 
 impl Elsewhere {
-    /// Notes where a cached result came from.
+    /// Records the origin of a cached result.
     pub(super) fn note(&mut self, id: InstanceId, from: Option<Origin>) {
         match from {
             Some(origin) => _ = self.taken.insert(id, origin),
@@ -30,7 +31,7 @@ impl Elsewhere {
         }
     }
 
-    /// Results that were taken as they are, by the remote cache.
+    /// Counts the results that were used as they are, by remote cache.
     pub(super) fn counts(&self) -> BTreeMap<String, event::Elsewhere> {
         let mut counts: BTreeMap<String, event::Elsewhere> = BTreeMap::new();
         for origin in self.taken.values() {
@@ -43,7 +44,7 @@ impl Elsewhere {
 }
 
 impl Scheduler<'_> {
-    /// Whether a fresh result came from elsewhere and all that it is made of is here or could be brought here.
+    /// Whether a fresh result came from a remote cache and all its inputs are here, fetched if necessary.
     pub(super) fn is_assembled_here(&mut self, id: InstanceId, manifest: &Manifest) -> Result<bool, CacheError> {
         let Some(origin) = &manifest.from else { return Ok(false) };
         let graph = self.graph;
@@ -69,9 +70,9 @@ impl Scheduler<'_> {
         Ok(true)
     }
 
-    /// Compares what was assembled here with what the remote cache has of it, and tells the user of a difference.
+    /// Compares a locally assembled result with the remote one, and warns of a difference.
     pub(super) fn compare_assembled(&mut self, id: InstanceId, outputs: &Outputs) {
-        // It may have been taken as it was before, and then an output of it was lost.
+        // It may have counted as taken before one of its outputs was lost.
         self.elsewhere.taken.remove(&id);
         let Some((remote, published)) = self.elsewhere.published.remove(&id) else { return };
         let differs = |(name, blob): &(&String, _)| published.get(*name) != Some(*blob);

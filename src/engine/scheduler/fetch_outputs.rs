@@ -1,5 +1,4 @@
-//! Bytes that a stage reads, or that people look at, are brought here when they are wanted, from the remote cache if
-//! need be.
+//! Fetches blobs that a stage or the user reads, when they are needed, from the remote cache if necessary.
 
 use std::ops::ControlFlow;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -12,23 +11,23 @@ use crate::fetch::FetchError;
 use crate::plan::must_be_there;
 use crate::spec::InstanceId;
 
-/// What a fetch tells on its way.
+/// Message of a fetch in progress.
 enum FetchNews {
     Progress(u64, Option<u64>),
     Ended(Result<Obtained, CacheError>),
 }
 
 impl Scheduler<'_> {
-    /// Fetches the outputs of a fresh instance that must be there; names the first that nobody has.
+    /// Fetches the required outputs of a fresh instance; returns the first one that is missing everywhere.
     pub(super) fn bring_outputs(&mut self, id: InstanceId, manifest: &Manifest) -> Result<Option<String>, CacheError> {
         let graph = self.graph;
         for output in graph.instance(id).outputs.iter().filter(|it| must_be_there(it, self.options.needed[id.0])) {
-            // Without a remote cache it was just found to be there.
+            // Without a remote cache, the lookup has just found it.
             if output.result.is_none() && !self.cache.has_remote() {
                 continue;
             }
             let blob = self.cache.output(manifest, &output.name)?;
-            // What people look at is about to be read, and bytes are checked where they are read.
+            // The user is about to read a result file, and bytes are checked where they are read.
             if output.result.is_some()
                 && let Some(kept) = self.cache.quarantine(blob.digest)?
             {
@@ -44,8 +43,9 @@ impl Scheduler<'_> {
         Ok(None)
     }
 
-    /// Sees to it that a blob is here, from the remote cache if need be; `false` if nobody has it, or if the user wants
-    /// to stop.
+    /// Makes a blob available here, from the remote cache if necessary.
+    ///
+    /// Returns `false` if no cache has it, or if the user wants to stop.
     pub(super) fn bring(&mut self, of: InstanceId, blob: Blob) -> Result<bool, CacheError> {
         if self.cache.has(blob) {
             return Ok(true);
@@ -56,7 +56,7 @@ impl Scheduler<'_> {
         let stage = self.name(of);
         let (cache, interrupt) = (self.cache.clone(), self.interrupt.clone());
         let (sender, told) = mpsc::channel();
-        // On a thread of its own, which is left to itself if the user wants to stop: a server may be silent for long.
+        // The fetch has its own thread, which the run abandons on a stop: a server may be silent for long.
         std::thread::spawn(move || {
             let progress = &mut |done: u64, total: Option<u64>| {
                 _ = sender.send(FetchNews::Progress(done, total));

@@ -1,4 +1,4 @@
-//! How a stage ends that did not end well: its failure is recorded, or it is tried again.
+//! Handles stages that did not succeed: records the failure, or tries again.
 
 use super::{MAX_ATTEMPTS, RunError, Running, Scheduler, Stale, State};
 use crate::action::Action;
@@ -11,7 +11,7 @@ use crate::protocol::{Failure, FailureCode};
 use crate::spec::InstanceId;
 
 impl Scheduler<'_> {
-    /// A stage failed; some failures are worth another try.
+    /// Handles a failed stage. Some failures are worth another try.
     pub(super) fn fail(&mut self, job: u64, failure: Failure) -> Result<(), RunError> {
         let Some(running) = self.running.remove(&job) else { return Ok(()) };
         let id = running.id;
@@ -27,11 +27,11 @@ impl Scheduler<'_> {
                 Ok(())
             }
             FailureCode::CorruptInput { digest } if self.tries[id.0] < MAX_ATTEMPTS => {
-                // Where one is corrupt others may be, and the next try is the last.
+                // If one input is corrupt, others may be, and the next attempt is the last.
                 let mut digests: Vec<Digest> = self.inputs(id).into_iter().map(|input| input.digest).collect();
                 digests.push(digest);
                 for digest in digests {
-                    // Several stages may have met it at once: the first one moves it away.
+                    // Several stages may find it at once: the first one moves it away.
                     if let Some(kept) = self.cache.quarantine(digest)? {
                         let (name, kept) = (self.name(id), kept.display());
                         self.emit(RunEvent::Warning(format!(
@@ -42,8 +42,7 @@ impl Scheduler<'_> {
                 self.again(id, running);
                 Ok(())
             }
-            // Another stage has just found it corrupt and had it moved away, or another run's cleaning took it: it is
-            // made again.
+            // Another stage has just quarantined the input, or another run's collection removed it: it is made again.
             _ if self.tries[id.0] < MAX_ATTEMPTS && self.inputs(id).iter().any(|input| !input.path.exists()) => {
                 self.again(id, running);
                 Ok(())
@@ -52,7 +51,7 @@ impl Scheduler<'_> {
         }
     }
 
-    /// A stage's worker died under it.
+    /// Handles the death of a worker while it ran a stage.
     pub(super) fn worker_died(&mut self, job: u64, status: &str) -> Result<(), RunError> {
         let Some(mut running) = self.running.remove(&job) else { return Ok(()) };
         let id = running.id;
@@ -90,9 +89,9 @@ impl Scheduler<'_> {
         let id = running.id;
         let seconds = running.started.elapsed().as_secs_f64();
         let name = self.name(id);
-        // What the stage left goes first: it may have failed because the disk is full. Its log lies beside that.
+        // Remove the outputs first: the stage may have failed because the disk is full. The log lies beside them.
         if let Some(folder) = running.outputs.values().next().and_then(|path| path.parent()) {
-            // What stays goes with the scratch folder.
+            // The scratch folder takes any rest with it.
             _ = std::fs::remove_dir_all(folder);
         }
         let log = match running.log.keep(self.cache) {
@@ -108,13 +107,13 @@ impl Scheduler<'_> {
         self.end(id, State::Failed, Status::Failed, seconds, String::new(), Some(failure));
         self.skip_consumers(id);
         if !self.options.keep_going {
-            // What runs may end well: its result is worth keeping.
+            // Running stages may still succeed, and their results are worth keeping.
             self.stopped = true;
         }
         Ok(())
     }
 
-    /// An instance has to run and may not: a result that was thought to be there is not.
+    /// Fails an instance that has to run and may not: an expected result is missing.
     pub(super) fn refuse(&mut self, id: InstanceId, record: &Action, absence: &StaleReason) {
         let reason = self.history.reason(self.graph.instance(id), record, absence);
         let depth = self.options.depth.map_or("", RerunFrom::name);

@@ -1,5 +1,6 @@
-//! Two runs on one cache: a stage that another run is at is waited for, and its result taken when it is there. What a
-//! lease is, `cache` knows.
+//! Coordinates two runs on one cache: waits for a stage that another run holds, then takes its result.
+//!
+//! The module `cache` defines leases.
 
 use std::time::{Duration, Instant};
 
@@ -9,21 +10,21 @@ use crate::event::RunEvent;
 use crate::plan::{Staleness, check_staleness};
 use crate::spec::InstanceId;
 
-/// How often is looked whether another run is done: each look reads two files, over a network perhaps.
+/// Interval between checks on another run. Each check reads two files, perhaps over a network.
 const LOOK: Duration = Duration::from_millis(300);
 
-/// A wait for another run.
+/// Wait for another run.
 #[derive(Debug)]
 pub(super) struct Wait {
     again: Instant,
-    /// Whether the lease may be asked for again.
+    /// Whether the lease may be requested again.
     due: bool,
-    /// Who was told of last.
+    /// Holder that was reported last.
     told: Option<Holder>,
 }
 
 impl Scheduler<'_> {
-    /// Takes the results that other runs have made meanwhile, whether or not a slot is free.
+    /// Takes results that other runs have made meanwhile, whether or not a slot is free.
     pub(super) fn look_at_other_runs(&mut self) -> Result<(), CacheError> {
         let now = Instant::now();
         let is_over = |(id, wait): &(&InstanceId, &Wait)| wait.again <= now && *self.states.get(**id) == State::Ready;
@@ -38,7 +39,7 @@ impl Scheduler<'_> {
         Ok(())
     }
 
-    /// Tells collections, once, what this run may come to need, whether or not it is known yet under which keys.
+    /// Announces to collections, once, what this run may need, including results whose keys are not known yet.
     pub(super) fn announce(&mut self) -> Result<(), CacheError> {
         if self.note.is_some() {
             return Ok(());
@@ -53,18 +54,18 @@ impl Scheduler<'_> {
         Ok(())
     }
 
-    /// Whether an instance is to be left alone for now because another run is at it.
+    /// Whether to leave an instance alone for now because another run holds its lease.
     pub(super) fn waits_for_another_run(&self, id: InstanceId) -> bool {
         self.waits.get(&id).is_some_and(|wait| !wait.due)
     }
 
-    /// Asks for the lease of a ready instance. Nothing if another run has it, or if the result turns out to be there.
+    /// Requests the lease of a ready instance. `None` if another run holds it, or if the result exists by now.
     pub(super) fn lease(&mut self, id: InstanceId) -> Result<Option<Lease>, RunError> {
         let Some(key) = self.stale.get(&id).map(|stale| stale.key) else { return Ok(None) };
         match self.leases.attempt(key)? {
             Attempt::Taken(lease) => {
-                // Between the lookup and the lease another run may have come and gone. From now on nobody else records
-                // this key.
+                // Another run may have come and gone between the lookup and the lease. From now on, only this run
+                // records this key.
                 if self.take_result(id)? {
                     return Ok(None);
                 }
@@ -83,15 +84,15 @@ impl Scheduler<'_> {
         }
     }
 
-    /// Ends a ready instance whose result is there by now. One that was asked for with `--force` wants its own.
+    /// Finishes a ready instance whose result exists by now. An instance forced to rerun takes no other result.
     fn take_result(&mut self, id: InstanceId) -> Result<bool, CacheError> {
         let (needed, must_be_here) = match self.stale.get(&id).map(|stale| stale.wants) {
             Some(Satisfaction::Result) => (self.options.needed[id.0], false),
-            // Its blobs were looked for everywhere before: only that they are here by now changes anything.
+            // The blobs were missing everywhere before: only a local copy changes that.
             Some(Satisfaction::Blobs) => (true, true),
             Some(Satisfaction::Rerun) | None => return Ok(false),
         };
-        // Producers may be made again at this moment; then there is nothing to look up.
+        // A producer may be running again; then there is nothing to look up.
         if self.graph.producers(id).any(|producer| self.states.outputs(producer).is_none()) {
             return Ok(false);
         }

@@ -1,15 +1,15 @@
-//! Stages that take longer than the pipeline allows: asked to end, then ended.
+//! Time limits of stages: an overdue stage is asked to give up, then its worker is killed.
 
 use std::time::{Duration, Instant};
 
 use super::{Running, Scheduler};
 use crate::protocol::{Failure, FailureCode};
 
-/// How long a stage may take to give up once its time is over.
+/// Time that an overdue stage has to give up.
 const GRACE: Duration = Duration::from_secs(5);
 
 impl Scheduler<'_> {
-    /// Asks stages whose time is over to give up; kills the workers of those that do not.
+    /// Asks overdue stages to give up, and kills the workers of those that do not.
     pub(super) fn end_overdue(&mut self) {
         for (job, running) in &mut self.running {
             let Some(limit) = self.graph.instance(running.id).time_limit else { continue };
@@ -27,7 +27,7 @@ impl Scheduler<'_> {
         }
     }
 
-    /// The failure of a stage that was ended because of its time limit; nothing for others.
+    /// Returns the failure of a stage that exceeded its time limit; `None` for other stages.
     pub(super) fn overdue(&self, running: &Running) -> Option<Failure> {
         running.overdue?;
         let limit = self.graph.instance(running.id).time_limit?;
@@ -36,7 +36,7 @@ impl Scheduler<'_> {
     }
 }
 
-/// A duration as a pipeline has it: `90 s`, `10 min`, `2 h`.
+/// Formats a duration as pipelines write it: `90 s`, `10 min`, `2 h`.
 fn words(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
     match seconds {

@@ -1,5 +1,6 @@
-//! The log of a running stage: in memory while it is short, then on the disk. Of one that grows beyond a limit the
-//! first and the last part are kept, and the log says so. Knows neither stages nor who writes.
+//! Log of a running stage: in memory while it is short, then on disk.
+//!
+//! A log beyond the limit keeps its first and last part, and says so. Knows neither stages nor writers.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -10,42 +11,42 @@ use crate::cache::{Blob, Cache, CacheError};
 use crate::digest::Digest;
 use crate::fsio::Context;
 
-/// Text is written in pieces of about this size; a log that is no longer never reaches the disk before it is a blob.
+/// Approximate size of a write. A shorter log reaches the disk only as a blob.
 const PIECE: usize = 64 << 10;
 
-/// So much is kept of the beginning of a log, and as much of its end.
+/// Bytes to keep of the beginning of a log, and of its end.
 pub(super) const HALF: u64 = 8 << 20;
 
-/// A log that is being written.
+/// Log that is being written.
 pub(super) struct StageLog {
-    /// What is not on the disk yet.
+    /// Text that is not on disk yet.
     piece: Vec<u8>,
     disk: Option<Disk>,
-    /// A file of this name takes a long log.
+    /// File for a long log.
     path: PathBuf,
-    /// Why the rest could not be written.
+    /// Error that stopped writing.
     broken: Option<io::Error>,
     left_out: u64,
 }
 
-/// The part of a log that is on the disk.
+/// Part of a log that is on disk.
 struct Disk {
-    /// The first part, and room for the whole.
+    /// First part; the last part is appended to it at the end.
     head: File,
     head_size: u64,
-    /// The last part, written over again and again.
+    /// Last part, a ring buffer.
     tail: File,
-    /// How much was ever written to it.
+    /// Bytes ever written to the tail.
     tail_size: u64,
 }
 
 impl StageLog {
-    /// An empty log; one that gets long is written to this file and to one beside it.
+    /// Creates an empty log. A long log goes to this file and to one beside it.
     pub(super) fn new(path: PathBuf) -> Self {
         StageLog { piece: Vec::new(), disk: None, path, broken: None, left_out: 0 }
     }
 
-    /// Adds a line, or several that end with their ends.
+    /// Appends one line, or several lines with their line ends.
     pub(super) fn add(&mut self, lines: &str) {
         self.piece.extend_from_slice(lines.as_bytes());
         if !lines.ends_with('\n') {
@@ -56,7 +57,7 @@ impl StageLog {
         }
     }
 
-    /// How many bytes are left out of the log, once it is kept.
+    /// Returns how many bytes the kept log omits.
     pub(super) fn left_out(&self) -> u64 {
         self.left_out
     }
@@ -66,7 +67,7 @@ impl StageLog {
         if self.broken.is_none()
             && let Err(error) = self.write(&piece)
         {
-            // A stage does not fail for its log. What there is room for is kept, and it says what is missing.
+            // A log error does not fail the stage. The log keeps as much as fits and says that the rest is missing.
             self.broken = Some(error);
         }
     }
@@ -90,10 +91,10 @@ impl StageLog {
         Ok(())
     }
 
-    /// Takes the log into the cache.
+    /// Stores the log in the cache.
     ///
     /// # Errors
-    /// [`CacheError`]; the log may be asked for again.
+    /// [`CacheError`]; the log may be stored again.
     pub(super) fn keep(&mut self, cache: &Cache) -> Result<Blob, CacheError> {
         if self.disk.is_some() {
             self.flush();
@@ -115,7 +116,7 @@ impl StageLog {
         }
     }
 
-    /// What the log would be in the cache as far as it is in memory; where it cannot be kept.
+    /// Returns the blob that the in-memory part would be, for a log that cannot be stored.
     pub(super) fn lost(&self) -> Blob {
         Blob { digest: Digest::of(&self.piece), size: self.piece.len() as u64 }
     }
@@ -126,12 +127,12 @@ impl Disk {
         let open = |path: &Path| File::options().read(true).write(true).create(true).truncate(true).open(path);
         let tail = path.with_extension("tail");
         let tail_file = open(&tail)?;
-        // It is reached through its open file alone, and gone with that.
+        // Only the open file refers to it, and it disappears with that.
         std::fs::remove_file(&tail)?;
         Ok(Disk { head: open(path)?, head_size: 0, tail: tail_file, tail_size: 0 })
     }
 
-    /// Puts the last part behind the first.
+    /// Appends the last part to the first.
     fn join(mut self) -> io::Result<()> {
         let left_out = self.tail_size.saturating_sub(HALF);
         let start = if left_out == 0 { 0 } else { self.tail_size % HALF };
@@ -164,7 +165,7 @@ impl Disk {
 mod tests {
     use super::*;
 
-    /// The log of these lines, as the cache has it, and how much it says to have left out.
+    /// Returns the log of these lines as the cache holds it, and the number of omitted bytes.
     fn kept(lines: impl Iterator<Item = String>) -> (String, u64) {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(dir.path()).unwrap();

@@ -1,5 +1,4 @@
-//! What reaches the deciding thread, from workers and from the engine's own stages, and what it does about each
-//! message.
+//! Messages from workers and engine stages to the scheduler thread, and their handling.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,30 +13,30 @@ use crate::keeper::Keepers;
 use crate::plain::{plain, plain_line};
 use crate::protocol::{Event, Failure};
 
-/// Of what a worker says of a stage's end so much gets into messages and manifests: bytes of its summary …
+/// Maximum length of a worker's summary in messages and manifests, in bytes.
 const LONGEST_SUMMARY: usize = 500;
-/// … bytes of each text of a failure …
+/// Maximum length of each text of a failure, in bytes.
 const LONGEST_TEXT: usize = 16 << 10;
-/// … and so many of those.
+/// Maximum number of causes of a failure.
 const MOST_CAUSES: usize = 30;
 
-/// What reaches the deciding thread.
+/// Message to the scheduler thread.
 pub(super) enum Message {
     Worker(usize, Event),
     WorkerSaid(usize, String),
     WorkerGone(usize),
-    /// One line, or several that end with their ends.
+    /// One line, or several lines with their line ends.
     EngineLog(u64, String),
     EngineProgress(u64, u64, u64, String),
     EngineDone(u64, Result<String, Failure>),
     Recorded(u64, Box<Running>, Recorded),
 }
 
-/// What came of recording a stage.
+/// Outcome of recording a stage.
 pub(super) enum Recorded {
-    /// Its result is in the cache; what had the names of its files there and other bytes was moved away.
+    /// The result is in the cache. Files with the names of its blobs and other bytes were moved to these paths.
     Done(Box<Manifest>, Vec<PathBuf>),
-    /// It has no result after all.
+    /// The stage turns out to have no result.
     Failed(Failure),
     /// The cache cannot be written.
     Broken(CacheError),
@@ -74,7 +73,7 @@ impl Scheduler<'_> {
                         let status = status.map_or_else(|error| error.to_string(), |gone| gone.status);
                         self.worker_died(id, &status)?;
                     }
-                    // Who stops the run may have killed it, and wants no other.
+                    // The user who stopped the run may have killed the worker, and wants no new one.
                     (None, _) if self.interrupt.requests() > 0 => {}
                     (None, status) => {
                         if let Some(warning) = status?.warning {
@@ -101,7 +100,7 @@ impl Scheduler<'_> {
         }
     }
 
-    /// What a stage warns of stays in its log, too.
+    /// Emits a warning of a stage and adds it to the stage's log.
     fn warn(&mut self, id: u64, message: &str) {
         self.log(id, message);
         let Some(running) = self.running.get(&id) else { return };
@@ -116,7 +115,7 @@ impl Scheduler<'_> {
     }
 }
 
-/// What another program says of its failure, as it may get into a message.
+/// Limits and cleans the text of another program's failure.
 fn bounded(failure: Failure) -> Failure {
     let Failure { code, message, causes } = failure;
     let causes = causes.iter().take(MOST_CAUSES).map(|cause| plain_text(cause)).collect();
@@ -132,7 +131,7 @@ fn plain_text(text: &str) -> String {
     format!("{cut}… ({} more bytes)", text.len() - cut.len())
 }
 
-/// Tells the deciding thread what a stage says that runs in the engine.
+/// Reports from an engine stage to the scheduler thread.
 pub(super) struct EngineReporter {
     pub(super) job: u64,
     pub(super) cancel: Arc<AtomicBool>,

@@ -1,10 +1,11 @@
-//! Runs a graph: what is stale runs as soon as its inputs are there and a slot is free, what is fresh is left alone.
-//! One thread decides everything; workers and engine threads talk to it through one channel. It knows no terminal: what
-//! happens goes out as [`RunEvent`]s.
+//! Runs a graph: a stale stage runs as soon as its inputs exist and a slot is free; a fresh one does not run.
 //!
-//! The loop, in order: take back what was interrupted, start what is ready, wait for a message. An instance is looked
-//! up in the cache at the moment its last input becomes known (`Scheduler::resolve`), so a rerun that gives the same
-//! bytes stops there and what hangs on it stays fresh.
+//! One thread decides everything; workers and engine threads talk to it through one channel. The scheduler knows no
+//! terminal: it reports everything as [`RunEvent`]s.
+//!
+//! The loop, in order: handle stop requests and time limits, start ready stages, wait for a message. It looks up an
+//! instance in the cache once the last input is known (`Scheduler::resolve`). If a rerun makes the same bytes,
+//! everything downstream stays fresh.
 
 mod dispatch;
 mod elsewhere;
@@ -44,120 +45,119 @@ use workers::Workers;
 
 pub use workers::WorkerError;
 
-/// How often the loop looks up without a message.
+/// Longest wait for a message before the loop goes round.
 const TICK: Duration = Duration::from_millis(50);
 
-/// How long stages may take to give up once they are asked to.
+/// Time that stages have to give up once asked.
 const GIVE_UP: Duration = Duration::from_secs(10);
 
-/// How long they may take once they are killed. What is left then waits for a server or a disk, and is left to end with
-/// the program.
+/// Time that stages have to end once killed. The rest waits for a server or a disk, and ends with the program.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// So many messages may wait for the deciding thread. A program that prints faster than its log is kept waits, and does
-/// not fill the memory.
+/// Capacity of the message channel. A program that prints faster than its log is stored blocks instead of filling
+/// memory.
 const BACKLOG: usize = 256;
 
-/// A stage that kills its worker, or gets corrupt input, is tried so often in all.
+/// Maximum number of attempts of a stage that kills its worker or gets corrupt input.
 const MAX_ATTEMPTS: u32 = 2;
 
-/// What to run and how.
+/// Options of a run.
 #[derive(Debug)]
 pub struct Options {
-    /// Which instances the targets reach, by id.
+    /// Marks the instances that the targets reach, by id.
     pub wanted: Vec<bool>,
-    /// Which instances run even if they are fresh, by id.
+    /// Rerun requests, by id.
     pub forced: Vec<Option<RerunRequest>>,
-    /// From what results are made anew: says which instances may not run.
+    /// Rerun level, which also forbids some instances to run.
     pub depth: Option<RerunFrom>,
-    /// Which instances' outputs must be there in the end, by id; of others it is enough to know them.
+    /// Marks the instances whose outputs must exist at the end, by id. For others, the manifest is enough.
     pub needed: Vec<bool>,
     /// CPU threads to use at once, at least 1.
     pub jobs: usize,
-    /// `auto`, `cpu`, `cuda:N`.
+    /// Device: `auto`, `cpu`, `cuda:N`.
     pub device: String,
-    /// Go on with what does not need a failed stage.
+    /// Whether to go on with stages that do not need a failed one.
     pub keep_going: bool,
-    /// The worker's program.
+    /// Program of the worker.
     pub worker: PathBuf,
-    /// The program that keeps programs of stages: [`crate::keeper`].
+    /// Program that supervises the programs of stages: [`crate::keeper`].
     pub keeper: PathBuf,
-    /// The pipeline's name.
+    /// Name of the pipeline.
     pub pipeline: String,
     /// The pipeline file.
     pub file: PathBuf,
-    /// What the command line changed in it.
+    /// Changes from the command line.
     pub overrides: Overrides,
 }
 
-/// Counts requests to stop: the first lets stages give up in good order, the second kills them.
+/// Counter of stop requests: the first asks stages to give up in good order, the second kills them.
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt(Arc<(AtomicUsize, AtomicUsize)>);
 
 impl Interrupt {
-    /// Asks for a stop, and tells how often that was done by now.
+    /// Requests a stop; returns the number of requests so far.
     pub fn request(&self) -> usize {
         self.0.0.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    /// How often a stop was asked for.
+    /// Returns the number of stop requests.
     pub fn requests(&self) -> usize {
         self.0.0.load(Ordering::SeqCst)
     }
 
-    /// Takes notice of so many requests; from then on it is certain that the run ends soon.
+    /// Acknowledges the first `asked` requests: from now on, the run is sure to end soon.
     fn acknowledge(&self, asked: usize) {
         self.0.1.fetch_max(asked, Ordering::SeqCst);
     }
 
-    /// How many requests a run has taken notice of: less than there are while it waits for a server, say.
+    /// Returns the number of acknowledged requests. It lags behind while the run waits for a server, for example.
     pub fn acknowledged(&self) -> usize {
         self.0.1.load(Ordering::SeqCst)
     }
 }
 
-/// Why a run could not go on at all.
+/// Error that stops a whole run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// No worker can be had.
+    /// No worker is available.
     #[error(transparent)]
     Worker(#[from] WorkerError),
-    /// The cache cannot be written.
+    /// The cache failed.
     #[error(transparent)]
     Cache(#[from] CacheError),
 }
 
-/// How a run ended, whatever stopped it.
+/// Result of a run, complete or not.
 #[derive(Debug)]
 #[must_use]
 pub struct Ended {
-    /// How far it came.
+    /// What the run achieved.
     pub summary: RunSummary,
-    /// Why it could not go on, if that is so; a stage that failed is no such reason.
+    /// Error that stopped the run, if any. A failed stage is no such error.
     pub broken: Option<RunError>,
 }
 
-/// An instance that is being run.
+/// Instance that is running.
 struct Running {
     id: InstanceId,
     record: Action,
     key: ActionKey,
     started: Instant,
-    /// How long it ran, in seconds, once it has written its outputs.
+    /// Seconds that it ran, once its outputs are written.
     ran: f64,
-    /// Gone once what was in it is recorded.
+    /// `None` once its contents are recorded.
     scratch: Option<tempfile::TempDir>,
     outputs: HashMap<String, PathBuf>,
     worker: Option<usize>,
     cancel: Arc<AtomicBool>,
     threads: usize,
-    /// The share of a GPU that it takes; 0 where it takes none.
+    /// Share of a GPU that it takes, or 0.
     gpu: f64,
     log: StageLog,
     wants: Satisfaction,
-    /// When it was told that its time is over.
+    /// When it was told that its time limit is over.
     overdue: Option<Instant>,
-    /// Keeps other runs from the same; given up when the stage has ended, however that was.
+    /// Keeps other runs from the same key. Released when the stage ends, however it ends.
     lease: Option<Lease>,
 }
 
@@ -169,14 +169,14 @@ struct Stale {
     wants: Satisfaction,
 }
 
-/// With what a ready instance would be content, were another run to make it first.
+/// What a concurrent run must provide for this instance to be skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Satisfaction {
-    /// That its result is recorded.
+    /// A recorded result.
     Result,
-    /// That the bytes of its outputs are there again, too.
+    /// A recorded result, with the bytes of its outputs.
     Blobs,
-    /// Nothing: it was asked to run.
+    /// Nothing is enough: this instance was forced to rerun.
     Rerun,
 }
 
@@ -194,27 +194,27 @@ struct Scheduler<'a> {
     sender: SyncSender<Message>,
     keepers: Arc<Keepers>,
     running: HashMap<u64, Running>,
-    /// Stages that have ended and whose results are on their way into the cache, by their jobs.
+    /// Keys of stages that have finished and whose results are being recorded, by job.
     recording: HashMap<u64, ActionKey>,
     next_job: u64,
     tries: Vec<u32>,
-    /// Instances that may not run, by id.
+    /// Marks the instances that may not run, by id.
     barred: Vec<bool>,
-    /// Instances that run though their result is known, until they have, by id.
+    /// Rerun requests that are not fulfilled yet, by id.
     forced: Vec<Option<RerunRequest>>,
-    /// Instances that run again because this output of theirs was lost, until it is there.
+    /// Instances that run again because this output was lost, until it exists again.
     lost: HashMap<InstanceId, String>,
-    /// Producers that run again because an output of theirs was lost, and who waits for it. Everybody else had them
-    /// counted as done before.
+    /// Producers that run again because an output was lost, with the instances that wait for them. All other consumers
+    /// have counted them as done before.
     rebuilding: HashMap<InstanceId, Vec<InstanceId>>,
     /// What ready instances are to run, and why.
     stale: HashMap<InstanceId, Stale>,
     leases: Leases,
-    /// Tells collections what this run may need; there once something is about to run.
+    /// Tells collections what this run may need. `Some` once a stage is about to run.
     note: Option<Lease>,
-    /// Ready instances that another run is at.
+    /// Ready instances whose lease another run holds.
     waits: HashMap<InstanceId, Wait>,
-    /// Cached results that came from elsewhere, and results that are assembled here instead.
+    /// Results from a remote cache: used as they are, or assembled locally instead.
     elsewhere: elsewhere::Elsewhere,
     /// Keys that this run made: another instance of the same key need not run.
     made: HashSet<ActionKey>,
@@ -223,7 +223,7 @@ struct Scheduler<'a> {
     stopped: bool,
 }
 
-/// Runs what is wanted and not fresh. A stage that fails is no reason for a run to be broken but an event.
+/// Runs the wanted instances that are not fresh. A failed stage is reported as an event and does not break the run.
 pub fn run(
     graph: &Graph,
     cache: &Cache,
@@ -265,7 +265,7 @@ pub fn run(
             pipeline: options.pipeline.clone(),
             file: options.file.clone(),
             profile: options.overrides.profile.clone(),
-            // For people: nobody sets anything by it again.
+            // For people only: no later run reads these values back.
             set: options.overrides.set.iter().map(|(key, value)| (key.clone(), masked(value))).collect(),
             ..RunRecord::default()
         },
@@ -285,14 +285,13 @@ pub fn run(
         interrupted: interrupt.requests() > 0,
         keys: scheduler.run.keys.clone(),
     };
-    // A run that only looked things up teaches nothing that the last record does not say.
+    // A run without new results or keys adds nothing to the last run record.
     if summary.ran + summary.failed > 0
         || scheduler.run.keys.iter().any(|(name, key)| !scheduler.history.knows(name, *key))
     {
         scheduler.run.at = jiff::Timestamp::now().to_string();
         if let Err(error) = cache.remember(&scheduler.run) {
-            // Results are kept without it. Where nothing ran, on a cache that others share for reading, it is of no
-            // interest.
+            // Results are stored without it. If nothing ran, on a read-only shared cache, it does not matter.
             if summary.ran + summary.failed > 0 {
                 scheduler.emit(RunEvent::Warning(format!("this run could not be noted in the cache: {error}")));
             }
@@ -347,7 +346,7 @@ impl Scheduler<'_> {
         Ok(())
     }
 
-    /// Ends what has not ended: the run was stopped, or is broken.
+    /// Skips what has not finished: the run was stopped or is broken.
     fn skip_the_rest(&mut self) {
         for id in self.graph.ids() {
             if matches!(self.states.get(id), State::Waiting(_) | State::Ready | State::Running) {
@@ -364,12 +363,12 @@ impl Scheduler<'_> {
         self.graph.instance(id).name.clone()
     }
 
-    /// Looks an instance up whose producers are all done; those that this makes ready to be looked up follow.
+    /// Looks up an instance once all producers are done, then any instances this unblocks.
     fn resolve(&mut self, id: InstanceId) -> Result<(), CacheError> {
         self.settle_all(vec![id])
     }
 
-    /// The same for several, looked up together.
+    /// Like [`Scheduler::resolve`], for several instances in one batch.
     fn settle_all(&mut self, ids: Vec<InstanceId>) -> Result<(), CacheError> {
         let mut open = ids;
         while !open.is_empty() {
@@ -408,8 +407,9 @@ impl Scheduler<'_> {
         Ok(())
     }
 
-    /// Why an instance has to run though its result is known. It may be asked more than once: what the instance needs
-    /// may have to be made again first.
+    /// Returns why an instance has to run although its result is cached.
+    ///
+    /// It may be asked more than once, because the instance's inputs may have to be made again first.
     fn has_to_run(&mut self, id: InstanceId, manifest: &Manifest) -> Result<Option<StaleReason>, CacheError> {
         let order = self.forced[id.0];
         match order {
@@ -425,7 +425,7 @@ impl Scheduler<'_> {
         Ok(self.bring_outputs(id, manifest)?.map(StaleReason::Output))
     }
 
-    /// Sends an instance back to waiting for producers that are made again.
+    /// Sends an instance back to waiting for producers that run again.
     fn wait_for(&mut self, id: InstanceId, producers: &[InstanceId]) {
         self.states.set(id, State::Waiting(producers.len()));
         for producer in producers {
@@ -448,7 +448,7 @@ impl Scheduler<'_> {
         self.states.set(id, State::Ready);
     }
 
-    /// An instance's outputs are known; gives the consumers that wait for nothing else now.
+    /// Finishes an instance whose outputs are known; returns the consumers that this unblocks.
     fn done(
         &mut self,
         id: InstanceId,

@@ -1,6 +1,7 @@
-//! A stage's results on their way into the cache, on a thread of their own: bringing bytes to the disk takes longer
-//! than deciding what is next, and the disk takes several at once. The order for each stage stays: outputs and log,
-//! then the manifest that names them, then its progress and its lease go.
+//! Records the results of stages in the cache, on threads of their own.
+//!
+//! Syncing to disk takes longer than deciding what runs next, and a disk takes several writes at once. The order for
+//! each stage is fixed: store outputs and log, commit the manifest, then drop the progress and the lease.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,16 +17,17 @@ use crate::external_inputs::{CheckedSource, causes};
 use crate::outputs::{self, Unfit};
 use crate::protocol::{Failure, FailureCode};
 
-/// Beyond the slots, so many stages may be on their way: more would only fill the disk's queue.
+/// Number of stages beyond `jobs` that may be in recording. More would only fill the disk's queue.
 const ON_THEIR_WAY: usize = 16;
 
 impl Scheduler<'_> {
-    /// Whether another stage may start, as far as those go that are being recorded.
+    /// Whether another stage may start, given the stages in recording.
     pub(super) fn can_record_more(&self) -> bool {
         self.recording.len() < self.options.jobs + ON_THEIR_WAY
     }
 
-    /// A stage has written its outputs; earlier runs worked on them for some seconds already.
+    /// Starts recording a stage that has written its outputs. `earlier_seconds` is the time of earlier runs that it
+    /// resumed.
     pub(super) fn succeed(&mut self, job: u64, summary: String, peak_memory: Option<u64>, earlier_seconds: f64) {
         let Some(mut running) = self.running.remove(&job) else { return };
         let id = running.id;
@@ -40,19 +42,19 @@ impl Scheduler<'_> {
             let mut running = running;
             let recorded = match record(&cache, &mut running, &sources, made) {
                 Ok((manifest, rotten)) => {
-                    // Only now: until the result is recorded, its progress is all there is.
+                    // Not earlier: until the result is recorded, the progress is all there is.
                     cache.drop_partial(running.key);
                     (running.scratch, running.lease) = (None, None);
                     Recorded::Done(Box::new(manifest), rotten)
                 }
                 Err(recorded) => recorded,
             };
-            // The run is over if nobody listens.
+            // The send fails only if the run is over.
             _ = sender.send(Message::Recorded(job, Box::new(running), recorded));
         });
     }
 
-    /// A stage's result is in the cache, or is not to be.
+    /// Handles the end of recording, with or without a result.
     pub(super) fn recorded(&mut self, job: u64, running: Running, recorded: Recorded) -> Result<(), RunError> {
         self.recording.remove(&job);
         let (manifest, rotten) = match recorded {
@@ -102,12 +104,12 @@ impl Scheduler<'_> {
             commit: self.commit(),
             peak_memory,
             summary,
-            // Its place is taken when the log is in the cache.
+            // A placeholder until the log is in the cache.
             log: running.log.lost(),
         }
     }
 
-    /// The commit that the pipeline file stands at; asked for once a run.
+    /// Returns the commit of the pipeline file, determined once per run.
     fn commit(&mut self) -> Option<String> {
         let folder =
             self.options.file.parent().map(|folder| if folder.as_os_str().is_empty() { ".".as_ref() } else { folder });
@@ -115,7 +117,7 @@ impl Scheduler<'_> {
     }
 }
 
-/// Records a stage's results; gives the manifest, and where rotten files were moved to that had the names of its own.
+/// Records the result of a stage; returns the manifest and the new paths of corrupt blobs that had the same names.
 fn record(
     cache: &Cache,
     running: &mut Running,
@@ -126,7 +128,7 @@ fn record(
         return Err(Recorded::Failed(failure));
     }
     let (mut outputs, mut rotten) = (BTreeMap::new(), Vec::new());
-    // By name, so that of several that are wrong the same one is told each time.
+    // In order of names, so of several faulty outputs the same one is reported each time.
     for (name, path) in running.outputs.iter().collect::<BTreeMap<_, _>>() {
         let (blob, moved) = take_in(cache, name, path)?;
         outputs.insert(name.clone(), blob);
@@ -144,7 +146,7 @@ fn record(
     Ok((keep().map_err(Recorded::Broken)?, rotten))
 }
 
-/// Takes an output into the cache. What is wrong with the output itself is the stage's failure, not the cache's.
+/// Stores an output as a blob. A fault of the output itself is the stage's failure, not the cache's.
 fn take_in(cache: &Cache, name: &str, path: &Path) -> Result<(Blob, Option<PathBuf>), Recorded> {
     let failed =
         |message: String, causes: Vec<String>| Recorded::Failed(Failure { code: FailureCode::Broken, message, causes });
@@ -163,7 +165,7 @@ fn take_in(cache: &Cache, name: &str, path: &Path) -> Result<(Blob, Option<PathB
     })
 }
 
-/// A stage whose own source changed while it ran must not be recorded: nobody knows which bytes it saw.
+/// Returns a failure if a source changed while the stage ran: the stage may have read other bytes than recorded.
 fn changed(sources: &[CheckedSource]) -> Option<Failure> {
     for source in sources {
         if let Some((path, digest)) = source.local()
@@ -179,7 +181,7 @@ fn changed(sources: &[CheckedSource]) -> Option<Failure> {
 fn commit_of(folder: &std::path::Path) -> Option<String> {
     let git = |args: &[&str]| {
         let mut git = std::process::Command::new("git");
-        // Variables such as GIT_DIR, which hooks of git set, would name another repository.
+        // Variables such as `GIT_DIR`, which git hooks set, would select another repository.
         git.env_clear().envs(environment::passed(&[])).env("GIT_OPTIONAL_LOCKS", "0");
         let output = git.arg("-C").arg(folder).args(args).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())

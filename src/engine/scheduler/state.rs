@@ -1,5 +1,6 @@
-//! The states of instances during a run and the one function through which they change. Knows nothing of why they
-//! change.
+//! States of instances during a run, and the one function that changes them.
+//!
+//! Knows nothing about the reasons for a change.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -9,39 +10,39 @@ use crate::event::Status;
 use crate::graph::Outputs;
 use crate::spec::InstanceId;
 
-/// Where an instance stands in a run.
+/// State of an instance during a run.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum State {
-    /// No target reaches it.
+    /// No target needs it.
     Unwanted,
-    /// Some of its producers are not done; how many.
+    /// This many of its producers are not done.
     Waiting(usize),
-    /// All its producers are done and its own result is not there: it may start once a slot is free.
+    /// All producers are done and its result is missing: it starts once a slot is free.
     Ready,
-    /// A worker or the engine is at it.
+    /// A worker or the engine runs it.
     Running,
     /// Its outputs are known.
     Done(Outputs),
     /// It failed.
     Failed,
-    /// It will not be tried: something it needs failed, or the run was stopped.
+    /// It is not tried: a producer failed, or the run was stopped.
     Skipped,
 }
 
-/// The most urgent come first, and the earlier of equals. Urgencies are not negative, and then their bits are in their
-/// order.
-type Transition = (Reverse<u64>, InstanceId);
+/// Order of ready instances: most urgent first, then by id. Urgencies are not negative, so their bits sort like their
+/// values.
+type ReadyOrder = (Reverse<u64>, InstanceId);
 
-/// The states of all instances, by id, and how many are in those that a run waits for.
+/// States of all instances, by id, with the order of the ready ones.
 #[derive(Debug)]
 pub(super) struct States {
     states: Vec<State>,
-    /// Instances that are ready, by their turn.
-    ready: BTreeSet<Transition>,
+    /// Ready instances, in order.
+    ready: BTreeSet<ReadyOrder>,
     urgency: Vec<f64>,
-    /// Instances that were ended, and how.
+    /// How instances ended, if they did.
     ended: Vec<Option<Status>>,
-    /// Instances whose end does not count any more, because what they made was lost.
+    /// Instances whose end does not count any more, because their outputs were lost.
     reopened: Vec<bool>,
 }
 
@@ -56,7 +57,7 @@ impl States {
         &self.states[id.0]
     }
 
-    /// The outputs of an instance that is done.
+    /// Returns the outputs of an instance that is done.
     pub(super) fn outputs(&self, id: InstanceId) -> Option<&Outputs> {
         match &self.states[id.0] {
             State::Done(outputs) => Some(outputs),
@@ -64,7 +65,7 @@ impl States {
         }
     }
 
-    /// Every transition passes through here.
+    /// Changes the state of an instance. Every transition goes through this function.
     pub(super) fn set(&mut self, id: InstanceId, state: State) {
         let turn = self.turn(id);
         if self.states[id.0] == State::Ready {
@@ -76,28 +77,28 @@ impl States {
         self.states[id.0] = state;
     }
 
-    fn turn(&self, id: InstanceId) -> Transition {
+    fn turn(&self, id: InstanceId) -> ReadyOrder {
         (Reverse(self.urgency[id.0].to_bits()), id)
     }
 
-    /// The instance that may start after this one in the order of their turns, or first; that one need not be ready any
+    /// Returns the first ready instance after `before` in order, or the very first. `before` need not be ready any
     /// more.
     pub(super) fn next_ready(&self, before: Option<InstanceId>) -> Option<InstanceId> {
         let from = before.map_or(Bound::Unbounded, |id| Bound::Excluded(self.turn(id)));
         self.ready.range((from, Bound::Unbounded)).next().map(|(_, id)| *id)
     }
 
-    /// Takes the end of an instance back, because what it made was lost. It ends once more.
+    /// Takes back the end of an instance whose outputs were lost. It will end once more.
     pub(super) fn reopen(&mut self, id: InstanceId) {
         self.reopened[id.0] = true;
     }
 
-    /// Notes how an instance ended, and gives how that counts; nothing if it has ended and was not reopened.
+    /// Records how an instance ended; returns the status that counts. `None` if it had ended and was not reopened.
     pub(super) fn end(&mut self, id: InstanceId, status: Status) -> Option<Status> {
         let counts = match self.ended[id.0] {
             None => status,
             Some(_) if !self.reopened[id.0] => return None,
-            // It did run here, whoever made it again.
+            // It did run here, even if another run made it again.
             Some(Status::Ran) if status == Status::Cached => Status::Ran,
             Some(_) => status,
         };
@@ -105,7 +106,7 @@ impl States {
         Some(counts)
     }
 
-    /// How many instances ended in a way.
+    /// Counts the instances that ended with a status.
     pub(super) fn count(&self, status: Status) -> usize {
         self.ended.iter().filter(|ended| **ended == Some(status)).count()
     }

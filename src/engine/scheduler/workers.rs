@@ -1,5 +1,6 @@
-//! Worker processes: started when first needed, kept for many stages, replaced when they die. Knows the protocol, not
-//! the graph.
+//! Worker processes: started on first use, kept for many stages, replaced when they die.
+//!
+//! Knows the protocol, not the graph.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -16,35 +17,35 @@ use crate::numerics::{Arithmetic, Numerics};
 use crate::plain::plain_line;
 use crate::protocol::{Event, Job, PROTOCOL_VERSION, Request, is_gpu};
 
-/// How many inputs a worker is believed to keep in memory.
+/// Number of inputs that a worker is assumed to keep in memory.
 const HELD: usize = 16;
 
-/// So many bytes are told of each.
+/// Maximum length of a remembered line of output, in bytes.
 const LONGEST_TOLD: usize = 400;
 
-/// How long the last words of a dead worker are waited for.
+/// Time to wait for the standard error of a dead worker.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// A longer line of a worker is broken. Events are shorter; what a library prints need not be.
+/// Maximum length of a protocol line, in bytes. Events are shorter; output of libraries may be longer.
 const LONGEST_EVENT: usize = 1 << 20;
 
-/// The same for its standard error, which is text of a log.
+/// Maximum length of a line on standard error, which goes to a log.
 const LONGEST_LINE: usize = 16 << 10;
 
-/// A worker that is killed while it starts is started so often in all, one after the other, before the run gives up.
+/// Total number of starts, one after another, if workers are killed while they start. Then the run gives up.
 const STARTS: u32 = 8;
 
-/// One that ends by itself before it is ready will most likely do so again.
+/// Maximum number of starts that end by themselves. A further start would most likely end the same way.
 const OWN_ENDS: u32 = 3;
 
-/// How long to wait before the next start; it doubles with each that failed, up to the longest.
+/// Pause before the next start. It doubles with each failed start, up to `LONGEST_PAUSE`.
 const PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// How long a worker may take to leave once it is asked to.
+/// Time that a worker has to exit once asked.
 const LEAVE: Duration = Duration::from_secs(2);
 
-/// Why no worker can be had.
+/// Reason why no worker is available.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
     /// The program could not be started.
@@ -52,43 +53,43 @@ pub enum WorkerError {
     Start {
         /// The program.
         program: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// The worker said that it cannot work.
+    /// The worker reports that it cannot work.
     #[error("{0}")]
     Unusable(String),
-    /// The worker is of another version.
+    /// The worker speaks another protocol version.
     #[error("{} speaks protocol {found}; this version of atflow speaks {PROTOCOL_VERSION}", program.display())]
     Protocol {
         /// The program.
         program: PathBuf,
-        /// Its protocol.
+        /// Its protocol version.
         found: u32,
     },
-    /// The worker ended by itself, again and again, before it was ready.
+    /// The worker repeatedly ended by itself before it was ready.
     #[error("{} ended {times} times before it was ready ({status})", program.display())]
     Died {
         /// The program.
         program: PathBuf,
-        /// How often.
+        /// Number of attempts.
         times: u32,
-        /// How it ended last, and what it said.
+        /// Last exit status, and last output.
         status: String,
     },
-    /// The worker was killed, again and again, while it started.
+    /// The worker was repeatedly killed while it started.
     #[error("{} was killed {times} times while it started ({status})", program.display())]
     Killed {
         /// The program.
         program: PathBuf,
-        /// How often.
+        /// Number of attempts.
         times: u32,
-        /// By which signal last, and what it said.
+        /// Last signal, and last output.
         status: String,
     },
 }
 
-/// What a worker computes on.
+/// Platform on which a worker computes.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Platform {
     pub libtorch: String,
@@ -101,13 +102,13 @@ struct Worker {
     child: Child,
     stdin: Option<ChildStdin>,
     platform: Option<Platform>,
-    /// A process has one sort of numerics for all its life: libraries read their switches once.
+    /// Numerics mode of the process, fixed for its lifetime: libraries read their switches once.
     numerics: Numerics,
     job: Option<u64>,
-    /// It was let go, and is noticed when its output ends.
+    /// It was told to exit. The end of its output confirms that it did.
     leaves: bool,
     held: VecDeque<Digest>,
-    /// The last lines of its standard error, for when it dies.
+    /// Last lines outside the protocol, reported if it dies.
     said: VecDeque<String>,
 }
 
@@ -121,12 +122,12 @@ pub(super) struct Workers {
     failed: FailedStarts,
 }
 
-/// Starts that failed since a worker was ready.
+/// Failed starts since a worker was last ready.
 #[derive(Debug, Default)]
 struct FailedStarts {
     killed: u32,
     ended: u32,
-    /// The next one is not tried before this.
+    /// Earliest time of the next start.
     again: Option<Instant>,
 }
 
@@ -144,20 +145,22 @@ impl FailedStarts {
 
 /// How a worker ended.
 pub(super) struct WorkerExit {
-    /// Its exit status, and what it said last.
+    /// Exit status, and last output.
     pub status: String,
-    /// What to tell the user of a start that failed.
+    /// Warning for the user about a failed start.
     pub warning: Option<String>,
 }
 
 impl Workers {
-    /// No workers yet. `limit` is how many may be alive at once.
+    /// Creates an empty pool. At most `limit` workers are alive at once.
     pub(super) fn new(program: PathBuf, device: String, limit: usize, messages: SyncSender<Message>) -> Self {
         Workers { program, device, limit, messages, workers: Vec::new(), failed: FailedStarts::default() }
     }
 
-    /// A worker of these numerics that can take a job with these inputs now, the one that holds most of them. A new one
-    /// is started if none is idle and there may be more; an idle one of other numerics makes room for it.
+    /// Returns an idle worker of these numerics, preferably the one that holds most of the inputs.
+    ///
+    /// If none is idle, starts a new one, which a later call returns once it is ready. At the limit, an idle worker of
+    /// other numerics exits to make room.
     pub(super) fn idle_for(&mut self, numerics: Numerics, inputs: &[Digest]) -> Result<Option<usize>, WorkerError> {
         let overlap = |worker: &Worker| inputs.iter().filter(|digest| worker.held.contains(digest)).count();
         let idle = self.workers.iter().enumerate().filter_map(|(index, slot)| {
@@ -168,7 +171,7 @@ impl Workers {
             return Ok(Some(index));
         }
         let alive = self.workers.iter().flatten().filter(|worker| !worker.leaves).count();
-        // One after another: the first tells what the device is, and with that how many stages may be at it.
+        // One start at a time: the first worker reports the device, and so how many stages fit on it.
         let starting = self.workers.iter().flatten().any(|worker| worker.platform.is_none());
         if starting || self.failed.again.is_some_and(|again| Instant::now() < again) {
             return Ok(None);
@@ -180,7 +183,7 @@ impl Workers {
             (other.stdin, other.leaves) = (None, true);
         }
         match self.start(numerics) {
-            // The system is short of memory or of processes, as when it kills a worker that starts.
+            // The system is short of memory or processes, as when it kills a starting worker.
             Err(WorkerError::Start { source, .. }) if is_shortage(&source) && self.failed.killed + 1 < STARTS => {
                 self.failed.note(true);
             }
@@ -189,7 +192,7 @@ impl Workers {
         Ok(None)
     }
 
-    /// Whether workers compute on a GPU. False as long as none has told.
+    /// Whether workers compute on a GPU. `false` until a worker has reported its platform.
     pub(super) fn are_on_gpu(&self) -> bool {
         let mut platforms = self.workers.iter().flatten().filter_map(|worker| worker.platform.as_ref());
         platforms.any(|platform| is_gpu(&platform.device))
@@ -222,12 +225,12 @@ impl Workers {
                 read_lines(stdout, LONGEST_EVENT, |line| {
                     let message = match serde_json::from_str(line) {
                         Ok(event) => Message::Worker(index, event),
-                        // A library that prints to standard output must not break the conversation.
+                        // A library that prints to standard output must not break the protocol.
                         Err(_) => Message::WorkerSaid(index, line.to_owned()),
                     };
                     messages.send(message).is_ok()
                 });
-                // Its last words come first; a grandchild that holds the pipe open is not waited for.
+                // Its standard error comes first, except if a grandchild holds the pipe open.
                 _ = wait_for_stderr.recv_timeout(LAST_WORDS);
                 _ = messages.send(Message::WorkerGone(index));
             });
@@ -239,7 +242,7 @@ impl Workers {
         Ok(())
     }
 
-    /// Notes the first line of a worker.
+    /// Handles the first message of a worker.
     pub(super) fn greeted(&mut self, index: usize, event: Event) -> Result<(), WorkerError> {
         match event {
             Event::Hello { protocol, .. } if protocol != PROTOCOL_VERSION => {
@@ -257,7 +260,7 @@ impl Workers {
         }
     }
 
-    /// Gives a job to an idle worker. A worker that is gone is noticed when its output ends.
+    /// Gives a job to an idle worker. If the worker has died, the end of its output shows that.
     pub(super) fn give(&mut self, index: usize, job: &Job) {
         if let Some(worker) = self.get(index) {
             worker.job = Some(job.id);
@@ -272,32 +275,32 @@ impl Workers {
         }
     }
 
-    /// Asks a worker to give its job up.
+    /// Asks a worker to give up its job.
     pub(super) fn cancel(&mut self, index: usize, id: u64) {
         if let Some(worker) = self.get(index) {
             worker.send(&Request::Cancel { id });
         }
     }
 
-    /// A worker has ended its job.
+    /// Marks a worker as idle after its job.
     pub(super) fn freed(&mut self, index: usize) {
         if let Some(worker) = self.get(index) {
             worker.job = None;
         }
     }
 
-    /// The job that a worker is at.
+    /// Returns the job of a worker.
     pub(super) fn job_of(&self, index: usize) -> Option<u64> {
         self.workers.get(index)?.as_ref()?.job
     }
 
-    /// What a worker computes on.
+    /// Returns the platform of a worker.
     pub(super) fn platform(&self, index: usize) -> Platform {
         let worker = self.workers.get(index).and_then(Option::as_ref);
         worker.and_then(|worker| worker.platform.clone()).unwrap_or_default()
     }
 
-    /// Notes a line that a worker wrote outside the protocol.
+    /// Remembers a line that a worker wrote outside the protocol.
     pub(super) fn said(&mut self, index: usize, line: &str) {
         if let Some(worker) = self.get(index) {
             worker.said.push_back(plain_line(line, LONGEST_TOLD));
@@ -307,8 +310,10 @@ impl Workers {
         }
     }
 
-    /// Buries a worker whose output has ended, and tells how it ended. One that never was ready is started again,
-    /// unless that has failed too often: then no worker can be had.
+    /// Removes a worker whose output has ended; returns how it ended.
+    ///
+    /// A worker that never was ready is started again. After too many failed starts, the run continues with the living
+    /// workers, or fails if there are none.
     pub(super) fn gone(&mut self, index: usize) -> Result<WorkerExit, WorkerError> {
         let Some(mut worker) = self.workers.get_mut(index).and_then(Option::take) else {
             return Ok(WorkerExit { status: String::new(), warning: None });
@@ -351,7 +356,7 @@ impl Workers {
         }
     }
 
-    /// Kills a worker that does not listen; it is noticed when its output ends.
+    /// Kills a worker that does not respond. The end of its output shows that it is gone.
     pub(super) fn kill_one(&mut self, index: usize) {
         if let Some(worker) = self.get(index) {
             // It may have ended by itself.
@@ -364,7 +369,7 @@ impl Workers {
     }
 }
 
-/// Whether a program was not started for want of memory or of processes.
+/// Whether a program failed to start for lack of memory or processes.
 fn is_shortage(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::OutOfMemory)
 }
@@ -377,14 +382,14 @@ impl Worker {
     fn send(&mut self, request: &Request) {
         if let (Some(stdin), Ok(mut line)) = (&mut self.stdin, serde_json::to_string(request)) {
             line.push('\n');
-            // A worker that is gone is noticed when its output ends.
+            // If the worker has died, the end of its output shows that.
             _ = stdin.write_all(line.as_bytes()).and_then(|()| stdin.flush());
         }
     }
 }
 
 impl Drop for Workers {
-    /// Lets the workers leave, and kills those that do not.
+    /// Asks the workers to exit, and kills those that do not.
     fn drop(&mut self) {
         for worker in self.workers.iter_mut().flatten() {
             worker.stdin = None;

@@ -1,5 +1,4 @@
-//! Which result tells what a model makes of the images before they were transformed: the same model, the set that a
-//! result's set was made from, no attack.
+//! Finds the baseline of a transformed result: the same model, the set before transformation, no attack.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -10,14 +9,14 @@ use super::expand::Expander;
 use super::instance::{InstanceId, Need};
 use crate::stage_kinds::StageKind;
 
-/// Results without attack, by model and set; looked through when the first is asked for.
-pub(super) struct Untransformed<'a> {
+/// Attack-free results, indexed by model and set; the index is built on first use.
+pub(super) struct Baselines<'a> {
     expander: &'a Expander<'a>,
     results: &'a [InstanceId],
     index: OnceCell<HashMap<BaselineKey<'a>, InstanceId>>,
 }
 
-/// What a result without attack is found by.
+/// Lookup key of an attack-free result.
 #[derive(PartialEq, Eq, Hash)]
 struct BaselineKey<'a> {
     model: (InstanceId, &'a str),
@@ -25,13 +24,13 @@ struct BaselineKey<'a> {
     limit: Option<&'a Json>,
 }
 
-impl<'a> Untransformed<'a> {
-    /// Those among some results.
+impl<'a> Baselines<'a> {
+    /// Creates a lookup over `results`.
     pub(super) fn new(expander: &'a Expander<'a>, results: &'a [InstanceId]) -> Self {
-        Untransformed { expander, results, index: OnceCell::new() }
+        Baselines { expander, results, index: OnceCell::new() }
     }
 
-    /// The result of the same model on the set that this result's set was made from, without attack.
+    /// Returns the attack-free result of the same model on the untransformed source set.
     pub(super) fn of(&self, result: InstanceId) -> Option<InstanceId> {
         let of = self.expander.instance(result);
         let model = of.need("model")?;
@@ -44,7 +43,7 @@ impl<'a> Untransformed<'a> {
         self.index.get_or_init(|| self.index()).get(&wanted).copied()
     }
 
-    /// The set that this result's set was made from, as a need names it.
+    /// Returns the name of the untransformed source set, as `needs` would spell it.
     pub(super) fn set_of(&self, result: InstanceId) -> Option<String> {
         let set = self.origin(result)?;
         let of = self.expander.instance(set.from);
@@ -52,7 +51,7 @@ impl<'a> Untransformed<'a> {
         Some(format!("`{}{output}`", of.name))
     }
 
-    /// Whether the parameters of a result and of the sets that its set was made from are known.
+    /// Returns whether the parameters of a result and of every set upstream are known.
     pub(super) fn is_certain(&self, result: InstanceId) -> bool {
         let mut next = Some(result);
         while let Some(id) = next {
@@ -65,8 +64,9 @@ impl<'a> Untransformed<'a> {
         true
     }
 
-    /// Whether the images of a result may wear the textures of others: those of a cue-conflict set do, and of a command
-    /// nobody knows.
+    /// Returns whether a result's images may carry the textures of other images.
+    ///
+    /// True for cue-conflict sets, and for commands, whose effect is unknown.
     pub(super) fn may_wear_textures(&self, result: InstanceId) -> bool {
         let mut next = self.expander.instance(result).need("set");
         while let Some(need) = next {
@@ -82,8 +82,9 @@ impl<'a> Untransformed<'a> {
         true
     }
 
-    /// A transformed set has the images of the set that it is made of, in its order; a sample has others, so that it is
-    /// where the way back ends.
+    /// Walks back to the set that a transformed set derives from.
+    ///
+    /// A transform keeps the images and their order. A sample does not, so the walk stops there.
     fn origin(&self, result: InstanceId) -> Option<&'a Need> {
         let of = |id: InstanceId| self.expander.instance(id);
         let mut set = of(result).need("set")?;
@@ -108,7 +109,7 @@ impl<'a> Untransformed<'a> {
                     set: (set.from, &set.output),
                     limit: instance.params.get("limit"),
                 };
-                // The first of equals.
+                // On equal keys, the first result wins.
                 index.entry(key).or_insert(*id);
             }
         }

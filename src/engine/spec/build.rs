@@ -1,4 +1,4 @@
-//! The instances of one stage: its matrix multiplied out, `${…}` replaced, parameters checked, needs resolved.
+//! Builds the instances of one stage: expands its matrix, substitutes `${…}`, checks parameters and resolves needs.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use super::command;
 use super::coordinates::Coordinates;
 use super::defaults::merge;
 use super::describe::describe;
-use super::diagnostics::Notes;
+use super::diagnostics::Diagnostics;
 use super::expand::Expander;
 use super::fits;
 use super::grid;
@@ -31,23 +31,23 @@ use crate::number::Real;
 use crate::numerics::Numerics;
 use crate::stage_kinds::StageKind;
 
-/// More threads than any machine has.
+/// Upper limit of `threads`; no machine has more.
 const MOST_THREADS: u64 = 1024;
 
-/// The coordinate that every instance has: the name of its stage.
+/// Coordinate that every instance has: the name of its stage.
 const STAGE_COORDINATE: &str = "stage";
 
-/// The parameters that were read last, and from what: most points of a matrix share them.
+/// The parameters read last and the value they were read from; most points of a matrix share them.
 type LastParams = Option<(Value, Option<Params>)>;
 
-/// What all instances of a stage have in common.
+/// Data shared by all instances of a stage.
 struct Shared {
     path: Arc<YamlPath>,
-    /// The names of its axes.
+    /// The names of the stage's axes.
     axes: Arc<[String]>,
-    /// The coordinates that these are.
+    /// The names of the axes' coordinates.
     coordinates: Vec<Arc<str>>,
-    /// The coordinate that is the stage itself, and its label.
+    /// The stage coordinate and its label.
     stage: (Arc<str>, Arc<str>),
 }
 
@@ -63,21 +63,23 @@ impl Shared {
 }
 
 impl Expander<'_> {
-    /// The instances of a stage, once all that it refers to are there; none if its matrix is not known. What is wrong
-    /// with them is in `notes`: wrong instances are there for those that need them, as far as they are known.
-    pub(super) fn stage(&self, stage: &StageSpec, notes: &mut Notes) -> Option<Vec<Instance>> {
+    /// Returns the instances of a stage, or `None` if a dependency is not expanded yet or the matrix is unknown.
+    ///
+    /// Problems go to `notes`. Invalid instances are still returned, as far as they are known, so dependents can be
+    /// checked.
+    pub(super) fn stage(&self, stage: &StageSpec, notes: &mut Diagnostics) -> Option<Vec<Instance>> {
         let Matrix { axes, points, is_known } = self.matrix(stage, notes);
         if !notes.missing.is_empty() {
             return None;
         }
-        // All that is missing is asked for at once: a stage is expanded again only after it has come.
+        // Collect all missing dependencies at once: the stage is expanded again only after they arrive.
         let mut instances = Vec::with_capacity(points.len());
         let mut last = None;
         let shared = Shared::of(stage);
         for point in points {
             let stands: Vec<&Stand> = axes.iter().zip(&point).map(|(axis, at)| &axis[*at]).collect();
             instances.push(self.at(stage, &shared, &stands, &mut last, notes));
-            // The rest of a large matrix has the same to say.
+            // Further points of a large matrix would repeat the same problems.
             if notes.is_full() {
                 break;
             }
@@ -91,7 +93,7 @@ impl Expander<'_> {
         shared: &Shared,
         stands: &[&Stand],
         last: &mut LastParams,
-        notes: &mut Notes,
+        notes: &mut Diagnostics,
     ) -> Instance {
         let mut axes = Mapping::new();
         let mut name = stage.name.clone();
@@ -136,7 +138,7 @@ impl Expander<'_> {
         };
         let knows_params = params.is_some();
         let Params { json, sources, mut declared_outputs } = params.unwrap_or_default();
-        // Those who need a command can be checked if its outputs are right, whatever else of it is wrong.
+        // The declared outputs suffice to check dependents, even if other parameters are invalid.
         if !knows_params && stage.kind == Some(StageKind::Command) {
             declared_outputs = validate::part(&with, &["outputs"]).unwrap_or_default();
         }
@@ -177,7 +179,7 @@ impl Expander<'_> {
         instance
     }
 
-    /// What needs and parameters have to say of one another.
+    /// Checks needs and parameters against each other.
     fn check_together(
         &self,
         stage: &StageSpec,
@@ -185,7 +187,7 @@ impl Expander<'_> {
         instance: &mut Instance,
         with: &Value,
         origin: &Origin,
-        notes: &mut Notes,
+        notes: &mut Diagnostics,
     ) {
         let of_instances = |stand: &Stand| stand.reference.is_some() || is_unknown(&stand.value);
         let by_axis = stage.matrix.iter().zip(stands).filter(|(_, stand)| of_instances(stand));
@@ -193,11 +195,11 @@ impl Expander<'_> {
         let is_filled = |slot: &str| stage.needs.iter().any(|(name, _)| name == slot) || by_axis.contains(&slot);
         if stage.kind == Some(StageKind::Command) {
             let mut used = command::used(with);
-            // Of a text of which something else is wrong nothing is left but what its author wrote.
+            // If other parts of a text failed to substitute, only the author's original is left.
             if has_unknown(with) {
                 used.extend(command::used(&stage.with));
             }
-            // An axis that stands at instances is an input of those commands that read it.
+            // An axis over instances is an input of each command that reads it.
             for (axis, stand) in stage.matrix.iter().zip(stands) {
                 let is_need = stage.needs.iter().any(|(name, _)| *name == axis.name);
                 if let Some(reference) = stand.reference.as_ref().filter(|_| !is_need)
@@ -247,7 +249,7 @@ impl Expander<'_> {
         }
     }
 
-    /// An instance stands where its inputs stand; where two of them differ, the coordinate says nothing of it.
+    /// Inherits the coordinates of the inputs; a coordinate on which two inputs differ is dropped.
     fn inherit_coordinates(&self, instance: &mut Instance) {
         let mut inherited: BTreeMap<&Arc<str>, Option<&Arc<str>>> = BTreeMap::new();
         for need in instance.needs.iter().filter(|need| need.label.is_empty()) {
@@ -272,7 +274,7 @@ impl Expander<'_> {
         value: Option<&Value>,
         axes: &Mapping,
         default: u64,
-        notes: &mut Notes,
+        notes: &mut Diagnostics,
     ) -> u64 {
         let Some(value) = value else { return default };
         let path = || stage.path.key(key);
@@ -287,8 +289,8 @@ impl Expander<'_> {
         value.as_u64().unwrap_or(default)
     }
 
-    /// The stage's own numerics, else those that its file says, else the default.
-    fn numerics(&self, stage: &StageSpec, axes: &Mapping, notes: &mut Notes) -> Numerics {
+    /// Returns the stage's own numerics, else the file's, else the default.
+    fn numerics(&self, stage: &StageSpec, axes: &Mapping, notes: &mut Diagnostics) -> Numerics {
         let Some((value, path)) = &stage.numerics else { return Numerics::default() };
         let value = self.substitute(stage, value, axes, &|| path.clone(), &[], notes);
         let numerics = value.as_str().and_then(Numerics::from_name);
@@ -305,7 +307,7 @@ impl Expander<'_> {
         numerics.unwrap_or_default()
     }
 
-    fn threads(&self, stage: &StageSpec, axes: &Mapping, notes: &mut Notes) -> usize {
+    fn threads(&self, stage: &StageSpec, axes: &Mapping, notes: &mut Diagnostics) -> usize {
         let threads = self.whole_number(stage, "threads", stage.threads.as_ref(), axes, 1, notes);
         if !(1..=MOST_THREADS).contains(&threads) {
             let message = format!("`threads` is {threads}; it must be from 1 to {MOST_THREADS}");
@@ -315,11 +317,11 @@ impl Expander<'_> {
         threads.clamp(1, MOST_THREADS) as usize
     }
 
-    fn gpu(&self, stage: &StageSpec, axes: &Mapping, notes: &mut Notes) -> f64 {
+    fn gpu(&self, stage: &StageSpec, axes: &Mapping, notes: &mut Diagnostics) -> f64 {
         let Some(value) = &stage.gpu else { return 1.0 };
         let path = || stage.path.key("gpu");
         let value = self.substitute(stage, value, axes, &path, &[], notes);
-        // As parameters are read: numbers may be fractions.
+        // Read like a parameter: numbers may be fractions.
         let share = serde_yaml::from_value(value.clone().into_owned()).map(Real::get);
         let share = share.ok().filter(|&share| share > 0.0 && share <= 1.0);
         if share.is_none() && !is_unknown(&value) {
@@ -330,7 +332,7 @@ impl Expander<'_> {
         share.unwrap_or(1.0)
     }
 
-    fn time_limit(&self, stage: &StageSpec, axes: &Mapping, notes: &mut Notes) -> Option<std::time::Duration> {
+    fn time_limit(&self, stage: &StageSpec, axes: &Mapping, notes: &mut Diagnostics) -> Option<std::time::Duration> {
         let path = || stage.path.key("time_limit");
         let value = self.substitute(stage, stage.time_limit.as_ref()?, axes, &path, &[], notes);
         if value.is_null() || is_unknown(&value) {
@@ -345,8 +347,9 @@ impl Expander<'_> {
         limit
     }
 
-    /// A value with every `${…}` in it replaced; `path` leads to the value. What cannot be replaced is told, and
-    /// unknown.
+    /// Replaces every `${…}` in a value; `path` leads to the value.
+    ///
+    /// Reports each reference that cannot be replaced and puts an unknown value in its place.
     pub(super) fn substitute<'v>(
         &self,
         stage: &StageSpec,
@@ -354,10 +357,10 @@ impl Expander<'_> {
         axes: &Mapping,
         path: &dyn Fn() -> YamlPath,
         reserved: &[&str],
-        notes: &mut Notes,
+        notes: &mut Diagnostics,
     ) -> Cow<'v, Value> {
         let (params, lost) = (&self.spec.params, &self.spec.lost);
-        // Only the parameters of a command are given to a shell, and of them no others have names to leave alone.
+        // Only command parameters reach a shell, and only they have reserved names.
         let is_command = stage.kind == Some(StageKind::Command) && !reserved.is_empty();
         let scope = Scope { axes, params, reserved, lost, are_axes_lost: stage.lost.matrix, is_command };
         let (value, failures) = scope.apply(value);

@@ -1,27 +1,28 @@
-//! `${in.NEED}`, `${file.PATH}` and `${out.NAME}` in a command's texts, checked before anything runs. What they stand
-//! for is decided when it runs.
+//! Checks `${in.NEED}`, `${file.PATH}` and `${out.NAME}` in the texts of a command before anything runs.
+//!
+//! Their values are determined when the command runs.
 
 use serde_yaml::Value;
 
-use super::diagnostics::Notes;
+use super::diagnostics::Diagnostics;
 use super::origin::Origin;
 use super::problem::suggestion;
 use super::source::{Part, Step};
 use super::stage::StageSpec;
 use super::validate::key;
 
-/// First parts of names that a running command fills in.
+/// First parts of names that are filled in when the command runs.
 pub(super) const RESERVED: &[&str] = &["in", "file", "out"];
 
 /// A name such as `in.data` in a text of a command.
 pub(super) struct Used<'v> {
-    /// The way to the text from the command's parameters.
+    /// Path from the command's parameters to the text.
     trail: Vec<Step>,
-    /// The name, or an error's message where it does not end.
+    /// The name, or an error message if the reference is not closed.
     name: Result<&'v str, String>,
 }
 
-/// The names in the texts of a command, whose parameters need not be right.
+/// Returns the names in the texts of a command; its parameters need not be valid.
 pub(super) fn used(with: &Value) -> Vec<Used<'_>> {
     let mut out = Vec::new();
     match with.get("run") {
@@ -55,19 +56,26 @@ fn names<'v>(text: &'v str, trail: impl Fn() -> Vec<Step>, out: &mut Vec<Used<'v
     }
 }
 
-/// Whether a command reads the input `in.NEED`.
+/// Returns whether a command reads the input `in.NEED`.
 pub(super) fn reads(used: &[Used], need: &str) -> bool {
     used.iter().any(|used| used.name.as_ref().is_ok_and(|name| name.strip_prefix("in.") == Some(need)))
 }
 
-/// Tells every name that the command does not have; `axes` are those that stand at instances.
-pub(super) fn check(stage: &StageSpec, axes: &[&str], used: &[Used], with: &Value, origin: &Origin, notes: &mut Notes) {
+/// Reports every name that the command does not have; `axes` are those over instances.
+pub(super) fn check(
+    stage: &StageSpec,
+    axes: &[&str],
+    used: &[Used],
+    with: &Value,
+    origin: &Origin,
+    notes: &mut Diagnostics,
+) {
     if used.is_empty() {
         return;
     }
     let inputs = stage.needs.iter().map(|(need, _)| need.as_str());
     let inputs = inputs.chain(axes.iter().copied()).map(|need| format!("in.{need}"));
-    // Where these are wrong themselves nobody knows what names there are.
+    // If files or outputs are invalid, the valid names are unknown.
     let files = with.get("files").map_or(Some(Vec::new()), |files| {
         files.as_sequence()?.iter().map(|file| Some(format!("file.{}", file.as_str()?))).collect()
     });

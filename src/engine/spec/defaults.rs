@@ -1,13 +1,13 @@
-//! Parameters that all stages of a kind in a file have unless they say otherwise, laid under a stage's own. Knows no
-//! stage and checks no type.
+//! Merges a file's default parameters for a stage kind under a stage's own. Knows no stage and checks no type.
 
 use serde_yaml::{Mapping, Value};
 
 use super::params;
 use crate::stage_kinds::StageKind;
 
-/// Lays defaults under a stage's parameters: mappings are joined, anything else of the stage replaces its default. A
-/// mapping that names another variant (`attack: none` over `attack: pgd`) replaces its default whole, because the
+/// Merges defaults under a stage's parameters: mappings are joined; any other value of the stage replaces its default.
+///
+/// A mapping that names another variant (`attack: none` over `attack: pgd`) replaces its default entirely, because the
 /// variants' parameters differ.
 pub(super) fn merge(kind: StageKind, defaults: &Value, own: &Value) -> Value {
     match (defaults, own) {

@@ -1,8 +1,8 @@
-//! Values of YAML as messages have them.
+//! Describes YAML values in messages.
 
 use serde_yaml::Value;
 
-/// A value in a few words, for a message.
+/// Describes a value in a few words, for a message.
 pub(super) fn describe(value: &Value) -> String {
     match value {
         Value::Null => "empty".to_owned(),

@@ -1,10 +1,11 @@
-//! From stages as written to instances, in the right order: a stage is expanded once those that it refers to are,
-//! whatever the order of the file, and a circle of references is found on the way. What a stage gives is decided in
-//! `build`. A stage with mistakes is expanded all the same, so that what needs it is checked too.
+//! Expands stages into instances in dependency order, whatever their order in the file.
+//!
+//! A stage is expanded after the stages it refers to; reference cycles are detected on the way. `build` creates the
+//! instances of each stage. Invalid stages are expanded too, so their dependents are checked.
 
 use std::collections::{HashMap, HashSet};
 
-use super::diagnostics::{MAX_PROBLEMS, Notes};
+use super::diagnostics::{Diagnostics, MAX_PROBLEMS};
 use super::instance::{Instance, InstanceId};
 use super::pipeline::PipelineSpec;
 use super::problem::{Problem, Problems};
@@ -14,7 +15,7 @@ use super::stage::StageSpec;
 /// Expands a pipeline into its instances, producers before consumers.
 ///
 /// # Errors
-/// Every problem of the pipeline.
+/// Returns every problem of the pipeline.
 pub fn expand(spec: &PipelineSpec) -> Result<Vec<Instance>, Problems> {
     let (expander, mut problems) = walk(spec);
     if problems.is_empty() {
@@ -22,18 +23,18 @@ pub fn expand(spec: &PipelineSpec) -> Result<Vec<Instance>, Problems> {
         if expander.unknown.is_empty() && expander.instances.iter().all(is_whole) {
             return Ok(expander.instances);
         }
-        // Nothing may run of what is not known. That nobody told why would be a mistake of this program.
+        // An incomplete pipeline must not run. An unreported cause would be a bug in atflow.
         problems.push(Problem::anywhere("something in this pipeline is wrong, and atflow cannot say what"));
     }
     Err(Problems(shown(spec, problems)))
 }
 
-/// Every problem of a pipeline some of whose files or stages could not be read.
+/// Returns every problem of a pipeline that could be read only in part.
 pub(super) fn problems(spec: &PipelineSpec) -> Vec<Problem> {
     walk(spec).1
 }
 
-/// Problems in the order of their places, as many as anybody reads.
+/// Sorts problems by place and truncates them to the reporting limit.
 pub(super) fn shown(spec: &PipelineSpec, problems: Vec<Problem>) -> Vec<Problem> {
     let mut problems = spec.in_order(problems);
     let more = problems.len().saturating_sub(MAX_PROBLEMS);
@@ -64,10 +65,10 @@ enum Progress {
     Done,
 }
 
-/// A stage that waits for others. The walk keeps its own stack, because a chain may be longer than the thread's.
+/// A stage that waits for others. The walk keeps its own stack, because a chain may be longer than the thread's stack.
 struct Frame {
     stage: usize,
-    /// What it still waits for, and where each is named; the next one last.
+    /// The stages it still waits for and where each is named; the next one is last.
     missing: Vec<(usize, YamlPath)>,
     /// Where the stage above this one is named.
     at: YamlPath,
@@ -81,7 +82,7 @@ struct Order<'a> {
 }
 
 impl Order<'_> {
-    /// Expands a stage, and before it all that it needs.
+    /// Expands a stage after everything it needs.
     fn visit(&mut self, stage: usize) {
         self.push(stage);
         while let Some(frame) = self.open.last_mut() {
@@ -109,7 +110,7 @@ impl Order<'_> {
     fn expand_top(&mut self, index: usize) {
         let spec = self.expander.spec;
         let stage = &spec.stages[index];
-        let mut notes = Notes::default();
+        let mut notes = Diagnostics::default();
         let instances = self.expander.stage(stage, &mut notes);
         if !notes.missing.is_empty() {
             return self.wait(stage, notes.missing);
@@ -123,7 +124,7 @@ impl Order<'_> {
         self.open.pop();
     }
 
-    /// The stage on top has to be expanded again after others. Of those that do not exist it is expanded without.
+    /// Makes the top stage wait for the named stages. Names of stages that do not exist are cut from it.
     fn wait(&mut self, stage: &StageSpec, names: Vec<(String, YamlPath)>) {
         let spec = self.expander.spec;
         let mut missing = Vec::new();
@@ -131,7 +132,7 @@ impl Order<'_> {
             let Some(next) = spec.stage(&name) else {
                 let place = Place::value(&stage.file, at);
                 let problem = Problem::at(place, format!("there is no stage `{name}`"), "unknown stage");
-                // Names are compared with all others: where everything is wrong, nobody reads that much advice.
+                // Each suggestion compares a name with all others: skip them once many problems are found.
                 let advised = self.problems.len() < 2 * MAX_PROBLEMS;
                 let others = spec.stages.iter().filter(|other| advised && other.name != stage.name);
                 self.problems.push(problem.suggest(&name, others.map(|other| other.name.as_str())));
@@ -146,7 +147,7 @@ impl Order<'_> {
         }
     }
 
-    /// The stage on top needs one that waits for it: it is expanded without.
+    /// Reports a cycle: the top stage needs one that waits for it, so it is expanded without that one.
     fn circle(&mut self, next: usize) {
         let start = self.open.iter().position(|frame| frame.stage == next).unwrap_or(0);
         let stages: Vec<&StageSpec> =
@@ -171,15 +172,15 @@ impl Order<'_> {
     }
 }
 
-/// The instances that are there already.
+/// The instances expanded so far.
 pub(super) struct Expander<'a> {
     pub spec: &'a PipelineSpec,
     pub instances: Vec<Instance>,
     by_name: HashMap<String, InstanceId>,
     by_stage: HashMap<String, Vec<InstanceId>>,
-    /// Stages whose instances nobody knows, for reasons that are told.
+    /// Stages with unknown instances; the causes are already reported.
     unknown: HashSet<String>,
-    /// References that lead nowhere, for reasons that are told: the stage that has one, and the name in it.
+    /// References that lead nowhere, already reported: the referring stage and the name.
     cut: HashSet<(String, String)>,
 }
 
@@ -196,7 +197,7 @@ impl Expander<'_> {
         self.by_stage.get(stage).map(Vec::as_slice)
     }
 
-    /// Whether it is told already why a stage does not find another.
+    /// Returns whether the reason a stage does not find another is already reported.
     pub(super) fn is_told(&self, stage: &StageSpec, name: &str) -> bool {
         self.unknown.contains(name)
             || (self.spec.stage(name).is_none() && self.spec.lost.may_have(name))

@@ -1,11 +1,12 @@
-//! What a stage's parameters and needs have to say of the images, the networks and the classes that they meet, as far
-//! as the pipeline itself tells them: the classes of a data set may stand in the file, and an attack that needs more of
-//! them fails before the training and not after it. What only an archive tells is found out when the stage runs.
+//! Checks a stage's parameters and needs against the images, networks and classes of its inputs.
+//!
+//! Uses only what the pipeline itself states. If a data set's classes are in the file, an attack that needs more fails
+//! before training. Facts that only an archive holds are checked when the stage runs.
 
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use super::diagnostics::Notes;
+use super::diagnostics::Diagnostics;
 use super::expand::Expander;
 use super::instance::{Instance, Need};
 use super::origin::Origin;
@@ -14,36 +15,42 @@ use super::stage::StageSpec;
 use super::validate::key;
 use crate::stage_kinds::{Attack, Member, StageKind};
 
-/// Pixels a side that AdaIN's networks need.
+/// Minimum side in pixels that AdaIN's networks accept.
 const LEAST_SIDE_OF_STYLE: u64 = 9;
 
-/// No attack needs more classes.
+/// The most classes that any attack needs.
 const MOST_CLASSES_NEEDED: u64 = Member::ApgdT.needs_classes() as u64;
 
-/// What is known of the images of a set before anything runs.
+/// Facts about a set's images that are known before anything runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Set {
     channels: Option<u64>,
     classes: Option<u64>,
     /// Height and width as every reader sees them.
     seen: Option<[u64; 2]>,
-    /// The shorter side as they are stored, which a random crop takes its windows from.
+    /// The shorter side as stored; random crops take their windows from it.
     shortest: Option<u64>,
-    /// Whether its data set's division leaves it none.
+    /// Whether the data set's split leaves this part empty.
     is_empty: bool,
 }
 
-/// What is known of a model.
+/// Facts about a model that are known before anything runs.
 #[derive(Debug, Clone, Copy, Default)]
 struct Model {
     channels: Option<u64>,
     classes: Option<u64>,
-    /// Its logits, of which there may be more than classes.
+    /// The number of logits, which may exceed the number of classes.
     logits: Option<u64>,
 }
 
-/// Holds an instance against what is known of its inputs.
-pub(super) fn check(expander: &Expander, stage: &StageSpec, instance: &Instance, origin: &Origin, notes: &mut Notes) {
+/// Checks an instance against the known facts about its inputs.
+pub(super) fn check(
+    expander: &Expander,
+    stage: &StageSpec,
+    instance: &Instance,
+    origin: &Origin,
+    notes: &mut Diagnostics,
+) {
     let mut checker = Checker { expander, stage, instance, origin, notes };
     match instance.kind {
         StageKind::Train => checker.training(),
@@ -62,7 +69,7 @@ pub(super) fn check(expander: &Expander, stage: &StageSpec, instance: &Instance,
 }
 
 impl Expander<'_> {
-    /// What is known of the images that a need names. A command may make any.
+    /// Returns the known facts about the images of a need. A command may produce any images.
     fn set(&self, need: &Need) -> Set {
         let mut need = need;
         let mut is_changed = false;
@@ -71,7 +78,7 @@ impl Expander<'_> {
             match made.kind {
                 StageKind::Dataset => {
                     let set = dataset(&made.params, &need.output);
-                    // A changed set holds what was seen.
+                    // A transformed set stores its images as readers see them.
                     let shortest =
                         if is_changed { set.seen.map(|[height, width]| height.min(width)) } else { set.shortest };
                     return Set { shortest, ..set };
@@ -88,7 +95,7 @@ impl Expander<'_> {
         }
     }
 
-    /// What is known of the model that a need names.
+    /// Returns the known facts about the model of a need.
     fn model(&self, need: &Need) -> Model {
         let made = self.instance(need.from);
         let Some(data) = made.need("data").filter(|_| made.kind == StageKind::Train) else { return Model::default() };
@@ -98,8 +105,9 @@ impl Expander<'_> {
     }
 }
 
-/// What a data set's canonical parameters say of its images. They are looked at and not read as their type: large
-/// matrices ask for every instance.
+/// Reads the image facts from a data set's canonical parameters.
+///
+/// Inspects the JSON without deserializing it: large matrices call this for every instance.
 fn dataset(params: &Json, output: &str) -> Set {
     let number = |name: &str| params.get(name).and_then(Json::as_u64);
     let square = |side: Option<u64>| side.map(|side| [side, side]);
@@ -138,7 +146,7 @@ struct Checker<'a, 'n> {
     stage: &'a StageSpec,
     instance: &'a Instance,
     origin: &'a Origin<'a>,
-    notes: &'n mut Notes,
+    notes: &'n mut Diagnostics,
 }
 
 impl Checker<'_, '_> {
@@ -233,7 +241,7 @@ impl Checker<'_, '_> {
         }
     }
 
-    /// An attack that compares more logits than there are.
+    /// Checks that the model has as many logits as the attack compares.
     fn attack(&mut self, trail: &[&str], logits: Option<u64>, whose: &str) {
         // Most networks have enough for any attack.
         let Some(logits) = logits.filter(|logits| *logits < MOST_CLASSES_NEEDED) else { return };
@@ -251,7 +259,7 @@ impl Checker<'_, '_> {
         self.tell(&trail, message, "too few classes", Some("choose an attack or a loss that needs fewer"));
     }
 
-    /// The attack without gradients of the checks for masked ones.
+    /// Checks the classes for the gradient-free attack of the gradient-masking checks.
     fn classes_for_square(&mut self) {
         let needed = u64::from(Member::Square.needs_classes());
         if let Some(logits) = self.logits("model").filter(|logits| *logits < needed) {
@@ -264,7 +272,7 @@ impl Checker<'_, '_> {
         self.instance.need(slot).and_then(|need| self.expander.model(need).logits)
     }
 
-    /// Every model must take the images of every set, and know their classes.
+    /// Checks that every model accepts the images of every set and has its number of classes.
     fn models_see_sets(&mut self, models: &str, sets: &str) {
         let mut found = None;
         for model in self.instance.needs.iter().filter(|need| need.slot == models) {
@@ -290,14 +298,14 @@ impl Checker<'_, '_> {
         self.tell_at(self.need_place(slot), message, label, None);
     }
 
-    /// A set as messages name it.
+    /// Returns the name of a set for messages.
     fn shown(&self, need: &Need) -> String {
         let made = self.expander.instance(need.from);
         let output = if made.outputs.len() > 1 { format!(".{}", need.output) } else { String::new() };
         format!("`{}{output}`", made.name)
     }
 
-    /// Where a need stands: under `needs`, or at the axis that fills it.
+    /// Returns where a need is written: under `needs`, or at the axis that fills it.
     fn need_place(&self, slot: &str) -> Place {
         let path = if self.stage.needs.iter().any(|(name, _)| name == slot) {
             self.stage.path.key("needs").key(slot)
@@ -312,7 +320,7 @@ impl Checker<'_, '_> {
         self.tell_at(self.origin.place(&trail, Part::Value), message, label, help);
     }
 
-    /// One instance is enough for a place: the others of its matrix have the same to say.
+    /// Reports once per place and label: the other instances of the matrix would repeat it.
     fn tell_at(&mut self, place: Place, message: String, label: &str, help: Option<&str>) {
         let is_told = |known: &super::problem::Problem| known.label == label && known.place.as_ref() == Some(&place);
         if !self.notes.problems.iter().any(is_told) {
@@ -321,14 +329,14 @@ impl Checker<'_, '_> {
     }
 }
 
-/// Two numbers that should be one.
+/// Two numbers that should be equal.
 #[derive(Clone, Copy)]
 enum Clash {
     Channels(u64, u64),
     Classes(u64, u64),
 }
 
-/// Whether two do not go together, each told by its channels and its classes as far as they are known.
+/// Returns the first mismatch between two (channels, classes) pairs, as far as they are known.
 fn clash(one: (Option<u64>, Option<u64>), other: (Option<u64>, Option<u64>)) -> Option<Clash> {
     let differ = |(a, b): (u64, u64)| (a != b).then_some((a, b));
     let channels = one.0.zip(other.0).and_then(differ).map(|(a, b)| Clash::Channels(a, b));

@@ -1,5 +1,4 @@
-//! Which result stands in which cell of a table, or at which point of a figure. Coordinates decide; the numbers
-//! themselves are not known here.
+//! Assigns results to the cells of a table or the points of a figure, by coordinates. The numbers are not known here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -9,9 +8,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
-use super::baseline::Untransformed;
+use super::baseline::Baselines;
 use super::coordinates::Coordinates;
-use super::diagnostics::Notes;
+use super::diagnostics::Diagnostics;
 use super::expand::Expander;
 use super::headings;
 use super::instance::{Instance, InstanceId, Need};
@@ -24,9 +23,8 @@ use crate::stage_kinds::{
     SamplesTag, Scale, StageKind, TableParams, TableSpec, Text,
 };
 
-/// Replaces the results that a table or figure needs by one input for each cell, and its parameters by what is
-/// assembled.
-pub(super) fn resolve(expander: &Expander, instance: &mut Instance, notes: &mut Notes) {
+/// Replaces the results that a table or figure needs by one input per cell, and its parameters by the resolved ones.
+pub(super) fn resolve(expander: &Expander, instance: &mut Instance, notes: &mut Diagnostics) {
     match resolved(expander, instance) {
         Ok((params, needs)) => (instance.params, instance.needs) = (Arc::new(params), needs),
         Err(problems) => {
@@ -39,7 +37,7 @@ pub(super) fn resolve(expander: &Expander, instance: &mut Instance, notes: &mut 
 fn resolved(expander: &Expander, instance: &Instance) -> Result<(Json, Vec<Need>), Vec<Problem>> {
     let results: Vec<InstanceId> =
         instance.needs.iter().filter(|need| need.slot == "results").map(|need| need.from).collect();
-    let untransformed = Untransformed::new(expander, &results);
+    let untransformed = Baselines::new(expander, &results);
     let is_certain = results.iter().all(|id| untransformed.is_certain(*id));
     let mut grid = Grid { expander, table: instance, results: &results, is_certain, needs: Vec::new(), untransformed };
     let params = match instance.kind {
@@ -69,10 +67,10 @@ struct Grid<'a> {
     expander: &'a Expander<'a>,
     table: &'a Instance,
     results: &'a [InstanceId],
-    /// Whether the parameters of all that the results are made from are known, so that what is not found is not there.
+    /// Whether the parameters of all inputs of the results are known, so a missing result is certainly missing.
     is_certain: bool,
     needs: Vec<Need>,
-    untransformed: Untransformed<'a>,
+    untransformed: Baselines<'a>,
 }
 
 fn grid_table(grid: &mut Grid, spec: &TableSpec) -> Result<TableParams, Vec<Problem>> {
@@ -140,7 +138,7 @@ fn grid_table(grid: &mut Grid, spec: &TableSpec) -> Result<TableParams, Vec<Prob
                 told(&mut wrong, cell);
             }
         }
-        // What is wrong with the results of a column is told above, or with those of another at the same place.
+        // Problems of this column's results are already reported, here or by another column at the same place.
         if grid.needs.len() == before && !is_told {
             let help = "compare the labels under `where` with the names that `atflow plan PIPELINE --all` lists";
             wrong.push(grid.problem(path, format!("no result fits column `{}`", column.label)).help(help));
@@ -172,14 +170,14 @@ fn grid_table(grid: &mut Grid, spec: &TableSpec) -> Result<TableParams, Vec<Prob
     })
 }
 
-/// Puts a problem to the rest. One at a place is enough: cells of a column lack the same.
+/// Adds a problem unless one is known for its place: all cells of a column lack the same result.
 fn tell(wrong: &mut Vec<Problem>, problem: Problem) {
     if wrong.iter().all(|known| known.place != problem.place) {
         wrong.push(problem);
     }
 }
 
-/// The value, or the default of its type after what is wrong has been put to the rest.
+/// Returns the value; on failure, adds the problems and returns the type's default.
 fn told<T: Default>(wrong: &mut Vec<Problem>, result: Result<T, Vec<Problem>>) -> T {
     result.unwrap_or_else(|problems| {
         problems.into_iter().for_each(|problem| tell(wrong, problem));
@@ -197,7 +195,7 @@ fn grid_figure(grid: &mut Grid, spec: &CurvesSpec) -> Result<FigureParams, Vec<P
     let series = told(&mut wrong, grid.labels(&spec.series, &with.key("series")));
     let mut points = Vec::new();
     for label in told(&mut wrong, grid.labels(&spec.x, &with.key("x"))) {
-        // A label has `_` where its value had the bar of a fraction.
+        // A label has `_` where its value has the slash of a fraction.
         match Real::parse(&label.replace('_', "/")) {
             None => {
                 let message =
@@ -304,8 +302,7 @@ fn axis(coordinate: &str) -> &str {
     coordinate.rsplit_once('.').map_or(coordinate, |(_, axis)| axis)
 }
 
-/// A coordinate as an author names it: one name, or a pattern that joins the axes of several stages
-/// (`*-model.variant`).
+/// A coordinate as the author names it: a name, or a pattern that joins axes of several stages (`*-model.variant`).
 struct Coordinate<'a> {
     name: &'a str,
     pattern: Option<GlobMatcher>,
@@ -317,7 +314,7 @@ impl<'a> Coordinate<'a> {
         Coordinate { name, pattern }
     }
 
-    /// The label that a result has; none if it has none, or if several axes fit the pattern and disagree.
+    /// Returns the label of a result; `None` if it has none, or if axes that match the pattern disagree.
     fn label<'b>(&self, of: &'b Coordinates) -> Option<&'b str> {
         let Some(pattern) = &self.pattern else { return of.get(self.name) };
         let mut labels = of.iter().filter(|(name, _)| pattern.is_match(name)).map(|(_, label)| label);
@@ -340,7 +337,7 @@ impl<'a> Grid<'a> {
         Problem::at(Place::value(&self.table.file, path), message, "here")
     }
 
-    /// Checks that a figure of `what` has the need it draws and not the one it has no use for.
+    /// Checks that a figure of `what` has the need that it draws and lacks the one that it ignores.
     fn takes(&self, needed: &str, useless: &str, what: &str) -> Result<(), Vec<Problem>> {
         let needs = &self.table.needs;
         let path = self.table.path.key("needs");
@@ -361,7 +358,7 @@ impl<'a> Grid<'a> {
         Err(vec![problem.help(format!("add `needs: {{{needed}: STAGE}}`"))])
     }
 
-    /// What a schema cannot say of a table's options.
+    /// Checks a table's options beyond the schema.
     fn check_options(&self, spec: &TableSpec, rows: &[String], metrics: &[Metric]) -> Vec<Problem> {
         let with = self.table.path.key("with");
         let mut wrong = Vec::new();
@@ -391,7 +388,7 @@ impl<'a> Grid<'a> {
         wrong
     }
 
-    /// The values of a coordinate among the results, in the order of the results.
+    /// Returns the distinct values of a coordinate among the results, in the order of the results.
     fn labels(&self, coordinate: &str, path: &YamlPath) -> Result<Vec<String>, Vec<Problem>> {
         let pattern = Coordinate::new(coordinate);
         let mut labels: Vec<String> = Vec::new();
@@ -418,7 +415,7 @@ impl<'a> Grid<'a> {
         Ok(labels)
     }
 
-    /// The results by their labels of some coordinates; those without one of them are left out.
+    /// Groups the results by their labels of some coordinates; skips results that lack one of them.
     fn by_labels(&self, coordinates: &[&str]) -> HashMap<Vec<&'a str>, Vec<InstanceId>> {
         let mut found: HashMap<Vec<&str>, Vec<InstanceId>> = HashMap::new();
         let expander = self.expander;
@@ -433,7 +430,7 @@ impl<'a> Grid<'a> {
         found
     }
 
-    /// Takes the result of one cell, of those that fit it; a cell without one stays empty.
+    /// Takes the result that fits a cell; a cell without one stays empty.
     fn cell(
         &mut self,
         fitting: &[InstanceId],
@@ -473,7 +470,7 @@ impl<'a> Grid<'a> {
         Ok(())
     }
 
-    /// How results that fit one cell can be told apart.
+    /// Describes how to distinguish several results that fit one cell.
     fn apart(&self, several: &[InstanceId]) -> String {
         let of = |id: &InstanceId| &self.expander.instance(*id).coordinates;
         let Some((first, rest)) = several.split_first() else { return String::new() };

@@ -1,4 +1,4 @@
-//! Headings of a picture's sets, held against the sets that it has.
+//! Checks a picture's headings against its sets.
 
 use serde::Deserialize;
 
@@ -7,7 +7,7 @@ use super::problem::Problem;
 use super::source::Place;
 use crate::stage_kinds::Headings;
 
-/// The same for a stage whose parameters are as they are hashed; its sets are in the slot `set`.
+/// Checks the headings of a stage with canonical parameters; its sets are in the slot `set`.
 pub(super) fn check_canonical(stage: &Instance) -> Vec<Problem> {
     let Some(headings) = stage.params.get("headings").and_then(|headings| Headings::deserialize(headings).ok()) else {
         return Vec::new();
@@ -16,7 +16,7 @@ pub(super) fn check_canonical(stage: &Instance) -> Vec<Problem> {
     check(stage, &headings, &sets.map(|need| need.label.clone()).collect::<Vec<_>>())
 }
 
-/// Headings of a picture are for sets that it shows.
+/// Checks that every heading of a picture refers to a set that it shows.
 pub(super) fn check(stage: &Instance, headings: &Headings, labels: &[String]) -> Vec<Problem> {
     let known: Vec<&str> = labels.iter().map(String::as_str).collect();
     let problem = |label: &str| {

@@ -1,5 +1,5 @@
-//! A pipeline file and the files that it includes, read into a row of documents. Knows what `include` means, and of the
-//! other keys their names.
+//! Reads a pipeline file and its includes into a list of documents. Knows the meaning of `include`, and only the names
+//! of the other keys.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use super::reader::TOP_KEYS;
 use super::source::{Place, SourceFile, YamlPath, beside};
 use super::yaml;
 
-/// More files than any person splits a pipeline into.
+/// Maximum number of files per pipeline.
 const MAX_FILES: usize = 200;
 
-/// All that could be read.
+/// Everything that could be read.
 pub(super) struct Read {
-    /// The file that was asked for last.
+    /// The documents; the requested file is last.
     pub documents: Vec<Document>,
     pub problems: Vec<Problem>,
     /// Whether every file could be read.
@@ -31,12 +31,12 @@ pub(super) struct Document {
     pub top: Mapping,
 }
 
-/// Reads a pipeline file and all that it includes: what is included stands before what includes it, and the file itself
-/// last. A file that is included by several others is read once.
+/// Reads a pipeline file and everything it includes, each file once.
+///
+/// An included file precedes the file that includes it; the requested file is last.
 ///
 /// # Errors
-/// The file that was asked for cannot be read or parsed. What is wrong with others is among the problems of what could
-/// be read.
+/// The requested file cannot be read or parsed. Problems of other files are part of the result.
 pub(super) fn read(path: &Path) -> Result<Read, Problems> {
     let text = yaml::text(path).map_err(|message| {
         let mut problem = Problem::anywhere(message);
@@ -48,7 +48,7 @@ pub(super) fn read(path: &Path) -> Result<Read, Problems> {
     read_text(SourceFile::new(path, text))
 }
 
-/// The same with the file's text at hand.
+/// Like [`read`], with the file's text already loaded.
 ///
 /// # Errors
 /// As [`read`].
@@ -61,14 +61,14 @@ pub(super) fn read_text(file: Arc<SourceFile>) -> Result<Read, Problems> {
 
 struct Reader {
     read: Read,
-    /// The files that are being read, each included by the one before it.
+    /// The files being read, each included by the one before it.
     open: Vec<PathBuf>,
-    /// Every file that was begun.
+    /// Every file started so far.
     seen: Vec<PathBuf>,
 }
 
 impl Reader {
-    /// Reads a file, included at a place, and what it includes; whether that file itself could be read.
+    /// Reads a file, included at a place, and its includes; returns whether the file itself could be read.
     fn file(&mut self, file: Arc<SourceFile>, at: Option<Place>) -> bool {
         let identity = identity(&file.path);
         self.seen.push(identity.clone());
@@ -80,7 +80,7 @@ impl Reader {
             Ok(value) if begins_as_pipeline(&file.text) => Err(no_mapping(&file, &value)),
             Err(problem) if begins_as_pipeline(&file.text) => Err(problem),
             Ok(_) => Err(stranger(&file, "it is no mapping with the keys", at)),
-            // Of its text only the depth is told, which shows nothing of it.
+            // Only the depth is reported, which reveals none of the text.
             Err(_) if nesting::too_deep(&file.text).is_some() => {
                 Err(stranger(&file, "it is nested too deeply for YAML with the keys", at))
             }
@@ -90,7 +90,7 @@ impl Reader {
             Ok(top) => top,
             Err(problem) => {
                 if problem.place.as_ref().is_none_or(|place| !Arc::ptr_eq(&place.file, &file)) {
-                    // What was found in a file that is no pipeline shows its lines.
+                    // Problems found in a file that is no pipeline would show its lines.
                     self.read.problems.truncate(told);
                 }
                 self.read.problems.push(problem);
@@ -167,7 +167,7 @@ fn no_mapping(file: &Arc<SourceFile>, value: &Value) -> Problem {
     Problem::at(place, message, "expected a mapping").help(help)
 }
 
-/// The problem of a file that is something else than a pipeline. A secret may be in it, so none of its text is shown.
+/// Returns the problem of a file that is not a pipeline. The file may hold a secret, so none of its text is shown.
 fn stranger(file: &Arc<SourceFile>, what: &str, at: Option<Place>) -> Problem {
     let keys = TOP_KEYS.map(|key| format!("`{key}`")).join(", ");
     let message = format!("{} is no pipeline file: {what} {keys}", file.name());
@@ -178,8 +178,7 @@ fn stranger(file: &Arc<SourceFile>, what: &str, at: Option<Place>) -> Problem {
     problem.help("name another file, or write its stages under `stages:`; nothing of it is shown, as it may be private")
 }
 
-/// Whether a mapping is meant as a pipeline: it has one of the keys, perhaps misspelt, or a stage where no stage can
-/// stand.
+/// Returns whether a mapping is meant as a pipeline: it has a (perhaps misspelt) top-level key, or a misplaced stage.
 fn is_pipeline(top: &Mapping) -> bool {
     top.is_empty()
         || top.iter().any(|(key, value)| {
@@ -188,7 +187,7 @@ fn is_pipeline(top: &Mapping) -> bool {
         })
 }
 
-/// The same of a text that is no mapping, or no YAML: a line of it begins with one of the keys.
+/// Returns whether a text that is no mapping or no YAML is meant as a pipeline: one line starts with a top-level key.
 fn begins_as_pipeline(text: &str) -> bool {
     text.lines().any(|line| {
         let line = line.trim_start_matches('\u{feff}');
@@ -198,7 +197,7 @@ fn begins_as_pipeline(text: &str) -> bool {
     })
 }
 
-/// One path for every way to name a file.
+/// Canonicalizes a path, so that every spelling of it compares equal.
 fn identity(path: &Path) -> PathBuf {
     std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }

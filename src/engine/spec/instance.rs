@@ -1,5 +1,5 @@
-//! An instance: one stage at one point of its matrix, with every parameter known. What is still open is what its inputs
-//! hold.
+//! An instance: one stage at one point of its matrix, with all parameters resolved. Only its inputs' contents are
+//! unknown.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,12 +14,13 @@ use super::source::{Place, SourceFile, YamlPath};
 use crate::numerics::Numerics;
 use crate::stage_kinds::{Source, StageKind};
 
-/// The position of an instance among all of its pipeline. Producers stand before their consumers.
+/// Index of an instance within its pipeline. Producers precede their consumers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InstanceId(pub usize);
 
-/// Whether a GPU of which so much is used has room for one more share. Shares that add up to all of it do so in binary
-/// fractions, too.
+/// Returns whether a GPU with `used` allocated has room for one more share.
+///
+/// Tolerates rounding: shares that add up to a whole GPU fit despite binary fractions.
 pub fn fits_on_gpu(used: f64, share: f64) -> bool {
     used + share <= 1.0 + 1e-9
 }
@@ -27,26 +28,26 @@ pub fn fits_on_gpu(used: f64, share: f64) -> bool {
 /// One stage at one point of its matrix.
 #[derive(Debug, Clone)]
 pub struct Instance {
-    /// Its name, such as `tested/pgd-inf-8/saturated-1024`: stable, and unique in the pipeline.
+    /// Stable name, such as `tested/pgd-inf-8/saturated-1024`; unique in the pipeline.
     pub name: String,
     /// The stage's name.
     pub stage: String,
-    /// What it does.
+    /// The kind of the stage.
     pub kind: StageKind,
-    /// Canonical parameters, as they are hashed and as a worker gets them. Instances with the same ones share them, and
-    /// records do.
+    /// Canonical parameters, as hashed and as passed to a worker. Instances and records with equal parameters share
+    /// them.
     pub params: Arc<Json>,
-    /// The seed of its random draws.
+    /// Seed of the random draws.
     pub seed: u64,
-    /// Whether its author wrote a seed, or has it at 0 because there is none.
+    /// Whether the author wrote a seed; otherwise the seed is 0 by default.
     pub(super) is_seeded: bool,
-    /// How its arithmetic is held, where a worker runs it.
+    /// Numerics of the computation, if a worker runs it.
     pub numerics: Numerics,
-    /// CPU threads that it computes with.
+    /// Number of CPU threads.
     pub threads: usize,
-    /// The share of a GPU that it takes where it computes on one, in (0, 1].
+    /// Share of a GPU that the instance takes when it computes on one, in (0, 1].
     pub gpu: f64,
-    /// How long it may run; no part of its key.
+    /// Time limit; not part of the key.
     pub time_limit: Option<Duration>,
     /// Inputs made by other instances, in order.
     pub needs: Vec<Need>,
@@ -54,16 +55,17 @@ pub struct Instance {
     pub sources: Vec<ExternalInput>,
     /// Its outputs.
     pub outputs: Vec<OutputSpec>,
-    /// Values of matrix axes that it stands for, `STAGE.AXIS` to label: its own, and those of all that it is made from.
+    /// Matrix axes and labels, `STAGE.AXIS` to label: its own and those of all upstream instances.
     pub coordinates: Coordinates,
-    /// The names of its axes, and what each stands at, for `${…}` in stages that fan out over it.
+    /// Names of its axes and the value of each, for `${…}` in stages that fan out over it.
     pub(super) axes: (Arc<[String]>, Box<[Arc<Value>]>),
-    /// Whether all its inputs are known, and all of theirs: what it stands for is known then. Both are true of every
-    /// instance of a pipeline without mistakes.
+    /// Whether all inputs are known, transitively, and therefore all coordinates.
+    ///
+    /// This flag and `knows_params` are true for every instance of a valid pipeline.
     pub(super) knows_needs: bool,
-    /// Whether its parameters are known.
+    /// Whether the parameters are known.
     pub(super) knows_params: bool,
-    /// The way to its stage in the pipeline file.
+    /// Path of its stage in the pipeline file.
     pub(super) path: Arc<YamlPath>,
     pub(super) file: Arc<SourceFile>,
 }
@@ -73,11 +75,11 @@ pub struct Instance {
 pub struct Need {
     /// The slot that it fills.
     pub slot: String,
-    /// Tells it from others in the same slot; empty where the slot takes one input only.
+    /// Distinguishes inputs in one slot; empty if the slot takes a single input.
     pub label: String,
-    /// Who makes it.
+    /// The producer.
     pub from: InstanceId,
-    /// Which of its outputs.
+    /// The producer's output.
     pub output: String,
 }
 
@@ -86,7 +88,7 @@ pub struct Need {
 pub struct ExternalInput {
     /// The slot that it fills.
     pub slot: String,
-    /// Where it is.
+    /// Location of the input.
     pub source: Source,
     pub(super) path: YamlPath,
 }
@@ -96,17 +98,17 @@ pub struct ExternalInput {
 pub struct OutputSpec {
     /// Its name.
     pub name: String,
-    /// The name of a file of it among the results, for those that people look at.
+    /// File name among the results, for outputs that people view.
     pub result: Option<String>,
 }
 
 impl Instance {
-    /// Where its stage is declared.
+    /// Returns the place where its stage is declared.
     pub fn place(&self) -> Place {
         Place::key(&self.file, (*self.path).clone())
     }
 
-    /// Where a source of it is named; `field` is one of its keys, `path` or `sha256`, or nothing for the whole.
+    /// Returns the place of a source, or of one of its keys (`path` or `sha256`) if `field` names it.
     pub fn source_place(&self, source: &ExternalInput, field: Option<&str>) -> Place {
         match field {
             Some(field) => Place::value(&self.file, source.path.key(field)),
@@ -114,45 +116,46 @@ impl Instance {
         }
     }
 
-    /// The file that a local source is: paths are relative to the file that its stage stands in.
+    /// Returns the path of a local source, resolved relative to the stage's file.
     pub fn source_file(&self, source: &ExternalInput) -> Option<PathBuf> {
         source.source.path.as_ref().map(|name| beside(&self.file.path, name))
     }
 
-    /// The file that its stage is written in.
+    /// Returns the file that declares its stage.
     pub(crate) fn written_in(&self) -> &Path {
         &self.file.path
     }
 
-    /// The folder that its sources' paths are relative to.
+    /// Returns the folder that source paths are relative to.
     pub fn folder(&self) -> &Path {
         self.file.path.parent().unwrap_or(Path::new(""))
     }
 
-    /// The seed as its record has it. Most programs draw nothing: a command without a `seed` has none in its record,
-    /// though it is told 0.
+    /// Returns the seed for the record.
+    ///
+    /// Most programs draw nothing: a command without a `seed` has none in its record, though it receives 0.
     pub fn recorded_seed(&self) -> Option<u64> {
         (self.kind.needs_worker() || (self.kind.takes_seed() && self.is_seeded)).then_some(self.seed)
     }
 
-    /// The numerics as its record has them: kinds that the engine runs itself compute with no library that could
-    /// choose.
+    /// Returns the numerics for the record; kinds that the engine runs itself have none, because they use no numeric
+    /// library.
     pub fn recorded_numerics(&self) -> Option<Numerics> {
         self.kind.needs_worker().then_some(self.numerics)
     }
 
-    /// Its axes and what each stands at.
+    /// Returns its axes with their values.
     pub(super) fn axes(&self) -> Mapping {
         let (names, values) = &self.axes;
         names.iter().zip(values).map(|(name, value)| (name.as_str().into(), (**value).clone())).collect()
     }
 
-    /// The name without the stage's: `pgd-inf-8/saturated-1024`; the stage's own where it has no axes.
+    /// Returns the name without the stage's: `pgd-inf-8/saturated-1024`; the stage's name if it has no axes.
     pub fn tail(&self) -> &str {
         self.name.split_once('/').map_or(&self.name, |(_, tail)| tail)
     }
 
-    /// The input of a slot that takes one.
+    /// Returns the input of a slot that takes one.
     pub fn need(&self, slot: &str) -> Option<&Need> {
         self.needs.iter().find(|need| need.slot == slot)
     }

@@ -1,6 +1,7 @@
-//! YAML whose mappings may name a key twice, and whose whole numbers may be larger than any type. It is wrong and told;
-//! this reads the rest of such a file, so that what else is wrong is told with it. Of two mappings the last wins: it is
-//! the one whose place the file gives. Of two different scalars nobody knows which is meant.
+//! Lenient YAML: accepts repeated keys in a mapping and whole numbers larger than any type.
+//!
+//! Both are reported as errors; this parser reads the rest of the file, so its other errors are reported too. Of two
+//! mappings under one key the last wins, because the file's places refer to it. Two different scalars become unknown.
 
 use std::fmt;
 
@@ -10,7 +11,7 @@ use serde_yaml::{Mapping, Number, Value};
 
 use super::poison::{too_large, unknown};
 
-/// A value of such a text.
+/// A value parsed leniently.
 pub(super) struct Lenient(pub Value);
 
 impl<'de> Deserialize<'de> for Lenient {
@@ -89,7 +90,7 @@ impl<'de> Visitor<'de> for LenientVisitor {
     fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<Value, A::Error> {
         let (tag, contents) = data.variant::<String>()?;
         let Lenient(value) = contents.newtype_variant()?;
-        // A tag without a name cannot be kept; a tag of any name is refused.
+        // A tag without a name cannot be represented; a tag of any name is rejected.
         let tag = if tag.is_empty() { "!".to_owned() } else { tag };
         Ok(Value::Tagged(Box::new(TaggedValue { tag: Tag::new(tag), value })))
     }

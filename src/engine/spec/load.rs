@@ -1,4 +1,4 @@
-//! From a file, or a text, to a pipeline: all that is wrong with it is reported at once.
+//! Loads a pipeline from a file or a text and reports all its errors at once.
 
 use std::path::Path;
 
@@ -10,16 +10,16 @@ use super::settings::Overrides;
 use super::source::SourceFile;
 
 impl PipelineSpec {
-    /// Reads a pipeline file and those that it includes.
+    /// Reads a pipeline file and its includes.
     ///
     /// # Errors
-    /// Every [`Problem`](super::Problem) that can be reported without expanding the pipeline; if there is one, with
-    /// every one that expanding the rest gives.
+    /// Returns every [`Problem`](super::Problem) found without expansion. If there is one, it also returns those found
+    /// by expanding the rest.
     pub fn read(path: &Path, overrides: &Overrides) -> Result<Self, Problems> {
         check(include::read(path)?, overrides)
     }
 
-    /// The same from a text; what it includes is still read from files beside `name`.
+    /// Reads a pipeline from a text; its includes are still read from files next to `name`.
     ///
     /// # Errors
     /// As [`PipelineSpec::read`].
@@ -33,7 +33,7 @@ fn check(read: Read, overrides: &Overrides) -> Result<PipelineSpec, Problems> {
     if problems.is_empty() {
         return Ok(spec);
     }
-    // The rest is right or wrong by itself.
+    // The rest can be checked independently.
     problems.extend(expand::problems(&spec));
     Err(Problems(expand::shown(&spec, problems)))
 }

@@ -1,5 +1,4 @@
-//! The points of a stage's matrix: axes multiplied out, points left out and points added. Knows labels, and no
-//! parameters.
+//! Points of a stage's matrix: the product of its axes, minus `exclude`, plus `include`. Knows labels, not parameters.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,7 +7,7 @@ use globset::{GlobBuilder, GlobMatcher};
 use serde_yaml::{Mapping, Value};
 
 use super::describe::describe;
-use super::diagnostics::Notes;
+use super::diagnostics::Diagnostics;
 use super::expand::Expander;
 use super::pattern::is_pattern;
 use super::poison::{is_unknown, unknown};
@@ -18,28 +17,29 @@ use super::source::{Place, YamlPath};
 use super::stage::{AxisSpec, AxisValues, StageSpec, axis_values, check_label, label_of};
 use super::substitute::LABEL;
 
-/// A matrix beyond this is a mistake, or an attack.
+/// Maximum number of instances per stage; a larger matrix is a mistake or an attack.
 const MAX_INSTANCES: usize = 200_000;
 
-/// Where an axis can stand: a label, the value that it is for, and the instance that an `each` axis stands at.
+/// A position on an axis: a label, its value, and the instance if the axis is an `each` axis.
 pub(super) struct Stand {
     pub label: Arc<str>,
     pub value: Arc<Value>,
     pub reference: Option<Reference>,
 }
 
-/// The axes of a stage, and its points: for each axis, which of its stands.
+/// The axes of a stage and its points: for each axis, the index of its position.
 pub(super) struct Matrix {
     pub axes: Vec<Vec<Stand>>,
     pub points: Vec<Vec<usize>>,
-    /// Whether these are all, and each stands at something that is known.
+    /// Whether the points are complete and every position is known.
     pub is_known: bool,
 }
 
 impl Expander<'_> {
-    /// The points of a stage, those of the product first and those of `include` after them. An axis that is not known
-    /// stands at one place, which is unknown.
-    pub(super) fn matrix(&self, stage: &StageSpec, notes: &mut Notes) -> Matrix {
+    /// Returns the points of a stage: first those of the product, then those of `include`.
+    ///
+    /// An unknown axis has a single position with an unknown value.
+    pub(super) fn matrix(&self, stage: &StageSpec, notes: &mut Diagnostics) -> Matrix {
         let mut is_known = !stage.lost.matrix;
         let mut axes: Vec<Vec<Stand>> = stage.matrix.iter().map(|axis| self.axis(stage, axis, notes)).collect();
         for axis in axes.iter_mut().filter(|axis| axis.is_empty()) {
@@ -48,7 +48,7 @@ impl Expander<'_> {
         }
         let is_axis_known = |axis: &[Stand]| !axis.iter().any(|stand| is_unknown(&stand.value));
         let are_known: Vec<bool> = axes.iter().map(|axis| is_axis_known(axis)).collect();
-        let too_many = |axes: &[Vec<Stand>], count: usize, notes: &mut Notes| {
+        let too_many = |axes: &[Vec<Stand>], count: usize, notes: &mut Diagnostics| {
             let is_too_many = count.saturating_add(self.instances.len()) > MAX_INSTANCES;
             if is_too_many {
                 let sizes: Vec<String> = axes.iter().map(|axis| axis.len().to_string()).collect();
@@ -98,17 +98,17 @@ impl Expander<'_> {
                 let help = Some("exclude less, or remove the stage".to_owned());
                 notes.tell_at(place, message, "nothing is left", help);
             }
-            // What would be left is not known, but the rest of the stage is looked at.
+            // The remaining points are unknown, but the rest of the stage is still checked.
             (points, is_known) = (left_out, false);
         }
         Matrix { axes, points, is_known }
     }
 
-    /// Where an axis stands; nowhere if that is not known.
-    fn axis(&self, stage: &StageSpec, axis: &AxisSpec, notes: &mut Notes) -> Vec<Stand> {
+    /// Returns the positions of an axis; empty if they are unknown.
+    fn axis(&self, stage: &StageSpec, axis: &AxisSpec, notes: &mut Diagnostics) -> Vec<Stand> {
         let nothing = Mapping::new();
         let path = || stage.path.key("matrix").key(&axis.name);
-        let wrong = |messages: Vec<String>, notes: &mut Notes| {
+        let wrong = |messages: Vec<String>, notes: &mut Diagnostics| {
             for message in messages {
                 let place = Place::value(&stage.file, path());
                 notes.tell_at(place, format!("axis `{}` {message}", axis.name), "here", None);
@@ -157,8 +157,10 @@ impl Expander<'_> {
         }
     }
 
-    /// An instance as a place for an axis to stand: `${axis.part}` gives its own axes, `${axis.label}` the label that
-    /// it has here, as rows of tables do, unless it has an axis of that name.
+    /// Turns an instance into an axis position.
+    ///
+    /// `${axis.part}` gives the instance's own axes. `${axis.label}` gives its label here, as in table rows, unless it
+    /// has an axis of that name.
     fn stand(&self, reference: Reference) -> Stand {
         let instance = self.instance(reference.instance);
         let mut value = instance.axes();
@@ -172,13 +174,13 @@ impl Expander<'_> {
         }
     }
 
-    /// For each item of `exclude`: for the axes that it names, the stands that fit.
+    /// Returns, for each item of `exclude`, the matching positions of the axes that it names.
     fn excluded(
         &self,
         stage: &StageSpec,
         axes: &[Vec<Stand>],
         are_known: &[bool],
-        notes: &mut Notes,
+        notes: &mut Diagnostics,
     ) -> Vec<Vec<(usize, HashSet<usize>)>> {
         let path = stage.path.key("exclude");
         let mut out = Vec::new();
@@ -191,13 +193,13 @@ impl Expander<'_> {
                     continue;
                 };
                 let stands = matching(&axes[axis], &text);
-                // Axes that parameters or other stages decide may well be without a label at times.
+                // Axes filled from parameters or other stages may lack a label at times.
                 if stands.is_empty() && matches!(stage.matrix[axis].values, AxisValues::Listed(_)) && are_known[axis] {
                     notes.tell(no_label(stage, axis, &axes[axis], &text, path));
                 }
                 pattern.push((axis, stands.into_iter().collect()));
             }
-            // A pattern of nothing would fit every point.
+            // An empty pattern would match every point.
             if !pattern.is_empty() {
                 out.push(pattern);
             }
@@ -206,14 +208,13 @@ impl Expander<'_> {
     }
 }
 
-/// The stands of each axis that one item of `include` names; a value that an axis does not have becomes a new stand of
-/// it.
+/// Returns the positions on each axis that one item of `include` names; a new value adds a position to its axis.
 fn include(
     stage: &StageSpec,
     index: usize,
     axes: &mut [Vec<Stand>],
     are_known: &[bool],
-    notes: &mut Notes,
+    notes: &mut Diagnostics,
 ) -> Option<Vec<Vec<usize>>> {
     let path = stage.path.key("include").index(index);
     let told = notes.problems.len();
@@ -227,7 +228,7 @@ fn include(
             }
         }
     }
-    // An axis that does not exist may be meant to be one that is lacking.
+    // An axis that does not exist may be a misspelling of the missing one.
     let is_clear = notes.problems.len() == told;
     for (axis, _) in stage.matrix.iter().zip(&chosen).filter(|(_, chosen)| chosen.is_none() && is_clear) {
         let message = format!("a point of the matrix has a label for each axis; this one has none for `{}`", axis.name);
@@ -237,7 +238,7 @@ fn include(
     (notes.problems.len() == told).then(|| chosen.into_iter().flatten().collect())
 }
 
-/// The stands that an item of `include` means of one axis.
+/// Returns the positions that an item of `include` selects on one axis.
 fn included(
     stage: &StageSpec,
     axis: usize,
@@ -279,7 +280,7 @@ fn included(
     Ok(stands)
 }
 
-/// What one item of `include` or `exclude` says of one axis.
+/// The condition of one `include` or `exclude` item on one axis.
 struct Condition<'v> {
     axis: usize,
     value: &'v Value,
@@ -291,7 +292,7 @@ fn conditions<'v>(
     what: &str,
     item: &'v Value,
     path: &YamlPath,
-    notes: &mut Notes,
+    notes: &mut Diagnostics,
 ) -> Vec<Condition<'v>> {
     let Some(map) = item.as_mapping().filter(|map| !map.is_empty()) else {
         let message = format!("`{what}` lists mappings from axes to labels; this is {}", describe(item));
@@ -304,7 +305,7 @@ fn conditions<'v>(
         let axis = axis.as_str().unwrap_or_default();
         match stage.matrix.iter().position(|candidate| candidate.name == axis) {
             Some(position) => conditions.push(Condition { axis: position, value, path: path.key(axis) }),
-            // Without a matrix there is nothing to compare with, and that is told.
+            // Without a matrix there is nothing to compare with; that is already reported.
             None if stage.matrix.is_empty() => {}
             None => {
                 let place = Place::key(&stage.file, path.key(axis));
@@ -329,7 +330,7 @@ fn no_label(stage: &StageSpec, axis: usize, stands: &[Stand], label: &str, path:
     problem
 }
 
-/// The stands of an axis whose label a label or pattern means.
+/// Returns the positions whose label matches a label or pattern.
 fn matching(stands: &[Stand], label: &str) -> Vec<usize> {
     let glob: Option<GlobMatcher> = is_pattern(label)
         .then(|| GlobBuilder::new(label).literal_separator(true).build().ok().map(|glob| glob.compile_matcher()))

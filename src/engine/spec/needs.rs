@@ -1,9 +1,9 @@
-//! What a stage needs: references of its slots resolved to outputs of instances, of the right type and number.
+//! Resolves the needs of a stage: references become outputs of instances, checked for type and number.
 
 use serde_yaml::{Mapping, Value};
 
 use super::describe::describe;
-use super::diagnostics::Notes;
+use super::diagnostics::Diagnostics;
 use super::expand::Expander;
 use super::instance::Need;
 use super::matrix::Stand;
@@ -14,23 +14,23 @@ use super::source::{Place, YamlPath};
 use super::stage::StageSpec;
 use crate::stage_kinds::{Slot, StageKind};
 
-/// What references lead to; not whole where some of it is not known.
+/// Resolved references; `is_whole` is false if some are unknown.
 pub(super) struct Resolved {
     pub references: Vec<Reference>,
-    /// Stages whose instances nobody knows, and the output that is named of each.
+    /// Stages with unknown instances, and the output named for each.
     pub unknown: Vec<(String, Option<String>)>,
     pub is_whole: bool,
 }
 
-/// The inputs of an instance; not whole where some are not known.
+/// The inputs of an instance; `is_whole` is false if some are unknown.
 pub(super) struct Needs {
     pub needs: Vec<Need>,
     pub is_whole: bool,
 }
 
 impl Expander<'_> {
-    /// The inputs of a stage at one point of its matrix.
-    pub(super) fn needs(&self, stage: &StageSpec, stands: &[&Stand], axes: &Mapping, notes: &mut Notes) -> Needs {
+    /// Returns the inputs of a stage at one point of its matrix.
+    pub(super) fn needs(&self, stage: &StageSpec, stands: &[&Stand], axes: &Mapping, notes: &mut Diagnostics) -> Needs {
         let slots = stage.slots();
         let mut found = Needs { needs: Vec::new(), is_whole: !stage.lost.needs };
         for (name, value) in &stage.needs {
@@ -55,7 +55,7 @@ impl Expander<'_> {
             found.needs.extend(references.into_iter().map(|reference| reference.fills(name, many)));
         }
         for slot in slots.iter().filter(|slot| stage.needs.iter().all(|(name, _)| name != slot.name)) {
-            // An axis that stands at instances fills the need of its name.
+            // An axis over instances fills the need of the same name.
             let axis = stage.matrix.iter().zip(stands).find(|(axis, _)| axis.name == slot.name);
             match axis {
                 Some((_, Stand { reference: Some(reference), .. })) => {
@@ -77,7 +77,7 @@ impl Expander<'_> {
         found
     }
 
-    fn unknown_need(&self, stage: &StageSpec, name: &str, path: YamlPath, notes: &mut Notes) {
+    fn unknown_need(&self, stage: &StageSpec, name: &str, path: YamlPath, notes: &mut Diagnostics) {
         let (kind, slots) = (stage.kind.unwrap_or(StageKind::Command), stage.slots());
         let message = format!("a `{kind}` stage has no need `{name}`");
         let problem = Problem::at(Place::key(&stage.file, path), message, "unknown need");
@@ -95,13 +95,13 @@ impl Expander<'_> {
             .help(format!("name one, such as {}, or fan out with `matrix: {{{name}: {{each: …}}}}`", shown.join(", ")))
     }
 
-    /// The instances that a reference or a list of references means.
+    /// Resolves a reference or a list of references to instances.
     pub(super) fn references(
         &self,
         stage: &StageSpec,
         value: &Value,
         path: &dyn Fn() -> YamlPath,
-        notes: &mut Notes,
+        notes: &mut Diagnostics,
     ) -> Resolved {
         let mut found = Resolved { references: Vec::new(), unknown: Vec::new(), is_whole: true };
         match value {
@@ -127,7 +127,7 @@ impl Expander<'_> {
         value: &Value,
         path: &dyn Fn() -> YamlPath,
         found: &mut Resolved,
-        notes: &mut Notes,
+        notes: &mut Diagnostics,
     ) {
         let place = || Place::value(&stage.file, path());
         let missing = match value.as_str() {
@@ -150,20 +150,20 @@ impl Expander<'_> {
         }
     }
 
-    /// Chooses the output that each reference means.
+    /// Chooses the output of each reference.
     pub(super) fn choose(
         &self,
         stage: &StageSpec,
         found: Resolved,
         slot: Option<&Slot>,
         path: &dyn Fn() -> YamlPath,
-        notes: &mut Notes,
+        notes: &mut Diagnostics,
     ) -> Resolved {
         let Resolved { references, unknown, mut is_whole } = found;
         let mut wrong = |(message, help): (String, Option<String>)| {
             notes.tell_at(Place::value(&stage.file, path()), message, "does not fit", help);
         };
-        // Of what kind such a stage is may well be known.
+        // The kind of such a stage may still be known.
         for (name, output) in &unknown {
             let kind = self.spec.stage(name).and_then(|stage| self.spec.stages[stage].kind);
             if let Some(Err(error)) =

@@ -1,15 +1,17 @@
-//! Texts that are nested more deeply than any person writes. The parser's time grows with the square of the depth of
-//! `[` and `{`, and it looks at the depth last, so such a text is found before it gets it.
+//! Rejects texts that are nested too deeply for the parser.
+//!
+//! The parser's time grows with the square of the depth of `[` and `{`, and it checks the depth last. This check runs
+//! before it.
 
 use saphyr_parser::{Event, Parser};
 
-/// The parser takes no more.
+/// Maximum depth that the parser accepts.
 pub(super) const MAX_DEPTH: usize = 128;
 
-/// With fewer brackets open, and what indentation adds, a parser's time is nothing to speak of.
+/// With fewer open brackets, even with added indentation, the parser's time is negligible.
 const SUSPICIOUS: usize = 64;
 
-/// Where a text goes deeper than [`MAX_DEPTH`], in bytes.
+/// Returns the byte offset where a text exceeds [`MAX_DEPTH`].
 pub(super) fn too_deep(text: &str) -> Option<usize> {
     may_exceed(text, SUSPICIOUS)?;
     let mut parser = Parser::new_from_str(text);
@@ -25,23 +27,24 @@ pub(super) fn too_deep(text: &str) -> Option<usize> {
             Some(Ok((Event::MappingEnd | Event::SequenceEnd, _))) => depth = depth.saturating_sub(1),
             Some(Ok((Event::StreamEnd, _))) | None => return None,
             Some(Ok(_)) => {}
-            // This is no YAML, and the other parser will say why, unless that takes too long.
+            // Invalid YAML: the other parser reports why, unless that takes too long.
             Some(Err(_)) => return may_exceed(text, MAX_DEPTH),
         }
     }
 }
 
-/// Where more than `limit` of `[` and `{` may be open, in bytes. It is a tenth of the work of a parser, and errs on one
-/// side: brackets within quotes or a comment may count as open, but never as closing what is open. What stands at a
-/// place depends on the quotes before it, which only a parser can be sure of: each way of reading them has a depth of
-/// its own, the largest that it could have.
+/// Returns the byte offset where more than `limit` of `[` and `{` may be open.
+///
+/// Costs a tenth of a parser's work and never underestimates. Brackets within quotes or a comment may count as opening,
+/// but never as closing outer ones. Only a parser can tell quoted text for certain, so each possible reading has its
+/// own depth: the largest it could have.
 fn may_exceed(text: &str, limit: usize) -> Option<usize> {
     let bytes = text.as_bytes();
     if bytes.iter().filter(|byte| matches!(byte, b'[' | b'{')).count() <= limit {
         return None;
     }
     let (mut plain, mut comment) = (0_usize, 0_usize);
-    // In single and in double quotes.
+    // Depths within single and double quotes.
     let mut quoted: [Option<usize>; 2] = [None, None];
     let mut before = b'\n';
     for (at, &byte) in bytes.iter().enumerate() {
@@ -50,11 +53,11 @@ fn may_exceed(text: &str, limit: usize) -> Option<usize> {
             b']' | b'}' => plain = plain.saturating_sub(1),
             b'#' => comment = comment.max(plain),
             b'\n' | b'\r' => plain = plain.max(std::mem::take(&mut comment)),
-            // The last bytes of the line breaks of Unicode.
+            // The last bytes of Unicode line breaks.
             0x85 | 0xa8 | 0xa9 => plain = plain.max(comment),
             b'\'' | b'"' => {
                 let state = &mut quoted[usize::from(byte == b'"')];
-                // `''` and `\"` go on with the text.
+                // After `''` and `\"` the quoted text continues.
                 let ended = if before == b'\\' { *state } else { state.take() };
                 if before == byte || b" \t\r\n[{,:?-".contains(&before) {
                     *state = (*state).max(Some(plain));

@@ -1,4 +1,4 @@
-//! Where the parameters of a stage stand, and what of a stage could not be read.
+//! Where the parameters of a stage are written, and which parts of the stage are unreadable.
 
 use std::sync::Arc;
 
@@ -6,20 +6,20 @@ use serde_yaml::Value;
 
 use super::source::{Part, Place, SourceFile, Step, YamlPath};
 
-/// A stage's parameters and where each stands: in the stage, or in the defaults of its kind.
+/// The parameters of a stage and their source: the stage itself or the defaults of its kind.
 pub(super) struct Origin<'a> {
     pub file: &'a Arc<SourceFile>,
-    /// The stage's own parameters, substituted, and the way to them.
+    /// The stage's own parameters, substituted, and the path to them.
     pub own: &'a Value,
     pub path: &'a dyn Fn() -> YamlPath,
-    /// The defaults, substituted, and the way to them.
+    /// The defaults, substituted, and the path to them.
     pub defaults: Option<(&'a Value, YamlPath)>,
-    /// What of the stage could not be read.
+    /// The unreadable parts of the stage.
     pub lost: &'a LostParts,
 }
 
 impl Origin<'_> {
-    /// The way to a parameter.
+    /// Returns the path to a parameter.
     pub(super) fn path(&self, trail: &[Step]) -> YamlPath {
         let mut path = match &self.defaults {
             Some((defaults, path)) if !has(self.own, trail) && has(defaults, trail) => path.clone(),
@@ -29,7 +29,7 @@ impl Origin<'_> {
         path
     }
 
-    /// The place of a parameter.
+    /// Returns the place of a parameter.
     pub(super) fn place(&self, trail: &[Step], part: Part) -> Place {
         match part {
             Part::Key => Place::key(self.file, self.path(trail)),
@@ -51,23 +51,23 @@ fn has(value: &Value, trail: &[Step]) -> bool {
     true
 }
 
-/// Parts of a stage that could not be read, which is told: what would follow from that is not told as well.
+/// Unreadable parts of a stage, already reported; they suppress follow-up errors.
 #[derive(Debug, Default)]
 pub(super) struct LostParts {
     pub matrix: bool,
     pub needs: bool,
     pub with: bool,
-    /// Keys that stand among those of the stage and belong elsewhere.
+    /// Keys at stage level that belong elsewhere.
     pub misplaced: Vec<String>,
 }
 
 impl LostParts {
-    /// Whether there may be parameters that were not read.
+    /// Returns whether there may be unread parameters.
     pub(super) fn has_parameters(&self) -> bool {
         self.with || !self.misplaced.is_empty()
     }
 
-    /// Whether a parameter that is not there may have been written.
+    /// Returns whether a missing parameter may have been written.
     pub(super) fn may_hold(&self, parameter: &str) -> bool {
         self.with || self.misplaced.iter().any(|key| key == parameter)
     }

@@ -1,5 +1,7 @@
-//! The parameters of a stage, from YAML to the canonical form that is hashed: checked against the kind's schema, read
-//! as the kind's type (which fills in defaults), and checked for what a schema cannot say.
+//! Converts a stage's parameters from YAML to the canonical form that is hashed.
+//!
+//! Checks them against the kind's schema, reads them as the kind's type (which fills in defaults), and checks the rules
+//! that a schema cannot express.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,31 +14,31 @@ use serde_json::Value as Json;
 use serde_path_to_error::Segment;
 use serde_yaml::Value;
 
-use super::diagnostics::Notes;
+use super::diagnostics::Diagnostics;
 use super::origin::Origin;
 use super::poison::has_unknown;
 use super::problem::Problem;
 use super::schema_check;
 use super::slots::{ANOMALIES, NUMBERS};
 use super::source::{Step, YamlPath};
-use super::validate::{Sense, key};
+use super::validate::{Validator, key};
 use crate::stage_kinds::{
     CommandParams, DatasetParams, EvaluateParams, FigureSpec, FileParams, MaskingParams, PublishedSpec, SaliencyParams,
     Source, StageKind, TableSpec, TrainParams, TransformParams,
 };
 
-/// What the parameters of one instance say.
+/// The parameters of one instance.
 #[derive(Clone, Default)]
 pub(super) struct Params {
-    /// Canonical parameters. Those of tables and figures are still as their author wrote them.
+    /// Canonical parameters. Those of tables and figures are still as the author wrote them.
     pub json: Arc<Json>,
-    /// Files that the stage reads: slot, source, and the way to it.
+    /// Files that the stage reads: slot, source, and path to the source.
     pub sources: Vec<(String, Source, YamlPath)>,
-    /// Names of outputs and of their files, where the author declares them.
+    /// Names of outputs and of their files, if the author declares them.
     pub declared_outputs: BTreeMap<String, String>,
 }
 
-/// The JSON schema of a kind's parameters.
+/// Returns the JSON schema of a kind's parameters.
 pub fn schema(kind: StageKind) -> &'static Json {
     static SCHEMAS: [OnceLock<Json>; StageKind::ALL.len()] = [const { OnceLock::new() }; StageKind::ALL.len()];
     fn of<T: JsonSchema>() -> Json {
@@ -56,10 +58,10 @@ pub fn schema(kind: StageKind) -> &'static Json {
     })
 }
 
-/// The parameter that says what a figure draws, and the word that it has where nothing is said.
+/// The parameter that selects the type of a figure, and its default.
 const DRAW: (&str, &str) = ("draw", "curves");
 
-/// The schema of a figure, whose first variant needs no word to be told apart.
+/// Makes the tag of a figure's first variant optional in the schema.
 fn without_tag(mut schema: Json) -> Json {
     for list in ["oneOf", "anyOf"] {
         if let Some(Json::Array(required)) = schema.pointer_mut(&format!("/{list}/0/required")) {
@@ -69,7 +71,7 @@ fn without_tag(mut schema: Json) -> Json {
     schema
 }
 
-/// The names of a kind's parameters, those of every variant.
+/// Returns the names of a kind's parameters across all variants.
 pub(super) fn names(kind: StageKind) -> Vec<&'static str> {
     fn collect(schema: &'static Json, root: &'static Json, names: &mut Vec<&'static str>) {
         if let Some(reference) = schema.get("$ref").and_then(Json::as_str)
@@ -97,7 +99,7 @@ pub(super) fn names(kind: StageKind) -> Vec<&'static str> {
     names
 }
 
-/// The parameters of a kind that tell variants apart (`attack`, `op`): those whose schema names one word.
+/// Returns the parameters of a kind that select a variant (`attack`, `op`): those whose schema is a constant.
 pub(super) fn tags(kind: StageKind) -> &'static [String] {
     static TAGS: [OnceLock<Vec<String>>; StageKind::ALL.len()] = [const { OnceLock::new() }; StageKind::ALL.len()];
     fn collect(schema: &Json, tags: &mut Vec<String>) {
@@ -123,8 +125,8 @@ pub(super) fn tags(kind: StageKind) -> &'static [String] {
     })
 }
 
-/// Reads the parameters of one instance; none if some of it is wrong, which is told, or not known.
-pub(super) fn read(kind: StageKind, value: &Value, origin: &Origin, notes: &mut Notes) -> Option<Params> {
+/// Reads the parameters of one instance; returns `None` if some are unknown or invalid, which it reports.
+pub(super) fn read(kind: StageKind, value: &Value, origin: &Origin, notes: &mut Diagnostics) -> Option<Params> {
     let mut filled = Cow::Borrowed(value);
     if kind == StageKind::Figure
         && let Value::Mapping(map) = value
@@ -137,14 +139,14 @@ pub(super) fn read(kind: StageKind, value: &Value, origin: &Origin, notes: &mut 
     let value = filled.as_ref();
     let mut problems = schema_check::check(schema(kind), value, origin, format!("a stage of kind `{kind}`"));
     let params = if problems.is_empty() && !has_unknown(value) && !origin.lost.has_parameters() {
-        let mut reader = Reading { origin, sense: Sense::new(origin) };
+        let mut reader = Reading { origin, sense: Validator::new(origin) };
         let params = reader.read(kind, value);
         problems = reader.sense.problems;
         params.filter(|_| problems.is_empty())
     } else {
-        let mut sense = Sense::new(origin);
+        let mut sense = Validator::new(origin);
         sense.of_parts(kind, value);
-        // A number that is out of its range is so to both.
+        // Both checks report a number that is out of range.
         let is_new = |problem: &Problem| problems.iter().all(|known| known.place != problem.place);
         let new: Vec<Problem> = sense.problems.into_iter().filter(is_new).collect();
         problems.extend(new);
@@ -154,16 +156,16 @@ pub(super) fn read(kind: StageKind, value: &Value, origin: &Origin, notes: &mut 
     params
 }
 
-/// The slot of a `file` stage's one source.
+/// The slot of the single source of a `file` stage.
 const FILE_SLOT: &str = "file";
 
 struct Reading<'a> {
     origin: &'a Origin<'a>,
-    sense: Sense<'a>,
+    sense: Validator<'a>,
 }
 
 impl Reading<'_> {
-    /// The parameters from a value that is as the schema of its kind says.
+    /// Reads the parameters from a value that matches the schema of its kind.
     fn read(&mut self, kind: StageKind, value: &Value) -> Option<Params> {
         let mut sources = Vec::new();
         let mut declared_outputs = BTreeMap::new();
@@ -249,8 +251,7 @@ impl Reading<'_> {
         serde_json::to_value(params).map_err(|error| self.sense.problem(&[], error.to_string(), None)).ok()
     }
 
-    /// Where a file lies is no part of a stage's key, only what it holds: sources leave the parameters and become
-    /// inputs.
+    /// Moves the sources out of the parameters into inputs: the key covers a file's content, not its location.
     fn take_sources(&mut self, params: &mut DatasetParams) -> Vec<(String, Source, YamlPath)> {
         let mut sources = Vec::new();
         for (names, source) in params.sources() {

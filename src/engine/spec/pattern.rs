@@ -1,26 +1,27 @@
-//! Names of instances and patterns over them, the same on the command line and in a pipeline file.
+//! Instance names and patterns over them, on the command line and in a pipeline file.
 
 use globset::{GlobBuilder, GlobMatcher};
 
-/// A name or a pattern of instances. Labels that it leaves out at its end mean all: `tested/pgd` is all that stands at
-/// `pgd`, as `tested` is all of the stage. `*` and `?` stand for letters of one label, `**` for any number of labels,
-/// `[ab]` and `{a,b}` for one of several.
+/// A name or pattern of instances.
+///
+/// Omitted trailing labels match everything: `tested/pgd` matches all instances under `pgd`, and `tested` the whole
+/// stage. `*` and `?` match characters of one label, `**` any number of labels, and `[ab]` and `{a,b}` one of several.
 pub(crate) struct Pattern<'a> {
     text: &'a str,
     glob: Option<GlobMatcher>,
-    /// How many parts the text has, parted by `/`.
+    /// The number of `/`-separated parts.
     parts: usize,
 }
 
 impl<'a> Pattern<'a> {
-    /// A text as an author writes it. One that is no pattern fits what it names.
+    /// Creates a pattern from a text. A text that is no pattern matches the name that it spells.
     pub(crate) fn new(text: &'a str) -> Self {
         let glob = || GlobBuilder::new(text).literal_separator(true).build().ok().map(|glob| glob.compile_matcher());
         let glob = is_pattern(text).then(glob).flatten();
         Pattern { text, glob, parts: text.split('/').count() }
     }
 
-    /// Whether a name is meant.
+    /// Returns whether a name matches.
     pub(crate) fn fits(&self, name: &str) -> bool {
         let fits = |name: &str| name == self.text || self.glob.as_ref().is_some_and(|glob| glob.is_match(name));
         let end = name.match_indices('/').nth(self.parts - 1).map(|(at, _)| at);
@@ -28,7 +29,7 @@ impl<'a> Pattern<'a> {
     }
 }
 
-/// Whether a text is a pattern and no plain name.
+/// Returns whether a text is a pattern, not a plain name.
 pub(crate) fn is_pattern(text: &str) -> bool {
     text.contains(['*', '?', '[', '{'])
 }

@@ -1,5 +1,6 @@
-//! From YAML values to the stages as their author wrote them, with every key known and every name valid. Parameters of
-//! stages are not looked at here: they have values only once the matrix is expanded.
+//! Reads YAML values into stages as the author wrote them, with every key and name checked.
+//!
+//! Stage parameters are not checked here: they have values only after the matrix is expanded.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,18 +15,18 @@ use super::settings::{Overrides, Settings, declared_twice};
 use super::source::{Place, SourceFile, YamlPath};
 use super::stage::{StageSpec, is_lost};
 
-/// A pipeline, read from its files but not expanded.
+/// A pipeline that is read but not expanded.
 #[derive(Debug)]
 pub struct PipelineSpec {
-    /// The file that was asked for.
+    /// The requested file.
     pub file: Arc<SourceFile>,
-    /// Every file that was read: those included, and the one asked for last.
+    /// All files read: the includes first, the requested file last.
     pub files: Vec<Arc<SourceFile>>,
-    /// Its name: names the folder of its results.
+    /// The pipeline's name, which names its results folder.
     pub name: String,
     pub(super) params: Mapping,
     pub(super) stages: Vec<StageSpec>,
-    /// Stages that are declared but could not be read.
+    /// Stages that are declared but unreadable.
     pub(super) unreadable: HashSet<String>,
     pub(super) lost: Lost,
     places: HashMap<String, Place>,
@@ -33,23 +34,23 @@ pub struct PipelineSpec {
 }
 
 impl PipelineSpec {
-    /// Whether the pipeline declares a profile.
+    /// Returns whether the pipeline declares a profile.
     pub fn has_profile(&self, name: &str) -> bool {
         let path = YamlPath::of(&["profiles", name]);
         self.files.iter().any(|file| file.has(&path))
     }
 
-    /// Where a parameter is declared.
+    /// Returns the place where a parameter is declared.
     pub fn param_place(&self, name: &str) -> Option<&Place> {
         self.places.get(name)
     }
 
-    /// The position of a stage.
+    /// Returns the index of a stage.
     pub(super) fn stage(&self, name: &str) -> Option<usize> {
         self.by_name.get(name).copied()
     }
 
-    /// Puts together what was read of all files. Where there are problems, the stages are those that could be read.
+    /// Assembles the pipeline from all files read. If there are problems, it contains the readable stages.
     ///
     /// # Errors
     /// No file was read.
@@ -67,7 +68,7 @@ impl PipelineSpec {
             let mut reader = Reader { file: &document.file, problems: Vec::new() };
             reader.known_keys(&document.top, &YamlPath::default(), &TOP_KEYS, "a pipeline file", top_hint);
             find_lost(&document.top, &mut lost);
-            // A file that can be run by itself can be included as well: its own name counts only in the first case.
+            // A standalone pipeline can also be included: its name counts only when it is the requested file.
             name = reader.name(&document.top);
             settings.declare(&mut reader, &document.top, &mut lost);
             for stage in reader.stages(&document.top, &mut unreadable) {
@@ -97,7 +98,7 @@ impl PipelineSpec {
         Ok((spec, problems))
     }
 
-    /// Problems in the order of their places, each told once.
+    /// Sorts problems by place and removes duplicates.
     pub(super) fn in_order(&self, mut problems: Vec<Problem>) -> Vec<Problem> {
         let position = |place: &Place| {
             let file = self.files.iter().position(|file| Arc::ptr_eq(file, &place.file)).unwrap_or(usize::MAX);
@@ -107,7 +108,7 @@ impl PipelineSpec {
         let mut placed: Vec<_> =
             problems.drain(..).map(|problem| (problem.place.as_ref().map(position), problem)).collect();
         placed.sort_by_key(|(place, _)| *place);
-        // Instances of one stage share their mistakes, and so do all that use one parameter.
+        // Instances of one stage share mistakes, as do all uses of one parameter.
         let mut told = HashSet::new();
         placed.retain(|(place, problem)| {
             let place = if problem.is_shared { None } else { *place };
@@ -117,7 +118,7 @@ impl PipelineSpec {
     }
 }
 
-/// Finds the names that a file declares, but not where they would be read.
+/// Collects names that a file declares in the wrong place.
 fn find_lost(top: &Mapping, lost: &mut Lost) {
     let keys = |value: &Value| -> Vec<String> {
         let keys = value.as_mapping().into_iter().flat_map(Mapping::keys).filter_map(Value::as_str);
@@ -135,7 +136,7 @@ fn find_lost(top: &Mapping, lost: &mut Lost) {
     }
 }
 
-/// What a key at the top of a file may have been meant as.
+/// Suggests the intended place of an unknown top-level key.
 fn top_hint(_: &str, value: &Value) -> Option<String> {
     let is_stage = value.as_mapping().is_some_and(|map| map.contains_key("kind"));
     is_stage.then(|| "this looks like a stage: stages stand under `stages:`, indented".to_owned())

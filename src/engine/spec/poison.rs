@@ -1,43 +1,45 @@
-//! A value that nobody knows because something else is wrong, which is told already. It stands where the value would:
-//! what is checked against a schema lets it pass, so that one mistake is told once and hides no other. No file can hold
-//! it: tags, which it is made of, are taken off where files are read.
+//! Placeholder for a value that could not be determined; the cause has already been reported.
+//!
+//! Schema checks let it pass, so each mistake is reported once and hides no other. No file can contain it: it consists
+//! of tags, and the file reader removes tags.
 
 use serde_yaml::Value;
 use serde_yaml::value::{Tag, TaggedValue};
 
-/// The name of the tag. The character at its beginning is one that no YAML has.
+/// The name of the tag. It starts with a character that YAML cannot contain.
 const UNKNOWN: &str = "\u{0}unknown";
 
-/// The value that stands for those that are not known.
+/// Returns the placeholder.
 pub(super) fn unknown() -> Value {
     Value::Tagged(Box::new(TaggedValue { tag: Tag::new(UNKNOWN), value: Value::Null }))
 }
 
-/// The name of the tag of a whole number that no type holds; its text stands in it. Those are told and unknown once a
-/// file is read.
+/// The tag of a whole number too large for any type; it holds the number's text.
+///
+/// After a file is read, such numbers are reported and become unknown.
 const TOO_LARGE: &str = "\u{0}too large";
 
-/// A whole number that no type holds.
+/// Wraps a whole number too large for any type.
 pub(super) fn too_large(digits: String) -> Value {
     Value::Tagged(Box::new(TaggedValue { tag: Tag::new(TOO_LARGE), value: Value::String(digits) }))
 }
 
-/// Whether a tag is that of such a number.
+/// Returns whether a tag marks such a number.
 pub(super) fn is_too_large_tag(tag: &Tag) -> bool {
     *tag == TOO_LARGE
 }
 
-/// Whether a value is not known.
+/// Returns whether a value is unknown.
 pub(super) fn is_unknown(value: &Value) -> bool {
     matches!(value, Value::Tagged(_))
 }
 
-/// Whether a tag is that of a value that is not known.
+/// Returns whether a tag marks an unknown value.
 pub(super) fn is_unknown_tag(tag: &Tag) -> bool {
     *tag == UNKNOWN
 }
 
-/// Whether a value or one in it is not known.
+/// Returns whether a value is unknown or contains one that is.
 pub(super) fn has_unknown(value: &Value) -> bool {
     match value {
         Value::Tagged(_) => true,

@@ -1,41 +1,41 @@
-//! What is wrong with a pipeline, as facts with their place in the file. How it is shown is up to the command line.
+//! Problems of a pipeline, as facts with a place in the file. The command line decides how to display them.
 
 use super::source::Place;
 
-/// One thing that is wrong.
+/// One problem.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Problem {
-    /// What is wrong: a sentence without its full stop.
+    /// What is wrong: a sentence without a full stop.
     pub message: String,
-    /// Where; `None` where no file is to blame (a wrong `--set`).
+    /// The place; `None` where no file is to blame (a wrong `--set`).
     pub place: Option<Place>,
-    /// A few words shown at the place.
+    /// A few words displayed at the place.
     pub label: String,
-    /// What to do about it.
+    /// How to fix it.
     pub help: Option<String>,
-    /// Whether what is wrong lies elsewhere and is met at several places, of which one is enough.
+    /// Whether the cause lies elsewhere and surfaces at several places, of which one suffices.
     pub(super) is_shared: bool,
 }
 
 impl Problem {
-    /// A problem at a place.
+    /// Creates a problem at a place.
     pub fn at(place: Place, message: impl Into<String>, label: impl Into<String>) -> Self {
         Problem { message: message.into(), place: Some(place), label: label.into(), help: None, is_shared: false }
     }
 
-    /// A problem with no place in a file.
+    /// Creates a problem without a place in a file.
     pub fn anywhere(message: impl Into<String>) -> Self {
         Problem { message: message.into(), place: None, label: String::new(), help: None, is_shared: false }
     }
 
-    /// The same with advice.
+    /// Adds advice.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
-    /// The same with the valid name nearest to `wrong`, or all of them where none is near.
+    /// Suggests the valid name nearest to `wrong`, or all of them if none is near.
     #[must_use]
     pub fn suggest<'a>(mut self, wrong: &str, valid: impl IntoIterator<Item = &'a str>) -> Self {
         self.help = suggestion(wrong, valid);
@@ -43,18 +43,18 @@ impl Problem {
     }
 }
 
-/// The valid name that `wrong` may have been meant to be, if one is near.
+/// Returns the valid name nearest to `wrong`, if one is near enough.
 pub(super) fn nearest<'a>(wrong: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let is_near = |(distance, name): &(usize, &str)| {
         let longer = wrong.chars().count().max(name.chars().count());
-        // Two words without a letter in common are not near, however short they are.
+        // Two words without a common letter are not near, however short they are.
         *distance <= 1 + longer / 3 && *distance < longer
     };
     let distances = valid.into_iter().map(|name| (strsim::damerau_levenshtein(wrong, name), name));
     distances.filter(is_near).min().map(|(_, name)| name)
 }
 
-/// Advice on what `wrong` may have been meant to be.
+/// Returns advice on the intended spelling of `wrong`.
 pub fn suggestion<'a>(wrong: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let valid: Vec<&str> = valid.into_iter().collect();
     match (nearest(wrong, valid.iter().copied()), valid.as_slice()) {
@@ -68,7 +68,7 @@ pub fn suggestion<'a>(wrong: &str, valid: impl IntoIterator<Item = &'a str>) -> 
     }
 }
 
-/// Everything that is wrong with a pipeline; never empty.
+/// All problems of a pipeline; never empty.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{}", .0.iter().map(|problem| problem.message.as_str()).collect::<Vec<_>>().join("; "))]
 pub struct Problems(pub Vec<Problem>);

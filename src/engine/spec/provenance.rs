@@ -1,6 +1,7 @@
-//! Where a parameter of an instance is written: in its stage, and, where `${…}` brings it in, in the matrix, in the
-//! pipeline's parameters or on the command line. Walks the spec the way substitution does; reads no values but to find
-//! the way.
+//! Finds where a parameter of an instance is written.
+//!
+//! That is its stage and, through `${…}`, the matrix, the pipeline's parameters or the command line. Walks the spec
+//! like substitution does, and reads values only to find the path.
 
 use std::sync::Arc;
 
@@ -15,15 +16,15 @@ use super::stage::{AxisValues, StageSpec};
 use super::substitute::Scope;
 use super::template::changed;
 
-/// References that lead to references: no pipeline that could be expanded has more.
+/// Maximum depth of references to references; no pipeline that expands has more.
 const MAX_DEPTH: usize = 140;
 
-/// One place that a value comes from.
+/// One place that contributes to a value.
 #[derive(Debug, Clone)]
 pub struct Written {
-    /// The `${name}` that led here; nothing for the stage itself.
+    /// The `${name}` that led here; `None` for the stage itself.
     pub name: Option<String>,
-    /// Where.
+    /// The place.
     pub at: At,
 }
 
@@ -55,10 +56,11 @@ impl Serialize for Written {
     }
 }
 
-/// The places that a parameter comes from, the stage's own first. `path` leads to it from the parameters
-/// (`adversary.eps`, `rates[2].lr`), or is `seed` or `numerics`. A value that is nothing but a reference has one more
-/// place for each reference. Of a text with several references the places of those are given that changed it, where
-/// `texts`, what it was and what it is, tells that; else of each.
+/// Returns the places that a parameter comes from, the stage's own first.
+///
+/// `path` leads to the parameter (`adversary.eps`, `rates[2].lr`), or is `seed` or `numerics`. A value that is a single
+/// reference adds one place per reference followed. In a text with several references, only those that changed it add
+/// places. If `texts` (old and new text) does not reveal them, all of them do.
 pub fn written(
     spec: &PipelineSpec,
     overrides: &Overrides,
@@ -79,7 +81,7 @@ pub fn written(
             Some((numerics, path)) => (numerics, path.clone(), Vec::new()),
             None => return Vec::new(),
         },
-        // Mappings are joined: only the leaf tells whose it is.
+        // Mappings are joined: only the leaf reveals its source.
         (_, Some((kind, defaults))) if !leads_on(&stage.with, &steps) && leads_on(defaults, &steps) => {
             (defaults, YamlPath::of(&["defaults", kind.name()]), steps)
         }
@@ -89,7 +91,7 @@ pub fn written(
     trace.out
 }
 
-/// The steps of a path: keys, and items of lists with their brackets.
+/// Splits a path into steps: keys, and list indices with their brackets.
 fn steps(path: &str) -> Vec<&str> {
     path.split('.')
         .flat_map(|key| {
@@ -100,12 +102,12 @@ fn steps(path: &str) -> Vec<&str> {
         .collect()
 }
 
-/// The position that a step means in a list.
+/// Returns the list index that a step denotes.
 fn position(step: &str) -> Option<usize> {
     step.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
 }
 
-/// Whether a value has what the steps lead to, in itself or behind a reference.
+/// Returns whether the steps lead to something in a value, directly or behind a reference.
 fn leads_on(mut value: &Value, steps: &[&str]) -> bool {
     for step in steps {
         let next = match value {
@@ -119,7 +121,7 @@ fn leads_on(mut value: &Value, steps: &[&str]) -> bool {
     true
 }
 
-/// A way into one of the pipeline's files.
+/// A path into one of the pipeline's files.
 #[derive(Clone)]
 struct Spot {
     file: Arc<SourceFile>,
@@ -129,13 +131,13 @@ struct Spot {
 struct Trace<'a> {
     spec: &'a PipelineSpec,
     overrides: &'a Overrides,
-    /// What the text was that the way leads to, and what it is.
+    /// The old and the new text at the path.
     texts: Option<(String, String)>,
     out: Vec<Written>,
 }
 
 impl Trace<'_> {
-    /// Goes from a value at a place `rest` further down, and on through the references that it meets.
+    /// Follows a value down the `rest` of the path, and on through the references that it meets.
     #[expect(
         clippy::too_many_arguments,
         reason = "the state of one step; a type for it would be built in one place only"
@@ -216,7 +218,7 @@ impl Trace<'_> {
                 };
                 self.follow(value, Spot { file, path }, &further, axes, stage, Some(name), depth);
             }
-            // The axis stands at an instance: what it has of its own matrix is written there.
+            // The axis is over instances: parts from an instance's own matrix are written there.
             Some(AxisValues::Each(_)) => {
                 let inner = current.as_mapping();
                 let of = inner.and_then(|inner| inner.get("stage")).and_then(Value::as_str);
@@ -231,7 +233,7 @@ impl Trace<'_> {
         }
     }
 
-    /// The label under which an axis that is a parameter has the value that it stands at; nothing if it is a list.
+    /// Returns the label of the current value on an axis given by a parameter; `None` if the axis is a list.
     fn label(&self, axis: &Value, current: &Value) -> Option<String> {
         let nothing = Mapping::new();
         let (params, lost) = (&self.spec.params, &self.spec.lost);

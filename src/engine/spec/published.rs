@@ -1,6 +1,6 @@
-//! Published numbers of a table: which of their rows and columns belong to which of the table's, checked against the
-//! file before anything runs. A file that cannot be read is left to the check of all sources, which tells it at its
-//! place.
+//! Maps a table's rows and columns to those of published numbers, checked against the file before anything runs.
+//!
+//! A file that cannot be read is reported later, by the check of all sources, at its place.
 
 use super::instance::Instance;
 use super::problem::{Problem, suggestion};
@@ -10,11 +10,12 @@ use crate::fsio;
 use crate::results::PublishedTable;
 use crate::stage_kinds::{Column, PublishedDetails, PublishedParams, PublishedSpec, TableSpec};
 
-/// A paper's tables have a few kilobytes. A larger file is not looked into here.
+/// Maximum size of a file of published numbers. A paper's tables have a few kilobytes; larger files are skipped here.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// Finds the published row of each row and the published column of each column; `axis` is that of the columns where
-/// they are the values of a coordinate.
+/// Finds the published row of each row and the published column of each column.
+///
+/// `axis` is the columns' axis, if the columns are values of a coordinate.
 pub(super) fn resolve(
     table: &Instance,
     spec: &TableSpec,
@@ -58,7 +59,7 @@ pub(super) fn resolve(
     }))
 }
 
-/// The published numbers; `None` if their file cannot be read.
+/// Reads the published numbers; returns `None` if their file cannot be read.
 fn read(table: &Instance, published: &PublishedSpec) -> Result<Option<PublishedTable>, Vec<Problem>> {
     let bytes_of = |slot: &str| {
         let source = table.sources.iter().find(|source| source.slot == slot)?;
@@ -90,7 +91,7 @@ struct Finder<'a> {
 }
 
 impl Finder<'_> {
-    /// For each label the published one: as the author says, or the same, or `other`.
+    /// Finds the published label of each label: the author's choice, the same label, or `other`.
     fn find(
         &self,
         what: &str,

@@ -1,4 +1,4 @@
-//! One file while it is read: its mappings and words, and what is wrong with them.
+//! Reader of one file: its mappings and words, and the problems found.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::source::{Place, SourceFile, YamlPath};
 /// The keys of a pipeline file.
 pub(super) const TOP_KEYS: [&str; 7] = ["pipeline", "include", "numerics", "params", "profiles", "defaults", "stages"];
 
-/// Reads one file, and keeps what is wrong with it.
+/// Reads one file and collects its problems.
 pub(super) struct Reader<'a> {
     pub file: &'a Arc<SourceFile>,
     pub problems: Vec<Problem>,
@@ -23,7 +23,7 @@ impl Reader<'_> {
         self.problems.push(Problem::at(place, message, label));
     }
 
-    /// Complains of keys that are not known; `hint` may know what one of them was meant as.
+    /// Reports unknown keys; `hint` may suggest the intended meaning of a key.
     pub(super) fn known_keys(
         &mut self,
         map: &Mapping,
@@ -46,7 +46,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The entries of a mapping whose keys are words; others are complained of.
+    /// Returns the entries of a mapping whose keys are words; reports the others.
     pub(super) fn words<'v>(&mut self, map: &'v Mapping, path: &YamlPath) -> Vec<(&'v str, &'v Value)> {
         let mut words = Vec::with_capacity(map.len());
         for (key, value) in map {
@@ -69,7 +69,7 @@ impl Reader<'_> {
         words
     }
 
-    /// The mapping under a key; an absent or empty one is an empty mapping.
+    /// Returns the mapping under a key; `None` if it is absent, empty or invalid.
     pub(super) fn mapping<'v>(&mut self, map: &'v Mapping, key: &str, path: &YamlPath) -> Option<&'v Mapping> {
         match map.get(key) {
             None | Some(Value::Null) => None,
@@ -90,7 +90,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The pipeline's name: the one given, or the file's.
+    /// Returns the pipeline's name: the given one, or the file's stem.
     pub(super) fn name(&mut self, top: &Mapping) -> String {
         let stem = || self.file.path.file_stem().map_or("pipeline".into(), |stem| stem.to_string_lossy().into_owned());
         match top.get("pipeline") {
@@ -108,7 +108,7 @@ impl Reader<'_> {
     }
 }
 
-/// Whether a text can name a stage, an axis or a pipeline. What begins with `-` would be an option on the command line.
+/// Returns whether a text can name a stage, axis or pipeline. A leading `-` would read as a command-line option.
 pub(super) fn is_name(text: &str) -> bool {
     !text.starts_with('-')
         && !text.is_empty()

@@ -1,5 +1,6 @@
-//! References to other stages: `model`, `model/pgd-*`, `fashion.test`, `saturated/64.images`. A bare stage means all
-//! its instances.
+//! References to other stages: `model`, `model/pgd-*`, `fashion.test`, `saturated/64.images`.
+//!
+//! A bare stage name means all its instances.
 
 use super::expand::Expander;
 use super::instance::{Instance, InstanceId, Need};
@@ -8,27 +9,27 @@ use super::problem::suggestion;
 use super::stage::StageSpec;
 use crate::stage_kinds::{ArtifactType, Slot, StageKind};
 
-/// An instance that was referred to, and perhaps one of its outputs.
+/// A referenced instance and, optionally, one of its outputs.
 #[derive(Debug, Clone)]
 pub(super) struct Reference {
     pub instance: InstanceId,
     pub output: Option<String>,
-    /// Tells it from the others that were found with it.
+    /// Distinguishes it from the others found with it.
     pub label: String,
 }
 
-/// Why nothing was found.
+/// Why a reference resolves to nothing.
 pub(super) enum Missing {
-    /// No such stage, or it is not expanded yet.
+    /// The stage does not exist or is not expanded yet.
     Stage(String),
-    /// Nobody knows the stage's instances, for reasons that are told; the stage, and the output that is named.
+    /// The stage's instances are unknown, which is already reported; holds the stage and the named output.
     Told(String, Option<String>),
-    /// The stage is there, but no instance fits.
+    /// The stage exists, but no instance matches.
     Instance { message: String, help: Option<String> },
 }
 
 impl Expander<'_> {
-    /// The instances that a reference means, in their order.
+    /// Returns the instances that a reference means, in their order.
     pub(super) fn find(&self, from: &StageSpec, text: &str) -> Result<Vec<Reference>, Missing> {
         let instances = |stage: &str, output: Option<&str>| match self.of_stage(stage) {
             _ if self.is_told(from, stage) => Err(Missing::Told(stage.to_owned(), output.map(str::to_owned))),
@@ -46,7 +47,7 @@ impl Expander<'_> {
             return Ok(all.iter().map(|id| reference(*id, output)).collect());
         };
         let all = instances(stage, None)?;
-        // An axis that stands at instances has one full name after the other: those are not compared with all others.
+        // Each position of an axis over instances has a full name: look it up directly, without comparing all names.
         let exact = |tail: &str| self.named(&format!("{stage}/{tail}"));
         if let (None, Some((tail, output))) = (exact(tail), tail.rsplit_once('.'))
             && let Some(id) = exact(tail)
@@ -83,7 +84,7 @@ impl Expander<'_> {
         Ok(found)
     }
 
-    /// Labels what was found: by the axes alone if all are of one stage, with the stage before them otherwise.
+    /// Labels the found instances: by axes alone if all belong to one stage, else with the stage name in front.
     pub(super) fn label(&self, found: &mut [Reference]) {
         let stage = |reference: &Reference| self.instance(reference.instance).stage.as_str();
         let one_stage = found.iter().all(|reference| stage(reference) == stage(&found[0]));
@@ -102,7 +103,7 @@ impl Expander<'_> {
 }
 
 impl Reference {
-    /// The reference as an author would write it.
+    /// Returns the reference as an author would write it.
     pub(super) fn text(&self, instance: &Instance) -> String {
         match &self.output {
             Some(output) => format!("{}.{output}", instance.name),
@@ -110,14 +111,14 @@ impl Reference {
         }
     }
 
-    /// The input that it is to a slot, once its output is chosen.
+    /// Converts the reference into the input of a slot, after its output is chosen.
     pub(super) fn fills(self, slot: &str, many: bool) -> Need {
         let label = if many { self.label } else { String::new() };
         Need { slot: slot.to_owned(), label, from: self.instance, output: self.output.unwrap_or_default() }
     }
 }
 
-/// What makes an output: a stage of some kind, and what it makes.
+/// The producer of an output: a stage of some kind, and its outputs.
 pub(super) struct Maker<'a> {
     pub stage: &'a str,
     pub kind: StageKind,
@@ -125,7 +126,7 @@ pub(super) struct Maker<'a> {
 }
 
 impl<'a> Maker<'a> {
-    /// An instance; none if nobody knows what it makes.
+    /// Creates a producer from an instance; `None` if its outputs are unknown.
     pub(super) fn of(instance: &'a Instance) -> Option<Self> {
         if instance.kind != StageKind::Command {
             return Maker::of_kind(&instance.stage, instance.kind);
@@ -134,16 +135,16 @@ impl<'a> Maker<'a> {
         (!instance.outputs.is_empty()).then_some(Maker { stage: &instance.stage, kind: instance.kind, outputs })
     }
 
-    /// A stage of a kind; none for commands, whose outputs their parameters name.
+    /// Creates a producer from a kind; `None` for commands, whose parameters name their outputs.
     pub(super) fn of_kind(stage: &'a str, kind: StageKind) -> Option<Self> {
         let outputs = kind.outputs().iter().map(|output| (output.name, output.is)).collect();
         (kind != StageKind::Command).then_some(Maker { stage, kind, outputs })
     }
 
-    /// The output that is meant: the one named, or the one that fits the slot. Errors are a message and advice.
+    /// Chooses the named output, or the one that fits the slot. An error is a message and advice.
     pub(super) fn choose(&self, wanted: Option<&str>, slot: Option<&Slot>) -> Result<String, (String, Option<String>)> {
         let Maker { stage, kind, outputs } = self;
-        // What a program writes has no type of its own: it is what it is used as.
+        // A program's output has no type of its own: it takes the type of its use.
         let fits = |is: ArtifactType| slot.is_none_or(|slot| slot.takes == is) || *kind == StageKind::Command;
         let names = || outputs.iter().map(|(name, _)| *name);
         if let Some(wanted) = wanted {

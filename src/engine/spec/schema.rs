@@ -1,6 +1,7 @@
-//! The JSON schema of a pipeline file, for editors: the keys of the file and of a stage around the schemas of the
-//! kinds' parameters. Wherever the file may have a value it may have a `${…}` that brings one in. Nothing is required,
-//! because defaults and included files may give it: what is missing the parser tells.
+//! JSON schema of a pipeline file, for editors: the keys of the file and of a stage, around the schemas of each kind.
+//!
+//! Every value may also be a `${…}`. Nothing is required, because defaults and included files may supply it; the parser
+//! reports missing values.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -8,7 +9,7 @@ use super::params;
 use crate::numerics::Numerics;
 use crate::stage_kinds::StageKind;
 
-/// The schema of a whole pipeline file, JSON Schema 2020-12.
+/// Returns the schema of a whole pipeline file, JSON Schema 2020-12.
 pub fn pipeline_schema() -> Json {
     let mut definitions = Map::new();
     for kind in StageKind::ALL {
@@ -155,11 +156,11 @@ fn stage_schema() -> Json {
     })
 }
 
-/// Lets every value inside a schema be a `${…}`, too, and requires none.
+/// Allows a `${…}` for every value inside a schema, and makes nothing required.
 fn allow_references(schema: &mut Json) {
     let Some(object) = schema.as_object_mut() else { return };
     object.remove("required");
-    // Without what is required a value may fit several variants.
+    // Without required properties, a value may match several variants.
     if let Some(variants) = object.remove("oneOf") {
         object.insert("anyOf".to_owned(), variants);
     }
@@ -175,7 +176,7 @@ fn allow_references(schema: &mut Json) {
 
 fn or_reference(schema: &mut Json) {
     allow_references(schema);
-    // The word that tells variants apart stays: with a reference in its place nobody could tell which is meant.
+    // The tag that selects a variant stays a constant: a reference in its place would hide the variant.
     if schema.get("const").is_some() {
         return;
     }

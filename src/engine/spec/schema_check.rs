@@ -1,7 +1,8 @@
-//! Checks a value against the JSON schema of a parameter type, so that every error of a stage is told at its own place
-//! and in one go, where deserialization alone would stop at the first and lose its place. It understands what the
-//! schemas of [`crate::stage_kinds`] use and no more; a keyword it does not know it lets pass, and deserialization has
-//! the last word.
+//! Checks a value against the JSON schema of a parameter type.
+//!
+//! Reports all errors of a stage at once, each at its place; deserialization alone would stop at the first and lose its
+//! place. Understands only the keywords that the schemas of [`crate::stage_kinds`] use. It ignores unknown keywords,
+//! and deserialization has the last word.
 
 use serde_json::{Map, Value as Json};
 use serde_yaml::Value;
@@ -13,12 +14,11 @@ use super::problem::{Problem, nearest, suggestion};
 use super::source::{Part, Step, YamlPath};
 use crate::number::Real;
 
-/// A schema as it is seen after references are followed: what stands beside a reference lies over what the reference
-/// leads to.
+/// A schema after references are followed: keywords beside a reference override those of its target.
 #[derive(Clone)]
 struct View<'s> {
     layers: Vec<&'s Map<String, Json>>,
-    /// Limits of a choice around this schema; they win.
+    /// Limits of a choice around this schema; they take precedence.
     limits: Option<Box<View<'s>>>,
 }
 
@@ -32,26 +32,26 @@ impl<'s> View<'s> {
     }
 }
 
-/// One step from the parameters to a value in them. Ways are only written out once there is something to tell.
+/// One step of the path to a value. Full paths are built only for problems.
 #[derive(Clone, Copy)]
 enum Crumb<'a> {
     Key(&'a str),
     Index(usize),
 }
 
-/// Where problems are collected while a value is walked.
+/// Collects problems while it walks a value.
 struct Checker<'a> {
-    /// Where parameters stand.
+    /// Where the parameters are written.
     origin: &'a Origin<'a>,
     /// The schema's root, for references.
     root: &'a Json,
-    /// What is being described, for messages: ``a stage of kind `train` ``.
+    /// The subject of messages: ``a stage of kind `train` ``.
     what: String,
     trail: Vec<Crumb<'a>>,
     problems: Vec<Problem>,
 }
 
-/// Everything about `value` that is not as `schema` says; `what` is what it describes.
+/// Returns every deviation of `value` from `schema`; `what` is the subject of messages.
 pub(super) fn check(schema: &Json, value: &Value, origin: &Origin, what: String) -> Vec<Problem> {
     let mut checker = Checker { origin, root: schema, what, trail: Vec::new(), problems: Vec::new() };
     checker.check(schema, value);
@@ -99,7 +99,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// The schema that a `$ref` leads to, with what stands beside the reference laid over it.
+    /// Follows a `$ref`; keywords beside the reference override those of its target.
     fn resolve(&self, schema: &'a Json) -> Option<View<'a>> {
         let mut layers = Vec::with_capacity(2);
         let mut next = Some(schema);
@@ -125,7 +125,7 @@ impl<'a> Checker<'a> {
             }
             return;
         }
-        // Variants told apart by a tag.
+        // Variants with a tag.
         if let Some(tag) = tag_of(&resolved) {
             let words: Vec<&str> = resolved.iter().filter_map(|choice| tag_value(choice, tag)).collect();
             let Some(map) = value.as_mapping() else {
@@ -156,7 +156,7 @@ impl<'a> Checker<'a> {
             }
             return;
         }
-        // Alternatives of different types: the first that takes a value of this type is meant.
+        // Alternatives of different types: the first that accepts a value of this type applies.
         let fits = |choice: &&View| match choice.get("type") {
             Some(Json::String(name)) => has_type(value, name),
             _ => choice.get("anyOf").or_else(|| choice.get("oneOf")).is_some() && !value.is_null(),
@@ -176,7 +176,7 @@ impl<'a> Checker<'a> {
             }
             None => {
                 let mut all: Vec<String> = resolved.iter().map(expected).filter(|text| text != "null").collect();
-                // A fraction is a number too: one sentence tells both.
+                // A fraction is also a number: one phrase covers both.
                 if all.iter().any(|text| text.starts_with("a number such as")) {
                     all.retain(|text| text != "a number");
                 }
@@ -223,7 +223,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Whether a parameter that is not there was written, but under another name or at another place: that is told.
+    /// Returns whether a missing parameter was written under another name or at another place, which is reported.
     fn may_have_meant(&self, name: &str, map: &serde_yaml::Mapping, known: &[&str]) -> bool {
         let absent = || known.iter().copied().filter(|name| !map.contains_key(*name));
         let mut strange = map.keys().filter_map(Value::as_str).filter(|key| !known.contains(key));
@@ -242,7 +242,7 @@ impl<'a> Checker<'a> {
     }
 
     fn check_range(&mut self, schema: &View, value: &Value) {
-        // A schema names the type that holds a whole number; the largest of it is the limit where none is named.
+        // The schema's format names the integer type, whose maximum is the limit unless the schema states one.
         if schema.get("format").and_then(Json::as_str) == Some("uint32")
             && schema.limit("maximum").is_none()
             && let Some(number) = value.as_u64().filter(|number| *number > u64::from(u32::MAX))
@@ -292,7 +292,7 @@ impl<'a> Checker<'a> {
         self.problem(Part::Value, message, format!("expected {expected}"), help);
     }
 
-    /// A problem of the value that the walk stands at.
+    /// Adds a problem of the current value.
     fn problem(&mut self, part: Part, message: String, label: String, help: Option<String>) {
         let place = self.origin.place(&self.steps(), part);
         let mut problem = Problem::at(place, message, label);
@@ -308,7 +308,7 @@ impl<'a> Checker<'a> {
         self.trail.iter().map(step).collect()
     }
 
-    /// The value that the walk stands at, as it is called within a stage's parameters.
+    /// Returns the path of the current value for messages.
     fn shown(&self) -> String {
         match self.trail.as_slice() {
             [] => "`with`".to_owned(),
@@ -316,17 +316,16 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// The mapping that the walk stands at, as messages name it.
+    /// Returns the description of the current mapping for messages.
     fn what_here(&self) -> String {
         if self.trail.is_empty() { self.what.clone() } else { self.shown() }
     }
 }
 
-/// What is expected where a schema says `integer`.
+/// Phrase for the schema type `integer`.
 const WHOLE_NUMBER: &str = "a whole number";
 
-/// Whether a value is a number without a fraction that no type of whole numbers holds: YAML then reads it as a real
-/// one.
+/// Returns whether a value is a number without a fraction that exceeds every integer type, so YAML reads it as a float.
 pub(super) fn beyond_whole_numbers(value: &Value) -> bool {
     let is_integer = value.is_i64() || value.is_u64();
     !is_integer && value.as_f64().is_some_and(|number| number.fract() == 0.0 && number >= u64::MAX as f64)
@@ -336,7 +335,7 @@ fn shown_number(value: &Value) -> String {
     value.as_f64().map_or(String::new(), |number| format!("{number:e}"))
 }
 
-/// The property that every variant has with a constant value.
+/// Returns the property that has a constant value in every variant.
 fn tag_of<'s>(variants: &[View<'s>]) -> Option<&'s str> {
     let first = variants.first()?.get("properties")?.as_object()?;
     let is_tag = |name: &&String| variants.iter().all(|variant| tag_value(variant, name).is_some());

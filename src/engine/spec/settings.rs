@@ -1,5 +1,6 @@
-//! Parameters and what changes them: profiles and the command line. Parameters of all files of a pipeline are one name
-//! space.
+//! Pipeline parameters, and the profiles and command-line options that change them.
+//!
+//! The parameters of all files of a pipeline share one namespace.
 
 use std::collections::HashMap;
 
@@ -13,7 +14,7 @@ use super::reader::Reader;
 use super::source::{Place, YamlPath};
 use super::yaml;
 
-/// What the command line changes in a pipeline before it is expanded.
+/// Command-line changes to a pipeline, applied before expansion.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
     /// `--profile`.
@@ -27,7 +28,7 @@ pub struct Overrides {
 pub(super) struct Settings {
     pub params: Mapping,
     pub places: HashMap<String, Place>,
-    /// By name: what each profile sets, in order.
+    /// The settings of each profile, by profile name, in order.
     profiles: Vec<(String, Vec<Setting>)>,
 }
 
@@ -38,7 +39,7 @@ struct Setting {
 }
 
 impl Settings {
-    /// Takes in what one file declares.
+    /// Adds the declarations of one file.
     pub(super) fn declare(&mut self, reader: &mut Reader, top: &Mapping, lost: &mut Lost) {
         let root = YamlPath::default();
         let path = root.key("params");
@@ -99,8 +100,7 @@ impl Settings {
         }
     }
 
-    /// Checks the profiles against all parameters, and applies the one that is wanted and then what the command line
-    /// sets.
+    /// Checks the profiles against all parameters, then applies the selected one and the command-line settings.
     pub(super) fn apply(&mut self, overrides: &Overrides, file: &str, lost: &Lost, problems: &mut Vec<Problem>) {
         let declared: Vec<String> = self.params.keys().filter_map(Value::as_str).map(str::to_owned).collect();
         let names = || declared.iter().map(String::as_str);
@@ -128,7 +128,7 @@ impl Settings {
             }
         }
         for (key, text) in &overrides.set {
-            // What is set is a YAML value like any other: `4`, `8/255`, `[1, 2]`.
+            // The text is a YAML value like any other: `4`, `8/255`, `[1, 2]`.
             let value: Value = match serde_yaml::from_str(text) {
                 Ok(value) => value,
                 Err(error) if yaml::is_too_large(&error) => {
@@ -161,13 +161,13 @@ impl Settings {
     }
 }
 
-/// The problem of a name that two places declare.
+/// Returns the problem of a name declared at two places.
 pub(super) fn declared_twice(what: &str, name: &str, second: Place, first: &Place) -> Problem {
     Problem::at(second, format!("{what} `{name}` is declared twice"), "declared again")
         .help(format!("it is declared at {first} already: remove one, or rename it"))
 }
 
-/// Whether `${name}` can lead to a parameter or an axis.
+/// Returns whether `${name}` can refer to a parameter or an axis.
 fn is_reference(name: &str) -> bool {
     !name.is_empty() && !name.contains(|c: char| c == '.' || c == '}' || c.is_whitespace() || c.is_control())
 }

@@ -1,11 +1,13 @@
-//! Values in a line for a shell. A value of plain characters goes in as it is; any other is put in quotes, and where
-//! that cannot be done safely it is refused. Knows the quotes of a shell, and no values.
+//! Inserts values into a shell command line.
+//!
+//! A value of plain characters is inserted as is. Any other value is quoted, or rejected if quoting is not safe. Knows
+//! shell quoting, and no values.
 
-/// Characters that mean nothing to a shell, beside letters and digits; a space, which only parts words, comes with
-/// them.
+/// Characters besides letters and digits without special meaning in a shell, including the space, which only separates
+/// words.
 const PLAIN: &str = "_@%+=:,./- ";
 
-/// Where in a line one stands, as far as quotes go.
+/// Quoting state at a position in a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Within {
     /// Outside of quotes.
@@ -14,16 +16,16 @@ enum Within {
     Single,
     /// Within `"…"`.
     Double,
-    /// Within `${…}`, `$(…)` or `` `…` ``, up to this character, of words or of `"…"`.
+    /// Within `${…}`, `$(…)` or `` `…` ``, up to this character, unquoted or in `"…"`.
     Inner { end: char, in_quotes: bool },
     /// In a comment, up to the end of its line.
     Comment,
-    /// In a part of the line that is too intricate: a here-document, quotes within `$(…)`.
+    /// In syntax that is not tracked: a here-document, or quotes within `$(…)`.
     Other,
 }
 
 impl Within {
-    /// Where one stands after a character, by the one before it.
+    /// Returns the state after a character, given the character before it.
     fn after(self, before: Option<char>, c: char) -> Self {
         let in_quotes = self == Within::Double;
         let inner = |end| Within::Inner { end, in_quotes };
@@ -46,22 +48,22 @@ impl Within {
     }
 }
 
-/// A line for the shell that is made from left to right.
+/// A shell line, built from left to right.
 #[derive(Debug)]
 pub(super) struct Line {
     text: String,
     within: Within,
-    /// Whether the last character takes the meaning of the next one away.
+    /// Whether the last character escapes the next one.
     is_escaped: bool,
 }
 
 impl Line {
-    /// An empty line.
+    /// Creates an empty line.
     pub(super) fn new() -> Self {
         Line { text: String::new(), within: Within::Words, is_escaped: false }
     }
 
-    /// Adds what the author wrote.
+    /// Adds text that the author wrote.
     pub(super) fn add(&mut self, text: &str) {
         for c in text.chars() {
             let before = self.text.chars().next_back();
@@ -74,10 +76,10 @@ impl Line {
         }
     }
 
-    /// Adds a value, in quotes if it needs some. False if it cannot be added safely; then nothing is.
+    /// Adds a value, quoted if necessary. Returns false and adds nothing if it cannot be added safely.
     #[must_use]
     pub(super) fn add_value(&mut self, value: &str) -> bool {
-        // After `$` or `\` even plain characters would mean something else; that has always been so.
+        // After `$` or `\` even plain characters change meaning; this behaviour is kept as it has always been.
         if is_plain(value) {
             self.text.push_str(value);
             self.is_escaped &= value.is_empty();
@@ -104,13 +106,13 @@ impl Line {
         true
     }
 
-    /// Adds a name that plain characters will stand for.
+    /// Adds a name that is later replaced by plain characters.
     pub(super) fn add_name(&mut self, name: &str) {
         self.text.push_str(name);
         self.is_escaped = false;
     }
 
-    /// The line.
+    /// Returns the line.
     pub(super) fn text(self) -> String {
         self.text
     }
@@ -120,7 +122,7 @@ fn is_plain(value: &str) -> bool {
     value.chars().all(|c| c.is_alphanumeric() || PLAIN.contains(c))
 }
 
-/// Which words of a program and its arguments are lines for a shell: what follows `-c` after a shell's name.
+/// Returns whether an argument is a shell line: one that follows `-c` after a shell's name.
 pub(super) fn is_line(program: Option<&str>, option: Option<&str>) -> bool {
     const SHELLS: [&str; 7] = ["sh", "bash", "dash", "zsh", "ksh", "ash", "busybox"];
     let name = program.map(|program| program.rsplit('/').next().unwrap_or_default());
@@ -134,7 +136,7 @@ mod tests {
 
     use super::*;
 
-    /// A line made of texts and, between them, a value.
+    /// Builds a line from a value between two texts.
     fn line(before: &str, value: &str, after: &str) -> Option<String> {
         let mut line = Line::new();
         line.add(before);
@@ -184,7 +186,7 @@ mod tests {
         ] {
             assert_eq!(line(before, "x; touch y", ""), None, "{before}");
         }
-        // Quotes that ended and signs that were escaped open nothing.
+        // Closed quotes and escaped characters open nothing.
         for before in [
             "echo 'a' ",
             "echo \"$x\" ",

@@ -1,5 +1,5 @@
 //! Slots that no kind declares: the files of published numbers.
 
-/// Slots of the files, as the record names them.
+/// Slots of the files, as named in the record.
 pub(super) const NUMBERS: &str = "published";
 pub(super) const ANOMALIES: &str = "anomalies";

@@ -1,5 +1,7 @@
-//! A pipeline file's text and the places in it, for people. A place is a path of keys; where that is in the text is
-//! found by a second, marked parse, which happens only once somebody asks. Knows nothing of what the file means.
+//! The text of a pipeline file and places in it, for messages.
+//!
+//! A place is a path of keys. A second parse with positions locates it in the text, but only on demand. Knows nothing
+//! of the file's meaning.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,31 +11,31 @@ use std::sync::{Arc, OnceLock};
 
 use saphyr_parser::{Event, Marker, Parser};
 
-/// How deep the marked parse follows nested collections; the real parser gives up earlier.
+/// Maximum nesting that the positional parse follows; the real parser gives up earlier.
 const MAX_DEPTH: usize = 256;
 
-/// A file as it was read.
+/// A file as read.
 #[derive(Debug)]
 pub struct SourceFile {
-    /// Where it is.
+    /// Path of the file.
     pub path: PathBuf,
-    /// What it holds.
+    /// Content of the file.
     pub text: String,
     tree: OnceLock<Tree>,
 }
 
 impl SourceFile {
-    /// A file with the text it holds.
+    /// Creates a file with a given text.
     pub fn new(path: impl Into<PathBuf>, text: impl Into<String>) -> Arc<Self> {
         Arc::new(SourceFile { path: path.into(), text: text.into(), tree: OnceLock::new() })
     }
 
-    /// The file's name as it was given.
+    /// Returns the file's name as given.
     pub fn name(&self) -> String {
         self.path.display().to_string()
     }
 
-    /// The byte range of what `path` leads to, or of the nearest thing around it that the text has.
+    /// Returns the byte range of the node at `path`, or of its nearest ancestor in the text.
     pub fn locate(&self, path: &YamlPath, part: Part) -> Range<usize> {
         let mut node = &self.tree().root;
         let mut key: Option<&Range<usize>> = None;
@@ -45,20 +47,20 @@ impl SourceFile {
                 (Step::Index(index), Inner::Sequence(items)) => items.get(*index).map(|item| (item, None)),
                 _ => None,
             };
-            // A substituted value has no text of its own: the place that holds it is shown instead.
+            // A substituted value has no text of its own: use the place that contains it.
             let Some((value, value_key)) = next else { break };
             (node, key) = (value, value_key);
         }
         let span = match (part, key, &node.inner) {
             (Part::Key, Some(key), _) => key.clone(),
-            // A whole block is a poor thing to underline: its key says enough.
+            // Underlining a whole block is unhelpful: use its key.
             (Part::Value, Some(key), Inner::Map(_) | Inner::Sequence(_)) if self.spans_lines(&node.span) => key.clone(),
             _ => node.span.clone(),
         };
         span.start.min(self.text.len())..span.end.min(self.text.len())
     }
 
-    /// Whether the text itself has something at `path`.
+    /// Returns whether the text itself has a node at `path`.
     pub fn has(&self, path: &YamlPath) -> bool {
         let mut node = &self.tree().root;
         path.0.iter().all(|step| {
@@ -71,7 +73,7 @@ impl SourceFile {
         })
     }
 
-    /// Keys that stand twice in one mapping: the key, and the byte ranges of the first and the second.
+    /// Returns keys repeated in one mapping: the key, and the byte ranges of the first and second occurrence.
     pub(super) fn repeated_keys(&self) -> &[(String, Range<usize>, Range<usize>)] {
         &self.tree().repeated
     }
@@ -80,7 +82,7 @@ impl SourceFile {
         self.tree.get_or_init(|| TreeBuilder::new(&self.text).build())
     }
 
-    /// The line, counted from 1, and the column, counted from 1 in characters, of a byte offset.
+    /// Returns the line (from 1) and the column (from 1, in characters) of a byte offset.
     pub fn line_column(&self, offset: usize) -> (usize, usize) {
         let before = &self.text[..offset.min(self.text.len())];
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
@@ -101,17 +103,17 @@ pub enum Step {
     Index(usize),
 }
 
-/// The way from the root of a document to a value.
+/// Path from the root of a document to a value.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct YamlPath(pub Vec<Step>);
 
 impl YamlPath {
-    /// The root, then these keys.
+    /// Creates a path of keys from the root.
     pub fn of(keys: &[&str]) -> Self {
         YamlPath(keys.iter().map(|key| Step::Key((*key).to_owned())).collect())
     }
 
-    /// One key further.
+    /// Returns the path extended by a key.
     #[must_use]
     pub fn key(&self, key: &str) -> Self {
         let mut path = self.clone();
@@ -119,7 +121,7 @@ impl YamlPath {
         path
     }
 
-    /// Goes one step further for as long as `then` takes, without a copy of the way.
+    /// Extends the path by one step while `then` runs, without copying it.
     pub(super) fn within<T>(&mut self, step: Step, then: impl FnOnce(&mut Self) -> T) -> T {
         self.0.push(step);
         let result = then(self);
@@ -127,7 +129,7 @@ impl YamlPath {
         result
     }
 
-    /// One item further.
+    /// Returns the path extended by an index.
     #[must_use]
     pub fn index(&self, index: usize) -> Self {
         let mut path = self.clone();
@@ -149,7 +151,7 @@ impl fmt::Display for YamlPath {
     }
 }
 
-/// Which side of a `key: value` is meant.
+/// Selects the key or the value of a `key: value`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Part {
     /// The key.
@@ -173,22 +175,22 @@ enum Spot {
 }
 
 impl Place {
-    /// The key that a path ends in.
+    /// Returns the place of the key that a path ends in.
     pub fn key(file: &Arc<SourceFile>, path: YamlPath) -> Self {
         Place { file: file.clone(), spot: Spot::Path(path, Part::Key) }
     }
 
-    /// The value that a path leads to.
+    /// Returns the place of the value that a path leads to.
     pub fn value(file: &Arc<SourceFile>, path: YamlPath) -> Self {
         Place { file: file.clone(), spot: Spot::Path(path, Part::Value) }
     }
 
-    /// A stretch of the text itself, where it is too broken to have paths.
+    /// Returns a byte range of the text as a place, for texts too broken to have paths.
     pub fn bytes(file: &Arc<SourceFile>, range: Range<usize>) -> Self {
         Place { file: file.clone(), spot: Spot::Bytes(range) }
     }
 
-    /// The byte range in the file's text.
+    /// Returns the byte range in the file's text.
     pub fn span(&self) -> Range<usize> {
         match &self.spot {
             Spot::Path(path, part) => self.file.locate(path, *part),
@@ -235,7 +237,7 @@ struct Entry {
     value: Node,
 }
 
-/// An open collection, and the key in it that waits for its value.
+/// An open collection, and the pending key in it.
 type Frame = (Node, Option<(String, Range<usize>)>);
 
 struct TreeBuilder<'a> {
@@ -250,7 +252,7 @@ impl<'a> TreeBuilder<'a> {
         TreeBuilder { text, offsets: Offsets::new(text), open: Vec::new(), repeated: Vec::new() }
     }
 
-    /// Parses as far as the text can be parsed; what comes after an error is simply not there.
+    /// Parses up to the first error; everything after it is ignored.
     fn build(mut self) -> Tree {
         let mut parser = Parser::new_from_str(self.text);
         let mut root: Option<Node> = None;
@@ -292,7 +294,7 @@ impl<'a> TreeBuilder<'a> {
                 break;
             }
         }
-        // The text ended early: close what is open so that places before the error are still found.
+        // The text ended early: close open collections, so places before the error remain available.
         while root.is_none()
             && let Some((child, _)) = self.open.pop()
         {
@@ -301,7 +303,7 @@ impl<'a> TreeBuilder<'a> {
         Tree { root: root.unwrap_or(Node { span: 0..0, inner: Inner::Leaf }), repeated: self.repeated }
     }
 
-    /// Puts a finished node into what is open around it; gives it back if nothing is.
+    /// Adds a finished node to the enclosing collection; returns it if there is none.
     fn place(&mut self, node: Node, key_text: Option<String>) -> Option<Node> {
         let Some((parent, waiting)) = self.open.last_mut() else { return Some(node) };
         match (&mut parent.inner, waiting.take()) {
@@ -319,11 +321,11 @@ impl<'a> TreeBuilder<'a> {
     }
 }
 
-/// The parser counts characters in a line; texts are sliced by bytes.
+/// Converts the parser's character positions to byte offsets.
 struct Offsets {
-    /// Where each line starts: in bytes, and in characters.
+    /// Start of each line, in bytes and in characters.
     lines: Vec<(usize, usize)>,
-    /// The byte offset of each character, where they differ.
+    /// Byte offset of each character, if it differs from the character's index.
     bytes: Option<Vec<usize>>,
     length: usize,
 }
@@ -350,7 +352,7 @@ impl Offsets {
     }
 }
 
-/// A path that is written in a file, seen from where the program runs.
+/// Resolves a path written in a file to one relative to the working directory.
 pub(super) fn beside(file: &Path, name: &str) -> PathBuf {
     let name = name.strip_prefix("./").unwrap_or(name);
     file.parent().unwrap_or(Path::new("")).join(name)

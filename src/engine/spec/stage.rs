@@ -19,21 +19,21 @@ use crate::stage_kinds::{Slot, StageKind};
 #[derive(Debug)]
 pub(super) struct StageSpec {
     pub name: String,
-    /// None if it could not be read.
+    /// `None` if it is unreadable.
     pub kind: Option<StageKind>,
     pub seed: Option<Value>,
-    /// Its own numerics or those of its file, and where they stand.
+    /// Its own numerics or its file's, and where they are written.
     pub numerics: Option<(Value, YamlPath)>,
     pub threads: Option<Value>,
     pub gpu: Option<Value>,
     pub time_limit: Option<Value>,
     pub matrix: Vec<AxisSpec>,
-    /// Points beside the matrix, and points of it that are left out.
+    /// Points added to the matrix, and points excluded from it.
     pub include: Vec<Value>,
     pub exclude: Vec<Value>,
     pub needs: Vec<(String, Value)>,
     pub with: Value,
-    /// What the file says of all its stages of this kind.
+    /// The file's defaults for stages of this kind.
     pub defaults: Option<Arc<Value>>,
     pub path: YamlPath,
     pub file: Arc<SourceFile>,
@@ -41,17 +41,17 @@ pub(super) struct StageSpec {
 }
 
 impl StageSpec {
-    /// The slots of its kind; none if the kind is not known or names its own.
+    /// Returns the slots of its kind; none if the kind is unknown or names its own.
     pub(super) fn slots(&self) -> &'static [Slot] {
         self.kind.map_or(&[], StageKind::slots)
     }
 
-    /// Whether its needs may have any names.
+    /// Returns whether its needs may have any names.
     pub(super) fn names_own_needs(&self) -> bool {
         matches!(self.kind, None | Some(StageKind::Command))
     }
 
-    /// Whether a need that is not there was written, but under another name or at another place.
+    /// Returns whether a missing need was written under another name or at another place.
     pub(super) fn may_have_meant(&self, need: &str) -> bool {
         let slots = self.slots();
         let is_meant = |name: &String| nearest(name, slots.iter().map(|slot| slot.name)) == Some(need);
@@ -75,11 +75,11 @@ pub(super) struct AxisSpec {
 pub(super) enum AxisValues {
     /// Labels and values.
     Listed(Vec<(String, Value)>),
-    /// Whatever this gives after substitution: a list or a mapping.
+    /// A value that gives a list or a mapping after substitution.
     Substituted(Value),
     /// The instances of other stages: references.
     Each(Value),
-    /// What could not be read, which is told.
+    /// Unreadable values, already reported.
     Unknown,
 }
 
@@ -98,7 +98,7 @@ pub(super) const STAGE_KEYS: [&str; 12] = [
     "time_limit",
 ];
 
-/// The defaults of a file by kind, and the kinds of which some could not be read.
+/// A file's defaults by kind, and the kinds with unreadable defaults.
 struct Defaults {
     by_kind: Vec<(StageKind, Arc<Value>)>,
     lost: Vec<StageKind>,
@@ -112,7 +112,7 @@ impl Defaults {
 }
 
 impl Reader<'_> {
-    /// The stages of a file; the names of those that could not be read are left in `unreadable`.
+    /// Returns the stages of a file; adds the names of unreadable ones to `unreadable`.
     pub(super) fn stages(&mut self, top: &Mapping, unreadable: &mut HashSet<String>) -> Vec<StageSpec> {
         let root = YamlPath::default();
         let defaults = self.defaults(top);
@@ -129,7 +129,7 @@ impl Reader<'_> {
         out
     }
 
-    /// Parameters by kind that the file's stages of the kind have unless they say otherwise.
+    /// Reads the file's default parameters by kind.
     fn defaults(&mut self, top: &Mapping) -> Defaults {
         let root = YamlPath::default();
         let mut out = Defaults { by_kind: Vec::new(), lost: Vec::new(), is_lost: is_lost(top, "defaults", &TOP_KEYS) };
@@ -155,7 +155,7 @@ impl Reader<'_> {
                             self.problems.push(problem.suggest(key, known.iter().copied()));
                         }
                     }
-                    // Told here once; a stage would tell it again.
+                    // Report unknown keys once here, not again in each stage.
                     let known: Mapping = map
                         .iter()
                         .filter(|(key, _)| key.as_str().is_some_and(|key| known.contains(&key)))
@@ -261,7 +261,7 @@ impl Reader<'_> {
         })
     }
 
-    /// The kind of a stage; `meant` is a key that `kind` seems to be written as.
+    /// Reads the kind of a stage; `meant` is a key that looks like a misspelt `kind`.
     fn kind(&mut self, name: &str, map: &Mapping, meant: Option<&str>, path: &YamlPath) -> Option<StageKind> {
         let names = StageKind::ALL.map(StageKind::name);
         match map.get("kind") {
@@ -320,7 +320,7 @@ impl Reader<'_> {
         out
     }
 
-    /// The items of `include` or `exclude`.
+    /// Returns the items of `include` or `exclude`.
     fn points(&mut self, map: &Mapping, key: &str, is_matrix_lost: bool, path: &YamlPath) -> Vec<Value> {
         match map.get(key) {
             None | Some(Value::Null) => Vec::new(),
@@ -347,7 +347,7 @@ fn kind_of(word: &str) -> Option<StageKind> {
     StageKind::ALL.into_iter().find(|kind| kind.name() == word)
 }
 
-/// Whether the mapping under a key is there, but is none or stands under another of the `known` keys that was misspelt.
+/// Returns whether the mapping under a key is unreadable: it is no mapping, or its key is a misspelling of `key`.
 pub(super) fn is_lost(map: &Mapping, key: &str, known: &[&str]) -> bool {
     match map.get(key) {
         None | Some(Value::Null) => {
@@ -359,7 +359,7 @@ pub(super) fn is_lost(map: &Mapping, key: &str, known: &[&str]) -> bool {
     }
 }
 
-/// Where a key belongs that stands among the keys of a stage and is none.
+/// Returns where a key at stage level belongs, if it is not a stage key.
 fn misplaced(kind: Option<StageKind>, key: &str) -> Option<String> {
     let kind = kind?;
     if kind.slots().iter().any(|slot| slot.name == key) {
@@ -371,7 +371,7 @@ fn misplaced(kind: Option<StageKind>, key: &str) -> Option<String> {
 /// Reads the values of an axis.
 ///
 /// # Errors
-/// What is wrong with them, to be read after "axis `x` ".
+/// Returns what is wrong with them, phrased to follow "axis `x` ".
 pub(super) fn axis_values(value: &Value) -> Result<AxisValues, Vec<String>> {
     match value {
         Value::Mapping(map) if map.len() == 1 && map.contains_key("each") => Ok(AxisValues::Each(map["each"].clone())),
@@ -414,10 +414,10 @@ fn listed_or_empty(listed: Vec<(String, Value)>) -> Result<AxisValues, Vec<Strin
     if wrong.is_empty() { Ok(AxisValues::Listed(listed)) } else { Err(wrong) }
 }
 
-/// Refuses what cannot be part of a name.
+/// Rejects labels that cannot be part of a name.
 ///
 /// # Errors
-/// What is wrong, to be read after "axis `x` ".
+/// Returns what is wrong, phrased to follow "axis `x` ".
 pub(super) fn check_label(label: &str) -> Result<(), String> {
     if label.is_empty() {
         return Err("has an empty label".to_owned());
@@ -428,7 +428,7 @@ pub(super) fn check_label(label: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A scalar as part of an instance's name; a fraction's bar becomes an underscore, since `/` parts a name.
+/// Converts a scalar into part of an instance name; replaces the `/` of a fraction by `_`, since `/` separates names.
 pub(super) fn label_of(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.replace('/', "_")),
@@ -438,7 +438,7 @@ pub(super) fn label_of(value: &Value) -> Option<String> {
     }
 }
 
-/// Reads `90 s`, `10 min`, `2 h`.
+/// Reads a duration such as `90 s`, `10 min` or `2 h`.
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let unit_at = text.find(|c: char| c.is_alphabetic())?;
     let (number, unit) = text.split_at(unit_at);
@@ -450,7 +450,7 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
         _ => return None,
     };
     let number: f64 = number.trim().parse().ok()?;
-    // A limit of centuries is none that anybody means.
+    // A limit of centuries is never intended.
     let seconds = number * seconds;
     (seconds > 0.0 && seconds < 1e10).then(|| Duration::from_secs_f64(seconds))
 }

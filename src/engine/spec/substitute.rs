@@ -1,6 +1,7 @@
-//! `${name.part}` in a value is replaced by another value: a parameter, or what an axis of the matrix stands at. It is
-//! substitution and no language. A text that is nothing but one `${…}` takes the value as it is; within a longer text
-//! the value must be a scalar. `$${` is a plain `${`.
+//! Replaces `${name.part}` in a value by another value: a parameter, or the current value of a matrix axis.
+//!
+//! This is substitution, not a language. A text that is a single `${…}` takes the value as is; within a longer text the
+//! value must be a scalar. `$${` is a plain `${`.
 
 use std::borrow::Cow;
 
@@ -14,56 +15,56 @@ use super::source::Step;
 use super::template::{Token, tokens};
 use crate::plain::plain_line;
 
-/// Parameters within parameters beyond this are a mistake.
+/// Maximum nesting of parameters within parameters; more is a mistake.
 const MAX_DEPTH: usize = 50;
 
-/// What one value may grow to, in characters and items: parameters that repeat one another could fill the memory.
+/// Maximum size of a substituted value, in characters and items, since nested parameters could exhaust memory.
 const MAX_MADE: usize = 4 << 20;
 
-/// More failures within one value than anybody reads.
+/// Maximum number of failures reported for one value.
 const MAX_FAILURES: usize = 50;
 
-/// What has been passed on the way through values within values.
+/// State of a walk through nested values.
 #[derive(Default)]
 struct Walk {
-    /// The names that are being replaced, each found in the value of the one before it.
+    /// The names being replaced, each found in the value of the one before it.
     names: Vec<String>,
     made: usize,
     failures: Vec<Failure>,
-    /// Whether it is of no use to go on.
+    /// Whether to stop the walk.
     is_over: bool,
-    /// What the value that is walked next is to a shell.
+    /// The shell role of the next value.
     role: Role,
 }
 
-/// What a value is to a shell.
+/// Role of a value with respect to a shell.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Role {
-    /// No business of it.
+    /// Not passed to a shell.
     #[default]
     Data,
     /// The parameters of a command.
     Command,
-    /// What a command runs: a line, or a program and its arguments.
+    /// What a command runs: a shell line, or a program and its arguments.
     Run,
-    /// A line: values in it must stay values.
+    /// A shell line: values inserted into it must remain values.
     Line,
 }
 
-/// The names that can be used in `${…}`.
+/// The names available in `${…}`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scope<'a> {
-    /// What the axes stand at; they win over parameters of the same name.
+    /// Axis values; they take precedence over parameters of the same name.
     pub axes: &'a Mapping,
     /// The pipeline's parameters.
     pub params: &'a Mapping,
-    /// First parts that are left as they are, for somebody else to fill in.
+    /// First parts of names that are left unchanged, for a later step to fill in.
     pub reserved: &'a [&'a str],
-    /// Names that could not be read, which is told already.
+    /// Unreadable names, already reported.
     pub lost: &'a Lost,
-    /// Whether the axes are among them.
+    /// Whether the axes are among the unreadable names.
     pub are_axes_lost: bool,
-    /// Whether the values are those of a command, which may have a line for a shell among them.
+    /// Whether the values belong to a command, and may include a shell line.
     pub is_command: bool,
 }
 
@@ -74,20 +75,19 @@ pub(super) struct SubstituteError {
     pub help: Option<String>,
 }
 
-/// A `${…}` that could not be replaced, and the way to the text that has it.
+/// A `${…}` that could not be replaced, and the path to its text.
 #[derive(Debug)]
 pub(super) struct Failure {
-    /// From the text outwards while the value is walked, then from the value to the text.
+    /// Ordered from the text outwards during the walk, then from the value to the text.
     pub trail: Vec<Step>,
     pub error: SubstituteError,
-    /// The parameter or axis that the `${…}` stands in, if not in the value itself: everyone who uses it meets the same
-    /// mistake.
+    /// The parameter or axis that contains the `${…}`, if it is not in the value itself. Every user of it meets the
+    /// same mistake.
     pub within: Option<String>,
 }
 
 impl Scope<'_> {
-    /// The same value with every `${…}` in it replaced, and all that could not be; where it stands the value is
-    /// unknown.
+    /// Replaces every `${…}` in a value; also returns the failures, each of which leaves an unknown value.
     pub(super) fn apply<'v>(&self, value: &'v Value) -> (Cow<'v, Value>, Vec<Failure>) {
         if !has_reference(value) {
             return (Cow::Borrowed(value), Vec::new());
@@ -163,7 +163,7 @@ impl Scope<'_> {
                 out.add_name(whole);
                 continue;
             }
-            // A text that is nothing but this is what the value is: a line is one, too.
+            // A text that is a single reference takes the role of its value, which may be a shell line.
             let is_whole = whole.len() == text.len();
             walk.role = if is_whole { role } else { Role::Data };
             let value = self.lookup(name, walk).unwrap_or_else(|error| {
@@ -210,7 +210,7 @@ impl Scope<'_> {
             if is_unknown(value) {
                 return Ok(unknown());
             }
-            // What stands here is somewhere else: the rest of the name is looked for there.
+            // The value is itself a reference: look up the rest of the name behind it.
             if let Some(other) = value.as_str().and_then(only_reference) {
                 let rest: Vec<&str> = std::iter::once(part).chain(parts).collect();
                 return self.behind(name, walk, |walk| self.lookup(&format!("{other}.{}", rest.join(".")), walk));
@@ -224,7 +224,7 @@ impl Scope<'_> {
             };
             value = inner;
         }
-        // An axis that stands at an instance is a mapping with its label; alone it means the label.
+        // An axis over instances is a mapping with a label; used alone, it means the label.
         if is_axis && let Some(label) = value.as_mapping().and_then(|map| map.get(LABEL)) {
             return Ok(label.clone());
         }
@@ -239,7 +239,7 @@ impl Scope<'_> {
         })
     }
 
-    /// Goes on to what a name stands for, unless that has been tried already.
+    /// Follows a name to its value, unless the name is already being replaced.
     fn behind(
         &self,
         name: &str,
@@ -266,7 +266,7 @@ impl Scope<'_> {
     }
 }
 
-/// What is made of a text.
+/// The output of substituting a text.
 enum Out {
     Text(String),
     Line(Line),
@@ -323,7 +323,7 @@ impl Walk {
         self.is_over |= self.failures.len() >= MAX_FAILURES;
     }
 
-    /// Walks on to what is one step further in.
+    /// Walks one step into a value.
     fn within<T>(&mut self, step: impl Fn() -> Step, go: impl FnOnce(&mut Self) -> T) -> T {
         let before = self.failures.len();
         let result = go(self);
@@ -332,8 +332,7 @@ impl Walk {
     }
 }
 
-/// A scalar as it stands in a text. A number has one spelling, however its author wrote it: 0x10 is `16`, 1e-3 is
-/// `0.001`.
+/// Returns a scalar as text. A number has one spelling, however it is written: 0x10 is `16`, 1e-3 is `0.001`.
 pub(super) fn scalar_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -343,10 +342,10 @@ pub(super) fn scalar_text(value: &Value) -> Option<String> {
     }
 }
 
-/// The key under which an axis that stands at an instance keeps that instance's label.
+/// The key that holds an instance's label in the value of an axis over instances.
 pub(super) const LABEL: &str = "\u{0}label";
 
-/// The name in a text that is nothing but one `${name}`.
+/// Returns the name in a text that is a single `${name}`.
 fn only_reference(text: &str) -> Option<&str> {
     let name = text.strip_prefix("${")?.strip_suffix('}')?;
     (!name.contains(['{', '}'])).then(|| name.trim())

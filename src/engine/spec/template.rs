@@ -1,24 +1,24 @@
-//! Texts with `${…}` in them: what they are made of, and, beside what came of one, which of its references made a
-//! difference. Knows no parameters.
+//! Texts with `${…}`: splits them into tokens, and finds the references that changed a resulting text. Knows no
+//! parameters.
 
-/// What follows what in a text.
+/// A token of a text.
 pub(super) enum Token<'t> {
-    /// Text that stays as it is; `$${` gives `${`.
+    /// Literal text; `$${` gives `${`.
     Text(&'t str),
-    /// A whole `${…}`, and the name in it.
+    /// A whole `${…}` and the name in it.
     Reference { whole: &'t str, name: &'t str },
-    /// A `${` without its brace, and all that follows.
+    /// A `${` without its closing brace, and everything after it.
     Open(&'t str),
 }
 
-/// Cuts the next bytes off.
+/// Splits off the next `length` bytes.
 fn take<'t>(rest: &mut &'t str, length: usize) -> &'t str {
     let (token, further) = rest.split_at(length);
     *rest = further;
     token
 }
 
-/// A text in its parts.
+/// Splits a text into tokens.
 pub(super) fn tokens(text: &str) -> impl Iterator<Item = Token<'_>> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -42,9 +42,9 @@ pub(super) fn tokens(text: &str) -> impl Iterator<Item = Token<'_>> {
 /// A reference in a text.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Part<'t> {
-    /// What stands between the braces.
+    /// The text between the braces.
     pub name: &'t str,
-    /// What it stood for and what it stands for, where that can be told.
+    /// Its old and new values, if they can be determined.
     pub texts: Option<(String, String)>,
 }
 
@@ -54,9 +54,10 @@ enum Piece<'t> {
     Reference(&'t str),
 }
 
-/// The references of a template that changed the text that is made of it; all of them where that cannot be told.
-/// `is_value` says which of them are replaced: others stand in the text as they are. `texts` is what was made of the
-/// template and what is.
+/// Returns the references of a template that changed the resulting text, or all of them if that cannot be determined.
+///
+/// `is_value` selects the references that are replaced; others remain in the text as they are. `texts` holds the old
+/// and the new result.
 pub(super) fn changed<'t>(
     template: &'t str,
     is_value: impl Fn(&str) -> bool,
@@ -93,8 +94,9 @@ fn pieces(template: &str, is_value: impl Fn(&str) -> bool) -> Vec<Piece<'_>> {
     pieces
 }
 
-/// What each reference stands for in a text that was made of the pieces; nothing if it was made of others, or if two
-/// references touch.
+/// Returns the value of each reference in a text made from the pieces.
+///
+/// Returns `None` if the text does not match the pieces or two references are adjacent.
 fn values<'m>(pieces: &[Piece<'_>], made: &'m str) -> Option<Vec<&'m str>> {
     let mut values = Vec::new();
     let [Piece::Text(first), further @ ..] = pieces else { return None };

@@ -1,5 +1,6 @@
-//! What a schema cannot say of parameters: which of them go together, what a digest looks like, which names a file may
-//! have. Where some of a stage's parameters are wrong already, the others are looked at one by one.
+//! Checks parameters beyond the schema: combinations, the form of digests and file names.
+//!
+//! If some of a stage's parameters are already invalid, the others are checked one by one.
 
 use std::collections::BTreeMap;
 
@@ -18,18 +19,18 @@ use crate::stage_kinds::{
     StageKind, Text, TrainParams, TrainingMethod,
 };
 
-/// Collects what makes no sense.
-pub(super) struct Sense<'a> {
+/// Collects the problems of a stage's parameters.
+pub(super) struct Validator<'a> {
     origin: &'a Origin<'a>,
     pub problems: Vec<Problem>,
 }
 
-/// One step of a way into parameters.
+/// Returns the path step to a key.
 pub(super) fn key(name: &str) -> Step {
     Step::Key(name.to_owned())
 }
 
-/// The ways to the sources of data sets of all formats.
+/// Paths to the sources of data sets, for all formats.
 const SOURCES: [&[&str]; 7] = [
     &["archive"],
     &["train", "images"],
@@ -40,15 +41,15 @@ const SOURCES: [&[&str]; 7] = [
     &["test", "archive"],
 ];
 
-/// A part of parameters, if it is there and as its type says.
+/// Reads a part of the parameters, if it is present and valid.
 pub(super) fn part<T: DeserializeOwned>(value: &Value, names: &[&str]) -> Option<T> {
     let value = names.iter().try_fold(value, |value, name| value.get(name))?;
     if has_unknown(value) { None } else { T::deserialize(value).ok() }
 }
 
-impl<'a> Sense<'a> {
+impl<'a> Validator<'a> {
     pub(super) fn new(origin: &'a Origin<'a>) -> Self {
-        Sense { origin, problems: Vec::new() }
+        Validator { origin, problems: Vec::new() }
     }
 
     pub(super) fn problem(&mut self, trail: &[Step], message: impl Into<String>, help: Option<&str>) {
@@ -57,7 +58,7 @@ impl<'a> Sense<'a> {
         self.problems.push(problem);
     }
 
-    /// Checks what is as it should be of parameters of which something else is not.
+    /// Checks the valid parts of parameters that are invalid as a whole.
     pub(super) fn of_parts(&mut self, kind: StageKind, value: &Value) {
         match kind {
             StageKind::Dataset => {
@@ -208,7 +209,7 @@ impl<'a> Sense<'a> {
         }
     }
 
-    /// What a training's parameters have to say of one another.
+    /// Checks the parameters of a training against each other.
     pub(super) fn check_training(&mut self, params: &TrainParams) {
         self.check_net(&params.net);
         self.check_attack("adversary", &params.adversary);

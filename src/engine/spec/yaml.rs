@@ -1,4 +1,4 @@
-//! From the bytes of a file to a YAML value, with hostile files refused. Knows nothing of pipelines.
+//! Parses the bytes of a file into a YAML value and rejects hostile files. Knows nothing of pipelines.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -14,13 +14,13 @@ use super::problem::Problem;
 use super::source::{Place, SourceFile, Step, YamlPath};
 use crate::fsio;
 
-/// No pipeline that a person can read is larger, and no larger file is parsed.
+/// Maximum size of a file that is parsed; no readable pipeline is larger.
 const MAX_BYTES: u64 = 8 << 20;
 
 /// Reads the text of a file.
 ///
 /// # Errors
-/// Why it is no file that could be parsed, as a message.
+/// Returns a message if the file cannot be parsed.
 pub(super) fn text(path: &Path) -> Result<String, String> {
     let shown = path.display();
     let bytes = fsio::read_regular(path, MAX_BYTES).map_err(|error| match error.kind() {
@@ -38,11 +38,10 @@ pub(super) fn text(path: &Path) -> Result<String, String> {
     })
 }
 
-/// Parses a file's text. Keys that stand twice, tags, and whole numbers that are too large are told, and the rest is
-/// read without them.
+/// Parses a file's text. Reports repeated keys, tags and oversized whole numbers, and reads the rest without them.
 ///
 /// # Errors
-/// It is no YAML, or nested or repeated beyond the parser's limits.
+/// The text is not YAML, or exceeds the parser's limits on nesting or repetition.
 pub(super) fn parse(file: &Arc<SourceFile>, problems: &mut Vec<Problem>) -> Result<Value, Problem> {
     if let Some(at) = nesting::too_deep(&file.text) {
         return Err(deep(file, at));
@@ -77,13 +76,13 @@ pub(super) fn parse(file: &Arc<SourceFile>, problems: &mut Vec<Problem>) -> Resu
     Ok(value)
 }
 
-/// Whether a text could not be read because of a whole number in it that is larger than any type.
+/// Returns whether parsing failed because a whole number exceeds every integer type.
 pub(super) fn is_too_large(error: &serde_yaml::Error) -> bool {
     let message = error.to_string();
     message.contains("invalid type: integer") && (message.contains(" as u128") || message.contains(" as i128"))
 }
 
-/// What is wrong with such a number.
+/// Describes the problem of such a number.
 pub(super) fn too_large_words(digits: &str) -> String {
     match digits.starts_with('-') {
         true => format!("{digits} is too small: at least {}", i64::MIN),
@@ -91,17 +90,17 @@ pub(super) fn too_large_words(digits: &str) -> String {
     }
 }
 
-/// What was taken out of a value.
+/// An item removed from a value.
 enum Taken {
     Tag(String),
-    /// A whole number that no type holds, in its place an unknown value.
+    /// A whole number that exceeds every integer type; an unknown value takes its place.
     TooLarge(String),
 }
 
-/// Takes the tags off a value and all that is in it.
+/// Removes the tags from a value and everything inside it.
 fn take_tags(value: &mut Value, path: &mut YamlPath, found: &mut Vec<(Taken, YamlPath)>) {
     while let Value::Tagged(tagged) = value {
-        // Of a key that stands twice nobody knows which value is meant.
+        // The value of a repeated key is ambiguous.
         if is_unknown_tag(&tagged.tag) {
             return;
         }
@@ -122,7 +121,7 @@ fn take_tags(value: &mut Value, path: &mut YamlPath, found: &mut Vec<(Taken, Yam
         }
         Value::Mapping(map) => {
             for (key, item) in map.iter_mut() {
-                // Keys that are no words are told where their mapping is read.
+                // Keys that are not words are reported where their mapping is read.
                 if !matches!(item, Value::Tagged(_) | Value::Sequence(_) | Value::Mapping(_)) {
                     continue;
                 }
@@ -134,7 +133,7 @@ fn take_tags(value: &mut Value, path: &mut YamlPath, found: &mut Vec<(Taken, Yam
     }
 }
 
-/// Keys that stand twice in one mapping.
+/// Returns the problems of keys repeated in one mapping.
 fn repeated(file: &Arc<SourceFile>) -> impl Iterator<Item = Problem> {
     file.repeated_keys().iter().take(MAX_PROBLEMS).map(|(key, first, second)| {
         let line = file.line_column(first.start).0;
@@ -144,7 +143,7 @@ fn repeated(file: &Arc<SourceFile>) -> impl Iterator<Item = Problem> {
 }
 
 fn syntax(file: &Arc<SourceFile>, error: &serde_yaml::Error) -> Problem {
-    // The parser ends its message with the position, which is shown by its line instead.
+    // The parser's message ends with the position; the place shows it instead.
     let message = error.to_string();
     let Some(location) = error.location() else {
         if message.contains("more than one document") {
@@ -162,7 +161,7 @@ fn syntax(file: &Arc<SourceFile>, error: &serde_yaml::Error) -> Problem {
         return problem;
     };
     let mut at = floor(&file.text, location.index());
-    // What does not end is shown where it begins.
+    // An unterminated construct is reported where it begins.
     if let Some((_, begin)) = message.rsplit_once("while scanning a quoted scalar at ")
         && message.contains("end of stream")
     {
@@ -206,7 +205,7 @@ fn second_document(file: &Arc<SourceFile>) -> Problem {
     problem.help("remove the `---`, or put the second into a file of its own and `include` it")
 }
 
-/// The offset of a position as the parser tells it: `line 2 column 7`.
+/// Returns the byte offset of a position in the parser's notation: `line 2 column 7`.
 fn position(file: &SourceFile, told: &str) -> Option<usize> {
     let mut numbers = told.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty());
     let line: usize = numbers.next()?.parse().ok()?;
@@ -216,7 +215,7 @@ fn position(file: &SourceFile, told: &str) -> Option<usize> {
     Some(start + rest.char_indices().nth(column.checked_sub(1)?).map_or(rest.len(), |(at, _)| at))
 }
 
-/// What the parser says, in words of those who do not know its grammar; `at` may move to a better place.
+/// Rephrases the parser's message for readers who do not know its grammar; may move `at` to a better place.
 fn words(text: &str, at: &mut usize, message: &str) -> (String, Option<String>) {
     let line_start = text[..*at].rfind('\n').map_or(0, |end| end + 1);
     let line = text[line_start..].lines().next().unwrap_or_default();
@@ -274,7 +273,7 @@ fn words(text: &str, at: &mut usize, message: &str) -> (String, Option<String>) 
     }
 }
 
-/// The line above, if it looks like `kind:train`: where its word begins, and the word.
+/// Returns the start and the text of a word such as `kind:train` on the line above, if there is one.
 fn glued(text: &str, line_start: usize) -> Option<(usize, &str)> {
     let above = text[..line_start].trim_end();
     let start = above.rfind('\n').map_or(0, |end| end + 1);

@@ -1,6 +1,7 @@
-//! Runs stages again beside their recorded results and compares the two. The rerun happens in a cache of its own, which
-//! borrows from the real one what the stages need; the scheduler runs them there as it runs anything. The recorded
-//! results are only read.
+//! Reruns stages and compares their results with the recorded ones.
+//!
+//! The rerun happens in a separate cache that borrows the inputs from the real one. The scheduler runs the stages there
+//! as usual. The recorded results are only read.
 
 pub mod reproduce;
 pub mod spot_check;
@@ -20,38 +21,39 @@ use crate::results::{Cell, TableDocument, measure};
 use crate::spec::InstanceId;
 use crate::stage_kinds::{Metric, StageKind};
 
-/// Why stages cannot be run again beside their results.
+/// Reason why stages cannot be rerun for comparison.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     /// There is no result to compare with.
     #[error("{stage} has no result for its parameters as they are now")]
     NotFresh {
-        /// The stage.
+        /// Name of the stage.
         stage: String,
     },
-    /// A blob that is needed is gone.
+    /// A required blob is gone.
     #[error("output `{output}` of {stage} is gone from the cache")]
     Gone {
-        /// Whose it is.
+        /// Stage that made it.
         stage: String,
-        /// Which one.
+        /// Name of the output.
         output: String,
     },
-    /// The file system said no.
+    /// A cache operation failed.
     #[error(transparent)]
     Cache(#[from] CacheError),
 }
 
-/// A cache for reruns; it goes away when dropped.
+/// Temporary cache for reruns; dropping it removes it.
 #[derive(Debug)]
 pub struct ScratchCache {
-    /// Where the reruns' results are.
+    /// Cache that holds the results of the reruns.
     pub cache: Cache,
     _folder: tempfile::TempDir,
 }
 
-/// Makes a cache in which the `targets` are yet to be run and all that they need is there. A target that needs another
-/// target takes what the rerun gives.
+/// Creates a cache that lacks the results of the `targets` and has all that they need.
+///
+/// A target that needs another target reads the rerun's result.
 ///
 /// # Errors
 /// [`VerifyError`].
@@ -62,7 +64,7 @@ pub fn beside(
     standings: &[Option<Standing>],
     targets: &[bool],
 ) -> Result<ScratchCache, VerifyError> {
-    // Within the real cache: blobs are borrowed as links, which do not cross file systems.
+    // Inside the real cache: borrowed blobs are hard links, which do not cross file systems.
     let folder = real.scratch()?;
     let cache = Cache::open(&folder.path().join("cache"))?;
     for id in graph.ids().filter(|id| standings[id.0].is_some()) {
@@ -76,7 +78,7 @@ pub fn beside(
             borrow_inputs(real, &cache, graph, sources, standings, targets, id)?;
         } else {
             cache.commit(manifest)?;
-            // What people look at must be there for its stage to count as done.
+            // A stage counts as done only if its result files exist.
             for output in graph.instance(id).outputs.iter().filter(|output| output.result.is_some()) {
                 if let Some(blob) = manifest.outputs.get(&output.name).filter(|blob| real.has(**blob)) {
                     borrow(real, &cache, *blob)?;
@@ -125,7 +127,7 @@ fn borrow_inputs(
     Ok(())
 }
 
-/// Makes a blob of one cache one of another, too.
+/// Links or copies a blob from one cache into another.
 fn borrow(from: &Cache, to: &Cache, blob: Blob) -> Result<(), CacheError> {
     let (source, target) = (from.object_path(blob.digest), to.object_path(blob.digest));
     if to.has(blob) {
@@ -135,69 +137,70 @@ fn borrow(from: &Cache, to: &Cache, blob: Blob) -> Result<(), CacheError> {
         fsio::create_dir(folder)?;
     }
     if fs::hard_link(&source, &target).is_err() {
-        // A file system without links: a copy is as good and takes longer.
+        // The file system has no hard links: a copy is as good but slower.
         fs::copy(&source, &target).on("write", &target)?;
     }
     Ok(())
 }
 
-/// How an output of a rerun compares with the recorded one.
+/// Comparison of a rerun's output with the recorded one.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "verdict", rename_all = "snake_case")]
 pub enum Verdict {
-    /// The same bytes.
+    /// The bytes are the same.
     Same,
-    /// Other bytes, and numbers that are near enough.
+    /// The bytes differ, and the numbers are within the tolerance.
     Within {
-        /// The largest difference, in percentage points.
+        /// Largest difference, in percentage points.
         points: f64,
     },
-    /// Numbers that differ.
+    /// Some numbers differ by more than the tolerance.
     Numbers {
-        /// Those that do.
+        /// Those numbers.
         cells: Vec<Difference>,
     },
-    /// Other bytes.
+    /// The bytes differ.
     Bytes,
-    /// Other bytes that hold no numbers, where only numbers are compared.
+    /// The bytes differ and hold no numbers, where only numbers are compared.
     NotCompared,
 }
 
-/// A number that differs.
+/// Number that differs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Difference {
-    /// The row, or what was measured.
+    /// Row, or the quantity measured.
     pub row: String,
-    /// The column.
+    /// Column.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub column: String,
-    /// As recorded, 0 to 1.
+    /// Recorded value, 0 to 1.
     pub recorded: Option<f64>,
-    /// In the rerun.
+    /// Value in the rerun.
     pub rerun: Option<f64>,
 }
 
-/// One output compared.
+/// Comparison of one output.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Compared {
-    /// The stage.
+    /// Name of the stage.
     pub stage: String,
-    /// The output.
+    /// Name of the output.
     pub output: String,
-    /// How it compares.
+    /// Result of the comparison.
     #[serde(flatten)]
     pub verdict: Verdict,
-    /// Whether the rerun had the inputs of the recorded result; if not, another stage differs before this one.
+    /// Whether the rerun had the same action as the recorded result. If not, an upstream stage differs already.
     pub same_inputs: bool,
 }
 
-/// Whether a kind's outputs hold numbers that can be compared within a tolerance.
+/// Whether the outputs of a kind hold numbers that a tolerance applies to.
 pub const fn has_numbers(kind: StageKind) -> bool {
     matches!(kind, StageKind::Table | StageKind::Evaluate)
 }
 
-/// Compares every output of a rerun with the recorded one. `tolerance` is in percentage points; without one bytes must
-/// be the same.
+/// Compares every output of a rerun with the recorded one.
+///
+/// `tolerance` is in percentage points; `None` requires the same bytes.
 pub fn compare(
     real: &Cache,
     recorded: &Manifest,
@@ -231,7 +234,7 @@ pub fn compare(
     recorded.outputs.iter().map(compared).collect()
 }
 
-/// The numbers of a result by row and column.
+/// Numbers of a result by row and column.
 type Numbers = BTreeMap<(String, String), Option<f64>>;
 
 fn numbers(cache: &Cache, manifest: &Manifest) -> Option<Numbers> {
@@ -257,7 +260,7 @@ fn numbers(cache: &Cache, manifest: &Manifest) -> Option<Numbers> {
     }
 }
 
-/// The numbers further apart than the tolerance, and the largest distance of the others.
+/// Returns the numbers that differ by more than the tolerance, and the largest difference of the others.
 fn differences(old: &Numbers, new: &Numbers, tolerance: f64) -> (Vec<Difference>, f64) {
     let mut largest: f64 = 0.0;
     let mut cells = Vec::new();
@@ -271,7 +274,7 @@ fn differences(old: &Numbers, new: &Numbers, tolerance: f64) -> (Vec<Difference>
             (None, None) => 0.0,
             _ => f64::INFINITY,
         };
-        // Shares are ratios of counts: what is left of their difference after rounding is far below any tolerance.
+        // Shares are ratios of counts: rounding errors in their difference are far below any tolerance.
         if points > tolerance + 1e-9 {
             cells.push(Difference { row: place.0.clone(), column: place.1.clone(), recorded, rerun });
         } else {

@@ -1,6 +1,7 @@
-//! What was published of the results that a run makes anew, and how the ones made here compare with it. Published is
-//! what came from a remote cache, now or earlier. What is published is looked up before the run, because the run puts
-//! its own results in the same places.
+//! Compares recomputed results with published ones.
+//!
+//! A result is published if it came from a remote cache, now or earlier. The lookup precedes the run, because the run
+//! stores its own results under the same keys.
 
 use std::collections::{BTreeSet, HashSet};
 use std::ops::ControlFlow;
@@ -18,7 +19,7 @@ use crate::spec::InstanceId;
 use crate::stage_kinds::StageKind;
 use crate::verify::{Compared, Verdict, compare, has_numbers};
 
-/// What is published of the instances of a graph, by id.
+/// Published results of the instances of a graph, by id.
 #[derive(Debug)]
 pub struct Published {
     published: Vec<Option<Manifest>>,
@@ -26,8 +27,9 @@ pub struct Published {
 }
 
 impl Published {
-    /// Looks up what is published of the instances `of`, from published inputs where there are such and from those that
-    /// are here else.
+    /// Looks up the published results of the instances `of`.
+    ///
+    /// Their keys come from published inputs where those exist, and from local inputs otherwise.
     ///
     /// # Errors
     /// [`CacheError`] if the remote cache could not be asked.
@@ -72,74 +74,75 @@ impl Published {
         Ok(Published { published, here })
     }
 
-    /// What is published of an instance.
+    /// Returns the published result of an instance.
     pub fn of(&self, id: InstanceId) -> Option<&Manifest> {
         self.published[id.0].as_ref()
     }
 
-    /// What is known of an instance that was looked up or that such need: as published, else as it is here.
+    /// Returns the published result of an instance, or else the local one. Covers the looked-up instances and all that
+    /// they need.
     pub fn base(&self, id: InstanceId) -> Option<&Manifest> {
         self.of(id).or(self.here[id.0].as_ref())
     }
 }
 
-/// How results that were made anew compare with the published ones.
+/// Comparison of recomputed results with published ones.
 #[derive(Debug, Clone, Serialize)]
 pub struct Reproduction {
-    /// From what they were made.
+    /// Level from which they were recomputed.
     pub from: RerunFrom,
-    /// How many predictions or checkpoints that is.
+    /// Number of predictions or checkpoints that they were computed from.
     pub read: usize,
-    /// Instances that were made anew.
+    /// Number of recomputed instances.
     pub results: usize,
-    /// Their outputs that have published ones beside them.
+    /// Number of their outputs that have a published counterpart.
     pub compared: usize,
-    /// Those with the same bytes.
+    /// Number of outputs with the same bytes.
     pub identical: usize,
-    /// Those with other bytes and numbers near enough.
+    /// Number of outputs with other bytes and numbers within the tolerance.
     pub within: usize,
-    /// The largest difference among those, in percentage points.
+    /// Largest difference among those, in percentage points.
     pub points: f64,
-    /// Outputs with other bytes and no numbers, made on another machine or of other inputs: whether they should be the
-    /// same cannot be told.
+    /// Outputs with other bytes and no numbers, made on another machine or from other inputs. They may or may not have
+    /// to be the same.
     pub unjudged: Vec<Unjudged>,
     /// Outputs that differ and should not.
     pub different: Vec<Compared>,
-    /// Instances that nothing is published of.
+    /// Instances without a published result.
     pub unpublished: Vec<String>,
-    /// Where the published ones come from.
+    /// Remote caches of the published results.
     pub remotes: BTreeSet<String>,
 }
 
-/// An output with other bytes of which it cannot be told whether they should be the same.
+/// Output with other bytes that may or may not have to be the same.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Unjudged {
-    /// The stage.
+    /// Name of the stage.
     pub stage: String,
-    /// The output.
+    /// Name of the output.
     pub output: String,
-    /// On what the published one was made, if that is another machine; else it had other inputs.
+    /// Machine of the published output, if it is another one; otherwise the inputs differ.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub made_on: Option<String>,
 }
 
-/// What is compared, and how.
+/// What to compare, and how.
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
-    /// The pipeline's instances.
+    /// Instances of the pipeline.
     pub graph: &'a Graph,
-    /// Where the results are.
+    /// Cache with the results.
     pub cache: &'a Cache,
-    /// From what they were made.
+    /// Level from which the results were recomputed.
     pub depth: RerunFrom,
-    /// Which instances were made anew, by id.
+    /// Marks the recomputed instances, by id.
     pub anew: &'a [bool],
-    /// By how many percentage points numbers may differ; without it bytes must be the same.
+    /// Allowed difference of numbers, in percentage points; `None` requires the same bytes.
     pub tolerance: Option<f64>,
 }
 
 impl Question<'_> {
-    /// Compares what was made anew, of which `made` gives the manifests, with what was published.
+    /// Compares the recomputed results, whose manifests `made` returns, with the published ones.
     ///
     /// # Errors
     /// [`CacheError`] if a published output that differs could not be fetched.
@@ -177,7 +180,7 @@ impl Question<'_> {
         Ok(told)
     }
 
-    /// How many predictions, or checkpoints, the results were made of.
+    /// Counts the predictions or checkpoints that the results were computed from.
     fn read(&self) -> usize {
         let mut read = HashSet::new();
         for id in self.graph.ids().filter(|id| self.anew[id.0]) {
@@ -220,8 +223,9 @@ impl Reproduction {
     }
 }
 
-/// Compares a published result with one that was made of the same or of like inputs; fetches of the published one what
-/// holds the numbers, where bytes differ.
+/// Compares a published result with one that was made from the same or similar inputs.
+///
+/// If bytes differ, fetches the published output that holds the numbers.
 ///
 /// # Errors
 /// [`CacheError`] if it could not be fetched.
@@ -236,8 +240,8 @@ pub fn compare_published(
     if has_numbers(published.record.kind) && !published.outputs.iter().all(is_same) {
         for name in ["json", "predictions"] {
             if let Some(blob) = published.outputs.get(name) {
-                // What nobody has, or has with other bytes, cannot be compared by its numbers, and is then one that
-                // differs.
+                // An output that is unobtainable or corrupt cannot be compared by its numbers: it then counts as
+                // different.
                 cache.obtain(*blob, &mut |_, _| ControlFlow::Continue(()))?;
             }
         }
@@ -245,8 +249,9 @@ pub fn compare_published(
     Ok(compare(cache, published, made_in, made, tolerance))
 }
 
-/// Whether two results of one record were computed alike, as far as is known: then the same inputs give the same bytes.
-/// Under portable numerics the processor does not matter.
+/// Whether two results of one action were computed alike, as far as known, so equal inputs give equal bytes.
+///
+/// Under portable numerics, the processor does not matter.
 pub fn is_same_machine(a: &Manifest, b: &Manifest) -> bool {
     let is_portable = a.record.numerics == Some(Numerics::Portable) && a.made.device == "cpu";
     let (a, b) = (&a.made, &b.made);
@@ -254,7 +259,7 @@ pub fn is_same_machine(a: &Manifest, b: &Manifest) -> bool {
         && (is_portable || a.device_name == b.device_name)
 }
 
-/// On what a result was computed, in a few words.
+/// Describes in a few words the machine that computed a result.
 pub fn machine(made: &Made) -> String {
     let name = if made.device_name.is_empty() { String::new() } else { format!(" ({})", made.device_name) };
     let libtorch = made.libtorch.as_ref().map(|version| format!(", libtorch {version}")).unwrap_or_default();

@@ -1,5 +1,6 @@
-//! A drawn share of the predictions that results rest on, to be recomputed from published checkpoints: which are drawn,
-//! what is needed for it, and what such a draw can show. Runs nothing.
+//! Spot check: recomputes a random sample of predictions from published checkpoints.
+//!
+//! This module draws the sample, obtains its inputs, and computes the power of the check. Runs nothing.
 
 use std::ops::ControlFlow;
 
@@ -13,45 +14,45 @@ use crate::spec::InstanceId;
 use crate::stage_kinds::StageKind;
 use crate::verify::reproduce::Published;
 
-/// How many are drawn.
+/// Size of a sample.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum SampleSize {
-    /// So large a part of all, above 0 and at most 1; one at least.
+    /// Share of all predictions, above 0 and at most 1; at least one prediction.
     Share(f64),
-    /// So many, or all if there are fewer.
+    /// Number of predictions; all, if there are fewer.
     Count(usize),
 }
 
-/// A drawn result that cannot be recomputed.
+/// Drawn result that cannot be recomputed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Unobtainable {
-    /// The instance that would be recomputed.
+    /// Instance to recompute.
     pub stage: String,
-    /// Whose output cannot be had.
+    /// Producer whose output is unobtainable.
     pub of: String,
-    /// Which one.
+    /// Name of the output.
     pub output: String,
 }
 
-/// What was drawn.
+/// Sample of predictions.
 #[derive(Debug)]
 pub struct Draw {
-    /// How many predictions there are to draw from.
+    /// Number of predictions to draw from.
     pub population: usize,
-    /// Those that were drawn and can be recomputed, with what is recorded of them.
+    /// Drawn instances that can be recomputed, with their recorded manifests.
     pub drawn: Vec<(InstanceId, Manifest)>,
-    /// Those that were drawn and cannot.
+    /// Drawn instances that cannot be recomputed.
     pub unobtainable: Vec<Unobtainable>,
-    /// How each instance that the drawn ones need stands, and they themselves; by id.
+    /// States of the drawn instances and of everything that they need, by id.
     pub standings: Vec<Option<Standing>>,
 }
 
-/// The `evaluate` instances among the wanted ones, by id.
+/// Marks the wanted `evaluate` instances, by id.
 pub fn predictions(graph: &Graph, wanted: &[bool]) -> Vec<bool> {
     graph.ids().map(|id| wanted[id.0] && graph.instance(id).kind == StageKind::Evaluate).collect()
 }
 
-/// Draws among predictions that have a recorded result, and brings here what the drawn ones are computed from.
+/// Draws from the predictions with a recorded result, and makes the inputs of the drawn ones available here.
 ///
 /// # Errors
 /// [`CacheError`] if the remote cache could not be asked.
@@ -68,7 +69,7 @@ pub fn draw(
         false => recorded.base(id),
     };
     let mut all: Vec<InstanceId> = graph.ids().filter(|id| among[id.0] && of(*id).is_some()).collect();
-    // By name: a draw does not depend on the order of the file.
+    // Sorted by name: a sample does not depend on the order in the pipeline file.
     all.sort_by(|a, b| graph.instance(*a).name.cmp(&graph.instance(*b).name));
     let count = match amount {
         SampleSize::Share(share) => ((share * all.len() as f64).ceil() as usize).clamp(1, all.len().max(1)),
@@ -94,7 +95,7 @@ pub fn draw(
     Ok(Draw { population: all.len(), drawn, unobtainable, standings })
 }
 
-/// The first input of an instance that can be had nowhere; the others are here afterwards.
+/// Returns the first unobtainable input of an instance. If there is none, all inputs are here afterwards.
 fn missing_input(
     graph: &Graph,
     cache: &Cache,
@@ -118,8 +119,7 @@ fn missing_input(
     Ok(None)
 }
 
-/// The probability that a draw of `drawn` out of `population`, without putting back, meets at least one of `wrong`
-/// ones.
+/// Returns the probability that a sample of `drawn` out of `population`, without replacement, contains one of `wrong`.
 pub fn chance_to_meet(population: usize, wrong: usize, drawn: usize) -> f64 {
     let right = population.saturating_sub(wrong);
     if drawn > right {

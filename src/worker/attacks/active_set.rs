@@ -1,11 +1,12 @@
-//! The images of a batch that are still under attack. Those that are misclassified leave, so that no step is spent on
-//! them. Knows positions, no attack.
+//! The images of a batch that are still under attack. Misclassified images leave, so no step is wasted on them.
+//!
+//! Knows positions, no attack.
 
 use tch::{Kind, TchError, Tensor};
 
 use super::Batch;
 
-/// What is left of a batch.
+/// The active images of a batch.
 pub(super) struct ActiveSet {
     /// N × C × H × W.
     pub(super) images: Tensor,
@@ -13,18 +14,18 @@ pub(super) struct ActiveSet {
     pub(super) labels: Tensor,
     /// Their positions in the batch, I64, N.
     pub(super) positions: Tensor,
-    /// One point for each image of the whole batch: where it left, or where it is to stay.
+    /// One point per image of the whole batch: where it left, or its final point.
     result: Tensor,
 }
 
-/// Who leaves and who stays, as indices among the survivors before.
+/// The images that leave and stay, as indices into the previous active set.
 pub(super) struct Finished {
     pub(super) staying: Vec<i64>,
     index: Tensor,
 }
 
 impl Finished {
-    /// Of a tensor with a row for each survivor before, the rows of those who stay. `dim` counts survivors.
+    /// Keeps the rows of a tensor that belong to staying images; `dim` is the image dimension.
     pub(super) fn keep(&self, tensor: &mut Tensor, dim: i64) -> Result<(), TchError> {
         *tensor = tensor.f_index_select(dim, &self.index)?;
         Ok(())
@@ -32,7 +33,7 @@ impl Finished {
 }
 
 impl ActiveSet {
-    /// The whole batch.
+    /// Creates the set of the whole batch.
     pub(super) fn all(batch: &Batch<'_>) -> Result<Self, TchError> {
         let count = batch.labels.size()[0];
         Ok(ActiveSet {
@@ -47,7 +48,7 @@ impl ActiveSet {
         self.labels.size()[0] == 0
     }
 
-    /// Lets those with a set flag leave, each at its point; nothing if none has.
+    /// Removes the flagged images, each at its point; returns `None` if no flag is set.
     pub(super) fn part(&mut self, leaving: &Tensor, points: &Tensor) -> Result<Option<Finished>, TchError> {
         let places = |flags: &Tensor| flags.f_nonzero()?.f_view(-1);
         let index = places(leaving)?;
@@ -58,14 +59,14 @@ impl ActiveSet {
         let _ = self.result.f_index_copy_(0, &positions, &points.f_index_select(0, &index)?)?;
         let index = places(&leaving.f_logical_not()?)?;
         let staying = Vec::<i64>::try_from(index.f_to_device(tch::Device::Cpu)?)?;
-        let parting = Finished { staying, index };
+        let finished = Finished { staying, index };
         for tensor in [&mut self.images, &mut self.labels, &mut self.positions] {
-            parting.keep(tensor, 0)?;
+            finished.keep(tensor, 0)?;
         }
-        Ok(Some(parting))
+        Ok(Some(finished))
     }
 
-    /// The end: those who are left stay at these points. Gives a point for each image of the batch.
+    /// Finishes: the remaining images take these points. Returns a point for each image of the batch.
     pub(super) fn finish(mut self, points: &Tensor) -> Result<Tensor, TchError> {
         if !self.is_empty() {
             let _ = self.result.f_index_copy_(0, &self.positions, points)?;

@@ -1,10 +1,11 @@
-//! Adam (Kingma and Ba 2015, algorithm 1), element by element: an image's steps do not depend on the others of a batch.
+//! Adam (Kingma and Ba 2015, algorithm 1), element-wise: an image's steps do not depend on the rest of the batch.
 
 use tch::{TchError, Tensor};
 
 use crate::arithmetic::square_root;
 
-/// Decay of the mean of gradients and of their squares, and what keeps the quotient finite: the authors' numbers.
+/// Decay rates of the gradient mean and of the mean square, and the constant that keeps the quotient finite, as
+/// published.
 const BETA: [f64; 2] = [0.9, 0.999];
 const SMALLEST: f64 = 1e-8;
 
@@ -12,20 +13,20 @@ const SMALLEST: f64 = 1e-8;
 pub struct Adam {
     length: f64,
     steps: i32,
-    /// The means of the gradients and of their squares; nothing before the first step.
+    /// The means of the gradients and of their squares; `None` before the first step.
     means: Option<[Tensor; 2]>,
 }
 
 impl Adam {
-    /// An optimiser with steps of about this length.
+    /// Creates an optimiser with steps of about this length.
     pub const fn new(length: f64) -> Self {
         Adam { length, steps: 0, means: None }
     }
 
-    /// The next point after one with this gradient.
+    /// Returns the next point, given a point and its gradient.
     ///
     /// # Errors
-    /// What libtorch says.
+    /// Returns the error from libtorch.
     pub fn step(&mut self, point: &Tensor, gradient: &Tensor) -> Result<Tensor, TchError> {
         let [mean, square] = match self.means.take() {
             Some(means) => means,

@@ -1,6 +1,8 @@
-//! APGD: projected gradient descent with momentum, whose step length is halved where it does not help (Croce and Hein
-//! 2020, algorithm 1), on cross-entropy and on the difference of logits ratio, untargeted and targeted. As in the
-//! authors' code, but for where random numbers come from, and that an image leaves at its first misclassified point.
+//! APGD: projected gradient descent with momentum and a step length that is halved when progress stalls.
+//!
+//! See Croce and Hein 2020, algorithm 1. The loss is cross-entropy or the difference of logits ratio, untargeted or
+//! targeted. Follows the authors' code, except for the random numbers, and that an image leaves at its first
+//! misclassified point.
 
 use atflow::stage_kinds::{Apgd, ApgdLoss, Attack, Member, Norm};
 use tch::{Kind, TchError, Tensor};
@@ -12,9 +14,9 @@ use super::ensemble::{self, AttackRun, targeted};
 use super::{Adversary, Batch};
 use crate::error::StageError;
 
-/// Keeps the difference of logits ratio finite, and a gradient's direction.
+/// Keeps the difference of logits ratio and a gradient's direction finite.
 const SMALLEST: f64 = 1e-12;
-/// Share of the new step in a step; the rest goes on as the last one went.
+/// Weight of the new step; the rest continues the previous step.
 const MOMENTUM: f64 = 0.75;
 
 impl Adversary for Apgd {
@@ -43,34 +45,36 @@ impl Adversary for Apgd {
     }
 }
 
-/// One run of the attack, counted from 0: a restart and, with `dlr_targeted`, a target. Gives the first misclassified
-/// point of each image, or that of the largest loss.
-fn run_once(victim: &mut AttackedModel<'_>, batch: &Batch<'_>, apgd: &Apgd, run: u32) -> Result<Tensor, StageError> {
+/// Executes one run of the attack, counted from 0: a restart and, with `dlr_targeted`, a target.
+///
+/// Returns the first misclassified point of each image, or the point with the largest loss.
+fn run_once(model: &mut AttackedModel<'_>, batch: &Batch<'_>, apgd: &Apgd, run: u32) -> Result<Tensor, StageError> {
     let (purpose, target) = match apgd.loss {
         ApgdLoss::Ce => ("apgd ce start", None),
         ApgdLoss::Dlr => ("apgd dlr start", None),
-        ApgdLoss::DlrTargeted => ("apgd t start", Some(target(victim, batch, run / apgd.restarts)?)),
+        ApgdLoss::DlrTargeted => ("apgd t start", Some(target(model, batch, run / apgd.restarts)?)),
     };
-    let start = Ball::new(batch.images, apgd.norm, apgd.eps.get())?.far_point(batch, victim.rng, purpose, run)?;
-    climb(victim, batch, apgd, start, target.as_ref())
+    let start = Ball::new(batch.images, apgd.norm, apgd.eps.get())?.far_point(batch, model.rng, purpose, run)?;
+    climb(model, batch, apgd, start, target.as_ref())
 }
 
-/// The likeliest wrong class of each image, I64, N; with a larger `rank` the next ones. An image that is misclassified
-/// as it is has its own class among them.
+/// Returns the likeliest wrong class of each image, I64, N; a larger `rank` selects the next ones.
+///
+/// For an image that is misclassified from the start, its own class may be among them.
 ///
 /// # Errors
-/// [`StageError::Torch`], or that the attack is to be given up.
-pub fn target(victim: &mut AttackedModel<'_>, batch: &Batch<'_>, rank: u32) -> Result<Tensor, StageError> {
-    let (_, order) = victim.logits(batch.images)?.f_sort(1, true)?;
+/// [`StageError::Torch`], or the error that cancels the attack.
+pub fn target(model: &mut AttackedModel<'_>, batch: &Batch<'_>, rank: u32) -> Result<Tensor, StageError> {
+    let (_, order) = model.logits(batch.images)?.f_sort(1, true)?;
     Ok(order.f_select(1, i64::from(rank) + 1)?)
 }
 
-/// The attack from given points, which must lie in the ball; `target` (I64, N) is needed by `dlr_targeted` alone.
+/// Attacks from given points, which must lie in the ball; only `dlr_targeted` needs `target` (I64, N).
 ///
 /// # Errors
-/// [`StageError::Torch`], or that the attack is to be given up.
+/// [`StageError::Torch`], or the error that cancels the attack.
 pub fn climb(
-    victim: &mut AttackedModel<'_>,
+    model: &mut AttackedModel<'_>,
     batch: &Batch<'_>,
     apgd: &Apgd,
     start: Tensor,
@@ -79,8 +83,8 @@ pub fn climb(
     let count = batch.labels.size()[0];
     let options = (Kind::Float, batch.images.device());
     let mut target = target.map(Tensor::shallow_clone);
-    let look = victim.first_gradient(&start, batch, &*loss(apgd.loss, target.as_ref()))?;
-    let mut survivors = ActiveSet::all(batch)?;
+    let look = model.first_gradient(&start, batch, &*loss(apgd.loss, target.as_ref()))?;
+    let mut active = ActiveSet::all(batch)?;
     let mut state = State {
         old: start.shallow_clone(),
         best: start.shallow_clone(),
@@ -93,29 +97,29 @@ pub fn climb(
         points: start,
         gradient: look.gradient,
     };
-    let wrong = misclassified(&look.logits, &survivors.labels)?;
-    state.leave(&mut survivors, &wrong, &mut target)?;
+    let wrong = misclassified(&look.logits, &active.labels)?;
+    state.leave(&mut active, &wrong, &mut target)?;
     let mut checkpoints = Checkpoints::new(apgd.steps);
     for index in 0..apgd.steps {
-        if survivors.is_empty() {
+        if active.is_empty() {
             break;
         }
-        let ball = Ball::new(&survivors.images, apgd.norm, apgd.eps.get())?;
+        let ball = Ball::new(&active.images, apgd.norm, apgd.eps.get())?;
         state.move_on(&ball, apgd.norm, if index > 0 { MOMENTUM } else { 1.0 })?;
-        let look = victim.gradient(&state.points, &survivors.labels, &*loss(apgd.loss, target.as_ref()))?;
+        let look = model.gradient(&state.points, &active.labels, &*loss(apgd.loss, target.as_ref()))?;
         state.gradient = look.gradient;
         state.remember(index, &look.losses)?;
         // Before the check, which may move points.
-        let wrong = misclassified(&look.logits, &survivors.labels)?;
-        state.leave(&mut survivors, &wrong, &mut target)?;
+        let wrong = misclassified(&look.logits, &active.labels)?;
+        state.leave(&mut active, &wrong, &mut target)?;
         if let Some(since) = checkpoints.next_step() {
             state.check(index, since, apgd.rho.get())?;
         }
     }
-    Ok(survivors.finish(&state.best)?)
+    Ok(active.finish(&state.best)?)
 }
 
-/// What is climbed.
+/// Returns the loss to maximise.
 fn loss<'a>(loss: ApgdLoss, target: Option<&'a Tensor>) -> Box<Loss<'a>> {
     match (loss, target) {
         (ApgdLoss::Ce, _) => Box::new(cross_entropy),
@@ -124,8 +128,9 @@ fn loss<'a>(loss: ApgdLoss, target: Option<&'a Tensor>) -> Box<Loss<'a>> {
     }
 }
 
-/// The difference of logits ratio (equation 6): −(z_y − max of the others) / (z_π1 − z_π3), z_π sorted from large to
-/// small.
+/// Computes the difference of logits ratio (equation 6): −(z_y − max of the others) / (z_π1 − z_π3).
+///
+/// z_π is sorted in descending order.
 fn dlr(logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
     let (sorted, order) = logits.f_sort(1, true)?;
     let rank = |rank: i64| sorted.f_select(1, rank);
@@ -135,7 +140,7 @@ fn dlr(logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
     truth.f_sub(&other)?.f_neg()?.f_div(&rank(0)?.f_sub(&rank(2)?)?.f_add_scalar(SMALLEST)?)
 }
 
-/// The targeted difference of logits ratio (equation 7): −(z_y − z_t) / (z_π1 − (z_π3 + z_π4) / 2).
+/// Computes the targeted difference of logits ratio (equation 7): −(z_y − z_t) / (z_π1 − (z_π3 + z_π4) / 2).
 fn dlr_targeted(logits: &Tensor, labels: &Tensor, target: &Tensor) -> Result<Tensor, TchError> {
     let (sorted, _) = logits.f_sort(1, true)?;
     let rank = |rank: i64| sorted.f_select(1, rank);
@@ -144,8 +149,8 @@ fn dlr_targeted(logits: &Tensor, labels: &Tensor, target: &Tensor) -> Result<Ten
     of(labels)?.f_sub(&of(target)?)?.f_neg()?.f_div(&spread)
 }
 
-/// After which steps the step length is looked at: after 22 % of all, then after 3 % less each time, but at least 6 %
-/// (section 3).
+/// Schedule of step-length checks: after 22 % of all steps, then after 3 % less each time, but at least 6 % (section
+/// 3).
 pub struct Checkpoints {
     /// Steps from the last check to the next.
     period: u32,
@@ -156,13 +161,13 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// The checks of a run of so many steps.
+    /// Creates the schedule of a run with `steps` steps.
     pub fn new(steps: u32) -> Self {
         let share = |percent: u64| ((u64::from(steps) * percent / 100) as u32).max(1);
         Checkpoints { period: share(22), shorter: share(3), shortest: share(6), since: 0 }
     }
 
-    /// Goes on by a step; if there is a check after it, how many steps it looks back on.
+    /// Advances by a step; if a check follows it, returns the number of steps that the check covers.
     pub fn next_step(&mut self) -> Option<u32> {
         self.since += 1;
         if self.since < self.period {
@@ -175,10 +180,10 @@ impl Checkpoints {
     }
 }
 
-/// Where every survivor is; first dimensions count them, but for `history`.
+/// The state of all active images; the first dimension counts images, except in `history`.
 struct State {
     points: Tensor,
-    /// The points one step before.
+    /// The points one step earlier.
     old: Tensor,
     gradient: Tensor,
     best: Tensor,
@@ -188,12 +193,12 @@ struct State {
     halved_at_check: Tensor,
     /// Step lengths, N × 1 × 1 × 1.
     step: Tensor,
-    /// Losses, steps × N; 0 where there was no step yet.
+    /// Losses, steps × N; 0 for future steps.
     history: Tensor,
 }
 
 impl State {
-    /// One step: along the gradient, projected, and mixed with the last step.
+    /// Takes one step: along the gradient, projected, and mixed with the previous step.
     fn move_on(&mut self, ball: &Ball<'_>, norm: Norm, momentum: f64) -> Result<(), TchError> {
         let last = self.points.f_sub(&self.old)?;
         let direction = match norm {
@@ -207,7 +212,7 @@ impl State {
         Ok(())
     }
 
-    /// Takes in the losses of a step.
+    /// Records the losses of a step.
     fn remember(&mut self, step: u32, losses: &Tensor) -> Result<(), TchError> {
         self.history.f_select(0, i64::from(step))?.f_copy_(losses)?;
         let better = losses.f_gt_tensor(&self.best_loss)?;
@@ -218,14 +223,15 @@ impl State {
         Ok(())
     }
 
-    /// Halves the step lengths of the images that need it, and takes those back to their best points: where too few of
-    /// the last `since` steps raised the loss, or where the step length was kept at the last check and the best loss
-    /// has not risen since.
+    /// Halves the step length of images that need it, and returns these to their best points.
+    ///
+    /// An image needs it if too few of the last `since` steps raised its loss. It also does if the last check kept the
+    /// step length and the best loss has not risen since.
     fn check(&mut self, step: u32, since: u32, rho: f64) -> Result<(), TchError> {
         let device = self.history.device();
         let steps = self.history.size()[0];
         let row = |step: i64| {
-            // The code of the attack's authors looks before the first step, too, where it finds the last row, still 0.
+            // The authors' code also looks before the first step, where it finds the last row, which is still 0.
             let rows: Vec<i64> = (0..i64::from(since)).map(|back| (step - back).rem_euclid(steps)).collect();
             self.history.f_index_select(0, &Tensor::f_from_slice(&rows)?.f_to_device(device)?)
         };
@@ -244,13 +250,8 @@ impl State {
         Ok(())
     }
 
-    fn leave(
-        &mut self,
-        survivors: &mut ActiveSet,
-        wrong: &Tensor,
-        target: &mut Option<Tensor>,
-    ) -> Result<(), TchError> {
-        let Some(parting) = survivors.part(wrong, &self.points)? else { return Ok(()) };
+    fn leave(&mut self, active: &mut ActiveSet, wrong: &Tensor, target: &mut Option<Tensor>) -> Result<(), TchError> {
+        let Some(finished) = active.part(wrong, &self.points)? else { return Ok(()) };
         let State {
             points,
             old,
@@ -265,8 +266,8 @@ impl State {
         } = self;
         let rows = [points, old, gradient, best, best_gradient, best_loss, best_at_check, halved_at_check, step];
         for tensor in rows.into_iter().chain(target) {
-            parting.keep(tensor, 0)?;
+            finished.keep(tensor, 0)?;
         }
-        parting.keep(history, 1)
+        finished.keep(history, 1)
     }
 }

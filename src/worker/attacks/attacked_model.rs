@@ -1,5 +1,6 @@
-//! The network under attack: its logits, and the gradient of a loss with respect to the images. Counts what gradients
-//! there are, because an attack whose gradients are zero fails without a word. Knows no attack.
+//! The network under attack: its logits, and the gradient of a loss with respect to the images.
+//!
+//! Collects gradient statistics, because an attack with zero gradients fails silently. Knows no attack.
 
 use std::collections::HashSet;
 
@@ -11,7 +12,7 @@ use crate::error::StageError;
 use crate::networks::Frozen;
 use crate::rng::Rng;
 
-/// A network, the random numbers of the attack on it, and somebody who is told before each step.
+/// A network with the random numbers of its attack and a callback before each step.
 pub struct AttackedModel<'a> {
     network: &'a dyn Frozen,
     /// The attack's random numbers.
@@ -20,15 +21,16 @@ pub struct AttackedModel<'a> {
     stats: Option<&'a mut GradientStats>,
 }
 
-/// Gradients by image: each image counts once, at the first gradient that is computed for it, if it is classified
-/// correctly there.
+/// Gradient statistics by image.
+///
+/// Each image counts once, at its first gradient, if it is classified correctly there.
 #[derive(Default)]
 pub struct GradientStats {
     seen: HashSet<u64>,
     gradients: Gradients,
 }
 
-/// What a network says at some points.
+/// The network's answer at some points.
 pub(super) struct GradientQuery {
     /// N × classes.
     pub(super) logits: Tensor,
@@ -38,11 +40,11 @@ pub(super) struct GradientQuery {
     pub(super) gradient: Tensor,
 }
 
-/// What an attack climbs: a number for each image, of logits and true classes.
+/// The loss that an attack maximises: one number per image, from logits and true classes.
 pub(super) type Loss<'a> = dyn Fn(&Tensor, &Tensor) -> Result<Tensor, TchError> + 'a;
 
 impl<'a> AttackedModel<'a> {
-    /// A network to be attacked; `check_cancelled` is called before each question to it.
+    /// Creates a network to attack; `check_cancelled` is called before each query to it.
     pub fn new(
         network: &'a dyn Frozen,
         rng: Rng,
@@ -51,35 +53,35 @@ impl<'a> AttackedModel<'a> {
         AttackedModel { network, rng, check_cancelled, stats: None }
     }
 
-    /// The same, with its gradients counted. Counting waits for the device once for each batch.
+    /// Enables gradient statistics. They wait for the device once per batch.
     #[must_use]
     pub fn counted(self, stats: &'a mut GradientStats) -> Self {
         AttackedModel { stats: Some(stats), ..self }
     }
 
-    /// The network.
+    /// Returns the network.
     pub fn network(&self) -> &'a dyn Frozen {
         self.network
     }
 
-    /// Tells whoever waits that the attack goes on.
+    /// Calls the callback, which reports that the attack is alive.
     ///
     /// # Errors
-    /// Theirs, if the attack is to be given up.
+    /// The callback's error, if the attack is cancelled.
     pub fn check_cancelled(&mut self) -> Result<(), StageError> {
         (self.check_cancelled)()
     }
 
-    /// Logits (N × classes) of points in [0, 1].
+    /// Computes logits (N × classes) of points in [0, 1].
     ///
     /// # Errors
-    /// [`StageError::Torch`], or that the attack is to be given up.
+    /// [`StageError::Torch`], or the error that cancels the attack.
     pub fn logits(&mut self, points: &Tensor) -> Result<Tensor, StageError> {
         self.check_cancelled()?;
         Ok(self.network.forward(points)?)
     }
 
-    /// Logits, losses and gradient at some points.
+    /// Computes logits, losses and gradient at some points.
     pub(super) fn gradient(
         &mut self,
         points: &Tensor,
@@ -91,7 +93,7 @@ impl<'a> AttackedModel<'a> {
         Ok(look)
     }
 
-    /// The same where an attack on a batch begins: counts its images by their gradients.
+    /// Computes logits, losses and gradient at the start of an attack, and counts the gradients of the batch.
     pub(super) fn first_gradient(
         &mut self,
         points: &Tensor,
@@ -113,10 +115,12 @@ impl<'a> AttackedModel<'a> {
         })
     }
 
-    /// The gradient of any objective with respect to any variable. `objective` gives the value of each image (N), or
-    /// one for all of them, and the logits. The gradient is that of their sum, as it is: where it is not finite, too.
+    /// Computes the gradient of any objective with respect to any variable.
     ///
-    /// The sum and not the mean: the gradient of an image then does not depend on how many others are computed with it.
+    /// `objective` returns one value per image (N), or one for all of them, and the logits. The result is the gradient
+    /// of their sum, unmodified even if it is not finite.
+    ///
+    /// It uses the sum, not the mean, so an image's gradient does not depend on the batch size.
     pub(super) fn query(
         &mut self,
         variable: &Tensor,
@@ -132,8 +136,7 @@ impl<'a> AttackedModel<'a> {
         Ok(query?)
     }
 
-    /// Counts the images of a batch by a gradient that an attack begins with, one for each image; `logits` are those of
-    /// the same points.
+    /// Updates the statistics with the initial gradient of each image in a batch; `logits` belong to the same points.
     pub(super) fn count(&mut self, gradient: &Tensor, logits: &Tensor, batch: &Batch<'_>) -> Result<(), TchError> {
         match &mut self.stats {
             Some(stats) => stats.count(gradient, &misclassified(logits, batch.labels)?, batch.indices),
@@ -143,12 +146,12 @@ impl<'a> AttackedModel<'a> {
 }
 
 impl GradientStats {
-    /// The gradients so far; nothing if none was computed.
+    /// Returns the statistics so far; `None` if no gradient was counted.
     pub fn gradients(&self) -> Option<Gradients> {
         Some(self.gradients).filter(|gradients| gradients.images > 0)
     }
 
-    /// Counts the images that are not wrong already: of those an attack has nothing to ask.
+    /// Counts the images that are not yet misclassified; an attack needs no gradient for the others.
     fn count(&mut self, gradient: &Tensor, wrong: &Tensor, indices: &[u64]) -> Result<(), TchError> {
         let flat = gradient.f_flatten(1, -1)?;
         let host = |flags: Tensor| Vec::<bool>::try_from(flags.f_to_device(Device::Cpu)?);
@@ -167,30 +170,31 @@ impl GradientStats {
 }
 
 impl GradientQuery {
-    /// A gradient that is not a number leads nowhere, an infinite one is a large one: so points stay in their ball.
+    /// Replaces NaN by 0 and infinities by large numbers, so points stay in their ball.
     fn make_finite(&mut self) -> Result<(), TchError> {
         self.gradient = self.gradient.f_nan_to_num_(0.0, None, None)?;
         Ok(())
     }
 }
 
-/// Which images are not predicted as their true class, Bool, N. Of equal logits the first counts.
+/// Returns which images are misclassified, Bool, N. Of equal logits the first counts.
 pub(super) fn misclassified(logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
     logits.f_argmax(1, false)?.f_ne_tensor(labels)
 }
 
-/// Cross-entropy of the true classes, N.
+/// Computes the cross-entropy of the true classes, N.
 pub(super) fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
     logits.f_cross_entropy_loss(labels, None::<&Tensor>, Reduction::None, -100, 0.0)
 }
 
-/// The gradient, with respect to `inputs`, of the cross-entropy of the true classes summed over the batch. `classify`
-/// gives the logits.
+/// Computes the gradient, w.r.t. `inputs`, of the cross-entropy of the true classes, summed over the batch.
 ///
-/// The sum and not the mean: the gradient of an image then does not depend on how many others are computed with it.
+/// `classify` returns the logits.
+///
+/// It uses the sum, not the mean, so an image's gradient does not depend on the batch size.
 ///
 /// # Errors
-/// What libtorch says.
+/// Returns the error from libtorch.
 pub fn input_gradient(
     inputs: &Tensor,
     labels: &Tensor,
@@ -203,7 +207,7 @@ pub fn input_gradient(
     })
 }
 
-/// The gradient of a number with respect to some inputs.
+/// Computes the gradient of a scalar with respect to some inputs.
 pub(super) fn backward(loss: &Tensor, inputs: &Tensor) -> Result<Tensor, TchError> {
     let gradients = Tensor::f_run_backward(&[loss], &[inputs], false, false)?;
     gradients.into_iter().next().ok_or_else(|| TchError::Torch("no gradient came back".to_owned()))

@@ -1,4 +1,4 @@
-//! What an adversary may reach: a ball around each image, cut by [0, 1]. Knows norms, and no attack.
+//! The points an adversary may reach: a ball around each image, intersected with [0, 1]. Knows norms, and no attack.
 
 use atflow::stage_kinds::Norm;
 use tch::{TchError, Tensor};
@@ -6,7 +6,7 @@ use tch::{TchError, Tensor};
 use super::Batch;
 use crate::rng::{DrawTensor, Rng, Stream};
 
-/// Norms below this are taken as this one where something is divided by them.
+/// Lower bound on norms in divisions.
 const SMALLEST: f64 = 1e-12;
 
 /// The ball around each image.
@@ -17,8 +17,7 @@ pub(super) struct Ball<'a> {
 }
 
 enum Shape {
-    /// Both the ball and [0, 1] are boxes around the image, so projecting on one and then on the other is one clamp
-    /// between two bounds.
+    /// Both the ball and [0, 1] are boxes around the image, so projecting onto both is one clamp between two bounds.
     Box {
         lowest: Tensor,
         highest: Tensor,
@@ -38,22 +37,23 @@ impl<'a> Ball<'a> {
         Ok(Ball { images, eps, shape })
     }
 
-    /// Points that may be reached: clamped to [0, 1], then projected on the ball, in the order of the paper's authors.
-    /// Changes its argument.
+    /// Clamps points to [0, 1], then projects them onto the ball, in the order of the authors' code. Modifies its
+    /// argument.
     pub(super) fn project(&self, mut points: Tensor) -> Result<Tensor, TchError> {
         match &self.shape {
             Shape::Box { lowest, highest } => points.f_clamp_tensor_(Some(lowest), Some(highest)),
             Shape::Sphere => {
                 let change = points.f_clamp_(0.0, 1.0)?.f_sub(self.images)?;
                 let factor = l2(&change)?.f_clamp_min_(SMALLEST)?.f_reciprocal_()?.f_mul_scalar_(self.eps)?;
-                // Rounding may lead out of [0, 1] again, by as much.
+                // Rounding may leave [0, 1] again, by a rounding error.
                 self.images.f_add(&change.f_mul(&factor.f_clamp_max(1.0)?)?)?.f_clamp_(0.0, 1.0)
             }
         }
     }
 
-    /// The same in the other order, which gives other points of the L2 ball: projected on the ball, then clamped to [0,
-    /// 1], as AutoAttack does it.
+    /// Projects points onto the ball, then clamps them to [0, 1], like AutoAttack.
+    ///
+    /// In the L2 ball this order gives other points than `project`.
     pub(super) fn project_then_clamp(&self, points: &Tensor) -> Result<Tensor, TchError> {
         match &self.shape {
             Shape::Box { lowest, highest } => points.f_clamp_tensor(Some(lowest), Some(highest)),
@@ -67,7 +67,7 @@ impl<'a> Ball<'a> {
         }
     }
 
-    /// A point drawn uniformly from the ball, clamped to [0, 1]; another one for each restart, counted from 0.
+    /// Draws a point uniformly from the ball, clamped to [0, 1]; each restart, counted from 0, draws another one.
     pub(super) fn random_point(&self, batch: &Batch<'_>, rng: Rng, restart: u32) -> Result<Tensor, TchError> {
         let (shape, device) = (&batch.images.size()[1..], batch.images.device());
         let restarts = [u64::from(restart), batch.epoch];
@@ -81,7 +81,7 @@ impl<'a> Ball<'a> {
         let change = match &self.shape {
             Shape::Box { .. } => draws(purpose, shape, symmetric)?,
             Shape::Sphere => {
-                // A direction, and a radius whose power d is uniform: the volume within it is.
+                // A direction, and a radius whose d-th power is uniform, because the enclosed volume is.
                 let dimensions = shape.iter().product::<i64>() as f64;
                 let normal = draws(purpose, shape, Stream::normal)?;
                 let unit = draws(&format!("{purpose} radius"), &[1, 1, 1], Stream::unit)?;
@@ -93,7 +93,7 @@ impl<'a> Ball<'a> {
         self.project(change.f_mul_scalar(self.eps)?.f_add_(self.images)?)
     }
 
-    /// A point at full radius, clamped to [0, 1]: APGD's start. `purpose` and `run` name the draws.
+    /// Draws a point at full radius, clamped to [0, 1]: APGD's start. `purpose` and `run` key the draws.
     pub(super) fn far_point(&self, batch: &Batch<'_>, rng: Rng, purpose: &str, run: u32) -> Result<Tensor, TchError> {
         let (shape, device) = (&batch.images.size()[1..], batch.images.device());
         let draw = match &self.shape {
@@ -110,17 +110,17 @@ impl<'a> Ball<'a> {
     }
 }
 
-/// The L2 norm of each image, N × 1 × 1 × 1.
+/// Computes the L2 norm of each image, N × 1 × 1 × 1.
 pub(super) fn l2(images: &Tensor) -> Result<Tensor, TchError> {
     images.f_norm_scalaropt_dim(2.0, [1i64, 2, 3].as_slice(), true)
 }
 
-/// Each image divided by its L2 norm; one of zeros stays.
+/// Divides each image by its L2 norm; an image of zeros is unchanged.
 pub(super) fn unit_l2(images: &Tensor) -> Result<Tensor, TchError> {
     images.f_div(&l2(images)?.f_clamp_min_(SMALLEST)?)
 }
 
-/// Uniform in [−1, 1).
+/// Draws uniformly from [−1, 1).
 fn symmetric(stream: &mut Stream) -> f32 {
     stream.uniform(-1.0, 1.0)
 }

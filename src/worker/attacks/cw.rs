@@ -1,6 +1,7 @@
-//! Carlini and Wagner's L2 attack (2017, section V.B and VI.A): Adam looks for the smallest change that is
-//! misclassified, in a variable that keeps images in [0, 1], and a binary search finds each image's weight of the two
-//! aims.
+//! Carlini and Wagner's L2 attack (2017, section V.B and VI.A).
+//!
+//! Adam minimises the change that causes misclassification, in a variable that keeps images in [0, 1]. A binary search
+//! finds each image's weight of the two objectives.
 
 use atflow::stage_kinds::Cw;
 use tch::{Kind, TchError, Tensor};
@@ -13,7 +14,7 @@ use crate::error::StageError;
 
 /// Keeps the variable of black and white finite.
 const INSIDE: f64 = 0.999_999;
-/// How many times as large the next weight is while none has led to a misclassified point.
+/// Growth factor of the weight until a misclassified point is found.
 const GROWTH: f64 = 10.0;
 
 impl Adversary for Cw {
@@ -22,7 +23,7 @@ impl Adversary for Cw {
         let full = |value: f64| Tensor::f_full(&count[..], value, (Kind::Float, batch.images.device()));
         let start = to_variable(batch.images)?;
         let centre = to_image(&start)?;
-        // Above the largest change that counts nothing is kept.
+        // If no point is found within ε, the result is the image itself.
         let mut best = Best { points: batch.images.f_detach_copy()?, norms: full(f64::INFINITY)? };
         let (mut weight, mut lower, mut upper) = (full(self.c.get())?, full(0.0)?, full(f64::INFINITY)?);
         for search in 0..self.search_steps {
@@ -58,7 +59,7 @@ impl Adversary for Cw {
     }
 }
 
-/// The misclassified point of the smallest change so far, and that change's norm.
+/// The misclassified point with the smallest change so far, and the norm of that change.
 struct Best {
     points: Tensor,
     norms: Tensor,
@@ -73,7 +74,7 @@ impl Best {
     }
 }
 
-/// The logit of the true class less the largest other one (the paper's f₆), N.
+/// Computes the logit of the true class minus the largest other one (the paper's f₆), N.
 fn lead(logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
     let labels = labels.f_unsqueeze(1)?;
     let own = logits.f_gather(1, &labels, false)?.f_squeeze_dim(1)?;
@@ -84,12 +85,12 @@ fn squared_norm(change: &Tensor) -> Result<Tensor, TchError> {
     change.f_flatten(1, -1)?.f_square()?.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Float)
 }
 
-/// An image in [0, 1] for any variable: (tanh w + 1) / 2.
+/// Maps any variable to an image in [0, 1]: (tanh w + 1) / 2.
 fn to_image(variable: &Tensor) -> Result<Tensor, TchError> {
     variable.f_tanh()?.f_add_scalar(1.0)?.f_div_scalar(2.0)
 }
 
-/// The variable of an image. The area's tangent is written out, because libraries compute their own differently.
+/// Maps an image to its variable. Spells out artanh, because libraries compute it differently.
 fn to_variable(images: &Tensor) -> Result<Tensor, TchError> {
     let x = images.f_mul_scalar(2.0)?.f_sub_scalar(1.0)?.f_mul_scalar(INSIDE)?;
     x.f_add_scalar(1.0)?.f_div(&x.f_neg()?.f_add_scalar(1.0)?)?.f_log()?.f_div_scalar(2.0)

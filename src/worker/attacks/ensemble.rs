@@ -1,6 +1,7 @@
-//! Attacks that consist of several runs, each on the images that the runs before it left: restarts, targets, and the
-//! members of an ensemble. An image that no run breaks keeps the point of the largest cross-entropy. Knows the order of
-//! runs, not where images come from.
+//! Attacks that consist of several runs: restarts, targets, and the members of an ensemble.
+//!
+//! Each run attacks the images that withstood the previous runs. An image that no run breaks keeps the point with the
+//! largest cross-entropy. Knows the order of runs, not the source of images.
 
 use atflow::stage_kinds::{Apgd, ApgdLoss, Attack, Autoattack, Fab, Member, Square};
 use tch::{Device, Tensor};
@@ -9,13 +10,13 @@ use super::attacked_model::{AttackedModel, cross_entropy, misclassified};
 use super::{Adversary, Batch, adversary};
 use crate::error::StageError;
 
-/// One of the attacks that images are under in turn.
+/// One of the attacks that run in turn.
 pub struct AttackRun {
-    /// Its name, as results have it.
+    /// Its name in results.
     pub name: &'static str,
     /// The attack.
     pub attack: Attack,
-    /// How many runs it consists of, at least 1.
+    /// The number of its runs, at least 1.
     pub runs: u32,
 }
 
@@ -34,7 +35,7 @@ impl Adversary for Autoattack {
     }
 }
 
-/// An attack of this kind as a part, by itself or of an ensemble; `name` is the parameter that chooses it.
+/// Creates a part from an attack of this kind, alone or in an ensemble; `name` is the parameter that selects it.
 pub(super) fn part(member: Member, attack: Attack, classes: usize, name: String) -> Result<AttackRun, StageError> {
     let needed = member.needs_classes();
     if classes < needed as usize {
@@ -58,18 +59,18 @@ fn of_ensemble(ensemble: &Autoattack, member: Member) -> Attack {
     }
 }
 
-/// How many runs one run for each target is: no more than there are wrong classes.
+/// Returns the number of runs with one run per target: at most the number of wrong classes.
 pub(super) fn targeted(targets: u32, classes: usize) -> u32 {
     targets.min(u32::try_from(classes - 1).unwrap_or(u32::MAX))
 }
 
-/// All runs on one batch.
+/// Executes all runs on one batch.
 pub(super) fn attack(
-    victim: &mut AttackedModel<'_>,
+    model: &mut AttackedModel<'_>,
     batch: &Batch<'_>,
     whole: &dyn Adversary,
 ) -> Result<Tensor, StageError> {
-    let logits = victim.logits(batch.images)?;
+    let logits = model.logits(batch.images)?;
     let parts = whole.parts(logits.size()[1] as usize, "attack")?.unwrap_or_default();
     let mut result = batch.images.f_detach_copy()?;
     let mut losses = cross_entropy(&logits, batch.labels)?;
@@ -81,8 +82,8 @@ pub(super) fn attack(
             break;
         }
         let left = batch.select(&right)?;
-        let found = adversary(&part.attack).run(victim, &left.batch(), at)?;
-        let logits = victim.logits(&found)?;
+        let found = adversary(&part.attack).run(model, &left.batch(), at)?;
+        let logits = model.logits(&found)?;
         let (loss, now_wrong) = (cross_entropy(&logits, &left.labels)?, misclassified(&logits, &left.labels)?);
         let before = losses.f_index_select(0, &left.positions)?;
         let better = loss.f_gt_tensor(&before)?.f_logical_or(&now_wrong)?;

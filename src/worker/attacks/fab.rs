@@ -1,7 +1,8 @@
-//! FAB, targeted: steps to where a linear model of the network says that the decision changes, and back towards the
-//! image, so that the perturbation grows small (Croce and Hein 2020, "Minimally distorted adversarial examples with a
-//! fast adaptive boundary attack"). As in AutoAttack's code, but that an image leaves at the first misclassified point
-//! in its ball.
+//! FAB, targeted: steps to the decision boundary of a linear model of the network, and back towards the image, to
+//! shrink the perturbation.
+//!
+//! See Croce and Hein 2020, "Minimally distorted adversarial examples with a fast adaptive boundary attack". Follows
+//! AutoAttack's code, except that an image leaves at the first misclassified point in its ball.
 
 use atflow::stage_kinds::{Attack, Fab, Member, Norm};
 use tch::{Kind, TchError, Tensor};
@@ -15,13 +16,13 @@ use crate::error::StageError;
 
 /// Keeps quotients finite.
 const SMALLEST: f64 = 1e-12;
-/// Steps are no shorter.
+/// Minimum step length.
 const SHORTEST: f64 = 1e-8;
-/// Most of a step that is taken from the image and not from the last point (α max).
+/// Maximum share of a step taken from the image instead of the last point (α max).
 const MOST_FROM_IMAGE: f64 = 0.1;
-/// How far a step goes beyond the boundary (η).
+/// Factor by which a step overshoots the boundary (η).
 const OVERSHOOT: f64 = 1.05;
-/// How much of a perturbation is kept where a point is misclassified (β).
+/// Share of a perturbation kept at a misclassified point (β).
 const BACK: f64 = 0.9;
 
 impl Adversary for Fab {
@@ -43,28 +44,29 @@ impl Adversary for Fab {
     }
 }
 
-/// One run of the attack, counted from 0, towards the class of that rank. Gives the first misclassified point of each
-/// image in the ball, or the image.
-fn run_once(victim: &mut AttackedModel<'_>, batch: &Batch<'_>, fab: &Fab, run: u32) -> Result<Tensor, StageError> {
-    let target = target(victim, batch, run)?;
-    approach(victim, batch, fab, &target)
+/// Executes one run of the attack, counted from 0, towards the class of that rank.
+///
+/// Returns the first misclassified point of each image in the ball, or the image itself.
+fn run_once(model: &mut AttackedModel<'_>, batch: &Batch<'_>, fab: &Fab, run: u32) -> Result<Tensor, StageError> {
+    let target = target(model, batch, run)?;
+    approach(model, batch, fab, &target)
 }
 
-/// The attack towards given classes (I64, N).
+/// Attacks towards given classes (I64, N).
 ///
 /// # Errors
-/// [`StageError::Torch`], or that the attack is to be given up.
+/// [`StageError::Torch`], or the error that cancels the attack.
 pub fn approach(
-    victim: &mut AttackedModel<'_>,
+    model: &mut AttackedModel<'_>,
     batch: &Batch<'_>,
     fab: &Fab,
     target: &Tensor,
 ) -> Result<Tensor, StageError> {
-    let mut survivors = ActiveSet::all(batch)?;
+    let mut active = ActiveSet::all(batch)?;
     let mut target = target.shallow_clone();
     let mut points = batch.images.shallow_clone();
     for step in 0..fab.steps {
-        if survivors.is_empty() {
+        if active.is_empty() {
             break;
         }
         let lead = |logits: &Tensor, labels: &Tensor| {
@@ -72,36 +74,36 @@ pub fn approach(
             of(&target)?.f_sub(&of(labels)?)
         };
         let look = match step {
-            0 => victim.first_gradient(&points, batch, &lead)?,
-            _ => victim.gradient(&points, &survivors.labels, &lead)?,
+            0 => model.first_gradient(&points, batch, &lead)?,
+            _ => model.gradient(&points, &active.labels, &lead)?,
         };
         let plane = Plane::through(&points, &look.gradient, &look.losses)?;
-        let (from_point, from_image) = (plane.nearest(&points, fab.norm)?, plane.nearest(&survivors.images, fab.norm)?);
+        let (from_point, from_image) = (plane.nearest(&points, fab.norm)?, plane.nearest(&active.images, fab.norm)?);
         let length = |change: &Tensor| norm(change, fab.norm)?.f_clamp_min_(SHORTEST);
         let (near, far) = (length(&from_point)?, length(&from_image)?);
         let share = near.f_div(&near.f_add(&far)?)?.f_clamp_max_(MOST_FROM_IMAGE)?;
         let ahead = points.f_add(&from_point.f_mul_scalar(OVERSHOOT)?)?;
         let ahead = ahead.f_mul(&share.f_neg()?.f_add_scalar_(1.0)?)?;
-        let back = survivors.images.f_add(&from_image.f_mul_scalar(OVERSHOOT)?)?.f_mul(&share)?;
+        let back = active.images.f_add(&from_image.f_mul_scalar(OVERSHOOT)?)?.f_mul(&share)?;
         points = ahead.f_add(&back)?.f_clamp_(0.0, 1.0)?;
 
-        let wrong = misclassified(&victim.logits(&points)?, &survivors.labels)?;
-        let change = points.f_sub(&survivors.images)?;
+        let wrong = misclassified(&model.logits(&points)?, &active.labels)?;
+        let change = points.f_sub(&active.images)?;
         let in_ball = norm(&change, fab.norm)?.f_view(-1)?.f_le(fab.eps.get())?;
         let leaving = wrong.f_logical_and(&in_ball)?;
-        let closer = survivors.images.f_add(&change.f_mul_scalar(BACK)?)?;
+        let closer = active.images.f_add(&change.f_mul_scalar(BACK)?)?;
         let mut next = closer.f_where_self(&wrong.f_view([-1, 1, 1, 1])?, &points)?;
-        if let Some(parting) = survivors.part(&leaving, &points)? {
-            parting.keep(&mut next, 0)?;
-            parting.keep(&mut target, 0)?;
+        if let Some(finished) = active.part(&leaving, &points)? {
+            finished.keep(&mut next, 0)?;
+            finished.keep(&mut target, 0)?;
         }
         points = next;
     }
-    let images = survivors.images.shallow_clone();
-    Ok(survivors.finish(&images)?)
+    let images = active.images.shallow_clone();
+    Ok(active.finish(&images)?)
 }
 
-/// The norm of each image, N × 1 × 1 × 1.
+/// Computes the norm of each image, N × 1 × 1 × 1.
 fn norm(images: &Tensor, norm: Norm) -> Result<Tensor, TchError> {
     match norm {
         Norm::Inf => images.f_abs()?.f_amax([1i64, 2, 3].as_slice(), true),
@@ -109,7 +111,7 @@ fn norm(images: &Tensor, norm: Norm) -> Result<Tensor, TchError> {
     }
 }
 
-/// For each image the points z with w · z = b.
+/// A hyperplane per image: the points z with w · z = b.
 pub struct Plane {
     /// w, N × D.
     slope: Tensor,
@@ -118,25 +120,26 @@ pub struct Plane {
 }
 
 impl Plane {
-    /// Where a function that has these values (N) and gradients at some points would be 0 if it were linear.
+    /// Linearises a function with these values (N) and gradients at some points, and returns its zero plane.
     ///
     /// # Errors
-    /// What libtorch says.
+    /// Returns the error from libtorch.
     pub fn through(points: &Tensor, gradient: &Tensor, values: &Tensor) -> Result<Self, TchError> {
         let slope = gradient.f_flatten(1, -1)?;
         let height = sum(&slope.f_mul(&points.f_flatten(1, -1)?)?)?;
         Ok(Plane { offset: height.f_sub(&values.f_view([-1, 1])?)?, slope })
     }
 
-    /// The smallest change of each point, in a norm, that leads into the plane and not out of [0, 1]; where none leads
-    /// there, the one that leads closest.
+    /// Computes the smallest change of each point, in a norm, that reaches the plane within [0, 1].
     ///
-    /// With room r_i before the border, a change of length λ moves every coordinate against the side it is on by min(λ
-    /// s_i, r_i), where s_i = 1 in L-infinity, and the size of w_i in L2. How far that leads is piecewise linear in λ:
-    /// its pieces are sorted, and the one that arrives is solved.
+    /// If no change reaches it, returns the one that comes closest.
+    ///
+    /// With room r_i before the border, a change of length λ moves every coordinate towards the plane by min(λ s_i,
+    /// r_i). Here s_i is 1 in L-infinity, and |w_i| in L2. The distance covered is piecewise linear in λ: the pieces
+    /// are sorted, and the one that arrives is solved.
     ///
     /// # Errors
-    /// What libtorch says.
+    /// Returns the error from libtorch.
     pub fn nearest(&self, points: &Tensor, norm: Norm) -> Result<Tensor, TchError> {
         let flat = points.f_flatten(1, -1)?;
         let distance = sum(&self.slope.f_mul(&flat)?)?.f_sub(&self.offset)?;
@@ -150,8 +153,8 @@ impl Plane {
         };
         let (ends, order) = room.f_div(&speed.f_clamp_min(SMALLEST)?)?.f_sort(1, false)?;
         let sorted = |tensor: &Tensor| tensor.f_gather(1, &order, false)?.f_cumsum(1, Kind::Float);
-        // What the coordinates that have arrived at the border give in all, and what the others give for each unit of
-        // length.
+        // The total contribution of coordinates that have reached the border, and the contribution of the others per
+        // unit of length.
         let (arrived, stopped) = (sorted(&steep.f_mul(&room)?)?, sorted(&gain)?);
         let total = sum(&gain)?;
         let reached = arrived.f_add(&ends.f_mul(&total.f_sub(&stopped)?)?)?;
@@ -180,7 +183,7 @@ mod tests {
     use crate::rng::{DrawTensor, Rng, Stream};
     use tch::Device;
 
-    /// The conditions of Karush, Kuhn and Tucker: in the plane, in [0, 1], and no coordinate that could go on has gone
+    /// The Karush-Kuhn-Tucker conditions: the point is in the plane and in [0, 1]. No coordinate with room left moves
     /// less far than the others.
     #[test]
     fn the_nearest_point_of_a_plane_is_nearest() {

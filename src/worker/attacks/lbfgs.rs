@@ -1,6 +1,7 @@
-//! L-BFGS without line search: what `torch.optim.LBFGS` does with `line_search_fn=None`, which tch does not bind
-//! (Nocedal and Wright 2006, algorithms 7.4 and 7.5, with a fixed step). Knows a vector and a function of it, nothing
-//! of attacks.
+//! L-BFGS without line search, like `torch.optim.LBFGS` with `line_search_fn=None`, which tch does not bind.
+//!
+//! See Nocedal and Wright 2006, algorithms 7.4 and 7.5, with a fixed step. Knows a vector and a function of it, nothing
+//! about attacks.
 
 use std::collections::VecDeque;
 
@@ -8,38 +9,38 @@ use tch::{TchError, Tensor};
 
 use crate::error::StageError;
 
-/// Pairs of changes that are remembered.
+/// Number of pairs of changes in the history.
 const HISTORY: usize = 100;
-/// A pair whose product is not above this says nothing of the curvature.
+/// A pair whose product is not above this is skipped: it holds no curvature information.
 const SMALLEST_CURVATURE: f64 = 1e-10;
 
-/// A function to be minimised: its value and gradient at a point, both of the point's shape and kind.
+/// A function to minimise: returns its value and gradient at a point, the gradient in the point's shape and kind.
 pub type Objective<'a> = dyn FnMut(&Tensor) -> Result<(f64, Tensor), StageError> + 'a;
 
-/// The optimiser with its memory.
+/// The optimiser with its history.
 pub struct Lbfgs {
-    /// Length of a step, relative to the direction found.
+    /// Step length, relative to the direction found.
     pub lr: f64,
-    /// Iterations of one call.
+    /// Maximum iterations per call.
     pub max_iter: u32,
-    /// A call ends when no entry of the gradient is larger, in absolute value.
+    /// A call ends when no gradient entry exceeds this in absolute value.
     pub tolerance_grad: f64,
-    /// A call ends when the value, or every entry of the point, changes by less.
+    /// A call ends when the value, or every entry of the point, changes by less than this.
     pub tolerance_change: f64,
     memory: Option<Memory>,
 }
 
-/// What is known of the curvature, and of the last step.
+/// Curvature information and the last step.
 struct Memory {
     direction: Tensor,
     length: f64,
     gradient: Tensor,
-    /// Scale of the first guess of the inverse Hessian.
+    /// Scale of the initial inverse Hessian.
     scale: f64,
     pairs: VecDeque<Pair>,
 }
 
-/// One step and what it changed.
+/// One step and its changes.
 struct Pair {
     gradient: Tensor,
     point: Tensor,
@@ -48,15 +49,15 @@ struct Pair {
 }
 
 impl Lbfgs {
-    /// An optimiser that has seen nothing.
+    /// Creates an optimiser with an empty history.
     pub const fn new(lr: f64, max_iter: u32, tolerance_grad: f64, tolerance_change: f64) -> Self {
         Lbfgs { lr, max_iter, tolerance_grad, tolerance_change, memory: None }
     }
 
-    /// Up to `max_iter` iterations from `point` (a vector); gives the point where they end.
+    /// Takes up to `max_iter` iterations from `point` (a vector); returns the final point.
     ///
     /// # Errors
-    /// Those of the function, and [`StageError::Torch`].
+    /// The function's errors, and [`StageError::Torch`].
     pub fn step(&mut self, mut point: Tensor, function: &mut Objective<'_>) -> Result<Tensor, StageError> {
         let (mut value, mut gradient) = function(&point)?;
         if largest(&gradient)? <= self.tolerance_grad {
@@ -88,7 +89,7 @@ impl Lbfgs {
             }
             let change = direction.f_mul_scalar(length)?;
             point = point.f_add(&change)?;
-            // After the last iteration nobody asks for the value.
+            // After the last iteration the value is not needed.
             if iteration == self.max_iter {
                 break;
             }
@@ -104,7 +105,7 @@ impl Lbfgs {
 }
 
 impl Memory {
-    /// The pairs with the last step among them, and the new scale.
+    /// Returns the pairs including the last step, and the new scale.
     fn updated(mut self, gradient: &Tensor) -> Result<(VecDeque<Pair>, f64), TchError> {
         let change = gradient.f_sub(&self.gradient)?;
         let step = self.direction.f_mul_scalar(self.length)?;
@@ -120,7 +121,7 @@ impl Memory {
     }
 }
 
-/// The approximate inverse Hessian times the negative gradient, in two loops over the pairs.
+/// Computes the approximate inverse Hessian times the negative gradient, in two loops over the pairs.
 fn downhill(gradient: &Tensor, pairs: &VecDeque<Pair>, scale: f64) -> Result<Tensor, TchError> {
     let mut direction = gradient.f_neg()?;
     let mut factors = Vec::with_capacity(pairs.len());

@@ -1,9 +1,11 @@
-//! Attacks: images in [0, 1] in, perturbed images in [0, 1] out. Every attack sees a frozen network, so batch
-//! statistics cannot move, and asks for the gradient of the images alone. Knows nothing of training and evaluation.
+//! Attacks: map images in [0, 1] to perturbed images in [0, 1].
 //!
-//! From the bottom up: `attacked_model` answers for the network, `ball` says what may be reached, `active_set` which
-//! images are still under attack; `adam` and `lbfgs` are optimisers; `pgd` (FGSM, too), `spatial`, `apgd`, `fab`,
-//! `square` and `cw` are attacks, and `ensemble` runs several of them one after the other.
+//! Every attack works on a frozen network, so batch statistics cannot change, and computes gradients for the images
+//! only. Knows nothing about training and evaluation.
+//!
+//! From the bottom up: `attacked_model` wraps the network, `ball` defines the allowed points, and `active_set` tracks
+//! the images still under attack. `adam` and `lbfgs` are optimisers. `pgd` (also FGSM), `spatial`, `apgd`, `fab`,
+//! `square` and `cw` are attacks, and `ensemble` runs several of them in sequence.
 
 mod active_set;
 pub mod adam;
@@ -34,14 +36,14 @@ pub struct Batch<'a> {
     pub images: &'a Tensor,
     /// The true classes, I64, N.
     pub labels: &'a Tensor,
-    /// The images' indices in their set: they name the random draws.
+    /// The images' indices in their set, which key the random draws.
     pub indices: &'a [u64],
-    /// The epoch, from 1, or 0 in an evaluation: it names the random draws too.
+    /// The epoch, from 1, or 0 in an evaluation; it also keys the random draws.
     pub epoch: u64,
 }
 
 impl Batch<'_> {
-    /// Some of the images, by their positions in the batch.
+    /// Selects some of the images by their positions in the batch.
     fn select(&self, positions: &[i64]) -> Result<Part, TchError> {
         let tensor = Tensor::f_from_slice(positions)?.f_to_device(self.images.device())?;
         Ok(Part {
@@ -70,11 +72,11 @@ impl Part {
     }
 }
 
-/// Perturbs a batch. `check_cancelled` is called before each step, so that a long attack can be given up.
+/// Perturbs a batch. Calls `check_cancelled` before each step, so a long attack can be cancelled.
 ///
 /// # Errors
-/// [`StageError::Torch`], [`StageError::Setting`] if the attack does not fit the network, or what `check_cancelled`
-/// gives.
+/// [`StageError::Torch`], [`StageError::Setting`] if the attack does not fit the network, or the error from
+/// `check_cancelled`.
 pub fn perturb(
     attack: &Attack,
     network: &dyn Frozen,
@@ -85,24 +87,26 @@ pub fn perturb(
     perturb_model(attack, &mut AttackedModel::new(network, rng, check_cancelled), batch)
 }
 
-/// Perturbs a batch, as [`perturb`] does.
+/// Perturbs a batch like [`perturb`], on an existing model.
 ///
 /// # Errors
 /// As [`perturb`].
-pub fn perturb_model(attack: &Attack, victim: &mut AttackedModel<'_>, batch: &Batch<'_>) -> Result<Tensor, StageError> {
-    adversary(attack).perturb(victim, batch)
+pub fn perturb_model(attack: &Attack, model: &mut AttackedModel<'_>, batch: &Batch<'_>) -> Result<Tensor, StageError> {
+    adversary(attack).perturb(model, batch)
 }
 
-/// How an attack is run, implemented for its parameters. An attack without parts has `perturb` alone.
+/// An attack, implemented by its parameters. An attack without parts implements only `perturb`.
 pub trait Adversary {
-    /// Perturbs a batch: images in [0, 1] in, images in [0, 1] out.
+    /// Perturbs a batch: maps images in [0, 1] to images in [0, 1].
     ///
     /// # Errors
-    /// [`StageError::Torch`], [`StageError::Setting`] if the attack does not fit the network, or that it is given up.
+    /// [`StageError::Torch`], [`StageError::Setting`] if the attack does not fit the network, or the error that cancels
+    /// it.
     fn perturb(&self, model: &mut AttackedModel<'_>, batch: &Batch<'_>) -> Result<Tensor, StageError>;
 
-    /// The attacks that it consists of, if images leave it as soon as they are misclassified. `name` is that of the
-    /// whole attack, for messages.
+    /// Returns the attacks it consists of, if images leave it as soon as they are misclassified.
+    ///
+    /// `name` is the name of the whole attack, for messages.
     ///
     /// # Errors
     /// [`StageError::Setting`] if it needs more classes than there are.
@@ -110,12 +114,12 @@ pub trait Adversary {
         Ok(None)
     }
 
-    /// How many runs it consists of, at least 1.
+    /// Returns the number of its runs, at least 1.
     fn runs(&self, _classes: usize) -> u32 {
         1
     }
 
-    /// One run, counted from 0.
+    /// Executes one run, counted from 0.
     ///
     /// # Errors
     /// As [`Adversary::perturb`].
@@ -124,7 +128,7 @@ pub trait Adversary {
     }
 }
 
-/// The registry: a line for each attack.
+/// The registry: one line per attack.
 pub fn adversary(attack: &Attack) -> &dyn Adversary {
     match attack {
         Attack::None(params) => params,
@@ -145,7 +149,7 @@ impl Adversary for NoAttack {
     }
 }
 
-/// Checks the ranges of an attack's parameters; `name` is that of the whole attack, for messages.
+/// Checks the ranges of an attack's parameters; `name` is the name of the whole attack, for messages.
 ///
 /// # Errors
 /// [`StageError::Setting`].

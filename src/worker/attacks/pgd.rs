@@ -1,4 +1,4 @@
-//! Gradient ascent on the loss within a ball, with steps of one length: FGSM in one step, PGD in several.
+//! Gradient ascent on the loss within a ball, with a fixed step length: FGSM in one step, PGD in several.
 
 use atflow::stage_kinds::{Direction, Fgsm, Iterate, Norm, Pgd, Start};
 use tch::{Device, Kind, Tensor};
@@ -9,7 +9,7 @@ use super::ball::{Ball, unit_l2};
 use super::{Adversary, Batch};
 use crate::error::StageError;
 
-/// How to climb.
+/// The parameters of the ascent.
 struct Steps {
     norm: Norm,
     eps: f64,
@@ -36,29 +36,28 @@ impl Adversary for Pgd {
     }
 }
 
-/// Attacks a batch `restarts` times (at least once); each time those that are still right, of which the point of the
-/// largest loss is kept.
+/// Attacks a batch `restarts` times (at least once).
+///
+/// Each restart attacks the images that are still classified correctly, and keeps their points with the largest loss.
 fn attack(
-    victim: &mut AttackedModel<'_>,
+    model: &mut AttackedModel<'_>,
     batch: &Batch<'_>,
     steps: &Steps,
     start: Start,
     restarts: u32,
 ) -> Result<Tensor, StageError> {
-    let once = |victim: &mut AttackedModel<'_>, batch: &Batch<'_>, restart| {
+    let once = |model: &mut AttackedModel<'_>, batch: &Batch<'_>, restart| {
         let start = match start {
             Start::Zero => batch.images.shallow_clone(),
-            Start::Random => {
-                Ball::new(batch.images, steps.norm, steps.eps)?.random_point(batch, victim.rng, restart)?
-            }
+            Start::Random => Ball::new(batch.images, steps.norm, steps.eps)?.random_point(batch, model.rng, restart)?,
         };
-        ascend(victim, batch, start, steps)
+        ascend(model, batch, start, steps)
     };
-    let mut result = once(victim, batch, 0)?;
+    let mut result = once(model, batch, 0)?;
     if restarts <= 1 {
         return Ok(result);
     }
-    let logits = victim.logits(&result)?;
+    let logits = model.logits(&result)?;
     let (mut losses, mut wrong) = (cross_entropy(&logits, batch.labels)?, misclassified(&logits, batch.labels)?);
     for restart in 1..restarts {
         let right = Vec::<i64>::try_from(wrong.f_logical_not()?.f_nonzero()?.f_view(-1)?.f_to_device(Device::Cpu)?)?;
@@ -66,8 +65,8 @@ fn attack(
             break;
         }
         let part = batch.select(&right)?;
-        let found = once(victim, &part.batch(), restart)?;
-        let logits = victim.logits(&found)?;
+        let found = once(model, &part.batch(), restart)?;
+        let logits = model.logits(&found)?;
         let (loss, now_wrong) = (cross_entropy(&logits, &part.labels)?, misclassified(&logits, &part.labels)?);
         let at = &part.positions;
         let before = losses.f_index_select(0, at)?;
@@ -80,30 +79,31 @@ fn attack(
     Ok(result)
 }
 
-/// Steps from `start`, each followed by the projection on the ball (Madry et al. 2018, equation after 2.1; with one
-/// step of length ε, Goodfellow et al. 2015, section 4); gives the points that `steps.iterate` asks for.
+/// Takes steps from `start`, each projected onto the ball; returns the points that `steps.iterate` selects.
+///
+/// See Madry et al. 2018, equation after 2.1; with one step of length ε, Goodfellow et al. 2015, section 4.
 fn ascend(
-    victim: &mut AttackedModel<'_>,
+    model: &mut AttackedModel<'_>,
     batch: &Batch<'_>,
     start: Tensor,
     steps: &Steps,
 ) -> Result<Tensor, StageError> {
     if steps.iterate != Iterate::Last {
-        return best(victim, batch, start, steps);
+        return best(model, batch, start, steps);
     }
     let ball = Ball::new(batch.images, steps.norm, steps.eps)?;
     let mut points = start;
     for step in 0..steps.steps {
         let look = match step {
-            0 => victim.first_gradient(&points, batch, &cross_entropy)?,
-            _ => victim.gradient(&points, batch.labels, &cross_entropy)?,
+            0 => model.first_gradient(&points, batch, &cross_entropy)?,
+            _ => model.gradient(&points, batch.labels, &cross_entropy)?,
         };
         points = move_on(&ball, &points, look, steps)?;
     }
     Ok(points)
 }
 
-/// One step and the projection.
+/// Takes one step and projects the result.
 fn move_on(ball: &Ball<'_>, points: &Tensor, look: GradientQuery, steps: &Steps) -> Result<Tensor, StageError> {
     let mut gradient = look.gradient;
     let mut direction = match steps.direction {
@@ -113,35 +113,36 @@ fn move_on(ball: &Ball<'_>, points: &Tensor, look: GradientQuery, steps: &Steps)
     Ok(ball.project(direction.f_mul_scalar_(steps.step)?.f_add_(points)?)?)
 }
 
-/// The ascent with every visited point looked at, the last one too: the point of the largest loss, or the first
-/// misclassified one.
-fn best(victim: &mut AttackedModel<'_>, batch: &Batch<'_>, start: Tensor, steps: &Steps) -> Result<Tensor, StageError> {
-    let mut survivors = ActiveSet::all(batch)?;
+/// Evaluates every visited point, including the last.
+///
+/// Returns the point with the largest loss, or the first misclassified one.
+fn best(model: &mut AttackedModel<'_>, batch: &Batch<'_>, start: Tensor, steps: &Steps) -> Result<Tensor, StageError> {
+    let mut active = ActiveSet::all(batch)?;
     let mut points = start;
     let mut best = points.shallow_clone();
     let mut best_loss = Tensor::f_full(batch.labels.size(), f64::NEG_INFINITY, (Kind::Float, batch.images.device()))?;
     for step in 0..=steps.steps {
         let mut look = match step {
-            0 => victim.first_gradient(&points, batch, &cross_entropy)?,
-            _ => victim.gradient(&points, &survivors.labels, &cross_entropy)?,
+            0 => model.first_gradient(&points, batch, &cross_entropy)?,
+            _ => model.gradient(&points, &active.labels, &cross_entropy)?,
         };
         let better = look.losses.f_gt_tensor(&best_loss)?;
         best = points.f_where_self(&better.f_view([-1, 1, 1, 1])?, &best)?;
         best_loss = look.losses.f_where_self(&better, &best_loss)?;
         if steps.iterate == Iterate::WorstCase {
-            let wrong = misclassified(&look.logits, &survivors.labels)?;
-            if let Some(parting) = survivors.part(&wrong, &points)? {
+            let wrong = misclassified(&look.logits, &active.labels)?;
+            if let Some(finished) = active.part(&wrong, &points)? {
                 for tensor in [&mut points, &mut best, &mut best_loss, &mut look.gradient] {
-                    parting.keep(tensor, 0)?;
+                    finished.keep(tensor, 0)?;
                 }
             }
-            if survivors.is_empty() {
+            if active.is_empty() {
                 break;
             }
         }
         if step < steps.steps {
-            points = move_on(&Ball::new(&survivors.images, steps.norm, steps.eps)?, &points, look, steps)?;
+            points = move_on(&Ball::new(&active.images, steps.norm, steps.eps)?, &points, look, steps)?;
         }
     }
-    Ok(survivors.finish(&best)?)
+    Ok(active.finish(&best)?)
 }

@@ -1,5 +1,5 @@
-//! The spatially transforming attack (Xiao et al. 2018) as the paper's authors have it: pixels move along a flow that
-//! raises the loss and stays smooth.
+//! The spatially transforming attack (Xiao et al. 2018) as in the authors' code: moves pixels along a smooth flow that
+//! increases the loss.
 
 use atflow::stage_kinds::{BaseGrid, Spatial};
 use tch::{Device, Kind, Reduction, TchError, Tensor};
@@ -13,7 +13,7 @@ use crate::networks::Frozen;
 
 /// Keeps the root of the total variation differentiable at 0.
 const SOFTENING: f64 = 1e-7;
-/// libtorch's numbers for bilinear interpolation and zeros beyond the border.
+/// libtorch's codes for bilinear interpolation and zero padding.
 const BILINEAR: i64 = 0;
 const ZEROS: i64 = 0;
 
@@ -24,11 +24,11 @@ impl Adversary for Spatial {
 }
 
 /// Attacks a batch; all of its images share one optimiser.
-fn attack(victim: &mut AttackedModel<'_>, batch: &Batch<'_>, spatial: &Spatial) -> Result<Tensor, StageError> {
+fn attack(model: &mut AttackedModel<'_>, batch: &Batch<'_>, spatial: &Spatial) -> Result<Tensor, StageError> {
     let (count, channels, height, width) = batch.images.size4()?;
     let device = batch.images.device();
     let lens = Lens {
-        mean: mean_colour(victim.network(), channels, device)?,
+        mean: mean_colour(model.network(), channels, device)?,
         grid: base_grid(spatial, height, width, device)?,
         align_corners: spatial.align_corners,
     };
@@ -39,12 +39,12 @@ fn attack(victim: &mut AttackedModel<'_>, batch: &Batch<'_>, spatial: &Spatial) 
     let mut is_first = true;
     for _ in 0..spatial.steps {
         let mut objective = |flow: &Tensor| {
-            let query = victim.query(&flow.f_view(size)?, |network, flow| {
+            let query = model.query(&flow.f_view(size)?, |network, flow| {
                 let logits = network.forward(&lens.look(batch.images, flow)?)?;
                 Ok((objective(&logits, batch.labels, flow, spatial.tau.get())?, logits))
             })?;
             if std::mem::take(&mut is_first) {
-                victim.count(&query.gradient, &query.logits, batch)?;
+                model.count(&query.gradient, &query.logits, batch)?;
             }
             let gradient = query.gradient.f_view(-1)?.f_nan_to_num_(0.0, None, None)?;
             Ok((query.losses.f_double_value(&[])?, gradient))
@@ -54,14 +54,15 @@ fn attack(victim: &mut AttackedModel<'_>, batch: &Batch<'_>, spatial: &Spatial) 
     Ok(lens.look(batch.images, &flow.f_view(size)?)?.f_clamp_(0.0, 1.0)?)
 }
 
-/// The mean over the batch of −cross-entropy plus `tau` times the total variation of the flow (N × H × W × 2).
+/// Computes the batch mean of −cross-entropy plus `tau` times the total variation of the flow (N × H × W × 2).
 fn objective(logits: &Tensor, labels: &Tensor, flow: &Tensor, tau: f64) -> Result<Tensor, TchError> {
     let loss = logits.f_cross_entropy_loss(labels, None::<&Tensor>, Reduction::Mean, -100, 0.0)?;
     total_variation(flow)?.f_mul_scalar(tau)?.f_sub(&loss)
 }
 
-/// The sum over neighbouring pixels, in rows and in columns, of √(1e-7 + squared distance of their flows), divided by
-/// the number of images.
+/// Computes the total variation: the sum of √(1e-7 + squared distance of flows) over neighbouring pixels.
+///
+/// The sum covers rows and columns and is divided by the number of images.
 fn total_variation(flow: &Tensor) -> Result<Tensor, TchError> {
     let along = |axis: i64| {
         let side = flow.size()[axis as usize];
@@ -72,25 +73,26 @@ fn total_variation(flow: &Tensor) -> Result<Tensor, TchError> {
     along(2)?.f_add(&along(1)?)?.f_div_scalar(flow.size()[0] as f64)
 }
 
-/// How images are looked at.
+/// The sampling setup.
 struct Lens {
     /// The colour beyond the border, 1 × C × 1 × 1.
     mean: Tensor,
-    /// Where each pixel is taken from when nothing flows, as x and y from −1 to 1: 1 × H × W × 2.
+    /// The source position of each pixel without flow, as x and y from −1 to 1: 1 × H × W × 2.
     grid: Tensor,
     align_corners: bool,
 }
 
 impl Lens {
-    /// Images with their pixels moved. The authors sample normalised images and find 0 beyond the border: here the mean
-    /// colour.
+    /// Warps images by a flow.
+    ///
+    /// The authors sample normalised images, which are 0 beyond the border; here that is the mean colour.
     fn look(&self, images: &Tensor, flow: &Tensor) -> Result<Tensor, TchError> {
         let images = images.f_sub(&self.mean)?;
         images.f_grid_sampler(&self.grid.f_add(flow)?, BILINEAR, ZEROS, self.align_corners)?.f_add(&self.mean)
     }
 }
 
-/// The colour that the network's normalisation takes to 0; black if it has none.
+/// Returns the colour that the network's normalisation maps to 0; black without normalisation.
 fn mean_colour(network: &dyn Frozen, channels: i64, device: Device) -> Result<Tensor, TchError> {
     let colour = |value: f64| Tensor::f_full([1, channels, 1, 1], value, (Kind::Float, device));
     // (c − mean) / std is a line through these two points.
@@ -99,7 +101,7 @@ fn mean_colour(network: &dyn Frozen, channels: i64, device: Device) -> Result<Te
 }
 
 fn base_grid(spatial: &Spatial, height: i64, width: i64, device: Device) -> Result<Tensor, TchError> {
-    // The authors' grid ends at −1 and 1 whatever their meaning.
+    // The authors' grid ends at −1 and 1, whether or not these are pixel centres.
     let corners_are_centres = spatial.align_corners || spatial.grid == BaseGrid::Authors;
     let axis = |length: i64| {
         let at = Tensor::f_arange(length, (Kind::Float, device))?;

@@ -1,6 +1,8 @@
-//! Square Attack: random search that changes one square of an image at a time and keeps what lowers the margin
-//! (Andriushchenko et al. 2020). As in AutoAttack's code, but every image has random squares of its own, drawn from its
-//! own stream: there all images of a batch share theirs.
+//! Square Attack (Andriushchenko et al. 2020): random search that changes one square of an image at a time and keeps
+//! changes that lower the margin.
+//!
+//! Follows AutoAttack's code, except that each image draws its own random squares from its own stream; in AutoAttack
+//! all images of a batch share them.
 
 use atflow::stage_kinds::{Attack, Member, Norm, Square};
 use tch::{Device, Kind, TchError, Tensor};
@@ -14,7 +16,7 @@ use crate::arithmetic::square_root;
 use crate::error::StageError;
 use crate::rng::Stream;
 
-/// Norms below this are taken as this one where something is divided by them.
+/// Lower bound on norms in divisions.
 const SMALLEST: f64 = 1e-12;
 
 impl Adversary for Square {
@@ -36,67 +38,63 @@ impl Adversary for Square {
     }
 }
 
-/// One run of the attack, counted from 0: gives the first misclassified point of each image, or that of the smallest
-/// margin.
-fn run_once(
-    victim: &mut AttackedModel<'_>,
-    batch: &Batch<'_>,
-    square: &Square,
-    run: u32,
-) -> Result<Tensor, StageError> {
+/// Executes one run of the attack, counted from 0.
+///
+/// Returns the first misclassified point of each image, or the point with the smallest margin.
+fn run_once(model: &mut AttackedModel<'_>, batch: &Batch<'_>, square: &Square, run: u32) -> Result<Tensor, StageError> {
     let (_, channels, height, width) = batch.images.size4()?;
     let key = |index: u64| [batch.epoch, u64::from(run), index];
-    let streams = batch.indices.iter().map(|&index| victim.rng.stream("square", &key(index))).collect();
+    let streams = batch.indices.iter().map(|&index| model.rng.stream("square", &key(index))).collect();
     let mut draws = Draws { streams, channels, height, width, device: batch.images.device() };
-    let mut survivors = ActiveSet::all(batch)?;
+    let mut active = ActiveSet::all(batch)?;
     let eps = square.eps.get();
     let ball = Ball::new(batch.images, square.norm, eps)?;
     let mut best = match square.norm {
         Norm::Inf => ball.project_then_clamp(&batch.images.f_add(&draws.stripes()?.f_mul_scalar(eps)?)?)?,
         Norm::L2 => full_radius(&ball, batch.images, &draws.tiles()?, eps)?,
     };
-    let mut margin = self::margin(&victim.logits(&best)?, batch.labels)?;
-    leave(&mut survivors, &mut draws, &mut best, &mut margin)?;
+    let mut margin = self::margin(&model.logits(&best)?, batch.labels)?;
+    leave(&mut active, &mut draws, &mut best, &mut margin)?;
     for query in 0..square.queries {
-        if survivors.is_empty() {
+        if active.is_empty() {
             break;
         }
         let share = share(square, query);
         let new = match square.norm {
             Norm::Inf => {
                 let squares = draws.squares(side(share, height, width, false))?;
-                next_inf(&survivors.images, &best, &squares, eps)?
+                next_inf(&active.images, &best, &squares, eps)?
             }
             Norm::L2 => {
                 let side = side(share, height, width, true);
                 let (into, out_of) = (draws.windows(side)?, draws.windows(side)?);
                 let bumps = draws.bumps(side)?;
-                next_l2(&survivors.images, &best, [&into, &out_of], &bumps, eps)?
+                next_l2(&active.images, &best, [&into, &out_of], &bumps, eps)?
             }
         };
-        let new_margin = self::margin(&victim.logits(&new)?, &survivors.labels)?;
+        let new_margin = self::margin(&model.logits(&new)?, &active.labels)?;
         let better = new_margin.f_lt_tensor(&margin)?.f_logical_or(&new_margin.f_le(0.0)?)?;
         best = new.f_where_self(&better.f_view([-1, 1, 1, 1])?, &best)?;
         margin = new_margin.f_where_self(&better, &margin)?;
-        leave(&mut survivors, &mut draws, &mut best, &mut margin)?;
+        leave(&mut active, &mut draws, &mut best, &mut margin)?;
     }
-    Ok(survivors.finish(&best)?)
+    Ok(active.finish(&best)?)
 }
 
-/// Lets the images leave whose margin is 0 or below.
-fn leave(survivors: &mut ActiveSet, draws: &mut Draws, best: &mut Tensor, margin: &mut Tensor) -> Result<(), TchError> {
-    let Some(parting) = survivors.part(&margin.f_le(0.0)?, best)? else { return Ok(()) };
-    parting.keep(best, 0)?;
-    parting.keep(margin, 0)?;
+/// Removes the images with a margin of 0 or below.
+fn leave(active: &mut ActiveSet, draws: &mut Draws, best: &mut Tensor, margin: &mut Tensor) -> Result<(), TchError> {
+    let Some(finished) = active.part(&margin.f_le(0.0)?, best)? else { return Ok(()) };
+    finished.keep(best, 0)?;
+    finished.keep(margin, 0)?;
     let mut index = 0;
     draws.streams.retain(|_| {
         index += 1;
-        parting.staying.binary_search(&(index - 1)).is_ok()
+        finished.staying.binary_search(&(index - 1)).is_ok()
     });
     Ok(())
 }
 
-/// z_y − max of the others, N: below 0 where an image is misclassified.
+/// Computes the margin z_y − max of the others, N: below 0 for misclassified images.
 fn margin(logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
     let labels = labels.f_unsqueeze(1)?;
     let truth = logits.f_gather(1, &labels, false)?.f_squeeze_dim(1)?;
@@ -104,8 +102,9 @@ fn margin(logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
     truth.f_sub(&others.f_amax([1i64].as_slice(), false)?)
 }
 
-/// The share of the image that a square covers at a query, counted from 0: halved at fixed queries, made for 10,000 of
-/// them.
+/// Returns the share of the image that a square covers at a query, counted from 0.
+///
+/// The share is halved at fixed queries, defined for 10,000 queries in total.
 pub fn share(square: &Square, query: u32) -> f64 {
     const HALVED_AFTER: [u64; 9] = [10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000];
     let query = match square.rescale_schedule {
@@ -116,37 +115,40 @@ pub fn share(square: &Square, query: u32) -> f64 {
     square.p_init.get() / f64::from(1u32 << halvings)
 }
 
-/// The side of a square that covers a share of the image; at least 1, in the L2 ball odd and at least 3, and never more
-/// than the image.
+/// Returns the side of a square that covers a share of the image: at least 1, and never more than the image.
+///
+/// In the L2 ball it is odd and at least 3.
 fn side(share: f64, height: i64, width: i64, is_odd: bool) -> i64 {
     let side = (share * (height * width) as f64).sqrt().round_ties_even() as i64;
     let side = if is_odd { side.max(3) | 1 } else { side.max(1) };
     side.min(height).min(width)
 }
 
-/// The point at full radius in the direction of a change, clamped to [0, 1].
+/// Returns the point at full radius in the direction of a change, clamped to [0, 1].
 fn full_radius(ball: &Ball<'_>, images: &Tensor, change: &Tensor, eps: f64) -> Result<Tensor, TchError> {
     let change = change.f_div(&l2(change)?.f_add_scalar_(SMALLEST)?)?.f_mul_scalar_(eps)?;
     ball.project_then_clamp(&images.f_add(&change)?)
 }
 
-/// What is tried next in the L-infinity ball (section 3.2 of the paper, algorithm 2): `best` with `squares` (N × C × H
-/// × W, −1 or 1 in a square and 0 around it) added 2 ε times, within ε of the images and within [0, 1]. A pixel of the
-/// square so comes to one end of its range.
+/// Returns the next candidate in the L-infinity ball (section 3.2 of the paper, algorithm 2).
+///
+/// Adds 2 ε times `squares` (N × C × H × W, −1 or 1 in a square and 0 around it) to `best`. The result stays within ε
+/// of the images and within [0, 1]. Each pixel of the square thus moves to one end of its range.
 ///
 /// # Errors
-/// What libtorch says.
+/// Returns the error from libtorch.
 pub fn next_inf(images: &Tensor, best: &Tensor, squares: &Tensor, eps: f64) -> Result<Tensor, TchError> {
     Ball::new(images, Norm::Inf, eps)?.project_then_clamp(&best.f_add(&squares.f_mul_scalar(2.0 * eps)?)?)
 }
 
-/// What is tried next in the L2 ball (section 3.3 of the paper, algorithm 3): the norm of the change in one window
-/// moves into another one, where it takes the shape of a bump; then the change is scaled to full radius. `windows` are
-/// the one that wins and the one that loses, as indices into H · W (I64, N × C × side²), `bumps` has the shape of one
-/// (N × C × side²).
+/// Returns the next candidate in the L2 ball (section 3.3 of the paper, algorithm 3).
+///
+/// Moves the norm of the change from one window to another, where it takes the shape of a bump. Then scales the change
+/// to full radius. The windows are the gaining and the losing one, as indices into H · W (I64, N × C × side²). `bumps`
+/// has the shape of one of them (N × C × side²).
 ///
 /// # Errors
-/// What libtorch says.
+/// Returns the error from libtorch.
 pub fn next_l2(
     images: &Tensor,
     best: &Tensor,
@@ -170,7 +172,7 @@ pub fn next_l2(
     full_radius(&Ball::new(images, Norm::L2, eps)?, images, &change, eps)
 }
 
-/// The random numbers of each image that is left.
+/// The random streams of the remaining images.
 struct Draws {
     streams: Vec<Stream>,
     channels: i64,
@@ -180,7 +182,7 @@ struct Draws {
 }
 
 impl Draws {
-    /// −1 or 1 for each channel, N × C × 1 × `width`.
+    /// Draws −1 or 1 per channel, N × C × 1 × `width`.
     fn signs(&mut self, width: i64) -> Result<Tensor, TchError> {
         let count = self.channels * width;
         let sign = |stream: &mut Stream| if stream.below(2) == 0 { -1f32 } else { 1f32 };
@@ -189,13 +191,14 @@ impl Draws {
         Tensor::f_from_slice(&signs)?.f_view([-1, self.channels, 1, width])?.f_to_device(self.device)
     }
 
-    /// Vertical stripes of one pixel's width, −1 or 1 in each channel: N × C × 1 × W.
+    /// Draws vertical stripes of one pixel's width, −1 or 1 in each channel: N × C × 1 × W.
     fn stripes(&mut self) -> Result<Tensor, TchError> {
         self.signs(self.width)
     }
 
-    /// Upper left corners of windows, each N. As in AutoAttack's code a window does not touch the last row and the last
-    /// column, unless it is as large as the image.
+    /// Draws the upper left corners of windows, each N.
+    ///
+    /// As in AutoAttack's code, a window does not touch the last row or column, unless it is as large as the image.
     fn corners(&mut self, side: i64) -> Result<[Tensor; 2], TchError> {
         let (rows, columns) = ((self.height - side).max(1) as u64, (self.width - side).max(1) as u64);
         let corners: Vec<[i64; 2]> =
@@ -207,7 +210,7 @@ impl Draws {
         Ok([column(0)?, column(1)?])
     }
 
-    /// A square in each image, −1 or 1 in each channel, and 0 around it: N × C × H × W.
+    /// Draws a square in each image, −1 or 1 in each channel, and 0 around it: N × C × H × W.
     fn squares(&mut self, side: i64) -> Result<Tensor, TchError> {
         let corners = self.corners(side)?;
         let inside = |corner: &Tensor, length: i64| {
@@ -219,7 +222,7 @@ impl Draws {
         rows.f_mul(&columns)?.f_mul(&self.signs(1)?)
     }
 
-    /// A window in each image, as indices into H · W: N × C × `side`².
+    /// Draws a window in each image, as indices into H · W: N × C × `side`².
     fn windows(&mut self, side: i64) -> Result<Tensor, TchError> {
         let [row, column] = self.corners(side)?;
         let first = row.f_mul_scalar(self.width)?.f_add(&column)?.f_view([-1, 1, 1])?;
@@ -228,7 +231,7 @@ impl Draws {
         first.f_add(&inner)?.f_expand([-1, self.channels, side * side], false)
     }
 
-    /// A bump for each image, lying or standing, of either sign in each channel: N × C × `side`².
+    /// Draws a bump for each image, horizontal or vertical, with a random sign per channel: N × C × `side`².
     fn bumps(&mut self, side: i64) -> Result<Tensor, TchError> {
         let lying = bump(side);
         let standing: Vec<f32> = (0..side * side).map(|at| lying[(at % side * side + at / side) as usize]).collect();
@@ -240,7 +243,7 @@ impl Draws {
         bumps.f_mul(&self.signs(1)?.f_view([-1, self.channels, 1])?)
     }
 
-    /// The image covered by bumps, a fifth of its height each: N × C × H × W. What is left over lies at the border.
+    /// Covers the image with bumps, each a fifth of its height: N × C × H × W. The remainder is at the border.
     fn tiles(&mut self) -> Result<Tensor, TchError> {
         let (height, width) = (self.height, self.width);
         let side = (height / 5).max(1);
@@ -259,8 +262,9 @@ impl Draws {
     }
 }
 
-/// Two hills side by side, one up and one down, of norm 1: `side`² values in rows (section 3.3 of the paper, equation
-/// 2).
+/// Returns two adjacent hills, one positive and one negative, of norm 1: `side`² values, row by row.
+///
+/// This is equation 2 in section 3.3 of the paper.
 pub fn bump(side: i64) -> Vec<f32> {
     let upper = hill(side / 2, side);
     let lower = hill(side - side / 2, side);
@@ -268,7 +272,7 @@ pub fn bump(side: i64) -> Vec<f32> {
     unit(both).into_iter().map(|value| value as f32).collect()
 }
 
-/// A hill of norm 1: a sum of ever larger, ever fainter rectangles around the middle.
+/// Returns a hill of norm 1: a sum of rectangles around the middle that grow larger and fainter.
 fn hill(rows: i64, columns: i64) -> Vec<f64> {
     let (middle_row, middle_column) = (rows / 2, columns / 2);
     let rings = (middle_row + 1).max(middle_column + 1);

@@ -1,14 +1,14 @@
-//! Random changes of training images that keep their size: mirrored, and shifted over a black border.
+//! Random augmentation of training images that keeps their size: horizontal flips, and shifts over a black border.
 
 use atflow::stage_kinds::Augmentation;
 use tch::{Kind, TchError, Tensor};
 
 use crate::rng::Rng;
 
-/// Changes training images at random, each by draws named by (epoch, image).
+/// Augments training images, with draws keyed by (epoch, image).
 ///
 /// # Errors
-/// What libtorch says.
+/// Returns the error from libtorch.
 pub fn augment(
     images: Tensor,
     augmentation: &Augmentation,
@@ -20,8 +20,8 @@ pub fn augment(
     if !augmentation.flip && pad == 0 {
         return Ok(images);
     }
-    // A pixel of the result is one of the padded image: where each comes from is computed for the whole batch at once,
-    // so that neither the CPU nor a GPU sees images one by one.
+    // Each output pixel copies one pixel of the padded image. Compute all source positions for the whole batch at once,
+    // so neither the CPU nor a GPU processes images one by one.
     let (count, channels, height, width) = images.size4()?;
     let device = images.device();
     let mut draws: [Vec<i64>; 3] = Default::default();
@@ -87,7 +87,7 @@ mod tests {
             windows.insert(place.expect("a window of the padded image"));
         }
         assert!(windows.len() > 12, "{windows:?}");
-        // The second picture of the batch, were it image 0, would be cut as image 0 is.
+        // As image 0, the second picture of the batch would get the crop of image 0.
         let rows_kept = |t: Tensor| t.ne(0.0).any_dim(0, false);
         assert_eq!(rows_kept(crop(3, &[7, 0]).get(1)), rows_kept(crop(3, &[0, 7]).get(0)));
     }

@@ -1,6 +1,7 @@
-//! Image sets and checkpoints as jobs use them: read from the cache's blobs, checked, put on the device, and kept there
-//! for the next jobs. Data stay bytes as they are stored, and become what is seen of them, as floats, batch by batch.
-//! Knows nothing of what a stage does with them.
+//! Image sets and checkpoints of jobs: read from the cache's blobs, verified, loaded onto the device, and kept for
+//! later jobs.
+//!
+//! Data stay bytes as stored; each batch is converted to its view, as floats. Knows nothing about their use in a stage.
 
 mod augment;
 
@@ -19,55 +20,55 @@ use crate::resize::Resize;
 use crate::rng::Rng;
 pub use augment::augment;
 
-/// Bytes of a file that are in ordinary memory at a time on their way to a device.
+/// Bytes of a file held in host memory at once while loading onto a device.
 const PIECE: usize = 32 << 20;
 
 /// An image set on a device.
 #[derive(Debug)]
 pub struct DeviceSet {
-    /// Pixels as they are stored, U8: N × C × H × W where images have one size, otherwise one image after the other.
+    /// Pixels as stored, U8: N × C × H × W if all images have one size, else the images one after the other.
     stored: Tensor,
-    /// Where each image starts, if images have sizes of their own.
+    /// Start of each image, if images have individual sizes.
     starts: Vec<i64>,
     sizes: Sizes,
     view: Option<View>,
-    /// What makes stored images those that are seen, where they are resized.
+    /// Converts stored images to viewed ones, if the view resizes.
     resize: Option<Resize>,
     /// Labels, I64, N.
     labels: Tensor,
-    /// The same labels, in ordinary memory.
+    /// The same labels, in host memory.
     pub host_labels: Vec<i32>,
-    /// In a cue-conflict set: the class whose texture each image wears.
+    /// In a cue-conflict set: the class of each image's texture.
     pub texture: Option<Vec<i32>>,
     /// Names of the classes.
     pub classes: Vec<String>,
-    /// C, H, W of the images as they are seen.
+    /// C, H, W of the images as viewed.
     pub shape: [i64; 3],
 }
 
-/// Why a set could not be put on a device.
+/// Why a set could not be loaded onto a device.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// Its file cannot be read to its end.
+    /// The file cannot be read to its end.
     #[error("it cannot be read")]
     Io(#[from] std::io::Error),
-    /// What libtorch says.
+    /// An error from libtorch.
     #[error("libtorch failed")]
     Torch(#[from] TchError),
 }
 
 impl DeviceSet {
-    /// Puts a set on a device.
+    /// Loads a set onto a device.
     ///
     /// # Errors
-    /// What libtorch says.
+    /// Returns the error from libtorch.
     pub fn new(set: ImageSet, device: Device) -> Result<Self, TchError> {
         let count = set.pixels.len() as i64;
         let stored = Tensor::f_from_data_size(&set.pixels, &[count], Kind::Uint8)?.f_to_device(device)?;
         DeviceSet::of(set.head(), stored)
     }
 
-    /// Puts a set on a device piece by piece, so that ordinary memory never holds all of it besides.
+    /// Loads a set onto a device in pieces, so host memory never holds all of it.
     ///
     /// # Errors
     /// [`LoadError`].
@@ -125,36 +126,36 @@ impl DeviceSet {
         })
     }
 
-    /// Where it is.
+    /// Returns the device.
     pub fn device(&self) -> Device {
         self.labels.device()
     }
 
-    /// Number of images.
+    /// Returns the number of images.
     pub fn len(&self) -> usize {
         self.host_labels.len()
     }
 
-    /// Whether there is no image.
+    /// Returns whether the set has no images.
     pub fn is_empty(&self) -> bool {
         self.host_labels.is_empty()
     }
 
-    /// Channels of the images.
+    /// Returns the number of channels.
     pub fn channels(&self) -> usize {
         self.shape[0] as usize
     }
 
-    /// The bytes of one image as it is seen: C × H × W.
+    /// Returns the bytes of one image as viewed: C × H × W.
     ///
     /// # Errors
-    /// What libtorch says.
+    /// Returns the error from libtorch.
     pub fn pixels(&self, index: usize) -> Result<Vec<u8>, TchError> {
         let image = self.seen(&[index as u64])?.f_to_device(Device::Cpu)?.f_contiguous()?;
         Vec::try_from(image.f_view(-1)?)
     }
 
-    /// What stands before the pixels in a file of only the images at `indices`, in that order.
+    /// Returns the file head for a set of only the images at `indices`, in that order.
     pub fn head_of(&self, indices: &[usize]) -> ImageHead {
         let of = |list: &[i32]| indices.iter().map(|&index| list[index]).collect();
         let sizes = match &self.sizes {
@@ -171,10 +172,10 @@ impl DeviceSet {
         }
     }
 
-    /// The bytes of one image as it is stored, C × H × W, with its height and width.
+    /// Returns the bytes of one image as stored, C × H × W, with its height and width.
     ///
     /// # Errors
-    /// What libtorch says.
+    /// Returns the error from libtorch.
     pub fn stored(&self, index: usize) -> Result<(Vec<u8>, [usize; 2]), TchError> {
         let (image, size) = match &self.sizes {
             Sizes::One(size) => (self.stored.f_select(0, index as i64)?, *size),
@@ -187,11 +188,12 @@ impl DeviceSet {
         Ok((Vec::try_from(image.f_to_device(Device::Cpu)?.f_contiguous()?.f_view(-1)?)?, size))
     }
 
-    /// The images at `indices` as they are seen, U8, N × C × H × W. Every image that a stage sees comes from here, but
-    /// for windows that are cut at random.
+    /// Returns the images at `indices` as viewed, U8, N × C × H × W.
+    ///
+    /// Every image in a stage comes from here, except random crops.
     ///
     /// # Errors
-    /// What libtorch says.
+    /// Returns the error from libtorch.
     pub fn seen(&self, indices: &[u64]) -> Result<Tensor, TchError> {
         match self.view {
             Some(View::CenterCrop(side)) => {
@@ -201,7 +203,7 @@ impl DeviceSet {
         }
     }
 
-    /// The images at `indices`, whole and resized where they are seen so: those of one size only.
+    /// Returns the images at `indices`, uncropped, resized if the view says so; for images of one size only.
     fn whole(&self, indices: &[u64]) -> Result<Tensor, TchError> {
         let indices: Vec<i64> = indices.iter().map(|&index| index as i64).collect();
         let indices = Tensor::f_from_slice(&indices)?.f_to_device(self.stored.device())?;
@@ -212,8 +214,9 @@ impl DeviceSet {
         }
     }
 
-    /// Squares cut out of the images at `indices`; `corner` gives the upper left one of each by its index and the
-    /// image's height and width.
+    /// Crops squares from the images at `indices`.
+    ///
+    /// `corner` returns the upper left corner of each, given its index and the image's height and width.
     fn windows(
         &self,
         indices: &[u64],
@@ -241,7 +244,7 @@ impl DeviceSet {
         Tensor::f_stack(&windows, 0)
     }
 
-    /// Height and width of an image before anything is cut out of it.
+    /// Returns the height and width of an image before cropping.
     fn whole_size(&self, index: usize) -> [usize; 2] {
         match (self.view, &self.sizes) {
             (Some(View::Resize(size)), _) => size,
@@ -255,18 +258,18 @@ impl DeviceSet {
         self.labels.f_index_select(0, &Tensor::f_from_slice(&indices)?.f_to_device(self.labels.device())?)
     }
 
-    /// The images at `indices` as they are seen, f32 in [0, 1], N × C × H × W, and their labels.
+    /// Returns the images at `indices` as viewed, f32 in [0, 1], N × C × H × W, and their labels.
     ///
     /// # Errors
-    /// What libtorch says.
+    /// Returns the error from libtorch.
     pub fn batch(&self, indices: &[u64]) -> Result<(Tensor, Tensor), TchError> {
         Ok((unit(&self.seen(indices)?)?, self.labels(indices)?))
     }
 
-    /// The same with random changes, each drawn by (epoch, image), for a training.
+    /// Returns a training batch with random augmentation, drawn by (epoch, image).
     ///
     /// # Errors
-    /// What libtorch says.
+    /// Returns the error from libtorch.
     pub fn training_batch(
         &self,
         indices: &[u64],
@@ -285,7 +288,7 @@ impl DeviceSet {
         Ok((images, self.labels(indices)?))
     }
 
-    /// Checks that the images can be changed so.
+    /// Checks that the augmentation is possible for these images.
     ///
     /// # Errors
     /// [`StageError::Setting`].
@@ -309,12 +312,12 @@ impl DeviceSet {
     }
 }
 
-/// Bytes as numbers in [0, 1].
+/// Converts bytes to numbers in [0, 1].
 fn unit(images: &Tensor) -> Result<Tensor, TchError> {
     images.f_to_kind(Kind::Float)?.f_div_scalar_(255.0)
 }
 
-/// The last few image sets and checkpoints, by the digest of their files.
+/// Recently used image sets and checkpoints, by the digest of their files.
 pub struct Library {
     device: Device,
     sets: Recent<DeviceSet>,
@@ -322,13 +325,13 @@ pub struct Library {
 }
 
 impl Library {
-    /// An empty library for a device.
+    /// Creates an empty library for a device.
     pub fn new(device: Device) -> Self {
-        // A training and a test set, and the transformed ones that a table usually has; every model of a paper.
+        // Room for a training and a test set, a table's usual transformed sets, and every model of a paper.
         Library { device, sets: Recent::new(16, 2 << 30), checkpoints: Recent::new(16, 1 << 30) }
     }
 
-    /// The image set of an input.
+    /// Returns the image set of an input.
     ///
     /// # Errors
     /// [`StageError::Read`], [`StageError::ImageSet`] or [`StageError::Torch`].
@@ -347,7 +350,7 @@ impl Library {
         })
     }
 
-    /// The checkpoint of an input; whoever gets it must leave its weights alone.
+    /// Returns the checkpoint of an input; callers must not change its weights.
     ///
     /// # Errors
     /// [`StageError::Read`], [`StageError::Checkpoint`] or [`StageError::Torch`].
@@ -360,7 +363,7 @@ impl Library {
     }
 }
 
-/// Reads an input whose bytes are not kept.
+/// Reads an input without caching its bytes.
 ///
 /// # Errors
 /// [`StageError::Read`].
@@ -372,7 +375,7 @@ fn read_failed(input: &Input, source: ReadError) -> StageError {
     StageError::Read { slot: input.slot.clone(), digest: input.digest, source: Box::new(source) }
 }
 
-/// The most recently used values, the last used at the end; bounded by their number and by the sizes of their files.
+/// The most recently used values, the last used at the end; limited by count and by total file size.
 struct Recent<T> {
     most: usize,
     most_bytes: usize,
@@ -392,7 +395,7 @@ impl<T> Recent<T> {
                 let length = std::fs::metadata(&input.path)
                     .map_err(|source| read_failed(input, ReadError::Io { path: path(), source }))?
                     .len() as usize;
-                // Room is made before the new value takes its own.
+                // Free space before the new value takes its own.
                 let size = |kept: &[(Digest, usize, Rc<T>)]| kept.iter().map(|(_, size, _)| size).sum::<usize>();
                 while !self.kept.is_empty()
                     && (self.kept.len() >= self.most || size(&self.kept) + length > self.most_bytes)

@@ -1,4 +1,4 @@
-//! Predicts every image of a set with a model, under an attack or none.
+//! Classifies every image of a set with a model, with or without an attack.
 
 use atflow::formats::{Ensemble, Predictions, UnderAttack};
 use atflow::stage_kinds::{Attack, EvaluateParams, Iterate};
@@ -66,24 +66,24 @@ fn correct(result: &Predictions) -> u64 {
     (0..result.len()).filter(|&index| result.correct(index)).count() as u64
 }
 
-/// Who is asked what.
+/// An evaluation request.
 pub(super) struct Question<'a> {
     pub(super) attack: &'a Attack,
-    /// Those of the attack.
+    /// The parts of the attack.
     pub(super) parts: Option<Vec<AttackRun>>,
     pub(super) set: &'a DeviceSet,
-    /// So many images are asked for, the first of the set.
+    /// The number of images; the first ones of the set are used.
     pub(super) count: usize,
-    /// Images computed at a time.
+    /// Images computed at once.
     pub(super) batch_size: u32,
     pub(super) network: &'a dyn Frozen,
     pub(super) rng: Rng,
 }
 
-/// Predicts images under an attack. The attack's parameters are left to the caller to write down.
+/// Classifies images under an attack. The caller records the attack's parameters.
 ///
 /// # Errors
-/// [`StageError::NotFinite`], [`StageError::Torch`], or that the stage is to be given up.
+/// [`StageError::NotFinite`], [`StageError::Torch`], or the error that cancels the stage.
 pub(super) fn evaluate(question: &Question<'_>, reporter: &mut Reporter<'_>) -> Result<Predictions, StageError> {
     let &Question { set, count, .. } = question;
     let result = Predictions {
@@ -105,7 +105,7 @@ pub(super) fn evaluate(question: &Question<'_>, reporter: &mut Reporter<'_>) -> 
     Ok(Predictions { attack: question.attack.iterate().map(under), ..evaluation.result })
 }
 
-/// An evaluation under way.
+/// An evaluation in progress.
 struct Evaluation<'a, 'r> {
     question: &'a Question<'a>,
     reporter: &'a mut Reporter<'r>,
@@ -113,7 +113,7 @@ struct Evaluation<'a, 'r> {
     result: Predictions,
 }
 
-/// What a model says of one image.
+/// The model's output for one image.
 struct Row {
     index: usize,
     predicted: i32,
@@ -122,7 +122,7 @@ struct Row {
 }
 
 impl Evaluation<'_, '_> {
-    /// Every image under the whole attack.
+    /// Evaluates every image under the whole attack.
     fn at_once(&mut self) -> Result<Option<Ensemble>, StageError> {
         let attack = self.question.attack;
         let (count, mut correct) = (self.result.len() as u64, 0);
@@ -139,7 +139,7 @@ impl Evaluation<'_, '_> {
         Ok(None)
     }
 
-    /// Every image as it is, then those that are right under one attack after the other, in full batches.
+    /// Evaluates every clean image, then runs each attack in turn on the images still correct, in full batches.
     fn part_by_part(&mut self, parts: &[AttackRun]) -> Result<Ensemble, StageError> {
         let count = self.result.len() as u64;
         let mut broken_by = vec![-1; self.result.len()];
@@ -185,7 +185,7 @@ impl Evaluation<'_, '_> {
         Ok(Ensemble { attacks: parts.iter().map(|part| part.name.to_owned()).collect(), broken_by })
     }
 
-    /// Writes down what the model says of an image; gives whether it is right.
+    /// Records the model's output for an image; returns whether it is correct.
     fn take(&mut self, row: &Row) -> bool {
         self.result.predicted[row.index] = row.predicted;
         self.result.probability[row.index] = row.probability;
@@ -193,7 +193,7 @@ impl Evaluation<'_, '_> {
         self.result.correct(row.index)
     }
 
-    /// Perturbs some images, and predicts what comes out.
+    /// Perturbs some images and classifies the results.
     fn ask(
         &mut self,
         indices: &[u64],
@@ -219,12 +219,13 @@ impl Evaluation<'_, '_> {
     }
 }
 
-/// Of logits (N × classes) and true classes: the predicted class (I32), the softmax probability and the cross-entropy
-/// of the true class (F32), each of shape N and in ordinary memory.
+/// Computes predictions from logits (N × classes) and true classes, as CPU tensors of shape N.
+///
+/// Returns the predicted class (I32), and the softmax probability and the cross-entropy of the true class (F32).
 fn predict(logits: &Tensor, labels: &Tensor) -> Result<[Tensor; 3], TchError> {
     let logs = logits.f_log_softmax(1, Kind::Float)?;
     let truth = logs.f_gather(1, &labels.f_unsqueeze(1)?, false)?.f_squeeze_dim(1)?;
-    // Of equal logits argmax takes the first.
+    // For equal logits argmax takes the first.
     let predicted = logits.f_argmax(1, false)?.f_to_kind(Kind::Int)?;
     let host = |tensor: Tensor| tensor.f_to_device(Device::Cpu);
     Ok([host(predicted)?, host(truth.f_exp()?)?, host(truth.f_neg()?)?])

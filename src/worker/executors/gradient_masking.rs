@@ -1,5 +1,4 @@
-//! Looks whether a model's robustness can be believed: runs attacks whose results must agree if gradients are honest,
-//! and compares them.
+//! Checks a model for gradient masking: runs attacks whose results agree if gradients are reliable, and compares them.
 
 use std::fmt::Write;
 
@@ -20,14 +19,16 @@ use crate::error::StageError;
 use crate::networks::Frozen;
 use crate::rng::Rng;
 
-/// Radii of the check on monotony, in parts of ε.
+/// Radii of the monotonicity check, as multiples of ε.
 const LADDER: [f64; 5] = [0.25, 0.5, 1.0, 2.0, 4.0];
-/// Longer runs have so many times the steps.
+/// Step factor of the longer runs.
 const LONGER: u32 = 5;
-/// Where any image can be made any other, or grey, no more than this many points may be left.
+/// Maximum accuracy, in percentage points, at an ε where any image can become any other, or grey.
 const LEFT_AT_LARGE_EPS: f64 = 5.0;
-/// A single step that leaves at least half of the clean accuracy where several steps take so many points more has been
-/// learnt by heart: the drop that the authors of fast adversarial training stop at (Wong et al. 2020).
+/// Drop in percentage points that indicates catastrophic overfitting.
+///
+/// It counts if a single step leaves at least half of the clean accuracy and PGD takes more than this on top. The
+/// authors of fast adversarial training stop at the same drop (Wong et al. 2020).
 const OVERFITTED: f64 = 20.0;
 
 /// The output `json`.
@@ -37,9 +38,9 @@ struct Report {
     norm: Norm,
     eps: Real,
     n: usize,
-    /// Share of the images that are right as they are, 0 to 1.
+    /// Share of images classified correctly without an attack, 0 to 1.
     clean: f64,
-    /// The same under PGD.
+    /// Share classified correctly under PGD, 0 to 1.
     pgd: f64,
     warnings: usize,
     checks: Vec<Check>,
@@ -50,7 +51,7 @@ struct Report {
 struct Check {
     name: &'static str,
     verdict: Verdict,
-    /// What is compared and what came out, for people.
+    /// Human-readable description of the comparison and its result.
     says: String,
     numbers: Json,
 }
@@ -117,12 +118,13 @@ fn summary(report: &Report) -> String {
     }
 }
 
-/// The output `markdown`. Without a title it is to the byte what it was before there were titles, so that no report
-/// that exists became stale.
+/// Renders the output `markdown`.
+///
+/// Without a title the bytes equal those from before titles existed, so existing reports stay fresh.
 fn markdown(title: Option<&str>, report: &Report) -> String {
     let norm = if report.norm == Norm::Inf { "L-infinity" } else { "L2" };
     let (title, eps) = match title {
-        // A heading is one line.
+        // A heading is a single line.
         Some(title) => (title.replace('\n', " "), radius(report.eps.get())),
         None => ("Masked gradients".to_owned(), format!("{:.6}", report.eps.get())),
     };
@@ -130,24 +132,25 @@ fn markdown(title: Option<&str>, report: &Report) -> String {
     text.push_str("| check | verdict | |\n| --- | --- | --- |\n");
     for check in &report.checks {
         let verdict = if check.verdict == Verdict::Pass { "pass" } else { "**warn**" };
-        // Writing to a text cannot fail.
+        // Writing to a string cannot fail.
         let _ = writeln!(text, "| {} | {verdict} | {} |", check.name, check.says);
     }
     text
 }
 
-/// A radius in pixel units of [0, 1] as authors write it: `8/255 (0.031373)`, where it is a whole number of steps of a
-/// byte and less than 1, otherwise the decimal.
+/// Formats a radius in pixel units of [0, 1] as authors write it.
+///
+/// Gives `8/255 (0.031373)` if the radius is a whole number of byte steps and less than 1, else the decimal.
 fn radius(eps: f64) -> String {
     let steps = (255.0 * eps).round();
-    // Fractions are computed once, so that no more than the last bits can differ.
+    // Fractions are computed once, so only the last bits can differ.
     match (255.0 * eps - steps).abs() < 1e-9 && (1.0..255.0).contains(&steps) {
         true => format!("{steps}/255 ({eps:.6})"),
         false => format!("{eps:.6}"),
     }
 }
 
-/// A model, what it is attacked on, and how.
+/// A model, the set it is attacked on, and the parameters.
 struct Subject<'a> {
     params: &'a MaskingParams,
     set: &'a DeviceSet,
@@ -163,7 +166,7 @@ impl Subject<'_> {
         let none = self.ask(&self.pgd(0.0, params.steps, None), reporter)?;
         let mut checks = vec![self.repeats(reporter)?, self.logits()?, unmoved(&clean, &none)];
 
-        // PGD, and what an attack without gradients still finds.
+        // PGD, and the further finds of a gradient-free attack.
         let pgd = self.pgd(eps, params.steps, None);
         let square = Attack::Square(Square { queries: params.queries, ..Square::standard(params.norm, params.eps) });
         let part = |name: &'static str, attack: &Attack| AttackRun { name, attack: attack.clone(), runs: 1 };
@@ -218,9 +221,10 @@ impl Subject<'_> {
         Ok(Report { format: "masking/1", norm, eps, n, clean, pgd, warnings, checks })
     }
 
-    /// PGD from the images themselves, or from so many random points; a point that is misclassified on the way counts.
+    /// Returns PGD from the images themselves, or with `restarts` random starts; any misclassified point on the way
+    /// counts.
     fn pgd(&self, eps: f64, steps: u32, restarts: Option<u32>) -> Attack {
-        // Far enough to cross the ball, however many steps there are; a step of 0 would not be one.
+        // The steps always suffice to cross the ball; a step of 0 is invalid.
         let step = if eps > 0.0 { 2.5 * eps / f64::from(steps) } else { 1.0 / 255.0 };
         let (norm, direction) = match self.params.norm {
             Norm::Inf => (Norm::Inf, Direction::Sign),
@@ -249,7 +253,7 @@ impl Subject<'_> {
         }
     }
 
-    /// A radius that the norm allows.
+    /// Clips a radius to the norm's range.
     fn radius(&self, eps: f64) -> f64 {
         if self.params.norm == Norm::Inf { eps.min(1.0) } else { eps }
     }
@@ -279,22 +283,22 @@ impl Subject<'_> {
         evaluate(&Question { attack, parts, set, count, batch_size, network, rng }, reporter)
     }
 
-    /// What a stronger attack may gain: one image is no more than chance.
+    /// Returns the allowed gain of a stronger attack; a single image is within chance.
     fn tolerance(&self) -> f64 {
         self.params.tolerance.get().max(self.points(1))
     }
 
-    /// So many images in percentage points.
+    /// Converts a number of images to percentage points.
     fn points(&self, images: usize) -> f64 {
         100.0 * images as f64 / self.count as f64
     }
 
-    /// Accuracy in percent.
+    /// Returns the accuracy in percent.
     fn accuracy(&self, predictions: &Predictions) -> f64 {
         self.points((0..predictions.len()).filter(|&index| predictions.correct(index)).count())
     }
 
-    /// That the same images give the same logits, bit by bit.
+    /// Checks that the same images give bitwise equal logits.
     fn repeats(&self, reporter: &mut Reporter<'_>) -> Result<Check, StageError> {
         let images = self.first_batch()?;
         let first = self.network.forward(&images)?;
@@ -308,8 +312,9 @@ impl Subject<'_> {
         ))
     }
 
-    /// That the network gives logits: losses take the softmax of what it gives, and of probabilities that has no
-    /// gradient to speak of.
+    /// Checks that the network outputs logits.
+    ///
+    /// Losses apply softmax to the output; applied to probabilities, its gradient nearly vanishes.
     fn logits(&self) -> Result<Check, StageError> {
         let logits = self.network.forward(&self.first_batch()?)?;
         let sums = logits.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Float)?;
@@ -337,7 +342,7 @@ impl Subject<'_> {
         )
     }
 
-    /// That a larger ball never helps the model.
+    /// Checks that a larger ball never increases the accuracy.
     fn monotone(&self, ladder: &[(f64, f64)]) -> Check {
         let rises = ladder.windows(2).map(|pair| pair[1].1 - pair[0].1);
         let rise = rises.fold(0.0, f64::max);
@@ -351,7 +356,7 @@ impl Subject<'_> {
         )
     }
 
-    /// That another attack takes no more than PGD does.
+    /// Checks that another attack gains no more than PGD.
     fn no_gain(&self, name: &'static str, pgd: f64, other: f64, what: &str) -> Check {
         Check::new(
             name,
@@ -368,7 +373,7 @@ impl Check {
     }
 }
 
-/// That an attack with a ball of nothing changes nothing.
+/// Checks that an attack with ε = 0 changes nothing.
 fn unmoved(clean: &Predictions, none: &Predictions) -> Check {
     let changed = clean.predicted.iter().zip(&none.predicted).filter(|(a, b)| a != b).count();
     Check::new(
@@ -389,7 +394,7 @@ mod tests {
         Report { format: "masking/1", norm, eps, n: 1000, clean: 0.9, pgd: 0.4, warnings: 0, checks }
     }
 
-    /// A report that was made before there were titles has the same key as one without a title: its bytes are these.
+    /// A report from before titles existed has the same key as one without a title: these are its bytes.
     #[test]
     fn a_report_without_a_title_is_what_it_always_was() {
         let text = "# Masked gradients\n\nall 1 checks pass (n = 1,000); L-infinity, ε = 0.031373.\n\n\

@@ -1,5 +1,6 @@
-//! The kinds of stage that need tensors, each from parameters and inputs to outputs and a line for people. They know
-//! nothing of the protocol beyond [`Context`], and nothing of keys and caching.
+//! Executors of the stage kinds that need tensors: from parameters and inputs to outputs and a summary line.
+//!
+//! They know nothing about the protocol beyond [`Context`], and nothing about keys and caching.
 
 pub mod evaluate;
 pub mod gradient_masking;
@@ -16,7 +17,7 @@ use crate::context::Context;
 use crate::data::DeviceSet;
 use crate::error::StageError;
 
-/// Runs a job; gives a line for people on what came out.
+/// Runs a job; returns a summary line.
 ///
 /// # Errors
 /// Any [`StageError`].
@@ -31,7 +32,7 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     }
 }
 
-/// Checks that a model can be asked about a set.
+/// Checks that a model accepts a set's images and has its classes.
 fn check_fit(model: &Checkpoint, set: &DeviceSet) -> Result<(), StageError> {
     if model.channels != set.channels() {
         let (model, set) = (model.channels, set.channels());
@@ -40,7 +41,7 @@ fn check_fit(model: &Checkpoint, set: &DeviceSet) -> Result<(), StageError> {
     same_classes("the model", &model.classes, "the set", &set.classes)
 }
 
-/// Checks that two lists of classes are one.
+/// Checks that two lists of classes are equal.
 fn same_classes(a: &str, of_a: &[String], b: &str, of_b: &[String]) -> Result<(), StageError> {
     if of_a == of_b {
         return Ok(());
@@ -52,7 +53,7 @@ fn same_classes(a: &str, of_a: &[String], b: &str, of_b: &[String]) -> Result<()
     Err(StageError::Mismatch(format!("{a} and {b} have different classes: {difference}")))
 }
 
-/// How many of `available` things a `limit` leaves.
+/// Returns how many of `available` items a `limit` leaves.
 fn limited(available: usize, limit: Option<u32>) -> Result<usize, StageError> {
     match limit {
         Some(0) => Err(StageError::setting("limit", "must be at least 1")),
@@ -61,12 +62,12 @@ fn limited(available: usize, limit: Option<u32>) -> Result<usize, StageError> {
     }
 }
 
-/// A number with its thousands apart: `2,000`.
+/// Formats a number with thousands separators: `2,000`.
 fn grouped(number: u64) -> String {
     results::thousands(number)
 }
 
-/// A share as people read it: `85.2 %`.
+/// Formats a share for display: `85.2 %`.
 fn percent(part: u64, whole: u64) -> String {
     format!("{} %", results::percent(part as f64 / whole as f64))
 }

@@ -1,5 +1,6 @@
-//! Stochastic gradient descent as PyTorch has it, and the schedules of its learning rate. Written here and not taken
-//! from tch because momentum must be readable from outside, and weight decay certain to reach every parameter.
+//! Stochastic gradient descent like PyTorch's, and learning-rate schedules.
+//!
+//! This code replaces the tch optimiser because momentum must be readable and weight decay must reach every parameter.
 
 use atflow::stage_kinds::{Schedule, Sgd};
 use tch::{Device, TchError, Tensor};
@@ -7,20 +8,20 @@ use tch::{Device, TchError, Tensor};
 use crate::error::StageError;
 use crate::system::{self, LibraryText, WithoutOneDnn};
 
-/// The optimiser's parameters and its memory.
+/// The optimiser: its parameters and state.
 pub struct Optimizer {
     momentum: f64,
     weight_decay: f64,
     parameters: Vec<Tensor>,
-    /// Held where oneDNN's gradients of these parameters may be wrong. It is held between steps as well, so that all of
-    /// a training has the same kernels.
+    /// Held if oneDNN's gradients of these parameters may be wrong. It is also held between steps, so a training uses
+    /// the same kernels throughout.
     _without_onednn: Option<WithoutOneDnn>,
     /// Empty before the first step.
     velocities: Vec<Tensor>,
 }
 
 impl Optimizer {
-    /// An optimiser of these parameters, which it will change in place.
+    /// Creates an optimiser that updates these parameters in place.
     ///
     /// # Errors
     /// [`StageError::Setting`].
@@ -39,15 +40,15 @@ impl Optimizer {
         Ok(Optimizer { momentum, weight_decay, parameters, _without_onednn, velocities: Vec::new() })
     }
 
-    /// The momentum of each parameter, in their order; empty before the first step.
+    /// Returns the momentum of each parameter, in order; empty before the first step.
     pub fn velocities(&self) -> &[Tensor] {
         &self.velocities
     }
 
-    /// Takes back what [`Optimizer::velocities`] gave: one for each parameter, of its shape.
+    /// Restores the result of [`Optimizer::velocities`]: one tensor per parameter, of its shape.
     ///
     /// # Errors
-    /// What libtorch says.
+    /// Returns the error from libtorch.
     pub fn restore(&mut self, velocities: &[Tensor]) -> Result<(), TchError> {
         let _guard = tch::no_grad_guard();
         let as_laid_out = |(parameter, velocity): (&Tensor, &Tensor)| {
@@ -59,20 +60,24 @@ impl Optimizer {
         Ok(())
     }
 
-    /// Computes the gradients of a scalar loss, and takes one step: g += weight_decay · p; v = momentum · v + g; p −=
-    /// lr · v (`torch.optim.SGD` without dampening; v starts as the first g).
+    /// Computes the gradients of a scalar loss and takes one step.
+    ///
+    /// g += weight_decay · p; v = momentum · v + g; p −= lr · v (`torch.optim.SGD` without dampening; v starts as the
+    /// first g).
     ///
     /// # Errors
-    /// What libtorch says.
+    /// Returns the error from libtorch.
     pub fn step(&mut self, loss: &Tensor, lr: f64) -> Result<(), TchError> {
         let gradients = Tensor::f_run_backward(&[loss], &self.parameters, false, false)?;
         self.descend(gradients, lr)
     }
 
-    /// The same; gives the gradient of the loss with respect to `inputs`, at the parameters before the step.
+    /// Takes one step like `step`, and returns the gradient of the loss with respect to `inputs`.
+    ///
+    /// The gradient is computed at the parameters before the step.
     ///
     /// # Errors
-    /// What libtorch says.
+    /// Returns the error from libtorch.
     pub fn step_and_ask(&mut self, loss: &Tensor, lr: f64, inputs: &Tensor) -> Result<Tensor, TchError> {
         let asked: Vec<&Tensor> = self.parameters.iter().chain([inputs]).collect();
         let mut gradients = Tensor::f_run_backward(&[loss], &asked, false, false)?;
@@ -102,12 +107,13 @@ impl Optimizer {
     }
 }
 
-/// Whether oneDNN's gradients of these parameters may be wrong: one is of a convolution on the CPU whose channels fill
-/// no whole blocks. oneDNN computes in blocks of channels, and the kernel for gradients of 1 × 1 convolutions with a
-/// stride reads and writes beyond its scratch memory where the last block that comes in is not full: seen with oneDNN
-/// 3.10.2, that of libtorch 2.11.0, on AVX2 with fewer than 8 channels, where gradients were off by their own size, and
-/// the process sometimes died or never ended. Blocks going out that are not full were not seen to do harm, but are not
-/// trusted either.
+/// Returns whether oneDNN's gradients of these parameters may be wrong.
+///
+/// This concerns convolutions on the CPU whose channels do not fill whole oneDNN blocks. The gradient kernel of 1 × 1
+/// convolutions with a stride accesses memory beyond its scratch space if the last input block is not full. This was
+/// seen with oneDNN 3.10.2, that of libtorch 2.11.0, on AVX2 with fewer than 8 channels. The gradients were off by
+/// their own size, and the process sometimes crashed or hung. Partial output blocks showed no harm, but are not trusted
+/// either.
 fn outgrow_onednn(parameters: &[Tensor]) -> bool {
     let Some(block) = onednn_block() else { return false };
     let is_cut = |size: &[i64]| match *size {
@@ -118,8 +124,9 @@ fn outgrow_onednn(parameters: &[Tensor]) -> bool {
     parameters.iter().any(|parameter| parameter.device() == Device::Cpu && is_cut(&parameter.size()))
 }
 
-/// Channels in a block of oneDNN's kernels; none where they have no blocks of this kind. Not what the processor has but
-/// what this process may use: portable numerics hold ATen and oneDNN to AVX2 together.
+/// Returns the number of channels in a block of oneDNN's kernels, or `None` without such blocks.
+///
+/// Depends on what this process may use, not on the processor: portable numerics limit both ATen and oneDNN to AVX2.
 fn onednn_block() -> Option<i64> {
     match system::library_text(LibraryText::AtenKernels).as_str() {
         "AVX512" => Some(16),
@@ -128,8 +135,9 @@ fn onednn_block() -> Option<i64> {
     }
 }
 
-/// The learning rate of step `step` (from 0) of `steps`, in an epoch counted from 1. A triangle is read at the middle
-/// of each step, so that no step is wasted at a rate of 0.
+/// Returns the learning rate of step `step` (from 0) of `steps`, in an epoch counted from 1.
+///
+/// A triangle is evaluated at the middle of each step, so no step has a rate of 0.
 pub fn learning_rate(schedule: &Schedule, highest: f64, step: u64, steps: u64, epoch: u32) -> f64 {
     match schedule {
         Schedule::Constant => highest,
@@ -199,7 +207,7 @@ mod tests {
         }
     }
 
-    /// The authors' table for standard training is 5, 3 and 2 epochs; their loop runs eleven, the last one at the last
+    /// The authors' table for standard training has 5, 3 and 2 epochs; their loop runs eleven, the last at the last
     /// rate.
     #[test]
     fn a_table_is_read_as_it_stands_and_its_last_rate_goes_on() {

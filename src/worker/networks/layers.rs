@@ -1,8 +1,7 @@
-//! The layers that networks are made of, with the defaults of PyTorch's, and their frozen counterparts. Knows no
-//! particular network.
+//! Network layers with PyTorch's defaults, and their frozen counterparts. Knows no particular network.
 //!
-//! A layer computes in the type of what it is given: weights of convolutions and linear layers are cast to it, batch
-//! norm keeps its parameters and statistics in F32 whatever its input is.
+//! A layer computes in the type of its input. Convolutions and linear layers cast their weights to it; batch norm keeps
+//! its parameters and statistics in F32 for any input.
 
 use atflow::number::Real;
 use tch::{Device, Kind, TchError, Tensor};
@@ -12,17 +11,17 @@ use super::state::{Role, State, channels_last};
 use crate::arithmetic::square_root;
 use crate::error::StageError;
 
-/// PyTorch's default for `BatchNorm2d`: added to the variance.
+/// PyTorch's default for `BatchNorm2d`: the constant added to the variance.
 const EPSILON: f64 = 1e-5;
-/// PyTorch's default for `BatchNorm2d`: the share of a batch's statistics in the new running ones.
+/// PyTorch's default for `BatchNorm2d`: the weight of the batch statistics in the running update.
 const MOMENTUM: f64 = 0.1;
 
-/// (image − mean) / std, by channel.
+/// Per-channel normalisation, (image − mean) / std.
 #[derive(Debug)]
 pub(super) struct Normalisation(Option<(Tensor, Tensor)>);
 
 impl Normalisation {
-    /// From the author's lists: both empty, or one number for each channel.
+    /// Creates the normalisation from the author's lists: both empty, or one number per channel.
     pub(super) fn new(mean: &[Real], std: &[Real], channels: usize, device: Device) -> Result<Self, StageError> {
         for (name, list) in [("net.mean", mean), ("net.std", std)] {
             if !list.is_empty() && list.len() != channels {
@@ -56,7 +55,7 @@ impl Normalisation {
     }
 }
 
-/// A batch norm.
+/// A batch norm layer.
 #[derive(Debug)]
 pub(super) struct Norm {
     gamma: Tensor,
@@ -89,14 +88,14 @@ impl Norm {
         )
     }
 
-    /// With fixed statistics a batch norm is a scale and a shift of each channel.
+    /// Returns the scale and shift per channel that equal a batch norm with fixed statistics.
     fn scale_and_shift(&self) -> Result<(Tensor, Tensor), TchError> {
         let scale = self.gamma.f_div(&square_root(&self.running_var.f_add_scalar(EPSILON)?)?)?;
         let shift = self.beta.f_sub(&self.running_mean.f_mul(&scale)?)?;
         Ok((scale, shift))
     }
 
-    /// The batch norm as it is now, for inputs of type `kind`.
+    /// Freezes the current batch norm for inputs of type `kind`.
     pub(super) fn freeze(&self, kind: Kind) -> Result<Affine, TchError> {
         let _guard = tch::no_grad_guard();
         let column = |values: Tensor| values.f_view([1, -1, 1, 1])?.f_to_kind(kind);
@@ -105,7 +104,7 @@ impl Norm {
     }
 }
 
-/// A scale and a shift of each channel: a frozen batch norm that no convolution comes before.
+/// A scale and shift per channel: a frozen batch norm without a preceding convolution.
 #[derive(Debug)]
 pub(super) struct Affine {
     scale: Tensor,
@@ -118,16 +117,16 @@ impl Affine {
     }
 }
 
-/// The sizes of a convolution without bias.
+/// Sizes of a convolution without bias.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ConvShape {
-    /// Channels in.
+    /// Input channels.
     pub(super) from: i64,
-    /// Channels out.
+    /// Output channels.
     pub(super) to: i64,
-    /// Side of the kernel, odd; the border is padded with zeros so that a stride of 1 keeps the size.
+    /// Kernel side, odd; zero padding keeps the size at stride 1.
     pub(super) kernel: i64,
-    /// Step of the kernel.
+    /// Stride of the kernel.
     pub(super) stride: i64,
 }
 
@@ -148,12 +147,12 @@ impl Plain {
         convolve(input, &self.weight, None, self.stride)
     }
 
-    /// The convolution as it is now, for inputs of type `kind`.
+    /// Freezes the current convolution for inputs of type `kind`.
     pub(super) fn freeze(&self, kind: Kind) -> Result<Conv, TchError> {
         Ok(Conv { weight: copy(&self.weight, kind)?, bias: None, stride: self.stride })
     }
 
-    /// The same with the batch norm after it.
+    /// Freezes the convolution and folds in the batch norm that follows it.
     pub(super) fn freeze_with(&self, norm: &Norm, kind: Kind) -> Result<Conv, TchError> {
         let _guard = tch::no_grad_guard();
         let (scale, shift) = norm.scale_and_shift()?;
@@ -162,7 +161,7 @@ impl Plain {
     }
 }
 
-/// A convolution without bias and the batch norm after it.
+/// A convolution without bias, followed by a batch norm.
 #[derive(Debug)]
 pub(super) struct ConvNorm {
     conv: Plain,
@@ -170,7 +169,7 @@ pub(super) struct ConvNorm {
 }
 
 impl ConvNorm {
-    /// `conv` and `norm` are their names.
+    /// Creates both layers; `conv` and `norm` are their names.
     pub(super) fn new(state: &mut State, conv: &str, norm: &str, shape: ConvShape) -> Result<Self, TchError> {
         Ok(ConvNorm { conv: Plain::new(state, conv, shape)?, norm: Norm::new(state, norm, shape.to)? })
     }
@@ -179,13 +178,13 @@ impl ConvNorm {
         self.norm.forward(&self.conv.forward(input)?, mode)
     }
 
-    /// Both as they are now, in one convolution, for inputs of type `kind`.
+    /// Freezes both layers into one convolution for inputs of type `kind`.
     pub(super) fn freeze(&self, kind: Kind) -> Result<Conv, TchError> {
         self.conv.freeze_with(&self.norm, kind)
     }
 }
 
-/// A convolution, frozen.
+/// A frozen convolution.
 #[derive(Debug)]
 pub(super) struct Conv {
     weight: Tensor,
@@ -205,7 +204,7 @@ fn convolve(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, stride: i64)
     input.f_conv2d(&weight, bias, [stride, stride], [padding, padding], [1, 1], 1)
 }
 
-/// The last layer: features to logits.
+/// The last layer: maps features to logits.
 #[derive(Debug)]
 pub(super) struct Linear {
     weight: Tensor,
@@ -213,7 +212,7 @@ pub(super) struct Linear {
 }
 
 impl Linear {
-    /// With PyTorch's initial values.
+    /// Creates the layer with PyTorch's initial values.
     pub(super) fn new(state: &mut State, name: &str, from: i64, to: i64) -> Result<Self, TchError> {
         Ok(Linear {
             weight: state.uniform(format!("{name}.weight"), &[to, from], from)?,
@@ -221,7 +220,7 @@ impl Linear {
         })
     }
 
-    /// With PyTorch's initial weights, and a bias that starts at 0.
+    /// Creates the layer with PyTorch's initial weights and a bias of 0.
     pub(super) fn without_initial_bias(state: &mut State, name: &str, from: i64, to: i64) -> Result<Self, TchError> {
         Ok(Linear {
             weight: state.uniform(format!("{name}.weight"), &[to, from], from)?,
@@ -229,7 +228,7 @@ impl Linear {
         })
     }
 
-    /// Logits, F32, of pooled features.
+    /// Computes logits, F32, from pooled features.
     pub(super) fn forward(&self, features: &Tensor) -> Result<Tensor, TchError> {
         let kind = features.kind();
         let logits = features.f_linear(&self.weight.f_to_kind(kind)?, Some(&self.bias.f_to_kind(kind)?))?;
@@ -241,7 +240,7 @@ impl Linear {
     }
 }
 
-/// The mean over each feature map. `mean` and not adaptive pooling, whose gradient on CUDA is not repeatable.
+/// Averages each feature map. Uses `mean`, because the gradient of adaptive pooling on CUDA is not deterministic.
 pub(super) fn pool(features: &Tensor) -> Result<Tensor, TchError> {
     features.f_mean_dim([2i64, 3].as_slice(), false, None)
 }

@@ -1,5 +1,6 @@
-//! Networks: what a trained or attacked network can do, its named tensors, and how one is made from its description.
-//! Knows nothing of training, attacks or files.
+//! Networks: the interface for training and attacks, the named tensors, and construction from a description.
+//!
+//! Knows nothing about training, attacks or files.
 
 mod layers;
 mod resnet;
@@ -14,105 +15,110 @@ use crate::rng::Rng;
 
 pub use state::{ConvInit, Entry, Role, State};
 
-/// Channels of images beyond which something is wrong with them: memory is asked for by these numbers.
+/// Maximum number of image channels; memory is allocated by this number, so a larger one is an error.
 const MOST_CHANNELS: usize = 1 << 12;
-/// Classes beyond which the same holds.
+/// Maximum number of classes, for the same reason.
 const MOST_CLASSES: usize = 1 << 16;
 
-/// Which statistics batch norm uses.
+/// Statistics that batch norm uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Those of the batch, which also move the running ones: training steps.
+    /// Batch statistics, which also update the running ones: for training steps.
     Train,
-    /// The running ones, left as they are: evaluation and attacks.
+    /// Running statistics, unchanged: for evaluation and attacks.
     Eval,
 }
 
-/// A network that classifies images. It owns its normalisation, so that everything outside works on pixels in [0, 1].
+/// A network that classifies images. It includes its normalisation, so callers pass pixels in [0, 1].
 pub trait Network {
-    /// Normalises images: N × C × H × W, f32, [0, 1] in.
+    /// Normalises images: N × C × H × W, f32, in [0, 1].
     ///
     /// # Errors
-    /// What libtorch says.
+    /// Returns the error from libtorch.
     fn normalise(&self, images: &Tensor) -> Result<Tensor, TchError>;
 
-    /// Logits (N × classes, f32) of normalised images. Convolutions and linear layers compute in the type of the
-    /// images, bf16 say, on weights cast to it; gradients reach the weights as f32.
+    /// Computes logits (N × classes, f32) of normalised images.
+    ///
+    /// Convolutions and linear layers compute in the type of the images, such as bf16, on weights cast to it; gradients
+    /// reach the weights as f32.
     ///
     /// # Errors
-    /// What libtorch says.
+    /// Returns the error from libtorch.
     fn classify(&self, normalised: &Tensor, mode: Mode) -> Result<Tensor, TchError>;
 
-    /// Logits (N × classes) of images in [0, 1].
+    /// Computes logits (N × classes) of images in [0, 1].
     ///
     /// # Errors
-    /// What libtorch says.
+    /// Returns the error from libtorch.
     fn forward(&self, images: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
         self.classify(&self.normalise(images)?, mode)
     }
 
-    /// The network as it is now, in evaluation mode, made for being run many times: no tensor of it requires a
-    /// gradient, and it computes the same as `forward(…, Mode::Eval)` up to rounding. Later changes of the network do
-    /// not reach it.
+    /// Returns a copy of the current network in evaluation mode, optimised for repeated use.
+    ///
+    /// None of its tensors requires a gradient. It equals `forward(…, Mode::Eval)` up to rounding. Later changes of the
+    /// network do not affect it.
     ///
     /// # Errors
-    /// What libtorch says.
+    /// Returns the error from libtorch.
     fn freeze(&self) -> Result<Box<dyn Frozen>, TchError> {
         self.freeze_as(Kind::Float)
     }
 
-    /// The same, computing in another type, bf16 say; logits are f32 all the same.
+    /// Freezes the network to compute in another type, such as bf16; logits remain f32.
     ///
     /// # Errors
-    /// What libtorch says.
+    /// Returns the error from libtorch.
     fn freeze_as(&self, kind: Kind) -> Result<Box<dyn Frozen>, TchError>;
 
-    /// Every tensor of the network by its name in PyTorch's style.
+    /// Returns every tensor of the network under its PyTorch-style name.
     fn state(&self) -> &State;
 }
 
-/// A network that does not change any more ([`Network::freeze`]).
+/// An immutable network ([`Network::freeze`]).
 pub trait Frozen {
     /// Normalises images, as [`Network::normalise`].
     ///
     /// # Errors
-    /// What libtorch says.
+    /// Returns the error from libtorch.
     fn normalise(&self, images: &Tensor) -> Result<Tensor, TchError>;
 
-    /// The last feature maps (N × channels × height × width, of whatever type the network computes in) of normalised
-    /// images: what is averaged over space and given to the linear layer.
+    /// Computes the last feature maps of normalised images: N × channels × height × width, in the network's compute
+    /// type.
+    ///
+    /// They are averaged over space and passed to the linear layer.
     ///
     /// # Errors
-    /// What libtorch says.
+    /// Returns the error from libtorch.
     fn features(&self, normalised: &Tensor) -> Result<Tensor, TchError>;
 
-    /// Logits (N × classes, f32) of the last feature maps.
+    /// Computes logits (N × classes, f32) from the last feature maps.
     ///
     /// # Errors
-    /// What libtorch says.
+    /// Returns the error from libtorch.
     fn head(&self, features: &Tensor) -> Result<Tensor, TchError>;
 
-    /// Logits (N × classes, f32) of normalised images.
+    /// Computes logits (N × classes, f32) of normalised images.
     ///
     /// # Errors
-    /// What libtorch says.
+    /// Returns the error from libtorch.
     fn classify(&self, normalised: &Tensor) -> Result<Tensor, TchError> {
         self.head(&self.features(normalised)?)
     }
 
-    /// Logits (N × classes) of images in [0, 1].
+    /// Computes logits (N × classes) of images in [0, 1].
     ///
     /// # Errors
-    /// What libtorch says.
+    /// Returns the error from libtorch.
     fn forward(&self, images: &Tensor) -> Result<Tensor, TchError> {
         self.classify(&self.normalise(images)?)
     }
 }
 
-/// Makes a network with its initial weights, drawn from `rng`.
+/// Creates a network with initial weights drawn from `rng`.
 ///
 /// # Errors
-/// [`StageError::Setting`] if the description makes no network or does not fit the number of channels or classes;
+/// [`StageError::Setting`] if the description is not a valid network or does not fit the number of channels or classes;
 /// [`StageError::Torch`].
 pub fn build(
     net: &Net,
@@ -124,7 +130,7 @@ pub fn build(
     make(net, channels, classes, Some(rng), device)
 }
 
-/// Makes a network whose weights will be filled in: they are 0.
+/// Creates a network with all weights 0, to be filled in later.
 ///
 /// # Errors
 /// As [`build`].
@@ -132,7 +138,7 @@ pub fn build_blank(net: &Net, channels: usize, classes: usize, device: Device) -
     make(net, channels, classes, None, device)
 }
 
-/// The name of a network's last layer: that of the tensors `NAME.weight` and `NAME.bias`.
+/// Returns the name of a network's last layer, whose tensors are `NAME.weight` and `NAME.bias`.
 pub const fn head_name(net: &Net) -> &'static str {
     match net {
         Net::Resnet { .. } => resnet::Shape::head(Stem::Cifar),
@@ -173,7 +179,7 @@ fn make(
     Ok(Box::new(resnet::Resnet::new(&shape, normalisation, rng, device)?))
 }
 
-/// How many logits a network has for data of so many classes.
+/// Returns a network's number of logits for data with `classes` classes.
 fn logits(net: &Net, classes: usize) -> Result<usize, StageError> {
     match net.classes() {
         Some(own) if (own as usize) < classes => {

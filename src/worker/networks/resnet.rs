@@ -1,6 +1,8 @@
 //! Residual networks (He et al. 2016): the small ones for small images, and ResNet-18, -34 and -50 with either of two
-//! stems. Names of tensors as in the PyTorch code that is copied most for each: the one for CIFAR has
-//! `layer2.0.shortcut.0` and `linear`, torchvision's has `layer2.0.downsample.0` and `fc`.
+//! stems.
+//!
+//! Tensor names follow the most widely copied PyTorch code for each: the CIFAR code has `layer2.0.shortcut.0` and
+//! `linear`, torchvision has `layer2.0.downsample.0` and `fc`.
 
 use atflow::stage_kinds::{self, Stem};
 use tch::{Device, Kind, TchError, Tensor};
@@ -11,26 +13,26 @@ use super::{Frozen, Mode, Network};
 use crate::error::StageError;
 use crate::rng::Rng;
 
-/// Channels beyond which a description is a slip of the pen rather than a network.
+/// Maximum number of channels; a larger number is a mistake in the description.
 const MOST_CHANNELS: i64 = stage_kinds::MOST_CHANNELS as i64;
-/// Blocks in all beyond which the same holds.
+/// Maximum total number of blocks; a larger number is a mistake as well.
 const MOST_BLOCKS: i64 = stage_kinds::MOST_BLOCKS as i64;
-/// A bottleneck has so many times more channels at its end than inside.
+/// Ratio of a bottleneck's output channels to its inner channels.
 const EXPANSION: i64 = 4;
 
-/// What a residual block has inside.
+/// The layers inside a residual block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Inside {
     /// Two 3 × 3 convolutions.
     Basic,
-    /// 1 × 1, 3 × 3 and 1 × 1, the stride at the 3 × 3, as torchvision has it (He et al. have it at the first).
+    /// 1 × 1, 3 × 3 and 1 × 1, with the stride at the 3 × 3 as in torchvision (He et al. have it at the first).
     Bottleneck,
 }
 
-/// A checked description of a network.
+/// A validated network description.
 #[derive(Debug)]
 pub(super) struct Shape {
-    /// Blocks and channels inside each group.
+    /// Number of blocks and of inner channels per group.
     groups: Vec<(i64, i64)>,
     inside: Inside,
     stem: Stem,
@@ -67,7 +69,7 @@ impl Shape {
         Ok(Shape { groups, inside, stem, channels: channels as i64, classes: classes as i64 })
     }
 
-    /// The name of the last layer.
+    /// Returns the name of the last layer.
     pub(super) const fn head(stem: Stem) -> &'static str {
         match stem {
             Stem::Cifar => "linear",
@@ -89,7 +91,7 @@ pub(super) struct Resnet {
 }
 
 impl Resnet {
-    /// Without `rng` every weight is 0.
+    /// Creates the network; without `rng` every weight is 0.
     pub(super) fn new(
         shape: &Shape,
         normalisation: Normalisation,
@@ -149,13 +151,14 @@ impl Network for Resnet {
     }
 }
 
-/// A residual block: relu(inside(x) + shortcut(x)), inside with a batch norm after each convolution and a relu between
-/// them.
+/// A residual block: relu(inside(x) + shortcut(x)).
+///
+/// The inside has a batch norm after each convolution and a relu between them.
 #[derive(Debug)]
 struct Block {
     inner: Vec<ConvNorm>,
     last: ConvNorm,
-    /// A projection where the shape changes, else the identity.
+    /// A projection if the shape changes, else the identity.
     shortcut: Option<ConvNorm>,
     channels_out: i64,
 }
@@ -269,7 +272,7 @@ impl FrozenBlock {
     }
 }
 
-/// The max-pool after a stem for large images: 3 × 3, every second place.
+/// Applies the max-pool of the stem for large images: 3 × 3, stride 2.
 fn max_pool(features: &Tensor) -> Result<Tensor, TchError> {
     features.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)
 }

@@ -1,15 +1,15 @@
-//! The named tensors of a network, and their initial values as PyTorch draws them.
+//! Named tensors of a network, initialised like PyTorch.
 
 use tch::{Device, TchError, Tensor};
 
 use crate::rng::{DrawTensor, Rng, Stream};
 
-/// What a tensor of a network is for.
+/// Role of a tensor in a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Learnt by the optimiser.
+    /// Learned by the optimiser.
     Parameter,
-    /// Kept by the network itself: running statistics.
+    /// Maintained by the network itself: running statistics.
     Buffer,
 }
 
@@ -18,22 +18,23 @@ pub enum Role {
 pub struct Entry {
     /// Its name, such as `layer1.0.bn1.running_mean`.
     pub name: String,
-    /// What it is for.
+    /// Its role.
     pub role: Role,
-    /// Its values, f32; layers hold the same storage.
+    /// Its values, f32; the layer shares the same storage.
     pub tensor: Tensor,
 }
 
-/// How the weights of convolutions start.
+/// Initialisation of convolution weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConvInit {
     /// PyTorch's default, `kaiming_uniform_(a=√5)`: Uniform(−1/√fan_in, 1/√fan_in).
     Default,
-    /// `kaiming_normal_(mode="fan_out", nonlinearity="relu")`: Normal(0, 2/fan_out), fan_out = channels out × kernel².
+    /// `kaiming_normal_(mode="fan_out", nonlinearity="relu")`: Normal(0, 2/fan_out), fan_out = output channels ×
+    /// kernel².
     FanOut,
 }
 
-/// The tensors of a network, in the order in which its layers were made.
+/// The tensors of a network, in the order in which its layers are created.
 #[derive(Debug)]
 pub struct State {
     entries: Vec<Entry>,
@@ -43,27 +44,28 @@ pub struct State {
 }
 
 impl State {
-    /// No tensors yet; initial weights will be drawn from `rng`, each from a stream of its own name. Without `rng` they
-    /// are 0.
+    /// Creates an empty state.
+    ///
+    /// Initial weights are drawn from `rng`, each tensor from a stream of its own name. Without `rng` they are 0.
     pub fn new(init: ConvInit, rng: Option<Rng>, device: Device) -> Self {
         State { entries: Vec::new(), init, rng, device }
     }
 
-    /// Every tensor.
+    /// Returns every tensor.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-    /// The learnt tensors, in order.
+    /// Returns the learned tensors, in order.
     pub fn parameters(&self) -> Vec<Tensor> {
         let learnt = self.entries.iter().filter(|entry| entry.role == Role::Parameter);
         learnt.map(|entry| entry.tensor.shallow_clone()).collect()
     }
 
-    /// Adds the weights of a convolution: channels out × channels in × height × width of the kernel.
+    /// Adds the weights of a convolution: output channels × input channels × kernel height × kernel width.
     ///
     /// # Errors
-    /// What libtorch says.
+    /// Returns the error from libtorch.
     pub fn convolution(&mut self, name: String, shape: &[i64; 4]) -> Result<Tensor, TchError> {
         let [to, from, height, width] = shape;
         match self.init {
@@ -75,11 +77,13 @@ impl State {
         }
     }
 
-    /// Adds a parameter drawn from Uniform(−1/√`fan_in`, 1/√`fan_in`): the default of PyTorch's convolutions and linear
-    /// layers (`kaiming_uniform_(a=√5)` for weights). Those of tch differ.
+    /// Adds a parameter drawn from Uniform(−1/√`fan_in`, 1/√`fan_in`).
+    ///
+    /// This is the default of PyTorch's convolutions and linear layers (`kaiming_uniform_(a=√5)` for weights). The
+    /// defaults of tch differ.
     ///
     /// # Errors
-    /// What libtorch says.
+    /// Returns the error from libtorch.
     pub fn uniform(&mut self, name: String, shape: &[i64], fan_in: i64) -> Result<Tensor, TchError> {
         let bound = 1.0 / (fan_in as f32).sqrt();
         self.drawn(name, shape, |stream| stream.uniform(-bound, bound))
@@ -91,17 +95,17 @@ impl State {
         self.add(name, Role::Parameter, tensor.f_squeeze_dim(0)?)
     }
 
-    /// Adds a tensor that starts as one value everywhere.
+    /// Adds a tensor filled with one value.
     ///
     /// # Errors
-    /// What libtorch says.
+    /// Returns the error from libtorch.
     pub fn constant(&mut self, name: String, role: Role, shape: &[i64], value: f64) -> Result<Tensor, TchError> {
         let tensor = Tensor::f_full(shape, value, (tch::Kind::Float, self.device))?;
         self.add(name, role, tensor)
     }
 
     fn add(&mut self, name: String, role: Role, tensor: Tensor) -> Result<Tensor, TchError> {
-        // Channels last is the layout in which convolutions are fastest, on the CPU as well as on a GPU.
+        // Convolutions are fastest in channels-last layout, on the CPU and on a GPU.
         let tensor = channels_last(&tensor)?.f_set_requires_grad(role == Role::Parameter)?;
         let own = tensor.shallow_clone();
         self.entries.push(Entry { name, role, tensor });
@@ -109,11 +113,10 @@ impl State {
     }
 }
 
-/// The same values laid out with the channels of each pixel side by side, where the tensor has four axes; tch has no
-/// argument for that.
+/// Converts a 4-D tensor to channels-last layout; returns other tensors unchanged. tch has no argument for the layout.
 ///
 /// # Errors
-/// What libtorch says.
+/// Returns the error from libtorch.
 pub(super) fn channels_last(tensor: &Tensor) -> Result<Tensor, TchError> {
     if tensor.dim() != 4 {
         return Ok(tensor.shallow_clone());

@@ -1,6 +1,8 @@
-//! Wide residual networks for small images (Zagoruyko and Komodakis 2016): batch norm and relu come before each
-//! convolution. Names of tensors as in the PyTorch code that is copied most, `block1.layer.0.convShortcut` and `fc`;
-//! its initial weights as well. No dropout.
+//! Wide residual networks for small images (Zagoruyko and Komodakis 2016): batch norm and relu precede each
+//! convolution.
+//!
+//! Tensor names (`block1.layer.0.convShortcut`, `fc`) and initial weights follow the most widely copied PyTorch code.
+//! No dropout.
 
 use atflow::stage_kinds::WideResnet as Description;
 use tch::{Device, Kind, TchError, Tensor};
@@ -11,16 +13,16 @@ use super::{Frozen, Mode, Network};
 use crate::error::StageError;
 use crate::rng::Rng;
 
-/// Channels of the first convolution.
+/// Output channels of the first convolution.
 const STEM: i64 = 16;
-/// Depths and widths beyond these are slips of the pen.
+/// Maximum depth and width; larger ones are mistakes in the description.
 const DEEPEST: u32 = 1 << 12;
 const WIDEST: u32 = 1 << 7;
 
 /// The name of the last layer.
 pub(super) const HEAD: &str = "fc";
 
-/// A checked description of a network.
+/// A validated network description.
 #[derive(Debug)]
 pub(super) struct Shape {
     blocks: u32,
@@ -59,7 +61,7 @@ pub(super) struct WideResnet {
 }
 
 impl WideResnet {
-    /// Without `rng` every weight is 0.
+    /// Creates the network; without `rng` every weight is 0.
     pub(super) fn new(
         shape: &Shape,
         normalisation: Normalisation,
@@ -115,11 +117,11 @@ impl Network for WideResnet {
     }
 }
 
-/// conv(relu(bn(conv(relu(bn(x)))))) + x; where the channels change, a projection of relu(bn(x)) takes the place of x.
+/// A block: conv(relu(bn(conv(relu(bn(x)))))) + x; if the channels change, a projection of relu(bn(x)) replaces x.
 #[derive(Debug)]
 struct Block {
     norm: Norm,
-    /// With the batch norm that comes after it.
+    /// The first convolution and the batch norm after it.
     first: ConvNorm,
     second: Plain,
     shortcut: Option<Plain>,
@@ -160,7 +162,7 @@ impl Block {
     }
 }
 
-/// The network with the batch norms that follow a convolution folded into it, and the others as a scale and a shift.
+/// The network with its batch norms frozen: those after a convolution are folded in, the others become scale and shift.
 #[derive(Debug)]
 struct FrozenWideResnet {
     normalisation: Normalisation,

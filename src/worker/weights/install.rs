@@ -1,5 +1,4 @@
-//! Puts the tensors of a file into a network: all of them, by their names and shapes, or none. Knows nothing of forms
-//! of files.
+//! Installs a file's tensors in a network: all of them, by name and shape, or none. Knows nothing about file formats.
 
 use std::collections::BTreeMap;
 
@@ -9,33 +8,33 @@ use super::place::{self, Misfit, Neighbours, Place, Wanted};
 use super::{File, WeightsError};
 use crate::networks::Network;
 
-/// What becomes of a network's last layer.
+/// Treatment of a network's last layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Head<'a> {
-    /// It takes its weights from the file, too.
+    /// The last layer takes its weights from the file, too.
     Keep,
-    /// The layer of this name keeps its initial weights, whatever the file has for it.
+    /// The layer of this name keeps its initial weights, whatever the file holds for it.
     Replace(&'a str),
 }
 
-/// Why the tensors of a file do not fit a network.
+/// Why a file's tensors do not fit a network.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
     /// Names or shapes differ.
     #[error("its tensors are not those of the network: {0}")]
     Differ(Box<Misfit>),
-    /// The network's tensors are there more than once, with other values.
+    /// The network's tensors occur more than once, with different values.
     #[error(
         "the network's tensors are there more than once, with other values: under `{first}` and under `{second}`; say which \
          is meant, as `pretrained: {{entry: {}}}`", first.trim_end_matches('.')
     )]
     Ambiguous {
-        /// A place.
+        /// One place.
         first: String,
         /// Another one.
         second: String,
     },
-    /// A tensor that is taken cannot be read.
+    /// A selected tensor cannot be read.
     #[error(transparent)]
     Weights(#[from] WeightsError),
     /// An operator of libtorch failed.
@@ -43,23 +42,24 @@ pub enum InstallError {
     Torch(#[from] TchError),
 }
 
-/// What was taken of a file.
+/// The outcome of an installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Installed {
-    /// How many tensors.
+    /// Number of installed tensors.
     pub taken: usize,
-    /// What stands before their names in the file.
+    /// Prefix of their names in the file.
     pub prefix: String,
-    /// How many others the file has.
+    /// Number of other tensors in the file.
     pub passed_over: usize,
 }
 
-/// Fills the network's tensors, parameters and running statistics, from the dictionary and under the prefix where they
-/// fit; `entry` says where to look. Numbers of another floating type are converted to f32. What else a training kept in
-/// the file is passed over.
+/// Fills the network's tensors, parameters and running statistics, from the dictionary and prefix where they fit.
+///
+/// `entry` says where to look. Values of other floating types are converted to f32. Other training data in the file is
+/// ignored.
 ///
 /// # Errors
-/// [`InstallError`]; the network is unchanged then.
+/// [`InstallError`]; the network is then unchanged.
 pub fn install(
     network: &dyn Network,
     file: &File<'_>,
@@ -86,10 +86,10 @@ pub fn install(
     Ok(Installed { taken: values.len(), prefix: place.prefix, passed_over })
 }
 
-/// The tensors of some names, from where most of them stand together; whichever are there.
+/// Returns the named tensors from the place that holds all of them, or else the subset that the file has.
 ///
 /// # Errors
-/// [`InstallError`], if they are there more than once or cannot be read.
+/// [`InstallError`] if they occur more than once or cannot be read.
 pub fn select(file: &File<'_>, names: &[String]) -> Result<BTreeMap<String, Tensor>, InstallError> {
     let wanted: Vec<Wanted> = names.iter().map(|name| Wanted { name: name.clone(), shape: None }).collect();
     match place::find(file.listed(), &wanted, Neighbours::All, None) {
@@ -97,7 +97,7 @@ pub fn select(file: &File<'_>, names: &[String]) -> Result<BTreeMap<String, Tens
             let (_, values) = the_one(file, places)?;
             Ok(names.iter().cloned().zip(values).collect())
         }
-        // Who asks says what is missing, in terms of its own.
+        // The caller reports the missing tensors in its own terms.
         Err(_) => {
             let there = place::names(file.listed());
             let found: Vec<(&String, usize)> =
@@ -108,7 +108,7 @@ pub fn select(file: &File<'_>, names: &[String]) -> Result<BTreeMap<String, Tens
     }
 }
 
-/// The place that is meant, and its tensors: any of several, if all hold the same values.
+/// Returns the intended place with its tensors: any of several, if all hold the same values.
 fn the_one(file: &File<'_>, places: Vec<Place>) -> Result<(Place, Vec<Tensor>), InstallError> {
     let mut places = places.into_iter();
     let Some(first) = places.next() else { return Err(WeightsError::Form.into()) };

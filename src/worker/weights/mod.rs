@@ -1,6 +1,6 @@
-//! Weights that others trained: tensors by name, read from the files that PyTorch users pass on, and put into a
-//! network. Nothing in a file is ever run. Knows nothing of checkpoints as this program writes them, which are read by
-//! their own, stricter rules.
+//! Pretrained weights: reads tensors by name from common PyTorch files and installs them in a network.
+//!
+//! Never executes anything in a file. Knows nothing about this program's own checkpoints, which have stricter rules.
 
 mod install;
 mod place;
@@ -16,43 +16,43 @@ use tch::{Kind, TchError, Tensor};
 pub use install::{Head, InstallError, Installed, install, select};
 pub use place::{Misfit, Wanted};
 
-/// Why some bytes are not weights that can be read.
+/// Why bytes cannot be read as weights.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
-    /// None of the known forms.
+    /// An unknown format.
     #[error(
         "it is no file of weights: neither safetensors nor what `torch.save` writes (an archive with `data.pkl`, or the older stream)"
     )]
     Form,
-    /// A safetensors file that is cut or wrong.
+    /// A truncated or invalid safetensors file.
     #[error("it is no whole safetensors file")]
     Safetensors(#[from] safetensors::SafeTensorError),
-    /// A zip archive that is cut or wrong.
+    /// A truncated or invalid zip archive.
     #[error("its archive cannot be read")]
     Zip(#[from] zip::result::ZipError),
-    /// A pickle that is wrong, or asks for more than tensors.
+    /// An invalid pickle, or one that needs more than tensors.
     #[error("{0}{hint}", hint = hint(.0))]
     Pickle(PickleError),
-    /// It holds something else than tensors by name.
+    /// The file holds something other than tensors by name.
     #[error("it is not a state dict: {0}; save `model.state_dict()`")]
     Content(String),
-    /// The storage of a tensor is not there as it should be.
+    /// The storage of a tensor is missing or invalid.
     #[error("the storage `{key}` {problem}")]
     Storage {
         /// Its name.
         key: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// A tensor reaches beyond its storage, or has a type that is not read.
+    /// A tensor exceeds its storage, or has an unsupported type.
     #[error("the tensor `{name}` {problem}")]
     Tensor {
         /// Its name.
         name: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// A tensor holds values that no network can use.
+    /// A tensor has values that no network can use.
     #[error(
         "the tensor `{name}` has {count} values that are no finite numbers (NaN or infinity): the file is of no use; \
          the training that wrote it has diverged, or the file is damaged"
@@ -60,10 +60,10 @@ pub enum WeightsError {
     NotFinite {
         /// Its name.
         name: String,
-        /// How many.
+        /// The number of such values.
         count: i64,
     },
-    /// It was written on a machine with the other order of bytes.
+    /// The file comes from a machine with the other byte order.
     #[error("it was written on a big-endian machine; this program reads little-endian files")]
     BigEndian,
     /// An operator of libtorch failed.
@@ -84,20 +84,20 @@ impl From<PickleError> for WeightsError {
     }
 }
 
-/// A tensor of a file that is not read yet.
+/// A tensor in a file, not yet read.
 #[derive(Debug, Clone)]
 pub struct Listed {
-    /// The names of the dictionaries that it stands in and its own, divided by points.
+    /// The names of its enclosing dictionaries and its own, separated by dots.
     pub name: String,
     /// Its shape.
     pub shape: Vec<i64>,
-    /// The type it is stored in; nothing if that is not read.
+    /// The type it is stored in; `None` if that type is unsupported.
     pub kind: Option<Kind>,
-    /// Which dictionary of the file it stands in.
+    /// The dictionary of the file that contains it.
     dictionary: usize,
 }
 
-/// A file of weights whose tensors are known by name.
+/// A weights file with its tensors listed by name.
 pub struct File<'a> {
     listed: Vec<Listed>,
     source: Source<'a>,
@@ -112,9 +112,9 @@ enum Source<'a> {
 impl<'a> File<'a> {
     /// Lists the tensors of a file.
     ///
-    /// Forms: safetensors; what `torch.save` writes, the archive (since PyTorch 1.6) as well as the older stream. A
-    /// pickle is followed as far as dictionaries, lists, numbers, texts and tensors go; anything else that it names is
-    /// refused, and nothing is run.
+    /// Formats: safetensors, and `torch.save`, both the archive (since PyTorch 1.6) and the older stream. Of a pickle,
+    /// only dictionaries, lists, numbers, texts and tensors are read. Any other global is rejected, and nothing is
+    /// executed.
     ///
     /// # Errors
     /// Any [`WeightsError`].
@@ -138,7 +138,7 @@ impl<'a> File<'a> {
         Ok(File { listed, source: Source::Torch(saved) })
     }
 
-    /// Tensors that are there already.
+    /// Wraps tensors that are already loaded.
     pub fn of(tensors: BTreeMap<String, Tensor>) -> File<'static> {
         let (listed, ready) = tensors
             .into_iter()
@@ -149,13 +149,12 @@ impl<'a> File<'a> {
         File { listed, source: Source::Ready(ready) }
     }
 
-    /// Every tensor of the file.
+    /// Returns every tensor of the file.
     pub fn listed(&self) -> &[Listed] {
         &self.listed
     }
 
-    /// Reads some tensors, by their numbers, on the CPU, each of the type that it is stored in. All of them must be
-    /// finite.
+    /// Reads some tensors by index, on the CPU, each in its stored type. All of them must be finite.
     fn load(&self, numbers: &[usize]) -> Result<Vec<Tensor>, WeightsError> {
         let tensors = match &self.source {
             Source::Torch(saved) => saved.load(numbers, &self.listed)?,

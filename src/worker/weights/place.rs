@@ -1,60 +1,61 @@
-//! Where in a file the tensors of a network stand: in which dictionary, under which prefix (`state_dict.module.`). One
-//! rule for every form of file, by names and shapes alone. Knows neither forms of files nor networks.
+//! Locates a network's tensors in a file: the dictionary and the prefix (`state_dict.module.`).
+//!
+//! One rule serves every file format, by names and shapes alone. Knows neither file formats nor networks.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
 use super::Listed;
 
-/// A tensor that is looked for.
+/// A tensor to find.
 #[derive(Debug, Clone)]
 pub struct Wanted {
     /// Its name.
     pub name: String,
-    /// Its shape, where that is known.
+    /// Its shape, if known.
     pub shape: Option<Vec<i64>>,
 }
 
-/// What may stand beside the wanted tensors, in their dictionary and under their prefix.
+/// Tensors allowed beside the wanted ones, in the same dictionary and under the same prefix.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Neighbours<'a> {
     /// Anything.
     All,
-    /// Numbers, states of a training, and the layer of this name, if any.
+    /// Numbers, training states, and the layer of this name, if any.
     Layer(Option<&'a str>),
 }
 
-/// A place where all wanted tensors stand.
+/// A place that holds all wanted tensors.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     pub(super) prefix: String,
-    /// For each wanted tensor, in their order, its number in the file.
+    /// For each wanted tensor, in order, its index in the file.
     pub(super) numbers: Vec<usize>,
 }
 
-/// How the tensors of a file differ from the wanted ones, at the place where most of them fit.
+/// How a file's tensors differ from the wanted ones, at the best-matching place.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Misfit {
     wanted: usize,
     fit: usize,
     prefix: String,
-    /// The first, and how many there are.
+    /// The first one, and the total number.
     missing: Option<(String, usize)>,
     nearest: Option<String>,
     other: Option<(String, usize)>,
     unknown: Option<(String, usize)>,
-    /// What all names of the file begin with, and the first of them.
+    /// The common prefix of all names in the file, and the first name.
     common: String,
     first: Option<String>,
     first_wanted: String,
-    /// The last layer alone has another shape.
+    /// Only the last layer has another shape.
     only_head: bool,
 }
 
-/// Parts of names that wrappers put in, wherever they stand.
+/// Name parts that wrappers insert at any position.
 const WRAPPERS: [&str; 3] = ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
 
-/// What a training keeps beside the weights.
+/// Entries that trainings save beside the weights.
 const TRAINING: [&str; 20] = [
     "optimizer",
     "optimizers",
@@ -78,7 +79,7 @@ const TRAINING: [&str; 20] = [
     "callbacks",
 ];
 
-/// The names of a file without the parts of wrappers, each with its number.
+/// Returns the names of a file without wrapper parts, each with its index.
 pub(super) fn names(listed: &[Listed]) -> BTreeMap<String, usize> {
     let mut names = BTreeMap::new();
     for (number, listed) in listed.iter().enumerate() {
@@ -90,8 +91,9 @@ pub(super) fn names(listed: &[Listed]) -> BTreeMap<String, usize> {
     names
 }
 
-/// Every place where all wanted tensors stand and nothing that may not stand beside them; if there is none, how the
-/// best place differs. `entry` limits the search to what stands under it.
+/// Returns every place with all wanted tensors and no disallowed neighbours, or else how the best place differs.
+///
+/// `entry` limits the search to names under it.
 pub(super) fn find(
     listed: &[Listed],
     wanted: &[Wanted],
@@ -125,7 +127,7 @@ fn fits(listed: &Listed, wanted: &Wanted) -> bool {
     listed.kind.is_some_and(super::is_floating) && wanted.shape.as_ref().is_none_or(|shape| *shape == listed.shape)
 }
 
-/// For each prefix under which wanted names stand, how many there are, and how many of them fit.
+/// Counts, for each prefix, the wanted names under it and those that fit.
 fn tallies<'a>(names: &'a BTreeMap<String, usize>, listed: &[Listed], wanted: &[Wanted]) -> BTreeMap<&'a str, Tally> {
     let by_name: HashMap<&str, &Wanted> = wanted.iter().map(|wanted| (wanted.name.as_str(), wanted)).collect();
     let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
@@ -141,7 +143,7 @@ fn tallies<'a>(names: &'a BTreeMap<String, usize>, listed: &[Listed], wanted: &[
     tallies
 }
 
-/// What stands at a place, is not wanted, and may not stand there. Names are without the prefix.
+/// Returns the disallowed neighbours at a place, without the prefix.
 fn strangers<'a>(
     names: &'a BTreeMap<String, usize>,
     listed: &'a [Listed],
@@ -228,7 +230,7 @@ fn misfit(
     }
 }
 
-/// The name of the file that is most like a missing one: of the same shape, with as many of its last parts as possible.
+/// Returns the name in the file closest to a missing one: same shape, and the most matching name parts at the end.
 fn nearest(missing: &Wanted, names: &BTreeMap<String, usize>, listed: &[Listed]) -> Option<String> {
     let alike = |name: &str| {
         let ends = name.rsplit('.').zip(missing.name.rsplit('.')).take_while(|(a, b)| a == b).count();
@@ -244,7 +246,7 @@ fn nearest(missing: &Wanted, names: &BTreeMap<String, usize>, listed: &[Listed])
         .map(|(_, name)| name.clone())
 }
 
-/// What all names begin with, up to a point.
+/// Returns the longest common prefix of all names that ends in a dot, or an empty text.
 fn common(names: &BTreeMap<String, usize>) -> String {
     let (Some((first, _)), Some((last, _))) = (names.first_key_value(), names.last_key_value()) else {
         return String::new();

@@ -1,5 +1,6 @@
-//! State dicts, as a family of pickles: what they may name, and the tensors that are rebuilt in them as parts of
-//! storages. Nothing of a tensor is checked here. Knows nothing of the files around a pickle.
+//! State dicts as a family of pickles: the globals they may name, and tensors rebuilt as views of storages.
+//!
+//! Tensors are not checked here. Knows nothing about the files around a pickle.
 
 use atflow::pickle::{Family, Node, Ref, Values};
 use tch::Kind;
@@ -10,26 +11,26 @@ pub(super) struct StateDict;
 /// A pickle of this family.
 pub(super) type Pickle<'a> = atflow::pickle::Pickle<'a, StateDict>;
 
-/// PyTorch's tensors have at most so many dimensions.
+/// Maximum number of dimensions of a PyTorch tensor.
 const MAX_DIMENSIONS: usize = 64;
 
-/// What a pickle may name.
+/// Globals that a pickle may name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Global {
     OrderedDict,
     Size,
     /// `torch._utils._rebuild_tensor` and its second version.
     RebuildTensor,
-    /// `torch._utils._rebuild_parameter` and the class itself: the tensor inside is meant.
+    /// `torch._utils._rebuild_parameter` and the class itself; they stand for the tensor inside.
     Parameter,
     Storage(Kind),
-    /// Numbers of NumPy, arguments of a program, devices, types: what people keep beside weights. No call of one is
-    /// made; each is a value of no interest.
+    /// NumPy numbers, program arguments, devices, types: data often saved beside weights. Nothing is called; each value
+    /// is ignored.
     Plain,
     DefaultDict,
 }
 
-/// A storage, by the text that is its name in the file.
+/// A storage, with its name in the file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Storage {
     pub(super) key: Ref,
@@ -37,7 +38,7 @@ pub(super) struct Storage {
     pub(super) count: i64,
 }
 
-/// A tensor as a part of a storage; nothing of it is checked yet.
+/// A tensor as a view of a storage, not yet checked.
 #[derive(Debug, Clone)]
 pub(super) struct Part {
     pub(super) storage: Storage,
@@ -46,7 +47,7 @@ pub(super) struct Part {
     pub(super) stride: Vec<i64>,
 }
 
-/// What calls make.
+/// Results of calls.
 #[derive(Debug, Clone)]
 pub(super) enum Object {
     Storage(Storage),
@@ -123,12 +124,12 @@ impl Family for StateDict {
         }
     }
 
-    /// The state of an ordered dictionary or of an old parameter: hooks, versions; nothing that is a weight.
+    /// Accepts the state of an ordered dictionary or an old parameter: hooks and versions, but no weights.
     fn build<'a>(_: &Values<'a, Self>, target: &Node<'a, Self>, _: Ref) -> Option<Option<Node<'a, Self>>> {
         matches!(target, Node::Dict(_) | Node::Object(Object::Tensor(_)) | Node::Other).then_some(None)
     }
 
-    /// `("storage", type, key, place, count)`, and a last None in old files.
+    /// Reads `("storage", type, key, place, count)`, with a trailing None in old files.
     fn outside<'a>(values: &Values<'a, Self>, identity: Ref) -> Option<Node<'a, Self>> {
         let Node::Tuple(parts) = values.node(identity) else { return None };
         let (&[word, kind, key, place, count], last) = parts.split_first_chunk()?;

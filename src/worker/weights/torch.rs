@@ -1,5 +1,7 @@
-//! The two files that `torch.save` writes: a zip archive of a pickle and of one member for each storage (PyTorch 1.6
-//! and later), and the older stream of pickles with the storages after them. Knows nothing of networks.
+//! The two formats of `torch.save`: the zip archive and the older stream. Knows nothing about networks.
+//!
+//! The archive (PyTorch 1.6 and later) holds a pickle and one member per storage. The stream holds pickles, followed by
+//! the storages.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,35 +14,35 @@ use zip::ZipArchive;
 use super::state_dict::{Object, Part, Pickle, StateDict, Storage};
 use super::{Listed, WeightsError};
 
-/// The number that the older stream begins with, 0x1950a86a20f9469cfc6c, as a pickle has it.
+/// The magic number of the older stream, 0x1950a86a20f9469cfc6c, as encoded in a pickle.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 const VERSION: i64 = 1001;
 
-/// All tensors of a file together may take so many times its size: some share a storage, but no file of weights is made
-/// of that.
+/// Maximum total size of a file's tensors, as a multiple of the file size. Tensors may share storages, but only to an
+/// extent.
 const MOST_SHARING: u64 = 4;
 
-/// How deep dictionaries and lists are followed, and how many bytes of names they may make per byte of the file: a few
-/// of each, in files of weights.
+/// Maximum nesting of dictionaries and lists, and maximum bytes of names per byte of file; weights files need little of
+/// either.
 const MOST_NESTED: usize = 16;
 const MOST_NAMES: usize = 8;
 
-/// A tensor, and the name of its storage.
+/// A tensor and the name of its storage.
 struct Stored {
     key: String,
     part: Part,
 }
 
-/// A file that `torch.save` wrote, its pickle read.
+/// A `torch.save` file with its pickle read.
 pub(super) struct Saved<'a> {
     parts: Vec<Stored>,
     storages: Storages<'a>,
     length: usize,
 }
 
-/// Where the bytes of tensors are.
+/// Location of the tensors' bytes.
 enum Storages<'a> {
-    /// A member each, in a folder of the archive.
+    /// One member per storage, in a folder of the archive.
     Archive {
         archive: ZipArchive<Cursor<&'a [u8]>>,
         folder: String,
@@ -63,7 +65,7 @@ pub(super) fn from_archive(bytes: &[u8]) -> Result<(Vec<Listed>, Saved<'_>), Wei
     Ok((listed, Saved { parts, storages: Storages::Archive { archive, folder }, length: bytes.len() }))
 }
 
-/// A member of an archive. PyTorch stores and never compresses: it cannot be larger than the file.
+/// Reads a member of an archive. PyTorch never compresses, so a member cannot be larger than the file.
 fn member(archive: &mut ZipArchive<Cursor<&[u8]>>, name: &str, most: usize) -> Result<Option<Vec<u8>>, WeightsError> {
     let mut file = match archive.by_name(name) {
         Ok(file) => file,
@@ -129,8 +131,9 @@ fn all_storages<'p>(pickle: &'p Pickle<'_>) -> impl Iterator<Item = &'p Storage>
     })
 }
 
-/// Every tensor of a pickle under its name, and the part of a storage that it is. A dictionary that stands in several
-/// places is followed once.
+/// Lists every tensor of a pickle under its name, with its view of a storage.
+///
+/// Follows a dictionary that occurs at several places only once.
 fn list(pickle: &Pickle<'_>, length: usize) -> Result<(Vec<Listed>, Vec<Stored>), WeightsError> {
     let values = &pickle.values;
     let content = |text: &str| WeightsError::Content(text.to_owned());
@@ -184,13 +187,13 @@ fn list(pickle: &Pickle<'_>, length: usize) -> Result<(Vec<Listed>, Vec<Stored>)
     Ok((listed, parts))
 }
 
-/// Whether a value is a tensor or may have some in it.
+/// Returns whether a value is a tensor or may contain some.
 fn may_hold(node: &Node<'_, StateDict>) -> bool {
     matches!(node, Node::Object(Object::Tensor(_)) | Node::Dict(_) | Node::List(_) | Node::Tuple(_))
 }
 
 impl Saved<'_> {
-    /// Reads some tensors, by their numbers.
+    /// Reads some tensors by index.
     pub(super) fn load(&self, numbers: &[usize], listed: &[Listed]) -> Result<Vec<Tensor>, WeightsError> {
         let mut contents: BTreeMap<&str, Cow<'_, [u8]>> = BTreeMap::new();
         for key in numbers.iter().map(|&number| &self.parts[number].key) {
@@ -199,7 +202,7 @@ impl Saved<'_> {
             }
             let content = match &self.storages {
                 Storages::Stream(storages) => storages.get(key).map(|content| Cow::Borrowed(*content)),
-                // A clone shares the list of members and has a place of its own.
+                // A clone shares the member list but has its own position.
                 Storages::Archive { archive, folder } => {
                     member(&mut archive.clone(), &format!("{folder}data/{key}"), self.length)?.map(Cow::Owned)
                 }
@@ -245,7 +248,7 @@ fn tensors<'a>(
     Ok(tensors)
 }
 
-/// The number of elements of a tensor, if all of them lie within its storage and no more than are in it.
+/// Returns the number of elements of a tensor, if all lie within its storage and are no more than it holds.
 fn extent(part: &Part) -> Option<u64> {
     let Part { storage, offset, size, stride } = part;
     if size.len() != stride.len() || *offset < 0 || size.iter().chain(stride).any(|&number| number < 0) {

@@ -1,5 +1,6 @@
-//! A bucket of an object store: S3 and what speaks its language, Google Cloud Storage, Azure. Files by their paths,
-//! read and written; credentials and endpoints come from the environment. Knows no cache.
+//! Bucket of an object store: S3 and compatible stores, Google Cloud Storage, Azure.
+//!
+//! Reads and writes files by path; takes credentials and endpoints from the environment. Knows no cache.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -24,21 +25,21 @@ use crate::digest::Digest;
 use crate::fetch::{self, Expected, FetchError, Patience, Progress};
 use crate::fsio::{self, Context};
 
-/// Larger files are sent in parts of this size; S3 takes no single part above 5 GB, and none below 5 MiB but the last.
+/// Size of upload parts for larger files. S3 accepts no part above 5 GB, and none below 5 MiB except the last.
 const PART: u64 = 32 << 20;
 
-/// A place in a bucket.
+/// Place in a bucket.
 #[derive(Debug)]
 pub(super) struct Bucket {
     store: Arc<dyn ObjectStore>,
-    /// Without a slash at its end; empty for the whole bucket.
+    /// Path prefix without a trailing slash; empty for the whole bucket.
     prefix: String,
-    /// As the user named it, for errors.
+    /// Name as the user gave it, for errors.
     name: Address,
 }
 
 impl Bucket {
-    /// The bucket of a URL; nothing if it is no URL of an object store. Nothing is asked yet.
+    /// Opens the bucket of a URL; `None` if it is no URL of an object store. Sends no request yet.
     pub(super) fn named(name: &str, patience: &Patience) -> Option<Result<Self, RemoteError>> {
         let (scheme, rest) = name.split_once("://")?;
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
@@ -77,7 +78,7 @@ impl Bucket {
         })
     }
 
-    /// All bytes of a small file; nothing if there is none.
+    /// Reads a small file; `None` if it does not exist.
     pub(super) fn read(&self, path: &str, at_most: u64) -> Result<Option<Vec<u8>>, RemoteError> {
         let (place, runtime) = (self.place(path), runtime()?);
         let Some(found) = self.found(runtime.block_on(self.store.get(&place)))? else { return Ok(None) };
@@ -93,7 +94,7 @@ impl Bucket {
         }
     }
 
-    /// Brings a file to `to`, checked; `false` if there is none.
+    /// Fetches a file to `to` and checks it; `false` if it does not exist.
     pub(super) fn get(
         &self,
         path: &str,
@@ -109,7 +110,7 @@ impl Bucket {
         Ok(true)
     }
 
-    /// The length of a file; nothing if there is none.
+    /// Returns the length of a file; `None` if it does not exist.
     pub(super) fn size(&self, path: &str) -> Result<Option<u64>, RemoteError> {
         let place = self.place(path);
         Ok(self.found(runtime()?.block_on(self.store.head(&place)))?.map(|found| found.size))
@@ -121,7 +122,7 @@ impl Bucket {
         self.done(runtime()?.block_on(self.store.put(&place, bytes.into())).map(drop))
     }
 
-    /// Writes a file of this machine whose digest is known; it is there as a whole or not at all.
+    /// Uploads a local file with a known digest. It appears as a whole or not at all.
     pub(super) fn send(&self, path: &str, from: &FilePath, digest: Digest) -> Result<(), RemoteError> {
         let size = std::fs::metadata(from).on("read", from)?.len();
         if size <= PART {
@@ -149,8 +150,8 @@ impl Bucket {
             }
             .await;
             if sent.is_err() {
-                // Parts of what was never finished cost money in some stores; the error matters more than whether they
-                // could be removed.
+                // Parts of an unfinished upload cost money in some stores. The first error matters more than a failure
+                // to remove them.
                 _ = upload.abort().await;
             }
             sent
@@ -173,13 +174,13 @@ impl Bucket {
     }
 }
 
-/// So many letters of what a store says are shown.
+/// Maximum number of characters of a store's message to show.
 const SHOWN: usize = 1000;
 
-/// A failure of the store by what can be done about it.
+/// Classifies a failure of the store by its remedy.
 fn failed(name: &Address, error: object_store::Error) -> RemoteError {
     let name = name.clone();
-    // The store tells addresses as it asks for them, with keys and signatures perhaps.
+    // The message may contain request addresses with keys and signatures.
     let text: String = masked(&error.to_string()).chars().take(SHOWN).collect();
     match error {
         object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
@@ -199,14 +200,15 @@ fn between<'t>(text: &'t str, from: &str, to: &str) -> Option<&'t str> {
     rest.split_once(to).map(|(inside, _)| inside)
 }
 
-/// What a store's futures run on, in the thread that waits for them. It has timers, for pauses between tries; the
-/// network is asked by calls that block.
+/// Creates a runtime for the store's futures, in the waiting thread.
+///
+/// It has timers for pauses between attempts; network calls block.
 fn runtime() -> Result<Runtime, RemoteError> {
     let made = Builder::new_current_thread().enable_time().build();
     Ok(made.on("start a runtime in", FilePath::new("this process"))?)
 }
 
-/// What a store sends, as a reader.
+/// Response of a store, as a reader.
 struct Reader {
     runtime: Runtime,
     stream: BoxStream<'static, object_store::Result<Bytes>>,

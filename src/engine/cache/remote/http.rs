@@ -1,5 +1,6 @@
-//! HTTP for object stores by the client that fetches everything else, so that there is one client with one patience.
-//! Calls block: whoever asks for several things at once does it from several threads. Knows no store.
+//! HTTP for object stores, through the client that fetches everything else: one client, one set of timeouts.
+//!
+//! Calls block: concurrent requests need several threads. Knows no store.
 
 use std::io::{ErrorKind, Read};
 use std::pin::Pin;
@@ -19,13 +20,13 @@ use ureq::http::{Method, Request};
 use crate::address::masked;
 use crate::fetch::{Agents, Patience, refusal, slowness};
 
-/// Bytes that are read at a time.
+/// Number of bytes to read at a time.
 const BUFFER: usize = 256 << 10;
 
-/// A store's words about what it did or why it did not, in bytes; more are cut off.
+/// Maximum length of a store's answer other than a file, in bytes; the rest is cut off.
 const WORDS: u64 = 1 << 20;
 
-/// Makes the clients of a store.
+/// Creates the clients of a store.
 #[derive(Debug)]
 pub(super) struct Connector(pub Patience);
 
@@ -34,7 +35,7 @@ impl HttpConnector for Connector {
         let asked = |key| options.get_config_value(&key);
         let allows_http = asked(ClientConfigKey::AllowHttp).is_some_and(|value| value == "true");
         let mut patience = self.0.clone();
-        // Where a store looks for credentials on the network, it is less patient than we are.
+        // A store that looks for credentials on the network sets a shorter timeout.
         if let Some(limit) = asked(ClientConfigKey::ConnectTimeout).and_then(|text| seconds(&text)) {
             patience.connect = patience.connect.min(limit);
         }
@@ -42,7 +43,7 @@ impl HttpConnector for Connector {
     }
 }
 
-/// `1 second` and `1s`, as the store's settings have durations.
+/// Parses `1 second` and `1s`, the durations in the store's settings.
 fn seconds(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -53,7 +54,7 @@ fn seconds(text: &str) -> Option<Duration> {
 #[derive(Debug)]
 struct Http {
     agents: Agents,
-    /// Whether credentials may go over a connection that is not encrypted.
+    /// Whether credentials may go over an unencrypted connection.
     allows_http: bool,
 }
 
@@ -73,14 +74,14 @@ impl HttpService for Http {
             self.agents.run(Request::from_parts(parts, ()))
         };
         let (parts, body) = response.map_err(failed)?.into_parts();
-        // What is not a file that was asked for is read into memory as a whole.
+        // Any answer other than a requested file is read into memory as a whole.
         let limit = if is_get && parts.status.is_success() { u64::MAX } else { WORDS };
         let body = Chunks(Mutex::new(Box::new(self.agents.body(body).take(limit))));
         Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
     }
 }
 
-/// The bytes of a request, which are in memory already.
+/// Collects the body of a request, which is already in memory.
 fn all(mut body: HttpRequestBody) -> Result<Vec<u8>, HttpError> {
     let mut bytes = Vec::with_capacity(body.content_length());
     let mut context = Context::from_waker(Waker::noop());
@@ -88,7 +89,7 @@ fn all(mut body: HttpRequestBody) -> Result<Vec<u8>, HttpError> {
         if let Ok(data) = frame?.into_data() {
             bytes.extend_from_slice(&data);
         }
-        // A body that is whole keeps giving nothing.
+        // A body in memory keeps returning nothing.
         if body.is_end_stream() {
             break;
         }
@@ -96,7 +97,7 @@ fn all(mut body: HttpRequestBody) -> Result<Vec<u8>, HttpError> {
     Ok(bytes)
 }
 
-/// The body of an answer; it is read as it is asked for.
+/// Body of a response, read on demand.
 struct Chunks(Mutex<Box<dyn Read + Send>>);
 
 impl Body for Chunks {
@@ -123,10 +124,10 @@ impl Body for Chunks {
     }
 }
 
-/// What a failure is to the store, which tries again by it.
+/// Maps a failure to the store's error kind, which decides whether it tries again.
 fn failed(error: ureq::Error) -> HttpError {
     let kind = match &error {
-        // The certificate stays what it is, however often it is looked at.
+        // Another attempt would meet the same certificate.
         error if refusal(error).is_some() => HttpErrorKind::Unknown,
         error if slowness(error).is_some() => HttpErrorKind::Timeout,
         ureq::Error::Timeout(_) => HttpErrorKind::Timeout,

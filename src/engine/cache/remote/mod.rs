@@ -1,6 +1,8 @@
-//! A cache somewhere else: a static web server, a folder or a bucket of an object store that holds a copy of one, file
-//! by file as `docs/cache-format.md` has it. It is read through the local cache ([`crate::cache::Cache::find`],
-//! [`crate::cache::Cache::obtain`]); folders and buckets can be written too. Knows files and their digests, no stages.
+//! Remote caches: a static web server, a folder, or a bucket that holds a copy of a cache.
+//!
+//! The copy has the layout of `docs/cache-format.md`. It is read through the local cache
+//! ([`crate::cache::Cache::find`], [`crate::cache::Cache::obtain`]); folders and buckets are also writable. Knows files
+//! and their digests, no stages.
 
 mod bucket;
 mod http;
@@ -20,101 +22,101 @@ use crate::fsio::{self, Context, FileError};
 use crate::signing;
 use bucket::Bucket;
 
-/// A cache somewhere else.
+/// A remote cache.
 #[derive(Debug)]
 pub struct Remote {
     place: Place,
-    /// As the user named it.
+    /// Name as the user gave it.
     name: Address,
     patience: Patience,
-    /// Keys that it was asked for and has not; nobody is asked twice in one run.
+    /// Keys that the remote lacks; a run asks for each only once.
     absent: Mutex<HashSet<ActionKey>>,
 }
 
 #[derive(Debug)]
 enum Place {
-    /// A folder of a web server.
+    /// Folder of a web server.
     Web(Address),
     Folder(PathBuf),
     Bucket(Bucket),
 }
 
-/// Why a remote cache could not be used.
+/// Reason why a remote cache could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RemoteError {
-    /// It is of a sort that cannot be used.
+    /// The name is of an unsupported form.
     #[error("`{name}` is no remote cache: expected https://…, http://…, s3://…, gs://…, az://… or a folder")]
     Name {
-        /// What was given.
+        /// Name as given.
         name: Address,
     },
     /// There is no cache there.
     #[error("there is no cache at {name}: it has no VERSION file")]
     NoCache {
-        /// The remote.
+        /// Name of the remote.
         name: Address,
     },
-    /// The cache is of another version.
+    /// The cache has another format version.
     #[error("the cache at {name} has format {found}; this version of atflow reads format {CACHE_FORMAT}")]
     Format {
-        /// The remote.
+        /// Name of the remote.
         name: Address,
-        /// What its VERSION file says.
+        /// Content of its VERSION file.
         found: String,
     },
-    /// It cannot be written.
+    /// The remote is not writable.
     #[error("{name} can only be read: a web server takes no files")]
     ReadOnly {
-        /// The remote.
+        /// Name of the remote.
         name: Address,
     },
-    /// The object store does not let us in.
+    /// The object store refuses access.
     #[error("{name}: the object store refuses access ({code})")]
     Denied {
-        /// The remote.
+        /// Name of the remote.
         name: Address,
-        /// The store's word for it.
+        /// Error code of the store.
         code: String,
     },
     /// The object store failed.
     #[error("{name}: {message}")]
     Store {
-        /// The remote.
+        /// Name of the remote.
         name: Address,
-        /// What it said.
+        /// Message of the store.
         message: String,
     },
-    /// A blob to be sent has other bytes than its digest says.
+    /// A blob to be sent does not match its digest.
     #[error(transparent)]
     Corrupt(#[from] ReadError),
-    /// A file of it could not be fetched.
+    /// A remote file could not be fetched.
     #[error(transparent)]
     Fetch(#[from] FetchError),
-    /// A file of it, or of the local cache, could not be read or written.
+    /// A file of the remote or of the local cache could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
 }
 
 impl RemoteError {
-    /// Whether the remote has other bytes than it should, which is no reason to give the rest of it up.
+    /// Whether the remote has a file with wrong bytes. The rest of it stays usable.
     pub fn is_wrong_bytes(&self) -> bool {
         matches!(self, RemoteError::Fetch(error) if error.is_other_file())
     }
 
-    /// Whether a file of this machine that was to be sent is gone, or has other bytes than its digest says.
+    /// Whether a local file to be sent is gone or does not match its digest.
     pub fn is_loss(&self) -> bool {
         matches!(self, RemoteError::Corrupt(error) if error.is_lost())
     }
 }
 
-/// A `VERSION` is a number. Pages that stand in its place are shown by their beginning.
+/// Maximum length of `VERSION`. It is a number; error messages show the beginning of any page in its place.
 const VERSION_BYTES: u64 = 64 << 10;
 
-/// A signature of minisign has four lines; its comments may be some hundred bytes long.
+/// Maximum length of a signature. A minisign signature has four lines; its comments may be some hundred bytes long.
 const SIGNATURE_BYTES: u64 = 16 << 10;
 
 impl Remote {
-    /// Opens a remote cache by its URL or folder, and checks that there is one of this version.
+    /// Opens a remote cache by its URL or folder, and checks its format version.
     ///
     /// # Errors
     /// [`RemoteError`].
@@ -127,7 +129,7 @@ impl Remote {
         }
     }
 
-    /// Opens a folder or a bucket to write to, making it a cache if it is none.
+    /// Opens a folder or a bucket for writing, and makes it a cache if it is none.
     ///
     /// # Errors
     /// [`RemoteError`].
@@ -160,13 +162,14 @@ impl Remote {
         Ok(Remote { place, name: name.into(), patience, absent: Mutex::default() })
     }
 
-    /// The remote as the user named it.
+    /// Returns the name as the user gave it.
     pub fn name(&self) -> &Address {
         &self.name
     }
 
-    /// The manifest of a key as text; nothing if the remote has none, or one longer than `at_most` bytes. The caller
-    /// checks that it gives its key.
+    /// Returns the manifest of a key as text; `None` if the remote has none, or one longer than `at_most` bytes.
+    ///
+    /// The caller checks that the manifest matches the key.
     ///
     /// # Errors
     /// [`RemoteError`].
@@ -184,8 +187,10 @@ impl Remote {
         Ok(text)
     }
 
-    /// A bucket that may be read and not listed denies what is not there. One that denies everything did so when it was
-    /// opened.
+    /// Maps a denied access to `None`.
+    ///
+    /// A bucket that may be read but not listed denies missing files. A bucket that denies everything failed when it
+    /// was opened.
     fn there<T>(&self, answer: Result<T, RemoteError>) -> Result<Option<T>, RemoteError> {
         match answer {
             Err(RemoteError::Denied { .. }) => Ok(None),
@@ -193,7 +198,7 @@ impl Remote {
         }
     }
 
-    /// Whether the remote has a blob, as far as can be told without fetching it.
+    /// Whether the remote has a blob, as far as a check without a fetch shows.
     ///
     /// # Errors
     /// [`RemoteError`].
@@ -206,10 +211,10 @@ impl Remote {
         }
     }
 
-    /// Brings a blob to `to`, checked; `false` if the remote does not have it.
+    /// Fetches a blob to `to` and checks it; `false` if the remote does not have it.
     ///
     /// # Errors
-    /// [`RemoteError`]; nothing stands at `to` then.
+    /// [`RemoteError`]; then there is no file at `to`.
     pub fn blob(&self, blob: Blob, to: &Path, progress: &mut Progress<'_>) -> Result<bool, RemoteError> {
         let path = object_path(blob.digest);
         let expected = Expected { blake3: Some(blob.digest), size: Some(blob.size), ..Expected::default() };
@@ -234,7 +239,7 @@ impl Remote {
         }
     }
 
-    /// Writes a blob, checked on the way; `false` if it is there already, as far as its length tells.
+    /// Writes a blob and checks it on the way; `false` if the remote has one of the same length.
     ///
     /// # Errors
     /// [`RemoteError`]; [`RemoteError::is_loss`] if the file at `from` is not the blob.
@@ -249,7 +254,7 @@ impl Remote {
         }
     }
 
-    /// Writes a manifest; its blobs are there already. `false` if it is there.
+    /// Writes a manifest, whose blobs are already there; `false` if the remote has one.
     ///
     /// # Errors
     /// [`RemoteError`].
@@ -257,7 +262,7 @@ impl Remote {
         self.put(&manifest_path(key), text.to_vec())
     }
 
-    /// The signature of a manifest as text; nothing if it has none.
+    /// Returns the signature of a manifest as text; `None` if there is none.
     ///
     /// # Errors
     /// [`RemoteError`].
@@ -265,7 +270,7 @@ impl Remote {
         Ok(self.there(self.text(&signature_path(key), SIGNATURE_BYTES))?.flatten())
     }
 
-    /// Writes the signature of a manifest in place of any that is there.
+    /// Writes the signature of a manifest, replacing any earlier one.
     ///
     /// # Errors
     /// [`RemoteError`].
@@ -273,7 +278,7 @@ impl Remote {
         self.write(&signature_path(key), text.as_bytes().to_vec())
     }
 
-    /// Writes a small file; `false` if it is there already.
+    /// Writes a small file; `false` if it exists already.
     fn put(&self, path: &str, bytes: Vec<u8>) -> Result<bool, RemoteError> {
         let is_there = match &self.place {
             Place::Web(_) => false,
@@ -299,7 +304,7 @@ impl Remote {
         RemoteError::ReadOnly { name: self.name.clone() }
     }
 
-    /// A small file as text; nothing if there is none.
+    /// Reads a small file as text; `None` if it does not exist.
     fn text(&self, path: &str, at_most: u64) -> Result<Option<String>, RemoteError> {
         let bytes = match &self.place {
             Place::Bucket(bucket) => bucket.read(path, at_most)?,
@@ -320,19 +325,19 @@ impl Remote {
     }
 }
 
-/// The length of a regular file; nothing if there is none.
+/// Returns the length of a regular file; `None` if there is none.
 fn length(path: &Path) -> Option<u64> {
     std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len())
 }
 
-/// Where files of a folder are written before they get their names.
+/// Returns the folder in which files are written before they get their names.
 fn scratch_of(folder: &Path) -> Result<PathBuf, FileError> {
     let scratch = folder.join("tmp");
     fsio::create_dir(&scratch)?;
     Ok(scratch)
 }
 
-/// Copies a file whose digest is known, a piece at a time; other bytes do not get its name.
+/// Copies a file with a known digest piece by piece. A file with other bytes does not get the name.
 fn copy_checked(from: &Path, digest: Digest, to: &Path, scratch: &Path) -> Result<bool, RemoteError> {
     let unreadable = |source| ReadError::Io { path: from.display().to_string(), source };
     let mut source = fsio::open_regular(from).map_err(unreadable)?;
@@ -355,23 +360,23 @@ fn copy_checked(from: &Path, digest: Digest, to: &Path, scratch: &Path) -> Resul
     Ok(true)
 }
 
-/// Bytes that are copied at a time.
+/// Number of bytes to copy at a time.
 const PIECE: usize = 1 << 20;
 
-/// The bytes of a file, if they have the digest.
+/// Reads a file and checks its digest.
 fn read_checked(path: &Path, digest: Digest) -> Result<Vec<u8>, RemoteError> {
     Ok(read_verified(path, digest)?)
 }
 
-/// Checks the digest of a file that is too large to be read at once.
+/// Checks the digest of a file that is too large to read at once.
 fn check(path: &Path, digest: Digest) -> Result<(), RemoteError> {
     Ok(verify(path, digest)?)
 }
 
-/// So many questions are on their way to a server at once.
+/// Maximum number of concurrent requests to a server.
 const AT_ONCE: usize = 16;
 
-/// Asks for many things at once, over a network perhaps; answers in the order of the questions.
+/// Asks many questions concurrently, perhaps over a network; returns the answers in order.
 pub fn at_once<Q: Sync, A: Send>(questions: &[Q], ask: impl Fn(&Q) -> A + Sync) -> Vec<A> {
     let next = AtomicUsize::new(0);
     let work = || {

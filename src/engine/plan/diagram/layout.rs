@@ -1,21 +1,21 @@
-//! Where boxes lie: in layers from left to right by their longest way from the start, ordered within a layer so that
-//! few arrows cross. Knows widths and heights, not what is drawn. An arrow over several layers gets a bend in each, so
-//! that it goes between boxes and not through them.
+//! Places boxes in layers from left to right, by their longest path from the start.
+//!
+//! Orders the boxes of a layer so that few arrows cross. An arrow over several layers gets a bend in each, which keeps
+//! it between the boxes. Knows widths and heights, not the drawing.
 
-/// Space between layers, for arrows.
+/// Horizontal gap between layers, for arrows.
 const GAP_X: f64 = 56.0;
 
-/// Space between the boxes of a layer.
+/// Vertical gap between the boxes of a layer.
 const GAP_Y: f64 = 14.0;
 
-/// The height of a bend.
+/// Height of a bend.
 const BEND: f64 = 6.0;
 
-/// How often layers are put in order, and boxes moved towards their neighbours. More changes nothing in graphs of the
-/// size that people look at.
+/// Number of ordering sweeps. More sweeps change nothing in graphs of readable size.
 const SWEEPS: usize = 12;
 
-/// A rectangle: left, top, width, height.
+/// Rectangle: left, top, width, height.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Rectangle {
     pub x: f64,
@@ -24,24 +24,23 @@ pub(super) struct Rectangle {
     pub height: f64,
 }
 
-/// Everything that has a place.
+/// Positions of boxes and arrows.
 #[derive(Debug)]
 pub(super) struct Layout {
-    /// The boxes, in the order they were given.
+    /// Boxes, in the order given.
     pub boxes: Vec<Rectangle>,
-    /// For each edge, in the order given, the points that it goes through: from the right side of a box to the left
-    /// side of another.
+    /// Points of each edge, in the order given: from the right side of one box to the left side of another.
     pub arrows: Vec<Vec<(f64, f64)>>,
-    /// Width of the whole.
+    /// Total width.
     pub width: f64,
-    /// Height of the whole.
+    /// Total height.
     pub height: f64,
 }
 
-/// Lays boxes of these widths out, all of one height. Edges lead from an earlier box to a later one.
+/// Lays out boxes of these widths and of one height. Edges lead from an earlier box to a later one.
 pub(super) fn layout(widths: &[f64], height: f64, edges: &[(usize, usize)]) -> Layout {
     let mut layer: Vec<usize> = vec![0; widths.len()];
-    // Producers come first, so the layer of an edge's start is known when its end is looked at in order of ends.
+    // Sorted by their ends, edges come after all edges into their start: the layer of the start is final.
     let mut by_end: Vec<&(usize, usize)> = edges.iter().collect();
     by_end.sort_by_key(|(from, to)| (*to, *from));
     for (from, to) in by_end {
@@ -126,7 +125,7 @@ pub(super) fn layout(widths: &[f64], height: f64, edges: &[(usize, usize)]) -> L
     Layout { boxes, arrows, width: (left - GAP_X).max(0.0), height: bottom }
 }
 
-/// Every layer from the top, one below the other.
+/// Returns initial positions: each layer stacked from the top.
 fn stacked(layers: &[Vec<usize>], heights: &[f64]) -> Vec<f64> {
     let mut y = vec![0.0; heights.len()];
     for nodes in layers {
@@ -139,12 +138,13 @@ fn stacked(layers: &[Vec<usize>], heights: &[f64]) -> Vec<f64> {
     y
 }
 
-/// Puts the nodes of a layer, in this order, as near to where they wish to have their middle as can be without overlap:
-/// neighbours that would overlap move apart as one block around the mean of their wishes.
+/// Places the nodes of a layer, in this order, as near as possible to the middles that they wish for.
+///
+/// Neighbours that would overlap form a block around the mean of their wishes.
 fn place(wishes: &[(f64, usize)], heights: &[f64], y: &mut [f64]) {
     struct Block {
         nodes: Vec<usize>,
-        /// Sum over its nodes of the top that the block would have if each had its wish.
+        /// Sum over the nodes of the block's top, if each node had its wish.
         sum: f64,
         height: f64,
     }

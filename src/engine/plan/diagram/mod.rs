@@ -1,5 +1,6 @@
-//! The graph of a pipeline as a picture: what is a box and what an arrow, and the languages it is written in. Where
-//! boxes lie is found by `layout`; dot and Mermaid find it for themselves.
+//! Diagram of a pipeline: boxes, arrows, and the languages it is written in.
+//!
+//! `layout` places the boxes for SVG; Graphviz and Mermaid place them themselves.
 
 mod layout;
 mod svg;
@@ -10,30 +11,30 @@ use crate::graph::Graph;
 use crate::plan::{PlannedState, Standing};
 use crate::stage_kinds::StageKind;
 
-/// A box.
+/// Box of a diagram.
 #[derive(Debug, Clone)]
 pub struct Node {
-    /// The name of a stage or of an instance.
+    /// Name of the stage or of the instance.
     pub name: String,
-    /// What it does.
+    /// Kind of the stage.
     pub kind: StageKind,
-    /// How many instances it stands for.
+    /// Number of instances that the box stands for.
     pub count: usize,
-    /// How many of them stand how; empty if that is not known.
+    /// Number of instances in each state; empty if the states are unknown.
     pub states: BTreeMap<PlannedState, usize>,
 }
 
 /// Boxes and arrows.
 #[derive(Debug, Clone, Default)]
 pub struct Diagram {
-    /// The boxes, producers first.
+    /// Boxes, producers first.
     pub nodes: Vec<Node>,
-    /// From a producer to a consumer, by position among the boxes.
+    /// Arrows from producer to consumer, by index into `nodes`.
     pub edges: BTreeSet<(usize, usize)>,
 }
 
 impl Diagram {
-    /// The diagram of a graph: a box for each stage, or, with `all`, for each instance. `standings` may be empty.
+    /// Builds the diagram of a graph: a box for each stage, or for each instance if `all`. `standings` may be empty.
     pub fn new(graph: &Graph, standings: &[Option<Standing>], all: bool) -> Self {
         let mut diagram = Diagram::default();
         let mut boxes: BTreeMap<&str, usize> = BTreeMap::new();
@@ -58,7 +59,7 @@ impl Diagram {
         diagram
     }
 
-    /// In the language of Graphviz.
+    /// Renders the diagram as Graphviz dot.
     pub fn dot(&self) -> String {
         let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
         let mut text =
@@ -74,7 +75,7 @@ impl Diagram {
         text + "}\n"
     }
 
-    /// In the language of Mermaid.
+    /// Renders the diagram as Mermaid.
     pub fn mermaid(&self) -> String {
         let mut text = "flowchart LR\n".to_owned();
         for (index, node) in self.nodes.iter().enumerate() {
@@ -90,19 +91,19 @@ impl Diagram {
         text
     }
 
-    /// As a picture.
+    /// Renders the diagram as SVG.
     pub fn svg(&self) -> String {
         svg::draw(self)
     }
 }
 
 impl Node {
-    /// The name, and how many instances it stands for: `model ×4`.
+    /// Returns the name and the number of instances: `model ×4`.
     fn title(&self) -> String {
         if self.count > 1 { format!("{} ×{}", self.name, self.count) } else { self.name.clone() }
     }
 
-    /// Its kind, and how its instances stand: `train · 2 stale, 2 fresh`.
+    /// Returns the kind and the states of the instances: `train · 2 stale, 2 fresh`.
     fn subtitle(&self) -> String {
         let one = |(state, count): (&PlannedState, &usize)| {
             let word = match state {
@@ -116,7 +117,7 @@ impl Node {
         if states.is_empty() { self.kind.to_string() } else { format!("{} · {}", self.kind, states.join(", ")) }
     }
 
-    /// The colour of the most work that is in it.
+    /// Returns the fill colour: that of the state with the most work left.
     fn fill(&self) -> &'static str {
         let has = |state| self.states.contains_key(&state);
         match () {

@@ -1,15 +1,15 @@
-//! A diagram as SVG. Text is set in a fixed width, so that its length is known without a font and it fits its box.
+//! Draws a diagram as SVG. Text has a fixed-width font, so its length is known without the font.
 
 use super::Diagram;
 use super::layout::layout;
 
-/// The colour of lines.
+/// Colour of lines.
 pub(super) const STROKE: &str = "#57606a";
 
-/// Width of a character of the title: fixed-width fonts are 0.6 of their size wide, some a little more.
+/// Width of a character in the title. Fixed-width fonts are 0.6 of their size wide, some a little more.
 const TITLE: f64 = 13.0 * 0.62;
 
-/// The same of the line below it.
+/// Width of a character in the subtitle.
 const SUBTITLE: f64 = 11.0 * 0.62;
 
 const PADDING: f64 = 12.0;
@@ -60,7 +60,7 @@ pub(super) fn draw(diagram: &Diagram) -> String {
     svg + "</svg>\n"
 }
 
-/// A line through points that leaves and meets each of them level.
+/// Returns a path through the points that leaves and enters each point horizontally.
 fn curve(points: &[(f64, f64)]) -> String {
     let mut path = String::new();
     for (index, (x, y)) in points.iter().enumerate() {

@@ -1,10 +1,10 @@
-//! Saliency maps as pictures. Knows how a map is drawn, not how it is computed.
+//! Draws saliency maps as pictures. Knows how to draw a map, not how to compute it.
 
 use atflow::picture::{Sheet, Tile};
 
-/// Tiles are enlarged by a whole factor to about this side, in pixels.
+/// Approximate side of an enlarged tile, in pixels; the scale is an integer.
 const SIDE: usize = 112;
-/// The share of a map's pixels that are below its white (authors' code).
+/// The percentile of a map that is drawn white (authors' code).
 const WHITE: f64 = 0.99;
 
 /// One row of a sheet: an image and its maps.
@@ -13,11 +13,11 @@ pub(super) struct Row {
     pub(super) heading: String,
     /// The image's bytes, C × H × W.
     pub(super) planes: Vec<u8>,
-    /// Its map for each model.
+    /// The map of each model.
     pub(super) maps: Vec<Vec<f32>>,
 }
 
-/// The maps under their models' names; the images are of this height and width.
+/// Lays out the maps under their models' names; the images have this height and width.
 pub(super) fn sheet(title: Option<String>, names: &[String], rows: &[Row], [height, width]: [usize; 2]) -> Sheet {
     let tile = |rgb: Vec<u8>| Tile { width: width as u32, height: height as u32, rgb };
     let tiles = |row: &Row| {
@@ -33,8 +33,9 @@ pub(super) fn sheet(title: Option<String>, names: &[String], rows: &[Row], [heig
     }
 }
 
-/// A map as it is drawn: over its 99th percentile, clipped at 1 (authors' code). A map of zeros stays one, and where
-/// only the percentile is 0, what lies above it is 1.
+/// Scales a map for drawing: divides by its 99th percentile and clips at 1 (authors' code).
+///
+/// A map of zeros stays zero. If only the percentile is 0, any value above it becomes 1.
 pub(super) fn rendered(map: &[f32]) -> Vec<f32> {
     let white = percentile(map, WHITE);
     let shade = |value: f32| match white > 0.0 {
@@ -44,20 +45,19 @@ pub(super) fn rendered(map: &[f32]) -> Vec<f32> {
     map.iter().map(|&value| shade(value)).collect()
 }
 
-/// The three colours of each pixel, from planes. Images of other than three channels are drawn in grey by their first.
+/// Converts planes to RGB pixels. Images without exactly three channels are drawn in grey from the first.
 fn colours(planes: &[u8], channels: usize) -> Vec<u8> {
     let size = planes.len() / channels.max(1);
     let plane = |colour: usize| if channels == 3 { colour } else { 0 };
     (0..size).flat_map(|at| [0, 1, 2].map(|colour| planes[plane(colour) * size + at])).collect()
 }
 
-/// A drawn map as grey pixels, times 255 and cut off (authors' code).
+/// Converts a drawn map to grey pixels: times 255, truncated (authors' code).
 fn grey(drawn: &[f32]) -> Vec<u8> {
     drawn.iter().flat_map(|&value| [(value * 255.0) as u8; 3]).collect()
 }
 
-/// The value below which a share of the values lies, between neighbours by linear interpolation, as `numpy.percentile`
-/// has it; 0 of nothing.
+/// Returns a percentile by linear interpolation between neighbours, as in `numpy.percentile`; 0 if there are no values.
 fn percentile(values: &[f32], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f32::total_cmp);

@@ -1,6 +1,6 @@
-//! How saliency maps are computed. Knows neither sets nor pictures.
+//! Computes saliency maps. Knows neither sets nor pictures.
 //!
-//! As in the authors' code gradients are taken with respect to the *normalised* image, and noise is added to that.
+//! As in the authors' code, gradients are with respect to the *normalised* image, and noise is added to that image.
 
 use atflow::stage_kinds::Method;
 use tch::{TchError, Tensor};
@@ -8,7 +8,7 @@ use tch::{TchError, Tensor};
 use crate::attacks::input_gradient;
 use crate::networks::Frozen;
 
-/// How many passes through the network a map takes.
+/// Returns the number of network passes for a map.
 pub(super) fn passes(method: &Method) -> usize {
     match method {
         Method::Grad | Method::GradCam => 1,
@@ -17,8 +17,9 @@ pub(super) fn passes(method: &Method) -> usize {
     }
 }
 
-/// The part of a map that some of the passes make; parts are summed, and [`finished`] makes the map of their sum.
-/// `noise` is standard normal, one for each pass: only SmoothGrad looks at it.
+/// Computes the contribution of some passes to a map; [`finished`] turns the sum of all contributions into the map.
+///
+/// `noise` is standard normal, one sample per pass; only SmoothGrad uses it.
 pub(super) fn part(
     method: &Method,
     network: &dyn Frozen,
@@ -41,7 +42,7 @@ pub(super) fn part(
     }
 }
 
-/// The map of the sum of all parts: H × W numbers in rows, none negative.
+/// Computes the map from the sum of all contributions: H × W numbers, row by row, none negative.
 pub(super) fn finished(
     method: &Method,
     network: &dyn Frozen,
@@ -57,13 +58,13 @@ pub(super) fn finished(
     Vec::try_from(map.f_to_device(tch::Device::Cpu)?.f_contiguous()?.f_view(-1)?)
 }
 
-/// The gradient of log p(true class) with respect to the normalised image, summed over noisy copies: C × H × W.
+/// Computes the gradient of log p(true class) w.r.t. the normalised image, summed over noisy copies: C × H × W.
 ///
-/// `image` is 1 × C × H × W in [0, 1], `label` its class (I64, shape 1), `noise` standard normal (copies × C × H × W):
-/// it is multiplied by `spread` times the range of the normalised image (Smilkov et al. 2017, section 3).
+/// `image` is 1 × C × H × W in [0, 1], `label` its class (I64, shape 1), `noise` standard normal (copies × C × H × W).
+/// The noise is scaled by `spread` times the range of the normalised image (Smilkov et al. 2017, section 3).
 ///
 /// # Errors
-/// What libtorch says.
+/// Returns the error from libtorch.
 pub fn gradient_sum(
     network: &dyn Frozen,
     image: &Tensor,
@@ -76,11 +77,12 @@ pub fn gradient_sum(
     log_gradient_sum(network, &image.f_add(&noise.f_mul(&deviation)?)?, label)
 }
 
-/// The same summed over points on the straight line from black to the image, `along` from 0 to 1 (Sundararajan et al.
-/// 2017, equation 3).
+/// Computes the gradient of log p(true class), summed over points on the straight line from black to the image.
+///
+/// `along` holds the positions, from 0 to 1 (Sundararajan et al. 2017, equation 3).
 ///
 /// # Errors
-/// What libtorch says.
+/// Returns the error from libtorch.
 pub fn path_gradient_sum(
     network: &dyn Frozen,
     image: &Tensor,
@@ -93,21 +95,23 @@ pub fn path_gradient_sum(
     log_gradient_sum(network, &black.f_add(&image.f_sub(&black)?.f_mul(&along)?)?, label)
 }
 
-/// Integrated gradients from the mean gradient on the way from black: C × H × W. They sum to the difference of log
-/// p(true class) between image and black, up to the error of the integral.
+/// Computes integrated gradients from the mean gradient along the path from black: C × H × W.
+///
+/// They sum to the difference of log p(true class) between image and black, up to the integration error.
 ///
 /// # Errors
-/// What libtorch says.
+/// Returns the error from libtorch.
 pub fn attributions(network: &dyn Frozen, image: &Tensor, mean: &Tensor) -> Result<Tensor, TchError> {
     let way = network.normalise(image)?.f_sub(&network.normalise(&image.f_zeros_like()?)?)?;
     way.f_squeeze_dim(0)?.f_mul(mean)
 }
 
-/// Grad-CAM of the true class (Selvaraju et al. 2017, equations 1 and 2), enlarged to the image: 1 × H × W, none
-/// negative.
+/// Computes Grad-CAM of the true class (Selvaraju et al. 2017, equations 1 and 2), upscaled to the image: 1 × H × W.
+///
+/// No value is negative.
 ///
 /// # Errors
-/// What libtorch says.
+/// Returns the error from libtorch.
 pub fn grad_cam(network: &dyn Frozen, image: &Tensor, label: &Tensor) -> Result<Tensor, TchError> {
     let (_, _, height, width) = image.size4()?;
     let features = tch::no_grad(|| network.features(&network.normalise(image)?))?;
@@ -122,7 +126,7 @@ pub fn grad_cam(network: &dyn Frozen, image: &Tensor, label: &Tensor) -> Result<
     map.f_upsample_bilinear2d([height, width], false, None, None)?.f_squeeze_dim(0)
 }
 
-/// The gradient of log p of one class at normalised images, summed over them.
+/// Computes the gradient of log p of one class at normalised images, summed over them.
 fn log_gradient_sum(network: &dyn Frozen, copies: &Tensor, label: &Tensor) -> Result<Tensor, TchError> {
     let labels = label.f_expand([copies.size()[0]], false)?;
     // log p is the negated cross-entropy.

@@ -1,7 +1,7 @@
 //! Saliency maps of several models on the same images of several sets: pictures, numbers, and the maps themselves.
 //!
-//! All models see the same noise on the same image, so their maps can be compared. How maps are computed, drawn and
-//! measured is told in the modules below.
+//! All models see the same noise on the same image, so their maps are comparable. The submodules compute, draw and
+//! measure maps.
 
 mod drawing;
 pub mod maps;
@@ -25,11 +25,12 @@ use crate::error::StageError;
 use crate::networks::Frozen;
 use crate::rng::{DrawTensor, Stream};
 
-/// Noisy copies computed at a time.
+/// Noisy copies computed at once.
 const COPIES: usize = 50;
 
-/// What stands in the file of the output `maps`, beside the tensors `maps` (F32, models × sets × images × H × W) and
-/// `images` (I32, the images' indices in their sets).
+/// Metadata of the output file `maps`.
+///
+/// Its tensors are `maps` (F32, models × sets × images × H × W) and `images` (I32, the images' indices in their sets).
 #[derive(Debug, Serialize)]
 struct Metadata<'a> {
     format: &'static str,
@@ -110,7 +111,7 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     };
     let report = report::markdown(&about, &measured.summary(), |set| params.headings.of(set).to_owned());
     context.write("markdown", report.as_bytes())?;
-    // The versions of an image stand together.
+    // The versions of an image form a group.
     let together = if sets.len() > 1 { sets.len() } else { usize::MAX };
     let grid = grouped_sheet_png(&drawing::sheet(params.title.clone(), &names, &rows, [height, width]), together);
     context.write("grid", &grid.map_err(|error| failed("grid", error.into()))?)?;
@@ -129,7 +130,7 @@ fn check(method: &Method) -> Result<(), StageError> {
     }
 }
 
-/// The sets and their names, all of one size.
+/// Loads the sets and their names; all images have one size.
 fn sets(context: &mut Context<'_>) -> Result<(Vec<String>, Vec<Rc<DeviceSet>>), StageError> {
     let inputs = context.inputs("set");
     let sets: Vec<Rc<DeviceSet>> = inputs.iter().map(|input| context.set(input)).collect::<Result<_, _>>()?;
@@ -148,13 +149,13 @@ fn sets(context: &mut Context<'_>) -> Result<(Vec<String>, Vec<Rc<DeviceSet>>), 
     Ok((names, sets))
 }
 
-/// The models that are compared.
+/// The models to compare.
 struct Models {
     names: Vec<String>,
     networks: Vec<Box<dyn Frozen>>,
 }
 
-/// The models; each fits every set.
+/// Loads the models; each fits every set.
 fn models(context: &mut Context<'_>, sets: &[Rc<DeviceSet>]) -> Result<Models, StageError> {
     let inputs = context.inputs("models");
     if inputs.is_empty() {
@@ -169,7 +170,7 @@ fn models(context: &mut Context<'_>, sets: &[Rc<DeviceSet>]) -> Result<Models, S
     Ok(Models { names: inputs.iter().map(|input| input.label.clone()).collect(), networks })
 }
 
-/// The indices of the images meant, by the labels of the first set; every set has them.
+/// Returns the indices of the selected images, by the labels of the first set; every set has them.
 fn chosen(images: &Images, sets: &[Rc<DeviceSet>]) -> Result<Vec<u64>, StageError> {
     let first = &sets[0];
     let common = sets.iter().map(|set| set.len()).min().unwrap_or(0);
@@ -179,7 +180,7 @@ fn chosen(images: &Images, sets: &[Rc<DeviceSet>]) -> Result<Vec<u64>, StageErro
     Ok(indices.into_iter().map(|index| index as u64).collect())
 }
 
-/// Standard normal noise for some passes of SmoothGrad; nothing where no noise is added.
+/// Draws standard normal noise for some SmoothGrad passes; `None` for methods without noise.
 fn noise(
     context: &Context<'_>,
     method: &Method,
@@ -196,7 +197,7 @@ fn noise(
     }
 }
 
-/// The maps of the rows that are drawn, which are those of one image after the other, a row for each set.
+/// Encodes the maps of the drawn rows, which are ordered by image, with one row per set.
 fn encode_maps(
     metadata: &Metadata<'_>,
     rows: &[drawing::Row],

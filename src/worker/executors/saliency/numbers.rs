@@ -1,5 +1,6 @@
-//! What is measured on saliency maps: how sparse they are, how they follow edges, how far those of two models are
-//! apart. Knows neither networks nor files' places.
+//! Measures saliency maps: sparsity, agreement with edges, and distances between two models' maps.
+//!
+//! Knows neither networks nor file locations.
 
 use atflow::results::csv_line;
 use atflow::stage_kinds::Method;
@@ -7,17 +8,17 @@ use serde::Serialize;
 
 use super::drawing::rendered;
 
-/// The share of pixels that counts as a map's, or an image's, strongest.
+/// The share of pixels that count as the strongest of a map or an image.
 const STRONGEST: f64 = 0.1;
 
-/// Everything measured, image by image.
+/// All measurements, image by image.
 pub(super) struct Measured<'a> {
     models: &'a [String],
     sets: &'a [String],
     numbers: Vec<Values<'a>>,
 }
 
-/// One number with its value for each image.
+/// One measure with its value for each image.
 struct Values<'a> {
     measure: &'static str,
     set: &'a str,
@@ -26,17 +27,17 @@ struct Values<'a> {
     values: Vec<f64>,
 }
 
-/// A number over all images.
+/// A measure summarised over all images.
 #[derive(Debug, Serialize)]
 pub struct Number<'a> {
     pub(super) measure: &'static str,
     pub(super) set: &'a str,
     pub(super) model: &'a str,
-    /// Whose maps it compares with.
+    /// The model that the maps are compared with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) other: Option<&'a str>,
     pub(super) mean: f64,
-    /// Sample standard deviation over the images; of a single one there is none.
+    /// Sample standard deviation over the images; `None` for a single image.
     pub(super) sd: Option<f64>,
     pub(super) n: usize,
 }
@@ -52,7 +53,7 @@ struct Document<'a> {
 }
 
 impl<'a> Measured<'a> {
-    /// Nothing yet.
+    /// Creates an empty collection.
     pub(super) fn new(models: &'a [String], sets: &'a [String]) -> Self {
         let number = |measure, set: &'a String, model: &'a String, other: Option<&'a String>| Values {
             measure,
@@ -82,7 +83,7 @@ impl<'a> Measured<'a> {
         Measured { models, sets, numbers }
     }
 
-    /// Measures the maps of all models on one image of the set at this place; `edges` are that image's.
+    /// Measures the maps of all models on one image of set number `set`; `edges` are that image's edges.
     pub(super) fn add(&mut self, set: usize, maps: &[Vec<f32>], edges: &[f32]) {
         let drawn: Vec<Vec<f32>> = maps.iter().map(|map| rendered(map)).collect();
         let models = maps.len();
@@ -101,14 +102,14 @@ impl<'a> Measured<'a> {
                 (0..models).flat_map(|a| (a + 1..models).map(move |b| (a, b))).map(|(a, b)| Some(between(a, b))),
             );
         }
-        // In the order in which `new` has them.
+        // In the same order as in `new`.
         let of_set = self.numbers.len() / self.sets.len().max(1);
         for (number, value) in self.numbers[set * of_set..].iter_mut().zip(values) {
             number.values.extend(value);
         }
     }
 
-    /// The numbers over all images.
+    /// Returns the measures over all images.
     pub(super) fn summary(&self) -> Vec<Number<'a>> {
         let summed = |number: &Values<'a>| {
             let n = number.values.len();
@@ -121,7 +122,7 @@ impl<'a> Measured<'a> {
         self.numbers.iter().filter_map(summed).collect()
     }
 
-    /// The numbers as JSON.
+    /// Returns the measures as JSON.
     pub(super) fn json(&self, method: &Method, images: &[u64]) -> serde_json::Result<Vec<u8>> {
         let document = Document {
             format: "saliency-numbers/1",
@@ -136,7 +137,7 @@ impl<'a> Measured<'a> {
         Ok(bytes)
     }
 
-    /// The numbers as CSV, a line for each.
+    /// Returns the measures as CSV, one per line.
     pub(super) fn csv(&self) -> String {
         let mut text = csv_line(["measure", "set", "model", "other", "mean", "sd", "n"]);
         for Number { measure, set, model, other, mean, sd, n } in self.summary() {
@@ -147,8 +148,9 @@ impl<'a> Measured<'a> {
     }
 }
 
-/// The Gini index of values that are not negative (Hurley & Rickard 2009): 0 where all are equal, towards 1 the fewer
-/// hold the sum. Zeros have none.
+/// Returns the Gini index of non-negative values (Hurley & Rickard 2009).
+///
+/// It is 0 if all are equal, and approaches 1 the fewer values hold the sum. It is `None` if all values are 0.
 fn gini(values: &[f32]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f32::total_cmp);
@@ -158,18 +160,18 @@ fn gini(values: &[f32]) -> Option<f64> {
     (sum > 0.0).then(|| 2.0 * weighted / (count * sum) - (count + 1.0) / count)
 }
 
-/// Mean absolute difference of two drawn maps: 0 to 1.
+/// Returns the mean absolute difference of two drawn maps: 0 to 1.
 fn l1(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| f64::from((a - b).abs())).sum::<f64>() / a.len() as f64
 }
 
-/// Square root of the mean squared difference of two drawn maps: 0 to 1.
+/// Returns the root mean squared difference of two drawn maps: 0 to 1.
 fn l2(a: &[f32], b: &[f32]) -> f64 {
     (a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>() / a.len() as f64).sqrt()
 }
 
-/// Intersection over union of the strongest tenth of the pixels of each; of equals the first ones in the order of rows
-/// count.
+/// Returns the intersection over union of the strongest tenth of each input's pixels; ties go to the first in row
+/// order.
 fn overlap(a: &[f32], b: &[f32]) -> f64 {
     let strongest = |values: &[f32]| {
         let mut order: Vec<usize> = (0..values.len()).collect();
@@ -184,7 +186,7 @@ fn overlap(a: &[f32], b: &[f32]) -> f64 {
     count(|a, b| a && b) / count(|a, b| a || b)
 }
 
-/// Spearman's rank correlation, equals sharing the mean of their ranks; none where all values of one are equal.
+/// Returns Spearman's rank correlation; ties share their mean rank. `None` if all values of one input are equal.
 pub fn rank_correlation(a: &[f32], b: &[f32]) -> Option<f64> {
     let (a, b) = (ranks(a), ranks(b));
     let mean = (a.len() as f64 + 1.0) / 2.0;
@@ -206,14 +208,16 @@ fn ranks(values: &[f32]) -> Vec<f64> {
     ranks
 }
 
-/// How strong the edges of an image (C × H × W bytes) are at each pixel: the length of the gradient that Sobel's two 3
-/// × 3 kernels give of the mean of its channels; beyond the border the image goes on as its last row or column.
+/// Returns the edge strength of an image (C × H × W bytes) at each pixel.
+///
+/// It is the gradient magnitude from Sobel's two 3 × 3 kernels, applied to the channel mean. The last row or column
+/// repeats beyond the border.
 pub fn sobel(planes: &[u8], [height, width]: [usize; 2]) -> Vec<f32> {
     let size = height * width;
     let channels = planes.len() / size.max(1);
     let sums: Vec<f64> =
         (0..size).map(|at| (0..channels).map(|channel| f64::from(planes[channel * size + at])).sum()).collect();
-    // `down` and `right` are 0, 1 or 2: one pixel before, the pixel, one after.
+    // `down` and `right` are 0, 1 or 2: one pixel before, the pixel itself, one after.
     let at = |y: usize, x: usize, down: usize, right: usize| {
         let near = |place: usize, offset: usize, count: usize| (place + offset).saturating_sub(1).min(count - 1);
         sums[near(y, down, height) * width + near(x, right, width)] / channels as f64
@@ -247,7 +251,7 @@ mod tests {
         let against: Vec<f32> = edges.iter().map(|value| -value).collect();
         assert_eq!((overlap(&squared, &edges), rank_correlation(&squared, &edges)), (1.0, Some(1.0)));
         assert_eq!((overlap(&against, &edges), rank_correlation(&against, &edges)), (0.0, Some(-1.0)));
-        // Four of forty are strongest; two of them the same.
+        // Four of forty are strongest; the sets share two of them.
         let shifted: Vec<f32> = (0..40).map(|at| ((at + 2) % 40) as f32).collect();
         assert_eq!(overlap(&shifted, &edges), 2.0 / 6.0);
         assert_eq!(rank_correlation(&[1.0; 40], &edges), None);
@@ -256,7 +260,7 @@ mod tests {
 
     #[test]
     fn edges_are_where_the_image_changes() {
-        // A bright right half: scipy.ndimage.sobel of it is 4 × 255 on both sides of the border, 0 elsewhere.
+        // A bright right half: scipy.ndimage.sobel gives 4 × 255 on both sides of the border, 0 elsewhere.
         let image: Vec<u8> = (0..30).map(|at| if at % 6 >= 3 { 255 } else { 0 }).collect();
         let edges = sobel(&image, [5, 6]);
         for (at, edge) in edges.iter().enumerate() {

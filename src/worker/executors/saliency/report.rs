@@ -1,12 +1,11 @@
-//! What was measured on saliency maps as Markdown, for people: a line for each model, and how far the maps of each two
-//! are apart.
+//! Renders saliency measurements as Markdown: one line per model, and the distances between each two models' maps.
 
 use atflow::stage_kinds::Method;
 
 use super::numbers::Number;
 use crate::executors::grouped;
 
-/// What a model's line has: the measure, its heading, and what it says.
+/// The columns of a model's line: the measure, its heading, and its explanation.
 const OF_MODEL: [(&str, &str, &str); 4] = [
     ("gini", "Gini index", "sparsity, 0 where all pixels are equal, towards 1 the fewer hold the sum"),
     (
@@ -18,7 +17,7 @@ const OF_MODEL: [(&str, &str, &str); 4] = [
     ("l1", "mean distance", "mean absolute difference of the drawn maps, 0 to 1, from each of the other models"),
 ];
 
-/// What the report is of.
+/// The subject of the report.
 pub(super) struct About<'a> {
     pub(super) title: Option<&'a str>,
     pub(super) method: &'a Method,
@@ -27,7 +26,7 @@ pub(super) struct About<'a> {
     pub(super) images: usize,
 }
 
-/// The report; headings of sets are theirs in `heading`.
+/// Renders the report; `heading` gives the heading of a set.
 pub(super) fn markdown(about: &About<'_>, numbers: &[Number<'_>], heading: impl Fn(&str) -> String) -> String {
     let mut text = format!("# {}\n\n", about.title.unwrap_or("Saliency maps"));
     text += &format!("{}, n = {} images.\n", method(about.method), grouped(about.images as u64));
@@ -63,7 +62,7 @@ fn method(method: &Method) -> String {
     }
 }
 
-/// A line for each model.
+/// Renders one line per model.
 fn models(models: &[String], numbers: &[&Number<'_>]) -> String {
     let columns: Vec<_> = OF_MODEL.iter().filter(|(measure, ..)| *measure != "l1" || models.len() > 1).collect();
     let head: Vec<&str> = columns.iter().map(|(_, name, _)| *name).collect();
@@ -84,7 +83,7 @@ fn models(models: &[String], numbers: &[&Number<'_>]) -> String {
     text
 }
 
-/// How far the maps of each two models are apart: a lower triangle.
+/// Renders the distances between each two models' maps as a lower triangle.
 fn distances(models: &[String], numbers: &[&Number<'_>]) -> String {
     let last = models.len() - 1;
     let mut text = format!(
@@ -94,7 +93,7 @@ fn distances(models: &[String], numbers: &[&Number<'_>]) -> String {
     );
     for (at, model) in models.iter().enumerate().skip(1) {
         let cell = |(of, other): (usize, &String)| {
-            // Each pair is there once, the earlier model first.
+            // Each pair appears once, the earlier model first.
             let fits =
                 |number: &&&Number<'_>| number.measure == "l1" && number.model == other && number.other == Some(model);
             let number = if of < at { numbers.iter().find(fits) } else { None };

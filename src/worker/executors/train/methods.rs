@@ -1,5 +1,7 @@
-//! What free adversarial training and TRADES need beyond a step of descent: the perturbation that lives on from batch
-//! to batch, and the ascent on the divergence. Knows nothing of epochs and optimisers.
+//! Extra parts of free adversarial training and TRADES: the perturbation kept across batches, and ascent on the
+//! divergence.
+//!
+//! Knows nothing about epochs and optimisers.
 
 use atflow::stage_kinds::Trades;
 use tch::{Kind, TchError, Tensor};
@@ -9,28 +11,27 @@ use crate::error::StageError;
 use crate::networks::Frozen;
 use crate::rng::{DrawTensor, Rng};
 
-/// Deviation of the draw that TRADES starts from, in pixel units of [0, 1].
+/// Standard deviation of TRADES's random start, in pixel units of [0, 1].
 const START: f32 = 0.001;
 
-/// The perturbation of free adversarial training: a row for each place of a batch, the same rows for every batch, zero
-/// at first.
+/// The perturbation of free adversarial training: one row per batch position, shared by all batches, initially zero.
 #[derive(Debug, Default)]
 pub(super) struct Warm {
     rows: Option<Tensor>,
 }
 
 impl Warm {
-    /// What a training in progress has to keep; nothing before the first step.
+    /// Returns the state to save; `None` before the first step.
     pub(super) fn state(&self) -> Option<&Tensor> {
         self.rows.as_ref()
     }
 
-    /// Takes back what [`Warm::state`] gave.
+    /// Restores the result of [`Warm::state`].
     pub(super) fn restore(&mut self, rows: Tensor) {
         self.rows = Some(rows);
     }
 
-    /// The rows for a batch of at most `most` images.
+    /// Returns the rows for a batch of at most `most` images.
     pub(super) fn rows(&mut self, images: &Tensor, most: i64) -> Result<Tensor, TchError> {
         let mut shape = images.size();
         let count = shape[0];
@@ -42,8 +43,9 @@ impl Warm {
         rows.f_narrow(0, 0, count)
     }
 
-    /// Moves the rows of a batch by `eps` along the sign of the gradient of the loss, and back into the ball around
-    /// each image and into [0, 1].
+    /// Moves the rows of a batch by `eps` along the sign of the loss gradient.
+    ///
+    /// Projects the result back into the ball around each image and into [0, 1].
     pub(super) fn ascend(rows: &Tensor, images: &Tensor, gradient: &Tensor, eps: f64) -> Result<(), TchError> {
         let moved = gradient.f_sign()?.f_mul_scalar_(eps)?.f_add_(rows)?.f_clamp_(-eps, eps)?;
         let (lowest, highest) = (images.f_neg()?, images.f_neg()?.f_add_scalar_(1.0)?);
@@ -52,10 +54,10 @@ impl Warm {
     }
 }
 
-/// Perturbs a batch so that what the network says of it departs from what it says of the clean one.
+/// Perturbs a batch to maximise the divergence of the network's output from its clean output.
 ///
 /// # Errors
-/// [`StageError::Torch`], or what `check_cancelled` gives.
+/// [`StageError::Torch`], or the error from `check_cancelled`.
 pub(super) fn trades_attack(
     trades: &Trades,
     network: &dyn Frozen,
@@ -76,7 +78,7 @@ pub(super) fn trades_attack(
         check_cancelled()?;
         let gradient = tch::with_grad(|| {
             let points = points.f_detach()?.f_set_requires_grad(true)?;
-            // The divergence but for its part that no perturbation changes.
+            // The divergence without the term that no perturbation changes.
             let said = network.forward(&points)?.f_log_softmax(1, Kind::Float)?;
             let loss = said.f_mul(&clean)?.f_sum(Kind::Float)?.f_neg()?;
             let gradients = Tensor::f_run_backward(&[loss], &[points], false, false)?;
@@ -88,7 +90,7 @@ pub(super) fn trades_attack(
     Ok(points)
 }
 
-/// KL(clean ‖ perturbed) of two sets of logits, the mean over images; gradients go through both.
+/// Computes KL(clean ‖ perturbed) of two sets of logits, the mean over images; gradients flow through both.
 pub(super) fn divergence(clean: &Tensor, perturbed: &Tensor) -> Result<Tensor, TchError> {
     let (clean, perturbed) = (clean.f_log_softmax(1, Kind::Float)?, perturbed.f_log_softmax(1, Kind::Float)?);
     let count = clean.size()[0] as f64;
@@ -108,7 +110,7 @@ mod tests {
         let (clean, perturbed) = (logits([[1.0, 1.0], [0.0, 2.0]]), logits([[ln4, 0.0], [3.0, 5.0]]));
         let found = divergence(&clean, &perturbed).unwrap();
         assert!((found.double_value(&[]) - 0.223_143_55 / 2.0).abs() < 1e-6, "{found:?}");
-        // ∂/∂perturbed = (q − p)/n: (0.8 − 0.5)/2. The clean side has a gradient, too.
+        // ∂/∂perturbed = (q − p)/n: (0.8 − 0.5)/2. The clean side also has a gradient.
         let gradients = Tensor::run_backward(&[found], &[&clean, &perturbed], false, false);
         assert!((gradients[1].double_value(&[0, 0]) - 0.15).abs() < 1e-6);
         assert!(gradients[0].double_value(&[0, 0]).abs() > 0.1);
@@ -129,7 +131,7 @@ mod tests {
             Warm::ascend(&rows, &images, &tensor(&gradient), 0.1).unwrap();
             assert!((&rows - tensor(&expected)).abs().max().double_value(&[]) < 1e-6, "{rows}");
         }
-        // A smaller batch has the first rows; the whole is what is kept, and what is taken back.
+        // A smaller batch has the first rows; the whole tensor is saved and restored.
         assert_eq!(warm.rows(&images.narrow(0, 0, 2), 4).unwrap(), rows.narrow(0, 0, 2));
         let kept = warm.state().unwrap().copy();
         assert_eq!(kept.size(), [4, 1, 1, 1]);

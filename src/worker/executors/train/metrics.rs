@@ -1,37 +1,36 @@
-//! The numbers of a training: what the output `metrics` holds and what people read after each epoch. Knows nothing of
-//! how they come about.
+//! Metrics of a training: the output `metrics` and the summary after each epoch. Knows nothing about their computation.
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, TchError, Tensor};
 
-/// A fall of the accuracy under the stronger attack beyond this is catastrophic (the rule of Wong et al. 2020, in their
+/// Drop in accuracy under the stronger attack that counts as catastrophic (the rule of Wong et al. 2020, in their
 /// code).
 const CATASTROPHIC: f64 = 0.2;
-/// If the training's own accuracy falls with it by this, something else went wrong.
+/// If the training's own accuracy drops by this much too, something else went wrong.
 const STEADY: f64 = 0.1;
 
 /// The output `metrics`. Nothing in it depends on time or place: the same training gives the same bytes.
 #[derive(Debug, Serialize)]
 pub(super) struct Metrics {
     pub(super) epochs: Vec<EpochMetrics>,
-    /// Where there is a check for it: the first epoch of catastrophic overfitting, or null.
+    /// With an overfitting check: the first epoch of catastrophic overfitting, or null.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) catastrophic_overfitting: Option<Option<u32>>,
-    /// Where images are held out: the epoch whose weights the checkpoint has.
+    /// With held-out images: the epoch whose weights the checkpoint has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) kept_epoch: Option<u32>,
 }
 
-/// One epoch, as it went.
+/// Metrics of one epoch.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct EpochMetrics {
     /// From 1.
     pub(super) epoch: u32,
     /// The learning rate of its last step.
     pub(super) lr: f64,
-    /// Mean loss of the training images as they were trained on, before each step.
+    /// Mean loss of the training images as trained on, before each step.
     pub(super) train_loss: f64,
-    /// Share of them classified correctly, 0 to 1.
+    /// Share of these images classified correctly, 0 to 1.
     pub(super) train_accuracy: f64,
     /// Cross-entropy and accuracy of the perturbed images alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -42,13 +41,12 @@ pub(super) struct EpochMetrics {
     /// Share of the images of `overfitting_check` classified correctly under its attack after the epoch, 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) checked_accuracy: Option<f64>,
-    /// Share of the images that are held out classified correctly under the attack of `holdout` after the epoch, 0 to
-    /// 1.
+    /// Share of held-out images classified correctly under the attack of `holdout` after the epoch, 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) holdout_accuracy: Option<f64>,
 }
 
-/// Numbers of the perturbed images of an epoch.
+/// Metrics of an epoch's perturbed images.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Adversarial {
     pub(super) images: u64,
@@ -57,12 +55,12 @@ pub(super) struct Adversarial {
 }
 
 impl EpochMetrics {
-    /// The accuracy on what the training itself attacked, or on all it saw.
+    /// Returns the accuracy on the images that the training itself attacked, or on all training images.
     fn own_accuracy(&self) -> f64 {
         self.adversarial.as_ref().map_or(self.train_accuracy, |adversarial| adversarial.accuracy)
     }
 
-    /// A line for people.
+    /// Returns a summary line.
     pub(super) fn describe(&self, epochs: u32) -> String {
         let mut text = format!(
             "epoch {}/{epochs}  loss {:.3}  accuracy {:.1} %",
@@ -86,8 +84,10 @@ impl EpochMetrics {
     }
 }
 
-/// The first epoch, if any, in which a training overfitted catastrophically: from one check to the next the accuracy
-/// under the stronger attack fell by more than 20 points, and the training's own did not fall with it.
+/// Returns the first epoch of catastrophic overfitting, if any.
+///
+/// From one check to the next, the accuracy under the stronger attack drops by more than 20 points. The training's own
+/// accuracy does not drop with it.
 pub(super) fn catastrophic_overfitting(epochs: &[EpochMetrics]) -> Option<u32> {
     let checked: Vec<(&EpochMetrics, f64)> =
         epochs.iter().filter_map(|epoch| Some((epoch, epoch.checked_accuracy?))).collect();
@@ -98,7 +98,7 @@ pub(super) fn catastrophic_overfitting(epochs: &[EpochMetrics]) -> Option<u32> {
     checked.windows(2).find(falls).map(|pair| pair[1].0.epoch)
 }
 
-/// The epoch of the highest accuracy on the images held out, the first of equals; none where there are no such images.
+/// Returns the epoch with the highest held-out accuracy, the first among equals; `None` without held-out images.
 pub(super) fn best_epoch(epochs: &[EpochMetrics]) -> Option<u32> {
     let mut best: Option<(f64, u32)> = None;
     for epoch in epochs {
@@ -111,7 +111,7 @@ pub(super) fn best_epoch(epochs: &[EpochMetrics]) -> Option<u32> {
     best.map(|(_, epoch)| epoch)
 }
 
-/// Sums over the images seen so far, kept on the device so that nothing waits for it.
+/// Sums over the images so far, kept on the device to avoid synchronisation.
 pub(super) struct Tally {
     pub(super) images: u64,
     loss: Tensor,
@@ -124,7 +124,7 @@ impl Tally {
         Ok(Tally { images: 0, loss: zero(Kind::Double)?, correct: zero(Kind::Int64)? })
     }
 
-    /// Adds a batch: its mean loss, and how many of its logits have their maximum at the label.
+    /// Adds a batch: its mean loss, and the number of images whose largest logit is at the label.
     pub(super) fn add(&mut self, images: u64, loss: &Tensor, correct: &Tensor) -> Result<(), TchError> {
         self.images += images;
         let _ = self.loss.f_add_(&loss.f_to_kind(Kind::Double)?.f_mul_scalar_(images as f64)?)?;
@@ -132,7 +132,7 @@ impl Tally {
         Ok(())
     }
 
-    /// Mean loss, and number of correct images; waits for the device.
+    /// Returns the mean loss and the number of correct images; waits for the device.
     pub(super) fn read(&self) -> Result<(f64, u64), TchError> {
         Ok((self.loss.f_double_value(&[])? / self.images as f64, self.correct.f_int64_value(&[])? as u64))
     }
@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(first(&[(0.3, Some(0.3)), (0.4, Some(0.38)), (0.7, Some(0.02)), (0.8, Some(0.0))]), Some(3));
         // Checked every other epoch.
         assert_eq!(first(&[(0.3, None), (0.4, Some(0.38)), (0.6, None), (0.8, Some(0.0))]), Some(4));
-        // A fall within the rule, a training that fell apart altogether, and none that was checked twice.
+        // A drop within the rule, a training that collapses altogether, and a training checked only once.
         assert_eq!(first(&[(0.4, Some(0.4)), (0.5, Some(0.21))]), None);
         assert_eq!(first(&[(0.6, Some(0.5)), (0.1, Some(0.1))]), None);
         assert_eq!(first(&[(0.6, Some(0.5)), (0.9, None)]), None);

@@ -1,5 +1,4 @@
-//! Trains a network, adversarially or not: what is checked before, which epochs there are, and what comes out. What an
-//! epoch is the modules below know.
+//! Trains a network, adversarially or not: checks, the epoch loop, and the outputs. The submodules implement an epoch.
 
 mod methods;
 mod metrics;
@@ -62,7 +61,7 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     let mut is_warned = false;
     let mut is_done = training.is_done(context, &metrics.epochs);
     while !is_done {
-        // As many epochs as are done: a u32 counted them.
+        // The number of finished epochs; it fits, because a u32 counts them.
         let epoch = metrics.epochs.len() as u32 + 1;
         let numbers = training.epoch(context, epoch)?;
         context.reporter.log(numbers.describe(training.params.epochs));
@@ -75,12 +74,12 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
             context.reporter.log(format!("catastrophic overfitting in epoch {epoch}: {text}"));
         }
         is_done = training.is_done(context, &metrics.epochs);
-        // Cancelling does not interrupt this; a training that cannot keep its progress can still end well.
+        // Cancellation does not interrupt this; a training that cannot save its progress can still finish.
         let took = context.earlier + context.started.elapsed();
         let (network, state) = (&*training.network, training.state());
         if let Err(error) = keeper.keep(&metrics.epochs, took, is_done, network, &training.optimizer, &state) {
             let words = format!("the progress after epoch {epoch} could not be kept: {}", chain(&error));
-            // Once is enough for the user; the log has every time.
+            // Warn the user once; log every occurrence.
             match std::mem::replace(&mut is_warned, true) {
                 false => context.reporter.warn(format!("{words}; if it is stopped now, it begins anew")),
                 true => context.reporter.log(words),
@@ -88,7 +87,7 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
         }
     }
     metrics.kept_epoch = match training.chooses_best() {
-        // The progress was kept before: a longer training goes on from the last epoch.
+        // The progress is already saved: a longer training continues from the last epoch.
         true => training.take_best()?.and(best_epoch(&metrics.epochs)),
         false => training.params.holdout.as_ref().and(metrics.epochs.last()).map(|last| last.epoch),
     };

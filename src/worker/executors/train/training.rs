@@ -1,5 +1,6 @@
-//! A training under way: its epochs, its batches, and the step of each method. Knows nothing of where weights come from
-//! and go to.
+//! A training in progress: its epochs, its batches, and the step of each method.
+//!
+//! Knows nothing about the source and destination of weights.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -19,27 +20,27 @@ use crate::data::DeviceSet;
 use crate::error::StageError;
 use crate::networks::{Mode, Network};
 
-/// Images of a validation computed at a time.
+/// Validation images computed at once.
 const VALIDATION_BATCH: usize = 256;
-/// The name of free training's perturbation among what is kept.
+/// Name of free training's perturbation in the saved state.
 const PERTURBATION: &str = "perturbation";
-/// Before the names of the best epoch's tensors there.
+/// Prefix of the best epoch's tensors in the saved state.
 const BEST: &str = "best/";
 
-/// A training under way.
+/// A training in progress.
 pub(super) struct Training {
     pub(super) params: TrainParams,
     pub(super) data: Rc<DeviceSet>,
     validation: Option<Rc<DeviceSet>>,
     pub(super) network: Box<dyn Network>,
     pub(super) optimizer: Optimizer,
-    /// The images that are trained on.
+    /// The images to train on.
     members: Vec<u64>,
-    /// The images that are held out.
+    /// The held-out images.
     held_out: Vec<u64>,
-    /// The network's tensors after the best epoch so far, by name, where they are asked for.
+    /// The network's tensors after the best epoch so far, by name, if requested.
     best: BTreeMap<String, Tensor>,
-    /// Batches of an epoch.
+    /// Batches per epoch.
     batches: u64,
     /// The perturbation of free adversarial training.
     warm: Warm,
@@ -47,7 +48,7 @@ pub(super) struct Training {
     checked: Vec<u64>,
 }
 
-/// A batch as it is trained on.
+/// A batch to train on.
 struct Step<'a> {
     images: &'a Tensor,
     labels: &'a Tensor,
@@ -59,11 +60,11 @@ struct Step<'a> {
     rates: &'a [f64],
 }
 
-/// What a step found before it moved the weights.
+/// Metrics of a step, from before it moves the weights.
 struct StepMetrics {
     logits: Tensor,
     loss: Tensor,
-    /// The logits of the perturbed images, where there are any, and their cross-entropy.
+    /// The logits of the perturbed images, if any, and their cross-entropy.
     attacked: Option<(Tensor, Tensor)>,
 }
 
@@ -99,13 +100,13 @@ impl Training {
         Ok(Training { params, data, validation, network, optimizer, members, held_out, best, batches, warm, checked })
     }
 
-    /// What the next epoch depends on beside weights and momentum, by name.
+    /// Returns the state that the next epoch needs besides weights and momentum, by name.
     pub(super) fn state(&self) -> BTreeMap<String, &Tensor> {
         let best = self.best.iter().map(|(name, tensor)| (format!("{BEST}{name}"), tensor));
         self.warm.state().map(|rows| (PERTURBATION.to_owned(), rows)).into_iter().chain(best).collect()
     }
 
-    /// Takes back what [`Training::state`] gave.
+    /// Restores the result of [`Training::state`].
     pub(super) fn restore(&mut self, state: BTreeMap<String, Tensor>) -> Result<(), TchError> {
         let device = self.data.device();
         for (name, tensor) in state {
@@ -119,12 +120,12 @@ impl Training {
         Ok(())
     }
 
-    /// Whether the checkpoint is that of the best epoch.
+    /// Returns whether the checkpoint is that of the best epoch.
     pub(super) fn chooses_best(&self) -> bool {
         self.params.holdout.as_ref().is_some_and(|holdout| holdout.keep == KeptEpoch::Best)
     }
 
-    /// Remembers the network as it is now as the best one.
+    /// Saves the current network as the best one.
     pub(super) fn remember_best(&mut self) -> Result<(), TchError> {
         for entry in self.network.state().entries() {
             let mut own = entry.tensor.f_detach()?.f_zeros_like()?;
@@ -134,7 +135,7 @@ impl Training {
         Ok(())
     }
 
-    /// Makes the network the best one there was; nothing if none was remembered.
+    /// Restores the best network; returns `None` if there is none.
     pub(super) fn take_best(&mut self) -> Result<Option<()>, TchError> {
         let _guard = tch::no_grad_guard();
         for entry in self.network.state().entries() {
@@ -144,7 +145,7 @@ impl Training {
         Ok(Some(()))
     }
 
-    /// Steps on each batch.
+    /// Returns the number of steps per batch.
     const fn replays(&self) -> u64 {
         match &self.params.method {
             TrainingMethod::Free(free) => free.replays as u64,
@@ -152,7 +153,7 @@ impl Training {
         }
     }
 
-    /// What convolutions and linear layers compute in.
+    /// Returns the compute type of convolutions and linear layers.
     const fn kind(&self) -> Kind {
         match self.params.precision {
             Precision::Fp32 => Kind::Float,
@@ -160,7 +161,7 @@ impl Training {
         }
     }
 
-    /// Whether no epoch follows those that are done.
+    /// Returns whether the training ends after the finished epochs.
     pub(super) fn is_done(&self, context: &mut Context<'_>, done: &[EpochMetrics]) -> bool {
         let Some(last) = done.last() else { return false };
         match last.validation_accuracy.zip(self.params.stop_at_accuracy) {
@@ -226,7 +227,8 @@ impl Training {
         })
     }
 
-    /// One batch; `index` counts from 0 within the epoch. Adds to the tallies of all images and of the perturbed ones.
+    /// Trains on one batch; `index` counts from 0 within the epoch. Updates the tallies of all and of the perturbed
+    /// images.
     fn batch(
         &mut self,
         context: &mut Context<'_>,
@@ -253,7 +255,7 @@ impl Training {
         Ok(())
     }
 
-    /// Logits in training, with the statistics of the batch.
+    /// Computes logits in training mode, with batch statistics.
     fn logits(&self, images: &Tensor) -> Result<Tensor, TchError> {
         self.network.classify(&self.network.normalise(images)?.f_to_kind(self.kind())?, Mode::Train)
     }
@@ -328,8 +330,7 @@ impl Training {
         })
     }
 
-    /// The share of the images of `overfitting_check` that are classified correctly under its attack, after the epochs
-    /// that have one.
+    /// Returns the accuracy on the images of `overfitting_check` under its attack, or `None` in epochs without a check.
     fn check(&self, context: &mut Context<'_>, epoch: u32) -> Result<Option<f64>, StageError> {
         let Some(check) = self.params.overfitting_check.as_ref().filter(|check| epoch.is_multiple_of(check.every))
         else {
@@ -338,19 +339,19 @@ impl Training {
         self.accuracy(context, &self.checked, &check.attack).map(Some)
     }
 
-    /// The share of the images held out that are classified correctly under the attack of `holdout`.
+    /// Returns the accuracy on the held-out images under the attack of `holdout`.
     fn hold_out(&self, context: &mut Context<'_>) -> Result<Option<f64>, StageError> {
         let Some(holdout) = &self.params.holdout else { return Ok(None) };
         self.accuracy(context, &self.held_out, &holdout.attack).map(Some)
     }
 
-    /// The share of some images of the training set, as they are in it, that are classified correctly under an attack.
+    /// Returns the accuracy on some training images, without augmentation, under an attack.
     fn accuracy(&self, context: &mut Context<'_>, of: &[u64], attack: &Attack) -> Result<f64, StageError> {
         let network = self.network.freeze()?;
         let mut right = 0;
         for indices in of.chunks(VALIDATION_BATCH) {
             let (images, labels) = self.data.batch(indices)?;
-            // No epoch of the training has this number: the draws are the same after every epoch, and no other's.
+            // No training epoch has this number, so the draws are the same after every epoch and unlike any epoch's.
             let batch = Batch { images: &images, labels: &labels, indices, epoch: 0 };
             let reporter = &mut context.reporter;
             let images = attacks::perturb(attack, &*network, &batch, context.rng, &mut || reporter.check_cancelled())?;
@@ -360,7 +361,7 @@ impl Training {
         Ok(right as f64 / of.len() as f64)
     }
 
-    /// The share of clean validation images that is classified correctly.
+    /// Returns the accuracy on the clean validation images.
     fn validate(&self, context: &mut Context<'_>, epoch: u32) -> Result<Option<f64>, StageError> {
         let Some(set) = &self.validation else { return Ok(None) };
         let (steps, done) = (self.batches * u64::from(self.params.epochs), self.batches * u64::from(epoch));
@@ -382,7 +383,7 @@ impl Training {
 }
 
 impl Step<'_> {
-    /// The batch as attacks want it.
+    /// Returns the batch in the form that attacks take.
     const fn attacked(&self) -> Batch<'_> {
         Batch { images: self.images, labels: self.labels, indices: self.indices, epoch: self.epoch }
     }

@@ -1,9 +1,10 @@
-//! Adaptive instance normalisation (Huang & Belongie 2017): an encoder, a decoder, and what is done between them. Knows
-//! neither sets nor how paintings are chosen.
+//! Adaptive instance normalisation (Huang & Belongie 2017): an encoder, a decoder, and the step between them.
 //!
-//! The networks are those of the public PyTorch code (naoto0804/pytorch-AdaIN, `net.py`): VGG-19 with scaled weights,
-//! whose first layer maps colours by a 1 × 1 convolution, up to relu4_1, and a mirrored decoder; tensors have the names
-//! that `nn.Sequential` gave them. Widths come from the weights, so a narrow pair of networks works as well.
+//! Knows neither sets nor how paintings are chosen.
+//!
+//! The networks are those of the public PyTorch code (naoto0804/pytorch-AdaIN, `net.py`). The encoder is VGG-19 up to
+//! relu4_1, with scaled weights; its first layer maps colours by a 1 × 1 convolution. The decoder mirrors the encoder.
+//! Tensors have their `nn.Sequential` names. Widths come from the weights, so a narrow pair of networks works too.
 
 use std::collections::BTreeMap;
 
@@ -13,18 +14,18 @@ use crate::arithmetic::square_root;
 
 /// Added to the variance of a channel.
 const EPSILON: f64 = 1e-5;
-/// The shortest side of an image: after three halvings a side must have two pixels, for the reflection at the border.
+/// The shortest side of an image: after three halvings, reflection padding needs a side of two pixels.
 pub const SHORTEST_SIDE: i64 = 9;
 
 /// A step of a network.
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// The convolution of this number in the `nn.Sequential`. Where its kernel is 3 × 3 the border is reflected by one
-    /// pixel first, and where `relu` is set negative values become 0 after it.
+    /// The convolution of this number in the `nn.Sequential`. A 3 × 3 kernel is preceded by reflection padding of one
+    /// pixel, and `relu` adds a relu after it.
     Conv { number: u32, kernel: i64, relu: bool },
-    /// Maximum of 2 × 2 pixels; a last odd row or column is pooled alone.
+    /// 2 × 2 max pooling; a last odd row or column is pooled alone.
     Pool,
-    /// Each pixel becomes 2 × 2.
+    /// Upscaling of each pixel to 2 × 2.
     Enlarge,
 }
 
@@ -64,7 +65,7 @@ const DECODER: &[Step] = &[
     Step::Conv { number: 28, kernel: 3, relu: false },
 ];
 
-/// Why some weights are not those of the networks.
+/// Why weights do not fit the networks.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
     /// A tensor is missing.
@@ -75,14 +76,14 @@ pub enum WeightsError {
         /// `encoder` or `decoder`.
         network: &'static str,
     },
-    /// A tensor has another shape.
+    /// A tensor has the wrong shape.
     #[error("its tensor `{name}` has the shape {found:?}, not {expected}")]
     Shape {
         /// The tensor.
         name: String,
-        /// As the file has it.
+        /// The shape in the file.
         found: Vec<i64>,
-        /// As it must be, for people.
+        /// The required shape, for messages.
         expected: String,
     },
     /// An operator of libtorch failed.
@@ -169,7 +170,7 @@ impl Network {
     }
 }
 
-/// Mean and standard deviation of each channel: N × C × 1 × 1 each.
+/// Mean and standard deviation of each channel, each N × C × 1 × 1.
 pub struct Statistics {
     /// Means.
     pub mean: Tensor,
@@ -178,10 +179,10 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// The statistics of features, N × C × H × W.
+    /// Computes the statistics of features, N × C × H × W.
     ///
     /// # Errors
-    /// What libtorch says.
+    /// Returns the error from libtorch.
     pub fn of(features: &Tensor) -> Result<Self, TchError> {
         let flat = features.f_flatten(2, 3)?;
         let column = |values: Tensor| values.f_unsqueeze(-1)?.f_unsqueeze(-1);
@@ -192,10 +193,10 @@ impl Statistics {
     }
 }
 
-/// The features with the statistics of a style in place of their own (Huang & Belongie 2017, equation 8).
+/// Replaces the statistics of features by those of a style (Huang & Belongie 2017, equation 8).
 ///
 /// # Errors
-/// What libtorch says.
+/// Returns the error from libtorch.
 pub fn normalised(features: &Tensor, style: &Statistics) -> Result<Tensor, TchError> {
     let own = Statistics::of(features)?;
     features.f_sub(&own.mean)?.f_div(&own.deviation)?.f_mul(&style.deviation)?.f_add(&style.mean)
@@ -208,7 +209,7 @@ pub struct Adain {
 }
 
 impl Adain {
-    /// The names of the tensors that encoder and decoder take.
+    /// Returns the names of the tensors that encoder and decoder take.
     pub fn names() -> [Vec<String>; 2] {
         [ENCODER, DECODER].map(|steps| {
             let numbers = steps.iter().filter_map(|step| match step {
@@ -219,7 +220,7 @@ impl Adain {
         })
     }
 
-    /// The networks with these weights; tensors of later layers of the encoder are left alone.
+    /// Creates the networks from weights; ignores tensors of later encoder layers.
     ///
     /// # Errors
     /// Any [`WeightsError`], with the name of the need whose file is wrong: `encoder` or `decoder`.
@@ -244,33 +245,34 @@ impl Adain {
         Ok(Adain { encoder, decoder })
     }
 
-    /// The features of colour images (N × 3 × H × W, [0, 1]) at relu4_1.
+    /// Computes the features of colour images (N × 3 × H × W, [0, 1]) at relu4_1.
     ///
     /// # Errors
-    /// What libtorch says: of images with a side below [`SHORTEST_SIDE`], say.
+    /// Returns the error from libtorch, such as one for images with a side below [`SHORTEST_SIDE`].
     pub fn encode(&self, images: &Tensor) -> Result<Tensor, TchError> {
         self.encoder.forward(images)
     }
 
-    /// The images of features; each side is eight times theirs, and values may leave [0, 1].
+    /// Decodes features to images; each side is eight times theirs, and values may leave [0, 1].
     ///
     /// # Errors
-    /// What libtorch says.
+    /// Returns the error from libtorch.
     pub fn decode(&self, features: &Tensor) -> Result<Tensor, TchError> {
         self.decoder.forward(features)
     }
 
-    /// Colour images repainted: `alpha` from 0, their own style, to 1, the style given (Huang & Belongie 2017, equation
-    /// 14). They keep their size.
+    /// Repaints colour images at their size.
+    ///
+    /// `alpha` ranges from 0, their own style, to 1, the given style (Huang & Belongie 2017, equation 14).
     ///
     /// # Errors
-    /// What libtorch says.
+    /// Returns the error from libtorch.
     pub fn repaint(&self, images: &Tensor, style: &Statistics, alpha: f64) -> Result<Tensor, TchError> {
         let (_, _, height, width) = images.size4()?;
         let features = self.encode(images)?;
         let target = normalised(&features, style)?;
         let mixed = target.f_mul_scalar(alpha)?.f_add(&features.f_mul_scalar(1.0 - alpha)?)?;
-        // Pooling rounds sides up: what is beyond the image is cut off.
+        // Pooling rounds sides up: crop the part beyond the image.
         self.decode(&mixed)?.f_narrow(2, 0, height)?.f_narrow(3, 0, width)
     }
 }

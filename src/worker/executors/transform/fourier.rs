@@ -1,8 +1,8 @@
 //! Fourier filters: a mask of zeros and ones on the spectrum of each channel. Knows neither sets nor bytes.
 //!
-//! libtorch computes the transforms. On a spectrum that is no real image's, what its `irfft2` gives differs between CPU
-//! and GPU (pytorch#154496); the inverse of the half spectrum is therefore put together here from steps that are
-//! defined everywhere.
+//! libtorch computes the transforms. On a spectrum that belongs to no real image, its `irfft2` differs between CPU and
+//! GPU (pytorch#154496). The inverse of the half spectrum is therefore composed here from operations that are defined
+//! everywhere.
 
 use atflow::stage_kinds::{Filter, Fourier, Mask};
 use tch::{Device, TchError, Tensor};
@@ -12,25 +12,25 @@ use crate::rng::{DrawTensor, Rng, Stream};
 
 /// A filter for images of one size.
 pub struct Filtering {
-    /// Whether the inverse uses the half spectrum only: the authors' way.
+    /// Whether the inverse uses only the half spectrum, as the authors do.
     half: bool,
     kept: Kept,
 }
 
-/// Which modes are kept.
+/// The modes to keep.
 enum Kept {
     /// 1 where a mode is kept, else 0: H × W, f32, the same for every image.
     Fixed(Tensor),
-    /// All but a share drawn for each image and channel. For a symmetric mask: whose draw decides on each mode, I64,
-    /// H·W.
+    /// All modes except a share drawn per image and channel. With a symmetric mask, `deciding` names the draw that
+    /// decides each mode: I64, H·W.
     Random { dropped: f32, deciding: Option<Tensor> },
 }
 
 impl Filtering {
-    /// The filter that the parameters describe, for images of H × W.
+    /// Creates the filter that the parameters describe, for images of H × W.
     ///
     /// # Errors
-    /// [`StageError::Setting`] if they describe none; [`StageError::Torch`].
+    /// [`StageError::Setting`] if the parameters are invalid; [`StageError::Torch`].
     pub fn new(params: &Fourier, size: [i64; 2], device: Device) -> Result<Self, StageError> {
         if let Some((name, problem)) = params.problem() {
             return Err(StageError::setting(name, problem));
@@ -60,10 +60,10 @@ impl Filtering {
         Ok(Filtering { half, kept })
     }
 
-    /// Filters images (N × C × H × W, f32); `indices` name the random draws of each. The result is not clamped.
+    /// Filters images (N × C × H × W, f32); `indices` key each image's random draws. The result is not clamped.
     ///
     /// # Errors
-    /// What libtorch says.
+    /// Returns the error from libtorch.
     pub fn apply(&self, images: &Tensor, rng: Rng, indices: &[u64]) -> Result<Tensor, TchError> {
         match &self.kept {
             Kept::Fixed(mask) => masked(images, mask, self.half),
@@ -80,13 +80,13 @@ impl Filtering {
     }
 }
 
-/// The images whose spectrum (orthonormal, unshifted) is multiplied by a mask: N × C × H × W, f32.
+/// Multiplies the spectrum (orthonormal, unshifted) of images by a mask: N × C × H × W, f32.
 ///
-/// With `half`, the inverse is computed from columns 0 to W/2 of the masked spectrum as if the others were their mirror
-/// image: what the authors' library did. Without, the mask must be symmetric.
+/// With `half`, the inverse uses columns 0 to W/2 of the masked spectrum and treats the others as their mirror image,
+/// like the authors' library. Otherwise the mask must be symmetric.
 ///
 /// # Errors
-/// What libtorch says.
+/// Returns the error from libtorch.
 pub fn masked(images: &Tensor, mask: &Tensor, half: bool) -> Result<Tensor, TchError> {
     let spectrum = images.f_fft_fft2(None::<&[i64]>, [-2, -1], "ortho")?.f_mul(mask)?;
     if !half {
@@ -94,8 +94,8 @@ pub fn masked(images: &Tensor, mask: &Tensor, half: bool) -> Result<Tensor, TchE
     }
     let width = images.size4()?.3;
     let columns = spectrum.f_narrow(-1, 0, width / 2 + 1)?.f_fft_ifft(None, -2, "ortho")?;
-    // Column 0, and for an even width the last one, are their own mirror images: their imaginary parts have no meaning.
-    // MKL and pocketfft ignore them; cuFFT may not.
+    // Column 0, and the last one for an even width, are their own mirror images, so their imaginary parts are
+    // meaningless. MKL and pocketfft ignore them; cuFFT may not.
     let parts = columns.f_view_as_real()?.f_contiguous()?;
     let alone = if width % 2 == 0 { vec![0, width / 2] } else { vec![0] };
     for column in alone {
@@ -104,7 +104,7 @@ pub fn masked(images: &Tensor, mask: &Tensor, half: bool) -> Result<Tensor, TchE
     parts.f_view_as_complex()?.f_fft_irfft(width, -1, "ortho")
 }
 
-/// Which modes of an H × W spectrum a disc keeps, row by row.
+/// Returns which modes of an H × W spectrum a disc keeps, row by row.
 pub fn mask(filter: Filter, mask: Mask, radius: f64, [height, width]: [i64; 2]) -> Vec<bool> {
     let frequency = |mode: i64, size: i64| mode.min(size - mode);
     let kept = |y: i64, x: i64| {
@@ -123,8 +123,9 @@ pub fn mask(filter: Filter, mask: Mask, radius: f64, [height, width]: [i64; 2]) 
     (0..height).flat_map(|y| (0..width).map(move |x| (y, x))).map(|(y, x)| kept(y, x)).collect()
 }
 
-/// For each mode of an H × W spectrum, which of it and its mirror image comes first: both are kept or both are dropped,
-/// or the image would not be real.
+/// Returns, for each mode of an H × W spectrum, the first of it and its mirror image.
+///
+/// Both are kept or both are dropped, or the image would not be real.
 fn deciding([height, width]: [i64; 2]) -> Vec<i64> {
     let mirrored = |y: i64, x: i64| (height - y) % height * width + (width - x) % width;
     (0..height)

@@ -1,5 +1,6 @@
-//! Makes changed test sets, batch by batch: labels and order stay, pixels become bytes again; or draws images of one.
-//! Knows nothing of networks that classify.
+//! Transforms test sets batch by batch, or draws a sample of one.
+//!
+//! Transforms keep labels and order, and convert pixels back to bytes. Knows nothing about classifiers.
 
 pub mod adain;
 pub mod fourier;
@@ -19,10 +20,10 @@ use crate::context::Context;
 use crate::data::DeviceSet;
 use crate::error::StageError;
 
-/// A batch has about so many pixels (of one channel): 16 images of 224 × 224. What a network's layers need for a batch
-/// then stays below a gigabyte.
+/// Approximate pixels per batch (of one channel): 16 images of 224 × 224. This keeps a network's layers below a
+/// gigabyte per batch.
 const BATCH_PIXELS: usize = 16 * 224 * 224;
-/// And no more images than this.
+/// Maximum number of images per batch.
 const LARGEST_BATCH: usize = 256;
 
 /// Runs a `transform` stage.
@@ -85,7 +86,7 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
             }
             let rng = context.rng;
             let choose = |index| rng.stream("style", &[index]).below(count);
-            // A painting stands for no class of the set.
+            // A painting has no class of the set.
             style::repaint(context, &set, None, &paintings, alpha.get(), choose)?;
             format!("stylized after {} paintings", grouped(count))
         }
@@ -111,9 +112,10 @@ fn filtered(Fourier { filter, radius, .. }: &Fourier) -> String {
     }
 }
 
-/// Writes the set that `change` makes of another, batch by batch, so that memory holds no more than a batch of it:
-/// `change` gets images (f32, [0, 1], N × C × H × W) with their indices and gives their new bytes. Labels and classes
-/// stay; `texture` is the new set's.
+/// Writes the set that `change` produces from another, batch by batch, to hold only one batch in memory.
+///
+/// `change` gets images (f32, [0, 1], N × C × H × W) with their indices and returns their new bytes. Labels and classes
+/// stay; `texture` belongs to the new set.
 fn each_batch(
     context: &mut Context<'_>,
     set: &Rc<DeviceSet>,
@@ -149,7 +151,7 @@ fn each_batch(
     Ok(())
 }
 
-/// Why the set of images that is made could not be written to a file.
+/// Converts a failed write of an image set into a stage error.
 fn write_failed(path: &Path, error: WriteError) -> StageError {
     match error {
         WriteError::Io(source) => StageError::Write { path: path.to_owned(), source },
@@ -157,7 +159,7 @@ fn write_failed(path: &Path, error: WriteError) -> StageError {
     }
 }
 
-/// Images in [0, 1] as bytes, clamped and rounded to the nearest: what an image set keeps.
+/// Converts images in [0, 1] to bytes, clamped and rounded to the nearest, as image sets store them.
 fn bytes(images: &Tensor) -> Result<Vec<u8>, StageError> {
     Ok(to_bytes(images)?)
 }

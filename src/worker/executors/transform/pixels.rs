@@ -1,9 +1,10 @@
-//! Saturation and patch shuffle: changes that are made to bytes. Knows neither sets nor random numbers.
+//! Saturation and patch shuffle: transforms on bytes. Knows neither sets nor random numbers.
 
 use atflow::stage_kinds::Assembly;
 
-/// What saturation makes of each byte: v' = sign(2v−1) |2v−1|^(2/level) / 2 + 1/2 (Zhang & Zhu 2019, section 3.2),
-/// clamped to [0, 1] and rounded to the nearest byte. `level` is above 0.
+/// Returns the saturation of each byte: v' = sign(2v−1) |2v−1|^(2/level) / 2 + 1/2 (Zhang & Zhu 2019, section 3.2).
+///
+/// The result is clamped to [0, 1] and rounded to the nearest byte. `level` is above 0.
 pub fn saturation(level: f64) -> [u8; 256] {
     std::array::from_fn(|byte| {
         let signed = 2.0 * byte as f64 / 255.0 - 1.0;
@@ -12,8 +13,9 @@ pub fn saturation(level: f64) -> [u8; 256] {
     })
 }
 
-/// Puts the k × k pieces of an image (C × H × W bytes) in another order: piece `order[i]` of `source` becomes piece i
-/// of `target`, both counted along rows. k divides height and width.
+/// Reorders the k × k patches of an image (C × H × W bytes); k divides height and width.
+///
+/// Patch `order[i]` of `source` becomes patch i of `target`, both counted along rows.
 pub fn shuffle_patches(
     source: &[u8],
     target: &mut [u8],
@@ -34,8 +36,9 @@ pub fn shuffle_patches(
     }
 }
 
-/// The order of pieces counted along rows that lays `order` as `assembly` says: with columns, piece `order[0]` comes to
-/// the upper left, `order[1]` below it.
+/// Returns the row-wise patch order that arranges `order` as `assembly` says.
+///
+/// With columns, patch `order[0]` goes to the upper left, `order[1]` below it.
 pub fn assembled(order: &[usize], k: usize, assembly: Assembly) -> Vec<usize> {
     match assembly {
         Assembly::Rows => order.to_vec(),
@@ -62,7 +65,7 @@ mod tests {
 
     #[test]
     fn pieces_go_where_the_order_says() {
-        // Two channels of 4 × 4; each pixel tells its channel and piece.
+        // Two channels of 4 × 4; each pixel encodes its channel and patch.
         let piece = |y: usize, x: usize| y / 2 * 2 + x / 2;
         let image = |order: [usize; 4]| -> Vec<u8> {
             let pixels = (0..2).flat_map(|c| (0..4).flat_map(move |y| (0..4).map(move |x| (c, y, x))));
@@ -73,7 +76,7 @@ mod tests {
         assert_eq!(out, image([2, 0, 3, 1]));
     }
 
-    /// The authors' code joins k pieces to a column, then the columns: without a shuffle the grid comes out transposed.
+    /// The authors' code joins k patches to a column, then the columns: without a shuffle the grid is transposed.
     #[test]
     fn columns_transpose_the_grid() {
         let order: Vec<usize> = (0..9).collect();

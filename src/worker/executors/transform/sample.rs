@@ -1,4 +1,4 @@
-//! Draws some images of a set: they stay as they are stored. Knows nothing of how images are seen.
+//! Draws a sample of a set's images, kept as stored. Knows nothing about how images are displayed to readers.
 
 use atflow::formats::ImageWriter;
 
@@ -7,11 +7,11 @@ use crate::context::Context;
 use crate::data::DeviceSet;
 use crate::error::StageError;
 
-/// Writes `count` images of the set, drawn without replacement and kept in its order; gives a line for people.
+/// Writes `count` images of the set, drawn without replacement and kept in set order; returns a summary line.
 ///
 /// # Errors
-/// [`StageError::Setting`] unless `count` is from 1 to the number of images; [`StageError`] where the file cannot be
-/// written, or the stage is to be given up.
+/// [`StageError::Setting`] unless `count` is from 1 to the number of images; [`StageError`] if the file cannot be
+/// written or the stage is cancelled.
 pub(super) fn draw(context: &mut Context<'_>, set: &DeviceSet, count: u32) -> Result<String, StageError> {
     let (total, wanted) = (set.len(), count as usize);
     if count == 0 {
@@ -21,7 +21,7 @@ pub(super) fn draw(context: &mut Context<'_>, set: &DeviceSet, count: u32) -> Re
         let problem = format!("is {}, and the set has only {} images", grouped(count.into()), grouped(total as u64));
         return Err(StageError::setting("count", problem));
     }
-    // The start of one permutation of the set, whatever the count: a smaller draw is part of a larger one.
+    // A prefix of one permutation of the set for any count, so a smaller draw is part of a larger one.
     let mut drawn = context.rng.stream("sample", &[]).permutation(total);
     drawn.truncate(wanted);
     drawn.sort_unstable();

@@ -1,5 +1,4 @@
-//! Images repainted in the style of others: who wears whose style, and the work in batches. The networks themselves are
-//! in `adain`.
+//! Repaints images in the style of others: assigns styles and runs the batches. The networks are in `adain`.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -14,11 +13,10 @@ use crate::error::StageError;
 use crate::rng::Rng;
 use crate::weights;
 
-/// How grey a colour looks (ITU-R BT.601), as Pillow turns pictures to grey.
+/// Luma weights (ITU-R BT.601), as Pillow converts pictures to grey.
 const GREY: [f32; 3] = [0.299, 0.587, 0.114];
 
-/// Writes a set whose every image wears the style of the image of `styles` that `choose` names for it; `texture` is
-/// what it says of that.
+/// Writes a set whose images each take the style of the image of `styles` that `choose` names; `texture` labels these.
 pub(super) fn repaint(
     context: &mut Context<'_>,
     set: &Rc<DeviceSet>,
@@ -72,13 +70,13 @@ fn networks(context: &Context<'_>) -> Result<Adain, StageError> {
         .map_err(|(slot, error)| StageError::Weights { slot: slot.to_owned(), source: error.into() })
 }
 
-/// Grey images as coloured ones; coloured ones as they are.
+/// Converts grey images to colour; returns colour images unchanged.
 fn coloured(images: &Tensor) -> Result<Tensor, TchError> {
     let (count, channels, height, width) = images.size4()?;
     if channels == 3 { Ok(images.shallow_clone()) } else { images.f_expand([count, 3, height, width], false) }
 }
 
-/// The styles that were asked for so far: each painting is looked at once.
+/// Cache of style statistics: each painting is encoded once.
 struct StyleCache<'a> {
     adain: &'a Adain,
     styles: &'a DeviceSet,
@@ -86,7 +84,7 @@ struct StyleCache<'a> {
 }
 
 impl StyleCache<'_> {
-    /// The statistics of some styles, stacked in their order.
+    /// Returns the statistics of some styles, stacked in their order.
     fn statistics(&mut self, chosen: &[u64]) -> Result<Statistics, StageError> {
         let mut missing: Vec<u64> = chosen.iter().copied().filter(|at| !self.statistics.contains_key(at)).collect();
         missing.sort_unstable();
@@ -97,7 +95,7 @@ impl StyleCache<'_> {
             let (images, _) = self.styles.batch(some)?;
             let Statistics { mean, deviation } = Statistics::of(&self.adain.encode(&coloured(&images)?)?)?;
             for (row, &at) in some.iter().enumerate() {
-                // Copies: a view would keep the whole batch.
+                // Copies: a view would keep the whole batch alive.
                 let own = |tensor: &Tensor| {
                     let row = tensor.f_select(0, row as i64)?;
                     let mut own = row.f_empty_like()?;
@@ -114,14 +112,14 @@ impl StyleCache<'_> {
     }
 }
 
-/// The images of a set by class, as givers of texture to images of other classes.
+/// A set's images by class, as texture sources for images of other classes.
 pub(super) struct Donors {
-    /// Classes that have images, and these images.
+    /// The classes that have images, with those images.
     classes: Vec<(i32, Vec<u64>)>,
 }
 
 impl Donors {
-    /// The images of a set.
+    /// Groups the images of a set.
     pub(super) fn new(set: &DeviceSet) -> Result<Self, StageError> {
         let mut classes: BTreeMap<i32, Vec<u64>> = BTreeMap::new();
         for (index, &label) in set.host_labels.iter().enumerate() {
@@ -134,10 +132,10 @@ impl Donors {
         Ok(Donors { classes: classes.into_iter().collect() })
     }
 
-    /// The image whose texture image `index` of class `label` wears.
+    /// Returns the image whose texture image `index` of class `label` takes.
     pub(super) fn choose(&self, rng: Rng, label: i32, index: u64) -> u64 {
         let mut stream = rng.stream("cue conflict", &[index]);
-        // Drawn among the others: from the class's own place on, the next one is meant.
+        // Draw among the other classes: positions from the class's own on shift by one.
         let own = self.classes.iter().position(|(class, _)| *class == label).unwrap_or(self.classes.len());
         let drawn = stream.below(self.classes.len() as u64 - 1) as usize;
         let (_, images) = &self.classes[if drawn >= own { drawn + 1 } else { drawn }];
