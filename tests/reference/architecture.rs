@@ -26,11 +26,15 @@ fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// A file without its comments and its tests.
+fn code_of(text: &str) -> String {
+    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+}
+
 /// The modules at the root that a file names, in `use crate::…` and in paths; not those of its tests.
 fn named(text: &str) -> BTreeSet<String> {
-    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
-    let code = text.lines().map(|line| line.split("//").next().unwrap_or_default());
-    let code: String = code.collect::<Vec<_>>().join("\n");
+    let code = code_of(text);
     let word = |rest: &str| rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect::<String>();
     let mut names = BTreeSet::new();
     for (at, _) in code.match_indices("crate::") {
@@ -99,9 +103,7 @@ const CIRCLES: [[&str; 2]; 1] = [["dataset", "error"]];
 
 /// The modules beside its own that a file names: `depth` says how far below the folder of those modules it lies.
 fn siblings(text: &str, depth: usize) -> BTreeSet<String> {
-    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
-    let code: Vec<&str> = text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
-    let code = code.join("\n");
+    let code = code_of(text);
     let prefix = "super::".repeat(depth + 1);
     let is_word = |letter: char| letter.is_ascii_lowercase() || letter == '_';
     let mut names = BTreeSet::new();

@@ -101,9 +101,7 @@ impl<'a> AttackedModel<'a> {
         loss: &Loss<'_>,
     ) -> Result<GradientQuery, StageError> {
         let mut look = self.ask(points, batch.labels, loss)?;
-        if let Some(stats) = &mut self.stats {
-            stats.count(&look.gradient, &misclassified(&look.logits, batch.labels)?, batch.indices)?;
-        }
+        self.count(&look.gradient, &look.logits, batch)?;
         look.make_finite()?;
         Ok(look)
     }
@@ -119,21 +117,13 @@ impl<'a> AttackedModel<'a> {
     ///
     /// `objective` returns one value per image (N), or one for all of them, and the logits. The result is the gradient
     /// of their sum, unmodified even if it is not finite.
-    ///
-    /// It uses the sum, not the mean, so an image's gradient does not depend on the batch size.
     pub(super) fn query(
         &mut self,
         variable: &Tensor,
         objective: impl FnOnce(&dyn Frozen, &Tensor) -> Result<(Tensor, Tensor), TchError>,
     ) -> Result<GradientQuery, StageError> {
         self.check_cancelled()?;
-        let query = tch::with_grad(|| {
-            let variable = variable.f_detach()?.f_set_requires_grad(true)?;
-            let (losses, logits) = objective(self.network, &variable)?;
-            let gradient = backward(&losses.f_sum(Kind::Float)?, &variable)?;
-            Ok::<_, TchError>(GradientQuery { logits: logits.f_detach()?, losses: losses.f_detach()?, gradient })
-        });
-        Ok(query?)
+        Ok(gradient_of(variable, |variable| objective(self.network, variable))?)
     }
 
     /// Updates the statistics with the initial gradient of each image in a batch; `logits` belong to the same points.
@@ -182,6 +172,14 @@ pub(super) fn misclassified(logits: &Tensor, labels: &Tensor) -> Result<Tensor, 
     logits.f_argmax(1, false)?.f_ne_tensor(labels)
 }
 
+/// Computes the margin z_y − max of the others, N: below 0 for misclassified images.
+pub(super) fn margin(logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
+    let labels = labels.f_unsqueeze(1)?;
+    let truth = logits.f_gather(1, &labels, false)?.f_squeeze_dim(1)?;
+    let others = logits.f_scatter_value(1, &labels, f64::NEG_INFINITY)?;
+    truth.f_sub(&others.f_amax([1i64].as_slice(), false)?)
+}
+
 /// Computes the cross-entropy of the true classes, N.
 pub(super) fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
     logits.f_cross_entropy_loss(labels, None::<&Tensor>, Reduction::None, -100, 0.0)
@@ -191,8 +189,6 @@ pub(super) fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor, 
 ///
 /// `classify` returns the logits.
 ///
-/// It uses the sum, not the mean, so an image's gradient does not depend on the batch size.
-///
 /// # Errors
 /// Returns the error from libtorch.
 pub fn input_gradient(
@@ -200,15 +196,31 @@ pub fn input_gradient(
     labels: &Tensor,
     classify: impl FnOnce(&Tensor) -> Result<Tensor, TchError>,
 ) -> Result<Tensor, TchError> {
+    let query = gradient_of(inputs, |inputs| {
+        let logits = classify(inputs)?;
+        Ok((cross_entropy(&logits, labels)?, logits))
+    })?;
+    Ok(query.gradient)
+}
+
+/// Computes the gradient, with respect to a variable, of the sum of an objective's values; see
+/// [`AttackedModel::query`].
+///
+/// It uses the sum, not the mean, so an image's gradient does not depend on the batch size.
+fn gradient_of(
+    variable: &Tensor,
+    objective: impl FnOnce(&Tensor) -> Result<(Tensor, Tensor), TchError>,
+) -> Result<GradientQuery, TchError> {
     tch::with_grad(|| {
-        let inputs = inputs.f_detach()?.f_set_requires_grad(true)?;
-        let loss = cross_entropy(&classify(&inputs)?, labels)?.f_sum(Kind::Float)?;
-        backward(&loss, &inputs)
+        let variable = variable.f_detach()?.f_set_requires_grad(true)?;
+        let (losses, logits) = objective(&variable)?;
+        let gradient = backward(&losses.f_sum(Kind::Float)?, &variable)?;
+        Ok(GradientQuery { logits: logits.f_detach()?, losses: losses.f_detach()?, gradient })
     })
 }
 
 /// Computes the gradient of a scalar with respect to some inputs.
-pub(super) fn backward(loss: &Tensor, inputs: &Tensor) -> Result<Tensor, TchError> {
+fn backward(loss: &Tensor, inputs: &Tensor) -> Result<Tensor, TchError> {
     let gradients = Tensor::f_run_backward(&[loss], &[inputs], false, false)?;
     gradients.into_iter().next().ok_or_else(|| TchError::Torch("no gradient came back".to_owned()))
 }

@@ -7,7 +7,7 @@ use atflow::stage_kinds::Cw;
 use tch::{Kind, TchError, Tensor};
 
 use super::adam::Adam;
-use super::attacked_model::AttackedModel;
+use super::attacked_model::{AttackedModel, margin};
 use super::{Adversary, Batch};
 use crate::arithmetic::square_root;
 use crate::error::StageError;
@@ -31,20 +31,18 @@ impl Adversary for Cw {
             let mut variable = start.shallow_clone();
             let mut succeeded = full(0.0)?.f_ne(0.0)?;
             for step in 0..self.steps {
-                let mut points = None;
                 let query = model.query(&variable, |network, variable| {
                     let images = to_image(variable)?;
                     let logits = network.forward(&images)?;
-                    let lead = lead(&logits, batch.labels)?.f_add_scalar(self.confidence.get())?.f_relu()?;
+                    let lead = margin(&logits, batch.labels)?.f_add_scalar(self.confidence.get())?.f_relu()?;
                     let change = squared_norm(&images.f_sub(&centre)?)?;
-                    points = Some(images.f_detach()?);
                     Ok((change.f_add(&lead.f_mul(&weight)?)?, logits))
                 })?;
                 if search == 0 && step == 0 {
                     model.count(&query.gradient, &query.logits, batch)?;
                 }
-                let points = points.unwrap_or_else(|| batch.images.shallow_clone());
-                let is_found = lead(&query.logits, batch.labels)?.f_lt(-self.confidence.get())?;
+                let points = to_image(&variable)?;
+                let is_found = margin(&query.logits, batch.labels)?.f_lt(-self.confidence.get())?;
                 succeeded = succeeded.f_logical_or(&is_found)?;
                 best.take(&points, &square_root(&squared_norm(&points.f_sub(batch.images)?)?)?, &is_found)?;
                 variable = optimizer.step(&variable, &query.gradient.f_nan_to_num(0.0, None, None)?)?;
@@ -72,13 +70,6 @@ impl Best {
         self.norms = norms.f_where_self(&is_better, &self.norms)?;
         Ok(())
     }
-}
-
-/// Computes the logit of the true class minus the largest other one (the paper's f₆), N.
-fn lead(logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
-    let labels = labels.f_unsqueeze(1)?;
-    let own = logits.f_gather(1, &labels, false)?.f_squeeze_dim(1)?;
-    own.f_sub(&logits.f_scatter_value(1, &labels, f64::NEG_INFINITY)?.f_amax([1i64].as_slice(), false)?)
 }
 
 fn squared_norm(change: &Tensor) -> Result<Tensor, TchError> {

@@ -8,7 +8,7 @@ use atflow::stage_kinds::{Attack, Member, Norm, Square};
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::active_set::ActiveSet;
-use super::attacked_model::AttackedModel;
+use super::attacked_model::{self, AttackedModel};
 use super::ball::{Ball, l2};
 use super::ensemble::{self, AttackRun};
 use super::{Adversary, Batch};
@@ -53,7 +53,7 @@ fn run_once(model: &mut AttackedModel<'_>, batch: &Batch<'_>, square: &Square, r
         Norm::Inf => ball.project_then_clamp(&batch.images.f_add(&draws.stripes()?.f_mul_scalar(eps)?)?)?,
         Norm::L2 => full_radius(&ball, batch.images, &draws.tiles()?, eps)?,
     };
-    let mut margin = self::margin(&model.logits(&best)?, batch.labels)?;
+    let mut margin = attacked_model::margin(&model.logits(&best)?, batch.labels)?;
     leave(&mut active, &mut draws, &mut best, &mut margin)?;
     for query in 0..square.queries {
         if active.is_empty() {
@@ -72,7 +72,7 @@ fn run_once(model: &mut AttackedModel<'_>, batch: &Batch<'_>, square: &Square, r
                 next_l2(&active.images, &best, [&into, &out_of], &bumps, eps)?
             }
         };
-        let new_margin = self::margin(&model.logits(&new)?, &active.labels)?;
+        let new_margin = attacked_model::margin(&model.logits(&new)?, &active.labels)?;
         let better = new_margin.f_lt_tensor(&margin)?.f_logical_or(&new_margin.f_le(0.0)?)?;
         best = new.f_where_self(&better.f_view([-1, 1, 1, 1])?, &best)?;
         margin = new_margin.f_where_self(&better, &margin)?;
@@ -92,14 +92,6 @@ fn leave(active: &mut ActiveSet, draws: &mut Draws, best: &mut Tensor, margin: &
         finished.staying.binary_search(&(index - 1)).is_ok()
     });
     Ok(())
-}
-
-/// Computes the margin z_y − max of the others, N: below 0 for misclassified images.
-fn margin(logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
-    let labels = labels.f_unsqueeze(1)?;
-    let truth = logits.f_gather(1, &labels, false)?.f_squeeze_dim(1)?;
-    let others = logits.f_scatter_value(1, &labels, f64::NEG_INFINITY)?;
-    truth.f_sub(&others.f_amax([1i64].as_slice(), false)?)
 }
 
 /// Returns the share of the image that a square covers at a query, counted from 0.
