@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::lease::{Holder, LeaseFile, is_over, remove};
+use super::lease::{LeaseFile, remove};
+use super::lease_holder::{Holder, is_over};
 use super::{Cache, CacheError, Lease, Leases};
 use crate::digest::Digest;
 use crate::host::tag;

@@ -25,46 +25,13 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use serde::{Deserialize, Serialize};
-
+use super::lease_holder::{Holder, Life, OTHER_MACHINE_PATIENCE, is_over, life};
 use super::{Cache, CacheError};
 use crate::action::ActionKey;
 use crate::fsio::{self, Context};
-use crate::host::{boot, is_gone, machine, started, system};
 
 /// Interval at which a holder touches its leases.
-const BEAT: Duration = Duration::from_secs(5);
-
-/// Time without a touch after which a lease of another machine is stale. NFS may show a touch a minute late.
-const PATIENCE: Duration = Duration::from_secs(180);
-
-/// Time without a touch after which an unreadable lease is stale: a crash cut it, or another version wrote it. A live
-/// one is touched four times in this time.
-const UNREADABLE: Duration = Duration::from_secs(20);
-
-/// Time without a touch after which a lease of another machine is ignored by readers that cannot watch it.
-const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
-
-/// Holder of a lease.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holder {
-    /// Name of the machine, for people.
-    pub host: String,
-    /// Process id.
-    pub pid: i32,
-    /// Identifies the machine, and separates processes that cannot see one another. Empty where the system does not
-    /// tell.
-    pub machine: String,
-    /// Identifies the installation of the system across reboots. Empty where the system does not tell.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub system: String,
-    /// Start time of the process, in the system's own units: a reused process id is not the same process.
-    pub started: Option<u64>,
-    /// Identifies the run; with `number`, it makes the bytes of each lease unique.
-    pub run: String,
-    /// Number of the lease within the run.
-    pub number: u64,
-}
+const TOUCH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Outcome of an attempt to take a lease.
 #[derive(Debug)]
@@ -83,15 +50,6 @@ pub struct Held {
     /// Longest wait without a sign of life from the holder. `None` if the holder is a process of this machine, whose
     /// end will be seen.
     pub patience: Option<Duration>,
-}
-
-/// What is known about the holder of a lease or a note.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Life {
-    Dead,
-    Alive,
-    /// It is not observable; it counts as dead after this time without a sign of life.
-    Unseen(Duration),
 }
 
 /// Lease that this process holds; dropping it releases it.
@@ -139,18 +97,15 @@ impl LeaseFile {
 impl Leases {
     /// Creates an empty set of leases.
     pub fn new(cache: &Cache) -> Self {
-        let pid = std::process::id().cast_signed();
-        let own = Holder {
-            host: gethostname::gethostname().to_string_lossy().into_owned(),
-            pid,
-            machine: machine().to_owned(),
-            system: system().to_owned(),
-            started: started(pid).ok(),
-            run: format!("{}-{pid}", jiff::Timestamp::now().as_nanosecond()),
-            number: 0,
-        };
-        let cache = cache.clone();
-        Leases { cache, own, patience: PATIENCE, watched: HashMap::new(), held: Arc::default(), heart: None }
+        let (cache, own) = (cache.clone(), Holder::of_this_process());
+        Leases {
+            cache,
+            own,
+            patience: OTHER_MACHINE_PATIENCE,
+            watched: HashMap::new(),
+            held: Arc::default(),
+            heart: None,
+        }
     }
 
     /// Tries to take the lease of a key; never waits.
@@ -256,7 +211,7 @@ impl Leases {
         let held = Arc::clone(&self.held);
         self.heart = Some(sender);
         std::thread::spawn(move || {
-            while receiver.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {
+            while receiver.recv_timeout(TOUCH_INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 held.lock().unwrap_or_else(PoisonError::into_inner).retain(|file| {
                     // A failed touch may succeed the next time. At worst, another run does the same work.
                     file.upgrade().map(|file| file.set_modified(SystemTime::now())).is_some()
@@ -315,65 +270,12 @@ fn has_two_names(file: &tempfile::NamedTempFile) -> bool {
     file.as_file().metadata().is_ok_and(|metadata| metadata.nlink() == 2)
 }
 
-/// Whether a file was not touched for a day, by the clock of the file system (`ctime`), not that of its holder.
-pub(super) fn is_forgotten(path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    fs::metadata(path).is_ok_and(|metadata| {
-        let touched = Duration::from_secs(metadata.ctime().try_into().unwrap_or(0));
-        now.saturating_sub(touched) > FORGOTTEN
-    })
-}
-
-/// Returns what is known about a holder.
-pub(super) fn life(holder: Option<&Holder>) -> Life {
-    match holder {
-        None => Life::Unseen(UNREADABLE),
-        Some(holder) if holder.machine == machine() => {
-            if is_dead(holder) {
-                Life::Dead
-            } else {
-                Life::Alive
-            }
-        }
-        Some(holder) if is_of_earlier_boot(holder) => Life::Dead,
-        Some(_) => Life::Unseen(PATIENCE),
-    }
-}
-
-/// Whether the run that left a file is over: its holder is dead, or is unobservable and has not touched the file for a
-/// day.
-pub(super) fn is_over(path: &Path, holder: Option<&Holder>) -> bool {
-    match life(holder) {
-        Life::Dead => true,
-        Life::Alive => false,
-        Life::Unseen(_) => is_forgotten(path),
-    }
-}
-
-/// Whether a holder ran on this installation before its last boot.
-///
-/// Two copies of one installation with one host name could be confused if they share a cache: then a stage runs twice.
-fn is_of_earlier_boot(holder: &Holder) -> bool {
-    let is_same = !holder.system.is_empty() && holder.system == system();
-    let host = gethostname::gethostname();
-    is_same
-        && *holder.host == *host
-        && boot(&holder.machine).is_some_and(|then| boot(machine()).is_some_and(|now| then != now))
-}
-
-/// Whether the holder's process, on this machine, is gone.
-fn is_dead(holder: &Holder) -> bool {
-    match started(holder.pid) {
-        Ok(now) => holder.started.is_some_and(|then| then != now),
-        Err(_) => is_gone(holder.pid),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::lease_holder::UNREADABLE_PATIENCE;
     use super::*;
     use crate::digest::Digest;
+    use crate::host::system;
 
     fn key() -> ActionKey {
         ActionKey(Digest::of(b"a stage"))
@@ -448,7 +350,7 @@ mod tests {
         for bytes in ["", "{\"host\": \"a", "\0\0\0\0"] {
             fs::write(cache.lease_path(key()), bytes).unwrap();
             let Attempt::Held(held) = Leases::new(&cache).attempt(key()).unwrap() else { panic!("it may be alive") };
-            assert_eq!(held, Held { holder: None, patience: Some(UNREADABLE) });
+            assert_eq!(held, Held { holder: None, patience: Some(UNREADABLE_PATIENCE) });
             let mut leases = Leases { patience: Duration::from_millis(50), ..Leases::new(&cache) };
             assert!(!is_taken(&mut leases));
             std::thread::sleep(Duration::from_millis(80));
@@ -456,7 +358,7 @@ mod tests {
         }
         leave(&cache, |holder| holder.machine = "elsewhere".to_owned());
         let Attempt::Held(held) = Leases::new(&cache).attempt(key()).unwrap() else { panic!("it may be alive") };
-        assert_eq!(held.patience, Some(PATIENCE));
+        assert_eq!(held.patience, Some(OTHER_MACHINE_PATIENCE));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod cas;
 mod check;
 mod gc_roots;
 mod lease;
+mod lease_holder;
 mod manifest;
 mod origin;
 mod partial;
@@ -25,13 +26,14 @@ use crate::fetch::Patience;
 use crate::fsio::{self, Context, FileError};
 use crate::host::{is_gone, machine, made_by, owner, tag};
 
-use lease::is_forgotten;
+use lease_holder::is_forgotten;
 
 pub use cas::IngestError;
 pub(crate) use check::SIGNATURE;
 pub use check::{Checked, Flaw, FlawKind};
 pub use gc_roots::{InProgress, Wanted};
-pub use lease::{Attempt, Held, Holder, Lease, Leases};
+pub use lease::{Attempt, Held, Lease, Leases};
+pub use lease_holder::Holder;
 pub(crate) use manifest::longest_manifest;
 pub use manifest::{Blob, MANIFEST_FORMAT, Made, Manifest};
 pub use origin::Origin;
