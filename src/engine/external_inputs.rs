@@ -15,7 +15,7 @@ use crate::executors::Reporter;
 use crate::fetch::{self, FetchError, Patience};
 use crate::graph::Graph;
 use crate::protocol::{Failure, FailureCode};
-use crate::spec::{ExternalInput, Instance, InstanceId, Place, Problem, Problems};
+use crate::spec::{ExternalInput, Instance, InstanceId, PerInstance, Place, Problem, Problems};
 use crate::stage_kinds::{Source, StageKind};
 
 /// Checked external file.
@@ -92,9 +92,9 @@ impl ExternalInputs {
     ///
     /// # Errors
     /// A [`Problem`] at its place for each faulty file.
-    pub fn check(graph: &Graph, wanted: &[bool], memo: &mut StatMemo) -> Result<Self, Problems> {
+    pub fn check(graph: &Graph, wanted: &PerInstance<bool>, memo: &mut StatMemo) -> Result<Self, Problems> {
         let of = |id: InstanceId| graph.instance(id).sources.iter().map(move |need| (id, need));
-        let needs: Vec<(InstanceId, &ExternalInput)> = graph.ids().filter(|id| wanted[id.0]).flat_map(of).collect();
+        let needs: Vec<(InstanceId, &ExternalInput)> = graph.ids().filter(|id| wanted[*id]).flat_map(of).collect();
         // Many instances may read one file: it is read once.
         let mut paths: Vec<PathBuf> = Vec::new();
         let mut position: HashMap<PathBuf, usize> = HashMap::new();

@@ -11,7 +11,8 @@ use petgraph::visit::{Dfs, Reversed};
 
 use crate::action::{Action, RECORD_FORMAT};
 use crate::cache::Blob;
-use crate::spec::{ExternalInput, Instance, InstanceId, Need, Pattern, Problem};
+use crate::dense_map::{DenseId, DenseMap};
+use crate::spec::{ExternalInput, Instance, InstanceId, Need, Pattern, PerInstance, Problem};
 use crate::stage_kinds::StageKind;
 
 /// Outputs of an instance, by name.
@@ -33,8 +34,8 @@ impl Graph {
             producers.dedup();
             let node = dag.add_node(instance);
             for producer in producers {
-                debug_assert!(producer.0 < node.index(), "producers come first");
-                dag.add_edge(NodeIndex::new(producer.0), node, ());
+                debug_assert!(producer.position() < node.index(), "producers come first");
+                dag.add_edge(node_of(producer), node, ());
             }
         }
         Graph { dag }
@@ -52,12 +53,22 @@ impl Graph {
 
     /// Returns an instance.
     pub fn instance(&self, id: InstanceId) -> &Instance {
-        &self.dag[NodeIndex::new(id.0)]
+        &self.dag[node_of(id)]
     }
 
     /// Returns all ids, producers before consumers.
     pub fn ids(&self) -> impl DoubleEndedIterator<Item = InstanceId> + use<> {
-        (0..self.len()).map(InstanceId)
+        (0..self.len()).map(InstanceId::at)
+    }
+
+    /// Returns a map that has the same value for every instance.
+    pub fn per_instance<V: Clone>(&self, value: V) -> PerInstance<V> {
+        DenseMap::filled(self.len(), value)
+    }
+
+    /// Returns a map that marks the given instances.
+    pub fn marking(&self, ids: impl IntoIterator<Item = InstanceId>) -> PerInstance<bool> {
+        DenseMap::marking(self.len(), ids)
     }
 
     /// Returns the instances that need an output of `id`.
@@ -71,7 +82,7 @@ impl Graph {
     }
 
     fn neighbours(&self, id: InstanceId, direction: Direction) -> impl Iterator<Item = InstanceId> + '_ {
-        self.dag.neighbors_directed(NodeIndex::new(id.0), direction).map(|node| InstanceId(node.index()))
+        self.dag.neighbors_directed(node_of(id), direction).map(|node| id_of(node))
     }
 
     /// Returns the instances that the targets name; all, if there are no targets.
@@ -107,15 +118,15 @@ impl Graph {
         if problems.is_empty() { Ok(found) } else { Err(problems) }
     }
 
-    /// Marks the targets and all instances that they need, by id.
-    pub fn reached_from(&self, targets: &[InstanceId]) -> Vec<bool> {
-        let mut wanted = vec![false; self.len()];
+    /// Marks the targets and all instances that they need.
+    pub fn reached_from(&self, targets: &[InstanceId]) -> PerInstance<bool> {
+        let mut wanted = self.per_instance(false);
         let upwards = Reversed(&self.dag);
         let mut walk = Dfs::empty(upwards);
         for target in targets {
-            walk.move_to(NodeIndex::new(target.0));
+            walk.move_to(node_of(*target));
             while let Some(node) = walk.next(upwards) {
-                wanted[node.index()] = true;
+                wanted[id_of(node)] = true;
             }
         }
         wanted
@@ -124,11 +135,11 @@ impl Graph {
     /// Returns the length of the critical path from each instance to an end of the graph, itself included.
     ///
     /// The scheduler starts instances with longer paths first.
-    pub fn urgency(&self) -> Vec<f64> {
-        let mut urgency = vec![0.0; self.len()];
+    pub fn urgency(&self) -> PerInstance<f64> {
+        let mut urgency = self.per_instance(0.0);
         for id in self.ids().rev() {
-            let after = self.consumers(id).map(|consumer| urgency[consumer.0]).fold(0.0, f64::max);
-            urgency[id.0] = after + rough_cost(self.instance(id));
+            let after = self.consumers(id).map(|consumer| urgency[consumer]).fold(0.0, f64::max);
+            urgency[id] = after + rough_cost(self.instance(id));
         }
         urgency
     }
@@ -181,6 +192,15 @@ impl Graph {
             inputs: made.chain(read).collect(),
         }
     }
+}
+
+/// Returns the node of an instance: instances are added to the graph in the order of their ids.
+fn node_of(id: InstanceId) -> NodeIndex {
+    NodeIndex::new(id.position())
+}
+
+fn id_of(node: NodeIndex) -> InstanceId {
+    InstanceId::at(node.index())
 }
 
 /// Returns the name of an input in the action.

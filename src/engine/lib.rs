@@ -5,6 +5,7 @@
 pub mod action;
 pub mod address;
 pub mod cache;
+pub mod dense_map;
 pub mod digest;
 mod environment;
 pub mod event;

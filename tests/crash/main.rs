@@ -224,14 +224,14 @@ fn run_limited(space: &Space, limit: Duration) -> Vec<String> {
         instance.time_limit = Some(limit);
     }
     let graph = Graph::new(instances);
-    let every = vec![true; graph.len()];
+    let every = graph.per_instance(true);
     let cache = Cache::open(&space.path().join("cache")).unwrap();
     let mut memo = atflow::cache::StatMemo::open(&cache);
     let sources = ExternalInputs::check(&graph, &every, &mut memo).unwrap();
-    let none = vec![false; graph.len()];
+    let none = graph.per_instance(false);
     let options = Options {
         wanted: every,
-        forced: vec![None; graph.len()],
+        forced: graph.per_instance(None),
         depth: None,
         needed: none,
         jobs: 2,

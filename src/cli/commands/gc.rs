@@ -80,7 +80,7 @@ fn reached(cache: &Cache, args: &GcArgs) -> Result<Keep, CliError> {
     }
     for (file, changes) in ways(args)? {
         let loaded = Loaded::open(file, &[], &changes, Access::Read)?;
-        for (id, standing) in loaded.graph.ids().zip(loaded.survey()?) {
+        for (id, standing) in loaded.survey()? {
             match standing {
                 Some(Standing::Fresh(key, manifest)) => {
                     keep.keys.insert(key);

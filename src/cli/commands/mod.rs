@@ -57,14 +57,14 @@ pub(crate) struct Loaded {
     pub cache: Cache,
     pub sources: ExternalInputs,
     /// Which instances the targets reach, by id.
-    pub wanted: Vec<bool>,
+    pub wanted: PerInstance<bool>,
     /// Which instances run even if they are fresh, by id.
-    pub forced: Vec<Option<RerunRequest>>,
+    pub forced: PerInstance<Option<RerunRequest>>,
     /// From what results are made anew.
     pub depth: Option<RerunFrom>,
     /// Which instances' outputs must be there, by id: those that were asked for by name; if none was and there is no
     /// remote cache, those that nothing else reads.
-    pub needed: Vec<bool>,
+    pub needed: PerInstance<bool>,
     /// Whether targets were named.
     are_named: bool,
 }
@@ -87,7 +87,7 @@ impl Loaded {
             [] => Vec::new(),
             force => graph.targets(force).map_err(Problems)?,
         };
-        if let Some(id) = forced.iter().find(|id| !wanted[id.0]) {
+        if let Some(id) = forced.iter().find(|id| !wanted[*id]) {
             let name = &graph.instance(*id).name;
             let problem = Problem::anywhere(format!("--force {name}: none of the targets needs it"));
             return Err(Problems(vec![problem.help("name it as a target too, or leave the targets out")]).into());
@@ -108,13 +108,9 @@ impl Loaded {
         // What a remote cache keeps is not lost: it is fetched when somebody names it.
         let is_last = |id: &InstanceId| !cache.has_remote() && graph.consumers(*id).next().is_none();
         let asked_for = if are_named { targets } else { graph.ids().filter(is_last).collect() };
-        let marked = |ids: &[InstanceId]| {
-            let mut marks = vec![false; graph.len()];
-            ids.iter().for_each(|id| marks[id.0] = true);
-            marks
-        };
-        let needed = marked(&asked_for);
-        let forced = marked(&forced).into_iter().map(|is_forced| is_forced.then_some(RerunRequest::Force)).collect();
+        let needed = graph.marking(asked_for);
+        let is_forced = graph.marking(forced);
+        let forced = is_forced.values().map(|is_forced| is_forced.then_some(RerunRequest::Force)).collect();
         let file = file.to_owned();
         Ok(Loaded { file, spec, overrides, graph, cache, sources, wanted, forced, depth: None, needed, are_named })
     }
@@ -124,16 +120,16 @@ impl Loaded {
         let Some(depth) = depth else { return Ok(self.assembling()) };
         self.depth = Some(depth);
         let barred = depth.forbidden_stages(&self.graph);
-        if let Some(id) = self.graph.ids().find(|id| self.forced[id.0].is_some() && barred[id.0]) {
+        if let Some(id) = self.graph.ids().find(|id| self.forced[*id].is_some() && barred[*id]) {
             let message =
                 format!("--force {}: it does not run with --from {}", self.graph.instance(id).name, depth.name());
             return Err(CliError::environment(message).help("leave one of the two out"));
         }
-        for (forced, is_anew) in self.forced.iter_mut().zip(depth.forced_stages(&self.graph)) {
+        for (forced, is_anew) in self.forced.values_mut().zip(depth.forced_stages(&self.graph).into_values()) {
             *forced = forced.or(is_anew.then_some(RerunRequest::Anew(depth)));
         }
         // What may not be made, and was not asked for, need only be known.
-        for (needed, is_barred) in self.needed.iter_mut().zip(barred) {
+        for (needed, is_barred) in self.needed.values_mut().zip(barred.into_values()) {
             *needed &= self.are_named || !is_barred;
         }
         match missing(&self.graph, &self.cache, depth, &self.survey()?, &self.needed)?.as_slice() {
@@ -145,7 +141,7 @@ impl Loaded {
     /// The same with tables and curves assembled here, whatever a remote cache has of them.
     fn assembling(mut self) -> Self {
         let graph = &self.graph;
-        for (id, forced) in graph.ids().zip(&mut self.forced) {
+        for (id, forced) in graph.ids().zip(self.forced.values_mut()) {
             let is_assembled = reads_only_predictions(graph.instance(id));
             *forced = forced.or(is_assembled.then_some(RerunRequest::Assemble));
         }
@@ -153,9 +149,9 @@ impl Loaded {
     }
 
     /// Which wanted instances run in any case, by id.
-    pub(crate) fn forced_stages(&self) -> Vec<bool> {
+    pub(crate) fn forced_stages(&self) -> PerInstance<bool> {
         let runs = |order: &Option<RerunRequest>| matches!(order, Some(RerunRequest::Anew(_) | RerunRequest::Force));
-        self.wanted.iter().zip(&self.forced).map(|(is_wanted, order)| *is_wanted && runs(order)).collect()
+        self.wanted.values().zip(self.forced.values()).map(|(is_wanted, order)| *is_wanted && runs(order)).collect()
     }
 
     /// The pipeline's name.
@@ -164,15 +160,14 @@ impl Loaded {
     }
 
     /// How every wanted instance stands.
-    pub(crate) fn survey(&self) -> Result<Vec<Option<Standing>>, CliError> {
+    pub(crate) fn survey(&self) -> Result<Standings, CliError> {
         Ok(survey(&self.graph, &self.cache, &self.sources, &self.wanted, &self.forced, &self.needed)?)
     }
 
     /// Every wanted instance that is fresh, and its manifest.
     pub(crate) fn fresh(&self) -> Result<Vec<(InstanceId, Manifest)>, CliError> {
-        let standings = self.survey()?.into_iter().enumerate();
-        let fresh = standings.filter_map(|(index, standing)| match standing {
-            Some(Standing::Fresh(_, manifest)) => Some((InstanceId(index), *manifest)),
+        let fresh = self.survey()?.into_iter().filter_map(|(id, standing)| match standing {
+            Some(Standing::Fresh(_, manifest)) => Some((id, *manifest)),
             _ => None,
         });
         Ok(fresh.collect())

@@ -144,7 +144,7 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
 fn compare(
     args: &RunArgs,
     loaded: &Loaded,
-    anew: &[bool],
+    anew: &PerInstance<bool>,
     published: Option<&Published>,
     summary: &RunSummary,
 ) -> Result<Option<Reproduction>, CliError> {
@@ -164,7 +164,7 @@ fn compare(
 /// gives the files, and the first error.
 fn lay_out(loaded: &Loaded, summary: &RunSummary, folder: &Path, print: bool) -> (Vec<PathBuf>, Option<CliError>) {
     let (mut files, mut first) = (Vec::new(), None);
-    for id in loaded.graph.ids().filter(|id| loaded.wanted[id.0]) {
+    for id in loaded.graph.ids().filter(|id| loaded.wanted[*id]) {
         let instance = loaded.graph.instance(id);
         if instance.outputs.iter().all(|output| output.result.is_none()) {
             continue;

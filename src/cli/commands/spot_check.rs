@@ -35,7 +35,7 @@ pub(crate) fn run(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
     let loaded = Loaded::open(file, &args.targets, &changes, Access::Write)?;
     let Loaded { graph, cache, sources, wanted, .. } = &loaded;
     let among = predictions(graph, wanted);
-    if !among.contains(&true) {
+    if among.marked().next().is_none() {
         let error = CliError::environment("none of the targets rests on the predictions of an `evaluate` stage");
         return Err(error.help("leave --remote, --share and --sample out to run the targets themselves again"));
     }
@@ -52,7 +52,7 @@ pub(crate) fn run(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
         return Err(nothing_to_recompute(&loaded, &drawn, &place));
     }
     let again: Vec<InstanceId> = drawn.drawn.iter().map(|(id, _)| *id).collect();
-    let wanted = drawn.standings.iter().map(Option::is_some).collect();
+    let wanted = drawn.standings.values().map(Option::is_some).collect();
     let (beside, summary) = run_beside(&loaded, wanted, &drawn.standings, &again, args, file)?;
     let tolerance = args.tolerance.unwrap_or(TOLERANCE);
     let mut found = SpotCheckReport {

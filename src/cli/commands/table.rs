@@ -71,7 +71,7 @@ fn as_it_is_now(file: &Path, overrides: Overrides, args: &TableArgs) -> Result<T
     };
     no_table(loaded.graph.instance(*id).kind, &args.name)?;
     let standings = loaded.survey()?;
-    if let Some(Standing::Fresh(_, manifest)) = &standings[id.0] {
+    if let Some(Standing::Fresh(_, manifest)) = &standings[*id] {
         return recorded(&loaded.cache, manifest, &args.name);
     }
     let preview =

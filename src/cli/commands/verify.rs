@@ -101,23 +101,22 @@ fn flaw_words(flaw: &Flaw) -> String {
 /// Runs instances again in a cache beside theirs; gives that cache and how far the run came.
 pub(super) fn run_beside(
     loaded: &Loaded,
-    wanted: Vec<bool>,
-    standings: &[Option<Standing>],
+    wanted: PerInstance<bool>,
+    standings: &Standings,
     ids: &[InstanceId],
     args: &VerifyArgs,
     file: &Path,
 ) -> Result<(verify::ScratchCache, RunSummary), CliError> {
-    let mut targets = vec![false; loaded.graph.len()];
-    ids.iter().for_each(|id| targets[id.0] = true);
+    let targets = loaded.graph.marking(ids.iter().copied());
     loaded.cache.clear_abandoned();
     let beside = verify::beside(&loaded.cache, &loaded.graph, &loaded.sources, standings, &targets)
         .map_err(|error| explain(error, file))?;
     let options = Options {
         wanted,
         // By name and not by a missing result: a stage that is no target may have the same key.
-        forced: targets.iter().map(|is_target| is_target.then_some(RerunRequest::Force)).collect(),
+        forced: targets.values().map(|is_target| is_target.then_some(RerunRequest::Force)).collect(),
         depth: None,
-        needed: vec![false; loaded.graph.len()],
+        needed: loaded.graph.per_instance(false),
         jobs: jobs(args.jobs),
         device: args.device.clone(),
         keep_going: true,
@@ -161,7 +160,7 @@ fn rerun(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
     for id in ids {
         let name = &loaded.graph.instance(id).name;
         let rerun = summary.keys.get(name).and_then(|key| beside.cache.lookup(*key));
-        if let (Some(Standing::Fresh(_, recorded)), Some(rerun)) = (&standings[id.0], rerun) {
+        if let (Some(Standing::Fresh(_, recorded)), Some(rerun)) = (&standings[id], rerun) {
             let outputs = verify::compare(&loaded.cache, recorded, &beside.cache, &rerun, args.tolerance);
             compared.extend(outputs.into_iter().map(|output| Compared { stage: name.clone(), ..output }));
             if rerun.record.kind == StageKind::Table {

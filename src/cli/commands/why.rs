@@ -37,7 +37,7 @@ pub(crate) fn run(args: &WhyArgs) -> Result<Exit, CliError> {
     let mut answers: Vec<serde_json::Value> = Vec::new();
     let mut text = String::new();
     for id in ids {
-        let Some(standing) = &standings[id.0] else { continue };
+        let Some(standing) = &standings[id] else { continue };
         let causes = question.causes(id);
         if args.json {
             answers.push(json(&loaded, id, standing, &causes));

@@ -13,7 +13,7 @@ use crate::cache::Manifest;
 use crate::external_inputs::{CheckedSource, ExternalInputs};
 use crate::graph::Graph;
 use crate::plan::difference::{self, Change};
-use crate::plan::{History, RerunRequest, StaleReason, Standing};
+use crate::plan::{History, RerunRequest, StaleReason, Standing, Standings};
 use crate::spec::{self, InstanceId, Need, Overrides, PipelineSpec, Written};
 use crate::stage_kinds::StageKind;
 
@@ -103,7 +103,7 @@ pub struct Question<'a, 'h> {
     /// External files of the pipeline.
     pub sources: &'a ExternalInputs,
     /// States of the instances in question and of everything that they need.
-    pub standings: &'a [Option<Standing>],
+    pub standings: &'a Standings,
     /// Earlier runs.
     pub history: &'a History<'h>,
 }
@@ -118,7 +118,7 @@ impl Question<'_, '_> {
             open: vec![(id, None)],
             causes: Vec::new(),
         };
-        if matches!(self.standings[id.0], Some(Standing::Fresh(..))) {
+        if matches!(self.standings[id], Some(Standing::Fresh(..))) {
             return Vec::new();
         }
         while let Some((id, before)) = walk.open.pop() {
@@ -131,13 +131,13 @@ impl Question<'_, '_> {
     ///
     /// An input whose producer is not fresh keeps its value from `before`, so it makes no difference.
     fn record(&self, id: InstanceId, before: Option<&Action>) -> Action {
-        match &self.standings[id.0] {
+        match &self.standings[id] {
             Some(Standing::Fresh(_, manifest)) => return manifest.record.clone(),
             Some(Standing::Stale(record, _)) => return (**record).clone(),
             Some(Standing::Pending(_)) | None => {}
         }
         let input = |name: &str, need: &Need| {
-            let now = match &self.standings[need.from.0] {
+            let now = match &self.standings[need.from] {
                 Some(Standing::Fresh(_, manifest)) => {
                     manifest.outputs.get(&need.output).map(|blob| format!("blake3:{}", blob.digest))
                 }
@@ -163,7 +163,7 @@ impl Walk<'_, '_, '_> {
     fn look(&mut self, id: InstanceId, before: Option<Action>) {
         let asked = self.asked;
         let name = &asked.graph.instance(id).name;
-        match &asked.standings[id.0] {
+        match &asked.standings[id] {
             Some(Standing::Stale(_, StaleReason::Forced(RerunRequest::Assemble))) => {
                 return self.cause(id, StaleCause::Elsewhere);
             }
@@ -175,7 +175,7 @@ impl Walk<'_, '_, '_> {
         }
         let unfinished: Vec<InstanceId> = asked.graph.producers(id).collect();
         for producer in unfinished {
-            if !matches!(asked.standings[producer.0], Some(Standing::Fresh(..))) {
+            if !matches!(asked.standings[producer], Some(Standing::Fresh(..))) {
                 self.go(producer, id, None);
             }
         }
@@ -185,7 +185,7 @@ impl Walk<'_, '_, '_> {
         };
         let now = asked.record(id, Some(&before));
         let changes = difference::changes(&before, &now);
-        if changes.is_empty() && matches!(asked.standings[id.0], Some(Standing::Stale(..))) {
+        if changes.is_empty() && matches!(asked.standings[id], Some(Standing::Stale(..))) {
             return self.cause(id, StaleCause::ResultGone);
         }
         for change in changes {
@@ -200,7 +200,7 @@ impl Walk<'_, '_, '_> {
     fn without_record(&mut self, id: InstanceId) {
         let asked = self.asked;
         let name = &asked.graph.instance(id).name;
-        let what = match (asked.history.last_key(name), &asked.standings[id.0]) {
+        let what = match (asked.history.last_key(name), &asked.standings[id]) {
             (None, _) if asked.history.has_failed(name) => StaleCause::OnlyFailed,
             (None, _) => StaleCause::NeverRun,
             (Some(last), Some(Standing::Stale(record, _))) if record.key() != last => StaleCause::RecordGone,
@@ -232,7 +232,7 @@ impl Walk<'_, '_, '_> {
             let new = contents(source.identity(), bytes);
             return self.cause(id, StaleCause::Source { slot: input.to_owned(), file, old, new });
         };
-        let Some(Standing::Fresh(_, manifest)) = &asked.standings[need.from.0] else { return };
+        let Some(Standing::Fresh(_, manifest)) = &asked.standings[need.from] else { return };
         let was = before.inputs.get(input);
         let gave = |old: &Manifest| {
             old.outputs.get(&need.output).map(|blob| format!("blake3:{}", blob.digest)).as_ref() == was

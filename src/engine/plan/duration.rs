@@ -5,11 +5,11 @@
 
 use serde_json::Value as Json;
 
-use super::{History, Standing};
+use super::{History, Standing, Standings};
 use crate::action::Action;
 use crate::cache::Manifest;
 use crate::graph::Graph;
-use crate::spec::{InstanceId, Need};
+use crate::spec::{InstanceId, Need, PerInstance};
 use crate::stage_kinds::{self, StageKind, Work};
 
 /// Largest ratio of work, up or down, at which two runs are comparable. Beyond it, fixed costs such as reading inputs
@@ -50,10 +50,10 @@ pub(super) struct Estimate {
 /// Output ratios of instances, filled in while a graph is walked from producers to consumers.
 pub(super) struct Durations<'a, 'h> {
     graph: &'a Graph,
-    standings: &'a [Option<Standing>],
+    standings: &'a Standings,
     history: &'a History<'h>,
-    /// Indexed by id; `None` if the ratio is unknown.
-    scales: Vec<Option<Scale>>,
+    /// `None` if the ratio is unknown.
+    scales: PerInstance<Option<Scale>>,
 }
 
 /// Instance that is not fresh, as it would run.
@@ -68,16 +68,16 @@ pub(super) struct WorkRequest<'a> {
 }
 
 impl<'a, 'h> Durations<'a, 'h> {
-    pub(super) fn new(graph: &'a Graph, standings: &'a [Option<Standing>], history: &'a History<'h>) -> Self {
-        Durations { graph, standings, history, scales: vec![Some(Scale::UNIT); graph.len()] }
+    pub(super) fn new(graph: &'a Graph, standings: &'a Standings, history: &'a History<'h>) -> Self {
+        Durations { graph, standings, history, scales: graph.per_instance(Some(Scale::UNIT)) }
     }
 
     /// Estimates the duration of an instance. The caller must ask about its producers first.
     pub(super) fn of(&mut self, asked: &WorkRequest) -> Option<Estimate> {
         let Some(before) = asked.before else {
             // Its consumers have not run either, or they read another instance in its place.
-            let is_unit = |producer: InstanceId| self.scales[producer.0] == Some(Scale::UNIT);
-            self.scales[asked.id.0] = self.graph.producers(asked.id).all(is_unit).then_some(Scale::UNIT);
+            let is_unit = |producer: InstanceId| self.scales[producer] == Some(Scale::UNIT);
+            self.scales[asked.id] = self.graph.producers(asked.id).all(is_unit).then_some(Scale::UNIT);
             return None;
         };
         let kind = self.graph.instance(asked.id).kind;
@@ -86,7 +86,7 @@ impl<'a, 'h> Durations<'a, 'h> {
             return Some(Estimate { seconds: before.made.seconds, is_scaled: false });
         }
         let scaled = self.scaled(asked, &before.record);
-        self.scales[asked.id.0] = scaled.map(|(_, made)| made);
+        self.scales[asked.id] = scaled.map(|(_, made)| made);
         let (factor, _) = scaled?;
         let is_near = (1.0 / NEAR..=NEAR).contains(&factor);
         let is_scaled = (factor - 1.0).abs() > 1e-9;
@@ -123,7 +123,7 @@ impl<'a, 'h> Durations<'a, 'h> {
 
     /// Returns the ratio of an input to the earlier one.
     fn input(&self, need: &Need, before: Option<&String>) -> Option<Scale> {
-        let Some(Standing::Fresh(_, manifest)) = &self.standings[need.from.0] else { return self.scales[need.from.0] };
+        let Some(Standing::Fresh(_, manifest)) = &self.standings[need.from] else { return self.scales[need.from] };
         let blob = manifest.outputs.get(&need.output)?;
         if before.is_none_or(|before| *before == format!("blake3:{}", blob.digest)) {
             return Some(Scale::UNIT);

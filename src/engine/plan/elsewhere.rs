@@ -5,7 +5,7 @@
 use super::{RerunRequest, Staleness};
 use crate::cache::{Blob, Cache, CacheError};
 use crate::graph::{Graph, Outputs};
-use crate::spec::InstanceId;
+use crate::spec::{InstanceId, PerInstance};
 
 /// Marks the results from a remote cache that are to be assembled locally and can be; in the order of `ids`.
 ///
@@ -16,13 +16,13 @@ pub(super) fn assembled_here<'a>(
     cache: &Cache,
     ids: &[InstanceId],
     assessed: &[Staleness],
-    forced: &[Option<RerunRequest>],
+    forced: &PerInstance<Option<RerunRequest>>,
     outputs: impl Fn(InstanceId) -> &'a Outputs,
 ) -> Result<Vec<bool>, CacheError> {
     let mut blobs: Vec<(usize, Blob)> = Vec::new();
     let mut is_assembled = vec![false; ids.len()];
     for (at, (id, assessment)) in ids.iter().zip(assessed).enumerate() {
-        let is_meant = forced[id.0] == Some(RerunRequest::Assemble);
+        let is_meant = forced[*id] == Some(RerunRequest::Assemble);
         if matches!(assessment, Staleness::Fresh(_, manifest) if is_meant && manifest.from.is_some()) {
             is_assembled[at] = true;
             let needs = graph.instance(*id).needs.iter();

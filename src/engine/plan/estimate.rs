@@ -13,8 +13,8 @@ use crate::digest::Digest;
 use crate::external_inputs::{CheckedSource, ExternalInputs};
 use crate::fetch;
 use crate::graph::Graph;
-use crate::plan::{PlannedStage, Standing, must_be_there, read_from_fresh};
-use crate::spec::{InstanceId, fits_on_gpu};
+use crate::plan::{PlannedStage, Standing, Standings, must_be_there, read_from_fresh};
+use crate::spec::{InstanceId, PerInstance, fits_on_gpu};
 use crate::stage_kinds::Source;
 
 /// Cost of a plan if everything that is pending has to run.
@@ -48,24 +48,24 @@ pub struct CostInputs<'a> {
     /// External files of the pipeline.
     pub sources: &'a ExternalInputs,
     /// States of the instances, by id.
-    pub standings: &'a [Option<Standing>],
+    pub standings: &'a Standings,
     /// Marks the instances whose outputs must exist, by id.
-    pub needed: &'a [bool],
+    pub needed: &'a PerInstance<bool>,
 }
 
 /// Estimates the cost of a survey and of the plan made from it. `ask` allows asking servers for file sizes.
 pub fn price(of: &CostInputs<'_>, stages: &[PlannedStage], jobs: usize, ask: bool) -> CostEstimate {
     let CostInputs { graph, cache, sources, standings, .. } = *of;
-    let looked_at = graph.ids().filter(|id| standings[id.0].is_some());
-    let mut seconds: Vec<Option<f64>> = vec![None; graph.len()];
-    let mut gpu: Vec<f64> = vec![0.0; graph.len()];
+    let looked_at = graph.ids().filter(|id| standings[*id].is_some());
+    let mut seconds: PerInstance<Option<f64>> = graph.per_instance(None);
+    let mut gpu: PerInstance<f64> = graph.per_instance(0.0);
     let mut never_ran = 0;
     for (id, stage) in looked_at.zip(stages) {
-        if !matches!(standings[id.0], Some(Standing::Fresh(..))) {
+        if !matches!(standings[id], Some(Standing::Fresh(..))) {
             never_ran += usize::from(stage.seconds.is_none());
-            seconds[id.0] = Some(stage.seconds.unwrap_or(0.0));
+            seconds[id] = Some(stage.seconds.unwrap_or(0.0));
             if stage.on_gpu {
-                gpu[id.0] = graph.instance(id).gpu;
+                gpu[id] = graph.instance(id).gpu;
             }
         }
     }
@@ -74,7 +74,7 @@ pub fn price(of: &CostInputs<'_>, stages: &[PlannedStage], jobs: usize, ask: boo
     let blobs = blobs_to_fetch(of);
     CostEstimate {
         // `sum` of nothing is negative zero.
-        work: seconds.iter().flatten().fold(0.0, |sum, seconds| sum + seconds),
+        work: seconds.values().flatten().fold(0.0, |sum, seconds| sum + seconds),
         wall: wall(graph, &seconds, &gpu, jobs),
         jobs,
         never_ran,
@@ -86,7 +86,7 @@ pub fn price(of: &CostInputs<'_>, stages: &[PlannedStage], jobs: usize, ask: boo
 }
 
 /// Returns the remote files that stages will read and that the cache lacks, each once.
-fn to_fetch(graph: &Graph, cache: &Cache, sources: &ExternalInputs, standings: &[Option<Standing>]) -> Vec<Source> {
+fn to_fetch(graph: &Graph, cache: &Cache, sources: &ExternalInputs, standings: &Standings) -> Vec<Source> {
     let mut files: Vec<(String, Source)> = Vec::new();
     for checked in to_read(graph, sources, standings) {
         if let CheckedSource::Remote { source } = checked {
@@ -111,8 +111,8 @@ fn blobs_to_fetch(of: &CostInputs<'_>) -> BTreeMap<Digest, u64> {
     }
     let mut blobs: Vec<Blob> = Vec::new();
     for id in graph.ids() {
-        if let Some(Standing::Fresh(_, manifest)) = &standings[id.0] {
-            let outputs = graph.instance(id).outputs.iter().filter(|output| must_be_there(output, needed[id.0]));
+        if let Some(Standing::Fresh(_, manifest)) = &standings[id] {
+            let outputs = graph.instance(id).outputs.iter().filter(|output| must_be_there(output, needed[id]));
             blobs.extend(outputs.filter_map(|output| manifest.outputs.get(&output.name)));
         }
         blobs.extend(read_from_fresh(graph, standings, id).map(|(.., blob)| blob));
@@ -121,7 +121,7 @@ fn blobs_to_fetch(of: &CostInputs<'_>) -> BTreeMap<Digest, u64> {
 }
 
 /// Returns the files of pending or stale stages that a person has to fetch, each once.
-fn by_hand(graph: &Graph, sources: &ExternalInputs, standings: &[Option<Standing>]) -> Vec<PathBuf> {
+fn by_hand(graph: &Graph, sources: &ExternalInputs, standings: &Standings) -> Vec<PathBuf> {
     let awaited = to_read(graph, sources, standings).filter_map(CheckedSource::awaited);
     let files: BTreeSet<PathBuf> = awaited.map(Path::to_owned).collect();
     files.into_iter().collect()
@@ -131,9 +131,9 @@ fn by_hand(graph: &Graph, sources: &ExternalInputs, standings: &[Option<Standing
 fn to_read<'a>(
     graph: &'a Graph,
     sources: &'a ExternalInputs,
-    standings: &'a [Option<Standing>],
+    standings: &'a Standings,
 ) -> impl Iterator<Item = &'a CheckedSource> {
-    let runs = |id: &InstanceId| matches!(standings[id.0], Some(Standing::Stale(..) | Standing::Pending(_)));
+    let runs = |id: &InstanceId| matches!(standings[*id], Some(Standing::Stale(..) | Standing::Pending(_)));
     let of = move |id: InstanceId| graph.instance(id).sources.iter().map(move |need| sources.get(id, need));
     graph.ids().filter(runs).flat_map(of)
 }
@@ -159,18 +159,18 @@ impl Ord for Moment {
 /// Simulates a run as the scheduler would do it: most urgent first, as far as threads and one GPU allow.
 ///
 /// `gpu` is the share of the GPU that each instance takes.
-fn wall(graph: &Graph, seconds: &[Option<f64>], gpu: &[f64], jobs: usize) -> f64 {
+fn wall(graph: &Graph, seconds: &PerInstance<Option<f64>>, gpu: &PerInstance<f64>, jobs: usize) -> f64 {
     let urgency = graph.urgency();
-    let mut waits: Vec<usize> = vec![0; graph.len()];
+    let mut waits: PerInstance<usize> = graph.per_instance(0);
     let mut ready = Ready { on_cpu: BinaryHeap::new(), on_gpu: BinaryHeap::new() };
-    let threads = |id: usize| graph.instance(InstanceId(id)).threads.min(jobs);
-    for id in graph.ids().filter(|id| seconds[id.0].is_some()) {
-        waits[id.0] = graph.producers(id).filter(|producer| seconds[producer.0].is_some()).count();
-        if waits[id.0] == 0 {
-            ready.push(id.0, urgency[id.0], gpu[id.0]);
+    let threads = |id: InstanceId| graph.instance(id).threads.min(jobs);
+    for id in graph.ids().filter(|id| seconds[*id].is_some()) {
+        waits[id] = graph.producers(id).filter(|producer| seconds[*producer].is_some()).count();
+        if waits[id] == 0 {
+            ready.push(id, urgency[id], gpu[id]);
         }
     }
-    let mut running: BinaryHeap<Reverse<(Moment, usize)>> = BinaryHeap::new();
+    let mut running: BinaryHeap<Reverse<(Moment, InstanceId)>> = BinaryHeap::new();
     let (mut now, mut used, mut used_gpu) = (0.0, 0, 0.0);
     loop {
         while let Some(id) = ready.pop_if(|id| used + threads(id) <= jobs && fits_on_gpu(used_gpu, gpu[id])) {
@@ -182,10 +182,10 @@ fn wall(graph: &Graph, seconds: &[Option<f64>], gpu: &[f64], jobs: usize) -> f64
         used -= threads(id);
         // Sums of fractions may leave a remainder, so the sum is computed afresh.
         used_gpu = running.iter().map(|Reverse((_, id))| gpu[*id]).sum();
-        for consumer in graph.consumers(InstanceId(id)).filter(|consumer| seconds[consumer.0].is_some()) {
-            waits[consumer.0] -= 1;
-            if waits[consumer.0] == 0 {
-                ready.push(consumer.0, urgency[consumer.0], gpu[consumer.0]);
+        for consumer in graph.consumers(id).filter(|consumer| seconds[*consumer].is_some()) {
+            waits[consumer] -= 1;
+            if waits[consumer] == 0 {
+                ready.push(consumer, urgency[consumer], gpu[consumer]);
             }
         }
     }
@@ -194,18 +194,18 @@ fn wall(graph: &Graph, seconds: &[Option<f64>], gpu: &[f64], jobs: usize) -> f64
 /// Ready instances, most urgent first. Those that need a GPU are kept apart, because the others overtake them while it
 /// is busy.
 struct Ready {
-    on_cpu: BinaryHeap<(Moment, Reverse<usize>)>,
-    on_gpu: BinaryHeap<(Moment, Reverse<usize>)>,
+    on_cpu: BinaryHeap<(Moment, Reverse<InstanceId>)>,
+    on_gpu: BinaryHeap<(Moment, Reverse<InstanceId>)>,
 }
 
 impl Ready {
-    fn push(&mut self, id: usize, urgency: f64, gpu: f64) {
+    fn push(&mut self, id: InstanceId, urgency: f64, gpu: f64) {
         let heap = if gpu > 0.0 { &mut self.on_gpu } else { &mut self.on_cpu };
         heap.push((Moment(urgency), Reverse(id)));
     }
 
     /// Removes the more urgent of the two heads that fit.
-    fn pop_if(&mut self, fits: impl Fn(usize) -> bool) -> Option<usize> {
+    fn pop_if(&mut self, fits: impl Fn(InstanceId) -> bool) -> Option<InstanceId> {
         let cpu = self.on_cpu.peek().filter(|(_, Reverse(id))| fits(*id));
         let gpu = self.on_gpu.peek().filter(|(_, Reverse(id))| fits(*id));
         // `Some` compares greater than `None`.
@@ -232,14 +232,17 @@ mod tests {
         let text = format!("stages:\n{}{}{}", stage("a", ""), stage("b", "of: a"), stage("c", ""));
         let spec = PipelineSpec::from_text("p", &text, &Overrides::default()).unwrap();
         let graph = Graph::new(expand(&spec).unwrap());
+        let wall = |seconds: [Option<f64>; 3], gpu: [f64; 3], jobs: usize| {
+            wall(&graph, &seconds.into_iter().collect(), &gpu.into_iter().collect(), jobs)
+        };
         let seconds = [Some(2.0), Some(3.0), Some(4.0)];
         let on_cpu = [0.0; 3];
-        assert_eq!(wall(&graph, &seconds, &on_cpu, 1), 9.0);
-        assert_eq!(wall(&graph, &seconds, &on_cpu, 2), 5.0);
-        assert_eq!(wall(&graph, &[None, Some(3.0), Some(4.0)], &on_cpu, 2), 4.0, "what is fresh takes no time");
-        assert_eq!(wall(&graph, &[None, None, None], &on_cpu, 2), 0.0);
-        assert_eq!(wall(&graph, &seconds, &[1.0; 3], 2), 9.0, "a GPU takes one at a time");
-        assert_eq!(wall(&graph, &seconds, &[0.5; 3], 2), 5.0, "or two halves");
-        assert_eq!(wall(&graph, &seconds, &[1.0, 1.0, 0.0], 2), 5.0);
+        assert_eq!(wall(seconds, on_cpu, 1), 9.0);
+        assert_eq!(wall(seconds, on_cpu, 2), 5.0);
+        assert_eq!(wall([None, Some(3.0), Some(4.0)], on_cpu, 2), 4.0, "what is fresh takes no time");
+        assert_eq!(wall([None, None, None], on_cpu, 2), 0.0);
+        assert_eq!(wall(seconds, [1.0; 3], 2), 9.0, "a GPU takes one at a time");
+        assert_eq!(wall(seconds, [0.5; 3], 2), 5.0, "or two halves");
+        assert_eq!(wall(seconds, [1.0, 1.0, 0.0], 2), 5.0);
     }
 }

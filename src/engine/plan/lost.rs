@@ -3,7 +3,7 @@
 //! If a stage that runs has to read them, they must be made again, and the plan says so. A run finds this out by
 //! itself, one stage at a time. Knows only whether the cache has a blob.
 
-use super::{StaleReason, Standing};
+use super::{StaleReason, Standing, Standings};
 use crate::cache::{Blob, Cache, CacheError};
 use crate::graph::Graph;
 use crate::spec::InstanceId;
@@ -18,7 +18,7 @@ pub(super) fn mark(
     graph: &Graph,
     cache: &Cache,
     waves: &[Vec<InstanceId>],
-    standings: &mut [Option<Standing>],
+    standings: &mut Standings,
 ) -> Result<(), CacheError> {
     for wave in waves.iter().rev() {
         let absent: Vec<(InstanceId, &str, Blob)> =
@@ -29,9 +29,9 @@ pub(super) fn mark(
         let blobs: Vec<Blob> = absent.iter().map(|(.., blob)| *blob).collect();
         for ((id, output, _), is_there) in absent.into_iter().zip(cache.can_obtain(&blobs)?) {
             // An earlier missing output may already have marked the instance as stale.
-            if !is_there && let Some(Standing::Fresh(_, manifest)) = &standings[id.0] {
+            if !is_there && let Some(Standing::Fresh(_, manifest)) = &standings[id] {
                 let record = Box::new(manifest.record.clone());
-                standings[id.0] = Some(Standing::Stale(record, StaleReason::Output(output.to_owned())));
+                standings[id] = Some(Standing::Stale(record, StaleReason::Output(output.to_owned())));
             }
         }
     }
@@ -41,12 +41,12 @@ pub(super) fn mark(
 /// Returns what an instance that may run reads from fresh instances: producer, output name, and blob.
 pub(crate) fn read_from_fresh<'g, 's>(
     graph: &'g Graph,
-    standings: &'s [Option<Standing>],
+    standings: &'s Standings,
     id: InstanceId,
 ) -> impl Iterator<Item = (InstanceId, &'g str, Blob)> + use<'g, 's> {
-    let may_run = matches!(standings[id.0], Some(Standing::Stale(..) | Standing::Pending(_)));
+    let may_run = matches!(standings[id], Some(Standing::Stale(..) | Standing::Pending(_)));
     let needs = if may_run { graph.instance(id).needs.as_slice() } else { &[] };
-    needs.iter().filter_map(|need| match &standings[need.from.0] {
+    needs.iter().filter_map(|need| match &standings[need.from] {
         Some(Standing::Fresh(_, manifest)) => {
             Some((need.from, need.output.as_str(), *manifest.outputs.get(&need.output)?))
         }

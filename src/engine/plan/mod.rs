@@ -28,7 +28,7 @@ use crate::external_inputs::ExternalInputs;
 use crate::graph::{Graph, Outputs};
 use crate::plan::rerun_from::RerunFrom;
 use crate::protocol;
-use crate::spec::{Instance, InstanceId, OutputSpec};
+use crate::spec::{Instance, InstanceId, OutputSpec, PerInstance};
 use crate::stage_kinds::StageKind;
 use duration::{Durations, Estimate, WorkRequest};
 use elsewhere::assembled_here;
@@ -323,12 +323,15 @@ impl Standing {
     }
 }
 
+/// States of the instances of a pipeline; `None` for those that nobody wants.
+pub type Standings = PerInstance<Option<Standing>>;
+
 /// Batch size from which manifests are read in parallel. Smaller batches are faster one by one.
 const AT_ONCE: usize = 128;
 
 /// Reads the manifests of the newest run on all cores: the survey asks for most of them next.
-fn read_ahead(graph: &Graph, cache: &Cache, wanted: &[bool]) -> HashMap<ActionKey, Manifest> {
-    let wanted: Vec<InstanceId> = graph.ids().filter(|id| wanted[id.0]).collect();
+fn read_ahead(graph: &Graph, cache: &Cache, wanted: &PerInstance<bool>) -> HashMap<ActionKey, Manifest> {
+    let wanted: Vec<InstanceId> = graph.ids().filter(|id| wanted[*id]).collect();
     let newest = if wanted.len() < AT_ONCE { None } else { cache.runs(None).next() };
     let Some(newest) = newest else { return HashMap::new() };
     let keys: Vec<ActionKey> =
@@ -338,8 +341,7 @@ fn read_ahead(graph: &Graph, cache: &Cache, wanted: &[bool]) -> HashMap<ActionKe
 
 /// Determines the state of every `wanted` instance; the others get `None`.
 ///
-/// `forced` holds the rerun requests, and `needed` marks the instances whose outputs must exist. All slices are indexed
-/// by id.
+/// `forced` holds the rerun requests, and `needed` marks the instances whose outputs must exist.
 ///
 /// # Errors
 /// [`CacheError`] if the remote cache could not be asked.
@@ -347,36 +349,35 @@ pub fn survey(
     graph: &Graph,
     cache: &Cache,
     sources: &ExternalInputs,
-    wanted: &[bool],
-    forced: &[Option<RerunRequest>],
-    needed: &[bool],
-) -> Result<Vec<Option<Standing>>, CacheError> {
-    let mut standings: Vec<Option<Standing>> = Vec::new();
-    standings.resize_with(graph.len(), || None);
+    wanted: &PerInstance<bool>,
+    forced: &PerInstance<Option<RerunRequest>>,
+    needed: &PerInstance<bool>,
+) -> Result<Standings, CacheError> {
+    let mut standings: Standings = graph.ids().map(|_| None).collect();
     let waves = waves(graph, wanted);
     // A wave is read in one batch. In long chains the waves are small, so the newest run predicts which manifests to
     // read.
     let is_chain = waves.iter().map(Vec::len).sum::<usize>() < waves.len() * AT_ONCE;
     let mut read = if is_chain { read_ahead(graph, cache, wanted) } else { HashMap::new() };
     for wave in waves.iter().cloned() {
-        let is_fresh = |producer: &InstanceId| matches!(standings[producer.0], Some(Standing::Fresh(..)));
+        let is_fresh = |producer: &InstanceId| matches!(standings[*producer], Some(Standing::Fresh(..)));
         let pending = |id: InstanceId| graph.producers(id).filter(|producer| !is_fresh(producer)).min();
         let (open, known): (Vec<InstanceId>, Vec<InstanceId>) = wave.into_iter().partition(|id| pending(*id).is_some());
-        let outputs = |producer: InstanceId| match &standings[producer.0] {
+        let outputs = |producer: InstanceId| match &standings[producer] {
             Some(Standing::Fresh(_, manifest)) => &manifest.outputs,
             _ => unreachable!("producers were found fresh before"),
         };
         let open: Vec<(InstanceId, Option<InstanceId>)> = open.into_iter().map(|id| (id, pending(id))).collect();
         let looks = look_up(graph, cache, sources, &known, outputs, &mut read)?;
-        let classify = |(id, look): (&InstanceId, CacheLookup)| classify(graph, cache, *id, look, needed[id.0]);
+        let classify = |(id, look): (&InstanceId, CacheLookup)| classify(graph, cache, *id, look, needed[*id]);
         let assessed: Vec<Staleness> = known.iter().zip(looks).map(classify).collect();
         let assembled = assembled_here(graph, cache, &known, &assessed, forced, outputs)?;
         for (id, producer) in open {
-            standings[id.0] = producer.map(Standing::Pending);
+            standings[id] = producer.map(Standing::Pending);
         }
         for ((id, assessment), is_assembled) in known.into_iter().zip(assessed).zip(assembled) {
-            let order = forced[id.0].filter(|order| *order != RerunRequest::Assemble || is_assembled);
-            standings[id.0] = Some(match (assessment, order) {
+            let order = forced[id].filter(|order| *order != RerunRequest::Assemble || is_assembled);
+            standings[id] = Some(match (assessment, order) {
                 (Staleness::Fresh(key, manifest), None) => Standing::Fresh(key, manifest),
                 (Staleness::Fresh(_, manifest), Some(order)) => {
                     Standing::Stale(Box::new(manifest.record), StaleReason::Forced(order))
@@ -401,10 +402,10 @@ pub fn check_staleness_of_all<'a>(
     sources: &ExternalInputs,
     ids: &[InstanceId],
     outputs: impl Fn(InstanceId) -> &'a Outputs + Sync,
-    needed: &[bool],
+    needed: &PerInstance<bool>,
 ) -> Result<Vec<Staleness>, CacheError> {
     let looks = look_up(graph, cache, sources, ids, outputs, &mut HashMap::new())?;
-    let classify = |(id, look): (&InstanceId, CacheLookup)| classify(graph, cache, *id, look, needed[id.0]);
+    let classify = |(id, look): (&InstanceId, CacheLookup)| classify(graph, cache, *id, look, needed[*id]);
     Ok(if ids.len() < AT_ONCE {
         ids.iter().zip(looks).map(classify).collect()
     } else {
@@ -463,12 +464,12 @@ fn look_up<'a>(
 }
 
 /// Groups the wanted instances into waves. Each wave depends only on earlier waves.
-pub(crate) fn waves(graph: &Graph, wanted: &[bool]) -> Vec<Vec<InstanceId>> {
+pub(crate) fn waves(graph: &Graph, wanted: &PerInstance<bool>) -> Vec<Vec<InstanceId>> {
     let mut waves: Vec<Vec<InstanceId>> = Vec::new();
-    let mut wave_of = vec![0; graph.len()];
-    for id in graph.ids().filter(|id| wanted[id.0]) {
-        let wave = graph.producers(id).map(|producer| wave_of[producer.0] + 1).max().unwrap_or(0);
-        wave_of[id.0] = wave;
+    let mut wave_of = graph.per_instance(0);
+    for id in graph.ids().filter(|id| wanted[*id]) {
+        let wave = graph.producers(id).map(|producer| wave_of[producer] + 1).max().unwrap_or(0);
+        wave_of[id] = wave;
         if waves.len() <= wave {
             waves.resize_with(wave + 1, Vec::new);
         }
@@ -477,17 +478,17 @@ pub(crate) fn waves(graph: &Graph, wanted: &[bool]) -> Vec<Vec<InstanceId>> {
     waves
 }
 
-/// Turns a survey into plan lines, one for each surveyed instance. `forced` must be the slice given to the survey.
+/// Turns a survey into plan lines, one for each surveyed instance. `forced` must be the map given to the survey.
 pub fn plan(
     graph: &Graph,
-    standings: &[Option<Standing>],
-    forced: &[Option<RerunRequest>],
+    standings: &Standings,
+    forced: &PerInstance<Option<RerunRequest>>,
     history: &History,
 ) -> Vec<PlannedStage> {
     let mut durations = Durations::new(graph, standings, history);
     let tell = |id: InstanceId| {
         let instance = graph.instance(id);
-        let standing = standings[id.0].as_ref()?;
+        let standing = standings[id].as_ref()?;
         let record = match standing {
             Standing::Fresh(_, manifest) => Cow::Borrowed(&manifest.record),
             Standing::Stale(record, _) => Cow::Borrowed(&**record),
@@ -504,7 +505,7 @@ pub fn plan(
             }
         };
         let mut state = standing.state();
-        let reason = match (standing, forced[id.0]) {
+        let reason = match (standing, forced[id]) {
             (Standing::Fresh(..), _) => "up to date".to_owned(),
             (Standing::Stale(_, absence), _) => history.reason_beside(instance, &record, absence, before.as_ref()),
             // It runs whatever its producers make.

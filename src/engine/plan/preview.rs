@@ -10,7 +10,7 @@ use crate::cache::{Blob, Cache, Manifest};
 use crate::executors;
 use crate::external_inputs::{CheckedSource, ExternalInputs};
 use crate::graph::Graph;
-use crate::plan::{History, Standing};
+use crate::plan::{History, Standing, Standings};
 use crate::protocol::{Failure, Input, Job};
 use crate::results::{State, TableDocument};
 use crate::spec::{InstanceId, Need};
@@ -25,7 +25,7 @@ pub struct Preview<'a> {
     /// Published numbers, checked.
     pub sources: &'a ExternalInputs,
     /// States of the instances, by id.
-    pub standings: &'a [Option<Standing>],
+    pub standings: &'a Standings,
 }
 
 impl Preview<'_> {
@@ -77,7 +77,7 @@ impl Preview<'_> {
     fn find(&self, need: &Need, history: &History) -> (State, Option<Blob>) {
         let output =
             |manifest: &Manifest| manifest.outputs.get(&need.output).copied().filter(|blob| self.cache.has(*blob));
-        if let Some(Standing::Fresh(_, manifest)) = &self.standings[need.from.0]
+        if let Some(Standing::Fresh(_, manifest)) = &self.standings[need.from]
             && let Some(blob) = output(manifest)
         {
             return (State::Made, Some(blob));

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::cache::{Blob, Cache, CacheError};
 use crate::digest::Digest;
 use crate::graph::Graph;
-use crate::plan::{StaleReason, Standing, must_be_there, read_from_fresh};
-use crate::spec::{Instance, InstanceId, Need};
+use crate::plan::{StaleReason, Standing, Standings, must_be_there, read_from_fresh};
+use crate::spec::{Instance, InstanceId, Need, PerInstance};
 use crate::stage_kinds::StageKind;
 
 /// Level from which results are recomputed.
@@ -37,7 +37,7 @@ impl RerunFrom {
     }
 
     /// Marks the instances that run even if they are fresh, by id.
-    pub fn forced_stages(self, graph: &Graph) -> Vec<bool> {
+    pub fn forced_stages(self, graph: &Graph) -> PerInstance<bool> {
         let after_evaluation = after(graph, &[StageKind::Evaluate]);
         let after = after(graph, &[StageKind::Evaluate, StageKind::Masking, StageKind::Saliency]);
         let is_anew = |id: InstanceId| match (self, graph.instance(id).kind) {
@@ -46,20 +46,20 @@ impl RerunFrom {
             (RerunFrom::Predictions, StageKind::Table | StageKind::Figure) => {
                 reads_only_predictions(graph.instance(id))
             }
-            (RerunFrom::Predictions, kind) => kind == StageKind::Command && after_evaluation[id.0],
+            (RerunFrom::Predictions, kind) => kind == StageKind::Command && after_evaluation[id],
             (RerunFrom::Checkpoints, StageKind::Table | StageKind::Figure) => true,
             (RerunFrom::Checkpoints, StageKind::Evaluate | StageKind::Masking | StageKind::Saliency) => true,
-            (RerunFrom::Checkpoints, kind) => kind == StageKind::Command && after[id.0],
+            (RerunFrom::Checkpoints, kind) => kind == StageKind::Command && after[id],
         };
         graph.ids().map(is_anew).collect()
     }
 
     /// Marks the instances that may not run, by id.
-    pub fn forbidden_stages(self, graph: &Graph) -> Vec<bool> {
+    pub fn forbidden_stages(self, graph: &Graph) -> PerInstance<bool> {
         let after = after(graph, &[StageKind::Evaluate]);
         let is_barred = |id: InstanceId| match (self, graph.instance(id).kind) {
             (RerunFrom::Scratch, _) | (RerunFrom::Predictions, StageKind::Table | StageKind::Figure) => false,
-            (RerunFrom::Predictions, kind) => kind != StageKind::Command || !after[id.0],
+            (RerunFrom::Predictions, kind) => kind != StageKind::Command || !after[id],
             (RerunFrom::Checkpoints, kind) => kind == StageKind::Train,
         };
         graph.ids().map(is_barred).collect()
@@ -75,10 +75,10 @@ pub fn reads_only_predictions(instance: &Instance) -> bool {
 }
 
 /// Marks the instances that are downstream of one of these kinds, at any distance; by id.
-fn after(graph: &Graph, kinds: &[StageKind]) -> Vec<bool> {
-    let mut after = vec![false; graph.len()];
+fn after(graph: &Graph, kinds: &[StageKind]) -> PerInstance<bool> {
+    let mut after = graph.per_instance(false);
     for id in graph.ids() {
-        after[id.0] = graph.producers(id).any(|from| after[from.0] || kinds.contains(&graph.instance(from).kind));
+        after[id] = graph.producers(id).any(|from| after[from] || kinds.contains(&graph.instance(from).kind));
     }
     after
 }
@@ -113,41 +113,41 @@ pub fn missing(
     graph: &Graph,
     cache: &Cache,
     depth: RerunFrom,
-    standings: &[Option<Standing>],
-    needed: &[bool],
+    standings: &Standings,
+    needed: &PerInstance<bool>,
 ) -> Result<Vec<Missing>, CacheError> {
     let barred = depth.forbidden_stages(graph);
     let gone = gone(graph, cache, &barred, standings, needed)?;
     let mut trainings = Trainings { cache, shapes: None };
-    let mut lacks = vec![false; graph.len()];
-    let mut untrained = vec![false; graph.len()];
-    let mut hidden_by: Vec<Option<InstanceId>> = vec![None; graph.len()];
+    let mut lacks = graph.per_instance(false);
+    let mut untrained = graph.per_instance(false);
+    let mut hidden_by: PerInstance<Option<InstanceId>> = graph.per_instance(None);
     for id in graph.ids() {
-        let Some(standing) = &standings[id.0] else { continue };
-        let is_fresh = matches!(standing, Standing::Fresh(..)) && !gone[id.0];
+        let Some(standing) = &standings[id] else { continue };
+        let is_fresh = matches!(standing, Standing::Fresh(..)) && !gone[id];
         let is_training = graph.instance(id).kind == StageKind::Train && !is_fresh;
-        untrained[id.0] = is_training || graph.producers(id).any(|from| untrained[from.0]);
-        lacks[id.0] = match standing {
-            Standing::Fresh(..) => gone[id.0],
-            Standing::Stale(..) => barred[id.0],
-            Standing::Pending(_) if !barred[id.0] => false,
-            Standing::Pending(_) if graph.producers(id).any(|from| lacks[from.0]) => true,
+        untrained[id] = is_training || graph.producers(id).any(|from| untrained[from]);
+        lacks[id] = match standing {
+            Standing::Fresh(..) => gone[id],
+            Standing::Stale(..) => barred[id],
+            Standing::Pending(_) if !barred[id] => false,
+            Standing::Pending(_) if graph.producers(id).any(|from| lacks[from]) => true,
             Standing::Pending(producer) => {
                 let is_nowhere = graph.instance(id).kind == StageKind::Train && !trainings.has(graph, id)?;
-                hidden_by[id.0] = Some(*producer).filter(|_| is_nowhere && cache.has_remote());
+                hidden_by[id] = Some(*producer).filter(|_| is_nowhere && cache.has_remote());
                 is_nowhere
             }
         };
     }
-    let is_last = |id: &InstanceId| lacks[id.0] && !graph.consumers(*id).any(|consumer| lacks[consumer.0]);
+    let is_last = |id: &InstanceId| lacks[*id] && !graph.consumers(*id).any(|consumer| lacks[consumer]);
     let tell = |id: InstanceId| {
         let instance = graph.instance(id);
         Missing {
             stage: instance.name.clone(),
             kind: instance.kind,
-            is_known: gone[id.0] || matches!(standings[id.0], Some(Standing::Stale(_, StaleReason::Output(_)))),
-            made_from: if untrained[id.0] { RerunFrom::Scratch } else { RerunFrom::Checkpoints },
-            hidden_by: hidden_by[id.0].map(|stage| graph.instance(stage).name.clone()),
+            is_known: gone[id] || matches!(standings[id], Some(Standing::Stale(_, StaleReason::Output(_)))),
+            made_from: if untrained[id] { RerunFrom::Scratch } else { RerunFrom::Checkpoints },
+            hidden_by: hidden_by[id].map(|stage| graph.instance(stage).name.clone()),
         }
     };
     Ok(graph.ids().filter(is_last).map(tell).collect())
@@ -180,17 +180,17 @@ impl Trainings<'_> {
 fn gone(
     graph: &Graph,
     cache: &Cache,
-    barred: &[bool],
-    standings: &[Option<Standing>],
-    needed: &[bool],
-) -> Result<Vec<bool>, CacheError> {
+    barred: &PerInstance<bool>,
+    standings: &Standings,
+    needed: &PerInstance<bool>,
+) -> Result<PerInstance<bool>, CacheError> {
     let mut read: Vec<(InstanceId, Blob)> = Vec::new();
     for id in graph.ids() {
-        match &standings[id.0] {
+        match &standings[id] {
             None => {}
             Some(Standing::Fresh(_, manifest)) => {
                 let instance = graph.instance(id);
-                let outputs = instance.outputs.iter().filter(|output| must_be_there(output, needed[id.0]));
+                let outputs = instance.outputs.iter().filter(|output| must_be_there(output, needed[id]));
                 read.extend(outputs.filter_map(|output| Some((id, *manifest.outputs.get(&output.name)?))));
             }
             Some(Standing::Stale(..) | Standing::Pending(_)) => {
@@ -198,13 +198,13 @@ fn gone(
             }
         }
     }
-    read.retain(|(id, _)| barred[id.0]);
+    read.retain(|(id, _)| barred[*id]);
     read.sort_unstable_by_key(|(id, blob)| (*id, blob.digest));
     read.dedup();
-    let mut gone = vec![false; graph.len()];
+    let mut gone = graph.per_instance(false);
     let blobs: Vec<Blob> = read.iter().map(|(_, blob)| *blob).collect();
     for ((id, _), is_there) in read.iter().zip(cache.can_obtain(&blobs)?) {
-        gone[id.0] |= !is_there;
+        gone[*id] |= !is_there;
     }
     Ok(gone)
 }
@@ -228,9 +228,9 @@ mod tests {
             \x20 pages: {kind: command, needs: {x: [summary, maps.grid]}, with: {run: x, outputs: {n: n}}}\n";
         let spec = PipelineSpec::from_text("p", text, &Overrides::default()).unwrap();
         let graph = Graph::new(expand(&spec).unwrap());
-        let names = |marks: Vec<bool>| -> Vec<String> {
+        let names = |marks: PerInstance<bool>| -> Vec<String> {
             let mut names: Vec<String> =
-                graph.ids().filter(|id| marks[id.0]).map(|id| graph.instance(id).name.clone()).collect();
+                graph.ids().filter(|id| marks[*id]).map(|id| graph.instance(id).name.clone()).collect();
             names.sort_unstable();
             names
         };

@@ -12,7 +12,7 @@ use crate::external_inputs::ExternalInputs;
 use crate::graph::Graph;
 use crate::plan::difference::{self, Change};
 use crate::plan::rerun_from::RerunFrom;
-use crate::plan::{PlannedState, Standing};
+use crate::plan::{PlannedState, Standing, Standings};
 use crate::spec::InstanceId;
 
 /// Version of the saved-plan format. Other versions are refused.
@@ -79,9 +79,9 @@ pub enum PlanDrift {
 }
 
 /// Returns the stages of a survey in the form that a saved plan holds.
-pub fn stages(graph: &Graph, sources: &ExternalInputs, standings: &[Option<Standing>]) -> BTreeMap<String, SavedStage> {
+pub fn stages(graph: &Graph, sources: &ExternalInputs, standings: &Standings) -> BTreeMap<String, SavedStage> {
     let keep = |id: InstanceId| {
-        let standing = standings[id.0].as_ref()?;
+        let standing = standings[id].as_ref()?;
         let instance = graph.instance(id);
         let key = match standing {
             Standing::Fresh(key, _) => Some(*key),

@@ -21,7 +21,7 @@ impl Scheduler<'_> {
     /// Fetches the required outputs of a fresh instance; returns the first one that is missing everywhere.
     pub(super) fn bring_outputs(&mut self, id: InstanceId, manifest: &Manifest) -> Result<Option<String>, CacheError> {
         let graph = self.graph;
-        for output in graph.instance(id).outputs.iter().filter(|it| must_be_there(it, self.options.needed[id.0])) {
+        for output in graph.instance(id).outputs.iter().filter(|it| must_be_there(it, self.options.needed[id])) {
             // Without a remote cache, the lookup has just found it.
             if output.result.is_none() && !self.cache.has_remote() {
                 continue;

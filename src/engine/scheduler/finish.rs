@@ -15,7 +15,7 @@ impl Scheduler<'_> {
     pub(super) fn fail(&mut self, job: u64, failure: Failure) -> Result<(), RunError> {
         let Some(running) = self.running.remove(&job) else { return Ok(()) };
         let id = running.id;
-        self.tries[id.0] += 1;
+        self.tries[id] += 1;
         match failure.code {
             FailureCode::Cancelled if self.interrupt.requests() == 0 && running.overdue.is_some() => {
                 let failure = self.overdue(&running).unwrap_or(failure);
@@ -26,7 +26,7 @@ impl Scheduler<'_> {
                 self.end(id, State::Skipped, Status::Skipped, seconds, String::new(), None);
                 Ok(())
             }
-            FailureCode::CorruptInput { digest } if self.tries[id.0] < MAX_ATTEMPTS => {
+            FailureCode::CorruptInput { digest } if self.tries[id] < MAX_ATTEMPTS => {
                 // If one input is corrupt, others may be, and the next attempt is the last.
                 let mut digests: Vec<Digest> = self.inputs(id).into_iter().map(|input| input.digest).collect();
                 digests.push(digest);
@@ -43,7 +43,7 @@ impl Scheduler<'_> {
                 Ok(())
             }
             // Another stage has just quarantined the input, or another run's collection removed it: it is made again.
-            _ if self.tries[id.0] < MAX_ATTEMPTS && self.inputs(id).iter().any(|input| !input.path.exists()) => {
+            _ if self.tries[id] < MAX_ATTEMPTS && self.inputs(id).iter().any(|input| !input.path.exists()) => {
                 self.again(id, running);
                 Ok(())
             }
@@ -64,8 +64,8 @@ impl Scheduler<'_> {
         if let Some(failure) = self.overdue(&running) {
             return self.failed(running, failure);
         }
-        self.tries[id.0] += 1;
-        if self.tries[id.0] < MAX_ATTEMPTS {
+        self.tries[id] += 1;
+        if self.tries[id] < MAX_ATTEMPTS {
             let name = self.name(id);
             self.emit(RunEvent::Warning(format!(
                 "the worker died while it ran {name} ({}); it is tried once more",

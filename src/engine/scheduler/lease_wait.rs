@@ -45,7 +45,7 @@ impl Scheduler<'_> {
             return Ok(());
         }
         let mut wanted = Wanted::default();
-        for id in self.graph.ids().filter(|id| self.options.wanted[id.0]) {
+        for id in self.graph.ids().filter(|id| self.options.wanted[*id]) {
             wanted.shapes.insert(self.graph.record_by(id, |_, _| String::new(), |_| String::new()).shape());
             let sources = &self.graph.instance(id).sources;
             wanted.fetched.extend(sources.iter().map(|need| self.sources.get(id, need).identity()));
@@ -87,7 +87,7 @@ impl Scheduler<'_> {
     /// Finishes a ready instance whose result exists by now. An instance forced to rerun takes no other result.
     fn take_result(&mut self, id: InstanceId) -> Result<bool, CacheError> {
         let (needed, must_be_here) = match self.stale.get(&id).map(|stale| stale.wants) {
-            Some(Satisfaction::Result) => (self.options.needed[id.0], false),
+            Some(Satisfaction::Result) => (self.options.needed[id], false),
             // The blobs were missing everywhere before: only a local copy changes that.
             Some(Satisfaction::Blobs) => (true, true),
             Some(Satisfaction::Rerun) | None => return Ok(false),

@@ -36,7 +36,7 @@ use crate::keeper::Keepers;
 use crate::plan::rerun_from::RerunFrom;
 use crate::plan::{History, RerunRequest, StaleReason, Staleness, check_staleness_of_all};
 use crate::protocol::Failure;
-use crate::spec::{InstanceId, Overrides};
+use crate::spec::{InstanceId, Overrides, PerInstance};
 use lease_wait::Wait;
 use log::StageLog;
 use messages::Message;
@@ -65,13 +65,13 @@ const MAX_ATTEMPTS: u32 = 2;
 #[derive(Debug)]
 pub struct Options {
     /// Marks the instances that the targets reach, by id.
-    pub wanted: Vec<bool>,
+    pub wanted: PerInstance<bool>,
     /// Rerun requests, by id.
-    pub forced: Vec<Option<RerunRequest>>,
+    pub forced: PerInstance<Option<RerunRequest>>,
     /// Rerun level, which also forbids some instances to run.
     pub depth: Option<RerunFrom>,
     /// Marks the instances whose outputs must exist at the end, by id. For others, the manifest is enough.
-    pub needed: Vec<bool>,
+    pub needed: PerInstance<bool>,
     /// CPU threads to use at once, at least 1.
     pub jobs: usize,
     /// Device: `auto`, `cpu`, `cuda:N`.
@@ -197,11 +197,11 @@ struct Scheduler<'a> {
     /// Keys of stages that have finished and whose results are being recorded, by job.
     recording: HashMap<u64, ActionKey>,
     next_job: u64,
-    tries: Vec<u32>,
+    tries: PerInstance<u32>,
     /// Marks the instances that may not run, by id.
-    barred: Vec<bool>,
+    barred: PerInstance<bool>,
     /// Rerun requests that are not fulfilled yet, by id.
-    forced: Vec<Option<RerunRequest>>,
+    forced: PerInstance<Option<RerunRequest>>,
     /// Instances that run again because this output was lost, until it exists again.
     lost: HashMap<InstanceId, String>,
     /// Producers that run again because an output was lost, with the instances that wait for them. All other consumers
@@ -250,8 +250,8 @@ pub fn run(
         running: HashMap::new(),
         recording: HashMap::new(),
         next_job: 0,
-        tries: vec![0; graph.len()],
-        barred: options.depth.map_or_else(|| vec![false; graph.len()], |depth| depth.forbidden_stages(graph)),
+        tries: graph.per_instance(0),
+        barred: options.depth.map_or_else(|| graph.per_instance(false), |depth| depth.forbidden_stages(graph)),
         forced: options.forced.clone(),
         lost: HashMap::new(),
         rebuilding: HashMap::new(),
@@ -304,7 +304,7 @@ pub fn run(
 
 impl Scheduler<'_> {
     fn run(&mut self) -> Result<(), RunError> {
-        let wanted: Vec<InstanceId> = self.graph.ids().filter(|id| self.options.wanted[id.0]).collect();
+        let wanted: Vec<InstanceId> = self.graph.ids().filter(|id| self.options.wanted[*id]).collect();
         self.emit(RunEvent::RunStarted { wanted: wanted.len() });
         for id in &wanted {
             self.states.set(*id, State::Waiting(self.graph.producers(*id).count()));
@@ -411,7 +411,7 @@ impl Scheduler<'_> {
     ///
     /// It may be asked more than once, because the instance's inputs may have to be made again first.
     fn has_to_run(&mut self, id: InstanceId, manifest: &Manifest) -> Result<Option<StaleReason>, CacheError> {
-        let order = self.forced[id.0];
+        let order = self.forced[id];
         match order {
             Some(RerunRequest::Assemble) if !self.is_assembled_here(id, manifest)? => {}
             Some(order) => return Ok(Some(StaleReason::Forced(order))),
@@ -434,7 +434,7 @@ impl Scheduler<'_> {
     }
 
     fn make_ready(&mut self, id: InstanceId, record: Action, absence: &StaleReason) {
-        if self.barred[id.0] {
+        if self.barred[id] {
             return self.refuse(id, &record, absence);
         }
         let reason = self.history.reason(self.graph.instance(id), &record, absence);
@@ -458,7 +458,7 @@ impl Scheduler<'_> {
         summary: String,
     ) -> Vec<InstanceId> {
         self.end(id, State::Done(outputs), status, seconds, summary, None);
-        self.forced[id.0] = None;
+        self.forced[id] = None;
         self.lost.remove(&id);
         let consumers = self.rebuilding.remove(&id).unwrap_or_else(|| self.graph.consumers(id).collect());
         let mut settled = Vec::new();

@@ -6,9 +6,10 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
+use crate::dense_map::DenseMap;
 use crate::event::Status;
 use crate::graph::Outputs;
-use crate::spec::InstanceId;
+use crate::spec::{InstanceId, PerInstance};
 
 /// State of an instance during a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,30 +37,35 @@ type ReadyOrder = (Reverse<u64>, InstanceId);
 /// States of all instances, by id, with the order of the ready ones.
 #[derive(Debug)]
 pub(super) struct States {
-    states: Vec<State>,
+    states: PerInstance<State>,
     /// Ready instances, in order.
     ready: BTreeSet<ReadyOrder>,
-    urgency: Vec<f64>,
+    urgency: PerInstance<f64>,
     /// How instances ended, if they did.
-    ended: Vec<Option<Status>>,
+    ended: PerInstance<Option<Status>>,
     /// Instances whose end does not count any more, because their outputs were lost.
-    reopened: Vec<bool>,
+    reopened: PerInstance<bool>,
 }
 
 impl States {
-    pub(super) fn new(urgency: Vec<f64>) -> Self {
+    pub(super) fn new(urgency: PerInstance<f64>) -> Self {
         let count = urgency.len();
-        let (states, ready) = (vec![State::Unwanted; count], BTreeSet::new());
-        States { states, ready, urgency, ended: vec![None; count], reopened: vec![false; count] }
+        States {
+            states: DenseMap::filled(count, State::Unwanted),
+            ready: BTreeSet::new(),
+            urgency,
+            ended: DenseMap::filled(count, None),
+            reopened: DenseMap::filled(count, false),
+        }
     }
 
     pub(super) fn get(&self, id: InstanceId) -> &State {
-        &self.states[id.0]
+        &self.states[id]
     }
 
     /// Returns the outputs of an instance that is done.
     pub(super) fn outputs(&self, id: InstanceId) -> Option<&Outputs> {
-        match &self.states[id.0] {
+        match &self.states[id] {
             State::Done(outputs) => Some(outputs),
             _ => None,
         }
@@ -68,17 +74,17 @@ impl States {
     /// Changes the state of an instance. Every transition goes through this function.
     pub(super) fn set(&mut self, id: InstanceId, state: State) {
         let turn = self.turn(id);
-        if self.states[id.0] == State::Ready {
+        if self.states[id] == State::Ready {
             self.ready.remove(&turn);
         }
         if state == State::Ready {
             self.ready.insert(turn);
         }
-        self.states[id.0] = state;
+        self.states[id] = state;
     }
 
     fn turn(&self, id: InstanceId) -> ReadyOrder {
-        (Reverse(self.urgency[id.0].to_bits()), id)
+        (Reverse(self.urgency[id].to_bits()), id)
     }
 
     /// Returns the first ready instance after `before` in order, or the very first. `before` need not be ready any
@@ -90,55 +96,58 @@ impl States {
 
     /// Takes back the end of an instance whose outputs were lost. It will end once more.
     pub(super) fn reopen(&mut self, id: InstanceId) {
-        self.reopened[id.0] = true;
+        self.reopened[id] = true;
     }
 
     /// Records how an instance ended; returns the status that counts. `None` if it had ended and was not reopened.
     pub(super) fn end(&mut self, id: InstanceId, status: Status) -> Option<Status> {
-        let counts = match self.ended[id.0] {
+        let counts = match self.ended[id] {
             None => status,
-            Some(_) if !self.reopened[id.0] => return None,
+            Some(_) if !self.reopened[id] => return None,
             // It did run here, even if another run made it again.
             Some(Status::Ran) if status == Status::Cached => Status::Ran,
             Some(_) => status,
         };
-        (self.ended[id.0], self.reopened[id.0]) = (Some(counts), false);
+        (self.ended[id], self.reopened[id]) = (Some(counts), false);
         Some(counts)
     }
 
     /// Counts the instances that ended with a status.
     pub(super) fn count(&self, status: Status) -> usize {
-        self.ended.iter().filter(|ended| **ended == Some(status)).count()
+        self.ended.values().filter(|ended| **ended == Some(status)).count()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dense_map::DenseId;
 
     #[test]
     fn the_most_urgent_comes_first_and_the_earlier_of_equals() {
-        let mut states = States::new(vec![1.0, 5.0, 5.0, 2.0]);
+        let mut states = States::new([1.0, 5.0, 5.0, 2.0].into_iter().collect());
         for id in [0, 2, 1, 3] {
-            states.set(InstanceId(id), State::Ready);
+            states.set(InstanceId::at(id), State::Ready);
         }
         let turns = |states: &States| -> Vec<usize> {
-            std::iter::successors(states.next_ready(None), |id| states.next_ready(Some(*id))).map(|id| id.0).collect()
+            std::iter::successors(states.next_ready(None), |id| states.next_ready(Some(*id)))
+                .map(DenseId::position)
+                .collect()
         };
         assert_eq!(turns(&states), [1, 2, 3, 0]);
-        states.set(InstanceId(2), State::Running);
+        states.set(InstanceId::at(2), State::Running);
         assert_eq!(turns(&states), [1, 3, 0]);
-        assert_eq!(states.next_ready(Some(InstanceId(2))), Some(InstanceId(3)), "it was started meanwhile");
+        assert_eq!(states.next_ready(Some(InstanceId::at(2))), Some(InstanceId::at(3)), "it was started meanwhile");
     }
 
     #[test]
     fn an_instance_that_was_cached_and_had_to_run_counts_once_as_run() {
-        let mut states = States::new(vec![0.0]);
-        assert_eq!(states.end(InstanceId(0), Status::Cached), Some(Status::Cached));
-        assert_eq!(states.end(InstanceId(0), Status::Ran), None, "it has ended");
+        let mut states = States::new([0.0].into_iter().collect());
+        assert_eq!(states.end(InstanceId::at(0), Status::Cached), Some(Status::Cached));
+        assert_eq!(states.end(InstanceId::at(0), Status::Ran), None, "it has ended");
         for (status, counts) in [(Status::Ran, Status::Ran), (Status::Cached, Status::Ran)] {
-            states.reopen(InstanceId(0));
-            assert_eq!(states.end(InstanceId(0), status), Some(counts));
+            states.reopen(InstanceId::at(0));
+            assert_eq!(states.end(InstanceId::at(0), status), Some(counts));
         }
         assert_eq!((states.count(Status::Cached), states.count(Status::Ran)), (0, 1));
     }

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::diagnostics::{Diagnostics, MAX_PROBLEMS};
-use super::instance::{Instance, InstanceId};
+use super::instance::{Instance, InstanceId, PerInstance};
 use super::pipeline::PipelineSpec;
 use super::problem::{Problem, Problems};
 use super::source::{Place, YamlPath};
@@ -20,8 +20,8 @@ pub fn expand(spec: &PipelineSpec) -> Result<Vec<Instance>, Problems> {
     let (expander, mut problems) = walk(spec);
     if problems.is_empty() {
         let is_whole = |instance: &Instance| instance.knows_needs && instance.knows_params;
-        if expander.unknown.is_empty() && expander.instances.iter().all(is_whole) {
-            return Ok(expander.instances);
+        if expander.unknown.is_empty() && expander.instances.values().all(is_whole) {
+            return Ok(expander.instances.into_values());
         }
         // An incomplete pipeline must not run. An unreported cause would be a bug in atflow.
         problems.push(Problem::anywhere("something in this pipeline is wrong, and atflow cannot say what"));
@@ -48,7 +48,7 @@ pub(super) fn shown(spec: &PipelineSpec, problems: Vec<Problem>) -> Vec<Problem>
 fn walk(spec: &PipelineSpec) -> (Expander<'_>, Vec<Problem>) {
     let unknown = spec.unreadable.clone();
     let (by_name, by_stage, cut) = (HashMap::new(), HashMap::new(), HashSet::new());
-    let expander = Expander { spec, instances: Vec::new(), by_name, by_stage, unknown, cut };
+    let expander = Expander { spec, instances: PerInstance::default(), by_name, by_stage, unknown, cut };
     let progress = vec![Progress::Untouched; spec.stages.len()];
     let mut order = Order { expander, progress, open: Vec::new(), problems: Vec::new() };
     for stage in 0..spec.stages.len() {
@@ -175,7 +175,7 @@ impl Order<'_> {
 /// The instances expanded so far.
 pub(super) struct Expander<'a> {
     pub spec: &'a PipelineSpec,
-    pub instances: Vec<Instance>,
+    pub instances: PerInstance<Instance>,
     by_name: HashMap<String, InstanceId>,
     by_stage: HashMap<String, Vec<InstanceId>>,
     /// Stages with unknown instances; the causes are already reported.
@@ -186,7 +186,7 @@ pub(super) struct Expander<'a> {
 
 impl Expander<'_> {
     pub(super) fn instance(&self, id: InstanceId) -> &Instance {
-        &self.instances[id.0]
+        &self.instances[id]
     }
 
     pub(super) fn named(&self, name: &str) -> Option<InstanceId> {
@@ -207,14 +207,14 @@ impl Expander<'_> {
     fn add(&mut self, stage: &StageSpec, instances: Vec<Instance>, problems: &mut Vec<Problem>) {
         let mut ids = Vec::with_capacity(instances.len());
         for instance in instances {
-            let id = InstanceId(self.instances.len());
-            if self.by_name.insert(instance.name.clone(), id).is_some() {
-                let message = format!("two instances have the name `{}`", instance.name);
+            let name = instance.name.clone();
+            let id = self.instances.push(instance);
+            ids.push(id);
+            if self.by_name.insert(name.clone(), id).is_some() {
+                let message = format!("two instances have the name `{name}`");
                 let place = Place::key(&stage.file, stage.path.key("matrix"));
                 problems.push(Problem::at(place, message, "in this matrix").help("give their values different labels"));
             }
-            ids.push(id);
-            self.instances.push(instance);
         }
         self.by_stage.insert(stage.name.clone(), ids);
     }

@@ -11,12 +11,26 @@ use serde_yaml::{Mapping, Value};
 use super::coordinates::Coordinates;
 use super::source::beside;
 use super::source::{Place, SourceFile, YamlPath};
+use crate::dense_map::{DenseId, DenseMap};
 use crate::numerics::Numerics;
 use crate::stage_kinds::{Source, StageKind};
 
 /// Index of an instance within its pipeline. Producers precede their consumers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct InstanceId(pub usize);
+pub struct InstanceId(usize);
+
+impl DenseId for InstanceId {
+    fn at(position: usize) -> Self {
+        InstanceId(position)
+    }
+
+    fn position(self) -> usize {
+        self.0
+    }
+}
+
+/// One value for each instance of a pipeline.
+pub type PerInstance<V> = DenseMap<InstanceId, V>;
 
 /// Returns whether a GPU with `used` allocated has room for one more share.
 ///

@@ -45,7 +45,7 @@ mod validate;
 mod yaml;
 
 pub use expand::expand;
-pub use instance::{ExternalInput, Instance, InstanceId, Need, OutputSpec, fits_on_gpu};
+pub use instance::{ExternalInput, Instance, InstanceId, Need, OutputSpec, PerInstance, fits_on_gpu};
 pub use params::schema;
 pub(crate) use pattern::Pattern;
 pub use pipeline::PipelineSpec;

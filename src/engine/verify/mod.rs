@@ -16,9 +16,9 @@ use crate::external_inputs::{CheckedSource, ExternalInputs};
 use crate::formats::Predictions;
 use crate::fsio::{self, Context};
 use crate::graph::Graph;
-use crate::plan::Standing;
+use crate::plan::{Standing, Standings};
 use crate::results::{Cell, TableDocument, measure};
-use crate::spec::InstanceId;
+use crate::spec::{InstanceId, PerInstance};
 use crate::stage_kinds::{Metric, StageKind};
 
 /// Reason why stages cannot be rerun for comparison.
@@ -61,20 +61,20 @@ pub fn beside(
     real: &Cache,
     graph: &Graph,
     sources: &ExternalInputs,
-    standings: &[Option<Standing>],
-    targets: &[bool],
+    standings: &Standings,
+    targets: &PerInstance<bool>,
 ) -> Result<ScratchCache, VerifyError> {
     // Inside the real cache: borrowed blobs are hard links, which do not cross file systems.
     let folder = real.scratch()?;
     let cache = Cache::open(&folder.path().join("cache"))?;
-    for id in graph.ids().filter(|id| standings[id.0].is_some()) {
+    for id in graph.ids().filter(|id| standings[*id].is_some()) {
         let Some(manifest) = fresh(standings, id) else {
-            if targets[id.0] {
+            if targets[id] {
                 return Err(VerifyError::NotFresh { stage: graph.instance(id).name.clone() });
             }
             continue;
         };
-        if targets[id.0] {
+        if targets[id] {
             borrow_inputs(real, &cache, graph, sources, standings, targets, id)?;
         } else {
             cache.commit(manifest)?;
@@ -89,8 +89,8 @@ pub fn beside(
     Ok(ScratchCache { cache, _folder: folder })
 }
 
-fn fresh(standings: &[Option<Standing>], id: InstanceId) -> Option<&Manifest> {
-    match &standings[id.0] {
+fn fresh(standings: &Standings, id: InstanceId) -> Option<&Manifest> {
+    match &standings[id] {
         Some(Standing::Fresh(_, manifest)) => Some(manifest),
         _ => None,
     }
@@ -101,12 +101,12 @@ fn borrow_inputs(
     cache: &Cache,
     graph: &Graph,
     sources: &ExternalInputs,
-    standings: &[Option<Standing>],
-    targets: &[bool],
+    standings: &Standings,
+    targets: &PerInstance<bool>,
     id: InstanceId,
 ) -> Result<(), VerifyError> {
     let instance = graph.instance(id);
-    for need in instance.needs.iter().filter(|need| !targets[need.from.0]) {
+    for need in instance.needs.iter().filter(|need| !targets[need.from]) {
         let blob = fresh(standings, need.from).and_then(|manifest| manifest.outputs.get(&need.output));
         let Some(blob) = blob.filter(|blob| real.has(**blob)) else {
             let stage = graph.instance(need.from).name.clone();

@@ -15,15 +15,15 @@ use crate::graph::{Graph, Outputs};
 use crate::numerics::Numerics;
 use crate::plan::rerun_from::RerunFrom;
 use crate::plan::{action_for, waves};
-use crate::spec::InstanceId;
+use crate::spec::{InstanceId, PerInstance};
 use crate::stage_kinds::StageKind;
 use crate::verify::{Compared, Verdict, compare, has_numbers};
 
 /// Published results of the instances of a graph, by id.
 #[derive(Debug)]
 pub struct Published {
-    published: Vec<Option<Manifest>>,
-    here: Vec<Option<Manifest>>,
+    published: PerInstance<Option<Manifest>>,
+    here: PerInstance<Option<Manifest>>,
 }
 
 impl Published {
@@ -37,16 +37,16 @@ impl Published {
         graph: &Graph,
         cache: &Cache,
         sources: &ExternalInputs,
-        wanted: &[bool],
-        of: &[bool],
+        wanted: &PerInstance<bool>,
+        of: &PerInstance<bool>,
     ) -> Result<Self, CacheError> {
-        let mut published: Vec<Option<Manifest>> = vec![None; graph.len()];
-        let mut here: Vec<Option<Manifest>> = vec![None; graph.len()];
+        let mut published: PerInstance<Option<Manifest>> = graph.per_instance(None);
+        let mut here: PerInstance<Option<Manifest>> = graph.per_instance(None);
         for wave in waves(graph, wanted) {
             let mut asked: Vec<(InstanceId, (Action, ActionKey))> = Vec::new();
             for id in wave {
                 let base = |producer: InstanceId| -> Option<&Outputs> {
-                    published[producer.0].as_ref().or(here[producer.0].as_ref()).map(|manifest| &manifest.outputs)
+                    published[producer].as_ref().or(here[producer].as_ref()).map(|manifest| &manifest.outputs)
                 };
                 let need_is_known =
                     |need: &crate::spec::Need| base(need.from).is_some_and(|made| made.contains_key(&need.output));
@@ -56,10 +56,10 @@ impl Published {
                 let none = Outputs::new();
                 let (record, key) = action_for(graph, sources, id, |producer| base(producer).unwrap_or(&none));
                 match cache.lookup_record(&record, key) {
-                    Some(manifest) if manifest.from.is_some() => published[id.0] = Some(manifest),
+                    Some(manifest) if manifest.from.is_some() => published[id] = Some(manifest),
                     manifest => {
-                        let is_asked = of[id.0] || manifest.is_none();
-                        here[id.0] = manifest;
+                        let is_asked = of[id] || manifest.is_none();
+                        here[id] = manifest;
                         if is_asked {
                             asked.push((id, (record, key)));
                         }
@@ -68,7 +68,7 @@ impl Published {
             }
             let (ids, wanted): (Vec<InstanceId>, Vec<(Action, ActionKey)>) = asked.into_iter().unzip();
             for (id, manifest) in ids.into_iter().zip(cache.elsewhere(&wanted)?) {
-                published[id.0] = manifest;
+                published[id] = manifest;
             }
         }
         Ok(Published { published, here })
@@ -76,13 +76,13 @@ impl Published {
 
     /// Returns the published result of an instance.
     pub fn of(&self, id: InstanceId) -> Option<&Manifest> {
-        self.published[id.0].as_ref()
+        self.published[id].as_ref()
     }
 
     /// Returns the published result of an instance, or else the local one. Covers the looked-up instances and all that
     /// they need.
     pub fn base(&self, id: InstanceId) -> Option<&Manifest> {
-        self.of(id).or(self.here[id.0].as_ref())
+        self.of(id).or(self.here[id].as_ref())
     }
 }
 
@@ -136,7 +136,7 @@ pub struct Question<'a> {
     /// Level from which the results were recomputed.
     pub depth: RerunFrom,
     /// Marks the recomputed instances, by id.
-    pub anew: &'a [bool],
+    pub anew: &'a PerInstance<bool>,
     /// Allowed difference of numbers, in percentage points; `None` requires the same bytes.
     pub tolerance: Option<f64>,
 }
@@ -164,7 +164,7 @@ impl Question<'_> {
             unpublished: Vec::new(),
             remotes: BTreeSet::new(),
         };
-        for id in self.graph.ids().filter(|id| self.anew[id.0]) {
+        for id in self.graph.ids().filter(|id| self.anew[*id]) {
             let Some(made) = made(id).filter(|made| made.from.is_none()) else { continue };
             told.results += 1;
             let name = &self.graph.instance(id).name;
@@ -183,8 +183,8 @@ impl Question<'_> {
     /// Counts the predictions or checkpoints that the results were computed from.
     fn read(&self) -> usize {
         let mut read = HashSet::new();
-        for id in self.graph.ids().filter(|id| self.anew[id.0]) {
-            for need in self.graph.instance(id).needs.iter().filter(|need| !self.anew[need.from.0]) {
+        for id in self.graph.ids().filter(|id| self.anew[*id]) {
+            for need in self.graph.instance(id).needs.iter().filter(|need| !self.anew[need.from]) {
                 let kind = self.graph.instance(need.from).kind;
                 let counts = match self.depth {
                     RerunFrom::Predictions => {

@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use crate::cache::{Cache, CacheError, Manifest, Obtained};
 use crate::graph::Graph;
-use crate::plan::Standing;
+use crate::plan::{Standing, Standings};
 use crate::random::permutation;
-use crate::spec::InstanceId;
+use crate::spec::{InstanceId, PerInstance};
 use crate::stage_kinds::StageKind;
 use crate::verify::reproduce::Published;
 
@@ -44,12 +44,12 @@ pub struct Draw {
     /// Drawn instances that cannot be recomputed.
     pub unobtainable: Vec<Unobtainable>,
     /// States of the drawn instances and of everything that they need, by id.
-    pub standings: Vec<Option<Standing>>,
+    pub standings: Standings,
 }
 
 /// Marks the wanted `evaluate` instances, by id.
-pub fn predictions(graph: &Graph, wanted: &[bool]) -> Vec<bool> {
-    graph.ids().map(|id| wanted[id.0] && graph.instance(id).kind == StageKind::Evaluate).collect()
+pub fn predictions(graph: &Graph, wanted: &PerInstance<bool>) -> PerInstance<bool> {
+    graph.ids().map(|id| wanted[id] && graph.instance(id).kind == StageKind::Evaluate).collect()
 }
 
 /// Draws from the predictions with a recorded result, and makes the inputs of the drawn ones available here.
@@ -60,7 +60,7 @@ pub fn draw(
     graph: &Graph,
     cache: &Cache,
     recorded: &Published,
-    among: &[bool],
+    among: &PerInstance<bool>,
     amount: SampleSize,
     seed: u64,
 ) -> Result<Draw, CacheError> {
@@ -68,7 +68,7 @@ pub fn draw(
         true => recorded.of(id),
         false => recorded.base(id),
     };
-    let mut all: Vec<InstanceId> = graph.ids().filter(|id| among[id.0] && of(*id).is_some()).collect();
+    let mut all: Vec<InstanceId> = graph.ids().filter(|id| among[*id] && of(*id).is_some()).collect();
     // Sorted by name: a sample does not depend on the order in the pipeline file.
     all.sort_by(|a, b| graph.instance(*a).name.cmp(&graph.instance(*b).name));
     let count = match amount {
@@ -88,7 +88,7 @@ pub fn draw(
     let ids: Vec<InstanceId> = drawn.iter().map(|(id, _)| *id).collect();
     let reached = graph.reached_from(&ids);
     let stands = |id: InstanceId| {
-        let manifest = recorded.base(id).filter(|_| reached[id.0])?;
+        let manifest = recorded.base(id).filter(|_| reached[id])?;
         Some(Standing::Fresh(manifest.record.key(), Box::new(manifest.clone())))
     };
     let standings = graph.ids().map(stands).collect();

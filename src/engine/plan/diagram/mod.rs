@@ -8,7 +8,8 @@ mod svg;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::graph::Graph;
-use crate::plan::{PlannedState, Standing};
+use crate::plan::{PlannedState, Standings};
+use crate::spec::PerInstance;
 use crate::stage_kinds::StageKind;
 
 /// Box of a diagram.
@@ -35,10 +36,10 @@ pub struct Diagram {
 
 impl Diagram {
     /// Builds the diagram of a graph: a box for each stage, or for each instance if `all`. `standings` may be empty.
-    pub fn new(graph: &Graph, standings: &[Option<Standing>], all: bool) -> Self {
+    pub fn new(graph: &Graph, standings: &Standings, all: bool) -> Self {
         let mut diagram = Diagram::default();
         let mut boxes: BTreeMap<&str, usize> = BTreeMap::new();
-        let mut of: Vec<usize> = Vec::with_capacity(graph.len());
+        let mut of: PerInstance<usize> = PerInstance::default();
         for id in graph.ids() {
             let instance = graph.instance(id);
             let name = if all { &instance.name } else { &instance.stage };
@@ -49,11 +50,11 @@ impl Diagram {
             }
             let node = &mut diagram.nodes[index];
             node.count += 1;
-            if let Some(Some(standing)) = standings.get(id.0) {
+            if let Some(Some(standing)) = standings.get(id) {
                 *node.states.entry(standing.state()).or_default() += 1;
             }
             of.push(index);
-            diagram.edges.extend(graph.producers(id).map(|producer| (of[producer.0], index)));
+            diagram.edges.extend(graph.producers(id).map(|producer| (of[producer], index)));
         }
         diagram.edges.retain(|(from, to)| from != to);
         diagram
