@@ -12,6 +12,7 @@ use atflow::cache::Cache;
 use atflow::event::{RunEvent, Status};
 use atflow::external_inputs::ExternalInputs;
 use atflow::graph::Graph;
+use atflow::plan::{Goals, PlanContext};
 use atflow::scheduler::{Interrupt, Options};
 use atflow::spec::{Overrides, PipelineSpec, expand};
 
@@ -224,16 +225,12 @@ fn run_limited(space: &Space, limit: Duration) -> Vec<String> {
         instance.time_limit = Some(limit);
     }
     let graph = Graph::new(instances);
-    let every = graph.per_instance(true);
+    let goals = Goals::all_known(&graph);
     let cache = Cache::open(&space.path().join("cache")).unwrap();
     let mut memo = atflow::cache::StatMemo::open(&cache);
-    let sources = ExternalInputs::check(&graph, &every, &mut memo).unwrap();
-    let none = graph.per_instance(false);
+    let sources = ExternalInputs::check(&graph, &goals.wanted, &mut memo).unwrap();
     let options = Options {
-        wanted: every,
-        forced: graph.per_instance(None),
-        depth: None,
-        needed: none,
+        goals,
         jobs: 2,
         device: "cpu".to_owned(),
         keep_going: true,
@@ -249,7 +246,8 @@ fn run_limited(space: &Space, limit: Duration) -> Vec<String> {
             failures.push(failure.message);
         }
     };
-    let ended = atflow::scheduler::run(&graph, &cache, &sources, &options, &Interrupt::default(), &mut observer);
+    let context = PlanContext { graph: &graph, cache: &cache, sources: &sources };
+    let ended = atflow::scheduler::run(context, &options, &Interrupt::default(), &mut observer);
     assert!(ended.broken.is_none(), "{:?}", ended.broken);
     failures
 }

@@ -4,7 +4,7 @@ use atflow::cache::{Access, Cache, StatMemo};
 use atflow::external_inputs::ExternalInputs;
 use atflow::graph::Graph;
 use atflow::plan::diagram::Diagram;
-use atflow::plan::{Standings, survey};
+use atflow::plan::{Goals, PlanContext, Standings, survey};
 use atflow::spec::{Overrides, PipelineSpec, expand};
 
 use crate::args::{GraphArgs, GraphFormat};
@@ -14,15 +14,14 @@ use crate::ui;
 pub(crate) fn run(args: &GraphArgs) -> Result<Exit, CliError> {
     let overrides = Overrides { profile: args.profile.clone(), set: args.set.clone() };
     let graph = Graph::new(expand(&PipelineSpec::read(&args.pipeline, &overrides)?)?);
-    let wanted = graph.per_instance(true);
-    let not = graph.per_instance(false);
+    let goals = Goals::all_known(&graph);
     // Colours are an extra: without a cache, or with files missing, there are none.
     let mut standings = Standings::default();
     if args.cache.cache.join("VERSION").exists() {
         let cache = Cache::open_to(Access::Read, &args.cache.cache)?;
         let mut memo = StatMemo::open(&cache);
-        if let Ok(sources) = ExternalInputs::check(&graph, &wanted, &mut memo) {
-            standings = survey(&graph, &cache, &sources, &wanted, &graph.per_instance(None), &not)?;
+        if let Ok(sources) = ExternalInputs::check(&graph, &goals.wanted, &mut memo) {
+            standings = survey(PlanContext { graph: &graph, cache: &cache, sources: &sources }, &goals)?;
         }
     }
     let diagram = Diagram::new(&graph, &standings, args.all);

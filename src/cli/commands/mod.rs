@@ -31,8 +31,9 @@ use atflow::external_inputs::ExternalInputs;
 use atflow::fetch::Patience;
 use atflow::graph::Graph;
 use atflow::numerics::{Arithmetic, Numerics};
-use atflow::plan::rerun_from::{Missing, RerunFrom, missing, reads_only_predictions};
-use atflow::plan::{History, RerunRequest, Standing, survey};
+use atflow::plan::missing::{Missing, missing};
+use atflow::plan::rerun_from::{RerunFrom, reads_only_predictions};
+use atflow::plan::{Goals, History, PlanContext, RerunRequest, Standing, survey};
 use atflow::scheduler::Interrupt;
 use atflow::signing::PublicKey;
 use atflow::spec::{InstanceId, Overrides, PipelineSpec, Problem, Problems, expand, suggestion};
@@ -56,15 +57,9 @@ pub(crate) struct Loaded {
     pub graph: ManuallyDrop<Graph>,
     pub cache: Cache,
     pub sources: ExternalInputs,
-    /// Which instances the targets reach, by id.
-    pub wanted: PerInstance<bool>,
-    /// Which instances run even if they are fresh, by id.
-    pub forced: PerInstance<Option<RerunRequest>>,
-    /// From what results are made anew.
-    pub depth: Option<RerunFrom>,
-    /// Which instances' outputs must be there, by id: those that were asked for by name; if none was and there is no
-    /// remote cache, those that nothing else reads.
-    pub needed: PerInstance<bool>,
+    /// What the command line wants of each instance. Outputs must exist of those that were asked for by name; if none
+    /// was and there is no remote cache, of those that nothing else reads.
+    pub goals: Goals,
     /// Whether targets were named.
     are_named: bool,
 }
@@ -112,27 +107,28 @@ impl Loaded {
         let is_forced = graph.marking(forced);
         let forced = is_forced.values().map(|is_forced| is_forced.then_some(RerunRequest::Force)).collect();
         let file = file.to_owned();
-        Ok(Loaded { file, spec, overrides, graph, cache, sources, wanted, forced, depth: None, needed, are_named })
+        let goals = Goals { wanted, forced, needed, rerun_from: None };
+        Ok(Loaded { file, spec, overrides, graph, cache, sources, goals, are_named })
     }
 
     /// The same with results made anew from some depth; an error names what that depth needs and cannot make.
     pub(crate) fn from(mut self, depth: Option<RerunFrom>) -> Result<Self, CliError> {
         let Some(depth) = depth else { return Ok(self.assembling()) };
-        self.depth = Some(depth);
-        let barred = depth.forbidden_stages(&self.graph);
-        if let Some(id) = self.graph.ids().find(|id| self.forced[*id].is_some() && barred[*id]) {
+        self.goals.rerun_from = Some(depth);
+        let barred = self.goals.forbidden(&self.graph);
+        if let Some(id) = self.graph.ids().find(|id| self.goals.forced[*id].is_some() && barred[*id]) {
             let message =
                 format!("--force {}: it does not run with --from {}", self.graph.instance(id).name, depth.name());
             return Err(CliError::environment(message).help("leave one of the two out"));
         }
-        for (forced, is_anew) in self.forced.values_mut().zip(depth.forced_stages(&self.graph).into_values()) {
+        for (forced, is_anew) in self.goals.forced.values_mut().zip(depth.forced_stages(&self.graph).into_values()) {
             *forced = forced.or(is_anew.then_some(RerunRequest::Anew(depth)));
         }
         // What may not be made, and was not asked for, need only be known.
-        for (needed, is_barred) in self.needed.values_mut().zip(barred.into_values()) {
+        for (needed, is_barred) in self.goals.needed.values_mut().zip(barred.into_values()) {
             *needed &= self.are_named || !is_barred;
         }
-        match missing(&self.graph, &self.cache, depth, &self.survey()?, &self.needed)?.as_slice() {
+        match missing(self.context(), &self.goals, &self.survey()?)?.as_slice() {
             [] => Ok(self.assembling()),
             missing => Err(too_shallow(depth, missing, self.cache.has_remote())),
         }
@@ -141,7 +137,7 @@ impl Loaded {
     /// The same with tables and curves assembled here, whatever a remote cache has of them.
     fn assembling(mut self) -> Self {
         let graph = &self.graph;
-        for (id, forced) in graph.ids().zip(self.forced.values_mut()) {
+        for (id, forced) in graph.ids().zip(self.goals.forced.values_mut()) {
             let is_assembled = reads_only_predictions(graph.instance(id));
             *forced = forced.or(is_assembled.then_some(RerunRequest::Assemble));
         }
@@ -151,7 +147,12 @@ impl Loaded {
     /// Which wanted instances run in any case, by id.
     pub(crate) fn forced_stages(&self) -> PerInstance<bool> {
         let runs = |order: &Option<RerunRequest>| matches!(order, Some(RerunRequest::Anew(_) | RerunRequest::Force));
-        self.wanted.values().zip(self.forced.values()).map(|(is_wanted, order)| *is_wanted && runs(order)).collect()
+        self.goals
+            .wanted
+            .values()
+            .zip(self.goals.forced.values())
+            .map(|(is_wanted, order)| *is_wanted && runs(order))
+            .collect()
     }
 
     /// The pipeline's name.
@@ -159,9 +160,14 @@ impl Loaded {
         &self.spec.name
     }
 
+    /// What instances are looked up in.
+    pub(crate) fn context(&self) -> PlanContext<'_> {
+        PlanContext { graph: &self.graph, cache: &self.cache, sources: &self.sources }
+    }
+
     /// How every wanted instance stands.
     pub(crate) fn survey(&self) -> Result<Standings, CliError> {
-        Ok(survey(&self.graph, &self.cache, &self.sources, &self.wanted, &self.forced, &self.needed)?)
+        Ok(survey(self.context(), &self.goals)?)
     }
 
     /// Every wanted instance that is fresh, and its manifest.

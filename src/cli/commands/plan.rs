@@ -36,14 +36,8 @@ pub(crate) struct Shown {
 /// Prints the plan of a pipeline.
 pub(crate) fn show(loaded: &Loaded, how: &Shown) -> Result<Exit, CliError> {
     let standings = loaded.survey()?;
-    let stages = plan(&loaded.graph, &standings, &loaded.forced, &loaded.history());
-    let of = CostInputs {
-        graph: &loaded.graph,
-        cache: &loaded.cache,
-        sources: &loaded.sources,
-        standings: &standings,
-        needed: &loaded.needed,
-    };
+    let stages = plan(&loaded.graph, &standings, &loaded.goals, &loaded.history());
+    let of = CostInputs { context: loaded.context(), goals: &loaded.goals, standings: &standings };
     let price = price(&of, &stages, how.jobs, how.sizes);
     let text = if how.json {
         let mut json = serde_json::json!({ "stages": stages, "price": price });

@@ -19,7 +19,7 @@ pub(crate) fn run(args: &PullArgs) -> Result<Exit, CliError> {
     let (mut files, mut bytes, mut wrong) = (0, 0, 0);
     for (id, manifest) in &results {
         // What was asked for by name comes with its bytes; of what lies between it is enough to know it.
-        if !args.pipeline.targets.is_empty() && !loaded.needed[*id] {
+        if !args.pipeline.targets.is_empty() && !loaded.goals.needed[*id] {
             continue;
         }
         for blob in manifest.outputs.values() {
@@ -54,7 +54,7 @@ pub(crate) fn run(args: &PullArgs) -> Result<Exit, CliError> {
         ui::bytes(bytes)
     ));
     eprint(&elsewhere::passed_over_words(&loaded.cache));
-    let missing = loaded.wanted.marked().count() - results;
+    let missing = loaded.goals.wanted.marked().count() - results;
     if missing > 0 {
         let them = if missing == 1 { "it" } else { "them" };
         eprint(&format!("{} neither here nor there; `atflow run` makes {them}\n", ui::count(missing, "stage")));

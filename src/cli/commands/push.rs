@@ -86,7 +86,7 @@ pub(crate) fn run(args: &PushArgs) -> Result<Exit, CliError> {
     if let Some(signer) = &signer {
         eprint(&signed_words(&sent_as, signer));
     }
-    let stale = loaded.wanted.marked().count() - results;
+    let stale = loaded.goals.wanted.marked().count() - results;
     if stale > 0 {
         let them = if stale == 1 { "it" } else { "them" };
         eprint(&format!(

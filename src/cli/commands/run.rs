@@ -76,16 +76,13 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
         };
         return Err(Problems(loaded.sources.awaited().iter().map(also).collect()).into());
     }
-    if args.tolerance.is_some() && loaded.depth.is_none() {
+    if args.tolerance.is_some() && loaded.goals.rerun_from.is_none() {
         let message = "--tolerance compares what --from makes anew with what was published";
         return Err(CliError::environment(message).help("add --from, or leave --tolerance out"));
     }
     let anew = loaded.forced_stages();
-    let published = match loaded.depth {
-        Some(_) => {
-            let Loaded { graph, cache, sources, wanted, .. } = &loaded;
-            Some(Published::find(graph, cache, sources, wanted, &anew)?)
-        }
+    let published = match loaded.goals.rerun_from {
+        Some(_) => Some(Published::find(loaded.context(), &loaded.goals.wanted, &anew)?),
         None => None,
     };
     loaded.cache.clear_abandoned();
@@ -97,10 +94,7 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
     };
     let interrupt = interrupt(last_words)?;
     let options = Options {
-        wanted: loaded.wanted.clone(),
-        forced: loaded.forced.clone(),
-        depth: loaded.depth,
-        needed: loaded.needed.clone(),
+        goals: loaded.goals.clone(),
         jobs,
         device: args.device.clone(),
         keep_going: args.keep_going,
@@ -111,8 +105,7 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
         overrides: loaded.overrides.clone(),
     };
     let observer = &mut |event: RunEvent| progress.event(event);
-    let Ended { summary, broken } =
-        scheduler::run(&loaded.graph, &loaded.cache, &loaded.sources, &options, &interrupt, observer);
+    let Ended { summary, broken } = scheduler::run(loaded.context(), &options, &interrupt, observer);
     progress.finish();
     let folder = args.out.clone().unwrap_or_else(|| Path::new("results").join(loaded.name()));
     let passed_over = elsewhere::passed_over_json(&loaded.cache);
@@ -148,7 +141,7 @@ fn compare(
     published: Option<&Published>,
     summary: &RunSummary,
 ) -> Result<Option<Reproduction>, CliError> {
-    let (Some(depth), Some(published)) = (loaded.depth, published) else { return Ok(None) };
+    let (Some(depth), Some(published)) = (loaded.goals.rerun_from, published) else { return Ok(None) };
     let made = |id| summary.keys.get(&loaded.graph.instance(id).name).and_then(|key| loaded.cache.lookup(*key));
     let question = Question {
         graph: &loaded.graph,
@@ -164,7 +157,7 @@ fn compare(
 /// gives the files, and the first error.
 fn lay_out(loaded: &Loaded, summary: &RunSummary, folder: &Path, print: bool) -> (Vec<PathBuf>, Option<CliError>) {
     let (mut files, mut first) = (Vec::new(), None);
-    for id in loaded.graph.ids().filter(|id| loaded.wanted[*id]) {
+    for id in loaded.goals.wanted.marked() {
         let instance = loaded.graph.instance(id);
         if instance.outputs.iter().all(|output| output.result.is_none()) {
             continue;

@@ -49,7 +49,7 @@ pub(crate) fn save(file: &Path, loaded: &Loaded, args: &PipelineArgs) -> Result<
         set: args.changes.set.clone(),
         targets: args.targets.clone(),
         force: args.changes.force.clone(),
-        from: loaded.depth,
+        from: loaded.goals.rerun_from,
         stages: saved_plan::stages(&loaded.graph, &loaded.sources, &loaded.survey()?),
     };
     let text = serde_json::to_string_pretty(&plan)

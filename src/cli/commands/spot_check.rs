@@ -33,14 +33,15 @@ pub(crate) fn run(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
         ..ChangeArgs::plain(args.profile.clone(), args.set.clone(), args.cache.clone())
     };
     let loaded = Loaded::open(file, &args.targets, &changes, Access::Write)?;
-    let Loaded { graph, cache, sources, wanted, .. } = &loaded;
+    let Loaded { graph, cache, .. } = &loaded;
+    let wanted = &loaded.goals.wanted;
     let among = predictions(graph, wanted);
     if among.marked().next().is_none() {
         let error = CliError::environment("none of the targets rests on the predictions of an `evaluate` stage");
         return Err(error.help("leave --remote, --share and --sample out to run the targets themselves again"));
     }
     // Of all that lies before them, too: checkpoints that were trained here are not those that are to be checked.
-    let recorded = Published::find(graph, cache, sources, wanted, wanted)?;
+    let recorded = Published::find(loaded.context(), wanted, wanted)?;
     let seed = args.seed.unwrap_or_else(unforeseeable);
     let amount = match args.sample {
         Some(count) => SampleSize::Count(count as usize),

@@ -74,8 +74,7 @@ fn as_it_is_now(file: &Path, overrides: Overrides, args: &TableArgs) -> Result<T
     if let Some(Standing::Fresh(_, manifest)) = &standings[*id] {
         return recorded(&loaded.cache, manifest, &args.name);
     }
-    let preview =
-        Preview { graph: &loaded.graph, cache: &loaded.cache, sources: &loaded.sources, standings: &standings };
+    let preview = Preview { context: loaded.context(), standings: &standings };
     let history = History::of_profile(&loaded.cache, loaded.name(), loaded.overrides.profile.as_deref());
     preview.table(*id, &history).map_err(|failure| {
         let causes = failure.causes.iter().map(|cause| format!(": {cause}")).collect::<String>();

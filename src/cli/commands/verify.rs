@@ -4,7 +4,7 @@ use std::path::Path;
 
 use atflow::cache::{Access, Cache, Checked, Flaw, FlawKind};
 use atflow::event::{RunEvent, RunSummary, Status};
-use atflow::plan::{RerunRequest, Standing};
+use atflow::plan::{Goals, PlanContext, RerunRequest, Standing};
 use atflow::results::{Cell, TableDocument};
 use atflow::scheduler::{self, Options};
 use atflow::spec::{InstanceId, Problems};
@@ -109,14 +109,15 @@ pub(super) fn run_beside(
 ) -> Result<(verify::ScratchCache, RunSummary), CliError> {
     let targets = loaded.graph.marking(ids.iter().copied());
     loaded.cache.clear_abandoned();
-    let beside = verify::beside(&loaded.cache, &loaded.graph, &loaded.sources, standings, &targets)
-        .map_err(|error| explain(error, file))?;
-    let options = Options {
+    let beside = verify::beside(loaded.context(), standings, &targets).map_err(|error| explain(error, file))?;
+    let goals = Goals {
         wanted,
         // By name and not by a missing result: a stage that is no target may have the same key.
         forced: targets.values().map(|is_target| is_target.then_some(RerunRequest::Force)).collect(),
-        depth: None,
-        needed: loaded.graph.per_instance(false),
+        ..Goals::all_known(&loaded.graph)
+    };
+    let options = Options {
+        goals,
         jobs: jobs(args.jobs),
         device: args.device.clone(),
         keep_going: true,
@@ -136,7 +137,8 @@ pub(super) fn run_beside(
         RunEvent::StageFinished { status: Status::Cached, .. } => {}
         event => progress.event(event),
     };
-    let ended = scheduler::run(&loaded.graph, &beside.cache, &loaded.sources, &options, &interrupt, observer);
+    let context = PlanContext { cache: &beside.cache, ..loaded.context() };
+    let ended = scheduler::run(context, &options, &interrupt, observer);
     progress.finish();
     match ended.broken {
         Some(error) => Err(error.into()),
@@ -154,7 +156,7 @@ fn rerun(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
         return Err(CliError::environment(message).help("leave it out to compare bytes"));
     }
     let standings = loaded.survey()?;
-    let (beside, summary) = run_beside(&loaded, loaded.wanted.clone(), &standings, &ids, args, file)?;
+    let (beside, summary) = run_beside(&loaded, loaded.goals.wanted.clone(), &standings, &ids, args, file)?;
     let mut compared: Vec<Compared> = Vec::new();
     let mut unlike: Vec<DifferingCell> = Vec::new();
     for id in ids {

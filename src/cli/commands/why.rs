@@ -29,8 +29,7 @@ pub(crate) fn run(args: &WhyArgs) -> Result<Exit, CliError> {
     let question = Question {
         spec: &loaded.spec,
         overrides: &loaded.overrides,
-        graph: &loaded.graph,
-        sources: &loaded.sources,
+        context: loaded.context(),
         standings: &standings,
         history: &history,
     };

@@ -10,10 +10,9 @@ use serde::Serialize;
 use crate::action::Action;
 use crate::address::Address;
 use crate::cache::Manifest;
-use crate::external_inputs::{CheckedSource, ExternalInputs};
-use crate::graph::Graph;
+use crate::external_inputs::CheckedSource;
 use crate::plan::difference::{self, Change};
-use crate::plan::{History, RerunRequest, StaleReason, Standing, Standings};
+use crate::plan::{History, PlanContext, RerunRequest, StaleReason, Standing, Standings};
 use crate::spec::{self, InstanceId, Need, Overrides, PipelineSpec, Written};
 use crate::stage_kinds::StageKind;
 
@@ -98,10 +97,8 @@ pub struct Question<'a, 'h> {
     pub spec: &'a PipelineSpec,
     /// Changes from the command line.
     pub overrides: &'a Overrides,
-    /// Instances of the pipeline.
-    pub graph: &'a Graph,
-    /// External files of the pipeline.
-    pub sources: &'a ExternalInputs,
+    /// Pipeline, cache and external files.
+    pub context: PlanContext<'a>,
     /// States of the instances in question and of everything that they need.
     pub standings: &'a Standings,
     /// Earlier runs.
@@ -145,7 +142,7 @@ impl Question<'_, '_> {
             };
             now.unwrap_or_default()
         };
-        self.graph.record_by(id, input, |source| self.sources.get(id, source).identity())
+        self.context.graph.record_by(id, input, |source| self.context.sources.get(id, source).identity())
     }
 }
 
@@ -162,7 +159,7 @@ struct Walk<'w, 'a, 'h> {
 impl Walk<'_, '_, '_> {
     fn look(&mut self, id: InstanceId, before: Option<Action>) {
         let asked = self.asked;
-        let name = &asked.graph.instance(id).name;
+        let name = &asked.context.graph.instance(id).name;
         match &asked.standings[id] {
             Some(Standing::Stale(_, StaleReason::Forced(RerunRequest::Assemble))) => {
                 return self.cause(id, StaleCause::Elsewhere);
@@ -173,7 +170,7 @@ impl Walk<'_, '_, '_> {
             }
             _ => {}
         }
-        let unfinished: Vec<InstanceId> = asked.graph.producers(id).collect();
+        let unfinished: Vec<InstanceId> = asked.context.graph.producers(id).collect();
         for producer in unfinished {
             if !matches!(asked.standings[producer], Some(Standing::Fresh(..))) {
                 self.go(producer, id, None);
@@ -199,7 +196,7 @@ impl Walk<'_, '_, '_> {
     /// Adds the cause of an instance whose earlier action is unknown.
     fn without_record(&mut self, id: InstanceId) {
         let asked = self.asked;
-        let name = &asked.graph.instance(id).name;
+        let name = &asked.context.graph.instance(id).name;
         let what = match (asked.history.last_key(name), &asked.standings[id]) {
             (None, _) if asked.history.has_failed(name) => StaleCause::OnlyFailed,
             (None, _) => StaleCause::NeverRun,
@@ -213,9 +210,9 @@ impl Walk<'_, '_, '_> {
     /// file.
     fn input(&mut self, id: InstanceId, input: &str, before: &Action) {
         let asked = self.asked;
-        let Some((_, need)) = asked.graph.inputs(id).find(|(name, _)| name == input) else {
-            let source = asked.graph.instance(id).sources.iter().find(|source| source.slot == input);
-            let Some(source) = source.map(|source| asked.sources.get(id, source)) else { return };
+        let Some((_, need)) = asked.context.graph.inputs(id).find(|(name, _)| name == input) else {
+            let source = asked.context.graph.instance(id).sources.iter().find(|source| source.slot == input);
+            let Some(source) = source.map(|source| asked.context.sources.get(id, source)) else { return };
             let (file, bytes) = match source {
                 CheckedSource::Local { path, .. } | CheckedSource::ByHand { path, .. } => {
                     (path.display().to_string(), std::fs::metadata(path).ok().map(|metadata| metadata.len()))
@@ -237,10 +234,10 @@ impl Walk<'_, '_, '_> {
         let gave = |old: &Manifest| {
             old.outputs.get(&need.output).map(|blob| format!("blake3:{}", blob.digest)).as_ref() == was
         };
-        match asked.history.find(&asked.graph.instance(need.from).name, gave) {
+        match asked.history.find(&asked.context.graph.instance(need.from).name, gave) {
             Some(old) if old.record != manifest.record => self.go(need.from, id, Some(old.record)),
             _ => {
-                let (from, made) = (asked.graph.instance(need.from).name.clone(), &manifest.made);
+                let (from, made) = (asked.context.graph.instance(need.from).name.clone(), &manifest.made);
                 let (at, host) = (made.at.clone(), made.host.clone());
                 self.cause(id, StaleCause::OtherBytes { input: input.to_owned(), from, at, host });
             }
@@ -256,7 +253,7 @@ impl Walk<'_, '_, '_> {
 
     fn cause(&mut self, id: InstanceId, what: StaleCause) {
         let asked = self.asked;
-        let instance = asked.graph.instance(id);
+        let instance = asked.context.graph.instance(id);
         let (path, texts) = match &what {
             StaleCause::Changed(Change::Param { path, old, new }) => (Some(path.as_str()), text(old).zip(text(new))),
             StaleCause::Changed(Change::Seed { .. }) => (Some("seed"), None),
@@ -266,7 +263,7 @@ impl Walk<'_, '_, '_> {
         let written = |path| spec::written(asked.spec, asked.overrides, instance, path, texts);
         let written = path.map(written).unwrap_or_default();
         let way = std::iter::successors(Some(id), |id| self.towards.get(id).copied());
-        let way = way.map(|id| asked.graph.instance(id).name.clone()).collect();
+        let way = way.map(|id| asked.context.graph.instance(id).name.clone()).collect();
         self.causes.push(Cause { stage: instance.name.clone(), kind: instance.kind, what, written, way });
     }
 }

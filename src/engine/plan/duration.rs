@@ -5,7 +5,8 @@
 
 use serde_json::Value as Json;
 
-use super::{History, Standing, Standings};
+use super::history::History;
+use super::state::{Standing, Standings};
 use crate::action::Action;
 use crate::cache::Manifest;
 use crate::graph::Graph;

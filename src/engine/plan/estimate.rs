@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::cache::{Blob, Cache};
+use crate::cache::Blob;
 use crate::digest::Digest;
-use crate::external_inputs::{CheckedSource, ExternalInputs};
+use crate::external_inputs::CheckedSource;
 use crate::fetch;
 use crate::graph::Graph;
-use crate::plan::{PlannedStage, Standing, Standings, must_be_there, read_from_fresh};
+use crate::plan::lost::read_from_fresh;
+use crate::plan::{Goals, PlanContext, PlannedStage, Standing, Standings, must_be_there};
 use crate::spec::{InstanceId, PerInstance, fits_on_gpu};
 use crate::stage_kinds::Source;
 
@@ -41,21 +42,18 @@ pub struct CostEstimate {
 
 /// Inputs of an estimate.
 pub struct CostInputs<'a> {
-    /// The pipeline.
-    pub graph: &'a Graph,
-    /// Cache with the results.
-    pub cache: &'a Cache,
-    /// External files of the pipeline.
-    pub sources: &'a ExternalInputs,
+    /// Pipeline, cache and external files.
+    pub context: PlanContext<'a>,
+    /// Goals of the survey.
+    pub goals: &'a Goals,
     /// States of the instances, by id.
     pub standings: &'a Standings,
-    /// Marks the instances whose outputs must exist, by id.
-    pub needed: &'a PerInstance<bool>,
 }
 
 /// Estimates the cost of a survey and of the plan made from it. `ask` allows asking servers for file sizes.
 pub fn price(of: &CostInputs<'_>, stages: &[PlannedStage], jobs: usize, ask: bool) -> CostEstimate {
-    let CostInputs { graph, cache, sources, standings, .. } = *of;
+    let CostInputs { context, standings, .. } = *of;
+    let graph = context.graph;
     let looked_at = graph.ids().filter(|id| standings[*id].is_some());
     let mut seconds: PerInstance<Option<f64>> = graph.per_instance(None);
     let mut gpu: PerInstance<f64> = graph.per_instance(0.0);
@@ -69,7 +67,7 @@ pub fn price(of: &CostInputs<'_>, stages: &[PlannedStage], jobs: usize, ask: boo
             }
         }
     }
-    let files = to_fetch(graph, cache, sources, standings);
+    let files = to_fetch(context, standings);
     let sizes: Vec<Option<u64>> = files.iter().map(|source| fetch::size(source, ask)).collect();
     let blobs = blobs_to_fetch(of);
     CostEstimate {
@@ -81,17 +79,17 @@ pub fn price(of: &CostInputs<'_>, stages: &[PlannedStage], jobs: usize, ask: boo
         fetch_files: files.len() + blobs.len(),
         fetch_bytes: sizes.iter().flatten().chain(blobs.values()).sum(),
         fetch_unknown: sizes.iter().filter(|size| size.is_none()).count(),
-        by_hand: by_hand(graph, sources, standings),
+        by_hand: by_hand(context, standings),
     }
 }
 
 /// Returns the remote files that stages will read and that the cache lacks, each once.
-fn to_fetch(graph: &Graph, cache: &Cache, sources: &ExternalInputs, standings: &Standings) -> Vec<Source> {
+fn to_fetch(context: PlanContext<'_>, standings: &Standings) -> Vec<Source> {
     let mut files: Vec<(String, Source)> = Vec::new();
-    for checked in to_read(graph, sources, standings) {
+    for checked in to_read(context, standings) {
         if let CheckedSource::Remote { source } = checked {
             let identity = checked.identity();
-            if !cache.fetched(&identity).is_some_and(|blob| cache.has(blob)) {
+            if !context.cache.fetched(&identity).is_some_and(|blob| context.cache.has(blob)) {
                 files.push((identity, source.clone()));
             }
         }
@@ -105,14 +103,14 @@ fn to_fetch(graph: &Graph, cache: &Cache, sources: &ExternalInputs, standings: &
 ///
 /// These are inputs of stages that may run, requested outputs, and result files.
 fn blobs_to_fetch(of: &CostInputs<'_>) -> BTreeMap<Digest, u64> {
-    let CostInputs { graph, cache, standings, needed, .. } = *of;
+    let CostInputs { context: PlanContext { graph, cache, .. }, goals, standings } = *of;
     if !cache.has_remote() {
         return BTreeMap::new();
     }
     let mut blobs: Vec<Blob> = Vec::new();
     for id in graph.ids() {
         if let Some(Standing::Fresh(_, manifest)) = &standings[id] {
-            let outputs = graph.instance(id).outputs.iter().filter(|output| must_be_there(output, needed[id]));
+            let outputs = graph.instance(id).outputs.iter().filter(|output| must_be_there(output, goals.needed[id]));
             blobs.extend(outputs.filter_map(|output| manifest.outputs.get(&output.name)));
         }
         blobs.extend(read_from_fresh(graph, standings, id).map(|(.., blob)| blob));
@@ -121,18 +119,15 @@ fn blobs_to_fetch(of: &CostInputs<'_>) -> BTreeMap<Digest, u64> {
 }
 
 /// Returns the files of pending or stale stages that a person has to fetch, each once.
-fn by_hand(graph: &Graph, sources: &ExternalInputs, standings: &Standings) -> Vec<PathBuf> {
-    let awaited = to_read(graph, sources, standings).filter_map(CheckedSource::awaited);
+fn by_hand(context: PlanContext<'_>, standings: &Standings) -> Vec<PathBuf> {
+    let awaited = to_read(context, standings).filter_map(CheckedSource::awaited);
     let files: BTreeSet<PathBuf> = awaited.map(Path::to_owned).collect();
     files.into_iter().collect()
 }
 
 /// Returns the sources of the stages that may run.
-fn to_read<'a>(
-    graph: &'a Graph,
-    sources: &'a ExternalInputs,
-    standings: &'a Standings,
-) -> impl Iterator<Item = &'a CheckedSource> {
+fn to_read<'a>(context: PlanContext<'a>, standings: &'a Standings) -> impl Iterator<Item = &'a CheckedSource> {
+    let PlanContext { graph, sources, .. } = context;
     let runs = |id: &InstanceId| matches!(standings[*id], Some(Standing::Stale(..) | Standing::Pending(_)));
     let of = move |id: InstanceId| graph.instance(id).sources.iter().map(move |need| sources.get(id, need));
     graph.ids().filter(runs).flat_map(of)

@@ -3,7 +3,7 @@
 //! If a stage that runs has to read them, they must be made again, and the plan says so. A run finds this out by
 //! itself, one stage at a time. Knows only whether the cache has a blob.
 
-use super::{StaleReason, Standing, Standings};
+use super::state::{StaleReason, Standing, Standings};
 use crate::cache::{Blob, Cache, CacheError};
 use crate::graph::Graph;
 use crate::spec::InstanceId;

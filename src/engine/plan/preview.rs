@@ -6,11 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::cache::{Blob, Cache, Manifest};
+use crate::cache::{Blob, Manifest};
 use crate::executors;
-use crate::external_inputs::{CheckedSource, ExternalInputs};
-use crate::graph::Graph;
-use crate::plan::{History, Standing, Standings};
+use crate::external_inputs::CheckedSource;
+use crate::plan::{History, PlanContext, Standing, Standings};
 use crate::protocol::{Failure, Input, Job};
 use crate::results::{State, TableDocument};
 use crate::spec::{InstanceId, Need};
@@ -18,12 +17,8 @@ use crate::spec::{InstanceId, Need};
 /// Data that a preview reads.
 #[derive(Debug, Clone, Copy)]
 pub struct Preview<'a> {
-    /// Instances of the pipeline.
-    pub graph: &'a Graph,
-    /// Cache with the results.
-    pub cache: &'a Cache,
-    /// Published numbers, checked.
-    pub sources: &'a ExternalInputs,
+    /// Pipeline, cache and external files.
+    pub context: PlanContext<'a>,
     /// States of the instances, by id.
     pub standings: &'a Standings,
 }
@@ -35,7 +30,7 @@ impl Preview<'_> {
     /// A [`Failure`], as the stage itself would give. A mismatch caused by a stale result is not an error: its cell is
     /// missing.
     pub fn table(&self, id: InstanceId, history: &History) -> Result<TableDocument, Failure> {
-        let instance = self.graph.instance(id);
+        let instance = self.context.graph.instance(id);
         let mut job = Job {
             id: 0,
             stage: instance.name.clone(),
@@ -55,7 +50,7 @@ impl Preview<'_> {
                 job.inputs.push(Input {
                     slot: need.slot.clone(),
                     label: need.label.clone(),
-                    path: self.cache.object_path(blob.digest),
+                    path: self.context.cache.object_path(blob.digest),
                     digest: blob.digest,
                 });
             }
@@ -65,7 +60,7 @@ impl Preview<'_> {
         }
         job.inputs.retain(|input| states.get(&input.label) != Some(&State::Missing));
         for source in &instance.sources {
-            if let CheckedSource::Local { path, digest } = self.sources.get(id, source) {
+            if let CheckedSource::Local { path, digest } = self.context.sources.get(id, source) {
                 let (slot, label) = (source.slot.clone(), String::new());
                 job.inputs.push(Input { slot, label, path: path.clone(), digest: *digest });
             }
@@ -75,14 +70,15 @@ impl Preview<'_> {
 
     /// Finds the result of a need: the fresh one, or the newest one of an earlier run.
     fn find(&self, need: &Need, history: &History) -> (State, Option<Blob>) {
-        let output =
-            |manifest: &Manifest| manifest.outputs.get(&need.output).copied().filter(|blob| self.cache.has(*blob));
+        let output = |manifest: &Manifest| {
+            manifest.outputs.get(&need.output).copied().filter(|blob| self.context.cache.has(*blob))
+        };
         if let Some(Standing::Fresh(_, manifest)) = &self.standings[need.from]
             && let Some(blob) = output(manifest)
         {
             return (State::Made, Some(blob));
         }
-        match history.find(&self.graph.instance(need.from).name, |manifest| output(manifest).is_some()) {
+        match history.find(&self.context.graph.instance(need.from).name, |manifest| output(manifest).is_some()) {
             Some(manifest) => (State::Stale, output(&manifest)),
             None => (State::Missing, None),
         }

@@ -1,16 +1,10 @@
 //! Rerun levels: from predictions, from checkpoints, or from scratch.
 //!
-//! Says which fresh instances run anyway, which may not run, and which missing results a level cannot do without. Knows
-//! stage kinds and dependencies; runs nothing.
-
-use std::collections::HashSet;
+//! Says which fresh instances run anyway, and which may not run. Knows stage kinds and dependencies; runs nothing.
 
 use serde::{Deserialize, Serialize};
 
-use crate::cache::{Blob, Cache, CacheError};
-use crate::digest::Digest;
 use crate::graph::Graph;
-use crate::plan::{StaleReason, Standing, Standings, must_be_there, read_from_fresh};
 use crate::spec::{Instance, InstanceId, Need, PerInstance};
 use crate::stage_kinds::StageKind;
 
@@ -81,132 +75,6 @@ fn after(graph: &Graph, kinds: &[StageKind]) -> PerInstance<bool> {
         after[id] = graph.producers(id).any(|from| after[from] || kinds.contains(&graph.instance(from).kind));
     }
     after
-}
-
-/// Result that is required and missing, and that the level may not make.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Missing {
-    /// Name of the instance that would make it.
-    pub stage: String,
-    /// Kind of that instance.
-    pub kind: StageKind,
-    /// Whether the manifest exists and only the bytes are missing.
-    pub is_known: bool,
-    /// Shallowest level that makes it.
-    pub made_from: RerunFrom,
-    /// Stage that must run before a remote cache can be asked for the result. `None` if no cache can have it.
-    pub hidden_by: Option<String>,
-}
-
-/// Returns the results that a run at this level needs and may not make, by a survey at the same level.
-///
-/// Of results that need one another, it returns only the last.
-///
-/// A training downstream of a stage that has yet to run has no key, so its checkpoint cannot be looked up. The training
-/// is not reported if this cache has a checkpoint of such a training, with any inputs: the stage may make the same
-/// bytes again. Otherwise it is reported, even if a remote cache may have the checkpoint: hours of fetching should not
-/// start on a guess.
-///
-/// # Errors
-/// [`CacheError`] if the remote cache could not be asked.
-pub fn missing(
-    graph: &Graph,
-    cache: &Cache,
-    depth: RerunFrom,
-    standings: &Standings,
-    needed: &PerInstance<bool>,
-) -> Result<Vec<Missing>, CacheError> {
-    let barred = depth.forbidden_stages(graph);
-    let gone = gone(graph, cache, &barred, standings, needed)?;
-    let mut trainings = Trainings { cache, shapes: None };
-    let mut lacks = graph.per_instance(false);
-    let mut untrained = graph.per_instance(false);
-    let mut hidden_by: PerInstance<Option<InstanceId>> = graph.per_instance(None);
-    for id in graph.ids() {
-        let Some(standing) = &standings[id] else { continue };
-        let is_fresh = matches!(standing, Standing::Fresh(..)) && !gone[id];
-        let is_training = graph.instance(id).kind == StageKind::Train && !is_fresh;
-        untrained[id] = is_training || graph.producers(id).any(|from| untrained[from]);
-        lacks[id] = match standing {
-            Standing::Fresh(..) => gone[id],
-            Standing::Stale(..) => barred[id],
-            Standing::Pending(_) if !barred[id] => false,
-            Standing::Pending(_) if graph.producers(id).any(|from| lacks[from]) => true,
-            Standing::Pending(producer) => {
-                let is_nowhere = graph.instance(id).kind == StageKind::Train && !trainings.has(graph, id)?;
-                hidden_by[id] = Some(*producer).filter(|_| is_nowhere && cache.has_remote());
-                is_nowhere
-            }
-        };
-    }
-    let is_last = |id: &InstanceId| lacks[*id] && !graph.consumers(*id).any(|consumer| lacks[consumer]);
-    let tell = |id: InstanceId| {
-        let instance = graph.instance(id);
-        Missing {
-            stage: instance.name.clone(),
-            kind: instance.kind,
-            is_known: gone[id] || matches!(standings[id], Some(Standing::Stale(_, StaleReason::Output(_)))),
-            made_from: if untrained[id] { RerunFrom::Scratch } else { RerunFrom::Checkpoints },
-            hidden_by: hidden_by[id].map(|stage| graph.instance(stage).name.clone()),
-        }
-    };
-    Ok(graph.ids().filter(is_last).map(tell).collect())
-}
-
-/// Shapes of the trainings whose results are in a cache, read on first use.
-struct Trainings<'a> {
-    cache: &'a Cache,
-    shapes: Option<HashSet<Digest>>,
-}
-
-impl Trainings<'_> {
-    /// Whether the cache has a checkpoint of such a training, with any inputs.
-    fn has(&mut self, graph: &Graph, id: InstanceId) -> Result<bool, CacheError> {
-        let shapes = match &mut self.shapes {
-            Some(shapes) => shapes,
-            none => {
-                let manifests = self.cache.results_of(StageKind::Train)?.into_iter();
-                let whole = manifests.filter(|manifest| {
-                    self.cache.has_remote() || manifest.outputs.values().all(|blob| self.cache.has(*blob))
-                });
-                none.insert(whole.map(|manifest| manifest.record.shape()).collect())
-            }
-        };
-        Ok(shapes.contains(&graph.record_by(id, |_, _| String::new(), |_| String::new()).shape()))
-    }
-}
-
-/// Marks cached instances that may not rerun but whose required output is missing; by id.
-fn gone(
-    graph: &Graph,
-    cache: &Cache,
-    barred: &PerInstance<bool>,
-    standings: &Standings,
-    needed: &PerInstance<bool>,
-) -> Result<PerInstance<bool>, CacheError> {
-    let mut read: Vec<(InstanceId, Blob)> = Vec::new();
-    for id in graph.ids() {
-        match &standings[id] {
-            None => {}
-            Some(Standing::Fresh(_, manifest)) => {
-                let instance = graph.instance(id);
-                let outputs = instance.outputs.iter().filter(|output| must_be_there(output, needed[id]));
-                read.extend(outputs.filter_map(|output| Some((id, *manifest.outputs.get(&output.name)?))));
-            }
-            Some(Standing::Stale(..) | Standing::Pending(_)) => {
-                read.extend(read_from_fresh(graph, standings, id).map(|(from, _, blob)| (from, blob)));
-            }
-        }
-    }
-    read.retain(|(id, _)| barred[*id]);
-    read.sort_unstable_by_key(|(id, blob)| (*id, blob.digest));
-    read.dedup();
-    let mut gone = graph.per_instance(false);
-    let blobs: Vec<Blob> = read.iter().map(|(_, blob)| *blob).collect();
-    for ((id, _), is_there) in read.iter().zip(cache.can_obtain(&blobs)?) {
-        gone[*id] |= !is_there;
-    }
-    Ok(gone)
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ impl Scheduler<'_> {
         while used < self.options.jobs && self.can_record_more() && self.interrupt.requests() == 0 {
             let Some(id) = self.states.next_ready(before) else { break };
             before = Some(id);
-            let instance = self.graph.instance(id);
+            let instance = self.context.graph.instance(id);
             let threads = instance.threads.min(self.options.jobs);
             let gpu = if instance.kind.needs_worker() && on_gpu { instance.gpu } else { 0.0 };
             if used + threads > self.options.jobs
@@ -79,7 +79,7 @@ impl Scheduler<'_> {
         {
             return Ok(true);
         }
-        let manifest = self.made.contains(&key).then(|| self.cache.lookup(key)).flatten();
+        let manifest = self.made.contains(&key).then(|| self.context.cache.lookup(key)).flatten();
         let Some(manifest) = manifest else { return Ok(false) };
         self.stale.remove(&id);
         let name = self.name(id);
@@ -93,7 +93,7 @@ impl Scheduler<'_> {
     fn revive_producers(&mut self, id: InstanceId) -> Result<bool, CacheError> {
         let mut lost: Vec<(InstanceId, String)> = Vec::new();
         let mut awaited: Vec<InstanceId> = Vec::new();
-        let graph = self.graph;
+        let graph = self.context.graph;
         for need in &graph.instance(id).needs {
             let blob = self.states.outputs(need.from).and_then(|outputs| outputs.get(&need.output)).copied();
             let there = match blob {
@@ -131,17 +131,17 @@ impl Scheduler<'_> {
     pub(super) fn inputs(&self, id: InstanceId) -> Vec<Input> {
         let input = |need: &crate::spec::Need| {
             let blob = *self.states.outputs(need.from)?.get(&need.output)?;
-            let path = self.cache.object_path(blob.digest);
+            let path = self.context.cache.object_path(blob.digest);
             Some(Input { slot: need.slot.clone(), label: need.label.clone(), path, digest: blob.digest })
         };
-        self.graph.instance(id).needs.iter().filter_map(input).collect()
+        self.context.graph.instance(id).needs.iter().filter_map(input).collect()
     }
 
     fn start(&mut self, id: InstanceId, worker: Option<usize>, share: Share, lease: Lease) -> Result<(), RunError> {
         let Share { threads, gpu } = share;
-        let instance = self.graph.instance(id);
+        let instance = self.context.graph.instance(id);
         let Some(Stale { record, key, reason, wants }) = self.stale.remove(&id) else { return Ok(()) };
-        let scratch = self.cache.scratch()?;
+        let scratch = self.context.cache.scratch()?;
         let folder = scratch.path().join("out");
         crate::fsio::create_dir(&folder).map_err(CacheError::from)?;
         // Files are numbered: the pipeline's author chooses output names, which may not be valid file names.
@@ -157,12 +157,12 @@ impl Scheduler<'_> {
             threads,
             inputs: self.inputs(id),
             outputs: outputs.clone().into_iter().collect(),
-            partial: (instance.kind == StageKind::Train).then(|| self.cache.partial_path(key)),
+            partial: (instance.kind == StageKind::Train).then(|| self.context.cache.partial_path(key)),
             // A forced rerun computes everything again and must not start from an earlier state.
             onward: record
                 .onward_key()
                 .filter(|_| wants != Satisfaction::Rerun)
-                .map(|key| self.cache.partial_path(key)),
+                .map(|key| self.context.cache.partial_path(key)),
         };
         self.next_job += 1;
         let cancel = Arc::new(AtomicBool::new(false));
@@ -198,15 +198,16 @@ impl Scheduler<'_> {
     /// Runs a stage without tensors on its own thread.
     fn start_in_engine(&self, id: InstanceId, mut job: Job, cancel: Arc<AtomicBool>) {
         let sources: Vec<(String, CheckedSource)> = self
+            .context
             .graph
             .instance(id)
             .sources
             .iter()
-            .map(|need| (need.slot.clone(), self.sources.get(id, need).clone()))
+            .map(|need| (need.slot.clone(), self.context.sources.get(id, need).clone()))
             .collect();
         let (interrupt, keepers) = (self.interrupt.clone(), Arc::clone(&self.keepers));
         let reporter = EngineReporter { job: job.id, cancel, interrupt, keepers, sender: self.sender.clone() };
-        let (cache, sender) = (self.cache.clone(), self.sender.clone());
+        let (cache, sender) = (self.context.cache.clone(), self.sender.clone());
         std::thread::spawn(move || {
             let id = job.id;
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

@@ -47,7 +47,7 @@ impl Scheduler<'_> {
     /// Whether a fresh result came from a remote cache and all its inputs are here, fetched if necessary.
     pub(super) fn is_assembled_here(&mut self, id: InstanceId, manifest: &Manifest) -> Result<bool, CacheError> {
         let Some(origin) = &manifest.from else { return Ok(false) };
-        let graph = self.graph;
+        let graph = self.context.graph;
         for need in &graph.instance(id).needs {
             let blob = self.states.outputs(need.from).and_then(|outputs| outputs.get(&need.output)).copied();
             let is_here = match blob {

@@ -20,16 +20,16 @@ enum FetchNews {
 impl Scheduler<'_> {
     /// Fetches the required outputs of a fresh instance; returns the first one that is missing everywhere.
     pub(super) fn bring_outputs(&mut self, id: InstanceId, manifest: &Manifest) -> Result<Option<String>, CacheError> {
-        let graph = self.graph;
-        for output in graph.instance(id).outputs.iter().filter(|it| must_be_there(it, self.options.needed[id])) {
+        let graph = self.context.graph;
+        for output in graph.instance(id).outputs.iter().filter(|it| must_be_there(it, self.options.goals.needed[id])) {
             // Without a remote cache, the lookup has just found it.
-            if output.result.is_none() && !self.cache.has_remote() {
+            if output.result.is_none() && !self.context.cache.has_remote() {
                 continue;
             }
-            let blob = self.cache.output(manifest, &output.name)?;
+            let blob = self.context.cache.output(manifest, &output.name)?;
             // The user is about to read a result file, and bytes are checked where they are read.
             if output.result.is_some()
-                && let Some(kept) = self.cache.quarantine(blob.digest)?
+                && let Some(kept) = self.context.cache.quarantine(blob.digest)?
             {
                 let (output, name, kept) = (&output.name, self.name(id), kept.display());
                 self.emit(RunEvent::Warning(format!(
@@ -47,14 +47,14 @@ impl Scheduler<'_> {
     ///
     /// Returns `false` if no cache has it, or if the user wants to stop.
     pub(super) fn bring(&mut self, of: InstanceId, blob: Blob) -> Result<bool, CacheError> {
-        if self.cache.has(blob) {
+        if self.context.cache.has(blob) {
             return Ok(true);
         }
-        if !self.cache.has_remote() {
+        if !self.context.cache.has_remote() {
             return Ok(false);
         }
         let stage = self.name(of);
-        let (cache, interrupt) = (self.cache.clone(), self.interrupt.clone());
+        let (cache, interrupt) = (self.context.cache.clone(), self.interrupt.clone());
         let (sender, told) = mpsc::channel();
         // The fetch has its own thread, which the run abandons on a stop: a server may be silent for long.
         std::thread::spawn(move || {

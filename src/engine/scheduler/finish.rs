@@ -32,7 +32,7 @@ impl Scheduler<'_> {
                 digests.push(digest);
                 for digest in digests {
                     // Several stages may find it at once: the first one moves it away.
-                    if let Some(kept) = self.cache.quarantine(digest)? {
+                    if let Some(kept) = self.context.cache.quarantine(digest)? {
                         let (name, kept) = (self.name(id), kept.display());
                         self.emit(RunEvent::Warning(format!(
                             "an input of {name} had other bytes than its digest says; it was moved to {kept} and is made again"
@@ -94,7 +94,7 @@ impl Scheduler<'_> {
             // The scratch folder takes any rest with it.
             _ = std::fs::remove_dir_all(folder);
         }
-        let log = match running.log.keep(self.cache) {
+        let log = match running.log.keep(self.context.cache) {
             Ok(log) => log,
             Err(error) => {
                 self.emit(RunEvent::Warning(format!("the log of {name} could not be kept: {error}")));
@@ -115,8 +115,8 @@ impl Scheduler<'_> {
 
     /// Fails an instance that has to run and may not: an expected result is missing.
     pub(super) fn refuse(&mut self, id: InstanceId, record: &Action, absence: &StaleReason) {
-        let reason = self.history.reason(self.graph.instance(id), record, absence);
-        let depth = self.options.depth.map_or("", RerunFrom::name);
+        let reason = self.history.reason(self.context.graph.instance(id), record, absence);
+        let depth = self.options.goals.rerun_from.map_or("", RerunFrom::name);
         let message = format!("it would have to run ({reason}), and --from {depth} leaves it alone");
         let failure = Failure { code: FailureCode::Barred, message, causes: Vec::new() };
         self.end(id, State::Failed, Status::Failed, 0.0, String::new(), Some(failure));
@@ -127,7 +127,7 @@ impl Scheduler<'_> {
     fn skip_consumers(&mut self, id: InstanceId) {
         let mut open = vec![id];
         while let Some(id) = open.pop() {
-            let consumers: Vec<InstanceId> = self.graph.consumers(id).collect();
+            let consumers: Vec<InstanceId> = self.context.graph.consumers(id).collect();
             for consumer in consumers {
                 if matches!(self.states.get(consumer), State::Waiting(_) | State::Ready) {
                     self.end(consumer, State::Skipped, Status::Skipped, 0.0, String::new(), None);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::{RunError, Satisfaction, Scheduler, State};
 use crate::cache::{Attempt, Blob, CacheError, Held, Holder, Lease, Wanted};
 use crate::event::RunEvent;
-use crate::plan::{Staleness, check_staleness};
+use crate::plan::Staleness;
 use crate::spec::InstanceId;
 
 /// Interval between checks on another run. Each check reads two files, perhaps over a network.
@@ -45,10 +45,10 @@ impl Scheduler<'_> {
             return Ok(());
         }
         let mut wanted = Wanted::default();
-        for id in self.graph.ids().filter(|id| self.options.wanted[*id]) {
-            wanted.shapes.insert(self.graph.record_by(id, |_, _| String::new(), |_| String::new()).shape());
-            let sources = &self.graph.instance(id).sources;
-            wanted.fetched.extend(sources.iter().map(|need| self.sources.get(id, need).identity()));
+        for id in self.context.graph.ids().filter(|id| self.options.goals.wanted[*id]) {
+            wanted.shapes.insert(self.context.graph.record_by(id, |_, _| String::new(), |_| String::new()).shape());
+            let sources = &self.context.graph.instance(id).sources;
+            wanted.fetched.extend(sources.iter().map(|need| self.context.sources.get(id, need).identity()));
         }
         self.note = self.leases.announce(&wanted)?;
         Ok(())
@@ -87,18 +87,18 @@ impl Scheduler<'_> {
     /// Finishes a ready instance whose result exists by now. An instance forced to rerun takes no other result.
     fn take_result(&mut self, id: InstanceId) -> Result<bool, CacheError> {
         let (needed, must_be_here) = match self.stale.get(&id).map(|stale| stale.wants) {
-            Some(Satisfaction::Result) => (self.options.needed[id], false),
+            Some(Satisfaction::Result) => (self.options.goals.needed[id], false),
             // The blobs were missing everywhere before: only a local copy changes that.
             Some(Satisfaction::Blobs) => (true, true),
             Some(Satisfaction::Rerun) | None => return Ok(false),
         };
         // A producer may be running again; then there is nothing to look up.
-        if self.graph.producers(id).any(|producer| self.states.outputs(producer).is_none()) {
+        if self.context.graph.producers(id).any(|producer| self.states.outputs(producer).is_none()) {
             return Ok(false);
         }
         let outputs = |producer| self.states.outputs(producer).expect("checked above");
-        let is_here = |blob: &Blob| !must_be_here || self.cache.has(*blob);
-        match check_staleness(self.graph, self.cache, self.sources, id, outputs, needed)? {
+        let is_here = |blob: &Blob| !must_be_here || self.context.cache.has(*blob);
+        match self.context.check_staleness(id, outputs, needed)? {
             Staleness::Fresh(_, manifest) if manifest.outputs.values().all(is_here) => {}
             _ => return Ok(false),
         }

@@ -12,7 +12,7 @@ impl Scheduler<'_> {
     /// Asks overdue stages to give up, and kills the workers of those that do not.
     pub(super) fn end_overdue(&mut self) {
         for (job, running) in &mut self.running {
-            let Some(limit) = self.graph.instance(running.id).time_limit else { continue };
+            let Some(limit) = self.context.graph.instance(running.id).time_limit else { continue };
             match (running.overdue, running.worker) {
                 (None, worker) if running.started.elapsed() > limit => {
                     running.overdue = Some(Instant::now());
@@ -30,7 +30,7 @@ impl Scheduler<'_> {
     /// Returns the failure of a stage that exceeded its time limit; `None` for other stages.
     pub(super) fn overdue(&self, running: &Running) -> Option<Failure> {
         running.overdue?;
-        let limit = self.graph.instance(running.id).time_limit?;
+        let limit = self.context.graph.instance(running.id).time_limit?;
         let message = format!("took longer than its time limit of {}", words(limit));
         Some(Failure { code: FailureCode::Broken, message, causes: Vec::new() })
     }

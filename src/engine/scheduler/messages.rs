@@ -94,7 +94,7 @@ impl Scheduler<'_> {
     fn log(&mut self, id: u64, lines: &str) {
         let Some(running) = self.running.get_mut(&id) else { return };
         running.log.add(lines);
-        let stage = self.graph.instance(running.id).name.clone();
+        let stage = self.context.graph.instance(running.id).name.clone();
         for line in lines.lines() {
             self.emit(RunEvent::StageLog { stage: stage.clone(), line: line.to_owned() });
         }
@@ -110,7 +110,7 @@ impl Scheduler<'_> {
 
     fn progress(&mut self, id: u64, done: u64, total: u64, message: String) {
         let Some(running) = self.running.get(&id) else { return };
-        let stage = self.graph.instance(running.id).name.clone();
+        let stage = self.context.graph.instance(running.id).name.clone();
         self.emit(RunEvent::StageProgress { stage, done, total, message });
     }
 }

@@ -28,13 +28,11 @@ use std::time::{Duration, Instant};
 
 use crate::action::{Action, ActionKey};
 use crate::address::masked;
-use crate::cache::{Cache, CacheError, Lease, Leases, Manifest, RunRecord};
+use crate::cache::{CacheError, Lease, Leases, Manifest, RunRecord};
 use crate::event::{RunEvent, RunSummary, Status};
-use crate::external_inputs::ExternalInputs;
-use crate::graph::{Graph, Outputs};
+use crate::graph::Outputs;
 use crate::keeper::Keepers;
-use crate::plan::rerun_from::RerunFrom;
-use crate::plan::{History, RerunRequest, StaleReason, Staleness, check_staleness_of_all};
+use crate::plan::{Goals, History, PlanContext, RerunRequest, StaleReason, Staleness};
 use crate::protocol::Failure;
 use crate::spec::{InstanceId, Overrides, PerInstance};
 use lease_wait::Wait;
@@ -64,14 +62,8 @@ const MAX_ATTEMPTS: u32 = 2;
 /// Options of a run.
 #[derive(Debug)]
 pub struct Options {
-    /// Marks the instances that the targets reach, by id.
-    pub wanted: PerInstance<bool>,
-    /// Rerun requests, by id.
-    pub forced: PerInstance<Option<RerunRequest>>,
-    /// Rerun level, which also forbids some instances to run.
-    pub depth: Option<RerunFrom>,
-    /// Marks the instances whose outputs must exist at the end, by id. For others, the manifest is enough.
-    pub needed: PerInstance<bool>,
+    /// What the user wants of each instance.
+    pub goals: Goals,
     /// CPU threads to use at once, at least 1.
     pub jobs: usize,
     /// Device: `auto`, `cpu`, `cuda:N`.
@@ -181,9 +173,7 @@ enum Satisfaction {
 }
 
 struct Scheduler<'a> {
-    graph: &'a Graph,
-    cache: &'a Cache,
-    sources: &'a ExternalInputs,
+    context: PlanContext<'a>,
     options: &'a Options,
     interrupt: &'a Interrupt,
     observer: &'a mut dyn FnMut(RunEvent),
@@ -225,19 +215,16 @@ struct Scheduler<'a> {
 
 /// Runs the wanted instances that are not fresh. A failed stage is reported as an event and does not break the run.
 pub fn run(
-    graph: &Graph,
-    cache: &Cache,
-    sources: &ExternalInputs,
+    context: PlanContext<'_>,
     options: &Options,
     interrupt: &Interrupt,
     observer: &mut dyn FnMut(RunEvent),
 ) -> Ended {
     let started = Instant::now();
+    let PlanContext { graph, cache, .. } = context;
     let (sender, messages) = mpsc::sync_channel(BACKLOG);
     let mut scheduler = Scheduler {
-        graph,
-        cache,
-        sources,
+        context,
         options,
         interrupt,
         observer,
@@ -251,8 +238,8 @@ pub fn run(
         recording: HashMap::new(),
         next_job: 0,
         tries: graph.per_instance(0),
-        barred: options.depth.map_or_else(|| graph.per_instance(false), |depth| depth.forbidden_stages(graph)),
-        forced: options.forced.clone(),
+        barred: options.goals.forbidden(graph),
+        forced: options.goals.forced.clone(),
         lost: HashMap::new(),
         rebuilding: HashMap::new(),
         stale: HashMap::new(),
@@ -304,10 +291,10 @@ pub fn run(
 
 impl Scheduler<'_> {
     fn run(&mut self) -> Result<(), RunError> {
-        let wanted: Vec<InstanceId> = self.graph.ids().filter(|id| self.options.wanted[*id]).collect();
+        let wanted: Vec<InstanceId> = self.context.graph.ids().filter(|id| self.options.goals.wanted[*id]).collect();
         self.emit(RunEvent::RunStarted { wanted: wanted.len() });
         for id in &wanted {
-            self.states.set(*id, State::Waiting(self.graph.producers(*id).count()));
+            self.states.set(*id, State::Waiting(self.context.graph.producers(*id).count()));
         }
         let first = wanted.into_iter().filter(|id| *self.states.get(*id) == State::Waiting(0)).collect();
         self.settle_all(first)?;
@@ -348,7 +335,7 @@ impl Scheduler<'_> {
 
     /// Skips what has not finished: the run was stopped or is broken.
     fn skip_the_rest(&mut self) {
-        for id in self.graph.ids() {
+        for id in self.context.graph.ids() {
             if matches!(self.states.get(id), State::Waiting(_) | State::Ready | State::Running) {
                 self.end(id, State::Skipped, Status::Skipped, 0.0, String::new(), None);
             }
@@ -360,7 +347,7 @@ impl Scheduler<'_> {
     }
 
     fn name(&self, id: InstanceId) -> String {
-        self.graph.instance(id).name.clone()
+        self.context.graph.instance(id).name.clone()
     }
 
     /// Looks up an instance once all producers are done, then any instances this unblocks.
@@ -375,7 +362,7 @@ impl Scheduler<'_> {
             let mut known = Vec::with_capacity(open.len());
             for id in std::mem::take(&mut open) {
                 let rebuilding: Vec<InstanceId> =
-                    self.graph.producers(id).filter(|p| self.states.outputs(*p).is_none()).collect();
+                    self.context.graph.producers(id).filter(|p| self.states.outputs(*p).is_none()).collect();
                 if rebuilding.is_empty() {
                     known.push(id);
                 } else {
@@ -384,8 +371,8 @@ impl Scheduler<'_> {
             }
             let states = &self.states;
             let outputs = |producer| states.outputs(producer).expect("checked above");
-            let needed = &self.options.needed;
-            let assessed = check_staleness_of_all(self.graph, self.cache, self.sources, &known, outputs, needed)?;
+            let needed = &self.options.goals.needed;
+            let assessed = self.context.check_staleness_of_all(&known, outputs, needed)?;
             for (id, assessment) in known.into_iter().zip(assessed) {
                 let (key, manifest) = match assessment {
                     Staleness::Fresh(key, manifest) => (key, manifest),
@@ -418,7 +405,7 @@ impl Scheduler<'_> {
             None => {}
         }
         if let Some(output) = self.lost.get(&id)
-            && !self.cache.has(self.cache.output(manifest, output)?)
+            && !self.context.cache.has(self.context.cache.output(manifest, output)?)
         {
             return Ok(Some(StaleReason::Output(output.clone())));
         }
@@ -437,7 +424,7 @@ impl Scheduler<'_> {
         if self.barred[id] {
             return self.refuse(id, &record, absence);
         }
-        let reason = self.history.reason(self.graph.instance(id), &record, absence);
+        let reason = self.history.reason(self.context.graph.instance(id), &record, absence);
         let key = record.key();
         let wants = match absence {
             StaleReason::Unknown => Satisfaction::Result,
@@ -460,7 +447,7 @@ impl Scheduler<'_> {
         self.end(id, State::Done(outputs), status, seconds, summary, None);
         self.forced[id] = None;
         self.lost.remove(&id);
-        let consumers = self.rebuilding.remove(&id).unwrap_or_else(|| self.graph.consumers(id).collect());
+        let consumers = self.rebuilding.remove(&id).unwrap_or_else(|| self.context.graph.consumers(id).collect());
         let mut settled = Vec::new();
         for consumer in consumers {
             if let State::Waiting(left) = *self.states.get(consumer) {

@@ -34,10 +34,16 @@ impl Scheduler<'_> {
         running.ran = running.started.elapsed().as_secs_f64();
         let platform = running.worker.map(|worker| self.workers.platform(worker));
         let made = self.made(&running, running.ran + earlier_seconds, summary, peak_memory, platform);
-        let sources: Vec<CheckedSource> =
-            self.graph.instance(id).sources.iter().map(|need| self.sources.get(id, need).clone()).collect();
+        let sources: Vec<CheckedSource> = self
+            .context
+            .graph
+            .instance(id)
+            .sources
+            .iter()
+            .map(|need| self.context.sources.get(id, need).clone())
+            .collect();
         self.recording.insert(job, running.key);
-        let (cache, sender) = (self.cache.clone(), self.sender.clone());
+        let (cache, sender) = (self.context.cache.clone(), self.sender.clone());
         std::thread::spawn(move || {
             let mut running = running;
             let recorded = match record(&cache, &mut running, &sources, made) {

@@ -12,11 +12,10 @@ use std::fs;
 use serde::Serialize;
 
 use crate::cache::{Blob, Cache, CacheError, Manifest};
-use crate::external_inputs::{CheckedSource, ExternalInputs};
+use crate::external_inputs::CheckedSource;
 use crate::formats::Predictions;
 use crate::fsio::{self, Context};
-use crate::graph::Graph;
-use crate::plan::{Standing, Standings};
+use crate::plan::{PlanContext, Standing, Standings};
 use crate::results::{Cell, TableDocument, measure};
 use crate::spec::{InstanceId, PerInstance};
 use crate::stage_kinds::{Metric, StageKind};
@@ -58,12 +57,11 @@ pub struct ScratchCache {
 /// # Errors
 /// [`VerifyError`].
 pub fn beside(
-    real: &Cache,
-    graph: &Graph,
-    sources: &ExternalInputs,
+    context: PlanContext<'_>,
     standings: &Standings,
     targets: &PerInstance<bool>,
 ) -> Result<ScratchCache, VerifyError> {
+    let PlanContext { graph, cache: real, .. } = context;
     // Inside the real cache: borrowed blobs are hard links, which do not cross file systems.
     let folder = real.scratch()?;
     let cache = Cache::open(&folder.path().join("cache"))?;
@@ -75,7 +73,7 @@ pub fn beside(
             continue;
         };
         if targets[id] {
-            borrow_inputs(real, &cache, graph, sources, standings, targets, id)?;
+            borrow_inputs(context, &cache, standings, targets, id)?;
         } else {
             cache.commit(manifest)?;
             // A stage counts as done only if its result files exist.
@@ -97,14 +95,13 @@ fn fresh(standings: &Standings, id: InstanceId) -> Option<&Manifest> {
 }
 
 fn borrow_inputs(
-    real: &Cache,
+    context: PlanContext<'_>,
     cache: &Cache,
-    graph: &Graph,
-    sources: &ExternalInputs,
     standings: &Standings,
     targets: &PerInstance<bool>,
     id: InstanceId,
 ) -> Result<(), VerifyError> {
+    let PlanContext { graph, cache: real, sources } = context;
     let instance = graph.instance(id);
     for need in instance.needs.iter().filter(|need| !targets[need.from]) {
         let blob = fresh(standings, need.from).and_then(|manifest| manifest.outputs.get(&need.output));

@@ -10,11 +10,10 @@ use serde::Serialize;
 
 use crate::action::{Action, ActionKey};
 use crate::cache::{Blob, Cache, CacheError, Made, Manifest};
-use crate::external_inputs::ExternalInputs;
 use crate::graph::{Graph, Outputs};
 use crate::numerics::Numerics;
 use crate::plan::rerun_from::RerunFrom;
-use crate::plan::{action_for, waves};
+use crate::plan::{PlanContext, waves};
 use crate::spec::{InstanceId, PerInstance};
 use crate::stage_kinds::StageKind;
 use crate::verify::{Compared, Verdict, compare, has_numbers};
@@ -34,12 +33,11 @@ impl Published {
     /// # Errors
     /// [`CacheError`] if the remote cache could not be asked.
     pub fn find(
-        graph: &Graph,
-        cache: &Cache,
-        sources: &ExternalInputs,
+        context: PlanContext<'_>,
         wanted: &PerInstance<bool>,
         of: &PerInstance<bool>,
     ) -> Result<Self, CacheError> {
+        let PlanContext { graph, cache, .. } = context;
         let mut published: PerInstance<Option<Manifest>> = graph.per_instance(None);
         let mut here: PerInstance<Option<Manifest>> = graph.per_instance(None);
         for wave in waves(graph, wanted) {
@@ -54,7 +52,7 @@ impl Published {
                     continue;
                 }
                 let none = Outputs::new();
-                let (record, key) = action_for(graph, sources, id, |producer| base(producer).unwrap_or(&none));
+                let (record, key) = context.action(id, |producer| base(producer).unwrap_or(&none));
                 match cache.lookup_record(&record, key) {
                     Some(manifest) if manifest.from.is_some() => published[id] = Some(manifest),
                     manifest => {

@@ -1,0 +1,150 @@
+//! Earlier runs of a pipeline, read only as far back as somebody asks.
+
+use std::cell::RefCell;
+
+use super::difference;
+use super::state::StaleReason;
+use crate::action::{Action, ActionKey};
+use crate::address::masked;
+use crate::cache::{Cache, Manifest, RunRecord};
+use crate::digest::Digest;
+use crate::spec::Instance;
+
+/// Number of recent runs that are searched for the action nearest to the current one.
+const RECENT: usize = 16;
+
+/// Lazy reader of a pipeline's earlier runs. It reads only as far back as a caller asks.
+pub struct History<'a> {
+    cache: &'a Cache,
+    runs: RefCell<(Vec<RunRecord>, Box<dyn Iterator<Item = RunRecord> + 'a>)>,
+}
+
+impl<'a> History<'a> {
+    /// Returns the history of a pipeline, under any profile.
+    pub fn new(cache: &'a Cache, pipeline: &str) -> Self {
+        Self::of(cache, cache.runs(Some(pipeline)))
+    }
+
+    /// Returns the history of a pipeline under one profile, or under none.
+    ///
+    /// Results of another profile are not an earlier state of these.
+    pub fn of_profile(cache: &'a Cache, pipeline: &str, profile: Option<&str>) -> Self {
+        let profile = profile.map(str::to_owned);
+        Self::of(cache, cache.runs(Some(pipeline)).filter(move |run| run.profile == profile))
+    }
+
+    fn of(cache: &'a Cache, runs: impl Iterator<Item = RunRecord> + 'a) -> Self {
+        History { cache, runs: RefCell::new((Vec::new(), Box::new(runs))) }
+    }
+
+    /// Returns the manifest of `name` nearest to `record`, among the latest runs.
+    ///
+    /// It is the one with the fewest differences; the newer one wins a tie.
+    pub fn nearest(&self, name: &str, record: &Action) -> Option<Manifest> {
+        let manifests = self.recent_keys(name).into_iter().filter_map(|key| self.cache.lookup(key));
+        manifests.min_by_key(|manifest| difference::changes(&manifest.record, record).len())
+    }
+
+    /// Returns the distinct keys of an instance in the latest runs, newest first.
+    fn recent_keys(&self, name: &str) -> Vec<ActionKey> {
+        let mut runs = self.runs.borrow_mut();
+        let (read, rest) = &mut *runs;
+        let missing = RECENT.saturating_sub(read.len());
+        read.extend(rest.by_ref().take(missing));
+        let mut keys: Vec<ActionKey> = Vec::new();
+        for key in read.iter().take(RECENT).filter_map(|run| run.keys.get(name)) {
+            if !keys.contains(key) {
+                keys.push(*key);
+            }
+        }
+        keys
+    }
+
+    /// Whether `key` is the last key that the runs recorded for an instance.
+    pub fn knows(&self, name: &str, key: ActionKey) -> bool {
+        self.last_key(name) == Some(key)
+    }
+
+    /// Returns the newest manifest of `name` that `fits` accepts.
+    pub fn find(&self, name: &str, fits: impl Fn(&Manifest) -> bool) -> Option<Manifest> {
+        let mut runs = self.runs.borrow_mut();
+        let (read, rest) = &mut *runs;
+        read.extend(rest);
+        let mut tried: Vec<ActionKey> = Vec::new();
+        read.iter().filter_map(|run| run.keys.get(name)).find_map(|key| {
+            let is_new = !tried.contains(key);
+            tried.push(*key);
+            self.cache.lookup(*key).filter(|manifest| is_new && fits(manifest))
+        })
+    }
+
+    /// Whether an instance failed in any recorded run.
+    pub fn has_failed(&self, name: &str) -> bool {
+        let mut runs = self.runs.borrow_mut();
+        let (read, rest) = &mut *runs;
+        read.extend(rest);
+        read.iter().any(|run| run.failed.contains_key(name))
+    }
+
+    /// Returns the length in bytes of a fetched file, by its publisher's digest; `None` for any other identity.
+    pub fn fetched_bytes(&self, identity: &str) -> Option<u64> {
+        self.cache.fetched(identity).map(|blob| blob.size)
+    }
+
+    /// Returns the length in bytes of the local blob that an action's input names; `None` if it is not here.
+    pub(super) fn blob_bytes(&self, identity: &str) -> Option<u64> {
+        let digest: Digest = identity.strip_prefix("blake3:")?.parse().ok()?;
+        std::fs::metadata(self.cache.object_path(digest)).ok().map(|metadata| metadata.len())
+    }
+
+    /// Returns the last key that the runs recorded for an instance.
+    pub fn last_key(&self, name: &str) -> Option<ActionKey> {
+        let mut runs = self.runs.borrow_mut();
+        let known = runs.0.iter().find_map(|run| run.keys.get(name)).copied();
+        known.or_else(|| {
+            let (read, rest) = &mut *runs;
+            rest.by_ref().find_map(|run| {
+                let key = run.keys.get(name).copied();
+                read.push(run);
+                key
+            })
+        })
+    }
+
+    /// Describes in a few words why an instance is stale.
+    pub fn reason(&self, instance: &Instance, record: &Action, absence: &StaleReason) -> String {
+        let is_unknown = matches!(absence, StaleReason::Unknown);
+        let before = if is_unknown { self.nearest(&instance.name, record) } else { None };
+        self.reason_beside(instance, record, absence, before.as_ref())
+    }
+
+    /// Like [`History::reason`], with the [nearest](History::nearest) earlier manifest given.
+    pub(super) fn reason_beside(
+        &self,
+        instance: &Instance,
+        record: &Action,
+        absence: &StaleReason,
+        before: Option<&Manifest>,
+    ) -> String {
+        match absence {
+            StaleReason::Forced(order) => return order.words(),
+            StaleReason::Output(name) => return format!("its output `{name}` is gone from the cache"),
+            StaleReason::Unknown => {}
+        }
+        let Some(last_key) = self.last_key(&instance.name) else {
+            return if self.has_failed(&instance.name) { "failed so far" } else { "never run" }.to_owned();
+        };
+        let Some(before) = before else {
+            let is_same = last_key == record.key();
+            let reason = if is_same { "its result is gone from the cache" } else { "changed since its last run" };
+            return reason.to_owned();
+        };
+        let changes = difference::changes(&before.record, record);
+        match changes.as_slice() {
+            [] => "its result is gone from the cache".to_owned(),
+            // The text of a command may contain an address with a password.
+            [one] => masked(&one.to_string()),
+            [first, rest @ ..] => format!("{} (and {} more)", masked(&first.to_string()), rest.len()),
+        }
+    }
+}

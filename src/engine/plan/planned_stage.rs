@@ -1,0 +1,83 @@
+//! Lines of a plan: the state of each instance, the reason for it, and how long the instance may take.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+
+use super::Goals;
+use super::duration::{Durations, Estimate, WorkRequest};
+use super::history::History;
+use super::state::{PlannedState, RerunRequest, Standing, Standings};
+use crate::graph::Graph;
+use crate::protocol;
+use crate::spec::InstanceId;
+use crate::stage_kinds::StageKind;
+
+/// Line of a plan.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlannedStage {
+    /// Name of the instance.
+    pub name: String,
+    /// Kind of the stage.
+    pub kind: StageKind,
+    /// State of the instance.
+    pub state: PlannedState,
+    /// Reason for the state, in a few words.
+    pub reason: String,
+    /// Duration in seconds, recorded or estimated from an earlier run of similar size. `None` without such a run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+    /// Whether `seconds` is scaled from a run with another amount of work.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub estimated: bool,
+    /// Whether the nearest earlier run of the instance used a GPU.
+    #[serde(skip)]
+    pub on_gpu: bool,
+}
+
+/// Turns a survey into plan lines, one for each surveyed instance. `goals` must be those of the survey.
+pub fn plan(graph: &Graph, standings: &Standings, goals: &Goals, history: &History) -> Vec<PlannedStage> {
+    let mut durations = Durations::new(graph, standings, history);
+    let tell = |id: InstanceId| {
+        let instance = graph.instance(id);
+        let standing = standings[id].as_ref()?;
+        let record = match standing {
+            Standing::Fresh(_, manifest) => Cow::Borrowed(&manifest.record),
+            Standing::Stale(record, _) => Cow::Borrowed(&**record),
+            // Unknown inputs are left empty: they do not affect which earlier action is nearest.
+            Standing::Pending(_) => Cow::Owned(graph.record_by(id, |_, _| String::new(), |_| String::new())),
+        };
+        let is_fresh = matches!(standing, Standing::Fresh(..));
+        let before = if is_fresh { None } else { history.nearest(&instance.name, &record) };
+        let estimate = match standing {
+            Standing::Fresh(_, manifest) => Some(Estimate { seconds: manifest.made.seconds, is_scaled: false }),
+            _ => {
+                let is_whole = matches!(standing, Standing::Stale(..));
+                durations.of(&WorkRequest { id, record: &record, is_whole, before: before.as_ref() })
+            }
+        };
+        let mut state = standing.state();
+        let reason = match (standing, goals.forced[id]) {
+            (Standing::Fresh(..), _) => "up to date".to_owned(),
+            (Standing::Stale(_, absence), _) => history.reason_beside(instance, &record, absence, before.as_ref()),
+            // It runs whatever its producers make.
+            (Standing::Pending(_), Some(order)) if order != RerunRequest::Assemble => {
+                state = PlannedState::Stale;
+                order.words()
+            }
+            (Standing::Pending(producer), _) => format!("needs {}", graph.instance(*producer).name),
+        };
+        let on_gpu = before.is_some_and(|before| protocol::is_gpu(&before.made.device));
+        let (seconds, estimated) = (estimate.map(|of| of.seconds), estimate.is_some_and(|of| of.is_scaled));
+        Some(PlannedStage {
+            name: instance.name.clone(),
+            kind: instance.kind,
+            state,
+            reason,
+            seconds,
+            estimated,
+            on_gpu,
+        })
+    };
+    graph.ids().filter_map(tell).collect()
+}
