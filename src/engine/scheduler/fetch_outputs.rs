@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::mpsc::{self, RecvTimeoutError};
 
-use super::{Scheduler, TICK};
+use super::{MESSAGE_WAIT, Scheduler};
 use crate::cache::remote::RemoteError;
 use crate::cache::{Blob, CacheError, Manifest, Obtained};
 use crate::event::RunEvent;
@@ -19,7 +19,7 @@ enum FetchNews {
 
 impl Scheduler<'_> {
     /// Fetches the required outputs of a fresh instance; returns the first one that is missing everywhere.
-    pub(super) fn bring_outputs(&mut self, id: InstanceId, manifest: &Manifest) -> Result<Option<String>, CacheError> {
+    pub(super) fn fetch_outputs(&mut self, id: InstanceId, manifest: &Manifest) -> Result<Option<String>, CacheError> {
         let graph = self.context.graph;
         for output in graph.instance(id).outputs.iter().filter(|it| must_be_there(it, self.options.goals.needed[id])) {
             // Without a remote cache, the lookup has just found it.
@@ -36,7 +36,7 @@ impl Scheduler<'_> {
                     "output `{output}` of {name} had other bytes than its digest says; it was moved to {kept} and is made again"
                 )));
             }
-            if !self.bring(id, blob)? {
+            if !self.fetch_blob(id, blob)? {
                 return Ok(Some(output.name.clone()));
             }
         }
@@ -46,7 +46,7 @@ impl Scheduler<'_> {
     /// Makes a blob available here, from the remote cache if necessary.
     ///
     /// Returns `false` if no cache has it, or if the user wants to stop.
-    pub(super) fn bring(&mut self, of: InstanceId, blob: Blob) -> Result<bool, CacheError> {
+    pub(super) fn fetch_blob(&mut self, of: InstanceId, blob: Blob) -> Result<bool, CacheError> {
         if self.context.cache.has(blob) {
             return Ok(true);
         }
@@ -66,7 +66,7 @@ impl Scheduler<'_> {
             _ = sender.send(FetchNews::Ended(ended));
         });
         loop {
-            match told.recv_timeout(TICK) {
+            match told.recv_timeout(MESSAGE_WAIT) {
                 Ok(FetchNews::Progress(done, total)) => {
                     let total = total.unwrap_or(blob.size);
                     self.emit(RunEvent::Fetching { stage: stage.clone(), done, total });

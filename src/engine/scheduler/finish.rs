@@ -1,6 +1,9 @@
 //! Handles stages that did not succeed: records the failure, or tries again.
 
-use super::{MAX_ATTEMPTS, RunError, Running, Scheduler, Stale, State};
+use super::jobs::Running;
+use super::recovery::MAX_ATTEMPTS;
+use super::tasks::Task;
+use super::{RunError, Scheduler, State};
 use crate::action::Action;
 use crate::cache::FailedStage;
 use crate::digest::Digest;
@@ -13,9 +16,9 @@ use crate::spec::InstanceId;
 impl Scheduler<'_> {
     /// Handles a failed stage. Some failures are worth another try.
     pub(super) fn fail(&mut self, job: u64, failure: Failure) -> Result<(), RunError> {
-        let Some(running) = self.running.remove(&job) else { return Ok(()) };
+        let Some(running) = self.jobs.end(job) else { return Ok(()) };
         let id = running.id;
-        self.tries[id] += 1;
+        self.recovery.count_attempt(id);
         match failure.code {
             FailureCode::Cancelled if self.interrupt.requests() == 0 && running.overdue.is_some() => {
                 let failure = self.overdue(&running).unwrap_or(failure);
@@ -26,7 +29,7 @@ impl Scheduler<'_> {
                 self.end(id, State::Skipped, Status::Skipped, seconds, String::new(), None);
                 Ok(())
             }
-            FailureCode::CorruptInput { digest } if self.tries[id] < MAX_ATTEMPTS => {
+            FailureCode::CorruptInput { digest } if self.recovery.may_retry(id) => {
                 // If one input is corrupt, others may be, and the next attempt is the last.
                 let mut digests: Vec<Digest> = self.inputs(id).into_iter().map(|input| input.digest).collect();
                 digests.push(digest);
@@ -39,12 +42,12 @@ impl Scheduler<'_> {
                         )));
                     }
                 }
-                self.again(id, running);
+                self.retry(running);
                 Ok(())
             }
             // Another stage has just quarantined the input, or another run's collection removed it: it is made again.
-            _ if self.tries[id] < MAX_ATTEMPTS && self.inputs(id).iter().any(|input| !input.path.exists()) => {
-                self.again(id, running);
+            _ if self.recovery.may_retry(id) && self.inputs(id).iter().any(|input| !input.path.exists()) => {
+                self.retry(running);
                 Ok(())
             }
             _ => self.failed(running, failure),
@@ -53,7 +56,7 @@ impl Scheduler<'_> {
 
     /// Handles the death of a worker while it ran a stage.
     pub(super) fn worker_died(&mut self, job: u64, status: &str) -> Result<(), RunError> {
-        let Some(mut running) = self.running.remove(&job) else { return Ok(()) };
+        let Some(mut running) = self.jobs.end(job) else { return Ok(()) };
         let id = running.id;
         running.worker = None;
         if self.interrupt.requests() > 0 {
@@ -64,14 +67,14 @@ impl Scheduler<'_> {
         if let Some(failure) = self.overdue(&running) {
             return self.failed(running, failure);
         }
-        self.tries[id] += 1;
-        if self.tries[id] < MAX_ATTEMPTS {
+        self.recovery.count_attempt(id);
+        if self.recovery.may_retry(id) {
             let name = self.name(id);
             self.emit(RunEvent::Warning(format!(
                 "the worker died while it ran {name} ({}); it is tried once more",
                 first_line(status)
             )));
-            self.again(id, running);
+            self.retry(running);
             return Ok(());
         }
         let message = format!("its worker died {MAX_ATTEMPTS} times ({})", first_line(status));
@@ -79,9 +82,9 @@ impl Scheduler<'_> {
         self.failed(running, Failure { code: FailureCode::Broken, message, causes })
     }
 
-    fn again(&mut self, id: InstanceId, running: Running) {
-        let Running { record, key, wants, .. } = running;
-        self.stale.insert(id, Stale { record, key, reason: "tried again".to_owned(), wants });
+    fn retry(&mut self, running: Running) {
+        let Running { id, action, key, wants, .. } = running;
+        self.tasks.add(id, Task { action, key, reason: "tried again".to_owned(), wants });
         self.states.set(id, State::Ready);
     }
 
@@ -103,25 +106,25 @@ impl Scheduler<'_> {
         };
         drop(running.scratch);
         let at = jiff::Timestamp::now().to_string();
-        self.run.failed.insert(name, FailedStage { failure: failure.clone(), log, at, seconds });
+        self.journal.note_failure(name, FailedStage { failure: failure.clone(), log, at, seconds });
         self.end(id, State::Failed, Status::Failed, seconds, String::new(), Some(failure));
         self.skip_consumers(id);
         if !self.options.keep_going {
             // Running stages may still succeed, and their results are worth keeping.
-            self.stopped = true;
+            self.stop.starts_nothing = true;
         }
         Ok(())
     }
 
     /// Fails an instance that has to run and may not: an expected result is missing.
-    pub(super) fn refuse(&mut self, id: InstanceId, record: &Action, absence: &StaleReason) {
-        let reason = self.history.reason(self.context.graph.instance(id), record, absence);
-        let depth = self.options.goals.rerun_from.map_or("", RerunFrom::name);
-        let message = format!("it would have to run ({reason}), and --from {depth} leaves it alone");
+    pub(super) fn refuse(&mut self, id: InstanceId, action: &Action, reason: &StaleReason) {
+        let reason = self.journal.history.reason(self.context.graph.instance(id), action, reason);
+        let level = self.options.goals.rerun_from.map_or("", RerunFrom::name);
+        let message = format!("it would have to run ({reason}), and --from {level} leaves it alone");
         let failure = Failure { code: FailureCode::Barred, message, causes: Vec::new() };
         self.end(id, State::Failed, Status::Failed, 0.0, String::new(), Some(failure));
         self.skip_consumers(id);
-        self.stopped |= !self.options.keep_going;
+        self.stop.starts_nothing |= !self.options.keep_going;
     }
 
     fn skip_consumers(&mut self, id: InstanceId) {

@@ -2,38 +2,65 @@
 //!
 //! The module `cache` defines leases.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::{RunError, Satisfaction, Scheduler, State};
-use crate::cache::{Attempt, Blob, CacheError, Held, Holder, Lease, Wanted};
+use super::tasks::Satisfaction;
+use super::{RunError, Scheduler, State};
+use crate::cache::{Attempt, Blob, Cache, CacheError, Held, Holder, Lease, Leases, Wanted};
 use crate::event::RunEvent;
 use crate::plan::Staleness;
 use crate::spec::InstanceId;
 
 /// Interval between checks on another run. Each check reads two files, perhaps over a network.
-const LOOK: Duration = Duration::from_millis(300);
+const CHECK_INTERVAL: Duration = Duration::from_millis(300);
+
+/// Leases of this run, and its waits for those of others.
+pub(super) struct RunLeases {
+    own: Leases,
+    /// Tells collections what this run may need. `Some` once a stage is about to run.
+    announcement: Option<Lease>,
+    /// Ready instances whose lease another run holds.
+    waits: HashMap<InstanceId, Wait>,
+}
+
+impl RunLeases {
+    pub(super) fn new(cache: &Cache) -> Self {
+        RunLeases { own: Leases::new(cache), announcement: None, waits: HashMap::new() }
+    }
+
+    /// Whether to leave an instance alone for now because another run holds its lease.
+    pub(super) fn is_waiting(&self, id: InstanceId) -> bool {
+        self.waits.get(&id).is_some_and(|wait| !wait.may_request)
+    }
+
+    /// Returns the instances whose wait is over at `now`.
+    fn over(&self, now: Instant) -> Vec<InstanceId> {
+        self.waits.iter().filter(|(_, wait)| wait.until <= now).map(|(id, _)| *id).collect()
+    }
+}
 
 /// Wait for another run.
 #[derive(Debug)]
-pub(super) struct Wait {
-    again: Instant,
+struct Wait {
+    until: Instant,
     /// Whether the lease may be requested again.
-    due: bool,
+    may_request: bool,
     /// Holder that was reported last.
-    told: Option<Holder>,
+    reported: Option<Holder>,
 }
 
 impl Scheduler<'_> {
     /// Takes results that other runs have made meanwhile, whether or not a slot is free.
-    pub(super) fn look_at_other_runs(&mut self) -> Result<(), CacheError> {
+    pub(super) fn check_other_runs(&mut self) -> Result<(), CacheError> {
         let now = Instant::now();
-        let is_over = |(id, wait): &(&InstanceId, &Wait)| wait.again <= now && *self.states.get(**id) == State::Ready;
-        let over: Vec<InstanceId> = self.waits.iter().filter(is_over).map(|(id, _)| *id).collect();
+        let mut over = self.leases.over(now);
+        over.retain(|id| *self.states.get(*id) == State::Ready);
         for id in over {
             if !self.take_result(id)?
-                && let Some(wait) = self.waits.get_mut(&id)
+                && let Some(wait) = self.leases.waits.get_mut(&id)
             {
-                (wait.again, wait.due) = (now + LOOK, true);
+                (wait.until, wait.may_request) = (now + CHECK_INTERVAL, true);
             }
         }
         Ok(())
@@ -41,7 +68,7 @@ impl Scheduler<'_> {
 
     /// Announces to collections, once, what this run may need, including results whose keys are not known yet.
     pub(super) fn announce(&mut self) -> Result<(), CacheError> {
-        if self.note.is_some() {
+        if self.leases.announcement.is_some() {
             return Ok(());
         }
         let mut wanted = Wanted::default();
@@ -50,35 +77,31 @@ impl Scheduler<'_> {
             let sources = &self.context.graph.instance(id).sources;
             wanted.fetched.extend(sources.iter().map(|need| self.context.sources.get(id, need).identity()));
         }
-        self.note = self.leases.announce(&wanted)?;
+        self.leases.announcement = self.leases.own.announce(&wanted)?;
         Ok(())
-    }
-
-    /// Whether to leave an instance alone for now because another run holds its lease.
-    pub(super) fn waits_for_another_run(&self, id: InstanceId) -> bool {
-        self.waits.get(&id).is_some_and(|wait| !wait.due)
     }
 
     /// Requests the lease of a ready instance. `None` if another run holds it, or if the result exists by now.
     pub(super) fn lease(&mut self, id: InstanceId) -> Result<Option<Lease>, RunError> {
-        let Some(key) = self.stale.get(&id).map(|stale| stale.key) else { return Ok(None) };
-        match self.leases.attempt(key)? {
+        let Some(key) = self.tasks.get(id).map(|task| task.key) else { return Ok(None) };
+        match self.leases.own.attempt(key)? {
             Attempt::Taken(lease) => {
                 // Another run may have come and gone between the lookup and the lease. From now on, only this run
                 // records this key.
                 if self.take_result(id)? {
                     return Ok(None);
                 }
-                self.waits.remove(&id);
+                self.leases.waits.remove(&id);
                 Ok(Some(lease))
             }
             Attempt::Held(Held { holder, patience }) => {
-                let told = self.waits.get(&id).map(|wait| wait.told.clone());
-                if told.as_ref() != Some(&holder) {
+                let reported = self.leases.waits.get(&id).map(|wait| &wait.reported);
+                if reported != Some(&holder) {
                     let stage = self.name(id);
                     self.emit(RunEvent::StageWaiting { stage, holder: holder.clone(), patience });
                 }
-                self.waits.insert(id, Wait { again: Instant::now() + LOOK, due: false, told: holder });
+                let until = Instant::now() + CHECK_INTERVAL;
+                self.leases.waits.insert(id, Wait { until, may_request: false, reported: holder });
                 Ok(None)
             }
         }
@@ -86,7 +109,7 @@ impl Scheduler<'_> {
 
     /// Finishes a ready instance whose result exists by now. An instance forced to rerun takes no other result.
     fn take_result(&mut self, id: InstanceId) -> Result<bool, CacheError> {
-        let (needed, must_be_here) = match self.stale.get(&id).map(|stale| stale.wants) {
+        let (needed, must_be_here) = match self.tasks.get(id).map(|task| task.wants) {
             Some(Satisfaction::Result) => (self.options.goals.needed[id], false),
             // The blobs were missing everywhere before: only a local copy changes that.
             Some(Satisfaction::Blobs) => (true, true),
@@ -102,9 +125,9 @@ impl Scheduler<'_> {
             Staleness::Fresh(_, manifest) if manifest.outputs.values().all(is_here) => {}
             _ => return Ok(false),
         }
-        self.waits.remove(&id);
-        self.stale.remove(&id);
-        self.resolve(id)?;
+        self.leases.waits.remove(&id);
+        self.tasks.take(id);
+        self.settle(vec![id])?;
         Ok(true)
     }
 }

@@ -2,26 +2,27 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Running, Scheduler};
+use super::Scheduler;
+use super::jobs::Running;
 use crate::protocol::{Failure, FailureCode};
 
 /// Time that an overdue stage has to give up.
-const GRACE: Duration = Duration::from_secs(5);
+const OVERDUE_GRACE: Duration = Duration::from_secs(5);
 
 impl Scheduler<'_> {
     /// Asks overdue stages to give up, and kills the workers of those that do not.
     pub(super) fn end_overdue(&mut self) {
-        for (job, running) in &mut self.running {
+        for (job, running) in self.jobs.running_mut() {
             let Some(limit) = self.context.graph.instance(running.id).time_limit else { continue };
             match (running.overdue, running.worker) {
                 (None, worker) if running.started.elapsed() > limit => {
                     running.overdue = Some(Instant::now());
                     running.cancel.store(true, std::sync::atomic::Ordering::SeqCst);
                     if let Some(worker) = worker {
-                        self.workers.cancel(worker, *job);
+                        self.workers.cancel(worker, job);
                     }
                 }
-                (Some(since), Some(worker)) if since.elapsed() > GRACE => self.workers.kill_one(worker),
+                (Some(since), Some(worker)) if since.elapsed() > OVERDUE_GRACE => self.workers.kill_one(worker),
                 _ => {}
             }
         }
@@ -31,13 +32,13 @@ impl Scheduler<'_> {
     pub(super) fn overdue(&self, running: &Running) -> Option<Failure> {
         running.overdue?;
         let limit = self.context.graph.instance(running.id).time_limit?;
-        let message = format!("took longer than its time limit of {}", words(limit));
+        let message = format!("took longer than its time limit of {}", duration_text(limit));
         Some(Failure { code: FailureCode::Broken, message, causes: Vec::new() })
     }
 }
 
 /// Formats a duration as pipelines write it: `90 s`, `10 min`, `2 h`.
-fn words(duration: Duration) -> String {
+fn duration_text(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
     match seconds {
         _ if seconds >= 3600.0 && seconds % 3600.0 == 0.0 => format!("{} h", seconds / 3600.0),
@@ -52,7 +53,7 @@ mod tests {
 
     #[test]
     fn limits_are_told_in_the_largest_unit_that_is_whole() {
-        let told = [0.5, 90.0, 600.0, 7200.0].map(|seconds| words(Duration::from_secs_f64(seconds)));
-        assert_eq!(told, ["0.5 s", "90 s", "10 min", "2 h"]);
+        let texts = [0.5, 90.0, 600.0, 7200.0].map(|seconds| duration_text(Duration::from_secs_f64(seconds)));
+        assert_eq!(texts, ["0.5 s", "90 s", "10 min", "2 h"]);
     }
 }

@@ -1,15 +1,11 @@
 //! Messages from workers and engine stages to the scheduler thread, and their handling.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::SyncSender;
 
-use super::{Interrupt, RunError, Running, Scheduler};
+use super::jobs::Running;
+use super::{RunError, Scheduler};
 use crate::cache::{CacheError, Manifest};
 use crate::event::RunEvent;
-use crate::executors::Reporter;
-use crate::keeper::Keepers;
 use crate::plain::{plain, plain_line};
 use crate::protocol::{Event, Failure};
 
@@ -92,9 +88,10 @@ impl Scheduler<'_> {
     }
 
     fn log(&mut self, id: u64, lines: &str) {
-        let Some(running) = self.running.get_mut(&id) else { return };
+        let Some(running) = self.jobs.get_mut(id) else { return };
         running.log.add(lines);
-        let stage = self.context.graph.instance(running.id).name.clone();
+        let id = running.id;
+        let stage = self.name(id);
         for line in lines.lines() {
             self.emit(RunEvent::StageLog { stage: stage.clone(), line: line.to_owned() });
         }
@@ -103,14 +100,14 @@ impl Scheduler<'_> {
     /// Emits a warning of a stage and adds it to the stage's log.
     fn warn(&mut self, id: u64, message: &str) {
         self.log(id, message);
-        let Some(running) = self.running.get(&id) else { return };
+        let Some(running) = self.jobs.get(id) else { return };
         let stage = self.name(running.id);
         self.emit(RunEvent::Warning(format!("{stage}: {message}")));
     }
 
     fn progress(&mut self, id: u64, done: u64, total: u64, message: String) {
-        let Some(running) = self.running.get(&id) else { return };
-        let stage = self.context.graph.instance(running.id).name.clone();
+        let Some(running) = self.jobs.get(id) else { return };
+        let stage = self.name(running.id);
         self.emit(RunEvent::StageProgress { stage, done, total, message });
     }
 }
@@ -129,39 +126,4 @@ fn plain_text(text: &str) -> String {
     }
     let cut = &text[..text.floor_char_boundary(LONGEST_TEXT)];
     format!("{cut}… ({} more bytes)", text.len() - cut.len())
-}
-
-/// Reports from an engine stage to the scheduler thread.
-pub(super) struct EngineReporter {
-    pub(super) job: u64,
-    pub(super) cancel: Arc<AtomicBool>,
-    pub(super) interrupt: Interrupt,
-    pub(super) keepers: Arc<Keepers>,
-    pub(super) sender: SyncSender<Message>,
-}
-
-impl Reporter for EngineReporter {
-    fn log(&self, line: &str) {
-        self.log_lines(line);
-    }
-
-    fn log_lines(&self, lines: &str) {
-        _ = self.sender.send(Message::EngineLog(self.job, lines.to_owned()));
-    }
-
-    fn progress(&self, done: u64, total: u64, message: &str) {
-        _ = self.sender.send(Message::EngineProgress(self.job, done, total, message.to_owned()));
-    }
-
-    fn cancelled(&self) -> bool {
-        self.cancel.load(Ordering::SeqCst)
-    }
-
-    fn hurried(&self) -> bool {
-        self.interrupt.requests() > 1
-    }
-
-    fn keepers(&self) -> Option<&Keepers> {
-        Some(&self.keepers)
-    }
 }

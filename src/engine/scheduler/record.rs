@@ -6,30 +6,22 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::jobs::Running;
 use super::messages::{Message, Recorded};
 use super::workers::Platform;
-use super::{RunError, Running, Scheduler};
+use super::{RunError, Scheduler};
 use crate::cache::{Blob, Cache, CacheError, IngestError, MANIFEST_FORMAT, Made, Manifest};
 use crate::digest::Digest;
-use crate::environment;
 use crate::event::{RunEvent, Status};
 use crate::external_inputs::{CheckedSource, causes};
 use crate::outputs::{self, Unfit};
 use crate::protocol::{Failure, FailureCode};
 
-/// Number of stages beyond `jobs` that may be in recording. More would only fill the disk's queue.
-const ON_THEIR_WAY: usize = 16;
-
 impl Scheduler<'_> {
-    /// Whether another stage may start, given the stages in recording.
-    pub(super) fn can_record_more(&self) -> bool {
-        self.recording.len() < self.options.jobs + ON_THEIR_WAY
-    }
-
     /// Starts recording a stage that has written its outputs. `earlier_seconds` is the time of earlier runs that it
     /// resumed.
     pub(super) fn succeed(&mut self, job: u64, summary: String, peak_memory: Option<u64>, earlier_seconds: f64) {
-        let Some(mut running) = self.running.remove(&job) else { return };
+        let Some(mut running) = self.jobs.end(job) else { return };
         let id = running.id;
         running.ran = running.started.elapsed().as_secs_f64();
         let platform = running.worker.map(|worker| self.workers.platform(worker));
@@ -42,9 +34,9 @@ impl Scheduler<'_> {
             .iter()
             .map(|need| self.context.sources.get(id, need).clone())
             .collect();
-        self.recording.insert(job, running.key);
-        let (cache, sender) = (self.context.cache.clone(), self.sender.clone());
-        std::thread::spawn(move || {
+        self.jobs.start_recording(job, running.key);
+        let cache = self.context.cache.clone();
+        self.threads.start(move || {
             let mut running = running;
             let recorded = match record(&cache, &mut running, &sources, made) {
                 Ok((manifest, rotten)) => {
@@ -55,21 +47,20 @@ impl Scheduler<'_> {
                 }
                 Err(recorded) => recorded,
             };
-            // The send fails only if the run is over.
-            _ = sender.send(Message::Recorded(job, Box::new(running), recorded));
+            Message::Recorded(job, Box::new(running), recorded)
         });
     }
 
     /// Handles the end of recording, with or without a result.
     pub(super) fn recorded(&mut self, job: u64, running: Running, recorded: Recorded) -> Result<(), RunError> {
-        self.recording.remove(&job);
+        self.jobs.end_recording(job);
         let (manifest, rotten) = match recorded {
             Recorded::Done(manifest, rotten) => (manifest, rotten),
             Recorded::Failed(failure) => return self.failed(running, failure),
             Recorded::Broken(error) => return Err(error.into()),
         };
         let id = running.id;
-        self.made.insert(running.key);
+        self.journal.note_made(running.key);
         self.compare_assembled(id, &manifest.outputs);
         let name = self.name(id);
         for kept in rotten {
@@ -79,11 +70,10 @@ impl Scheduler<'_> {
                  and what was made now is there"
             )));
         }
-        self.run.keys.insert(name, running.key);
+        self.journal.note_result(name, running.key);
         let Manifest { outputs, made, .. } = *manifest;
         let consumers = self.done(id, outputs, Status::Ran, running.ran, made.summary);
-        self.settle_all(consumers)?;
-        Ok(())
+        Ok(self.settle(consumers)?)
     }
 
     fn made(
@@ -103,23 +93,16 @@ impl Scheduler<'_> {
             host: gethostname::gethostname().to_string_lossy().into_owned(),
             device,
             device_name: platform.as_ref().map(|platform| platform.device_name.clone()).unwrap_or_default(),
-            threads: running.threads,
+            threads: running.share.threads,
             atflow: env!("CARGO_PKG_VERSION").to_owned(),
             libtorch: platform.as_ref().map(|platform| platform.libtorch.clone()),
             arithmetic: platform.map(|platform| platform.arithmetic),
-            commit: self.commit(),
+            commit: self.journal.commit(),
             peak_memory,
             summary,
             // A placeholder until the log is in the cache.
             log: running.log.lost(),
         }
-    }
-
-    /// Returns the commit of the pipeline file, determined once per run.
-    fn commit(&mut self) -> Option<String> {
-        let folder =
-            self.options.file.parent().map(|folder| if folder.as_os_str().is_empty() { ".".as_ref() } else { folder });
-        self.commit.get_or_insert_with(|| folder.and_then(commit_of)).clone()
     }
 }
 
@@ -145,7 +128,7 @@ fn record(
         if running.log.left_out() > 0 {
             made.summary.push_str(&format!("; {} bytes of its log were left out", running.log.left_out()));
         }
-        let manifest = Manifest { format: MANIFEST_FORMAT, record: running.record.clone(), outputs, made, from: None };
+        let manifest = Manifest { format: MANIFEST_FORMAT, record: running.action.clone(), outputs, made, from: None };
         cache.commit(&manifest)?;
         Ok(manifest)
     };
@@ -182,17 +165,4 @@ fn changed(sources: &[CheckedSource]) -> Option<Failure> {
         }
     }
     None
-}
-
-fn commit_of(folder: &std::path::Path) -> Option<String> {
-    let git = |args: &[&str]| {
-        let mut git = std::process::Command::new("git");
-        // Variables such as `GIT_DIR`, which git hooks set, would select another repository.
-        git.env_clear().envs(environment::passed(&[])).env("GIT_OPTIONAL_LOCKS", "0");
-        let output = git.arg("-C").arg(folder).args(args).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    let commit = git(&["rev-parse", "HEAD"])?;
-    let clean = git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty();
-    Some(if clean { commit } else { format!("{commit}-dirty") })
 }

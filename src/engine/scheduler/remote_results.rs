@@ -13,7 +13,7 @@ use crate::spec::InstanceId;
 
 /// Results of a run that came from a remote cache.
 #[derive(Debug, Default)]
-pub(super) struct Elsewhere {
+pub(super) struct RemoteResults {
     /// Cached results that were not computed here.
     taken: HashMap<InstanceId, Origin>,
     /// Remote outputs of the results that are being assembled locally.
@@ -22,7 +22,7 @@ pub(super) struct Elsewhere {
     pub(super) assembled: Vec<Assembled>,
 }
 
-impl Elsewhere {
+impl RemoteResults {
     /// Records the origin of a cached result.
     pub(super) fn note(&mut self, id: InstanceId, from: Option<Origin>) {
         match from {
@@ -51,7 +51,7 @@ impl Scheduler<'_> {
         for need in &graph.instance(id).needs {
             let blob = self.states.outputs(need.from).and_then(|outputs| outputs.get(&need.output)).copied();
             let is_here = match blob {
-                Some(blob) => self.bring(need.from, blob)?,
+                Some(blob) => self.fetch_blob(need.from, blob)?,
                 None => false,
             };
             if is_here {
@@ -66,15 +66,15 @@ impl Scheduler<'_> {
             }
             return Ok(false);
         }
-        self.elsewhere.published.insert(id, (origin.remote.clone(), manifest.outputs.clone()));
+        self.remote_results.published.insert(id, (origin.remote.clone(), manifest.outputs.clone()));
         Ok(true)
     }
 
     /// Compares a locally assembled result with the remote one, and warns of a difference.
     pub(super) fn compare_assembled(&mut self, id: InstanceId, outputs: &Outputs) {
         // It may have counted as taken before one of its outputs was lost.
-        self.elsewhere.taken.remove(&id);
-        let Some((remote, published)) = self.elsewhere.published.remove(&id) else { return };
+        self.remote_results.taken.remove(&id);
+        let Some((remote, published)) = self.remote_results.published.remove(&id) else { return };
         let differs = |(name, blob): &(&String, _)| published.get(*name) != Some(*blob);
         let different: Vec<String> = outputs.iter().filter(differs).map(|(name, _)| name.clone()).collect();
         let stage = self.name(id);
@@ -84,6 +84,6 @@ impl Scheduler<'_> {
                 "{stage} at {remote} is not what its predictions make ({of}); the one assembled here is used"
             )));
         }
-        self.elsewhere.assembled.push(Assembled { stage, remote, different });
+        self.remote_results.assembled.push(Assembled { stage, remote, different });
     }
 }

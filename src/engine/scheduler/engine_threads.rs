@@ -1,0 +1,94 @@
+//! Threads of the engine, which run stages without tensors and tell the scheduler thread how they end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::SyncSender;
+
+use super::Interrupt;
+use super::messages::Message;
+use crate::cache::Cache;
+use crate::executors::{self, Reporter};
+use crate::external_inputs::{CheckedSource, obtain};
+use crate::keeper::Keepers;
+use crate::protocol::{Failure, FailureCode, Input, Job};
+
+/// What threads of the engine share.
+pub(super) struct EngineThreads {
+    cache: Cache,
+    keepers: Arc<Keepers>,
+    interrupt: Interrupt,
+    sender: SyncSender<Message>,
+}
+
+impl EngineThreads {
+    pub(super) fn new(cache: Cache, keepers: Keepers, interrupt: Interrupt, sender: SyncSender<Message>) -> Self {
+        EngineThreads { cache, keepers: Arc::new(keepers), interrupt, sender }
+    }
+
+    /// Runs a stage without tensors on its own thread. `sources` are its external files, by slot.
+    pub(super) fn start_stage(&self, mut job: Job, sources: Vec<(String, CheckedSource)>, cancel: Arc<AtomicBool>) {
+        let (interrupt, keepers) = (self.interrupt.clone(), Arc::clone(&self.keepers));
+        let reporter = EngineReporter { job: job.id, cancel, interrupt, keepers, sender: self.sender.clone() };
+        let cache = self.cache.clone();
+        self.start(move || {
+            let id = job.id;
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                for (slot, source) in sources {
+                    let (path, digest) = obtain(&source, &cache, &reporter)?;
+                    job.inputs.push(Input { slot, label: String::new(), path, digest });
+                }
+                executors::run(&job, &reporter)
+            }));
+            let result = result.unwrap_or_else(|_| {
+                let message = "the engine broke while it ran this stage".to_owned();
+                Err(Failure { code: FailureCode::Broken, message, causes: Vec::new() })
+            });
+            Message::EngineDone(id, result)
+        });
+    }
+
+    /// Works on a thread of its own, and sends the message that comes of it.
+    pub(super) fn start(&self, work: impl FnOnce() -> Message + Send + 'static) {
+        let sender = self.sender.clone();
+        std::thread::spawn(move || {
+            let message = work();
+            // The send fails only if the run is over.
+            _ = sender.send(message);
+        });
+    }
+}
+
+/// Reports from an engine stage to the scheduler thread.
+struct EngineReporter {
+    job: u64,
+    cancel: Arc<AtomicBool>,
+    interrupt: Interrupt,
+    keepers: Arc<Keepers>,
+    sender: SyncSender<Message>,
+}
+
+impl Reporter for EngineReporter {
+    fn log(&self, line: &str) {
+        self.log_lines(line);
+    }
+
+    fn log_lines(&self, lines: &str) {
+        _ = self.sender.send(Message::EngineLog(self.job, lines.to_owned()));
+    }
+
+    fn progress(&self, done: u64, total: u64, message: &str) {
+        _ = self.sender.send(Message::EngineProgress(self.job, done, total, message.to_owned()));
+    }
+
+    fn cancelled(&self) -> bool {
+        self.cancel.load(Ordering::SeqCst)
+    }
+
+    fn hurried(&self) -> bool {
+        self.interrupt.requests() > 1
+    }
+
+    fn keepers(&self) -> Option<&Keepers> {
+        Some(&self.keepers)
+    }
+}

@@ -1,0 +1,97 @@
+//! What a run writes down for later runs: the keys of its results, its failures, and the state of its source code.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+
+use super::Options;
+use crate::action::ActionKey;
+use crate::address::masked;
+use crate::cache::{Cache, CacheError, FailedStage, RunRecord};
+use crate::environment;
+use crate::plan::History;
+
+/// Record of a run, and the runs before it.
+pub(super) struct Journal<'a> {
+    pub(super) history: History<'a>,
+    run: RunRecord,
+    /// Keys that this run made: another instance of the same key need not run.
+    made: HashSet<ActionKey>,
+    /// Commit of the pipeline file, once somebody asked for it.
+    commit: Option<Option<String>>,
+}
+
+impl<'a> Journal<'a> {
+    pub(super) fn new(cache: &'a Cache, options: &Options) -> Self {
+        let run = RunRecord {
+            pipeline: options.pipeline.clone(),
+            file: options.file.clone(),
+            profile: options.overrides.profile.clone(),
+            // For people only: no later run reads these values back.
+            set: options.overrides.set.iter().map(|(key, value)| (key.clone(), masked(value))).collect(),
+            ..RunRecord::default()
+        };
+        Journal { history: History::new(cache, &options.pipeline), run, made: HashSet::new(), commit: None }
+    }
+
+    /// Notes the key of an instance that has its result.
+    pub(super) fn note_result(&mut self, name: String, key: ActionKey) {
+        self.run.keys.insert(name, key);
+    }
+
+    /// Notes that this run made the result of a key.
+    pub(super) fn note_made(&mut self, key: ActionKey) {
+        self.made.insert(key);
+    }
+
+    pub(super) fn note_failure(&mut self, name: String, failed: FailedStage) {
+        self.run.failed.insert(name, failed);
+    }
+
+    /// Whether this run made the result of a key.
+    pub(super) fn has_made(&self, key: ActionKey) -> bool {
+        self.made.contains(&key)
+    }
+
+    /// Returns the keys of the results, by the name of their instance.
+    pub(super) fn keys(&self) -> &BTreeMap<String, ActionKey> {
+        &self.run.keys
+    }
+
+    /// Returns the commit of the pipeline file, determined once per run.
+    pub(super) fn commit(&mut self) -> Option<String> {
+        let folder =
+            self.run.file.parent().map(|folder| if folder.as_os_str().is_empty() { ".".as_ref() } else { folder });
+        self.commit.get_or_insert_with(|| folder.and_then(commit_of)).clone()
+    }
+
+    /// Writes the record of the run into the cache, if the run adds anything to the record before it.
+    ///
+    /// `has_run` tells whether any stage ran.
+    ///
+    /// # Errors
+    /// [`CacheError`] if a stage ran and the cache cannot be written. If nothing ran, on a read-only shared cache, the
+    /// record does not matter.
+    pub(super) fn write(&mut self, cache: &Cache, has_run: bool) -> Result<(), CacheError> {
+        if !has_run && self.run.keys.iter().all(|(name, key)| self.history.knows(name, *key)) {
+            return Ok(());
+        }
+        self.run.at = jiff::Timestamp::now().to_string();
+        match cache.remember(&self.run) {
+            Err(error) if has_run => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn commit_of(folder: &Path) -> Option<String> {
+    let git = |args: &[&str]| {
+        let mut git = std::process::Command::new("git");
+        // Variables such as `GIT_DIR`, which git hooks set, would select another repository.
+        git.env_clear().envs(environment::passed(&[])).env("GIT_OPTIONAL_LOCKS", "0");
+        let output = git.arg("-C").arg(folder).args(args).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let commit = git(&["rev-parse", "HEAD"])?;
+    let clean = git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty();
+    Some(if clean { commit } else { format!("{commit}-dirty") })
+}
