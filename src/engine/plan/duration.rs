@@ -15,10 +15,10 @@ use crate::stage_kinds::{self, StageKind, Work};
 
 /// Largest ratio of work, up or down, at which two runs are comparable. Beyond it, fixed costs such as reading inputs
 /// distort the estimate.
-const NEAR: f64 = 10.0;
+const MAX_WORK_RATIO: f64 = 10.0;
 
 /// Largest ratio of two numbers in a command at which the work counts as equally long.
-const ALIKE: f64 = 2.0;
+const MAX_COUNT_RATIO: f64 = 2.0;
 
 /// Ratio of an instance's output to the output of a comparable earlier run.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -89,7 +89,7 @@ impl<'a, 'h> Durations<'a, 'h> {
         let scaled = self.scaled(asked, &before.record);
         self.scales[asked.id] = scaled.map(|(_, made)| made);
         let (factor, _) = scaled?;
-        let is_near = (1.0 / NEAR..=NEAR).contains(&factor);
+        let is_near = (1.0 / MAX_WORK_RATIO..=MAX_WORK_RATIO).contains(&factor);
         let is_scaled = (factor - 1.0).abs() > 1e-9;
         is_near.then_some(Estimate { seconds: before.made.seconds * factor, is_scaled })
     }
@@ -191,7 +191,7 @@ fn alike(before: &Json, now: &Json) -> bool {
 }
 
 fn alike_numbers(before: f64, now: f64) -> bool {
-    before == now || (now <= before * ALIKE && before <= now * ALIKE)
+    before == now || (now <= before * MAX_COUNT_RATIO && before <= now * MAX_COUNT_RATIO)
 }
 
 /// Returns the whole numbers in a text, without signs, in order. Skips fractions and decimals: they are rates and

@@ -11,7 +11,7 @@ use crate::digest::Digest;
 use crate::spec::Instance;
 
 /// Number of recent runs that are searched for the action nearest to the current one.
-const RECENT: usize = 16;
+const MAX_RECENT_RUNS: usize = 16;
 
 /// Lazy reader of a pipeline's earlier runs. It reads only as far back as a caller asks.
 pub struct History<'a> {
@@ -49,10 +49,10 @@ impl<'a> History<'a> {
     fn recent_keys(&self, name: &str) -> Vec<ActionKey> {
         let mut runs = self.runs.borrow_mut();
         let (read, rest) = &mut *runs;
-        let missing = RECENT.saturating_sub(read.len());
+        let missing = MAX_RECENT_RUNS.saturating_sub(read.len());
         read.extend(rest.by_ref().take(missing));
         let mut keys: Vec<ActionKey> = Vec::new();
-        for key in read.iter().take(RECENT).filter_map(|run| run.keys.get(name)) {
+        for key in read.iter().take(MAX_RECENT_RUNS).filter_map(|run| run.keys.get(name)) {
             if !keys.contains(key) {
                 keys.push(*key);
             }

@@ -12,7 +12,7 @@ use crate::graph::Outputs;
 use crate::spec::{InstanceId, OutputSpec, PerInstance};
 
 /// Batch size from which manifests are read in parallel. Smaller batches are faster one by one.
-pub(super) const AT_ONCE: usize = 128;
+pub(super) const PARALLEL_BATCH: usize = 128;
 
 impl PlanContext<'_> {
     /// Returns the action and the key of an instance with known inputs.
@@ -53,7 +53,7 @@ impl PlanContext<'_> {
     ) -> Result<Vec<Staleness>, CacheError> {
         let looks = self.look_up(ids, outputs, &mut HashMap::new())?;
         let classify = |(id, look): (&InstanceId, CacheLookup)| self.classify(*id, look, needed[*id]);
-        Ok(if ids.len() < AT_ONCE {
+        Ok(if ids.len() < PARALLEL_BATCH {
             ids.iter().zip(looks).map(classify).collect()
         } else {
             ids.par_iter().zip(looks).map(classify).collect()
@@ -93,8 +93,11 @@ impl PlanContext<'_> {
             let manifest = if ahead { None } else { self.cache.lookup_record(&record, key) };
             CacheLookup { key, ahead, found: manifest.ok_or(record) }
         };
-        let mut looks: Vec<CacheLookup> =
-            if ids.len() < AT_ONCE { ids.iter().map(look).collect() } else { ids.par_iter().map(look).collect() };
+        let mut looks: Vec<CacheLookup> = if ids.len() < PARALLEL_BATCH {
+            ids.iter().map(look).collect()
+        } else {
+            ids.par_iter().map(look).collect()
+        };
         let absent = |look: &CacheLookup| match &look.found {
             Err(record) if !look.ahead => Some((record.clone(), look.key)),
             _ => None,

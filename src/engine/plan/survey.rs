@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use rayon::prelude::*;
 
 use super::elsewhere::assembled_here;
-use super::lookup::{AT_ONCE, CacheLookup};
+use super::lookup::{CacheLookup, PARALLEL_BATCH};
 use super::lost;
 use super::state::{RerunRequest, StaleReason, Staleness, Standing, Standings};
 use super::{Goals, PlanContext};
@@ -24,7 +24,7 @@ pub fn survey(context: PlanContext<'_>, goals: &Goals) -> Result<Standings, Cach
     let waves = waves(graph, &goals.wanted);
     // A wave is read in one batch. In long chains the waves are small, so the newest run predicts which manifests to
     // read.
-    let is_chain = waves.iter().map(Vec::len).sum::<usize>() < waves.len() * AT_ONCE;
+    let is_chain = waves.iter().map(Vec::len).sum::<usize>() < waves.len() * PARALLEL_BATCH;
     let mut read = if is_chain { read_ahead(context, &waves) } else { HashMap::new() };
     for wave in waves.iter().cloned() {
         let is_fresh = |producer: &InstanceId| matches!(standings[*producer], Some(Standing::Fresh(..)));
@@ -61,7 +61,7 @@ pub fn survey(context: PlanContext<'_>, goals: &Goals) -> Result<Standings, Cach
 fn read_ahead(context: PlanContext<'_>, waves: &[Vec<InstanceId>]) -> HashMap<ActionKey, Manifest> {
     let PlanContext { graph, cache, .. } = context;
     let wanted: Vec<InstanceId> = waves.iter().flatten().copied().collect();
-    let newest = if wanted.len() < AT_ONCE { None } else { cache.runs(None).next() };
+    let newest = if wanted.len() < PARALLEL_BATCH { None } else { cache.runs(None).next() };
     let Some(newest) = newest else { return HashMap::new() };
     let keys: Vec<ActionKey> =
         wanted.iter().filter_map(|id| newest.keys.get(&graph.instance(*id).name).copied()).collect();

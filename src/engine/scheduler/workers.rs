@@ -18,13 +18,13 @@ use crate::plain::plain_line;
 use crate::protocol::{Event, Job, PROTOCOL_VERSION, Request, is_gpu};
 
 /// Number of inputs that a worker is assumed to keep in memory.
-const HELD: usize = 16;
+const MAX_HELD_INPUTS: usize = 16;
 
 /// Maximum length of a remembered line of output, in bytes.
-const LONGEST_TOLD: usize = 400;
+const LONGEST_SAID: usize = 400;
 
 /// Time to wait for the standard error of a dead worker.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const STDERR_WAIT: Duration = Duration::from_secs(1);
 
 /// Maximum length of a protocol line, in bytes. Events are shorter; output of libraries may be longer.
 const LONGEST_EVENT: usize = 1 << 20;
@@ -33,17 +33,17 @@ const LONGEST_EVENT: usize = 1 << 20;
 const LONGEST_LINE: usize = 16 << 10;
 
 /// Total number of starts, one after another, if workers are killed while they start. Then the run gives up.
-const STARTS: u32 = 8;
+const MAX_KILLED_STARTS: u32 = 8;
 
 /// Maximum number of starts that end by themselves. A further start would most likely end the same way.
-const OWN_ENDS: u32 = 3;
+const MAX_OWN_ENDS: u32 = 3;
 
 /// Pause before the next start. It doubles with each failed start, up to `LONGEST_PAUSE`.
-const PAUSE: Duration = Duration::from_millis(200);
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Time that a worker has to exit once asked.
-const LEAVE: Duration = Duration::from_secs(2);
+const EXIT_TIME: Duration = Duration::from_secs(2);
 
 /// Reason why no worker is available.
 #[derive(Debug, thiserror::Error)]
@@ -134,12 +134,12 @@ struct FailedStarts {
 impl FailedStarts {
     fn note(&mut self, was_killed: bool) {
         *(if was_killed { &mut self.killed } else { &mut self.ended }) += 1;
-        let pause = PAUSE.saturating_mul(1 << (self.killed + self.ended - 1).min(10));
+        let pause = FIRST_PAUSE.saturating_mul(1 << (self.killed + self.ended - 1).min(10));
         self.again = Some(Instant::now() + pause.min(LONGEST_PAUSE));
     }
 
     fn are_too_many(&self) -> bool {
-        self.killed >= STARTS || self.ended >= OWN_ENDS
+        self.killed >= MAX_KILLED_STARTS || self.ended >= MAX_OWN_ENDS
     }
 }
 
@@ -184,7 +184,9 @@ impl Workers {
         }
         match self.start(numerics) {
             // The system is short of memory or processes, as when it kills a starting worker.
-            Err(WorkerError::Start { source, .. }) if is_shortage(&source) && self.failed.killed + 1 < STARTS => {
+            Err(WorkerError::Start { source, .. })
+                if is_shortage(&source) && self.failed.killed + 1 < MAX_KILLED_STARTS =>
+            {
                 self.failed.note(true);
             }
             started => started?,
@@ -231,7 +233,7 @@ impl Workers {
                     messages.send(message).is_ok()
                 });
                 // Its standard error comes first, except if a grandchild holds the pipe open.
-                _ = wait_for_stderr.recv_timeout(LAST_WORDS);
+                _ = wait_for_stderr.recv_timeout(STDERR_WAIT);
                 _ = messages.send(Message::WorkerGone(index));
             });
         }
@@ -268,7 +270,7 @@ impl Workers {
                 worker.held.retain(|held| *held != input.digest);
                 worker.held.push_back(input.digest);
             }
-            while worker.held.len() > HELD {
+            while worker.held.len() > MAX_HELD_INPUTS {
                 worker.held.pop_front();
             }
             worker.send(&Request::Run(job.clone()));
@@ -303,7 +305,7 @@ impl Workers {
     /// Remembers a line that a worker wrote outside the protocol.
     pub(super) fn said(&mut self, index: usize, line: &str) {
         if let Some(worker) = self.get(index) {
-            worker.said.push_back(plain_line(line, LONGEST_TOLD));
+            worker.said.push_back(plain_line(line, LONGEST_SAID));
             if worker.said.len() > 20 {
                 worker.said.pop_front();
             }
@@ -333,7 +335,7 @@ impl Workers {
         };
         let FailedStarts { killed, ended, .. } = self.failed;
         let warning = if !self.failed.are_too_many() {
-            let (times, of) = if signal.is_some() { (killed, STARTS) } else { (ended, OWN_ENDS) };
+            let (times, of) = if signal.is_some() { (killed, MAX_KILLED_STARTS) } else { (ended, MAX_OWN_ENDS) };
             format!("a worker {how}; it is started again (start {} of {of})", times + 1)
         } else if let alive @ 1.. = self.workers.iter().flatten().filter(|worker| worker.platform.is_some()).count() {
             self.limit = alive;
@@ -394,7 +396,7 @@ impl Drop for Workers {
         for worker in self.workers.iter_mut().flatten() {
             worker.stdin = None;
         }
-        let deadline = Instant::now() + LEAVE;
+        let deadline = Instant::now() + EXIT_TIME;
         for worker in self.workers.iter_mut().flatten() {
             while Instant::now() < deadline && matches!(worker.child.try_wait(), Ok(None)) {
                 std::thread::sleep(Duration::from_millis(5));
