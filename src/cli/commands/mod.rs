@@ -33,10 +33,10 @@ use atflow::graph::Graph;
 use atflow::numerics::{Arithmetic, Numerics};
 use atflow::plan::missing::{Missing, missing};
 use atflow::plan::rerun_from::{RerunFrom, reads_only_predictions};
-use atflow::plan::{Goals, History, PlanContext, RerunRequest, Standing, survey};
+use atflow::plan::{Goals, History, PlanContext, RerunRequest, Standing, Standings, survey};
 use atflow::scheduler::Interrupt;
 use atflow::signing::PublicKey;
-use atflow::spec::{InstanceId, Overrides, PipelineSpec, Problem, Problems, expand, suggestion};
+use atflow::spec::{InstanceId, Overrides, PerInstance, PipelineSpec, Problem, Problems, expand, suggestion};
 use atflow::stage_kinds::StageKind;
 
 use crate::args::{ChangeArgs, FindArgs, PipelineArgs};

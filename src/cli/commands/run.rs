@@ -10,7 +10,7 @@ use atflow::export::export;
 use atflow::plan::rerun_from::RerunFrom;
 use atflow::results::TableDocument;
 use atflow::scheduler::{self, Ended, Options};
-use atflow::spec::{Problem, Problems};
+use atflow::spec::{PerInstance, Problem, Problems};
 use atflow::stage_kinds::StageKind;
 use atflow::verify::reproduce::{Published, Question, Reproduction};
 

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use atflow::cache::{Access, Cache, Checked, Flaw, FlawKind};
 use atflow::event::{RunEvent, RunSummary, Status};
-use atflow::plan::{Goals, PlanContext, RerunRequest, Standing};
+use atflow::plan::{Goals, PlanContext, RerunRequest, Standing, Standings};
 use atflow::results::{Cell, TableDocument};
 use atflow::scheduler::{self, Options};
-use atflow::spec::{InstanceId, Problems};
+use atflow::spec::{InstanceId, PerInstance, Problems};
 use atflow::stage_kinds::StageKind;
 use atflow::verify::reproduce::Unjudged;
 use atflow::verify::{self, Compared, Difference, Verdict, VerifyError};
