@@ -1,22 +1,26 @@
-//! Trains a network, adversarially or not: checks, the epoch loop, and the outputs. The submodules implement an epoch.
+//! Trains a network, adversarially or not: the inputs, the epoch loop, and the outputs.
+//!
+//! The submodules check the parameters, run an epoch, and save progress.
 
 mod methods;
 mod metrics;
+mod params;
+mod progress;
 mod training;
 
-use atflow::stage_kinds::{Attack, HeadWeights, TrainParams, TrainingMethod};
+use std::rc::Rc;
 
-use self::metrics::{Metrics, best_epoch, catastrophic_overfitting};
+use atflow::stage_kinds::{HeadWeights, TrainParams};
+
+use self::metrics::{EpochMetrics, Metrics, best_epoch, catastrophic_overfitting};
+use self::progress::ProgressKeeper;
 use self::training::Training;
-use super::optimizer::check_schedule;
 use super::same_classes;
-use crate::attacks;
 use crate::checkpoint::Checkpoint;
 use crate::context::Context;
 use crate::data::{self, DeviceSet};
 use crate::error::StageError;
 use crate::networks::{self, Network};
-use crate::training_state::TrainingCheckpoints;
 use crate::weights::{self, Head, Installed};
 
 /// Runs a `train` stage.
@@ -25,7 +29,28 @@ use crate::weights::{self, Head, Installed};
 /// Any [`StageError`].
 pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     let params: TrainParams = context.params()?;
-    check(&params)?;
+    params::check(&params)?;
+    let (data, validation) = image_sets(context, &params)?;
+    let network = networks::build(&params.net, data.channels(), data.classes.len(), context.rng, context.device)?;
+    start_from_weights(context, &params, &*network)?;
+    let mut training = Training::new(context, params, data, validation, network)?;
+
+    let mut keeper = ProgressKeeper::new(context, &training.params);
+    let mut epochs = keeper.resume(context, &mut training)?;
+    train(context, &mut keeper, &mut training, &mut epochs)?;
+
+    let metrics = choose_epoch(&mut training, epochs)?;
+    let summary = metrics.epochs.last().map_or_else(String::new, |last| last.describe(training.params.epochs));
+    write_checkpoint(context, training)?;
+    write_metrics(context, &metrics)?;
+    Ok(summary)
+}
+
+/// Returns the images to train on, and the validation set if there is one.
+fn image_sets(
+    context: &mut Context<'_>,
+    params: &TrainParams,
+) -> Result<(Rc<DeviceSet>, Option<Rc<DeviceSet>>), StageError> {
     let data = context.input("data")?;
     let data = context.set(data)?;
     let validation = match context.inputs("validation")[..] {
@@ -45,121 +70,19 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     if let Some(validation) = &validation {
         check_validation(&data, validation)?;
     }
-    let network = networks::build(&params.net, data.channels(), data.classes.len(), context.rng, context.device)?;
-    start_from_weights(context, &params, &*network)?;
-    let mut training = Training::new(context, params, data, validation, network)?;
-
-    let keeper = TrainingCheckpoints::new(context, &training.params);
-    let mut metrics = Metrics { epochs: Vec::new(), catastrophic_overfitting: None, kept_epoch: None };
-    let log = |line| context.reporter.log(line);
-    if let Some(progress) = keeper.find(training.params.epochs, &*training.network, log) {
-        progress.restore(&*training.network, &mut training.optimizer)?;
-        training.restore(progress.more)?;
-        (metrics.epochs, context.earlier) = (progress.epochs, progress.took);
-        context.reporter.log(format!("resumed after epoch {}", metrics.epochs.len()));
-    }
-    let mut is_warned = false;
-    let mut is_done = training.is_done(context, &metrics.epochs);
-    while !is_done {
-        // The number of finished epochs; it fits, because a u32 counts them.
-        let epoch = metrics.epochs.len() as u32 + 1;
-        let numbers = training.epoch(context, epoch)?;
-        context.reporter.log(numbers.describe(training.params.epochs));
-        metrics.epochs.push(numbers);
-        if training.chooses_best() && best_epoch(&metrics.epochs) == Some(epoch) {
-            training.remember_best()?;
-        }
-        if catastrophic_overfitting(&metrics.epochs) == Some(epoch) {
-            let text = "the accuracy under the attack of `overfitting_check` fell by more than 20 points, the training's own did not";
-            context.reporter.log(format!("catastrophic overfitting in epoch {epoch}: {text}"));
-        }
-        is_done = training.is_done(context, &metrics.epochs);
-        // Cancellation does not interrupt this; a training that cannot save its progress can still finish.
-        let took = context.earlier + context.started.elapsed();
-        let (network, state) = (&*training.network, training.state());
-        if let Err(error) = keeper.keep(&metrics.epochs, took, is_done, network, &training.optimizer, &state) {
-            let words = format!("the progress after epoch {epoch} could not be kept: {}", chain(&error));
-            // Warn the user once; log every occurrence.
-            match std::mem::replace(&mut is_warned, true) {
-                false => context.reporter.warn(format!("{words}; if it is stopped now, it begins anew")),
-                true => context.reporter.log(words),
-            }
-        }
-    }
-    metrics.kept_epoch = match training.chooses_best() {
-        // The progress is already saved: a longer training continues from the last epoch.
-        true => training.take_best()?.and(best_epoch(&metrics.epochs)),
-        false => training.params.holdout.as_ref().and(metrics.epochs.last()).map(|last| last.epoch),
-    };
-    let Training { params, data, network, .. } = training;
-    if params.overfitting_check.is_some() {
-        metrics.catastrophic_overfitting = Some(catastrophic_overfitting(&metrics.epochs));
-    }
-    let checkpoint = Checkpoint { net: params.net, channels: data.channels(), classes: data.classes.clone(), network };
-    let encode =
-        |output| move |error: Box<dyn std::error::Error + Send + Sync>| StageError::Encode { output, source: error };
-    let bytes = checkpoint.to_bytes().map_err(|error| encode("checkpoint")(error.into()))?;
-    context.write("checkpoint", &bytes)?;
-    let mut json = serde_json::to_vec_pretty(&metrics).map_err(|error| encode("metrics")(error.into()))?;
-    json.push(b'\n');
-    context.write("metrics", &json)?;
-    Ok(metrics.epochs.last().map_or_else(String::new, |last| last.describe(params.epochs)))
+    Ok((data, validation))
 }
 
-fn check(params: &TrainParams) -> Result<(), StageError> {
-    for (name, value) in [("epochs", params.epochs), ("batch_size", params.batch_size)] {
-        if value == 0 {
-            return Err(StageError::setting(name, "must be at least 1"));
-        }
+fn check_validation(data: &DeviceSet, validation: &DeviceSet) -> Result<(), StageError> {
+    if validation.is_empty() {
+        return Err(StageError::Mismatch("the validation set has no images".to_owned()));
     }
-    if params.stop_at_accuracy.is_some_and(|accuracy| !(0.0..=1.0).contains(&accuracy.get())) {
-        return Err(StageError::setting("stop_at_accuracy", "must be between 0 and 1"));
+    if data.channels() != validation.channels() {
+        let (data, validation) = (data.channels(), validation.channels());
+        let text = format!("the images to train on have {data} channels, those of the validation set {validation}");
+        return Err(StageError::Mismatch(text));
     }
-    check_schedule(&params.schedule)?;
-    check_method(params)?;
-    if let Some(check) = &params.overfitting_check {
-        for (name, value) in [("overfitting_check.every", check.every), ("overfitting_check.images", check.images)] {
-            if value == 0 {
-                return Err(StageError::setting(name, "must be at least 1"));
-            }
-        }
-        attacks::check(&check.attack, "overfitting_check.attack")?;
-    }
-    if let Some(holdout) = &params.holdout {
-        if holdout.share.get() <= 0.0 || holdout.share.get() >= 1.0 {
-            return Err(StageError::setting("holdout.share", "must be above 0 and below 1"));
-        }
-        attacks::check(&holdout.attack, "holdout.attack")?;
-    }
-    attacks::check(&params.adversary, "adversary")
-}
-
-fn check_method(params: &TrainParams) -> Result<(), StageError> {
-    let ball = |eps: f64| match (0.0..=1.0).contains(&eps) {
-        true => Ok(()),
-        false => Err(StageError::setting("method.eps", format!("must be between 0 and 1, not {eps}"))),
-    };
-    let at_least = |name: &str, fits: bool, least: &str| match fits {
-        true => Ok(()),
-        false => Err(StageError::setting(format!("method.{name}"), format!("must be {least}"))),
-    };
-    match &params.method {
-        TrainingMethod::Standard => return Ok(()),
-        TrainingMethod::Free(free) => {
-            at_least("replays", free.replays > 0, "at least 1")?;
-            ball(free.eps.get())?;
-        }
-        TrainingMethod::Trades(trades) => {
-            at_least("beta", trades.beta.get() >= 0.0, "at least 0")?;
-            at_least("step", trades.step.get() > 0.0, "above 0")?;
-            at_least("steps", trades.steps > 0, "at least 1")?;
-            ball(trades.eps.get())?;
-        }
-    }
-    match params.adversary {
-        Attack::None(_) => Ok(()),
-        _ => Err(StageError::setting("adversary", "must be left out: this `method` brings its own")),
-    }
+    same_classes("the training set", &data.classes, "the validation set", &validation.classes)
 }
 
 /// Fills the network with the weights of the need `weights`, if there is one.
@@ -197,18 +120,57 @@ fn start_from_weights(
     Ok(())
 }
 
-fn check_validation(data: &DeviceSet, validation: &DeviceSet) -> Result<(), StageError> {
-    if validation.is_empty() {
-        return Err(StageError::Mismatch("the validation set has no images".to_owned()));
+/// Trains to the last epoch and adds the metrics of each to `epochs`, which has those of the finished ones.
+fn train(
+    context: &mut Context<'_>,
+    keeper: &mut ProgressKeeper,
+    training: &mut Training,
+    epochs: &mut Vec<EpochMetrics>,
+) -> Result<(), StageError> {
+    let mut is_done = training.is_done(context, epochs);
+    while !is_done {
+        // The number of finished epochs; it fits, because a u32 counts them.
+        let epoch = epochs.len() as u32 + 1;
+        let metrics = training.epoch(context, epoch)?;
+        context.reporter.log(metrics.describe(training.params.epochs));
+        epochs.push(metrics);
+        if training.chooses_best() && best_epoch(epochs) == Some(epoch) {
+            training.remember_best()?;
+        }
+        if catastrophic_overfitting(epochs) == Some(epoch) {
+            let text = "the accuracy under the attack of `overfitting_check` fell by more than 20 points, the training's own did not";
+            context.reporter.log(format!("catastrophic overfitting in epoch {epoch}: {text}"));
+        }
+        is_done = training.is_done(context, epochs);
+        // Cancellation does not interrupt this.
+        keeper.keep(context, training, epochs, is_done);
     }
-    if data.channels() != validation.channels() {
-        let (data, validation) = (data.channels(), validation.channels());
-        let text = format!("the images to train on have {data} channels, those of the validation set {validation}");
-        return Err(StageError::Mismatch(text));
-    }
-    same_classes("the training set", &data.classes, "the validation set", &validation.classes)
+    Ok(())
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+/// Gives the network the weights of the epoch that `holdout` selects; returns the metrics of the training.
+fn choose_epoch(training: &mut Training, epochs: Vec<EpochMetrics>) -> Result<Metrics, StageError> {
+    let kept_epoch = match training.chooses_best() {
+        // The progress is already saved: a longer training continues from the last epoch.
+        true => training.take_best()?.and(best_epoch(&epochs)),
+        false => training.params.holdout.as_ref().and(epochs.last()).map(|last| last.epoch),
+    };
+    let is_checked = training.params.overfitting_check.is_some();
+    let catastrophic_overfitting = is_checked.then(|| catastrophic_overfitting(&epochs));
+    Ok(Metrics { epochs, catastrophic_overfitting, kept_epoch })
+}
+
+fn write_checkpoint(context: &Context<'_>, training: Training) -> Result<(), StageError> {
+    let Training { params, data, network, .. } = training;
+    let checkpoint = Checkpoint { net: params.net, channels: data.channels(), classes: data.classes.clone(), network };
+    let bytes =
+        checkpoint.to_bytes().map_err(|error| StageError::Encode { output: "checkpoint", source: error.into() })?;
+    context.write("checkpoint", &bytes)
+}
+
+fn write_metrics(context: &Context<'_>, metrics: &Metrics) -> Result<(), StageError> {
+    let mut json = serde_json::to_vec_pretty(metrics)
+        .map_err(|error| StageError::Encode { output: "metrics", source: error.into() })?;
+    json.push(b'\n');
+    context.write("metrics", &json)
 }
