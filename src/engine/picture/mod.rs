@@ -8,6 +8,7 @@ mod bitmap;
 mod canvas;
 mod curves;
 mod marker;
+mod page;
 mod samples;
 mod sheet;
 mod text;
@@ -16,8 +17,9 @@ mod ticks;
 use crate::stage_kinds::Scale;
 
 pub use curves::{Curves, Point, Series, curves_png, curves_svg};
+pub use page::Tile;
 pub use samples::{SampleRow, Samples, samples_png};
-pub use sheet::{Sheet, Tile, grouped_sheet_png, sheet_png};
+pub use sheet::{Sheet, grouped_sheet_png, sheet_png};
 
 /// Why a picture cannot be drawn.
 #[derive(Debug, thiserror::Error)]

@@ -2,8 +2,7 @@
 
 use super::PictureError;
 use super::bitmap::Bitmap;
-use super::sheet::{Tile, draw_text, draw_tile, unit};
-use super::text::Face;
+use super::page::{Column, Style, Tile, Title, check_tile, draw_text, draw_tiles, height_of_row, widths_of_tiles};
 
 /// Images in rows and columns with numbers.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,20 +28,12 @@ pub struct SampleRow {
     pub tiles: Vec<Tile>,
 }
 
-const TITLE_SIZE: f32 = 17.0;
-const TEXT_SIZE: f32 = 13.0;
-const MARGIN: f32 = 12.0;
-/// Between two columns.
+/// Between two columns, and between two rows.
 const GAP: f32 = 6.0;
-/// Between headings and what they head, and between two images with numbers.
-const SPACE: f32 = 8.0;
 /// A column is at least so wide, for its numbers.
 const LEAST_COLUMN: f32 = 52.0;
-/// Headings wrap at this width where their column is narrower, and headings of rows always.
+/// Headings of columns wrap at this width where their column is narrower.
 const HEADING: f32 = 80.0;
-const ROW_HEADING: f32 = 200.0;
-/// The picture is at least so wide, for its title.
-const LEAST_WIDTH: f32 = 240.0;
 
 /// Draws images as a PNG on white. Text grows with wide pictures. Headings that are too long are wrapped; none is cut.
 ///
@@ -51,99 +42,118 @@ const LEAST_WIDTH: f32 = 240.0;
 /// if a tile's bytes do not fit its size, [`PictureError::TooLarge`].
 pub fn samples_png(samples: &Samples) -> Result<Vec<u8>, PictureError> {
     check(samples)?;
-    let scale = samples.scale.max(1);
-    let shown = |pixels: u32| pixels as f32 * scale as f32;
-    let tile_widths: Vec<f32> = (0..samples.columns.len())
-        .map(|column| samples.rows.iter().map(|row| shown(row.tiles[column].width)).fold(1.0, f32::max))
-        .collect();
-    let unit = unit(tile_widths.iter().sum());
-    let [margin, gap, space] = [MARGIN, GAP, SPACE].map(|size| (size * unit).round());
-    let (title_face, face) = (Face::new(TITLE_SIZE * unit)?, Face::new(TEXT_SIZE * unit)?);
-    let line = face.line_height();
-
-    let widths: Vec<f32> = samples
-        .columns
-        .iter()
-        .zip(&tile_widths)
-        .map(|(heading, tile)| tile.max(LEAST_COLUMN * unit).max(face.widest_piece(heading).min(HEADING * unit)).ceil())
-        .collect();
-    let headings: Vec<Vec<String>> =
-        samples.columns.iter().zip(&widths).map(|(heading, &width)| face.wrap(heading, width)).collect();
-    let row_headings: Vec<Vec<String>> =
-        samples.rows.iter().map(|row| face.wrap(&row.heading, ROW_HEADING * unit)).collect();
-    let names = samples.rows.iter().flat_map(|row| row.numbers.iter().map(|(name, _)| name.as_str()));
-    let stub =
-        names.chain(row_headings.iter().flatten().map(String::as_str)).map(|text| face.width(text)).fold(0.0, f32::max);
-    let left = margin + if stub > 0.0 { stub.ceil() + space } else { 0.0 };
-    let head = headings.iter().map(Vec::len).max().unwrap_or(0) as f32 * line + space;
-    let image_height = |row: &SampleRow, heading: &[String]| {
-        row.tiles.iter().map(|tile| shown(tile.height)).fold(1.0, f32::max).max(heading.len() as f32 * line)
-    };
-    let height_of = |(row, heading): (&SampleRow, &Vec<String>)| {
-        let numbers = if row.numbers.is_empty() { 0.0 } else { row.numbers.len() as f32 * line + space };
-        image_height(row, heading) + numbers + gap
-    };
-
-    let inner = widths.iter().sum::<f32>() + gap * widths.len().saturating_sub(1) as f32;
-    let width = (left + inner + margin).max(LEAST_WIDTH);
-    let title = samples.title.as_deref().map(|title| title_face.wrap(title, width - 2.0 * margin)).unwrap_or_default();
-    let title_height = if title.is_empty() { 0.0 } else { title.len() as f32 * title_face.line_height() + space };
-    let rows_height: f32 = samples.rows.iter().zip(&row_headings).map(height_of).sum();
-    let height = 2.0 * margin + title_height + head + rows_height - gap;
-    let mut picture = Bitmap::white(width.ceil() as u64, height.max(1.0).ceil() as u64)?;
-
-    for (index, text) in title.iter().enumerate() {
-        let y = margin + index as f32 * title_face.line_height() + title_face.ascent();
-        draw_text(&mut picture, title_face, text, margin, y);
-    }
-    let lefts: Vec<f32> = widths
-        .iter()
-        .scan(left, |x, width| {
-            let here = *x;
-            *x += width + gap;
-            Some(here)
-        })
-        .collect();
-    let bottom = margin + title_height + head - space;
-    for ((heading, &width), &x) in headings.iter().zip(&widths).zip(&lefts) {
-        // Headings stand on what they head: the last line of each is at the same height.
-        let top = bottom - heading.len() as f32 * line;
-        for (index, text) in heading.iter().enumerate() {
-            let centred = x + (width - face.width(text)) / 2.0;
-            draw_text(&mut picture, face, text, centred, top + index as f32 * line + face.ascent());
-        }
-    }
-    let mut y = bottom + space;
-    for (row, heading) in samples.rows.iter().zip(&row_headings) {
-        let end = y + height_of((row, heading));
-        for (name, numbers) in &row.numbers {
-            let base = y + face.ascent();
-            draw_text(&mut picture, face, name, left - space - face.width(name), base);
-            for ((number, &width), &x) in numbers.iter().zip(&widths).zip(&lefts) {
-                let text = number.map_or("–".to_owned(), |share| format!("{:.1} %", share * 100.0));
-                draw_text(&mut picture, face, &text, x + (width - face.width(&text)) / 2.0, base);
-            }
-            y += line;
-        }
-        y += if row.numbers.is_empty() { 0.0 } else { space / 2.0 };
-        let tall = image_height(row, heading);
-        let top = y + (tall - heading.len() as f32 * line) / 2.0;
-        for (index, text) in heading.iter().enumerate() {
-            draw_text(
-                &mut picture,
-                face,
-                text,
-                left - space - face.width(text),
-                top + index as f32 * line + face.ascent(),
-            );
-        }
-        for ((tile, &width), &x) in row.tiles.iter().zip(&widths).zip(&lefts) {
-            let at = (x + ((width - shown(tile.width)) / 2.0).floor(), y + ((tall - shown(tile.height)) / 2.0).floor());
-            draw_tile(&mut picture, tile, at.0 as u32, at.1 as u32, scale);
-        }
-        y = end;
+    let layout = Layout::of(samples)?;
+    let mut picture = Bitmap::white(layout.width.ceil() as u64, layout.height.max(1.0).ceil() as u64)?;
+    layout.title.draw(&mut picture, &layout.style);
+    layout.draw_column_headings(&mut picture);
+    let mut top = layout.headings_bottom + layout.style.space;
+    for row in &layout.rows {
+        let images_top = layout.draw_numbers(&mut picture, row, top);
+        layout.draw_images(&mut picture, row, images_top);
+        top += row.height;
     }
     picture.png()
+}
+
+/// Where everything stands on a picture, in pixels.
+struct Layout<'a> {
+    scale: u32,
+    style: Style,
+    title: Title,
+    columns: Vec<Column>,
+    rows: Vec<Row<'a>>,
+    /// Where the headings of columns end.
+    headings_bottom: f32,
+    /// Where the headings of rows and the names of numbers end.
+    stub_right: f32,
+    width: f32,
+    height: f32,
+}
+
+struct Row<'a> {
+    content: &'a SampleRow,
+    /// The lines of its heading.
+    heading: Vec<String>,
+    /// The height of its images, without their numbers.
+    image_height: f32,
+    /// Down to the next row.
+    height: f32,
+}
+
+impl<'a> Layout<'a> {
+    fn of(samples: &'a Samples) -> Result<Self, PictureError> {
+        let scale = samples.scale.max(1);
+        let tiles = samples.rows.iter().map(|row| row.tiles.as_slice());
+        let tile_widths = widths_of_tiles(tiles, samples.columns.len(), scale);
+        let style = Style::new(&tile_widths)?;
+        let gap = style.scaled(GAP).round();
+        let rows: Vec<Row> = samples.rows.iter().map(|row| Row::of(row, &style, scale, gap)).collect();
+        let stub = stub(&rows, &style);
+        let left = style.margin + if stub > 0.0 { stub.ceil() + style.space } else { 0.0 };
+        let width_of = |(heading, tiles): (&String, &f32)| {
+            let word = style.face.widest_piece(heading).min(style.scaled(HEADING));
+            tiles.max(style.scaled(LEAST_COLUMN)).max(word).ceil()
+        };
+        let widths: Vec<f32> = samples.columns.iter().zip(&tile_widths).map(width_of).collect();
+        let columns = Column::side_by_side(&samples.columns, &widths, &style, left, gap);
+
+        let inner = widths.iter().sum::<f32>() + gap * widths.len().saturating_sub(1) as f32;
+        let width = style.width_around(left - style.margin + inner);
+        let title = Title::wrap(samples.title.as_deref(), &style, width);
+        let lines = columns.iter().map(|column| column.heading.len()).max().unwrap_or(0) as f32;
+        let headings_bottom = style.margin + title.height(&style) + lines * style.line;
+        let rows_height: f32 = rows.iter().map(|row| row.height).sum();
+        let height = headings_bottom + style.space + rows_height - gap + style.margin;
+        let stub_right = left - style.space;
+        Ok(Layout { scale, style, title, columns, rows, headings_bottom, stub_right, width, height })
+    }
+
+    fn draw_column_headings(&self, picture: &mut Bitmap) {
+        for column in &self.columns {
+            // Headings stand on what they head: the last line of each is at the same height.
+            let top = self.headings_bottom - column.heading.len() as f32 * self.style.line;
+            self.style.draw_lines(picture, &column.heading, top, |width| column.centred(width));
+        }
+    }
+
+    /// Draws a row's lines of numbers from `top` down; returns where its images begin.
+    fn draw_numbers(&self, picture: &mut Bitmap, row: &Row<'_>, mut top: f32) -> f32 {
+        let face = self.style.face;
+        for (name, numbers) in &row.content.numbers {
+            let base = top + face.ascent();
+            draw_text(picture, face, name, self.stub_right - face.width(name), base);
+            for (number, column) in numbers.iter().zip(&self.columns) {
+                let text = number.map_or("–".to_owned(), |share| format!("{:.1} %", share * 100.0));
+                draw_text(picture, face, &text, column.centred(face.width(&text)), base);
+            }
+            top += self.style.line;
+        }
+        top + if row.content.numbers.is_empty() { 0.0 } else { self.style.space / 2.0 }
+    }
+
+    /// Draws a row's images from `top` down, and its heading beside them.
+    fn draw_images(&self, picture: &mut Bitmap, row: &Row<'_>, top: f32) {
+        let heading_top = top + (row.image_height - row.heading.len() as f32 * self.style.line) / 2.0;
+        self.style.draw_lines(picture, &row.heading, heading_top, |width| self.stub_right - width);
+        draw_tiles(picture, &row.content.tiles, &self.columns, [top, row.image_height], self.scale);
+    }
+}
+
+impl<'a> Row<'a> {
+    fn of(content: &'a SampleRow, style: &Style, scale: u32, gap: f32) -> Self {
+        let heading = style.wrap_row_heading(&content.heading);
+        let image_height = height_of_row(&content.tiles, scale, &heading, style);
+        let lines = content.numbers.len() as f32;
+        let numbers = if content.numbers.is_empty() { 0.0 } else { lines * style.line + style.space };
+        Row { content, heading, image_height, height: image_height + numbers + gap }
+    }
+}
+
+/// Returns the width of the widest heading of a row or name of numbers.
+fn stub(rows: &[Row<'_>], style: &Style) -> f32 {
+    let names = rows.iter().flat_map(|row| row.content.numbers.iter().map(|(name, _)| name));
+    let texts = names.chain(rows.iter().flat_map(|row| &row.heading));
+    texts.map(|text| style.face.width(text)).fold(0.0, f32::max)
 }
 
 fn check(samples: &Samples) -> Result<(), PictureError> {
@@ -156,10 +166,7 @@ fn check(samples: &Samples) -> Result<(), PictureError> {
             return Err(PictureError::Layout { rows, columns, found: numbers.len(), what: "numbers in a row" });
         }
         for (column, tile) in of_row.tiles.iter().enumerate() {
-            let Tile { width, height, .. } = *tile;
-            if u64::from(width) * u64::from(height) * 3 != tile.rgb.len() as u64 {
-                return Err(PictureError::Tile { row, column, width, height, bytes: tile.rgb.len() });
-            }
+            check_tile(tile, row, column)?;
         }
     }
     Ok(())

@@ -2,18 +2,7 @@
 
 use super::PictureError;
 use super::bitmap::Bitmap;
-use super::text::Face;
-
-/// One image of a sheet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tile {
-    /// Width in pixels.
-    pub width: u32,
-    /// Height in pixels.
-    pub height: u32,
-    /// Pixels row by row, three bytes each: red, green, blue.
-    pub rgb: Vec<u8>,
-}
+use super::page::{Column, Style, Tile, Title, check_tile, draw_tiles, height_of_row, widths_of_tiles};
 
 /// Images in rows and columns with headings. Tiles may be of different sizes; each is centred in its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,24 +19,12 @@ pub struct Sheet {
     pub scale: u32,
 }
 
-const TITLE_SIZE: f32 = 17.0;
-const HEADING_SIZE: f32 = 13.0;
-const MARGIN: f32 = 12.0;
 /// Between two tiles.
 const GAP: f32 = 4.0;
 /// Between two groups of rows.
 const GROUP_GAP: f32 = 16.0;
-/// Between headings and what they head.
-const SPACE: f32 = 8.0;
 /// A column is widened up to this for a word of its heading; longer words are broken.
 const WORD: f32 = 110.0;
-/// Row headings wrap at this width.
-const ROW_HEADING: f32 = 200.0;
-/// A sheet is at least so wide, for its title.
-const LEAST_WIDTH: f32 = 240.0;
-/// Tiles that are wider together are printed smaller than they are drawn: text, gaps and margins grow with them.
-const ORDINARY_WIDTH: f32 = 1000.0;
-const INK: [u8; 3] = [26, 26, 26];
 
 /// Draws a sheet as a PNG on white. Text grows with wide sheets. Headings that are too long for their column or row are
 /// wrapped; none is cut.
@@ -65,92 +42,127 @@ pub fn sheet_png(sheet: &Sheet) -> Result<Vec<u8>, PictureError> {
 /// As [`sheet_png`].
 pub fn grouped_sheet_png(sheet: &Sheet, together: usize) -> Result<Vec<u8>, PictureError> {
     check(sheet)?;
-    let together = together.max(1);
-    let scale = sheet.scale.max(1);
-    let shown = |pixels: u32| pixels as f32 * scale as f32;
-    let tile_widths: Vec<f32> = (0..sheet.columns.len())
-        .map(|column| sheet.tiles.iter().map(|row| shown(row[column].width)).fold(1.0, f32::max))
-        .collect();
-    let unit = unit(tile_widths.iter().sum());
-    let [margin, gap, group_gap, space] = [MARGIN, GAP, GROUP_GAP, SPACE].map(|size| (size * unit).round());
-    let (title_face, face) = (Face::new(TITLE_SIZE * unit)?, Face::new(HEADING_SIZE * unit)?);
-    let line = face.line_height();
-
-    let column_widths: Vec<f32> = sheet
-        .columns
-        .iter()
-        .zip(&tile_widths)
-        .map(|(heading, tile)| tile.max(face.widest_piece(heading).min(WORD * unit)).ceil())
-        .collect();
-    let column_headings: Vec<Vec<String>> =
-        sheet.columns.iter().zip(&column_widths).map(|(heading, &width)| face.wrap(heading, width)).collect();
-    let row_headings: Vec<Vec<String>> =
-        sheet.rows.iter().map(|heading| face.wrap(heading, ROW_HEADING * unit)).collect();
-    let row_heights: Vec<f32> = sheet
-        .tiles
-        .iter()
-        .zip(&row_headings)
-        .map(|(row, heading)| {
-            row.iter().map(|tile| shown(tile.height)).fold(1.0, f32::max).max(heading.len() as f32 * line)
-        })
-        .collect();
-
-    let has_headings = |headings: &[String]| headings.iter().any(|heading| !heading.trim().is_empty());
-    let stub = row_headings.iter().flatten().map(|text| face.width(text)).fold(0.0, f32::max).ceil();
-    let stub = if has_headings(&sheet.rows) { stub + space } else { 0.0 };
-    let head_lines = column_headings.iter().map(Vec::len).max().unwrap_or(0) as f32;
-    let head = if has_headings(&sheet.columns) { head_lines * line + space } else { 0.0 };
-    let spread = |sizes: &[f32]| sizes.iter().sum::<f32>() + gap * sizes.len().saturating_sub(1) as f32;
-    let width = (2.0 * margin + stub + spread(&column_widths)).max(LEAST_WIDTH);
-    let title = sheet.title.as_deref().map(|title| title_face.wrap(title, width - 2.0 * margin)).unwrap_or_default();
-    let title_height = if title.is_empty() { 0.0 } else { title.len() as f32 * title_face.line_height() + space };
-    let between_groups = (group_gap - gap) * (sheet.rows.len().saturating_sub(1) / together) as f32;
-    let height = 2.0 * margin + title_height + head + spread(&row_heights) + between_groups;
-
-    let mut picture = Bitmap::white(width.ceil() as u64, height.ceil() as u64)?;
-    for (index, text) in title.iter().enumerate() {
-        let y = margin + index as f32 * title_face.line_height() + title_face.ascent();
-        draw_text(&mut picture, title_face, text, margin, y);
-    }
-    let mut x = margin + stub;
-    for (heading, &column) in column_headings.iter().zip(&column_widths) {
-        // Headings stand on the tiles: the last line of each is at the same height.
-        let top = margin + title_height + (head_lines - heading.len() as f32) * line;
-        for (index, text) in heading.iter().enumerate() {
-            let centred = x + (column - face.width(text)) / 2.0;
-            draw_text(&mut picture, face, text, centred, top + index as f32 * line + face.ascent());
-        }
-        x += column + gap;
-    }
-    let mut y = margin + title_height + head;
-    for (index, ((row, heading), &row_height)) in sheet.tiles.iter().zip(&row_headings).zip(&row_heights).enumerate() {
-        let top = y + (row_height - heading.len() as f32 * line) / 2.0;
-        for (index, text) in heading.iter().enumerate() {
-            let right = margin + stub - space - face.width(text);
-            draw_text(&mut picture, face, text, right, top + index as f32 * line + face.ascent());
-        }
-        let mut x = margin + stub;
-        for (tile, &column) in row.iter().zip(&column_widths) {
-            let left = x + ((column - shown(tile.width)) / 2.0).floor();
-            draw_tile(
-                &mut picture,
-                tile,
-                left as u32,
-                (y + ((row_height - shown(tile.height)) / 2.0).floor()) as u32,
-                scale,
-            );
-            x += column + gap;
-        }
-        y += row_height + if (index + 1).is_multiple_of(together) { group_gap } else { gap };
-    }
+    let layout = Layout::of(sheet, together.max(1))?;
+    let mut picture = Bitmap::white(layout.width.ceil() as u64, layout.height.ceil() as u64)?;
+    layout.title.draw(&mut picture, &layout.style);
+    layout.draw_column_headings(&mut picture);
+    layout.draw_rows(&mut picture);
     picture.png()
 }
 
-/// How many times their ordinary size text, gaps and margins have beside tiles that are so many pixels wide together, 1
-/// or more. Text is then at least about 1/100 of the picture's width high: readable on a page that the picture fills.
-/// It goes by tiles alone: were it to go by the whole width, text would widen the picture and so grow without end.
-pub(super) fn unit(tiles: f32) -> f32 {
-    (tiles / ORDINARY_WIDTH).max(1.0)
+/// Where everything stands on a sheet, in pixels.
+struct Layout<'a> {
+    sheet: &'a Sheet,
+    /// Rows in a group.
+    together: usize,
+    scale: u32,
+    style: Style,
+    gap: f32,
+    group_gap: f32,
+    title: Title,
+    columns: Vec<Column>,
+    rows: Vec<Row>,
+    /// Lines of the tallest column heading.
+    head_lines: f32,
+    /// Where column headings begin.
+    head_top: f32,
+    /// Where the first row begins.
+    rows_top: f32,
+    /// Where tiles begin.
+    left: f32,
+    width: f32,
+    height: f32,
+}
+
+struct Row {
+    /// The lines of its heading.
+    heading: Vec<String>,
+    height: f32,
+}
+
+impl<'a> Layout<'a> {
+    fn of(sheet: &'a Sheet, together: usize) -> Result<Self, PictureError> {
+        let scale = sheet.scale.max(1);
+        let tile_widths = widths_of_tiles(sheet.tiles.iter().map(Vec::as_slice), sheet.columns.len(), scale);
+        let style = Style::new(&tile_widths)?;
+        let [gap, group_gap] = [GAP, GROUP_GAP].map(|size| style.scaled(size).round());
+        let rows = rows(sheet, &style, scale);
+        let left = style.margin + stub(sheet, &rows, &style);
+        let width_of = |(heading, tiles): (&String, &f32)| {
+            tiles.max(style.face.widest_piece(heading).min(style.scaled(WORD))).ceil()
+        };
+        let widths: Vec<f32> = sheet.columns.iter().zip(&tile_widths).map(width_of).collect();
+        let columns = Column::side_by_side(&sheet.columns, &widths, &style, left, gap);
+
+        let spread = |sizes: &[f32]| sizes.iter().sum::<f32>() + gap * sizes.len().saturating_sub(1) as f32;
+        let width = style.width_around(left - style.margin + spread(&widths));
+        let title = Title::wrap(sheet.title.as_deref(), &style, width);
+        let head_lines = columns.iter().map(|column| column.heading.len()).max().unwrap_or(0) as f32;
+        let head = if has_headings(&sheet.columns) { head_lines * style.line + style.space } else { 0.0 };
+        let head_top = style.margin + title.height(&style);
+        let heights: Vec<f32> = rows.iter().map(|row| row.height).collect();
+        let between_groups = (group_gap - gap) * (rows.len().saturating_sub(1) / together) as f32;
+        let height = head_top + head + spread(&heights) + between_groups + style.margin;
+        let rows_top = head_top + head;
+        Ok(Layout {
+            sheet,
+            together,
+            scale,
+            style,
+            gap,
+            group_gap,
+            title,
+            columns,
+            rows,
+            head_lines,
+            head_top,
+            rows_top,
+            left,
+            width,
+            height,
+        })
+    }
+
+    fn draw_column_headings(&self, picture: &mut Bitmap) {
+        for column in &self.columns {
+            // Headings stand on the tiles: the last line of each is at the same height.
+            let top = self.head_top + (self.head_lines - column.heading.len() as f32) * self.style.line;
+            self.style.draw_lines(picture, &column.heading, top, |width| column.centred(width));
+        }
+    }
+
+    fn draw_rows(&self, picture: &mut Bitmap) {
+        let mut top = self.rows_top;
+        for (index, (row, tiles)) in self.rows.iter().zip(&self.sheet.tiles).enumerate() {
+            let heading_top = top + (row.height - row.heading.len() as f32 * self.style.line) / 2.0;
+            let right = self.left - self.style.space;
+            self.style.draw_lines(picture, &row.heading, heading_top, |width| right - width);
+            draw_tiles(picture, tiles, &self.columns, [top, row.height], self.scale);
+            let ends_group = (index + 1).is_multiple_of(self.together);
+            top += row.height + if ends_group { self.group_gap } else { self.gap };
+        }
+    }
+}
+
+fn rows(sheet: &Sheet, style: &Style, scale: u32) -> Vec<Row> {
+    let row = |(heading, tiles): (&String, &Vec<Tile>)| {
+        let heading = style.wrap_row_heading(heading);
+        Row { height: height_of_row(tiles, scale, &heading, style), heading }
+    };
+    sheet.rows.iter().zip(&sheet.tiles).map(row).collect()
+}
+
+/// Returns the width of the row headings with the gap after them; 0 without headings.
+fn stub(sheet: &Sheet, rows: &[Row], style: &Style) -> f32 {
+    if !has_headings(&sheet.rows) {
+        return 0.0;
+    }
+    let widths = rows.iter().flat_map(|row| &row.heading).map(|text| style.face.width(text));
+    widths.fold(0.0, f32::max).ceil() + style.space
+}
+
+fn has_headings(headings: &[String]) -> bool {
+    headings.iter().any(|heading| !heading.trim().is_empty())
 }
 
 fn check(sheet: &Sheet) -> Result<(), PictureError> {
@@ -163,35 +175,15 @@ fn check(sheet: &Sheet) -> Result<(), PictureError> {
             return Err(PictureError::Layout { rows, columns, found: tiles.len(), what: "tiles in a row" });
         }
         for (column, tile) in tiles.iter().enumerate() {
-            let Tile { width, height, .. } = *tile;
-            if u64::from(width) * u64::from(height) * 3 != tile.rgb.len() as u64 {
-                return Err(PictureError::Tile { row, column, width, height, bytes: tile.rgb.len() });
-            }
+            check_tile(tile, row, column)?;
         }
     }
     Ok(())
 }
 
-pub(super) fn draw_text(picture: &mut Bitmap, face: Face, text: &str, x: f32, y: f32) {
-    // Whole pixels for the start and the base line keep stems sharp.
-    face.draw(text, x.round(), y.round(), |x, y, coverage| picture.blend(x, y, INK, coverage));
-}
-
-/// Nearest-neighbour enlargement, row by row.
-pub(super) fn draw_tile(picture: &mut Bitmap, tile: &Tile, left: u32, top: u32, scale: u32) {
-    let stride = picture.width as usize * 3;
-    for y in 0..(tile.height * scale) as usize {
-        let source = &tile.rgb[y / scale as usize * tile.width as usize * 3..][..tile.width as usize * 3];
-        let start = (top as usize + y) * stride + left as usize * 3;
-        let target = &mut picture.rgb[start..start + source.len() * scale as usize];
-        for (pixel, copies) in source.chunks_exact(3).zip(target.chunks_exact_mut(3 * scale as usize)) {
-            copies.chunks_exact_mut(3).for_each(|copy| copy.copy_from_slice(pixel));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::page::{TEXT_SIZE, unit};
     use super::*;
 
     fn tile(width: u32, height: u32, color: [u8; 3]) -> Tile {
@@ -258,7 +250,7 @@ mod tests {
         wide.tiles.iter_mut().for_each(of_rows);
         let picture = image::load_from_memory(&sheet_png(&wide).unwrap()).unwrap().to_rgb8();
         let (width, height) = picture.dimensions();
-        let size = HEADING_SIZE * unit(12.0 * 224.0);
+        let size = TEXT_SIZE * unit(12.0 * 224.0);
         assert!(size / width as f32 > 0.0095, "text of {size} in {width} pixels");
         let green = picture.pixels().filter(|pixel| pixel.0 == [0, 255, 0]).count();
         assert_eq!(green, 24 * 224 * 224, "text was drawn over a tile");

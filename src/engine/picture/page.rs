@@ -1,0 +1,203 @@
+//! What contact sheets and pictures of samples share: tiles, the sizes of text and gaps, and text in lines.
+
+use super::PictureError;
+use super::bitmap::Bitmap;
+use super::text::Face;
+
+/// One image of a sheet or of a picture of samples.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tile {
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// Pixels row by row, three bytes each: red, green, blue.
+    pub rgb: Vec<u8>,
+}
+
+const TITLE_SIZE: f32 = 17.0;
+/// Size of all text but the title, in pixels per em.
+pub(super) const TEXT_SIZE: f32 = 13.0;
+const MARGIN: f32 = 12.0;
+/// Between headings and what they head.
+const SPACE: f32 = 8.0;
+/// Row headings wrap at this width.
+const ROW_HEADING: f32 = 200.0;
+/// A picture is at least so wide, for its title.
+const LEAST_WIDTH: f32 = 240.0;
+/// Tiles that are wider together are printed smaller than they are drawn: text, gaps and margins grow with them.
+const ORDINARY_WIDTH: f32 = 1000.0;
+const INK: [u8; 3] = [26, 26, 26];
+
+/// The text and gaps of one picture, in pixels.
+pub(super) struct Style {
+    title_face: Face,
+    /// The font of all text but the title.
+    pub(super) face: Face,
+    /// Distance between the base lines of two lines of that text.
+    pub(super) line: f32,
+    /// Around the picture.
+    pub(super) margin: f32,
+    /// Between headings and what they head.
+    pub(super) space: f32,
+    /// How many times their ordinary size text and gaps have.
+    unit: f32,
+}
+
+impl Style {
+    /// Creates the style of a picture whose columns of tiles have these widths, in pixels.
+    pub(super) fn new(columns: &[f32]) -> Result<Self, PictureError> {
+        let unit = unit(columns.iter().sum());
+        let face = Face::new(TEXT_SIZE * unit)?;
+        Ok(Style {
+            title_face: Face::new(TITLE_SIZE * unit)?,
+            face,
+            line: face.line_height(),
+            margin: (MARGIN * unit).round(),
+            space: (SPACE * unit).round(),
+            unit,
+        })
+    }
+
+    /// Returns the size in this picture of something that ordinarily has this size.
+    pub(super) fn scaled(&self, size: f32) -> f32 {
+        size * self.unit
+    }
+
+    /// Breaks the heading of a row into lines.
+    pub(super) fn wrap_row_heading(&self, heading: &str) -> Vec<String> {
+        self.face.wrap(heading, self.scaled(ROW_HEADING))
+    }
+
+    /// Returns the width of a picture with this content between its margins.
+    pub(super) fn width_around(&self, content: f32) -> f32 {
+        (self.margin + content + self.margin).max(LEAST_WIDTH)
+    }
+
+    /// Draws lines of text from `top` down; `left` gives the start of a line from its width.
+    pub(super) fn draw_lines(&self, picture: &mut Bitmap, lines: &[String], top: f32, left: impl Fn(f32) -> f32) {
+        for (index, text) in lines.iter().enumerate() {
+            let base = top + index as f32 * self.line + self.face.ascent();
+            draw_text(picture, self.face, text, left(self.face.width(text)), base);
+        }
+    }
+}
+
+/// A picture's title in lines.
+pub(super) struct Title(Vec<String>);
+
+impl Title {
+    /// Breaks a title into lines for a picture of this width.
+    pub(super) fn wrap(title: Option<&str>, style: &Style, width: f32) -> Self {
+        Title(title.map(|title| style.title_face.wrap(title, width - 2.0 * style.margin)).unwrap_or_default())
+    }
+
+    /// Returns its height with the gap below it; 0 without a title.
+    pub(super) fn height(&self, style: &Style) -> f32 {
+        if self.0.is_empty() { 0.0 } else { self.0.len() as f32 * style.title_face.line_height() + style.space }
+    }
+
+    /// Draws it into the upper left corner.
+    pub(super) fn draw(&self, picture: &mut Bitmap, style: &Style) {
+        for (index, text) in self.0.iter().enumerate() {
+            let base = style.margin + index as f32 * style.title_face.line_height() + style.title_face.ascent();
+            draw_text(picture, style.title_face, text, style.margin, base);
+        }
+    }
+}
+
+/// A column of a picture.
+pub(super) struct Column {
+    /// The lines of its heading.
+    pub(super) heading: Vec<String>,
+    pub(super) left: f32,
+    pub(super) width: f32,
+}
+
+impl Column {
+    /// Places columns side by side from `left`, with headings and widths in pixels, and a gap between two of them.
+    pub(super) fn side_by_side(headings: &[String], widths: &[f32], style: &Style, left: f32, gap: f32) -> Vec<Self> {
+        let mut next = left;
+        let mut column = |(heading, &width): (&String, &f32)| {
+            let left = next;
+            next += width + gap;
+            Column { heading: style.face.wrap(heading, width), left, width }
+        };
+        headings.iter().zip(widths).map(&mut column).collect()
+    }
+
+    /// Returns where something of this width starts in the middle of the column.
+    pub(super) fn centred(&self, width: f32) -> f32 {
+        self.left + (self.width - width) / 2.0
+    }
+}
+
+/// Returns how wide each column is for its tiles, drawn at a scale: in pixels, at least 1.
+pub(super) fn widths_of_tiles<'a>(
+    rows: impl Iterator<Item = &'a [Tile]> + Clone,
+    columns: usize,
+    scale: u32,
+) -> Vec<f32> {
+    let width = |column: usize| rows.clone().map(|row| shown(row[column].width, scale)).fold(1.0, f32::max);
+    (0..columns).map(width).collect()
+}
+
+/// Returns how high a row is for its tiles, drawn at a scale, and its heading: in pixels, at least 1.
+pub(super) fn height_of_row(tiles: &[Tile], scale: u32, heading: &[String], style: &Style) -> f32 {
+    let tallest = tiles.iter().map(|tile| shown(tile.height, scale)).fold(1.0, f32::max);
+    tallest.max(heading.len() as f32 * style.line)
+}
+
+/// Returns how many pixels some pixels of a tile take.
+fn shown(pixels: u32, scale: u32) -> f32 {
+    pixels as f32 * scale as f32
+}
+
+/// Checks that a tile's bytes fit its size; `row` and `column` say which it is.
+pub(super) fn check_tile(tile: &Tile, row: usize, column: usize) -> Result<(), PictureError> {
+    let Tile { width, height, .. } = *tile;
+    match u64::from(width) * u64::from(height) * 3 == tile.rgb.len() as u64 {
+        true => Ok(()),
+        false => Err(PictureError::Tile { row, column, width, height, bytes: tile.rgb.len() }),
+    }
+}
+
+/// Draws a row of tiles, each in the middle of its column and of the height from `top`.
+pub(super) fn draw_tiles(
+    picture: &mut Bitmap,
+    tiles: &[Tile],
+    columns: &[Column],
+    [top, height]: [f32; 2],
+    scale: u32,
+) {
+    for (tile, column) in tiles.iter().zip(columns) {
+        let left = column.left + ((column.width - shown(tile.width, scale)) / 2.0).floor();
+        let top = top + ((height - shown(tile.height, scale)) / 2.0).floor();
+        draw_tile(picture, tile, left as u32, top as u32, scale);
+    }
+}
+
+/// How many times their ordinary size text, gaps and margins have beside tiles that are so many pixels wide together, 1
+/// or more. Text is then at least about 1/100 of the picture's width high: readable on a page that the picture fills.
+/// It goes by tiles alone: were it to go by the whole width, text would widen the picture and so grow without end.
+pub(super) fn unit(tiles: f32) -> f32 {
+    (tiles / ORDINARY_WIDTH).max(1.0)
+}
+
+pub(super) fn draw_text(picture: &mut Bitmap, face: Face, text: &str, x: f32, y: f32) {
+    // Whole pixels for the start and the base line keep stems sharp.
+    face.draw(text, x.round(), y.round(), |x, y, coverage| picture.blend(x, y, INK, coverage));
+}
+
+/// Nearest-neighbour enlargement, row by row.
+fn draw_tile(picture: &mut Bitmap, tile: &Tile, left: u32, top: u32, scale: u32) {
+    let stride = picture.width as usize * 3;
+    for y in 0..(tile.height * scale) as usize {
+        let source = &tile.rgb[y / scale as usize * tile.width as usize * 3..][..tile.width as usize * 3];
+        let start = (top as usize + y) * stride + left as usize * 3;
+        let target = &mut picture.rgb[start..start + source.len() * scale as usize];
+        for (pixel, copies) in source.chunks_exact(3).zip(target.chunks_exact_mut(3 * scale as usize)) {
+            copies.chunks_exact_mut(3).for_each(|copy| copy.copy_from_slice(pixel));
+        }
+    }
+}
