@@ -1,0 +1,214 @@
+//! What tables and figures share: the labels of their results, and the input of a cell.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use globset::{Glob, GlobMatcher};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
+
+use super::super::baseline::Baselines;
+use super::super::coordinates::Coordinates;
+use super::super::expand::Expander;
+use super::super::instance::{Instance, InstanceId, Need};
+use super::super::problem::{Problem, suggestion};
+use super::super::source::{Place, YamlPath};
+use crate::stage_kinds::{Metric, StageKind};
+
+/// Results by their labels along some coordinates.
+pub(super) type ByLabels<'a> = HashMap<Vec<&'a str>, Vec<InstanceId>>;
+
+/// A table or figure whose cells are being filled.
+pub(super) struct Grid<'a> {
+    pub(super) expander: &'a Expander<'a>,
+    /// The stage that makes the table or figure.
+    pub(super) table: &'a Instance,
+    pub(super) results: &'a [InstanceId],
+    /// Whether the parameters of all inputs of the results are known, so a missing result is certainly missing.
+    pub(super) is_certain: bool,
+    /// One input per filled cell, so far.
+    pub(super) needs: Vec<Need>,
+    pub(super) untransformed: Baselines<'a>,
+}
+
+/// Adds a problem unless one is known for its place: all cells of a column lack the same result.
+pub(super) fn tell(wrong: &mut Vec<Problem>, problem: Problem) {
+    if wrong.iter().all(|known| known.place != problem.place) {
+        wrong.push(problem);
+    }
+}
+
+/// Returns the value; on failure, adds the problems and returns the type's default.
+pub(super) fn told<T: Default>(wrong: &mut Vec<Problem>, result: Result<T, Vec<Problem>>) -> T {
+    result.unwrap_or_else(|problems| {
+        problems.into_iter().for_each(|problem| tell(wrong, problem));
+        T::default()
+    })
+}
+
+/// The axis of a coordinate: `p` of `saturated.p`.
+pub(super) fn axis(coordinate: &str) -> &str {
+    coordinate.rsplit_once('.').map_or(coordinate, |(_, axis)| axis)
+}
+
+/// A coordinate as the author names it: a name, or a pattern that joins axes of several stages (`*-model.variant`).
+struct Coordinate<'a> {
+    name: &'a str,
+    pattern: Option<GlobMatcher>,
+}
+
+impl<'a> Coordinate<'a> {
+    fn new(name: &'a str) -> Self {
+        let pattern = name.contains('*').then(|| Glob::new(name).ok().map(|glob| glob.compile_matcher())).flatten();
+        Coordinate { name, pattern }
+    }
+
+    /// Returns the label of a result; `None` if it has none, or if axes that match the pattern disagree.
+    fn label<'b>(&self, of: &'b Coordinates) -> Option<&'b str> {
+        let Some(pattern) = &self.pattern else { return of.get(self.name) };
+        let mut labels = of.iter().filter(|(name, _)| pattern.is_match(name)).map(|(_, label)| label);
+        let first = labels.next()?;
+        labels.all(|label| label == first).then_some(first)
+    }
+}
+
+impl<'a> Grid<'a> {
+    pub(super) fn read_spec<T: DeserializeOwned>(&self) -> Result<T, Vec<Problem>> {
+        T::deserialize(&*self.table.params)
+            .map_err(|error| vec![self.problem(self.table.path.key("with"), error.to_string())])
+    }
+
+    pub(super) fn canonical(&self, params: &impl Serialize) -> Result<Json, Vec<Problem>> {
+        serde_json::to_value(params).map_err(|error| vec![self.problem(self.table.path.key("with"), error.to_string())])
+    }
+
+    pub(super) fn problem(&self, path: YamlPath, message: impl Into<String>) -> Problem {
+        Problem::at(Place::value(&self.table.file, path), message, "here")
+    }
+
+    /// Checks that a figure of `what` has the need that it draws and lacks the one that it ignores.
+    pub(super) fn takes(&self, needed: &str, useless: &str, what: &str) -> Result<(), Vec<Problem>> {
+        let needs = &self.table.needs;
+        let path = self.table.path.key("needs");
+        if needs.iter().any(|need| need.slot == useless) {
+            let place = Place::key(&self.table.file, path.key(useless));
+            let message = format!("a figure of {what} has no use for `{useless}`");
+            let help = match what {
+                "curves" => "add `draw: samples` to draw images, or remove it",
+                _ => "name the coordinate of its models under `probabilities`, or remove it",
+            };
+            return Err(vec![Problem::at(place, message, "here").help(help)]);
+        }
+        if needs.iter().any(|need| need.slot == needed) {
+            return Ok(());
+        }
+        let message = format!("stage `{}`, a figure of {what}, needs `{needed}`", self.table.stage);
+        let problem = Problem::at(self.table.place(), message, format!("needs `{needed}`"));
+        Err(vec![problem.help(format!("add `needs: {{{needed}: STAGE}}`"))])
+    }
+
+    /// Returns the distinct values of a coordinate among the results, in the order of the results.
+    pub(super) fn labels(&self, coordinate: &str, path: &YamlPath) -> Result<Vec<String>, Vec<Problem>> {
+        let pattern = Coordinate::new(coordinate);
+        let mut labels: Vec<String> = Vec::new();
+        let mut seen: HashSet<&str> = HashSet::new();
+        for id in self.results {
+            if let Some(label) = pattern.label(&self.expander.instance(*id).coordinates)
+                && seen.insert(label)
+            {
+                labels.push(label.to_owned());
+            }
+        }
+        if labels.is_empty() {
+            let mut known: BTreeSet<&str> = BTreeSet::new();
+            for id in self.results {
+                known.extend(self.expander.instance(*id).coordinates.iter().map(|(name, _)| name));
+            }
+            let mut problem = self.problem(
+                path.clone(),
+                format!("no result of `{}` has the coordinate `{coordinate}`", self.table.stage),
+            );
+            problem.help = suggestion(coordinate, known);
+            return Err(vec![problem]);
+        }
+        Ok(labels)
+    }
+
+    /// Groups the results by their labels of some coordinates; skips results that lack one of them.
+    pub(super) fn by_labels(&self, coordinates: &[&str]) -> ByLabels<'a> {
+        let mut found = ByLabels::new();
+        let expander = self.expander;
+        let patterns: Vec<Coordinate> = coordinates.iter().map(|name| Coordinate::new(name)).collect();
+        for id in self.results {
+            let of = &expander.instance(*id).coordinates;
+            let labels: Option<Vec<&str>> = patterns.iter().map(|pattern| pattern.label(of)).collect();
+            if let Some(labels) = labels {
+                found.entry(labels).or_default().push(*id);
+            }
+        }
+        found
+    }
+
+    /// Takes the result that fits a cell; a cell without one stays empty.
+    pub(super) fn cell(
+        &mut self,
+        fitting: &[InstanceId],
+        label: &str,
+        metric: Metric,
+        path: &YamlPath,
+    ) -> Result<(), Vec<Problem>> {
+        let result = match fitting {
+            [] => return Ok(()),
+            [one] => *one,
+            several => {
+                let names: Vec<String> =
+                    several.iter().take(3).map(|id| format!("`{}`", self.expander.instance(*id).name)).collect();
+                let message = format!("{} results fit the cell `{label}`: {}", several.len(), names.join(", "));
+                return Err(vec![self.problem(path.clone(), message).help(self.apart(several))]);
+            }
+        };
+        if metric.needs_texture() && self.is_certain && !self.untransformed.may_wear_textures(result) {
+            let (metric, name) = (metric.name(), &self.expander.instance(result).name);
+            let message = format!("`{metric}` is of cue-conflict sets, and that of `{name}` is none");
+            let help = "need results of a set that a transform with `op: cue_conflict` makes, or choose another `cell`";
+            return Err(vec![self.problem(path.clone(), message).help(help)]);
+        }
+        self.push("value", label, result);
+        if metric.needs_reference() && self.is_certain {
+            let reference = self.untransformed.of(result).ok_or_else(|| {
+                let name = &self.expander.instance(result).name;
+                let set = self.untransformed.set_of(result).unwrap_or_else(|| "the untransformed set".to_owned());
+                let message = format!(
+                    "`accuracy_on_correct` of `{name}` needs the same model's predictions of {set}, without attack"
+                );
+                let help = "add the stage that makes them to the needs of this one";
+                vec![self.problem(self.table.path.key("needs"), message).help(help)]
+            })?;
+            self.push("reference", label, reference);
+        }
+        Ok(())
+    }
+
+    /// Describes how to distinguish several results that fit one cell.
+    fn apart(&self, several: &[InstanceId]) -> String {
+        let of = |id: &InstanceId| &self.expander.instance(*id).coordinates;
+        let Some((first, rest)) = several.split_first() else { return String::new() };
+        let differ = |name: &&str| rest.iter().any(|id| of(id).get(name) != of(first).get(name));
+        let names = of(first).iter().map(|(name, _)| name);
+        let names: Vec<String> = names.filter(differ).map(|name| format!("`{name}`")).collect();
+        match (names.as_slice(), self.table.kind) {
+            ([], _) => "need fewer results".to_owned(),
+            ([only], StageKind::Table) => {
+                format!(
+                    "they differ in {only}: choose one with `where`, or average over it with `over: {}`",
+                    only.trim_matches('`')
+                )
+            }
+            _ => format!("they differ in {}: tell them apart with `where`, or need fewer results", names.join(", ")),
+        }
+    }
+
+    fn push(&mut self, slot: &str, label: &str, from: InstanceId) {
+        self.needs.push(Need { slot: slot.into(), label: label.into(), from, output: "predictions".into() });
+    }
+}

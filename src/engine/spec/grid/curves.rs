@@ -1,0 +1,108 @@
+//! The points of a figure of curves.
+
+use super::super::instance::InstanceId;
+use super::super::problem::Problem;
+use super::super::source::YamlPath;
+use super::cells::{ByLabels, Grid, axis, tell, told};
+use crate::number::Real;
+use crate::stage_kinds::{CurvesSpec, FigureParams, Scale};
+
+/// Takes one input per point of each curve; returns the figure's parameters with all labels spelled out.
+pub(super) fn resolve(grid: &mut Grid, spec: &CurvesSpec) -> Result<FigureParams, Vec<Problem>> {
+    let with = grid.table.path.key("with");
+    let mut wrong = Vec::new();
+    if !spec.cell.is_share() {
+        let message = format!("curves are drawn in percent, and `{}` is no share", spec.cell.name());
+        wrong.push(grid.problem(with.key("cell"), message));
+    }
+    let series = told(&mut wrong, grid.labels(&spec.series, &with.key("series")));
+    let points = points(grid, spec, &with, &mut wrong);
+    let fitting = grid.by_labels(&[&spec.series, &spec.x]);
+    for curve in &series {
+        let originals = fill_curve(grid, spec, curve, &points, &fitting, &mut wrong);
+        if let Some(original) = spec.original.filter(|_| grid.is_certain) {
+            told(&mut wrong, fill_original(grid, spec, curve, original, &originals));
+        }
+    }
+    if !wrong.is_empty() {
+        return Err(wrong);
+    }
+    Ok(FigureParams {
+        title: spec.title.clone(),
+        x_name: spec.x_title.clone().unwrap_or_else(|| axis(&spec.x).to_owned()),
+        x_values: points.iter().map(|(value, _)| *value).collect(),
+        x_labels: points.into_iter().map(|(_, label)| label).collect(),
+        scale: spec.scale,
+        series,
+        metric: spec.cell,
+    })
+}
+
+/// Returns the values along the x axis with their labels, in ascending order, `original` among them.
+fn points(grid: &Grid, spec: &CurvesSpec, with: &YamlPath, wrong: &mut Vec<Problem>) -> Vec<(Real, String)> {
+    let mut points = Vec::new();
+    for label in told(wrong, grid.labels(&spec.x, &with.key("x"))) {
+        // A label has `_` where its value has the slash of a fraction.
+        match Real::parse(&label.replace('_', "/")) {
+            None => {
+                let message =
+                    format!("the values of `{}` must be numbers to be drawn along an axis; `{label}` is none", spec.x);
+                tell(wrong, grid.problem(with.key("x"), message));
+            }
+            Some(value) if spec.scale == Scale::Log2 && value.get() <= 0.0 => {
+                let message = format!("a logarithmic axis needs values above 0; `{}` has {label}", spec.x);
+                tell(wrong, grid.problem(with.key("scale"), message));
+            }
+            Some(value) => points.push((value, label)),
+        }
+    }
+    if let Some(original) = spec.original {
+        if let Some((_, label)) = points.iter().find(|(value, _)| *value == original) {
+            let message =
+                format!("the untransformed set cannot stand at {original}: a result of `{}` has {label}", spec.x);
+            wrong.push(grid.problem(with.key("original"), message).help("choose another place, or remove it"));
+        }
+        points.push((original, original.to_string()));
+    }
+    points.sort_by(|a, b| a.0.get().total_cmp(&b.0.get()));
+    points
+}
+
+/// Takes the results of one curve; returns the results of the untransformed sets that belong to them, with repeats.
+fn fill_curve(
+    grid: &mut Grid,
+    spec: &CurvesSpec,
+    curve: &str,
+    points: &[(Real, String)],
+    fitting: &ByLabels,
+    wrong: &mut Vec<Problem>,
+) -> Vec<InstanceId> {
+    let path = grid.table.path.key("with").key("x");
+    let mut originals = Vec::new();
+    for (_, label) in points.iter().filter(|(value, _)| Some(*value) != spec.original) {
+        let found = fitting.get(&[curve, label.as_str()][..]).map_or(&[][..], Vec::as_slice);
+        told(wrong, grid.cell(found, &format!("{curve}/{label}"), spec.cell, &path));
+        originals.extend(found.iter().filter_map(|id| grid.untransformed.of(*id)));
+    }
+    originals
+}
+
+/// Takes the result of a curve's point at `original`.
+fn fill_original(
+    grid: &mut Grid,
+    spec: &CurvesSpec,
+    curve: &str,
+    original: Real,
+    results: &[InstanceId],
+) -> Result<(), Vec<Problem>> {
+    let path = grid.table.path.key("with").key("original");
+    let mut results = results.to_vec();
+    results.sort_unstable();
+    results.dedup();
+    if results.is_empty() {
+        let message = format!("no result of `{curve}` is of the untransformed set, without attack");
+        let help = "add the stage that makes them to the needs of this one, or remove `original`";
+        return Err(vec![grid.problem(path, message).help(help)]);
+    }
+    grid.cell(&results, &format!("{curve}/{original}"), spec.cell, &path)
+}

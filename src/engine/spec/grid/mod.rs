@@ -1,0 +1,58 @@
+//! Assigns results to the cells of a table or the points of a figure, by coordinates. The numbers are not known here.
+
+mod cells;
+mod curves;
+mod samples;
+mod table;
+
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+
+use self::cells::Grid;
+use super::baseline::Baselines;
+use super::diagnostics::Diagnostics;
+use super::expand::Expander;
+use super::instance::{Instance, InstanceId, Need};
+use super::problem::Problem;
+use crate::stage_kinds::{FigureSpec, StageKind, TableSpec};
+
+/// Replaces the results that a table or figure needs by one input per cell, and its parameters by the resolved ones.
+pub(super) fn resolve(expander: &Expander, instance: &mut Instance, notes: &mut Diagnostics) {
+    match resolved(expander, instance) {
+        Ok((params, needs)) => (instance.params, instance.needs) = (Arc::new(params), needs),
+        Err(problems) => {
+            instance.knows_params = false;
+            problems.into_iter().for_each(|problem| notes.tell(problem));
+        }
+    }
+}
+
+fn resolved(expander: &Expander, instance: &Instance) -> Result<(Json, Vec<Need>), Vec<Problem>> {
+    let results: Vec<InstanceId> =
+        instance.needs.iter().filter(|need| need.slot == "results").map(|need| need.from).collect();
+    let untransformed = Baselines::new(expander, &results);
+    let is_certain = results.iter().all(|id| untransformed.is_certain(*id));
+    let mut grid = Grid { expander, table: instance, results: &results, is_certain, needs: Vec::new(), untransformed };
+    let params = match instance.kind {
+        StageKind::Table => {
+            let spec: TableSpec = grid.read_spec()?;
+            let params = table::resolve(&mut grid, &spec)?;
+            grid.canonical(&params)?
+        }
+        _ => match grid.read_spec()? {
+            FigureSpec::Curves(spec) => {
+                grid.takes("results", "sets", "curves")?;
+                let params = curves::resolve(&mut grid, &spec)?;
+                grid.canonical(&params)?
+            }
+            FigureSpec::Samples(spec) => {
+                let without = if spec.probabilities.is_some() { "" } else { "results" };
+                grid.takes("sets", without, "images")?;
+                let params = samples::resolve(&mut grid, &spec)?;
+                grid.canonical(&params)?
+            }
+        },
+    };
+    Ok((params, grid.needs))
+}
