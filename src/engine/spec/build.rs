@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use serde_yaml::{Mapping, Value};
 
-use super::command;
+use super::command::{self, Used};
 use super::coordinates::Coordinates;
 use super::defaults::merge;
-use super::describe::describe;
 use super::diagnostics::Diagnostics;
 use super::expand::Expander;
 use super::fits;
@@ -21,18 +20,12 @@ use super::origin::Origin;
 use super::params::{self, Params};
 use super::poison::{has_unknown, is_unknown};
 use super::problem::Problem;
-use super::schema_check::beyond_whole_numbers;
 use super::source::{Part, Place, YamlPath};
-use super::stage::{StageSpec, duration};
+use super::stage::StageSpec;
 use super::substitute::{Failure, Scope};
 use super::transform;
 use super::validate;
-use crate::number::Real;
-use crate::numerics::Numerics;
-use crate::stage_kinds::StageKind;
-
-/// Upper limit of `threads`; no machine has more.
-const MOST_THREADS: u64 = 1024;
+use crate::stage_kinds::{Output, StageKind};
 
 /// Coordinate that every instance has: the name of its stage.
 const STAGE_COORDINATE: &str = "stage";
@@ -62,6 +55,58 @@ impl Shared {
     }
 }
 
+/// One point of a stage's matrix.
+struct Point<'a> {
+    stage: &'a StageSpec,
+    /// The value on each axis.
+    stands: &'a [&'a Stand],
+    /// The same values by the names of the axes.
+    axes: Mapping,
+    /// The name of the instance.
+    name: String,
+    /// Its coordinates, without those of its needs.
+    coordinates: Coordinates,
+}
+
+impl<'a> Point<'a> {
+    fn of(stage: &'a StageSpec, shared: &Shared, stands: &'a [&'a Stand]) -> Self {
+        let mut axes = Mapping::new();
+        let mut name = stage.name.clone();
+        let mut coordinates = Coordinates::default();
+        let (coordinate, stage_name) = shared.stage.clone();
+        coordinates.add(coordinate, stage_name);
+        for ((axis, coordinate), stand) in stage.matrix.iter().zip(&shared.coordinates).zip(stands) {
+            axes.insert(axis.name.clone().into(), (*stand.value).clone());
+            name.push('/');
+            name.push_str(&stand.label);
+            coordinates.add(coordinate.clone(), stand.label.clone());
+        }
+        Point { stage, stands, axes, name, coordinates }
+    }
+}
+
+/// The parameters of an instance without `${…}`: its stage's own, and the defaults of its kind with the path to them.
+struct SubstitutedParams<'s> {
+    own: Cow<'s, Value>,
+    defaults: Option<(Cow<'s, Value>, YamlPath)>,
+}
+
+impl SubstitutedParams<'_> {
+    /// Returns the stage's own parameters, and the defaults where it has none.
+    fn merged(&self, kind: Option<StageKind>) -> Cow<'_, Value> {
+        match (&self.defaults, kind) {
+            (Some((defaults, _)), Some(kind)) => Cow::Owned(merge(kind, defaults, &self.own)),
+            _ => Cow::Borrowed(self.own.as_ref()),
+        }
+    }
+
+    /// Returns where they are written; `path` leads to the stage's own.
+    fn origin<'o>(&'o self, stage: &'o StageSpec, path: &'o dyn Fn() -> YamlPath) -> Origin<'o> {
+        let defaults = self.defaults.as_ref().map(|(defaults, path)| (defaults.as_ref(), path.clone()));
+        Origin { file: &stage.file, own: &self.own, path, defaults, lost: &stage.lost }
+    }
+}
+
 impl Expander<'_> {
     /// Returns the instances of a stage, or `None` if a dependency is not expanded yet or the matrix is unknown.
     ///
@@ -78,7 +123,7 @@ impl Expander<'_> {
         let shared = Shared::of(stage);
         for point in points {
             let stands: Vec<&Stand> = axes.iter().zip(&point).map(|(axis, at)| &axis[*at]).collect();
-            instances.push(self.at(stage, &shared, &stands, &mut last, notes));
+            instances.push(self.instance_at(Point::of(stage, &shared, &stands), &shared, &mut last, notes));
             // Further points of a large matrix would repeat the same problems.
             if notes.is_full() {
                 break;
@@ -87,96 +132,71 @@ impl Expander<'_> {
         is_known.then_some(instances)
     }
 
-    fn at(
+    /// Returns the instance at one point of a stage's matrix; `last` saves reading the same parameters again.
+    fn instance_at(
         &self,
-        stage: &StageSpec,
+        point: Point<'_>,
         shared: &Shared,
-        stands: &[&Stand],
         last: &mut LastParams,
         notes: &mut Diagnostics,
     ) -> Instance {
-        let mut axes = Mapping::new();
-        let mut name = stage.name.clone();
-        let mut coordinates = Coordinates::default();
-        let (coordinate, stage_name) = shared.stage.clone();
-        coordinates.add(coordinate, stage_name);
-        for ((axis, coordinate), stand) in stage.matrix.iter().zip(&shared.coordinates).zip(stands) {
-            axes.insert(axis.name.clone().into(), (*stand.value).clone());
-            name.push('/');
-            name.push_str(&stand.label);
-            coordinates.add(coordinate.clone(), stand.label.clone());
-        }
-        let needs = self.needs(stage, stands, &axes, notes);
-        let reserved = if stage.names_own_needs() { command::RESERVED } else { &[] };
+        let Point { stage, stands, .. } = point;
+        let axes = &point.axes;
+        let needs = self.needs(stage, stands, axes, notes);
         let with_path = || stage.path.key("with");
-        let own = self.substitute(stage, &stage.with, &axes, &with_path, reserved, notes);
-        let defaults = stage.kind.zip(stage.defaults.as_deref()).map(|(kind, defaults)| {
-            let path = YamlPath::of(&["defaults", kind.name()]);
-            (self.substitute(stage, defaults, &axes, &|| path.clone(), reserved, notes), path)
-        });
-        let with = match (&defaults, stage.kind) {
-            (Some((defaults, _)), Some(kind)) => Cow::Owned(merge(kind, defaults, &own)),
-            _ => Cow::Borrowed(own.as_ref()),
-        };
-        let origin = Origin {
-            file: &stage.file,
-            own: &own,
-            path: &with_path,
-            defaults: defaults.as_ref().map(|(defaults, path)| (defaults.as_ref(), path.clone())),
-            lost: &stage.lost,
-        };
-        let params = match (last.as_ref(), stage.kind) {
-            (_, None) => None,
-            (Some((from, params)), _) if *from == *with => params.clone(),
-            (_, Some(kind)) => {
-                let params = params::read(kind, &with, &origin, notes);
-                if !stage.matrix.is_empty() {
-                    *last = Some((with.clone().into_owned(), params.clone()));
-                }
-                params
-            }
-        };
+        let substituted = self.substituted_params(&point, &with_path, notes);
+        let with = substituted.merged(stage.kind);
+        let origin = substituted.origin(stage, &with_path);
+        let params = read_params(stage, &with, &origin, last, notes);
         let knows_params = params.is_some();
-        let Params { json, sources, mut declared_outputs } = params.unwrap_or_default();
-        // The declared outputs suffice to check dependents, even if other parameters are invalid.
-        if !knows_params && stage.kind == Some(StageKind::Command) {
-            declared_outputs = validate::part(&with, &["outputs"]).unwrap_or_default();
-        }
-        let kind = stage.kind.unwrap_or(StageKind::Command);
-        let outputs = if kind == StageKind::Command {
-            declared_outputs.into_keys().map(|name| OutputSpec { name, result: None }).collect()
-        } else {
-            let result = |ending| format!("{}.{ending}", name.replace('/', "-"));
-            let output = |output: &crate::stage_kinds::Output| OutputSpec {
-                name: output.name.into(),
-                result: output.result.map(result),
-            };
-            kind.outputs().iter().map(output).collect()
+        let Params { json, sources, declared_outputs } = params.unwrap_or_default();
+        let declared_outputs = match stage.kind {
+            // The declared outputs suffice to check dependents, even if other parameters are invalid.
+            Some(StageKind::Command) if !knows_params => validate::part(&with, &["outputs"]).unwrap_or_default(),
+            _ => declared_outputs,
         };
+        let kind = stage.kind.unwrap_or(StageKind::Command);
         let source = |(slot, source, path)| ExternalInput { slot, source, path };
         let mut instance = Instance {
             stage: stage.name.clone(),
             kind,
             params: json,
-            seed: self.whole_number(stage, "seed", stage.seed.as_ref(), &axes, 0, notes),
+            seed: self.whole_number(stage, "seed", stage.seed.as_ref(), axes, 0, notes),
             is_seeded: stage.seed.is_some(),
-            numerics: self.numerics(stage, &axes, notes),
-            threads: self.threads(stage, &axes, notes),
-            gpu: self.gpu(stage, &axes, notes),
-            time_limit: self.time_limit(stage, &axes, notes),
+            numerics: self.numerics(stage, axes, notes),
+            threads: self.threads(stage, axes, notes),
+            gpu: self.gpu(stage, axes, notes),
+            time_limit: self.time_limit(stage, axes, notes),
             needs: needs.needs,
             sources: sources.into_iter().map(source).collect(),
-            outputs,
-            coordinates,
+            outputs: outputs(kind, &point.name, declared_outputs),
+            coordinates: point.coordinates,
             axes: (shared.axes.clone(), stands.iter().map(|stand| stand.value.clone()).collect()),
             knows_needs: needs.is_whole,
             knows_params,
             path: shared.path.clone(),
             file: stage.file.clone(),
-            name,
+            name: point.name,
         };
         self.check_together(stage, stands, &mut instance, &with, &origin, notes);
         instance
+    }
+
+    /// Replaces every `${…}` in the parameters of a stage and in the defaults of its kind.
+    fn substituted_params<'s>(
+        &self,
+        point: &Point<'s>,
+        with_path: &dyn Fn() -> YamlPath,
+        notes: &mut Diagnostics,
+    ) -> SubstitutedParams<'s> {
+        let (stage, axes) = (point.stage, &point.axes);
+        let reserved = if stage.names_own_needs() { command::RESERVED } else { &[] };
+        let own = self.substitute(stage, &stage.with, axes, with_path, reserved, notes);
+        let defaults = stage.kind.zip(stage.defaults.as_deref()).map(|(kind, defaults)| {
+            let path = YamlPath::of(&["defaults", kind.name()]);
+            (self.substitute(stage, defaults, axes, &|| path.clone(), reserved, notes), path)
+        });
+        SubstitutedParams { own, defaults }
     }
 
     /// Checks needs and parameters against each other.
@@ -192,46 +212,14 @@ impl Expander<'_> {
         let of_instances = |stand: &Stand| stand.reference.is_some() || is_unknown(&stand.value);
         let by_axis = stage.matrix.iter().zip(stands).filter(|(_, stand)| of_instances(stand));
         let by_axis: Vec<&str> = by_axis.map(|(axis, _)| axis.name.as_str()).collect();
-        let is_filled = |slot: &str| stage.needs.iter().any(|(name, _)| name == slot) || by_axis.contains(&slot);
-        if stage.kind == Some(StageKind::Command) {
-            let mut used = command::used(with);
-            // If other parts of a text failed to substitute, only the author's original is left.
-            if has_unknown(with) {
-                used.extend(command::used(&stage.with));
+        match stage.kind {
+            Some(StageKind::Command) => {
+                let used = used_names(stage, with);
+                add_axes_as_needs(stage, stands, &used, instance);
+                command::check(stage, &by_axis, &used, with, origin, notes);
             }
-            // An axis over instances is an input of each command that reads it.
-            for (axis, stand) in stage.matrix.iter().zip(stands) {
-                let is_need = stage.needs.iter().any(|(name, _)| *name == axis.name);
-                if let Some(reference) = stand.reference.as_ref().filter(|_| !is_need)
-                    && command::reads(&used, &axis.name)
-                {
-                    instance.needs.push(reference.clone().fills(&axis.name, false));
-                }
-            }
-            command::check(stage, &by_axis, &used, with, origin, notes);
-        }
-        if with.get("stop_at_accuracy").is_some_and(|wanted| !wanted.is_null())
-            && stage.kind == Some(StageKind::Train)
-            && !is_filled("validation")
-            && !stage.may_have_meant("validation")
-        {
-            let place = origin.place(&[validate::key("stop_at_accuracy")], Part::Value);
-            let help = "add `validation: STAGE.test` to the stage's needs".to_owned();
-            notes.tell_at(place, "`stop_at_accuracy` needs images to measure it on", "needs `validation`", Some(help));
-        }
-        if with.get("pretrained").is_some_and(|wanted| !wanted.is_null())
-            && stage.kind == Some(StageKind::Train)
-            && !is_filled("weights")
-            && !stage.may_have_meant("weights")
-        {
-            let place = origin.place(&[validate::key("pretrained")], Part::Value);
-            let help = "add `weights: STAGE`, a stage of kind `file`, to the stage's needs".to_owned();
-            notes.tell_at(
-                place,
-                "`pretrained` says what is taken of weights, and there are none",
-                "needs `weights`",
-                Some(help),
-            );
+            Some(StageKind::Train) => check_needs_of_training(stage, &by_axis, with, origin, notes),
+            _ => {}
         }
         transform::check(stage, &by_axis, with, origin, notes);
         instance.knows_needs &= instance.needs.iter().all(|need| self.instance(need.from).knows_needs);
@@ -267,86 +255,6 @@ impl Expander<'_> {
         }
     }
 
-    fn whole_number(
-        &self,
-        stage: &StageSpec,
-        key: &str,
-        value: Option<&Value>,
-        axes: &Mapping,
-        default: u64,
-        notes: &mut Diagnostics,
-    ) -> u64 {
-        let Some(value) = value else { return default };
-        let path = || stage.path.key(key);
-        let value = self.substitute(stage, value, axes, &path, &[], notes);
-        if beyond_whole_numbers(&value) {
-            let message = format!("`{key}` is too large: at most {}", u64::MAX);
-            notes.tell_at(Place::value(&stage.file, path()), message, "too large", None);
-        } else if value.as_u64().is_none() && !is_unknown(&value) {
-            let message = format!("`{key}` must be a whole number, 0 or more; this is {}", describe(&value));
-            notes.tell_at(Place::value(&stage.file, path()), message, "expected a whole number", None);
-        }
-        value.as_u64().unwrap_or(default)
-    }
-
-    /// Returns the stage's own numerics, else the file's, else the default.
-    fn numerics(&self, stage: &StageSpec, axes: &Mapping, notes: &mut Diagnostics) -> Numerics {
-        let Some((value, path)) = &stage.numerics else { return Numerics::default() };
-        let value = self.substitute(stage, value, axes, &|| path.clone(), &[], notes);
-        let numerics = value.as_str().and_then(Numerics::from_name);
-        if numerics.is_none() && !is_unknown(&value) {
-            let names = Numerics::ALL.map(Numerics::name);
-            let message = format!("`numerics` is one of {}; this is {}", names.join(" and "), describe(&value));
-            let place = Place::value(&stage.file, path.clone());
-            let problem = Problem::at(place, message, "unknown numerics");
-            notes.tell(match value.as_str() {
-                Some(word) => problem.suggest(word, names),
-                None => problem,
-            });
-        }
-        numerics.unwrap_or_default()
-    }
-
-    fn threads(&self, stage: &StageSpec, axes: &Mapping, notes: &mut Diagnostics) -> usize {
-        let threads = self.whole_number(stage, "threads", stage.threads.as_ref(), axes, 1, notes);
-        if !(1..=MOST_THREADS).contains(&threads) {
-            let message = format!("`threads` is {threads}; it must be from 1 to {MOST_THREADS}");
-            let place = Place::value(&stage.file, stage.path.key("threads"));
-            notes.tell_at(place, message, "no such number of threads", None);
-        }
-        threads.clamp(1, MOST_THREADS) as usize
-    }
-
-    fn gpu(&self, stage: &StageSpec, axes: &Mapping, notes: &mut Diagnostics) -> f64 {
-        let Some(value) = &stage.gpu else { return 1.0 };
-        let path = || stage.path.key("gpu");
-        let value = self.substitute(stage, value, axes, &path, &[], notes);
-        // Read like a parameter: numbers may be fractions.
-        let share = serde_yaml::from_value(value.clone().into_owned()).map(Real::get);
-        let share = share.ok().filter(|&share| share > 0.0 && share <= 1.0);
-        if share.is_none() && !is_unknown(&value) {
-            let message = format!("`gpu` must be above 0 and at most 1; this is {}", describe(&value));
-            let help = Some("`gpu: 1/4` lets four such stages share a GPU".to_owned());
-            notes.tell_at(Place::value(&stage.file, path()), message, "expected a share of a GPU", help);
-        }
-        share.unwrap_or(1.0)
-    }
-
-    fn time_limit(&self, stage: &StageSpec, axes: &Mapping, notes: &mut Diagnostics) -> Option<std::time::Duration> {
-        let path = || stage.path.key("time_limit");
-        let value = self.substitute(stage, stage.time_limit.as_ref()?, axes, &path, &[], notes);
-        if value.is_null() || is_unknown(&value) {
-            return None;
-        }
-        let limit = value.as_str().and_then(duration);
-        if limit.is_none() {
-            let message = format!("`time_limit` must be a number above 0 and its unit; this is {}", describe(&value));
-            let help = Some("write it as `90 s`, `10 min`, `2 h` or `1 d`".to_owned());
-            notes.tell_at(Place::value(&stage.file, path()), message, "expected a time", help);
-        }
-        limit
-    }
-
     /// Replaces every `${…}` in a value; `path` leads to the value.
     ///
     /// Reports each reference that cannot be replaced and puts an unknown value in its place.
@@ -373,5 +281,83 @@ impl Expander<'_> {
             notes.tell(problem);
         }
         value
+    }
+}
+
+/// Reads the parameters of a stage; returns those read last if the value is the same.
+fn read_params(
+    stage: &StageSpec,
+    with: &Value,
+    origin: &Origin,
+    last: &mut LastParams,
+    notes: &mut Diagnostics,
+) -> Option<Params> {
+    let kind = stage.kind?;
+    if let Some((from, params)) = last
+        && from == with
+    {
+        return params.clone();
+    }
+    let params = params::read(kind, with, origin, notes);
+    if !stage.matrix.is_empty() {
+        *last = Some((with.clone(), params.clone()));
+    }
+    params
+}
+
+/// Returns the outputs of the instance `name`: of a command those that the author declares, else those of the kind.
+fn outputs(kind: StageKind, name: &str, declared: BTreeMap<String, String>) -> Vec<OutputSpec> {
+    if kind == StageKind::Command {
+        return declared.into_keys().map(|name| OutputSpec { name, result: None }).collect();
+    }
+    let result = |ending| format!("{}.{ending}", name.replace('/', "-"));
+    let output = |output: &Output| OutputSpec { name: output.name.into(), result: output.result.map(result) };
+    kind.outputs().iter().map(output).collect()
+}
+
+/// Returns the names that a command uses.
+fn used_names<'v>(stage: &'v StageSpec, with: &'v Value) -> Vec<Used<'v>> {
+    let mut used = command::used(with);
+    // If other parts of a text failed to substitute, only the author's original is left.
+    if has_unknown(with) {
+        used.extend(command::used(&stage.with));
+    }
+    used
+}
+
+/// Adds each axis over instances that a command reads to its needs, unless the author did.
+fn add_axes_as_needs(stage: &StageSpec, stands: &[&Stand], used: &[Used], instance: &mut Instance) {
+    for (axis, stand) in stage.matrix.iter().zip(stands) {
+        let is_need = stage.needs.iter().any(|(name, _)| *name == axis.name);
+        if let Some(reference) = stand.reference.as_ref().filter(|_| !is_need)
+            && command::reads(used, &axis.name)
+        {
+            instance.needs.push(reference.clone().fills(&axis.name, false));
+        }
+    }
+}
+
+/// Checks that a training has the needs that its parameters are about; `by_axis` are the slots that the matrix fills.
+fn check_needs_of_training(
+    stage: &StageSpec,
+    by_axis: &[&str],
+    with: &Value,
+    origin: &Origin,
+    notes: &mut Diagnostics,
+) {
+    let is_filled = |slot: &str| stage.needs.iter().any(|(name, _)| name == slot) || by_axis.contains(&slot);
+    let lacks = |parameter: &str, slot: &str| {
+        with.get(parameter).is_some_and(|wanted| !wanted.is_null()) && !is_filled(slot) && !stage.may_have_meant(slot)
+    };
+    if lacks("stop_at_accuracy", "validation") {
+        let place = origin.place(&[validate::key("stop_at_accuracy")], Part::Value);
+        let help = "add `validation: STAGE.test` to the stage's needs".to_owned();
+        notes.tell_at(place, "`stop_at_accuracy` needs images to measure it on", "needs `validation`", Some(help));
+    }
+    if lacks("pretrained", "weights") {
+        let place = origin.place(&[validate::key("pretrained")], Part::Value);
+        let help = "add `weights: STAGE`, a stage of kind `file`, to the stage's needs".to_owned();
+        let message = "`pretrained` says what is taken of weights, and there are none";
+        notes.tell_at(place, message, "needs `weights`", Some(help));
     }
 }

@@ -21,6 +21,7 @@ mod load;
 mod matrix;
 mod needs;
 mod nesting;
+mod options;
 mod origin;
 mod params;
 mod pattern;
