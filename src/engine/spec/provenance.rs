@@ -87,7 +87,8 @@ pub fn written(
         }
         _ => (&stage.with, stage.path.key("with"), steps),
     };
-    trace.follow(value, Spot { file: stage.file.clone(), path }, &rest, &instance.axes(), stage, None, 0);
+    let cursor = Cursor { rest: &rest, axes: &instance.axes(), stage, name: None, depth: 0 };
+    trace.follow(value, Spot { file: stage.file.clone(), path }, cursor);
     trace.out
 }
 
@@ -128,6 +129,21 @@ struct Spot {
     path: YamlPath,
 }
 
+/// What is left of the way to a value, and what the names in its `${…}` mean.
+#[derive(Clone, Copy)]
+struct Cursor<'c> {
+    /// The steps still to take.
+    rest: &'c [&'c str],
+    /// The values of the axes by name, at one point of a matrix.
+    axes: &'c Mapping,
+    /// The stage with that matrix.
+    stage: &'c StageSpec,
+    /// The `${name}` that led here; `None` for the stage itself.
+    name: Option<&'c str>,
+    /// How many references led here.
+    depth: usize,
+}
+
 struct Trace<'a> {
     spec: &'a PipelineSpec,
     overrides: &'a Overrides,
@@ -137,22 +153,9 @@ struct Trace<'a> {
 }
 
 impl Trace<'_> {
-    /// Follows a value down the `rest` of the path, and on through the references that it meets.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the state of one step; a type for it would be built in one place only"
-    )]
-    fn follow(
-        &mut self,
-        mut value: &Value,
-        mut at: Spot,
-        mut rest: &[&str],
-        axes: &Mapping,
-        stage: &StageSpec,
-        name: Option<&str>,
-        depth: usize,
-    ) {
-        while let [step, further @ ..] = rest {
+    /// Follows a value, written at a spot, down the rest of the way, and on through the references that it meets.
+    fn follow(&mut self, mut value: &Value, mut at: Spot, mut cursor: Cursor<'_>) {
+        while let [step, further @ ..] = cursor.rest {
             (value, at.path) = match value {
                 Value::Mapping(map) if map.contains_key(*step) => (&map[*step], at.path.key(step)),
                 Value::Sequence(items) => match position(step).filter(|position| *position < items.len()) {
@@ -161,44 +164,39 @@ impl Trace<'_> {
                 },
                 _ => break,
             };
-            rest = further;
+            cursor.rest = further;
         }
-        self.out.push(Written { name: name.map(str::to_owned), at: At::File(Place::value(&at.file, at.path)) });
+        let name = cursor.name.map(str::to_owned);
+        self.out.push(Written { name, at: At::File(Place::value(&at.file, at.path)) });
         let Value::String(text) = value else { return };
-        if depth < MAX_DEPTH {
+        if cursor.depth < MAX_DEPTH {
             let is_value = |name: &str| {
                 let first = name.split('.').next().unwrap_or_default();
-                axes.contains_key(first) || self.spec.params.contains_key(first)
+                cursor.axes.contains_key(first) || self.spec.params.contains_key(first)
             };
             for part in changed(text, is_value, self.texts.take()) {
                 self.texts = part.texts;
-                self.reference(part.name, rest, axes, stage, depth + 1);
+                self.reference(part.name, cursor);
             }
         }
     }
 
-    fn reference(&mut self, name: &str, rest: &[&str], axes: &Mapping, stage: &StageSpec, depth: usize) {
+    /// Follows the reference `${name}` in the value at a cursor.
+    fn reference(&mut self, name: &str, from: Cursor<'_>) {
         let mut steps: Vec<&str> = name.split('.').collect();
         let first = steps.remove(0);
-        steps.extend(rest);
-        if let Some(current) = axes.get(first) {
-            self.axis(name, first, current, &steps, axes, stage, depth);
+        steps.extend(from.rest);
+        let cursor = Cursor { rest: &steps, name: Some(name), depth: from.depth + 1, ..from };
+        if let Some(current) = from.axes.get(first) {
+            self.axis(first, current, cursor);
         } else if let Some(value) = self.spec.params.get(first) {
-            self.parameter(name, first, value, &steps, axes, stage, depth);
+            self.parameter(first, value, cursor);
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "as above")]
-    fn axis(
-        &mut self,
-        name: &str,
-        axis: &str,
-        current: &Value,
-        steps: &[&str],
-        axes: &Mapping,
-        stage: &StageSpec,
-        depth: usize,
-    ) {
+    /// Follows the current value of an axis.
+    fn axis(&mut self, axis: &str, current: &Value, cursor: Cursor<'_>) {
+        let stage = cursor.stage;
         let file = stage.file.clone();
         let path = stage.path.key("matrix").key(axis);
         match stage.matrix.iter().find(|candidate| candidate.name == axis).map(|axis| &axis.values) {
@@ -207,29 +205,30 @@ impl Trace<'_> {
                 let by_label = position.map(|position| path.key(&listed[position].0));
                 let by_index = position.map(|position| path.index(position));
                 let found = [by_label, by_index].into_iter().flatten().find(|path| file.has(path));
-                let at = Spot { file, path: found.unwrap_or(path) };
-                self.follow(current, at, steps, axes, stage, Some(name), depth);
+                self.follow(current, Spot { file, path: found.unwrap_or(path) }, cursor);
             }
             Some(AxisValues::Substituted(value)) => {
                 let label = self.label(value, current);
-                let further: Vec<&str> = match &label {
-                    Some(label) => std::iter::once(label.as_str()).chain(steps.iter().copied()).collect(),
+                let rest: Vec<&str> = match &label {
+                    Some(label) => std::iter::once(label.as_str()).chain(cursor.rest.iter().copied()).collect(),
                     None => Vec::new(),
                 };
-                self.follow(value, Spot { file, path }, &further, axes, stage, Some(name), depth);
+                self.follow(value, Spot { file, path }, Cursor { rest: &rest, ..cursor });
             }
-            // The axis is over instances: parts from an instance's own matrix are written there.
-            Some(AxisValues::Each(_)) => {
-                let inner = current.as_mapping();
-                let of = inner.and_then(|inner| inner.get("stage")).and_then(Value::as_str);
-                let stage = of.and_then(|of| self.spec.stages.iter().find(|stage| stage.name == of));
-                if let (Some(inner), Some(stage), [first, rest @ ..]) = (inner, stage, steps)
-                    && let Some(current) = inner.get(*first)
-                {
-                    self.axis(name, first, current, rest, inner, stage, depth);
-                }
-            }
+            Some(AxisValues::Each(_)) => self.axis_of_instance(current, cursor),
             None | Some(AxisValues::Unknown) => {}
+        }
+    }
+
+    /// Follows a part of an instance that an axis names. Parts from the instance's own matrix are written there.
+    fn axis_of_instance(&mut self, instance: &Value, cursor: Cursor<'_>) {
+        let axes = instance.as_mapping();
+        let of = axes.and_then(|axes| axes.get("stage")).and_then(Value::as_str);
+        let stage = of.and_then(|of| self.spec.stages.iter().find(|stage| stage.name == of));
+        if let (Some(axes), Some(stage), [first, rest @ ..]) = (axes, stage, cursor.rest)
+            && let Some(current) = axes.get(*first)
+        {
+            self.axis(first, current, Cursor { rest, axes, stage, ..cursor });
         }
     }
 
@@ -243,21 +242,12 @@ impl Trace<'_> {
         label.as_str().map(str::to_owned)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "as above")]
-    fn parameter(
-        &mut self,
-        name: &str,
-        first: &str,
-        value: &Value,
-        steps: &[&str],
-        axes: &Mapping,
-        stage: &StageSpec,
-        depth: usize,
-    ) {
-        let full = [&[first], steps].concat().join(".");
+    /// Follows the parameter `first` of the pipeline.
+    fn parameter(&mut self, first: &str, value: &Value, cursor: Cursor<'_>) {
+        let full = [&[first], cursor.rest].concat().join(".");
         let is_set = |key: &String| full == *key || full.starts_with(&format!("{key}."));
         if let Some((key, _)) = self.overrides.set.iter().rev().find(|(key, _)| is_set(key)) {
-            self.out.push(Written { name: Some(name.to_owned()), at: At::Set(key.clone()) });
+            self.out.push(Written { name: cursor.name.map(str::to_owned), at: At::Set(key.clone()) });
             return;
         }
         let in_profile = self.overrides.profile.as_ref().and_then(|profile| {
@@ -267,7 +257,7 @@ impl Trace<'_> {
         });
         let file = self.spec.param_place(first).map_or(&self.spec.file, |place| &place.file);
         let declared = Spot { file: file.clone(), path: YamlPath::of(&["params", first]) };
-        self.follow(value, in_profile.unwrap_or(declared), steps, axes, stage, Some(name), depth);
+        self.follow(value, in_profile.unwrap_or(declared), cursor);
     }
 }
 
