@@ -4,10 +4,10 @@ use tch::{TchError, Tensor};
 
 use crate::arithmetic::square_root;
 
-/// Decay rates of the gradient mean and of the mean square, and the constant that keeps the quotient finite, as
-/// published.
+/// Decay rates of the gradient mean and of the mean square, as published.
 const BETA: [f64; 2] = [0.9, 0.999];
-const SMALLEST: f64 = 1e-8;
+/// Keeps the quotient of the two finite, as published (ε in the paper).
+const STABILISER: f64 = 1e-8;
 
 /// The optimiser of one variable.
 pub struct Adam {
@@ -36,7 +36,7 @@ impl Adam {
         let mean = mean.f_mul_scalar(BETA[0])?.f_add(&gradient.f_mul_scalar(1.0 - BETA[0])?)?;
         let square = square.f_mul_scalar(BETA[1])?.f_add(&gradient.f_square()?.f_mul_scalar(1.0 - BETA[1])?)?;
         let unbiased = |mean: &Tensor, beta: f64| mean.f_div_scalar(1.0 - beta.powi(self.steps));
-        let width = square_root(&unbiased(&square, BETA[1])?)?.f_add_scalar(SMALLEST)?;
+        let width = square_root(&unbiased(&square, BETA[1])?)?.f_add_scalar(STABILISER)?;
         let change = unbiased(&mean, BETA[0])?.f_div(&width)?.f_mul_scalar(self.length)?;
         self.means = Some([mean, square]);
         point.f_sub(&change)

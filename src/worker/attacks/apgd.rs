@@ -14,8 +14,8 @@ use super::ensemble::{self, AttackRun, targeted};
 use super::{Adversary, Batch};
 use crate::error::StageError;
 
-/// Keeps the difference of logits ratio and a gradient's direction finite.
-const SMALLEST: f64 = 1e-12;
+/// Keeps the difference of logits ratio finite: added to the spread of the logits that it divides by.
+const SMALLEST_SPREAD: f64 = 1e-12;
 /// Weight of the new step; the rest continues the previous step.
 const MOMENTUM: f64 = 0.75;
 
@@ -137,7 +137,7 @@ fn dlr(logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
     let truth = logits.f_gather(1, &labels.f_unsqueeze(1)?, false)?.f_squeeze_dim(1)?;
     let is_right = order.f_select(1, 0)?.f_eq_tensor(labels)?;
     let other = rank(1)?.f_where_self(&is_right, &rank(0)?)?;
-    truth.f_sub(&other)?.f_neg()?.f_div(&rank(0)?.f_sub(&rank(2)?)?.f_add_scalar(SMALLEST)?)
+    truth.f_sub(&other)?.f_neg()?.f_div(&rank(0)?.f_sub(&rank(2)?)?.f_add_scalar(SMALLEST_SPREAD)?)
 }
 
 /// Computes the targeted difference of logits ratio (equation 7): −(z_y − z_t) / (z_π1 − (z_π3 + z_π4) / 2).
@@ -145,7 +145,7 @@ fn dlr_targeted(logits: &Tensor, labels: &Tensor, target: &Tensor) -> Result<Ten
     let (sorted, _) = logits.f_sort(1, true)?;
     let rank = |rank: i64| sorted.f_select(1, rank);
     let of = |class: &Tensor| logits.f_gather(1, &class.f_unsqueeze(1)?, false)?.f_squeeze_dim(1);
-    let spread = rank(0)?.f_sub(&rank(2)?.f_add(&rank(3)?)?.f_mul_scalar(0.5)?)?.f_add_scalar(SMALLEST)?;
+    let spread = rank(0)?.f_sub(&rank(2)?.f_add(&rank(3)?)?.f_mul_scalar(0.5)?)?.f_add_scalar(SMALLEST_SPREAD)?;
     of(labels)?.f_sub(&of(target)?)?.f_neg()?.f_div(&spread)
 }
 

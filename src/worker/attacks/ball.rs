@@ -6,8 +6,8 @@ use tch::{TchError, Tensor};
 use super::Batch;
 use crate::rng::{DrawTensor, Rng, Stream};
 
-/// Lower bound on norms in divisions.
-const SMALLEST: f64 = 1e-12;
+/// Keeps quotients by norms finite: a lower bound on norms, or a summand as in the code of AutoAttack.
+pub(super) const SMALLEST_NORM: f64 = 1e-12;
 
 /// The ball around each image.
 pub(super) struct Ball<'a> {
@@ -44,7 +44,7 @@ impl<'a> Ball<'a> {
             Shape::Box { lowest, highest } => points.f_clamp_tensor_(Some(lowest), Some(highest)),
             Shape::Sphere => {
                 let change = points.f_clamp_(0.0, 1.0)?.f_sub(self.images)?;
-                let factor = l2(&change)?.f_clamp_min_(SMALLEST)?.f_reciprocal_()?.f_mul_scalar_(self.eps)?;
+                let factor = l2(&change)?.f_clamp_min_(SMALLEST_NORM)?.f_reciprocal_()?.f_mul_scalar_(self.eps)?;
                 // Rounding may leave [0, 1] again, by a rounding error.
                 self.images.f_add(&change.f_mul(&factor.f_clamp_max(1.0)?)?)?.f_clamp_(0.0, 1.0)
             }
@@ -61,7 +61,7 @@ impl<'a> Ball<'a> {
                 let change = points.f_sub(self.images)?;
                 let norm = l2(&change)?;
                 let length = norm.f_clamp_max(self.eps)?;
-                let change = change.f_div(&norm.f_add_scalar(SMALLEST)?)?.f_mul(&length)?;
+                let change = change.f_div(&norm.f_add_scalar(SMALLEST_NORM)?)?.f_mul(&length)?;
                 self.images.f_add(&change)?.f_clamp_(0.0, 1.0)
             }
         }
@@ -86,7 +86,7 @@ impl<'a> Ball<'a> {
                 let normal = draws(purpose, shape, Stream::normal)?;
                 let unit = draws(&format!("{purpose} radius"), &[1, 1, 1], Stream::unit)?;
                 normal
-                    .f_div(&l2(&normal)?.f_clamp_min_(SMALLEST)?)?
+                    .f_div(&l2(&normal)?.f_clamp_min_(SMALLEST_NORM)?)?
                     .f_mul(&unit.f_pow_tensor_scalar(1.0 / dimensions)?)?
             }
         };
@@ -105,7 +105,7 @@ impl<'a> Ball<'a> {
             Shape::Box { .. } => change.f_abs()?.f_amax([1i64, 2, 3].as_slice(), true)?,
             Shape::Sphere => l2(&change)?,
         };
-        let change = change.f_div(&norm.f_add_scalar_(SMALLEST)?)?.f_mul_scalar_(self.eps)?;
+        let change = change.f_div(&norm.f_add_scalar_(SMALLEST_NORM)?)?.f_mul_scalar_(self.eps)?;
         self.images.f_add(&change)?.f_clamp_(0.0, 1.0)
     }
 }
@@ -117,7 +117,7 @@ pub(super) fn l2(images: &Tensor) -> Result<Tensor, TchError> {
 
 /// Divides each image by its L2 norm; an image of zeros is unchanged.
 pub(super) fn unit_l2(images: &Tensor) -> Result<Tensor, TchError> {
-    images.f_div(&l2(images)?.f_clamp_min_(SMALLEST)?)
+    images.f_div(&l2(images)?.f_clamp_min_(SMALLEST_NORM)?)
 }
 
 /// Draws uniformly from [−1, 1).

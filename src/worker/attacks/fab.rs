@@ -14,8 +14,8 @@ use super::ensemble::{self, AttackRun, targeted};
 use super::{Adversary, Batch};
 use crate::error::StageError;
 
-/// Keeps quotients finite.
-const SMALLEST: f64 = 1e-12;
+/// Keeps quotients finite: a lower bound on the slopes of a plane that they divide by.
+const SMALLEST_SLOPE: f64 = 1e-12;
 /// Minimum step length.
 const SHORTEST: f64 = 1e-8;
 /// Maximum share of a step taken from the image instead of the last point (α max).
@@ -151,7 +151,7 @@ impl Plane {
             Norm::Inf => (steep.f_ne(0.0)?.f_to_kind(Kind::Float)?, steep.shallow_clone()),
             Norm::L2 => (steep.shallow_clone(), steep.f_square()?),
         };
-        let (ends, order) = room.f_div(&speed.f_clamp_min(SMALLEST)?)?.f_sort(1, false)?;
+        let (ends, order) = room.f_div(&speed.f_clamp_min(SMALLEST_SLOPE)?)?.f_sort(1, false)?;
         let sorted = |tensor: &Tensor| tensor.f_gather(1, &order, false)?.f_cumsum(1, Kind::Float);
         // The total contribution of coordinates that have reached the border, and the contribution of the others per
         // unit of length.
@@ -164,7 +164,7 @@ impl Plane {
             let value = tensor.f_gather(1, &piece.f_sub_scalar(1)?.f_clamp_min_(0)?, false)?;
             value.f_mul(&piece.f_gt(0)?.f_to_kind(Kind::Float)?)
         };
-        let rest = total.f_sub(&before(&stopped)?)?.f_clamp_min_(SMALLEST)?;
+        let rest = total.f_sub(&before(&stopped)?)?.f_clamp_min_(SMALLEST_SLOPE)?;
         let length = distance.f_sub(&before(&arrived)?)?.f_div(&rest)?;
         let furthest = Tensor::f_full(length.size(), f64::from(f32::MAX), (Kind::Float, length.device()))?;
         let length = furthest.f_where_self(&piece.f_eq(count)?, &length)?;

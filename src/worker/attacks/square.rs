@@ -9,15 +9,12 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use super::active_set::ActiveSet;
 use super::attacked_model::{self, AttackedModel};
-use super::ball::{Ball, l2};
+use super::ball::{Ball, SMALLEST_NORM, l2};
 use super::ensemble::{self, AttackRun};
 use super::{Adversary, Batch};
 use crate::arithmetic::square_root;
 use crate::error::StageError;
 use crate::rng::Stream;
-
-/// Lower bound on norms in divisions.
-const SMALLEST: f64 = 1e-12;
 
 impl Adversary for Square {
     fn perturb(&self, model: &mut AttackedModel<'_>, batch: &Batch<'_>) -> Result<Tensor, StageError> {
@@ -118,7 +115,7 @@ fn side(share: f64, height: i64, width: i64, is_odd: bool) -> i64 {
 
 /// Returns the point at full radius in the direction of a change, clamped to [0, 1].
 fn full_radius(ball: &Ball<'_>, images: &Tensor, change: &Tensor, eps: f64) -> Result<Tensor, TchError> {
-    let change = change.f_div(&l2(change)?.f_add_scalar_(SMALLEST)?)?.f_mul_scalar_(eps)?;
+    let change = change.f_div(&l2(change)?.f_add_scalar_(SMALLEST_NORM)?)?.f_mul_scalar_(eps)?;
     ball.project_then_clamp(&images.f_add(&change)?)
 }
 
@@ -158,8 +155,8 @@ pub fn next_l2(
     let of_windows = whole(&flat.f_sub(&outside)?)?;
     let unused = whole(&flat)?.f_square()?.f_neg()?.f_add_scalar(eps * eps)?.f_clamp_min(0.0)?;
     let budget = square_root(&unused.f_div_scalar(channels)?.f_add(&of_windows.f_square()?)?)?;
-    let new = bumps.f_add(&old.f_div(&norm(&old)?.f_add_scalar(SMALLEST)?)?)?;
-    let new = new.f_div(&norm(&new)?.f_add_scalar(SMALLEST)?)?.f_mul(&budget)?;
+    let new = bumps.f_add(&old.f_div(&norm(&old)?.f_add_scalar(SMALLEST_NORM)?)?)?;
+    let new = new.f_div(&norm(&new)?.f_add_scalar(SMALLEST_NORM)?)?.f_mul(&budget)?;
     let change = outside.f_scatter(2, into, &new)?.f_view_as(&change)?;
     full_radius(&Ball::new(images, Norm::L2, eps)?, images, &change, eps)
 }
