@@ -4,9 +4,10 @@
 //! largest cross-entropy. Knows the order of runs, not the source of images.
 
 use atflow::stage_kinds::{Apgd, ApgdLoss, Attack, Autoattack, Fab, Member, Square};
-use tch::{Device, Tensor};
+use tch::Tensor;
 
-use super::attacked_model::{AttackedModel, cross_entropy, misclassified};
+use super::attacked_model::AttackedModel;
+use super::successive_runs::SuccessiveRuns;
 use super::{Adversary, Batch, adversary};
 use crate::error::StageError;
 
@@ -72,26 +73,11 @@ pub(super) fn attack(
 ) -> Result<Tensor, StageError> {
     let logits = model.logits(batch.images)?;
     let parts = whole.parts(logits.size()[1] as usize, "attack")?.unwrap_or_default();
-    let mut result = batch.images.f_detach_copy()?;
-    let mut losses = cross_entropy(&logits, batch.labels)?;
-    let mut wrong = misclassified(&logits, batch.labels)?;
-    for (part, at) in parts.iter().flat_map(|part| (0..part.runs).map(move |run| (part, run))) {
-        let right = wrong.f_logical_not()?.f_nonzero()?.f_view(-1)?.f_to_device(Device::Cpu)?;
-        let right = Vec::<i64>::try_from(right)?;
-        if right.is_empty() {
+    let mut runs = SuccessiveRuns::new(batch, batch.images.f_detach_copy()?, &logits)?;
+    for (part, run) in parts.iter().flat_map(|part| (0..part.runs).map(move |run| (part, run))) {
+        if !runs.run(model, |model, batch| adversary(&part.attack).run(model, batch, run))? {
             break;
         }
-        let left = batch.select(&right)?;
-        let found = adversary(&part.attack).run(model, &left.batch(), at)?;
-        let logits = model.logits(&found)?;
-        let (loss, now_wrong) = (cross_entropy(&logits, &left.labels)?, misclassified(&logits, &left.labels)?);
-        let before = losses.f_index_select(0, &left.positions)?;
-        let better = loss.f_gt_tensor(&before)?.f_logical_or(&now_wrong)?;
-        let kept = result.f_index_select(0, &left.positions)?;
-        let points = found.f_where_self(&better.f_view([-1, 1, 1, 1])?, &kept)?;
-        let _ = result.f_index_copy_(0, &left.positions, &points)?;
-        let _ = losses.f_index_copy_(0, &left.positions, &loss.f_where_self(&better, &before)?)?;
-        let _ = wrong.f_index_copy_(0, &left.positions, &now_wrong)?;
     }
-    Ok(result)
+    Ok(runs.into_points())
 }

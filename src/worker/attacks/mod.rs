@@ -4,8 +4,9 @@
 //! only. Knows nothing about training and evaluation.
 //!
 //! From the bottom up: `attacked_model` wraps the network, `ball` defines the allowed points, and `active_set` tracks
-//! the images still under attack. `adam` and `lbfgs` are optimisers. `pgd` (also FGSM), `spatial`, `apgd`, `fab`,
-//! `square` and `cw` are attacks, and `ensemble` runs several of them in sequence.
+//! the images still under attack. `successive_runs` keeps the best points of several runs. `adam` and `lbfgs` are
+//! optimisers. `pgd` (also FGSM), `spatial`, `apgd`, `fab`, `square` and `cw` are attacks, and `ensemble` runs several
+//! of them in sequence.
 
 mod active_set;
 pub mod adam;
@@ -19,6 +20,7 @@ pub mod lbfgs;
 mod pgd;
 pub mod spatial;
 pub mod square;
+mod successive_runs;
 
 use atflow::stage_kinds::{Attack, NoAttack};
 use tch::{TchError, Tensor};

@@ -1,11 +1,12 @@
 //! Gradient ascent on the loss within a ball, with a fixed step length: FGSM in one step, PGD in several.
 
 use atflow::stage_kinds::{Direction, Fgsm, Iterate, Norm, Pgd, Start};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::active_set::ActiveSet;
 use super::attacked_model::{AttackedModel, GradientQuery, cross_entropy, misclassified};
 use super::ball::{Ball, unit_l2};
+use super::successive_runs::SuccessiveRuns;
 use super::{Adversary, Batch};
 use crate::error::StageError;
 
@@ -53,30 +54,18 @@ fn attack(
         };
         ascend(model, batch, start, steps)
     };
-    let mut result = once(model, batch, 0)?;
+    let points = once(model, batch, 0)?;
     if restarts <= 1 {
-        return Ok(result);
+        return Ok(points);
     }
-    let logits = model.logits(&result)?;
-    let (mut losses, mut wrong) = (cross_entropy(&logits, batch.labels)?, misclassified(&logits, batch.labels)?);
+    let logits = model.logits(&points)?;
+    let mut runs = SuccessiveRuns::new(batch, points, &logits)?;
     for restart in 1..restarts {
-        let right = Vec::<i64>::try_from(wrong.f_logical_not()?.f_nonzero()?.f_view(-1)?.f_to_device(Device::Cpu)?)?;
-        if right.is_empty() {
+        if !runs.run(model, |model, batch| once(model, batch, restart))? {
             break;
         }
-        let part = batch.select(&right)?;
-        let found = once(model, &part.batch(), restart)?;
-        let logits = model.logits(&found)?;
-        let (loss, now_wrong) = (cross_entropy(&logits, &part.labels)?, misclassified(&logits, &part.labels)?);
-        let at = &part.positions;
-        let before = losses.f_index_select(0, at)?;
-        let better = loss.f_gt_tensor(&before)?.f_logical_or(&now_wrong)?;
-        let points = found.f_where_self(&better.f_view([-1, 1, 1, 1])?, &result.f_index_select(0, at)?)?;
-        let _ = result.f_index_copy_(0, at, &points)?;
-        let _ = losses.f_index_copy_(0, at, &loss.f_where_self(&better, &before)?)?;
-        let _ = wrong.f_index_copy_(0, at, &now_wrong)?;
     }
-    Ok(result)
+    Ok(runs.into_points())
 }
 
 /// Takes steps from `start`, each projected onto the ball; returns the points that `steps.iterate` selects.
