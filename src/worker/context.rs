@@ -13,7 +13,7 @@ use tch::Device;
 
 use crate::checkpoint::Checkpoint;
 use crate::data::{DeviceSet, Library};
-use crate::device::Chosen;
+use crate::device::ChosenDevice;
 use crate::error::StageError;
 use crate::rng::Rng;
 
@@ -51,7 +51,8 @@ pub struct Reporter<'a> {
     id: u64,
     events: &'a mut dyn FnMut(Event),
     control: &'a Control,
-    said: Option<Instant>,
+    /// When progress was last sent.
+    last_sent: Option<Instant>,
     done: u64,
     total: u64,
     message: String,
@@ -63,21 +64,21 @@ impl Reporter<'_> {
     /// # Errors
     /// [`StageError::Cancelled`].
     pub fn progress(&mut self, done: u64, total: u64, message: impl FnOnce() -> String) -> Result<(), StageError> {
-        if self.wants(done, total) {
-            self.tell(done, total, message());
+        if self.is_report_due(done, total) {
+            self.report(done, total, message());
         }
-        self.check()
+        self.fail_if_cancelled()
     }
 
     /// Returns whether a report is due: enough time has passed, or the last unit is done.
-    pub fn wants(&self, done: u64, total: u64) -> bool {
-        self.is_due(SHORTEST_PAUSE) || (done == total && self.done != total)
+    pub fn is_report_due(&self, done: u64, total: u64) -> bool {
+        self.is_silent_for(SHORTEST_PAUSE) || (done == total && self.done != total)
     }
 
     /// Reports progress unconditionally.
-    pub fn tell(&mut self, done: u64, total: u64, message: String) {
+    pub fn report(&mut self, done: u64, total: u64, message: String) {
         (self.done, self.total, self.message) = (done, total, message);
-        self.say();
+        self.send_progress();
     }
 
     /// Repeats the last report if the engine has heard nothing for a while. Fails if the job is cancelled.
@@ -85,10 +86,10 @@ impl Reporter<'_> {
     /// # Errors
     /// [`StageError::Cancelled`].
     pub fn check_cancelled(&mut self) -> Result<(), StageError> {
-        if self.is_due(LONGEST_PAUSE) {
-            self.say();
+        if self.is_silent_for(LONGEST_PAUSE) {
+            self.send_progress();
         }
-        self.check()
+        self.fail_if_cancelled()
     }
 
     /// Adds a line to the stage's log.
@@ -101,17 +102,17 @@ impl Reporter<'_> {
         (self.events)(Event::Warning { id: self.id, message: message.into() });
     }
 
-    fn is_due(&self, pause: Duration) -> bool {
-        self.said.is_none_or(|said| said.elapsed() >= pause)
+    fn is_silent_for(&self, pause: Duration) -> bool {
+        self.last_sent.is_none_or(|sent| sent.elapsed() >= pause)
     }
 
-    fn say(&mut self) {
-        self.said = Some(Instant::now());
+    fn send_progress(&mut self) {
+        self.last_sent = Some(Instant::now());
         let (id, done, total, message) = (self.id, self.done, self.total, self.message.clone());
         (self.events)(Event::Progress { id, done, total, message });
     }
 
-    fn check(&self) -> Result<(), StageError> {
+    fn fail_if_cancelled(&self) -> Result<(), StageError> {
         if self.control.is_cancelled(self.id) { Err(StageError::Cancelled) } else { Ok(()) }
     }
 }
@@ -123,7 +124,7 @@ pub struct Context<'a> {
     /// The device to compute on.
     pub device: Device,
     /// The device selection, with its numerics.
-    pub chosen: &'a Chosen,
+    pub chosen: &'a ChosenDevice,
     /// The job's random numbers.
     pub rng: Rng,
     /// Reports the job's progress.
@@ -139,13 +140,20 @@ impl<'a> Context<'a> {
     /// Creates the context of one job.
     pub fn new(
         job: &'a Job,
-        chosen: &'a Chosen,
+        chosen: &'a ChosenDevice,
         library: &'a mut Library,
         events: &'a mut dyn FnMut(Event),
         control: &'a Control,
     ) -> Self {
-        let reporter =
-            Reporter { id: job.id, events, control, said: None, done: 0, total: 0, message: "starting".to_owned() };
+        let reporter = Reporter {
+            id: job.id,
+            events,
+            control,
+            last_sent: None,
+            done: 0,
+            total: 0,
+            message: "starting".to_owned(),
+        };
         let (started, earlier) = (Instant::now(), Duration::ZERO);
         Context { job, device: chosen.device, chosen, rng: Rng::new(job.seed), reporter, started, earlier, library }
     }

@@ -11,7 +11,7 @@ use crate::system::{self, CudaLibraryError};
 
 /// The device that `--device` requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
+pub enum RequestedDevice {
     /// The first GPU if it can be used, else the CPU.
     Auto,
     /// The CPU.
@@ -23,10 +23,10 @@ pub enum Wanted {
 /// The text names no device.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("expected `auto`, `cpu` or `cuda:N`, found `{0}`")]
-pub struct ParseWantedError(String);
+pub struct ParseDeviceError(String);
 
-impl FromStr for Wanted {
-    type Err = ParseWantedError;
+impl FromStr for RequestedDevice {
+    type Err = ParseDeviceError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let cuda = |rest: &str| match rest.strip_prefix(':') {
@@ -36,23 +36,23 @@ impl FromStr for Wanted {
             Some(_) => None,
         };
         match text {
-            "auto" => Ok(Wanted::Auto),
-            "cpu" => Ok(Wanted::Cpu),
+            "auto" => Ok(RequestedDevice::Auto),
+            "cpu" => Ok(RequestedDevice::Cpu),
             _ => text
                 .strip_prefix("cuda")
                 .and_then(cuda)
-                .map(Wanted::Cuda)
-                .ok_or_else(|| ParseWantedError(text.to_owned())),
+                .map(RequestedDevice::Cuda)
+                .ok_or_else(|| ParseDeviceError(text.to_owned())),
         }
     }
 }
 
-impl fmt::Display for Wanted {
+impl fmt::Display for RequestedDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Wanted::Auto => f.write_str("auto"),
-            Wanted::Cpu => f.write_str("cpu"),
-            Wanted::Cuda(number) => write!(f, "cuda:{number}"),
+            RequestedDevice::Auto => f.write_str("auto"),
+            RequestedDevice::Cpu => f.write_str("cpu"),
+            RequestedDevice::Cuda(number) => write!(f, "cuda:{number}"),
         }
     }
 }
@@ -108,7 +108,7 @@ pub enum NoDevice {
 
 /// The selected device.
 #[derive(Debug)]
-pub struct Chosen {
+pub struct ChosenDevice {
     /// The device.
     pub device: Device,
     /// Its name in commands and messages: `cpu`, `cuda:0`.
@@ -127,16 +127,16 @@ pub struct Chosen {
 ///
 /// # Errors
 /// [`NoDevice`] if the requested GPU cannot be used, or if the CPU is selected and does not support these numerics.
-pub fn choose(wanted: Wanted, numerics: Numerics) -> Result<Chosen, NoDevice> {
-    let cpu = |warning| -> Result<Chosen, NoDevice> {
+pub fn choose(wanted: RequestedDevice, numerics: Numerics) -> Result<ChosenDevice, NoDevice> {
+    let cpu = |warning| -> Result<ChosenDevice, NoDevice> {
         let arithmetic = arithmetic::of_cpu(numerics)?;
         let (name, model) = ("cpu".to_owned(), system::cpu_name());
-        Ok(Chosen { device: Device::Cpu, name, model, numerics, arithmetic, warning })
+        Ok(ChosenDevice { device: Device::Cpu, name, model, numerics, arithmetic, warning })
     };
     match wanted {
-        Wanted::Cpu => cpu(None),
-        Wanted::Cuda(number) => Ok(cuda(number, numerics)?),
-        Wanted::Auto => match cuda(0, numerics) {
+        RequestedDevice::Cpu => cpu(None),
+        RequestedDevice::Cuda(number) => Ok(cuda(number, numerics)?),
+        RequestedDevice::Auto => match cuda(0, numerics) {
             Ok(chosen) => Ok(chosen),
             Err(why) if why.is_defect() => cpu(Some(format!("computing on the CPU: {why}"))),
             Err(_) => cpu(None),
@@ -144,7 +144,7 @@ pub fn choose(wanted: Wanted, numerics: Numerics) -> Result<Chosen, NoDevice> {
     }
 }
 
-fn cuda(number: usize, numerics: Numerics) -> Result<Chosen, NoCuda> {
+fn cuda(number: usize, numerics: Numerics) -> Result<ChosenDevice, NoCuda> {
     if system::load_cuda_library()?.is_none() {
         let folder = system::libtorch_folder();
         return Err(NoCuda::CpuOnly { folder: folder.map_or("?".to_owned(), |folder| folder.display().to_string()) });
@@ -168,7 +168,7 @@ fn cuda(number: usize, numerics: Numerics) -> Result<Chosen, NoCuda> {
     let name = format!("cuda:{number}");
     // The driver and CUDA may order GPUs differently: the model is certain only if all GPUs share it.
     let model = if let [model] = &models[..] { model.clone() } else { name.clone() };
-    Ok(Chosen {
+    Ok(ChosenDevice {
         device: Device::Cuda(number),
         name,
         model,
@@ -184,13 +184,16 @@ mod tests {
 
     #[test]
     fn devices_are_read_as_people_write_them() {
-        for (text, wanted) in
-            [("auto", Wanted::Auto), ("cpu", Wanted::Cpu), ("cuda:1", Wanted::Cuda(1)), ("cuda", Wanted::Cuda(0))]
-        {
+        for (text, wanted) in [
+            ("auto", RequestedDevice::Auto),
+            ("cpu", RequestedDevice::Cpu),
+            ("cuda:1", RequestedDevice::Cuda(1)),
+            ("cuda", RequestedDevice::Cuda(0)),
+        ] {
             assert_eq!(text.parse(), Ok(wanted), "{text}");
         }
         for text in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:+1", "cuda0", "CPU"] {
-            assert_eq!(text.parse::<Wanted>(), Err(ParseWantedError(text.to_owned())), "{text}");
+            assert_eq!(text.parse::<RequestedDevice>(), Err(ParseDeviceError(text.to_owned())), "{text}");
         }
     }
 }

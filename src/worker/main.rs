@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use atflow::numerics::Numerics;
 use atflow::protocol::Event;
-use atflow_worker::device::{self, Wanted};
+use atflow_worker::device::{self, RequestedDevice};
 use atflow_worker::{arithmetic, session, system};
 
 const USAGE: &str = "Usage: atflow-worker [--device auto|cpu|cuda:N] [--numerics portable|native]
@@ -18,12 +18,12 @@ Runs stages for atflow, which starts it by itself: requests on standard input, e
 const WRONG: u8 = 2;
 
 enum Invocation {
-    Serve(Wanted, Numerics),
+    Serve(RequestedDevice, Numerics),
     Show(String),
 }
 
 fn read_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Invocation, String> {
-    let (mut wanted, mut numerics) = (Wanted::Auto, Numerics::default());
+    let (mut wanted, mut numerics) = (RequestedDevice::Auto, Numerics::default());
     while let Some(argument) = arguments.next() {
         let (option, value) = match argument.split_once('=') {
             Some((option, value)) => (option, Some(value.to_owned())),
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-fn serve(wanted: Wanted, numerics: Numerics) -> Result<ExitCode, Box<dyn std::error::Error>> {
+fn serve(wanted: RequestedDevice, numerics: Numerics) -> Result<ExitCode, Box<dyn std::error::Error>> {
     arithmetic::hold(numerics)?;
     system::prepare_process();
     let mut output = system::claim_stdout()?;

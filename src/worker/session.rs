@@ -14,7 +14,7 @@ use atflow::protocol::{Event, Failure, FailureCode, Job, PROTOCOL_VERSION, Reque
 
 use crate::context::{Context, Control};
 use crate::data::Library;
-use crate::device::Chosen;
+use crate::device::ChosenDevice;
 use crate::error::StageError;
 use crate::{executors, system};
 
@@ -66,7 +66,7 @@ pub fn send(output: &mut impl Write, event: &Event) -> io::Result<()> {
 pub fn serve(
     input: impl BufRead + Send + 'static,
     mut output: impl Write,
-    mut chosen: Chosen,
+    mut chosen: ChosenDevice,
 ) -> Result<(), SessionError> {
     let hello = Event::Hello {
         protocol: PROTOCOL_VERSION,
@@ -171,7 +171,7 @@ fn understand(line: String) -> Result<Request, Heard> {
 /// Returns its summary, and the time that earlier jobs spent on the progress it resumed from.
 fn run(
     job: &Job,
-    chosen: &Chosen,
+    chosen: &ChosenDevice,
     library: &mut Library,
     events: &mut dyn FnMut(Event),
     control: &Control,

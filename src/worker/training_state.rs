@@ -40,7 +40,7 @@ const MORE: &str = "more/";
 
 /// Why a file cannot be resumed from, or progress cannot be saved.
 #[derive(Debug, thiserror::Error)]
-pub enum PartialError {
+pub enum ProgressError {
     /// The file is not a progress file, or cannot be written as one.
     #[error(transparent)]
     File(#[from] CheckpointError),
@@ -58,21 +58,21 @@ pub enum PartialError {
     System(#[from] fsio::FileError),
 }
 
-impl From<formats::FormatError> for PartialError {
+impl From<formats::FormatError> for ProgressError {
     fn from(error: formats::FormatError) -> Self {
-        PartialError::File(error.into())
+        ProgressError::File(error.into())
     }
 }
 
-impl From<safetensors::SafeTensorError> for PartialError {
+impl From<safetensors::SafeTensorError> for ProgressError {
     fn from(error: safetensors::SafeTensorError) -> Self {
-        PartialError::File(error.into())
+        ProgressError::File(error.into())
     }
 }
 
-impl From<tch::TchError> for PartialError {
+impl From<tch::TchError> for ProgressError {
     fn from(error: tch::TchError) -> Self {
-        PartialError::File(error.into())
+        ProgressError::File(error.into())
     }
 }
 
@@ -172,7 +172,7 @@ impl TrainingCheckpoints {
         &self,
         path: &Path,
         network: &dyn Network,
-    ) -> Result<Option<Progress<E>>, PartialError> {
+    ) -> Result<Option<Progress<E>>, ProgressError> {
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -186,12 +186,12 @@ impl TrainingCheckpoints {
         }
         let version: Version = formats::read_metadata(ARTIFACT, &bytes)?;
         if version.format != FORMAT {
-            return Err(PartialError::Version(version.format));
+            return Err(ProgressError::Version(version.format));
         }
         let mut metadata: Metadata<E> = formats::read_metadata(ARTIFACT, &bytes)?;
         let names = self.of.keys().chain(metadata.of.keys());
         if let Some(name) = names.into_iter().find(|name| self.of.get(*name) != metadata.of.get(*name)) {
-            return Err(PartialError::Other(name.clone()));
+            return Err(ProgressError::Other(name.clone()));
         }
         let file = SafeTensors::deserialize(&bytes)?;
         let digest = metadata.digest.take();
@@ -200,7 +200,7 @@ impl TrainingCheckpoints {
             tensors.insert(name, file.tensor(name)?.data());
         }
         if digest != Some(digest_of(&metadata, tensors)) {
-            return Err(PartialError::Corrupt);
+            return Err(ProgressError::Corrupt);
         }
         let (mut values, mut momentum) = (Vec::new(), Vec::new());
         for entry in network.state().entries() {
@@ -229,7 +229,7 @@ impl TrainingCheckpoints {
     /// A kill or crash at any moment leaves either the previous or the new progress intact ([`fsio::write_atomic`]).
     ///
     /// # Errors
-    /// [`PartialError`]; the previous progress remains.
+    /// [`ProgressError`]; the previous progress remains.
     pub fn keep<E: Serialize + Clone + DeserializeOwned>(
         &self,
         epochs: &[E],
@@ -238,7 +238,7 @@ impl TrainingCheckpoints {
         network: &dyn Network,
         optimizer: &Optimizer,
         more: &BTreeMap<String, &Tensor>,
-    ) -> Result<(), PartialError> {
+    ) -> Result<(), ProgressError> {
         let Some(scratch) = &self.scratch else { return Ok(()) };
         let path = match (&self.own, &self.continuation) {
             // Keep a continuation that is further along.

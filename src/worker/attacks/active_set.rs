@@ -18,13 +18,13 @@ pub(super) struct ActiveSet {
     result: Tensor,
 }
 
-/// The images that leave and stay, as indices into the previous active set.
-pub(super) struct Finished {
+/// The images that stay, as indices into the previous active set.
+pub(super) struct Remaining {
     pub(super) staying: Vec<i64>,
     index: Tensor,
 }
 
-impl Finished {
+impl Remaining {
     /// Keeps the rows of a tensor that belong to staying images; `dim` is the image dimension.
     pub(super) fn keep(&self, tensor: &mut Tensor, dim: i64) -> Result<(), TchError> {
         *tensor = tensor.f_index_select(dim, &self.index)?;
@@ -49,7 +49,7 @@ impl ActiveSet {
     }
 
     /// Removes the flagged images, each at its point; returns `None` if no flag is set.
-    pub(super) fn part(&mut self, leaving: &Tensor, points: &Tensor) -> Result<Option<Finished>, TchError> {
+    pub(super) fn remove(&mut self, leaving: &Tensor, points: &Tensor) -> Result<Option<Remaining>, TchError> {
         let places = |flags: &Tensor| flags.f_nonzero()?.f_view(-1);
         let index = places(leaving)?;
         if index.size()[0] == 0 {
@@ -59,11 +59,11 @@ impl ActiveSet {
         let _ = self.result.f_index_copy_(0, &positions, &points.f_index_select(0, &index)?)?;
         let index = places(&leaving.f_logical_not()?)?;
         let staying = Vec::<i64>::try_from(index.f_to_device(tch::Device::Cpu)?)?;
-        let finished = Finished { staying, index };
+        let remaining = Remaining { staying, index };
         for tensor in [&mut self.images, &mut self.labels, &mut self.positions] {
-            finished.keep(tensor, 0)?;
+            remaining.keep(tensor, 0)?;
         }
-        Ok(Some(finished))
+        Ok(Some(remaining))
     }
 
     /// Finishes: the remaining images take these points. Returns a point for each image of the batch.

@@ -10,7 +10,7 @@ use tch::{Kind, TchError, Tensor};
 use super::active_set::ActiveSet;
 use super::attacked_model::{AttackedModel, Loss, cross_entropy, misclassified};
 use super::ball::{Ball, unit_l2};
-use super::ensemble::{self, AttackRun, targeted};
+use super::ensemble::{self, SubAttack, targeted};
 use super::{Adversary, Batch};
 use crate::error::StageError;
 
@@ -24,13 +24,13 @@ impl Adversary for Apgd {
         ensemble::attack(model, batch, self)
     }
 
-    fn parts(&self, classes: usize, name: &str) -> Result<Option<Vec<AttackRun>>, StageError> {
+    fn sub_attacks(&self, classes: usize, name: &str) -> Result<Option<Vec<SubAttack>>, StageError> {
         let member = match self.loss {
             ApgdLoss::Ce => Member::ApgdCe,
             ApgdLoss::Dlr => Member::ApgdDlr,
             ApgdLoss::DlrTargeted => Member::ApgdT,
         };
-        Ok(Some(vec![ensemble::part(member, Attack::Apgd(self.clone()), classes, format!("{name}.loss"))?]))
+        Ok(Some(vec![ensemble::sub_attack(member, Attack::Apgd(self.clone()), classes, format!("{name}.loss"))?]))
     }
 
     fn runs(&self, classes: usize) -> u32 {
@@ -83,21 +83,21 @@ pub fn climb(
     let count = batch.labels.size()[0];
     let options = (Kind::Float, batch.images.device());
     let mut target = target.map(Tensor::shallow_clone);
-    let look = model.first_gradient(&start, batch, &*loss(apgd.loss, target.as_ref()))?;
+    let query = model.first_gradient(&start, batch, &*loss(apgd.loss, target.as_ref()))?;
     let mut active = ActiveSet::all(batch)?;
     let mut state = State {
         old: start.shallow_clone(),
         best: start.shallow_clone(),
-        best_gradient: look.gradient.shallow_clone(),
-        best_loss: look.losses.shallow_clone(),
-        best_at_check: look.losses.shallow_clone(),
+        best_gradient: query.gradient.shallow_clone(),
+        best_loss: query.losses.shallow_clone(),
+        best_at_check: query.losses.shallow_clone(),
         halved_at_check: Tensor::f_ones([count], (Kind::Bool, batch.images.device()))?,
         step: Tensor::f_full([count, 1, 1, 1], 2.0 * apgd.eps.get(), options)?,
         history: Tensor::f_zeros([i64::from(apgd.steps), count], options)?,
         points: start,
-        gradient: look.gradient,
+        gradient: query.gradient,
     };
-    let wrong = misclassified(&look.logits, &active.labels)?;
+    let wrong = misclassified(&query.logits, &active.labels)?;
     state.leave(&mut active, &wrong, &mut target)?;
     let mut checkpoints = Checkpoints::new(apgd.steps);
     for index in 0..apgd.steps {
@@ -106,11 +106,11 @@ pub fn climb(
         }
         let ball = Ball::new(&active.images, apgd.norm, apgd.eps.get())?;
         state.move_on(&ball, apgd.norm, if index > 0 { MOMENTUM } else { 1.0 })?;
-        let look = model.gradient(&state.points, &active.labels, &*loss(apgd.loss, target.as_ref()))?;
-        state.gradient = look.gradient;
-        state.remember(index, &look.losses)?;
+        let query = model.gradient(&state.points, &active.labels, &*loss(apgd.loss, target.as_ref()))?;
+        state.gradient = query.gradient;
+        state.remember(index, &query.losses)?;
         // Before the check, which may move points.
-        let wrong = misclassified(&look.logits, &active.labels)?;
+        let wrong = misclassified(&query.logits, &active.labels)?;
         state.leave(&mut active, &wrong, &mut target)?;
         if let Some(since) = checkpoints.next_step() {
             state.check(index, since, apgd.rho.get())?;
@@ -251,7 +251,7 @@ impl State {
     }
 
     fn leave(&mut self, active: &mut ActiveSet, wrong: &Tensor, target: &mut Option<Tensor>) -> Result<(), TchError> {
-        let Some(finished) = active.part(wrong, &self.points)? else { return Ok(()) };
+        let Some(remaining) = active.remove(wrong, &self.points)? else { return Ok(()) };
         let State {
             points,
             old,
@@ -266,8 +266,8 @@ impl State {
         } = self;
         let rows = [points, old, gradient, best, best_gradient, best_loss, best_at_check, halved_at_check, step];
         for tensor in rows.into_iter().chain(target) {
-            finished.keep(tensor, 0)?;
+            remaining.keep(tensor, 0)?;
         }
-        finished.keep(history, 1)
+        remaining.keep(history, 1)
     }
 }

@@ -88,9 +88,9 @@ impl<'a> AttackedModel<'a> {
         labels: &Tensor,
         loss: &Loss<'_>,
     ) -> Result<GradientQuery, StageError> {
-        let mut look = self.ask(points, labels, loss)?;
-        look.make_finite()?;
-        Ok(look)
+        let mut query = self.ask(points, labels, loss)?;
+        query.make_finite()?;
+        Ok(query)
     }
 
     /// Computes logits, losses and gradient at the start of an attack, and counts the gradients of the batch.
@@ -100,10 +100,10 @@ impl<'a> AttackedModel<'a> {
         batch: &Batch<'_>,
         loss: &Loss<'_>,
     ) -> Result<GradientQuery, StageError> {
-        let mut look = self.ask(points, batch.labels, loss)?;
-        self.count(&look.gradient, &look.logits, batch)?;
-        look.make_finite()?;
-        Ok(look)
+        let mut query = self.ask(points, batch.labels, loss)?;
+        self.count(&query.gradient, &query.logits, batch)?;
+        query.make_finite()?;
+        Ok(query)
     }
 
     fn ask(&mut self, points: &Tensor, labels: &Tensor, loss: &Loss<'_>) -> Result<GradientQuery, StageError> {

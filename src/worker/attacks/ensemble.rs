@@ -12,7 +12,7 @@ use super::{Adversary, Batch, adversary};
 use crate::error::StageError;
 
 /// One of the attacks that run in turn.
-pub struct AttackRun {
+pub struct SubAttack {
     /// Its name in results.
     pub name: &'static str,
     /// The attack.
@@ -26,18 +26,23 @@ impl Adversary for Autoattack {
         attack(model, batch, self)
     }
 
-    fn parts(&self, classes: usize, name: &str) -> Result<Option<Vec<AttackRun>>, StageError> {
-        let pgd = self.pgd.iter().map(|pgd| AttackRun { name: "pgd", attack: Attack::Pgd(pgd.clone()), runs: 1 });
-        let mut parts: Vec<AttackRun> = pgd.collect();
+    fn sub_attacks(&self, classes: usize, name: &str) -> Result<Option<Vec<SubAttack>>, StageError> {
+        let pgd = self.pgd.iter().map(|pgd| SubAttack { name: "pgd", attack: Attack::Pgd(pgd.clone()), runs: 1 });
+        let mut sub_attacks: Vec<SubAttack> = pgd.collect();
         for &member in &self.attacks {
-            parts.push(part(member, of_ensemble(self, member), classes, format!("{name}.attacks"))?);
+            sub_attacks.push(sub_attack(member, of_ensemble(self, member), classes, format!("{name}.attacks"))?);
         }
-        Ok(Some(parts))
+        Ok(Some(sub_attacks))
     }
 }
 
-/// Creates a part from an attack of this kind, alone or in an ensemble; `name` is the parameter that selects it.
-pub(super) fn part(member: Member, attack: Attack, classes: usize, name: String) -> Result<AttackRun, StageError> {
+/// Creates a sub-attack of this kind, alone or in an ensemble; `name` is the parameter that selects it.
+pub(super) fn sub_attack(
+    member: Member,
+    attack: Attack,
+    classes: usize,
+    name: String,
+) -> Result<SubAttack, StageError> {
     let needed = member.needs_classes();
     if classes < needed as usize {
         let member = member.name();
@@ -45,7 +50,7 @@ pub(super) fn part(member: Member, attack: Attack, classes: usize, name: String)
         return Err(StageError::setting(name, problem));
     }
     let runs = adversary(&attack).runs(classes);
-    Ok(AttackRun { name: member.name(), attack, runs })
+    Ok(SubAttack { name: member.name(), attack, runs })
 }
 
 fn of_ensemble(ensemble: &Autoattack, member: Member) -> Attack {
@@ -72,10 +77,12 @@ pub(super) fn attack(
     whole: &dyn Adversary,
 ) -> Result<Tensor, StageError> {
     let logits = model.logits(batch.images)?;
-    let parts = whole.parts(logits.size()[1] as usize, "attack")?.unwrap_or_default();
+    let sub_attacks = whole.sub_attacks(logits.size()[1] as usize, "attack")?.unwrap_or_default();
     let mut runs = SuccessiveRuns::new(batch, batch.images.f_detach_copy()?, &logits)?;
-    for (part, run) in parts.iter().flat_map(|part| (0..part.runs).map(move |run| (part, run))) {
-        if !runs.run(model, |model, batch| adversary(&part.attack).run(model, batch, run))? {
+    for (sub_attack, run) in
+        sub_attacks.iter().flat_map(|sub_attack| (0..sub_attack.runs).map(move |run| (sub_attack, run)))
+    {
+        if !runs.run(model, |model, batch| adversary(&sub_attack.attack).run(model, batch, run))? {
             break;
         }
     }

@@ -10,7 +10,7 @@ use tch::{Kind, TchError, Tensor};
 use super::active_set::ActiveSet;
 use super::apgd::target;
 use super::attacked_model::{AttackedModel, misclassified};
-use super::ensemble::{self, AttackRun, targeted};
+use super::ensemble::{self, SubAttack, targeted};
 use super::{Adversary, Batch};
 use crate::error::StageError;
 
@@ -30,9 +30,9 @@ impl Adversary for Fab {
         ensemble::attack(model, batch, self)
     }
 
-    fn parts(&self, classes: usize, name: &str) -> Result<Option<Vec<AttackRun>>, StageError> {
+    fn sub_attacks(&self, classes: usize, name: &str) -> Result<Option<Vec<SubAttack>>, StageError> {
         let member = Member::FabT;
-        Ok(Some(vec![ensemble::part(member, Attack::Fab(self.clone()), classes, name.to_owned())?]))
+        Ok(Some(vec![ensemble::sub_attack(member, Attack::Fab(self.clone()), classes, name.to_owned())?]))
     }
 
     fn runs(&self, classes: usize) -> u32 {
@@ -73,11 +73,11 @@ pub fn approach(
             let of = |class: &Tensor| logits.f_gather(1, &class.f_unsqueeze(1)?, false)?.f_squeeze_dim(1);
             of(&target)?.f_sub(&of(labels)?)
         };
-        let look = match step {
+        let query = match step {
             0 => model.first_gradient(&points, batch, &lead)?,
             _ => model.gradient(&points, &active.labels, &lead)?,
         };
-        let plane = Plane::through(&points, &look.gradient, &look.losses)?;
+        let plane = Plane::through(&points, &query.gradient, &query.losses)?;
         let (from_point, from_image) = (plane.nearest(&points, fab.norm)?, plane.nearest(&active.images, fab.norm)?);
         let length = |change: &Tensor| norm(change, fab.norm)?.f_clamp_min_(SHORTEST);
         let (near, far) = (length(&from_point)?, length(&from_image)?);
@@ -93,9 +93,9 @@ pub fn approach(
         let leaving = wrong.f_logical_and(&in_ball)?;
         let closer = active.images.f_add(&change.f_mul_scalar(BACK)?)?;
         let mut next = closer.f_where_self(&wrong.f_view([-1, 1, 1, 1])?, &points)?;
-        if let Some(finished) = active.part(&leaving, &points)? {
-            finished.keep(&mut next, 0)?;
-            finished.keep(&mut target, 0)?;
+        if let Some(remaining) = active.remove(&leaving, &points)? {
+            remaining.keep(&mut next, 0)?;
+            remaining.keep(&mut target, 0)?;
         }
         points = next;
     }

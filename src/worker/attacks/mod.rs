@@ -26,7 +26,7 @@ use atflow::stage_kinds::{Attack, NoAttack};
 use tch::{TchError, Tensor};
 
 pub use attacked_model::{AttackedModel, GradientStats, input_gradient};
-pub use ensemble::AttackRun;
+pub use ensemble::SubAttack;
 
 use crate::error::StageError;
 use crate::networks::Frozen;
@@ -46,9 +46,9 @@ pub struct Batch<'a> {
 
 impl Batch<'_> {
     /// Selects some of the images by their positions in the batch.
-    fn select(&self, positions: &[i64]) -> Result<Part, TchError> {
+    fn select(&self, positions: &[i64]) -> Result<SubBatch, TchError> {
         let tensor = Tensor::f_from_slice(positions)?.f_to_device(self.images.device())?;
-        Ok(Part {
+        Ok(SubBatch {
             images: self.images.f_index_select(0, &tensor)?,
             labels: self.labels.f_index_select(0, &tensor)?,
             indices: positions.iter().map(|&position| self.indices[position as usize]).collect(),
@@ -59,7 +59,7 @@ impl Batch<'_> {
 }
 
 /// Some images of a batch.
-struct Part {
+struct SubBatch {
     images: Tensor,
     labels: Tensor,
     indices: Vec<u64>,
@@ -68,7 +68,7 @@ struct Part {
     positions: Tensor,
 }
 
-impl Part {
+impl SubBatch {
     fn batch(&self) -> Batch<'_> {
         Batch { images: &self.images, labels: &self.labels, indices: &self.indices, epoch: self.epoch }
     }
@@ -97,7 +97,7 @@ pub fn perturb_model(attack: &Attack, model: &mut AttackedModel<'_>, batch: &Bat
     adversary(attack).perturb(model, batch)
 }
 
-/// An attack, implemented by its parameters. An attack without parts implements only `perturb`.
+/// An attack, implemented by its parameters. An attack without sub-attacks implements only `perturb`.
 pub trait Adversary {
     /// Perturbs a batch: maps images in [0, 1] to images in [0, 1].
     ///
@@ -112,7 +112,7 @@ pub trait Adversary {
     ///
     /// # Errors
     /// [`StageError::Setting`] if it needs more classes than there are.
-    fn parts(&self, _classes: usize, _name: &str) -> Result<Option<Vec<AttackRun>>, StageError> {
+    fn sub_attacks(&self, _classes: usize, _name: &str) -> Result<Option<Vec<SubAttack>>, StageError> {
         Ok(None)
     }
 

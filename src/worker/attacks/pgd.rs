@@ -83,18 +83,18 @@ fn ascend(
     let ball = Ball::new(batch.images, steps.norm, steps.eps)?;
     let mut points = start;
     for step in 0..steps.steps {
-        let look = match step {
+        let query = match step {
             0 => model.first_gradient(&points, batch, &cross_entropy)?,
             _ => model.gradient(&points, batch.labels, &cross_entropy)?,
         };
-        points = move_on(&ball, &points, look, steps)?;
+        points = move_on(&ball, &points, query, steps)?;
     }
     Ok(points)
 }
 
 /// Takes one step and projects the result.
-fn move_on(ball: &Ball<'_>, points: &Tensor, look: GradientQuery, steps: &Steps) -> Result<Tensor, StageError> {
-    let mut gradient = look.gradient;
+fn move_on(ball: &Ball<'_>, points: &Tensor, query: GradientQuery, steps: &Steps) -> Result<Tensor, StageError> {
+    let mut gradient = query.gradient;
     let mut direction = match steps.direction {
         Direction::Sign => gradient.f_sign_()?,
         Direction::Gradient => unit_l2(&gradient)?,
@@ -111,18 +111,18 @@ fn best(model: &mut AttackedModel<'_>, batch: &Batch<'_>, start: Tensor, steps: 
     let mut best = points.shallow_clone();
     let mut best_loss = Tensor::f_full(batch.labels.size(), f64::NEG_INFINITY, (Kind::Float, batch.images.device()))?;
     for step in 0..=steps.steps {
-        let mut look = match step {
+        let mut query = match step {
             0 => model.first_gradient(&points, batch, &cross_entropy)?,
             _ => model.gradient(&points, &active.labels, &cross_entropy)?,
         };
-        let better = look.losses.f_gt_tensor(&best_loss)?;
+        let better = query.losses.f_gt_tensor(&best_loss)?;
         best = points.f_where_self(&better.f_view([-1, 1, 1, 1])?, &best)?;
-        best_loss = look.losses.f_where_self(&better, &best_loss)?;
+        best_loss = query.losses.f_where_self(&better, &best_loss)?;
         if steps.iterate == Iterate::WorstCase {
-            let wrong = misclassified(&look.logits, &active.labels)?;
-            if let Some(finished) = active.part(&wrong, &points)? {
-                for tensor in [&mut points, &mut best, &mut best_loss, &mut look.gradient] {
-                    finished.keep(tensor, 0)?;
+            let wrong = misclassified(&query.logits, &active.labels)?;
+            if let Some(remaining) = active.remove(&wrong, &points)? {
+                for tensor in [&mut points, &mut best, &mut best_loss, &mut query.gradient] {
+                    remaining.keep(tensor, 0)?;
                 }
             }
             if active.is_empty() {
@@ -130,7 +130,7 @@ fn best(model: &mut AttackedModel<'_>, batch: &Batch<'_>, start: Tensor, steps: 
             }
         }
         if step < steps.steps {
-            points = move_on(&Ball::new(&active.images, steps.norm, steps.eps)?, &points, look, steps)?;
+            points = move_on(&Ball::new(&active.images, steps.norm, steps.eps)?, &points, query, steps)?;
         }
     }
     Ok(active.finish(&best)?)

@@ -40,7 +40,7 @@ fn attack(model: &mut AttackedModel<'_>, batch: &Batch<'_>, spatial: &Spatial) -
     for _ in 0..spatial.steps {
         let mut objective = |flow: &Tensor| {
             let query = model.query(&flow.f_view(size)?, |network, flow| {
-                let logits = network.forward(&lens.look(batch.images, flow)?)?;
+                let logits = network.forward(&lens.warp(batch.images, flow)?)?;
                 Ok((objective(&logits, batch.labels, flow, spatial.tau.get())?, logits))
             })?;
             if std::mem::take(&mut is_first) {
@@ -51,7 +51,7 @@ fn attack(model: &mut AttackedModel<'_>, batch: &Batch<'_>, spatial: &Spatial) -
         };
         flow = optimizer.step(flow, &mut objective)?;
     }
-    Ok(lens.look(batch.images, &flow.f_view(size)?)?.f_clamp_(0.0, 1.0)?)
+    Ok(lens.warp(batch.images, &flow.f_view(size)?)?.f_clamp_(0.0, 1.0)?)
 }
 
 /// Computes the batch mean of −cross-entropy plus `tau` times the total variation of the flow (N × H × W × 2).
@@ -86,7 +86,7 @@ impl Lens {
     /// Warps images by a flow.
     ///
     /// The authors sample normalised images, which are 0 beyond the border; here that is the mean colour.
-    fn look(&self, images: &Tensor, flow: &Tensor) -> Result<Tensor, TchError> {
+    fn warp(&self, images: &Tensor, flow: &Tensor) -> Result<Tensor, TchError> {
         let images = images.f_sub(&self.mean)?;
         images.f_grid_sampler(&self.grid.f_add(flow)?, BILINEAR, ZEROS, self.align_corners)?.f_add(&self.mean)
     }

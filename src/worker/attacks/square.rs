@@ -10,7 +10,7 @@ use tch::{Device, Kind, TchError, Tensor};
 use super::active_set::ActiveSet;
 use super::attacked_model::{self, AttackedModel};
 use super::ball::{Ball, SMALLEST_NORM, l2};
-use super::ensemble::{self, AttackRun};
+use super::ensemble::{self, SubAttack};
 use super::{Adversary, Batch};
 use crate::arithmetic::square_root;
 use crate::error::StageError;
@@ -21,9 +21,9 @@ impl Adversary for Square {
         ensemble::attack(model, batch, self)
     }
 
-    fn parts(&self, classes: usize, name: &str) -> Result<Option<Vec<AttackRun>>, StageError> {
+    fn sub_attacks(&self, classes: usize, name: &str) -> Result<Option<Vec<SubAttack>>, StageError> {
         let member = Member::Square;
-        Ok(Some(vec![ensemble::part(member, Attack::Square(self.clone()), classes, name.to_owned())?]))
+        Ok(Some(vec![ensemble::sub_attack(member, Attack::Square(self.clone()), classes, name.to_owned())?]))
     }
 
     fn runs(&self, _: usize) -> u32 {
@@ -80,13 +80,13 @@ fn run_once(model: &mut AttackedModel<'_>, batch: &Batch<'_>, square: &Square, r
 
 /// Removes the images with a margin of 0 or below.
 fn leave(active: &mut ActiveSet, draws: &mut Draws, best: &mut Tensor, margin: &mut Tensor) -> Result<(), TchError> {
-    let Some(finished) = active.part(&margin.f_le(0.0)?, best)? else { return Ok(()) };
-    finished.keep(best, 0)?;
-    finished.keep(margin, 0)?;
+    let Some(remaining) = active.remove(&margin.f_le(0.0)?, best)? else { return Ok(()) };
+    remaining.keep(best, 0)?;
+    remaining.keep(margin, 0)?;
     let mut index = 0;
     draws.streams.retain(|_| {
         index += 1;
-        finished.staying.binary_search(&(index - 1)).is_ok()
+        remaining.staying.binary_search(&(index - 1)).is_ok()
     });
     Ok(())
 }

@@ -320,15 +320,15 @@ fn unit(images: &Tensor) -> Result<Tensor, TchError> {
 /// Recently used image sets and checkpoints, by the digest of their files.
 pub struct Library {
     device: Device,
-    sets: Recent<DeviceSet>,
-    checkpoints: Recent<Checkpoint>,
+    sets: RecentlyUsed<DeviceSet>,
+    checkpoints: RecentlyUsed<Checkpoint>,
 }
 
 impl Library {
     /// Creates an empty library for a device.
     pub fn new(device: Device) -> Self {
         // Room for a training and a test set, a table's usual transformed sets, and every model of a paper.
-        Library { device, sets: Recent::new(16, 2 << 30), checkpoints: Recent::new(16, 1 << 30) }
+        Library { device, sets: RecentlyUsed::new(16, 2 << 30), checkpoints: RecentlyUsed::new(16, 1 << 30) }
     }
 
     /// Returns the image set of an input.
@@ -376,15 +376,15 @@ fn read_failed(input: &Input, source: ReadError) -> StageError {
 }
 
 /// The most recently used values, the last used at the end; limited by count and by total file size.
-struct Recent<T> {
+struct RecentlyUsed<T> {
     most: usize,
     most_bytes: usize,
     kept: Vec<(Digest, usize, Rc<T>)>,
 }
 
-impl<T> Recent<T> {
+impl<T> RecentlyUsed<T> {
     fn new(most: usize, most_bytes: usize) -> Self {
-        Recent { most, most_bytes, kept: Vec::new() }
+        RecentlyUsed { most, most_bytes, kept: Vec::new() }
     }
 
     fn get(&mut self, input: &Input, make: impl FnOnce() -> Result<T, StageError>) -> Result<Rc<T>, StageError> {
@@ -418,7 +418,7 @@ mod tests {
     #[test]
     fn the_least_recently_used_goes_first() {
         let folder = tempfile::tempdir().unwrap();
-        let mut recent: Recent<usize> = Recent::new(2, 100);
+        let mut recent: RecentlyUsed<usize> = RecentlyUsed::new(2, 100);
         let mut made = Vec::new();
         let inputs = ["a", "bb", "ccc"].map(|text| {
             let path = folder.path().join(text);

@@ -7,7 +7,7 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use super::{check_fit, grouped, limited, percent};
 use crate::attacks::{self, AttackedModel, Batch, GradientStats};
-use crate::attacks::{AttackRun, adversary};
+use crate::attacks::{SubAttack, adversary};
 use crate::context::{Context, Reporter};
 use crate::data::DeviceSet;
 use crate::error::StageError;
@@ -28,18 +28,18 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     let (model, set) = (context.checkpoint(model)?, context.set(set)?);
     check_fit(&model, &set)?;
     let count = limited(set.len(), params.limit)?;
-    let parts = adversary(&params.attack).parts(model.logits(), "attack")?;
+    let sub_attacks = adversary(&params.attack).sub_attacks(model.logits(), "attack")?;
     let network = model.network.freeze()?;
-    let question = Question {
+    let request = Request {
         attack: &params.attack,
-        parts,
+        sub_attacks,
         set: &set,
         count,
         batch_size: params.batch_size,
         network: &*network,
         rng: context.rng,
     };
-    let mut result = evaluate(&question, &mut context.reporter)?;
+    let mut result = evaluate(&request, &mut context.reporter)?;
     if let Some(attack) = &mut result.attack {
         attack.spec = context.job.params.get("attack").cloned().unwrap_or(Json::Null);
         if let Some(gradients) = attack.gradients {
@@ -67,10 +67,10 @@ fn correct(result: &Predictions) -> u64 {
 }
 
 /// An evaluation request.
-pub(super) struct Question<'a> {
+pub(super) struct Request<'a> {
     pub(super) attack: &'a Attack,
-    /// The parts of the attack.
-    pub(super) parts: Option<Vec<AttackRun>>,
+    /// The attacks that it consists of, each run in turn; `None` runs it as a whole.
+    pub(super) sub_attacks: Option<Vec<SubAttack>>,
     pub(super) set: &'a DeviceSet,
     /// The number of images; the first ones of the set are used.
     pub(super) count: usize,
@@ -84,8 +84,8 @@ pub(super) struct Question<'a> {
 ///
 /// # Errors
 /// [`StageError::NotFinite`], [`StageError::Torch`], or the error that cancels the stage.
-pub(super) fn evaluate(question: &Question<'_>, reporter: &mut Reporter<'_>) -> Result<Predictions, StageError> {
-    let &Question { set, count, .. } = question;
+pub(super) fn evaluate(request: &Request<'_>, reporter: &mut Reporter<'_>) -> Result<Predictions, StageError> {
+    let &Request { set, count, .. } = request;
     let result = Predictions {
         labels: set.host_labels[..count].to_vec(),
         texture: set.texture.as_ref().map(|texture| texture[..count].to_vec()),
@@ -94,27 +94,27 @@ pub(super) fn evaluate(question: &Question<'_>, reporter: &mut Reporter<'_>) -> 
         loss: vec![0.0; count],
         attack: None,
     };
-    let mut evaluation = Evaluation { question, reporter, tally: GradientStats::default(), result };
-    let ensemble = match &question.parts {
+    let mut evaluation = Evaluation { request, reporter, gradient_stats: GradientStats::default(), result };
+    let ensemble = match &request.sub_attacks {
         None => evaluation.at_once()?,
-        Some(parts) => Some(evaluation.part_by_part(parts)?),
+        Some(sub_attacks) => Some(evaluation.in_turn(sub_attacks)?),
     };
-    let gradients = evaluation.tally.gradients();
+    let gradients = evaluation.gradient_stats.gradients();
     let under =
         |iterate: Iterate| UnderAttack { spec: Json::Null, iterate: iterate.name().to_owned(), gradients, ensemble };
-    Ok(Predictions { attack: question.attack.iterate().map(under), ..evaluation.result })
+    Ok(Predictions { attack: request.attack.iterate().map(under), ..evaluation.result })
 }
 
 /// An evaluation in progress.
 struct Evaluation<'a, 'r> {
-    question: &'a Question<'a>,
+    request: &'a Request<'a>,
     reporter: &'a mut Reporter<'r>,
-    tally: GradientStats,
+    gradient_stats: GradientStats,
     result: Predictions,
 }
 
 /// The model's output for one image.
-struct Row {
+struct Output {
     index: usize,
     predicted: i32,
     probability: f32,
@@ -124,12 +124,12 @@ struct Row {
 impl Evaluation<'_, '_> {
     /// Evaluates every image under the whole attack.
     fn at_once(&mut self) -> Result<Option<Ensemble>, StageError> {
-        let attack = self.question.attack;
+        let attack = self.request.attack;
         let (count, mut correct) = (self.result.len() as u64, 0);
         let indices: Vec<u64> = (0..count).collect();
-        for indices in indices.chunks(self.question.batch_size as usize) {
-            for row in self.ask(indices, |victim, batch| attacks::perturb_model(attack, victim, batch))? {
-                correct += u64::from(self.take(&row));
+        for indices in indices.chunks(self.request.batch_size as usize) {
+            for output in self.outputs(indices, |victim, batch| attacks::perturb_model(attack, victim, batch))? {
+                correct += u64::from(self.record(&output));
             }
             let done = indices[indices.len() - 1] + 1;
             self.reporter.progress(done, count, || {
@@ -140,36 +140,39 @@ impl Evaluation<'_, '_> {
     }
 
     /// Evaluates every clean image, then runs each attack in turn on the images still correct, in full batches.
-    fn part_by_part(&mut self, parts: &[AttackRun]) -> Result<Ensemble, StageError> {
+    fn in_turn(&mut self, sub_attacks: &[SubAttack]) -> Result<Ensemble, StageError> {
         let count = self.result.len() as u64;
         let mut broken_by = vec![-1; self.result.len()];
         let mut right: Vec<u64> = Vec::new();
-        for indices in (0..count).collect::<Vec<_>>().chunks(self.question.batch_size as usize) {
-            let rows = self.ask(indices, |_, batch| Ok(batch.images.shallow_clone()))?;
-            right.extend(rows.iter().filter(|row| self.take(row)).map(|row| row.index as u64));
+        for indices in (0..count).collect::<Vec<_>>().chunks(self.request.batch_size as usize) {
+            let outputs = self.outputs(indices, |_, batch| Ok(batch.images.shallow_clone()))?;
+            right.extend(outputs.iter().filter(|output| self.record(output)).map(|output| output.index as u64));
         }
-        let runs: u64 = parts.iter().map(|part| u64::from(part.runs)).sum();
+        let runs: u64 = sub_attacks.iter().map(|sub_attack| u64::from(sub_attack.runs)).sum();
         let mut before = 0;
-        for (part, broken) in parts.iter().zip(0..) {
-            for run in 0..part.runs {
+        for (sub_attack, broken) in sub_attacks.iter().zip(0..) {
+            for run in 0..sub_attack.runs {
                 let mut left = Vec::with_capacity(right.len());
-                for (at, indices) in right.chunks(self.question.batch_size as usize).enumerate() {
-                    for row in self.ask(indices, |victim, batch| adversary(&part.attack).run(victim, batch, run))? {
-                        let is_right = row.predicted == self.result.labels[row.index];
+                for (at, indices) in right.chunks(self.request.batch_size as usize).enumerate() {
+                    for output in
+                        self.outputs(indices, |victim, batch| adversary(&sub_attack.attack).run(victim, batch, run))?
+                    {
+                        let is_right = output.predicted == self.result.labels[output.index];
                         if !is_right {
-                            broken_by[row.index] = broken;
+                            broken_by[output.index] = broken;
                         } else {
-                            left.push(row.index as u64);
+                            left.push(output.index as u64);
                         }
-                        if !is_right || row.loss > self.result.loss[row.index] {
-                            self.take(&row);
+                        if !is_right || output.loss > self.result.loss[output.index] {
+                            self.record(&output);
                         }
                     }
-                    let looked_at = (at * self.question.batch_size as usize + indices.len()) as u64;
+                    let looked_at = (at * self.request.batch_size as usize + indices.len()) as u64;
                     let robust = right.len() as u64 - (looked_at - left.len() as u64);
                     let done = before + looked_at * count / right.len() as u64;
                     self.reporter.progress(done, runs * count, || {
-                        let (name, run, runs, robust) = (part.name, run + 1, part.runs, percent(robust, count));
+                        let (name, run, runs, robust) =
+                            (sub_attack.name, run + 1, sub_attack.runs, percent(robust, count));
                         let (at, of) = (grouped(looked_at), grouped(right.len() as u64));
                         format!("{name} {run}/{runs}  image {at}/{of}  accuracy {robust}")
                     })?;
@@ -179,32 +182,32 @@ impl Evaluation<'_, '_> {
             }
             if count > 0 {
                 let (right, of) = (right.len() as u64, grouped(count));
-                self.reporter.log(format!("accuracy {} of {of} after {}", percent(right, count), part.name));
+                self.reporter.log(format!("accuracy {} of {of} after {}", percent(right, count), sub_attack.name));
             }
         }
-        Ok(Ensemble { attacks: parts.iter().map(|part| part.name.to_owned()).collect(), broken_by })
+        Ok(Ensemble { attacks: sub_attacks.iter().map(|sub_attack| sub_attack.name.to_owned()).collect(), broken_by })
     }
 
     /// Records the model's output for an image; returns whether it is correct.
-    fn take(&mut self, row: &Row) -> bool {
-        self.result.predicted[row.index] = row.predicted;
-        self.result.probability[row.index] = row.probability;
-        self.result.loss[row.index] = row.loss;
-        self.result.correct(row.index)
+    fn record(&mut self, output: &Output) -> bool {
+        self.result.predicted[output.index] = output.predicted;
+        self.result.probability[output.index] = output.probability;
+        self.result.loss[output.index] = output.loss;
+        self.result.correct(output.index)
     }
 
     /// Perturbs some images and classifies the results.
-    fn ask(
+    fn outputs(
         &mut self,
         indices: &[u64],
         perturb: impl FnOnce(&mut AttackedModel<'_>, &Batch<'_>) -> Result<Tensor, StageError>,
-    ) -> Result<Vec<Row>, StageError> {
-        let &Question { set, network, rng, .. } = self.question;
+    ) -> Result<Vec<Output>, StageError> {
+        let &Request { set, network, rng, .. } = self.request;
         let (images, labels) = set.batch(indices)?;
         let batch = Batch { images: &images, labels: &labels, indices, epoch: 0 };
         let reporter = &mut *self.reporter;
         let mut check_cancelled = || reporter.check_cancelled();
-        let mut victim = AttackedModel::new(network, rng, &mut check_cancelled).counted(&mut self.tally);
+        let mut victim = AttackedModel::new(network, rng, &mut check_cancelled).counted(&mut self.gradient_stats);
         let points = perturb(&mut victim, &batch)?;
         let [predicted, probability, loss] = predict(&network.forward(&points)?, &labels)?;
         let (predicted, probability) = (Vec::<i32>::try_from(predicted)?, Vec::<f32>::try_from(probability)?);
@@ -212,10 +215,10 @@ impl Evaluation<'_, '_> {
         if let Some(at) = losses.iter().position(|loss| !loss.is_finite()) {
             return Err(StageError::NotFinite { index: indices[at] as usize });
         }
-        let rows = indices.iter().zip(predicted).zip(probability).zip(losses);
-        let row =
-            |(((&index, predicted), probability), loss)| Row { index: index as usize, predicted, probability, loss };
-        Ok(rows.map(row).collect())
+        let outputs = indices.iter().zip(predicted).zip(probability).zip(losses);
+        let output =
+            |(((&index, predicted), probability), loss)| Output { index: index as usize, predicted, probability, loss };
+        Ok(outputs.map(output).collect())
     }
 }
 

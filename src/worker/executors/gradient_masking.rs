@@ -9,10 +9,10 @@ use serde::Serialize;
 use serde_json::{Value as Json, json};
 use tch::{Kind, TchError, Tensor};
 
-use super::evaluate::{Question, evaluate};
+use super::evaluate::{Request, evaluate};
 use super::{check_fit, grouped, limited};
 use crate::attacks;
-use crate::attacks::AttackRun;
+use crate::attacks::SubAttack;
 use crate::context::{Context, Reporter};
 use crate::data::DeviceSet;
 use crate::error::StageError;
@@ -162,15 +162,16 @@ struct Subject<'a> {
 impl Subject<'_> {
     fn report(&self, reporter: &mut Reporter<'_>) -> Result<Report, StageError> {
         let (params, eps) = (self.params, self.params.eps.get());
-        let clean = self.ask(&Attack::default(), reporter)?;
-        let none = self.ask(&self.pgd(0.0, params.steps, None), reporter)?;
+        let clean = self.attacked(&Attack::default(), reporter)?;
+        let none = self.attacked(&self.pgd(0.0, params.steps, None), reporter)?;
         let mut checks = vec![self.repeats(reporter)?, self.logits()?, unmoved(&clean, &none)];
 
         // PGD, and the further finds of a gradient-free attack.
         let pgd = self.pgd(eps, params.steps, None);
         let square = Attack::Square(Square { queries: params.queries, ..Square::standard(params.norm, params.eps) });
-        let part = |name: &'static str, attack: &Attack| AttackRun { name, attack: attack.clone(), runs: 1 };
-        let both = self.ask_in_turn(&pgd, vec![part("pgd", &pgd), part("square", &square)], reporter)?;
+        let sub_attack = |name: &'static str, attack: &Attack| SubAttack { name, attack: attack.clone(), runs: 1 };
+        let both =
+            self.attacked_in_turn(&pgd, vec![sub_attack("pgd", &pgd), sub_attack("square", &square)], reporter)?;
         let attack = both.attack.as_ref();
         let broken_by = attack.and_then(|attack| attack.ensemble.as_ref()).map_or(&[][..], |e| &e.broken_by);
         let beyond = self.points(broken_by.iter().filter(|&&by| by == 1).count());
@@ -179,11 +180,11 @@ impl Subject<'_> {
         checks.push(self.gradients(attack.and_then(|attack| attack.gradients)));
 
         let mut ladder = vec![(0.0, clean)];
-        for part in LADDER {
-            let radius = self.radius(eps * part);
-            let accuracy = match part {
+        for factor in LADDER {
+            let radius = self.radius(eps * factor);
+            let accuracy = match factor {
                 1.0 => base,
-                _ => self.accuracy(&self.ask(&self.pgd(radius, params.steps, None), reporter)?),
+                _ => self.accuracy(&self.attacked(&self.pgd(radius, params.steps, None), reporter)?),
             };
             ladder.push((radius, accuracy));
         }
@@ -193,21 +194,22 @@ impl Subject<'_> {
             // Half the distance between black and white.
             Norm::L2 => 0.5 * (self.set.shape.iter().product::<i64>() as f64).sqrt(),
         };
-        let left = self.accuracy(&self.ask(&self.pgd(large, params.steps, None), reporter)?);
+        let left = self.accuracy(&self.attacked(&self.pgd(large, params.steps, None), reporter)?);
         checks.push(Check::new(
             "large radius",
             left <= LEFT_AT_LARGE_EPS,
             format!("at ε = {large:.3}, where nothing can be recognised, PGD leaves {left:.1} %"),
             json!({"eps": large, "accuracy": left}),
         ));
-        let longer = self.accuracy(&self.ask(&self.pgd(eps, params.steps.saturating_mul(LONGER), None), reporter)?);
+        let longer =
+            self.accuracy(&self.attacked(&self.pgd(eps, params.steps.saturating_mul(LONGER), None), reporter)?);
         checks.push(self.no_gain("more steps", base, longer, &format!("{LONGER} times the steps")));
-        let restarted = self.accuracy(&self.ask(&self.pgd(eps, params.steps, Some(params.restarts)), reporter)?);
+        let restarted = self.accuracy(&self.attacked(&self.pgd(eps, params.steps, Some(params.restarts)), reporter)?);
         let starts = format!("the best of {} random starts", params.restarts);
         checks.push(self.no_gain("restarts", base, restarted, &starts));
         let without = "what PGD leaves, attacked without gradients (Square),";
         checks.push(self.no_gain("black box", base, black_box, without));
-        let single = self.accuracy(&self.ask(&self.single_step(), reporter)?);
+        let single = self.accuracy(&self.attacked(&self.single_step(), reporter)?);
         checks.push(self.no_gain("single step", base, single, "one step (FGSM)"));
         checks.push(Check::new(
             "catastrophic overfitting",
@@ -258,29 +260,29 @@ impl Subject<'_> {
         if self.params.norm == Norm::Inf { eps.min(1.0) } else { eps }
     }
 
-    fn ask(&self, attack: &Attack, reporter: &mut Reporter<'_>) -> Result<Predictions, StageError> {
-        self.question(attack, None, reporter)
+    fn attacked(&self, attack: &Attack, reporter: &mut Reporter<'_>) -> Result<Predictions, StageError> {
+        self.predictions(attack, None, reporter)
     }
 
-    fn ask_in_turn(
+    fn attacked_in_turn(
         &self,
         attack: &Attack,
-        parts: Vec<AttackRun>,
+        sub_attacks: Vec<SubAttack>,
         reporter: &mut Reporter<'_>,
     ) -> Result<Predictions, StageError> {
-        self.question(attack, Some(parts), reporter)
+        self.predictions(attack, Some(sub_attacks), reporter)
     }
 
-    fn question(
+    fn predictions(
         &self,
         attack: &Attack,
-        parts: Option<Vec<AttackRun>>,
+        sub_attacks: Option<Vec<SubAttack>>,
         reporter: &mut Reporter<'_>,
     ) -> Result<Predictions, StageError> {
         attacks::check(attack, "attack")?;
         let &Subject { set, count, network, rng, .. } = self;
         let batch_size = self.params.batch_size;
-        evaluate(&Question { attack, parts, set, count, batch_size, network, rng }, reporter)
+        evaluate(&Request { attack, sub_attacks, set, count, batch_size, network, rng }, reporter)
     }
 
     /// Returns the allowed gain of a stronger attack; a single image is within chance.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tch::{TchError, Tensor};
 
-use super::place::{self, Misfit, Neighbours, Place, Wanted};
+use super::place::{self, Misfit, Neighbours, Place, WantedTensor};
 use super::{File, WeightsError};
 use crate::networks::Network;
 
@@ -74,8 +74,10 @@ pub fn install(
         layer.and_then(|layer| name.strip_prefix(layer)).is_some_and(|rest| matches!(rest, ".weight" | ".bias"))
     };
     let entries: Vec<_> = network.state().entries().iter().filter(|entry| !is_head(&entry.name)).collect();
-    let wanted: Vec<Wanted> =
-        entries.iter().map(|entry| Wanted { name: entry.name.clone(), shape: Some(entry.tensor.size()) }).collect();
+    let wanted: Vec<WantedTensor> = entries
+        .iter()
+        .map(|entry| WantedTensor { name: entry.name.clone(), shape: Some(entry.tensor.size()) })
+        .collect();
     let places = place::find(file.listed(), &wanted, Neighbours::Layer(layer), entry).map_err(InstallError::Differ)?;
     let (place, values) = the_one(file, places)?;
     let _guard = tch::no_grad_guard();
@@ -91,7 +93,7 @@ pub fn install(
 /// # Errors
 /// [`InstallError`] if they occur more than once or cannot be read.
 pub fn select(file: &File<'_>, names: &[String]) -> Result<BTreeMap<String, Tensor>, InstallError> {
-    let wanted: Vec<Wanted> = names.iter().map(|name| Wanted { name: name.clone(), shape: None }).collect();
+    let wanted: Vec<WantedTensor> = names.iter().map(|name| WantedTensor { name: name.clone(), shape: None }).collect();
     match place::find(file.listed(), &wanted, Neighbours::All, None) {
         Ok(places) => {
             let (_, values) = the_one(file, places)?;

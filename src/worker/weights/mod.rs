@@ -14,7 +14,7 @@ use safetensors::{Dtype, SafeTensors};
 use tch::{Kind, TchError, Tensor};
 
 pub use install::{Head, InstallError, Installed, install, select};
-pub use place::{Misfit, Wanted};
+pub use place::{Misfit, WantedTensor};
 
 /// Why bytes cannot be read as weights.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +86,7 @@ impl From<PickleError> for WeightsError {
 
 /// A tensor in a file, not yet read.
 #[derive(Debug, Clone)]
-pub struct Listed {
+pub struct ListedTensor {
     /// The names of its enclosing dictionaries and its own, separated by dots.
     pub name: String,
     /// Its shape.
@@ -99,13 +99,13 @@ pub struct Listed {
 
 /// A weights file with its tensors listed by name.
 pub struct File<'a> {
-    listed: Vec<Listed>,
+    listed: Vec<ListedTensor>,
     source: Source<'a>,
 }
 
 enum Source<'a> {
     Safetensors(SafeTensors<'a>),
-    Torch(torch::Saved<'a>),
+    Torch(torch::SavedFile<'a>),
     Ready(Vec<Tensor>),
 }
 
@@ -125,7 +125,7 @@ impl<'a> File<'a> {
             torch::from_stream(bytes)?
         } else if bytes.get(8) == Some(&b'{') {
             let file = SafeTensors::deserialize(bytes)?;
-            let listed = file.iter().map(|(name, view)| Listed {
+            let listed = file.iter().map(|(name, view)| ListedTensor {
                 name: name.to_owned(),
                 shape: view.shape().iter().map(|&side| side as i64).collect(),
                 kind: kind(view.dtype()),
@@ -143,14 +143,14 @@ impl<'a> File<'a> {
         let (listed, ready) = tensors
             .into_iter()
             .map(|(name, tensor)| {
-                (Listed { name, shape: tensor.size(), kind: Some(tensor.kind()), dictionary: 0 }, tensor)
+                (ListedTensor { name, shape: tensor.size(), kind: Some(tensor.kind()), dictionary: 0 }, tensor)
             })
             .unzip();
         File { listed, source: Source::Ready(ready) }
     }
 
     /// Returns every tensor of the file.
-    pub fn listed(&self) -> &[Listed] {
+    pub fn listed(&self) -> &[ListedTensor] {
         &self.listed
     }
 
@@ -162,7 +162,7 @@ impl<'a> File<'a> {
             Source::Safetensors(file) => numbers
                 .iter()
                 .map(|&number| {
-                    let Listed { name, shape, .. } = &self.listed[number];
+                    let ListedTensor { name, shape, .. } = &self.listed[number];
                     let view = file.tensor(name)?;
                     let kind = kind(view.dtype()).ok_or_else(|| {
                         let problem = format!("is of type {:?}, which is not read", view.dtype());

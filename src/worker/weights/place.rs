@@ -5,11 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
-use super::Listed;
+use super::ListedTensor;
 
 /// A tensor to find.
 #[derive(Debug, Clone)]
-pub struct Wanted {
+pub struct WantedTensor {
     /// Its name.
     pub name: String,
     /// Its shape, if known.
@@ -80,7 +80,7 @@ const TRAINING: [&str; 20] = [
 ];
 
 /// Returns the names of a file without wrapper parts, each with its index.
-pub(super) fn names(listed: &[Listed]) -> BTreeMap<String, usize> {
+pub(super) fn names(listed: &[ListedTensor]) -> BTreeMap<String, usize> {
     let mut names = BTreeMap::new();
     for (number, listed) in listed.iter().enumerate() {
         let bare: Vec<&str> = listed.name.split('.').filter(|part| !WRAPPERS.contains(part)).collect();
@@ -95,8 +95,8 @@ pub(super) fn names(listed: &[Listed]) -> BTreeMap<String, usize> {
 ///
 /// `entry` limits the search to names under it.
 pub(super) fn find(
-    listed: &[Listed],
-    wanted: &[Wanted],
+    listed: &[ListedTensor],
+    wanted: &[WantedTensor],
     beside: Neighbours<'_>,
     entry: Option<&str>,
 ) -> Result<Vec<Place>, Box<Misfit>> {
@@ -123,13 +123,17 @@ struct Tally {
     named: usize,
 }
 
-fn fits(listed: &Listed, wanted: &Wanted) -> bool {
+fn fits(listed: &ListedTensor, wanted: &WantedTensor) -> bool {
     listed.kind.is_some_and(super::is_floating) && wanted.shape.as_ref().is_none_or(|shape| *shape == listed.shape)
 }
 
 /// Counts, for each prefix, the wanted names under it and those that fit.
-fn tallies<'a>(names: &'a BTreeMap<String, usize>, listed: &[Listed], wanted: &[Wanted]) -> BTreeMap<&'a str, Tally> {
-    let by_name: HashMap<&str, &Wanted> = wanted.iter().map(|wanted| (wanted.name.as_str(), wanted)).collect();
+fn tallies<'a>(
+    names: &'a BTreeMap<String, usize>,
+    listed: &[ListedTensor],
+    wanted: &[WantedTensor],
+) -> BTreeMap<&'a str, Tally> {
+    let by_name: HashMap<&str, &WantedTensor> = wanted.iter().map(|wanted| (wanted.name.as_str(), wanted)).collect();
     let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
     for (name, &number) in names {
         for start in std::iter::once(0).chain(name.match_indices('.').map(|(at, _)| at + 1)) {
@@ -146,8 +150,8 @@ fn tallies<'a>(names: &'a BTreeMap<String, usize>, listed: &[Listed], wanted: &[
 /// Returns the disallowed neighbours at a place, without the prefix.
 fn strangers<'a>(
     names: &'a BTreeMap<String, usize>,
-    listed: &'a [Listed],
-    wanted: &'a [Wanted],
+    listed: &'a [ListedTensor],
+    wanted: &'a [WantedTensor],
     prefix: &'a str,
     beside: Neighbours<'a>,
 ) -> impl Iterator<Item = &'a str> {
@@ -186,26 +190,26 @@ fn strangers<'a>(
 
 fn misfit(
     names: &BTreeMap<String, usize>,
-    listed: &[Listed],
-    wanted: &[Wanted],
+    listed: &[ListedTensor],
+    wanted: &[WantedTensor],
     tallies: &BTreeMap<&str, Tally>,
     beside: Neighbours<'_>,
 ) -> Misfit {
     let best = tallies.iter().max_by_key(|(prefix, tally)| (**tally, std::cmp::Reverse(prefix.len())));
     let (prefix, fit) = best.map_or(("", 0), |(prefix, tally)| (*prefix, tally.fit));
-    let at = |wanted: &Wanted| names.get(&format!("{prefix}{}", wanted.name)).map(|&number| &listed[number]);
+    let at = |wanted: &WantedTensor| names.get(&format!("{prefix}{}", wanted.name)).map(|&number| &listed[number]);
     let counted = |mut items: Vec<String>| {
         let count = items.len();
         (count > 0).then(|| (items.swap_remove(0), count))
     };
-    let missing: Vec<&Wanted> = wanted.iter().filter(|wanted| at(wanted).is_none()).collect();
+    let missing: Vec<&WantedTensor> = wanted.iter().filter(|wanted| at(wanted).is_none()).collect();
     let nearest = missing.first().and_then(|missing| nearest(missing, names, listed));
-    let other: Vec<(&Wanted, &Listed)> = wanted
+    let other: Vec<(&WantedTensor, &ListedTensor)> = wanted
         .iter()
         .filter_map(|wanted| Some((wanted, at(wanted)?)))
         .filter(|(wanted, found)| !fits(found, wanted))
         .collect();
-    let told = |(wanted, found): &(&Wanted, &Listed)| match (&wanted.shape, found.kind) {
+    let told = |(wanted, found): &(&WantedTensor, &ListedTensor)| match (&wanted.shape, found.kind) {
         (Some(shape), Some(kind)) if super::is_floating(kind) => {
             format!("`{}` is {:?} in the file and {shape:?} in the network", wanted.name, found.shape)
         }
@@ -231,7 +235,7 @@ fn misfit(
 }
 
 /// Returns the name in the file closest to a missing one: same shape, and the most matching name parts at the end.
-fn nearest(missing: &Wanted, names: &BTreeMap<String, usize>, listed: &[Listed]) -> Option<String> {
+fn nearest(missing: &WantedTensor, names: &BTreeMap<String, usize>, listed: &[ListedTensor]) -> Option<String> {
     let alike = |name: &str| {
         let ends = name.rsplit('.').zip(missing.name.rsplit('.')).take_while(|(a, b)| a == b).count();
         let starts = name.bytes().zip(missing.name.bytes()).take_while(|(a, b)| a == b).count();

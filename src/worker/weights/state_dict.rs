@@ -40,7 +40,7 @@ pub(super) struct Storage {
 
 /// A tensor as a view of a storage, not yet checked.
 #[derive(Debug, Clone)]
-pub(super) struct Part {
+pub(super) struct StorageView {
     pub(super) storage: Storage,
     pub(super) offset: i64,
     pub(super) size: Vec<i64>,
@@ -51,7 +51,7 @@ pub(super) struct Part {
 #[derive(Debug, Clone)]
 pub(super) enum Object {
     Storage(Storage),
-    Tensor(Part),
+    Tensor(StorageView),
 }
 
 impl Family for StateDict {
@@ -105,7 +105,7 @@ impl Family for StateDict {
                 _ => None,
             },
             Global::Parameter => match values.node(first?) {
-                Node::Object(Object::Tensor(part)) => Some(Node::Object(Object::Tensor(part.clone()))),
+                Node::Object(Object::Tensor(view)) => Some(Node::Object(Object::Tensor(view.clone()))),
                 _ => None,
             },
             Global::RebuildTensor => {
@@ -116,7 +116,7 @@ impl Family for StateDict {
                     return None;
                 };
                 let (size, stride) = (values.integers(size, MAX_DIMENSIONS)?, values.integers(stride, MAX_DIMENSIONS)?);
-                Some(Node::Object(Object::Tensor(Part { storage: *storage, offset: *offset, size, stride })))
+                Some(Node::Object(Object::Tensor(StorageView { storage: *storage, offset: *offset, size, stride })))
             }
             Global::Plain => Some(Node::Other),
             Global::DefaultDict => Some(Node::Dict(Vec::new())),
@@ -131,8 +131,8 @@ impl Family for StateDict {
 
     /// Reads `("storage", type, key, place, count)`, with a trailing None in old files.
     fn outside<'a>(values: &Values<'a, Self>, identity: Ref) -> Option<Node<'a, Self>> {
-        let Node::Tuple(parts) = values.node(identity) else { return None };
-        let (&[word, kind, key, place, count], last) = parts.split_first_chunk()?;
+        let Node::Tuple(items) = values.node(identity) else { return None };
+        let (&[word, kind, key, place, count], last) = items.split_first_chunk()?;
         let is_last = |last: &[Ref]| match last {
             [] => true,
             [last] => matches!(values.node(*last), Node::Other),
@@ -153,7 +153,7 @@ impl Family for StateDict {
     fn weight(object: &Object) -> usize {
         match object {
             Object::Storage(_) => 0,
-            Object::Tensor(part) => part.size.len() + part.stride.len(),
+            Object::Tensor(view) => view.size.len() + view.stride.len(),
         }
     }
 }

@@ -11,8 +11,8 @@ use atflow::pickle::{self, Node, PickleError};
 use tch::{Kind, Tensor};
 use zip::ZipArchive;
 
-use super::state_dict::{Object, Part, Pickle, StateDict, Storage};
-use super::{Listed, WeightsError};
+use super::state_dict::{Object, Pickle, StateDict, Storage, StorageView};
+use super::{ListedTensor, WeightsError};
 
 /// The magic number of the older stream, 0x1950a86a20f9469cfc6c, as encoded in a pickle.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
@@ -28,14 +28,14 @@ const MOST_NESTED: usize = 16;
 const MOST_NAMES: usize = 8;
 
 /// A tensor and the name of its storage.
-struct Stored {
+struct NamedView {
     key: String,
-    part: Part,
+    view: StorageView,
 }
 
 /// A `torch.save` file with its pickle read.
-pub(super) struct Saved<'a> {
-    parts: Vec<Stored>,
+pub(super) struct SavedFile<'a> {
+    views: Vec<NamedView>,
     storages: Storages<'a>,
     length: usize,
 }
@@ -50,7 +50,7 @@ enum Storages<'a> {
     Stream(BTreeMap<String, &'a [u8]>),
 }
 
-pub(super) fn from_archive(bytes: &[u8]) -> Result<(Vec<Listed>, Saved<'_>), WeightsError> {
+pub(super) fn from_archive(bytes: &[u8]) -> Result<(Vec<ListedTensor>, SavedFile<'_>), WeightsError> {
     let mut archive = ZipArchive::new(Cursor::new(bytes))?;
     let folder_of_pickle =
         |name: &str| name.strip_suffix("data.pkl").filter(|folder| folder.matches('/').count() == 1).map(str::to_owned);
@@ -61,8 +61,8 @@ pub(super) fn from_archive(bytes: &[u8]) -> Result<(Vec<Listed>, Saved<'_>), Wei
         return Err(WeightsError::BigEndian);
     }
     let pickle = member(&mut archive, &format!("{folder}data.pkl"), bytes.len())?.unwrap_or_default();
-    let (listed, parts) = list(&pickle::read(&pickle)?, bytes.len())?;
-    Ok((listed, Saved { parts, storages: Storages::Archive { archive, folder }, length: bytes.len() }))
+    let (listed, views) = list(&pickle::read(&pickle)?, bytes.len())?;
+    Ok((listed, SavedFile { views, storages: Storages::Archive { archive, folder }, length: bytes.len() }))
 }
 
 /// Reads a member of an archive. PyTorch never compresses, so a member cannot be larger than the file.
@@ -77,7 +77,7 @@ fn member(archive: &mut ZipArchive<Cursor<&[u8]>>, name: &str, most: usize) -> R
     Ok(Some(content))
 }
 
-pub(super) fn from_stream<'a>(bytes: &'a [u8]) -> Result<(Vec<Listed>, Saved<'a>), WeightsError> {
+pub(super) fn from_stream<'a>(bytes: &'a [u8]) -> Result<(Vec<ListedTensor>, SavedFile<'a>), WeightsError> {
     let mut rest = bytes;
     let mut next = || -> Result<(Pickle<'a>, &'a [u8]), PickleError> {
         let pickle = pickle::read(rest)?;
@@ -97,7 +97,7 @@ pub(super) fn from_stream<'a>(bytes: &'a [u8]) -> Result<(Vec<Listed>, Saved<'a>
     }
     let content = next()?.0;
     let (keys, mut rest) = next()?;
-    let (known, parts) = list(&content, bytes.len())?;
+    let (known, views) = list(&content, bytes.len())?;
     let kinds: BTreeMap<Cow<'_, str>, Kind> =
         all_storages(&content).filter_map(|storage| Some((content.values.text(storage.key)?, storage.kind))).collect();
     let mut storages = BTreeMap::new();
@@ -117,7 +117,7 @@ pub(super) fn from_stream<'a>(bytes: &'a [u8]) -> Result<(Vec<Listed>, Saved<'a>
         storages.insert(key.into_owned(), content);
         rest = after;
     }
-    Ok((known, Saved { parts, storages: Storages::Stream(storages), length: bytes.len() }))
+    Ok((known, SavedFile { views, storages: Storages::Stream(storages), length: bytes.len() }))
 }
 
 fn missing(key: &str) -> WeightsError {
@@ -134,13 +134,13 @@ fn all_storages<'p>(pickle: &'p Pickle<'_>) -> impl Iterator<Item = &'p Storage>
 /// Lists every tensor of a pickle under its name, with its view of a storage.
 ///
 /// Follows a dictionary that occurs at several places only once.
-fn list(pickle: &Pickle<'_>, length: usize) -> Result<(Vec<Listed>, Vec<Stored>), WeightsError> {
+fn list(pickle: &Pickle<'_>, length: usize) -> Result<(Vec<ListedTensor>, Vec<NamedView>), WeightsError> {
     let values = &pickle.values;
     let content = |text: &str| WeightsError::Content(text.to_owned());
     if !matches!(pickle.root(), Node::Dict(_)) {
         return Err(content("it holds no dictionary"));
     }
-    let mut found: BTreeMap<String, (usize, &Part)> = BTreeMap::new();
+    let mut found: BTreeMap<String, (usize, &StorageView)> = BTreeMap::new();
     let mut room = length.saturating_mul(MOST_NAMES);
     let mut seen = BTreeSet::from([pickle.root]);
     let mut open = vec![(pickle.root, String::new(), 0)];
@@ -167,7 +167,7 @@ fn list(pickle: &Pickle<'_>, length: usize) -> Result<(Vec<Listed>, Vec<Stored>)
             let path = if path.is_empty() { name } else { format!("{path}.{name}") };
             room = room.checked_sub(path.len()).ok_or_else(|| content("its names are longer than all else in it"))?;
             match node {
-                Node::Object(Object::Tensor(part)) => _ = found.insert(path, (number, part)),
+                Node::Object(Object::Tensor(view)) => _ = found.insert(path, (number, view)),
                 _ if depth < MOST_NESTED && seen.insert(value) => open.push((value, path, depth + 1)),
                 _ => {}
             }
@@ -177,14 +177,14 @@ fn list(pickle: &Pickle<'_>, length: usize) -> Result<(Vec<Listed>, Vec<Stored>)
         return Err(content("it has no dictionary of tensors by name"));
     }
     let mut listed = Vec::new();
-    let mut parts = Vec::new();
-    for (name, (dictionary, part)) in found {
-        let key = values.text(part.storage.key).unwrap_or_default().into_owned();
+    let mut views = Vec::new();
+    for (name, (dictionary, view)) in found {
+        let key = values.text(view.storage.key).unwrap_or_default().into_owned();
         room = room.checked_sub(key.len()).ok_or_else(|| content("its names are longer than all else in it"))?;
-        listed.push(Listed { name, shape: part.size.clone(), kind: Some(part.storage.kind), dictionary });
-        parts.push(Stored { key, part: part.clone() });
+        listed.push(ListedTensor { name, shape: view.size.clone(), kind: Some(view.storage.kind), dictionary });
+        views.push(NamedView { key, view: view.clone() });
     }
-    Ok((listed, parts))
+    Ok((listed, views))
 }
 
 /// Returns whether a value is a tensor or may contain some.
@@ -192,11 +192,11 @@ fn may_hold(node: &Node<'_, StateDict>) -> bool {
     matches!(node, Node::Object(Object::Tensor(_)) | Node::Dict(_) | Node::List(_) | Node::Tuple(_))
 }
 
-impl Saved<'_> {
+impl SavedFile<'_> {
     /// Reads some tensors by index.
-    pub(super) fn load(&self, numbers: &[usize], listed: &[Listed]) -> Result<Vec<Tensor>, WeightsError> {
+    pub(super) fn load(&self, numbers: &[usize], listed: &[ListedTensor]) -> Result<Vec<Tensor>, WeightsError> {
         let mut contents: BTreeMap<&str, Cow<'_, [u8]>> = BTreeMap::new();
-        for key in numbers.iter().map(|&number| &self.parts[number].key) {
+        for key in numbers.iter().map(|&number| &self.views[number].key) {
             if contents.contains_key(key.as_str()) {
                 continue;
             }
@@ -209,23 +209,23 @@ impl Saved<'_> {
             };
             contents.insert(key, content.ok_or_else(|| missing(key))?);
         }
-        let parts = numbers.iter().map(|&number| (listed[number].name.as_str(), &self.parts[number]));
-        tensors(parts, &contents, self.length)
+        let views = numbers.iter().map(|&number| (listed[number].name.as_str(), &self.views[number]));
+        tensors(views, &contents, self.length)
     }
 }
 
 fn tensors<'a>(
-    parts: impl Iterator<Item = (&'a str, &'a Stored)>,
+    views: impl Iterator<Item = (&'a str, &'a NamedView)>,
     contents: &BTreeMap<&str, Cow<'_, [u8]>>,
     file_len: usize,
 ) -> Result<Vec<Tensor>, WeightsError> {
     let mut room = MOST_SHARING * file_len as u64;
     let mut storages: BTreeMap<String, Tensor> = BTreeMap::new();
     let mut tensors = Vec::new();
-    for (name, Stored { key, part }) in parts {
+    for (name, NamedView { key, view }) in views {
         let wrong = |problem: &str| WeightsError::Tensor { name: name.to_owned(), problem: problem.to_owned() };
-        let Storage { kind, count, .. } = &part.storage;
-        let elements = extent(part).ok_or_else(|| wrong("reaches beyond its storage"))?;
+        let Storage { kind, count, .. } = &view.storage;
+        let elements = extent(view).ok_or_else(|| wrong("reaches beyond its storage"))?;
         room = elements
             .checked_mul(kind.elt_size_in_bytes() as u64)
             .and_then(|size| room.checked_sub(size))
@@ -243,14 +243,14 @@ fn tensors<'a>(
         if storage.kind() != *kind || storage.size() != [*count] {
             return Err(wrong("has another type than its storage"));
         }
-        tensors.push(storage.f_as_strided(&part.size[..], &part.stride[..], part.offset)?.f_contiguous()?);
+        tensors.push(storage.f_as_strided(&view.size[..], &view.stride[..], view.offset)?.f_contiguous()?);
     }
     Ok(tensors)
 }
 
 /// Returns the number of elements of a tensor, if all lie within its storage and are no more than it holds.
-fn extent(part: &Part) -> Option<u64> {
-    let Part { storage, offset, size, stride } = part;
+fn extent(view: &StorageView) -> Option<u64> {
+    let StorageView { storage, offset, size, stride } = view;
     if size.len() != stride.len() || *offset < 0 || size.iter().chain(stride).any(|&number| number < 0) {
         return None;
     }

@@ -17,10 +17,10 @@ pub(super) fn passes(method: &Method) -> usize {
     }
 }
 
-/// Computes the contribution of some passes to a map; [`finished`] turns the sum of all contributions into the map.
+/// Computes the contribution of some passes to a map; [`from_sum`] turns the sum of all contributions into the map.
 ///
 /// `noise` is standard normal, one sample per pass; only SmoothGrad uses it.
-pub(super) fn part(
+pub(super) fn contribution(
     method: &Method,
     network: &dyn Frozen,
     image: &Tensor,
@@ -43,7 +43,7 @@ pub(super) fn part(
 }
 
 /// Computes the map from the sum of all contributions: H × W numbers, row by row, none negative.
-pub(super) fn finished(
+pub(super) fn from_sum(
     method: &Method,
     network: &dyn Frozen,
     image: &Tensor,

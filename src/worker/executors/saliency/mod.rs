@@ -55,7 +55,7 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     let passes: Vec<u64> = (0..maps::passes(&params.method) as u64).collect();
     let total = (networks.len() * sets.len() * images.len() * passes.len()) as u64;
     let mut done = 0;
-    let mut measured = numbers::Measured::new(&names, &set_names);
+    let mut measurements = numbers::Measurements::new(&names, &set_names);
     let mut rows = Vec::new();
     for (position, &index) in images.iter().enumerate() {
         let seen: Vec<(Tensor, Tensor)> = sets.iter().map(|set| set.batch(&[index])).collect::<Result<_, _>>()?;
@@ -65,7 +65,7 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
             let noise = noise(context, &params.method, index, passes, &sets[0].shape)?;
             for (at, sum) in sums.iter_mut().enumerate() {
                 let ((image, label), model) = (&seen[at / networks.len()], at % networks.len());
-                let part = maps::part(&params.method, &*networks[model], image, label, passes, noise.as_ref())?;
+                let part = maps::contribution(&params.method, &*networks[model], image, label, passes, noise.as_ref())?;
                 *sum = Some(match sum.take() {
                     Some(sum) => sum.f_add(&part)?,
                     None => part,
@@ -78,13 +78,13 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
         for (place, set) in sets.iter().enumerate() {
             let mut of_image = Vec::with_capacity(networks.len());
             for (network, sum) in networks.iter().zip(&mut sums) {
-                of_image.push(maps::finished(&params.method, &**network, &seen[place].0, &sum)?);
+                of_image.push(maps::from_sum(&params.method, &**network, &seen[place].0, &sum)?);
             }
             if of_image.iter().flatten().any(|value| !value.is_finite()) {
                 return Err(StageError::NotFinite { index: index as usize });
             }
             let planes = set.pixels(index as usize)?;
-            measured.add(place, &of_image, &numbers::sobel(&planes, [height, width]));
+            measurements.add_image(place, &of_image, &numbers::sobel(&planes, [height, width]));
             if position < shown {
                 let class = &set.classes[set.host_labels[index as usize] as usize];
                 let heading = match set_names.len() {
@@ -99,9 +99,9 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     let metadata = Metadata { format: "saliency/2", method: &params.method, models: &names, sets: &set_names };
     let maps = encode_maps(&metadata, &rows, &images[..shown], [height, width]);
     context.write("maps", &maps.map_err(|error| failed("maps", error.into()))?)?;
-    let json = measured.json(&params.method, &images).map_err(|error| failed("numbers", error.into()))?;
+    let json = measurements.json(&params.method, &images).map_err(|error| failed("numbers", error.into()))?;
     context.write("numbers", &json)?;
-    context.write("csv", measured.csv().as_bytes())?;
+    context.write("csv", measurements.csv().as_bytes())?;
     let about = report::About {
         title: params.title.as_deref(),
         method: &params.method,
@@ -109,7 +109,7 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
         sets: &set_names,
         images: images.len(),
     };
-    let report = report::markdown(&about, &measured.summary(), |set| params.headings.of(set).to_owned());
+    let report = report::markdown(&about, &measurements.summary(), |set| params.headings.of(set).to_owned());
     context.write("markdown", report.as_bytes())?;
     // The versions of an image form a group.
     let together = if sets.len() > 1 { sets.len() } else { usize::MAX };

@@ -12,14 +12,14 @@ use super::drawing::rendered;
 const STRONGEST: f64 = 0.1;
 
 /// All measurements, image by image.
-pub(super) struct Measured<'a> {
+pub(super) struct Measurements<'a> {
     models: &'a [String],
     sets: &'a [String],
-    numbers: Vec<Values<'a>>,
+    measures: Vec<ImageValues<'a>>,
 }
 
 /// One measure with its value for each image.
-struct Values<'a> {
+struct ImageValues<'a> {
     measure: &'static str,
     set: &'a str,
     model: &'a str,
@@ -29,7 +29,7 @@ struct Values<'a> {
 
 /// A measure summarised over all images.
 #[derive(Debug, Serialize)]
-pub struct Number<'a> {
+pub struct MeasureSummary<'a> {
     pub(super) measure: &'static str,
     pub(super) set: &'a str,
     pub(super) model: &'a str,
@@ -49,42 +49,42 @@ struct Document<'a> {
     models: &'a [String],
     sets: &'a [String],
     images: &'a [u64],
-    numbers: Vec<Number<'a>>,
+    numbers: Vec<MeasureSummary<'a>>,
 }
 
-impl<'a> Measured<'a> {
+impl<'a> Measurements<'a> {
     /// Creates an empty collection.
     pub(super) fn new(models: &'a [String], sets: &'a [String]) -> Self {
-        let number = |measure, set: &'a String, model: &'a String, other: Option<&'a String>| Values {
+        let measure_of = |measure, set: &'a String, model: &'a String, other: Option<&'a String>| ImageValues {
             measure,
             set,
             model,
             other: other.map(String::as_str),
             values: Vec::new(),
         };
-        let mut numbers = Vec::new();
+        let mut measures = Vec::new();
         for set in sets {
             for model in models {
                 for measure in ["gini", "edge_iou", "edge_rank_correlation"] {
-                    numbers.push(number(measure, set, model, None));
+                    measures.push(measure_of(measure, set, model, None));
                 }
             }
             for measure in ["l1", "l2"] {
                 for model in models.iter().filter(|_| models.len() > 1) {
-                    numbers.push(number(measure, set, model, None));
+                    measures.push(measure_of(measure, set, model, None));
                 }
                 for (at, model) in models.iter().enumerate() {
                     for other in &models[at + 1..] {
-                        numbers.push(number(measure, set, model, Some(other)));
+                        measures.push(measure_of(measure, set, model, Some(other)));
                     }
                 }
             }
         }
-        Measured { models, sets, numbers }
+        Measurements { models, sets, measures }
     }
 
     /// Measures the maps of all models on one image of set number `set`; `edges` are that image's edges.
-    pub(super) fn add(&mut self, set: usize, maps: &[Vec<f32>], edges: &[f32]) {
+    pub(super) fn add_image(&mut self, set: usize, maps: &[Vec<f32>], edges: &[f32]) {
         let drawn: Vec<Vec<f32>> = maps.iter().map(|map| rendered(map)).collect();
         let models = maps.len();
         let mut values = Vec::new();
@@ -103,23 +103,23 @@ impl<'a> Measured<'a> {
             );
         }
         // In the same order as in `new`.
-        let of_set = self.numbers.len() / self.sets.len().max(1);
-        for (number, value) in self.numbers[set * of_set..].iter_mut().zip(values) {
-            number.values.extend(value);
+        let of_set = self.measures.len() / self.sets.len().max(1);
+        for (measure, value) in self.measures[set * of_set..].iter_mut().zip(values) {
+            measure.values.extend(value);
         }
     }
 
     /// Returns the measures over all images.
-    pub(super) fn summary(&self) -> Vec<Number<'a>> {
-        let summed = |number: &Values<'a>| {
-            let n = number.values.len();
-            let mean = number.values.iter().sum::<f64>() / n as f64;
-            let squares = number.values.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
+    pub(super) fn summary(&self) -> Vec<MeasureSummary<'a>> {
+        let summarised = |measure: &ImageValues<'a>| {
+            let n = measure.values.len();
+            let mean = measure.values.iter().sum::<f64>() / n as f64;
+            let squares = measure.values.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
             let sd = (n > 1).then(|| (squares / (n - 1) as f64).sqrt());
-            let &Values { measure, set, model, other, .. } = number;
-            (n > 0).then_some(Number { measure, set, model, other, mean, sd, n })
+            let &ImageValues { measure, set, model, other, .. } = measure;
+            (n > 0).then_some(MeasureSummary { measure, set, model, other, mean, sd, n })
         };
-        self.numbers.iter().filter_map(summed).collect()
+        self.measures.iter().filter_map(summarised).collect()
     }
 
     /// Returns the measures as JSON.
@@ -140,7 +140,7 @@ impl<'a> Measured<'a> {
     /// Returns the measures as CSV, one per line.
     pub(super) fn csv(&self) -> String {
         let mut text = csv_line(["measure", "set", "model", "other", "mean", "sd", "n"]);
-        for Number { measure, set, model, other, mean, sd, n } in self.summary() {
+        for MeasureSummary { measure, set, model, other, mean, sd, n } in self.summary() {
             let (mean, sd) = (format!("{mean:.6}"), sd.map(|sd| format!("{sd:.6}")).unwrap_or_default());
             text += &csv_line([measure, set, model, other.unwrap_or_default(), &mean, &sd, &n.to_string()]);
         }
@@ -271,14 +271,14 @@ mod tests {
     #[test]
     fn every_number_has_its_place_and_its_count() {
         let (models, sets) = (["a", "b", "c, d"].map(str::to_owned), ["plain", "dark"].map(str::to_owned));
-        let mut measured = Measured::new(&models, &sets);
+        let mut measurements = Measurements::new(&models, &sets);
         let map = |peak: usize| (0..16).map(|at| f32::from(u8::from(at == peak))).collect::<Vec<f32>>();
         let edges: Vec<f32> = (0..16).map(|at| at as f32).collect();
         for _ in 0..2 {
-            measured.add(0, &[map(1), map(1), map(2)], &edges);
+            measurements.add_image(0, &[map(1), map(1), map(2)], &edges);
         }
-        measured.add(1, &[vec![0.0; 16], map(3), map(15)], &edges);
-        let csv = measured.csv();
+        measurements.add_image(1, &[vec![0.0; 16], map(3), map(15)], &edges);
+        let csv = measurements.csv();
         let has = |line: &str| assert!(csv.lines().any(|found| found == line), "{line} in\n{csv}");
         has("measure,set,model,other,mean,sd,n");
         has("gini,plain,a,,0.937500,0.000000,2");
@@ -288,7 +288,8 @@ mod tests {
         has("l2,plain,\"c, d\",,0.353553,0.000000,2");
         has("edge_iou,dark,\"c, d\",,0.333333,,1");
         assert!(!csv.contains("gini,dark,a"), "a map of zeros has no Gini index");
-        let json: serde_json::Value = serde_json::from_slice(&measured.json(&Method::Grad, &[4, 9]).unwrap()).unwrap();
+        let json: serde_json::Value =
+            serde_json::from_slice(&measurements.json(&Method::Grad, &[4, 9]).unwrap()).unwrap();
         assert_eq!((&json["format"], &json["images"]), (&"saliency-numbers/1".into(), &serde_json::json!([4, 9])));
         assert_eq!(json["numbers"].as_array().unwrap().len(), csv.lines().count() - 1);
     }

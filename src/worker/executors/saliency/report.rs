@@ -2,7 +2,7 @@
 
 use atflow::stage_kinds::Method;
 
-use super::numbers::Number;
+use super::numbers::MeasureSummary;
 use crate::executors::grouped;
 
 /// The columns of a model's line: the measure, its heading, and its explanation.
@@ -27,15 +27,15 @@ pub(super) struct About<'a> {
 }
 
 /// Renders the report; `heading` gives the heading of a set.
-pub(super) fn markdown(about: &About<'_>, numbers: &[Number<'_>], heading: impl Fn(&str) -> String) -> String {
+pub(super) fn markdown(about: &About<'_>, numbers: &[MeasureSummary<'_>], heading: impl Fn(&str) -> String) -> String {
     let mut text = format!("# {}\n\n", about.title.unwrap_or("Saliency maps"));
     text += &format!("{}, n = {} images.\n", method(about.method), grouped(about.images as u64));
     for set in about.sets {
-        let of_set = |number: &&Number<'_>| number.set == set;
+        let of_set = |number: &&MeasureSummary<'_>| number.set == set;
         if about.sets.len() > 1 {
             text += &format!("\n## {}\n", heading(set));
         }
-        let of_set: Vec<&Number<'_>> = numbers.iter().filter(of_set).collect();
+        let of_set: Vec<&MeasureSummary<'_>> = numbers.iter().filter(of_set).collect();
         text += &models(about.models, &of_set);
         if about.models.len() > 2 {
             text += &distances(about.models, &of_set);
@@ -63,7 +63,7 @@ fn method(method: &Method) -> String {
 }
 
 /// Renders one line per model.
-fn models(models: &[String], numbers: &[&Number<'_>]) -> String {
+fn models(models: &[String], numbers: &[&MeasureSummary<'_>]) -> String {
     let columns: Vec<_> = OF_MODEL.iter().filter(|(measure, ..)| *measure != "l1" || models.len() > 1).collect();
     let head: Vec<&str> = columns.iter().map(|(_, name, _)| *name).collect();
     let mut text = format!("\n| model | {} |\n| --- |{}\n", head.join(" | "), " ---: |".repeat(head.len()));
@@ -84,7 +84,7 @@ fn models(models: &[String], numbers: &[&Number<'_>]) -> String {
 }
 
 /// Renders the distances between each two models' maps as a lower triangle.
-fn distances(models: &[String], numbers: &[&Number<'_>]) -> String {
+fn distances(models: &[String], numbers: &[&MeasureSummary<'_>]) -> String {
     let last = models.len() - 1;
     let mut text = format!(
         "\nMean absolute difference of the drawn maps:\n\n| | {} |\n| --- |{}\n",
@@ -94,8 +94,9 @@ fn distances(models: &[String], numbers: &[&Number<'_>]) -> String {
     for (at, model) in models.iter().enumerate().skip(1) {
         let cell = |(of, other): (usize, &String)| {
             // Each pair appears once, the earlier model first.
-            let fits =
-                |number: &&&Number<'_>| number.measure == "l1" && number.model == other && number.other == Some(model);
+            let fits = |number: &&&MeasureSummary<'_>| {
+                number.measure == "l1" && number.model == other && number.other == Some(model)
+            };
             let number = if of < at { numbers.iter().find(fits) } else { None };
             number.map_or(String::new(), |number| format!("{:.3}", number.mean))
         };
@@ -112,10 +113,11 @@ mod tests {
     #[test]
     fn a_line_for_each_model_and_a_triangle_of_distances() {
         let models = ["a", "b", "c"].map(str::to_owned);
-        let number = |measure, model, other, mean| Number { measure, set: "s", model, other, mean, sd: None, n: 1 };
+        let number =
+            |measure, model, other, mean| MeasureSummary { measure, set: "s", model, other, mean, sd: None, n: 1 };
         let mut numbers = vec![number("l1", "a", Some("b"), 0.1), number("l1", "a", Some("c"), 0.2)];
         numbers.push(number("l1", "b", Some("c"), 0.3));
-        numbers.push(Number { sd: Some(0.25), ..number("gini", "b", None, 0.5) });
+        numbers.push(MeasureSummary { sd: Some(0.25), ..number("gini", "b", None, 0.5) });
         let sets = ["s".to_owned()];
         let about = About { title: None, method: &Method::Grad, models: &models, sets: &sets, images: 1 };
         let text = markdown(&about, &numbers, str::to_owned);

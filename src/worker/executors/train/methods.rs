@@ -16,17 +16,17 @@ const START: f32 = 0.001;
 
 /// The perturbation of free adversarial training: one row per batch position, shared by all batches, initially zero.
 #[derive(Debug, Default)]
-pub(super) struct Warm {
+pub(super) struct SharedPerturbation {
     rows: Option<Tensor>,
 }
 
-impl Warm {
+impl SharedPerturbation {
     /// Returns the state to save; `None` before the first step.
     pub(super) fn state(&self) -> Option<&Tensor> {
         self.rows.as_ref()
     }
 
-    /// Restores the result of [`Warm::state`].
+    /// Restores the result of [`SharedPerturbation::state`].
     pub(super) fn restore(&mut self, rows: Tensor) {
         self.rows = Some(rows);
     }
@@ -120,7 +120,7 @@ mod tests {
     fn a_warm_perturbation_lives_on_within_its_ball_and_within_the_range_of_pixels() {
         let tensor = |values: &[f32]| Tensor::from_slice(values).view([-1, 1, 1, 1]);
         let images = tensor(&[0.5, 0.02, 0.99]);
-        let mut warm = Warm::default();
+        let mut warm = SharedPerturbation::default();
         assert!(warm.state().is_none());
         let rows = warm.rows(&images, 4).unwrap();
         for (gradient, expected) in [
@@ -128,14 +128,14 @@ mod tests {
             ([1.0, 1.0, 0.0], [0.1, 0.08, 0.01]),
             ([-1.0, 1.0, -5.0], [0.0, 0.1, -0.09]),
         ] {
-            Warm::ascend(&rows, &images, &tensor(&gradient), 0.1).unwrap();
+            SharedPerturbation::ascend(&rows, &images, &tensor(&gradient), 0.1).unwrap();
             assert!((&rows - tensor(&expected)).abs().max().double_value(&[]) < 1e-6, "{rows}");
         }
         // A smaller batch has the first rows; the whole tensor is saved and restored.
         assert_eq!(warm.rows(&images.narrow(0, 0, 2), 4).unwrap(), rows.narrow(0, 0, 2));
         let kept = warm.state().unwrap().copy();
         assert_eq!(kept.size(), [4, 1, 1, 1]);
-        let mut other = Warm::default();
+        let mut other = SharedPerturbation::default();
         other.restore(kept);
         assert_eq!(other.rows(&images, 4).unwrap(), rows);
         assert_eq!(rows.device(), Device::Cpu);

@@ -12,7 +12,7 @@ use tch::{Kind, Reduction, TchError, Tensor};
 
 use super::super::optimizer::{Optimizer, learning_rate};
 use super::super::{grouped, limited, percent};
-use super::methods::{Warm, divergence, trades_attack};
+use super::methods::{SharedPerturbation, divergence, trades_attack};
 use super::metrics::{Adversarial, EpochMetrics, Tally};
 use crate::attacks::{self, Batch};
 use crate::context::Context;
@@ -43,7 +43,7 @@ pub(super) struct Training {
     /// Batches per epoch.
     batches: u64,
     /// The perturbation of free adversarial training.
-    warm: Warm,
+    perturbation: SharedPerturbation,
     /// The images of `overfitting_check`.
     checked: Vec<u64>,
 }
@@ -96,14 +96,26 @@ impl Training {
             let order = context.rng.stream("overfitting check", &[]).permutation(members.len());
             order.into_iter().take(check.images as usize).map(|index| members[index]).collect()
         });
-        let (warm, best) = (Warm::default(), BTreeMap::new());
-        Ok(Training { params, data, validation, network, optimizer, members, held_out, best, batches, warm, checked })
+        let (perturbation, best) = (SharedPerturbation::default(), BTreeMap::new());
+        Ok(Training {
+            params,
+            data,
+            validation,
+            network,
+            optimizer,
+            members,
+            held_out,
+            best,
+            batches,
+            perturbation,
+            checked,
+        })
     }
 
     /// Returns the state that the next epoch needs besides weights and momentum, by name.
     pub(super) fn state(&self) -> BTreeMap<String, &Tensor> {
         let best = self.best.iter().map(|(name, tensor)| (format!("{BEST}{name}"), tensor));
-        self.warm.state().map(|rows| (PERTURBATION.to_owned(), rows)).into_iter().chain(best).collect()
+        self.perturbation.state().map(|rows| (PERTURBATION.to_owned(), rows)).into_iter().chain(best).collect()
     }
 
     /// Restores the result of [`Training::state`].
@@ -113,7 +125,7 @@ impl Training {
             let tensor = tensor.f_to_device(device)?;
             match name.strip_prefix(BEST) {
                 Some(name) => _ = self.best.insert(name.to_owned(), tensor),
-                None if name == PERTURBATION => self.warm.restore(tensor),
+                None if name == PERTURBATION => self.perturbation.restore(tensor),
                 None => {}
             }
         }
@@ -193,7 +205,7 @@ impl Training {
             let rates: Vec<f64> = (0..replays).map(rate).collect();
             lr = rates.last().copied().unwrap_or(lr);
             self.batch(context, epoch, index, indices, &rates, [&mut all, &mut attacked])?;
-            if context.reporter.wants(step + 1, steps) {
+            if context.reporter.is_report_due(step + 1, steps) {
                 let (loss, correct) = all.read()?;
                 if !loss.is_finite() {
                     return Err(StageError::Diverged { epoch, loss });
@@ -201,7 +213,7 @@ impl Training {
                 let (at, accuracy) = (index + 1, percent(correct, all.images));
                 let message =
                     format!("epoch {epoch}/{epochs}  batch {at}/{batches}  loss {loss:.2}  accuracy {accuracy}");
-                context.reporter.tell(step + 1, steps, message);
+                context.reporter.report(step + 1, steps, message);
             }
             context.reporter.check_cancelled()?;
         }
@@ -290,7 +302,7 @@ impl Training {
     }
 
     fn free(&mut self, context: &mut Context<'_>, free: &Free, step: &Step<'_>) -> Result<StepMetrics, StageError> {
-        let rows = self.warm.rows(step.images, i64::from(self.params.batch_size))?;
+        let rows = self.perturbation.rows(step.images, i64::from(self.params.batch_size))?;
         let mut last = None;
         for &lr in step.rates {
             context.reporter.check_cancelled()?;
@@ -301,7 +313,7 @@ impl Training {
                 let gradient = self.optimizer.step_and_ask(&loss, lr, &images)?;
                 Ok::<_, TchError>((logits.f_detach()?, loss.f_detach()?, gradient))
             })?;
-            Warm::ascend(&rows, step.images, &gradient, free.eps.get())?;
+            SharedPerturbation::ascend(&rows, step.images, &gradient, free.eps.get())?;
             last = Some((logits, loss));
         }
         let (logits, loss) = last.ok_or_else(|| StageError::setting("method.replays", "must be at least 1"))?;

@@ -14,11 +14,11 @@ use crate::rng::{DrawTensor, Rng, Stream};
 pub struct Filtering {
     /// Whether the inverse uses only the half spectrum, as the authors do.
     half: bool,
-    kept: Kept,
+    kept: KeptModes,
 }
 
 /// The modes to keep.
-enum Kept {
+enum KeptModes {
     /// 1 where a mode is kept, else 0: H × W, f32, the same for every image.
     Fixed(Tensor),
     /// All modes except a share drawn per image and channel. With a symmetric mask, `deciding` names the draw that
@@ -46,7 +46,7 @@ impl Filtering {
                     true => None,
                     false => Some(Tensor::f_from_slice(&deciding(size))?.f_to_device(device)?),
                 };
-                Kept::Random { dropped: dropped as f32, deciding }
+                KeptModes::Random { dropped: dropped as f32, deciding }
             }
             filter => {
                 let radius = params.radius.map_or(0.0, |radius| radius.get());
@@ -54,7 +54,7 @@ impl Filtering {
                     return Err(StageError::setting("radius", "must not be below 0"));
                 }
                 let mask: Vec<f32> = mask(filter, params.mask, radius, size).into_iter().map(f32::from).collect();
-                Kept::Fixed(Tensor::f_from_slice(&mask)?.f_view(size)?.f_to_device(device)?)
+                KeptModes::Fixed(Tensor::f_from_slice(&mask)?.f_view(size)?.f_to_device(device)?)
             }
         };
         Ok(Filtering { half, kept })
@@ -66,8 +66,8 @@ impl Filtering {
     /// Returns the error from libtorch.
     pub fn apply(&self, images: &Tensor, rng: Rng, indices: &[u64]) -> Result<Tensor, TchError> {
         match &self.kept {
-            Kept::Fixed(mask) => masked(images, mask, self.half),
-            Kept::Random { dropped, deciding } => {
+            KeptModes::Fixed(mask) => masked(images, mask, self.half),
+            KeptModes::Random { dropped, deciding } => {
                 let shape = images.size();
                 let draw = |stream: &mut Stream| f32::from(stream.unit() >= *dropped);
                 let mut mask = rng.tensor("fourier", &[], indices, &shape[1..], images.device(), draw)?;
