@@ -13,7 +13,7 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageErr
     let input = job.inputs.iter().find(|input| input.slot == slot);
     let input = input.ok_or_else(|| StageError::NoInput { slot: slot.to_owned() })?;
     let to = job.outputs.get(output).ok_or_else(|| StageError::NoOutput { output: output.to_owned() })?;
-    super::go_on(reporter)?;
+    super::check_cancelled(reporter)?;
     // A copy and not a link: a link would make the author's own file a blob of the cache.
     let size = fs::copy(&input.path, to).map_err(|source| {
         if input.path.exists() {

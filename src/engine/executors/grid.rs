@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::error::StageError;
-use super::{Reporter, go_on, name, read};
+use super::{Reporter, check_cancelled, name, read};
 use crate::digest::Digest;
 use crate::formats::Predictions;
 use crate::protocol::{Input, Job};
@@ -86,7 +86,7 @@ impl<'a> Grid<'a> {
         let is_lenient = states.is_some();
         let mut misfits: Vec<Place> = Vec::new();
         for (done, (&place, input)) in self.values.iter().enumerate() {
-            go_on(reporter)?;
+            check_cancelled(reporter)?;
             reporter.progress(done as u64, self.values.len() as u64, &input.label);
             let (row, column, seed) = place;
             let Column { metric, batch_mean, .. } = self.columns[column];

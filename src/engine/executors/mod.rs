@@ -117,6 +117,6 @@ fn write(job: &Job, output: &'static str, bytes: &[u8]) -> Result<(), StageError
 }
 
 /// Leaves the stage if it was cancelled.
-fn go_on(reporter: &dyn Reporter) -> Result<(), StageError> {
+fn check_cancelled(reporter: &dyn Reporter) -> Result<(), StageError> {
     if reporter.cancelled() { Err(StageError::Cancelled) } else { Ok(()) }
 }

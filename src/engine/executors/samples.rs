@@ -5,7 +5,7 @@ use std::io::BufReader;
 
 use super::error::StageError;
 use super::grid::predictions;
-use super::{Reporter, go_on, name, params, read_error, write};
+use super::{Reporter, check_cancelled, name, params, read_error, write};
 use crate::digest::{ReadError, verify};
 use crate::formats::{ImageReader, Predictions, Seen};
 use crate::picture::{SampleRow, Samples, Tile, samples_png};
@@ -30,7 +30,7 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageErr
     let mut columns = Vec::new();
     let mut images: Option<Vec<usize>> = None;
     for (done, label) in params.columns.iter().enumerate() {
-        go_on(reporter)?;
+        check_cancelled(reporter)?;
         reporter.progress(done as u64, params.columns.len() as u64, label);
         let set = input("set", label).ok_or_else(|| StageError::NoInput { slot: format!("set {label}") })?;
         let mut reader = open(set)?;
@@ -45,7 +45,7 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageErr
     // For each model and set the probability of each image.
     let mut known: Vec<Vec<Option<Vec<f64>>>> = Vec::new();
     for row in &params.rows {
-        go_on(reporter)?;
+        check_cancelled(reporter)?;
         let of = |(label, column): (&String, &Column)| match input("value", &format!("{row}/{label}")) {
             None => Ok(None),
             Some(value) => probabilities(value, column, &images).map(Some),

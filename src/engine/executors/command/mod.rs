@@ -15,7 +15,7 @@ use std::path::{Component, Path};
 
 use super::error::StageError;
 use super::substitute::{Names, arguments, join};
-use super::{Reporter, go_on, params, read_error};
+use super::{Reporter, check_cancelled, params, read_error};
 use crate::digest::{Digest, ReadError};
 use crate::environment;
 use crate::outputs::{self, Unfit};
@@ -87,7 +87,7 @@ fn place_inputs(job: &Job, scratch: &Path, reporter: &dyn Reporter) -> Result<Na
         *several.entry(&input.slot).or_default() += 1;
     }
     for input in &job.inputs {
-        go_on(reporter)?;
+        check_cancelled(reporter)?;
         let (name, place, mode) = match input.slot.strip_prefix("file:") {
             // A script may be run as it is, and find the files beside it where the author has them.
             Some(path) => (format!("file.{path}"), format!("files/{}", plain_path(path)), 0o555),

@@ -6,7 +6,7 @@ use super::cifar_pickle::{self, PickledBatch};
 use super::error::DatasetError;
 use super::fill::output;
 use crate::executors::error::StageError;
-use crate::executors::{Reporter, go_on};
+use crate::executors::{Reporter, check_cancelled};
 use crate::formats::{ImageWriter, Layout};
 use crate::protocol::Job;
 
@@ -36,7 +36,7 @@ pub(super) fn run(
         let unwritten = |source| StageError::WriteSet { output: set, source };
         let mut loaded = Vec::new();
         for batch in &batches {
-            go_on(reporter)?;
+            check_cancelled(reporter)?;
             reporter.progress(loaded.len() as u64, batches.len() as u64, &format!("decoding {set}"));
             loaded.push(load(archive, &format!("{folder}{batch}{ending}"), is_binary)?);
         }

@@ -11,7 +11,7 @@ use super::archive::{Archive, ArchiveError};
 use super::error::DatasetError;
 use super::picture::{self, Recipe, Rgb};
 use crate::executors::error::StageError;
-use crate::executors::{Reporter, go_on};
+use crate::executors::{Reporter, check_cancelled};
 use crate::formats::{ImageWriter, Layout, View};
 use crate::protocol::Job;
 use crate::stage_kinds::Broken;
@@ -88,7 +88,7 @@ pub(super) fn fill(job: &Job, plan: &Plan<'_>, reporter: &dyn Reporter) -> Resul
     let mut files = Vec::new();
     let (mut start, mut count) = (0, FEWEST);
     while start < plan.images.len() {
-        go_on(reporter)?;
+        check_cancelled(reporter)?;
         reporter.progress(start as u64, plan.images.len() as u64, &format!("decoding {}", plan.output));
         let images = &plan.images[start..plan.images.len().min(start + count)];
         start += images.len();

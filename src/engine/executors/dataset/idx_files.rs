@@ -3,7 +3,7 @@
 use super::error::DatasetError;
 use super::{class_names, idx, input};
 use crate::executors::error::StageError;
-use crate::executors::{Reporter, go_on, read, write};
+use crate::executors::{Reporter, check_cancelled, read, write};
 use crate::formats::ImageSet;
 use crate::protocol::Job;
 use crate::stage_kinds::IdxFiles;
@@ -23,7 +23,7 @@ pub(super) fn run(
     }
     warnings.iter().for_each(|warning| reporter.log(&format!("warning: {warning}")));
     for (done, (output, files)) in [("train", train), ("test", test)].into_iter().enumerate() {
-        go_on(reporter)?;
+        check_cancelled(reporter)?;
         reporter.progress(done as u64, 2, &format!("decoding {output}"));
         let set = decode(job, output, files, classes)?;
         let [count, _, height, width] = set.shape;

@@ -11,7 +11,7 @@ use super::fill::{Aside, Filled, Plan, Planned, fill, summary};
 use super::{class_names, layout, open, picture};
 use crate::digest::Digest;
 use crate::executors::error::StageError;
-use crate::executors::{Reporter, go_on};
+use crate::executors::{Reporter, check_cancelled};
 use crate::formats::View;
 use crate::protocol::Job;
 use crate::random::permutation;
@@ -198,7 +198,7 @@ fn large_enough(
     let order = if pick.is_some() { permutation(seed, "pick", &[], all.len()) } else { (0..all.len()).collect() };
     let (mut chosen, mut small) = (Vec::new(), 0);
     for piece in order.chunks(PIECE) {
-        go_on(reporter)?;
+        check_cancelled(reporter)?;
         reporter.progress(
             chosen.len().min(wanted) as u64,
             all.len().min(wanted) as u64,
