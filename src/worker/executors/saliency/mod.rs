@@ -18,6 +18,7 @@ use safetensors::tensor::TensorView;
 use serde::Serialize;
 use tch::Tensor;
 
+use self::numbers::Measurements;
 use super::{check_fit, grouped};
 use crate::context::Context;
 use crate::data::DeviceSet;
@@ -44,79 +45,151 @@ struct Metadata<'a> {
 /// # Errors
 /// Any [`StageError`].
 pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
-    let params: SaliencyParams = context.params()?;
-    check(&params.method)?;
-    let (set_names, sets) = sets(context)?;
-    let Models { names, networks } = models(context, &sets)?;
-    let [_, height, width] = sets[0].shape.map(|side| side as usize);
-    let images = chosen(&params.images, &sets)?;
-    let shown = params.shown(images.len());
-
-    let passes: Vec<u64> = (0..maps::passes(&params.method) as u64).collect();
-    let total = (networks.len() * sets.len() * images.len() * passes.len()) as u64;
-    let mut done = 0;
-    let mut measurements = numbers::Measurements::new(&names, &set_names);
+    let comparison = Comparison::read(context)?;
+    let images = chosen(&comparison.params.images, &comparison.sets)?;
+    let shown = comparison.params.shown(images.len());
+    let mut measurements = Measurements::new(&comparison.model_names, &comparison.set_names);
     let mut rows = Vec::new();
     for (position, &index) in images.iter().enumerate() {
-        let seen: Vec<(Tensor, Tensor)> = sets.iter().map(|set| set.batch(&[index])).collect::<Result<_, _>>()?;
-        // Sums over passes, by set and model.
-        let mut sums: Vec<Option<Tensor>> = (0..sets.len() * networks.len()).map(|_| None).collect();
-        for passes in passes.chunks(COPIES) {
-            let noise = noise(context, &params.method, index, passes, &sets[0].shape)?;
-            for (at, sum) in sums.iter_mut().enumerate() {
-                let ((image, label), model) = (&seen[at / networks.len()], at % networks.len());
-                let part = maps::contribution(&params.method, &*networks[model], image, label, passes, noise.as_ref())?;
-                *sum = Some(match sum.take() {
-                    Some(sum) => sum.f_add(&part)?,
-                    None => part,
-                });
-                done += passes.len() as u64;
-                context.reporter.progress(done, total, || format!("{}  image {index}", names[model]))?;
-            }
-        }
-        let mut sums = sums.into_iter().flatten();
-        for (place, set) in sets.iter().enumerate() {
-            let mut of_image = Vec::with_capacity(networks.len());
-            for (network, sum) in networks.iter().zip(&mut sums) {
-                of_image.push(maps::from_sum(&params.method, &**network, &seen[place].0, &sum)?);
-            }
-            if of_image.iter().flatten().any(|value| !value.is_finite()) {
-                return Err(StageError::NotFinite { index: index as usize });
-            }
-            let planes = set.pixels(index as usize)?;
-            measurements.add_image(place, &of_image, &numbers::sobel(&planes, [height, width]));
+        let maps = comparison.maps(context, index, [position, images.len()])?;
+        for (set, maps) in maps.into_iter().enumerate() {
+            let planes = comparison.sets[set].pixels(index as usize)?;
+            measurements.add_image(set, &maps, &numbers::sobel(&planes, comparison.size()));
             if position < shown {
-                let class = &set.classes[set.host_labels[index as usize] as usize];
-                let heading = match set_names.len() {
-                    1 => class.clone(),
-                    _ => format!("{class}\n{}", params.headings.of(&set_names[place])),
-                };
-                rows.push(drawing::Row { heading, planes, maps: of_image });
+                rows.push(drawing::Row { heading: comparison.heading(set, index as usize), planes, maps });
             }
         }
     }
-    let failed = |output, source: Box<dyn std::error::Error + Send + Sync>| StageError::Encode { output, source };
-    let metadata = Metadata { format: "saliency/2", method: &params.method, models: &names, sets: &set_names };
-    let maps = encode_maps(&metadata, &rows, &images[..shown], [height, width]);
-    context.write("maps", &maps.map_err(|error| failed("maps", error.into()))?)?;
-    let json = measurements.json(&params.method, &images).map_err(|error| failed("numbers", error.into()))?;
-    context.write("numbers", &json)?;
-    context.write("csv", measurements.csv().as_bytes())?;
-    let about = report::About {
-        title: params.title.as_deref(),
-        method: &params.method,
-        models: &names,
-        sets: &set_names,
-        images: images.len(),
-    };
-    let report = report::markdown(&about, &measurements.summary(), |set| params.headings.of(set).to_owned());
-    context.write("markdown", report.as_bytes())?;
-    // The versions of an image form a group.
-    let together = if sets.len() > 1 { sets.len() } else { usize::MAX };
-    let grid = grouped_sheet_png(&drawing::sheet(params.title.clone(), &names, &rows, [height, width]), together);
-    context.write("grid", &grid.map_err(|error| failed("grid", error.into()))?)?;
-    let of_sets = if sets.len() > 1 { format!(" of {} sets", sets.len()) } else { String::new() };
-    Ok(format!("{} images{of_sets}, {} models", grouped(images.len() as u64), names.len()))
+    comparison.write_maps(context, &rows, &images[..shown])?;
+    comparison.write_measurements(context, &measurements, &images)?;
+    comparison.write_sheet(context, &rows)?;
+    let sets = comparison.sets.len();
+    let of_sets = if sets > 1 { format!(" of {sets} sets") } else { String::new() };
+    Ok(format!("{} images{of_sets}, {} models", grouped(images.len() as u64), comparison.networks.len()))
+}
+
+/// The models and sets to compare.
+struct Comparison {
+    params: SaliencyParams,
+    set_names: Vec<String>,
+    /// At least one; all images have one size.
+    sets: Vec<Rc<DeviceSet>>,
+    model_names: Vec<String>,
+    networks: Vec<Box<dyn Frozen>>,
+}
+
+impl Comparison {
+    /// Reads and checks the parameters and inputs.
+    fn read(context: &mut Context<'_>) -> Result<Self, StageError> {
+        let params: SaliencyParams = context.params()?;
+        check(&params.method)?;
+        let (set_names, sets) = sets(context)?;
+        let (model_names, networks) = models(context, &sets)?;
+        Ok(Comparison { params, set_names, sets, model_names, networks })
+    }
+
+    /// Returns the height and width of all images.
+    fn size(&self) -> [usize; 2] {
+        let [_, height, width] = self.sets[0].shape.map(|side| side as usize);
+        [height, width]
+    }
+
+    /// Computes the maps of one image by set and model, each H × W numbers row by row.
+    ///
+    /// `position` counts the images before this one, of `count`.
+    fn maps(
+        &self,
+        context: &mut Context<'_>,
+        index: u64,
+        [position, count]: [usize; 2],
+    ) -> Result<Vec<Vec<Vec<f32>>>, StageError> {
+        let (method, models) = (&self.params.method, self.networks.len());
+        let passes: Vec<u64> = (0..maps::passes(method) as u64).collect();
+        let of_image = models * self.sets.len() * passes.len();
+        let (mut done, total) = ((position * of_image) as u64, (count * of_image) as u64);
+        let seen: Vec<(Tensor, Tensor)> = self.sets.iter().map(|set| set.batch(&[index])).collect::<Result<_, _>>()?;
+        // Sums over passes, by set and model.
+        let mut sums: Vec<Option<Tensor>> = (0..self.sets.len() * models).map(|_| None).collect();
+        for passes in passes.chunks(COPIES) {
+            let noise = noise(context, method, index, passes, &self.sets[0].shape)?;
+            for (at, sum) in sums.iter_mut().enumerate() {
+                let ((image, label), model) = (&seen[at / models], at % models);
+                let found = maps::contribution(method, &*self.networks[model], image, label, passes, noise.as_ref())?;
+                *sum = Some(match sum.take() {
+                    Some(sum) => sum.f_add(&found)?,
+                    None => found,
+                });
+                done += passes.len() as u64;
+                context.reporter.progress(done, total, || format!("{}  image {index}", self.model_names[model]))?;
+            }
+        }
+        let mut sums = sums.into_iter().flatten();
+        let mut maps = Vec::with_capacity(self.sets.len());
+        for (image, _) in &seen {
+            let mut of_set = Vec::with_capacity(models);
+            for (network, sum) in self.networks.iter().zip(&mut sums) {
+                of_set.push(maps::from_sum(method, &**network, image, &sum)?);
+            }
+            if of_set.iter().flatten().any(|value| !value.is_finite()) {
+                return Err(StageError::NotFinite { index: index as usize });
+            }
+            maps.push(of_set);
+        }
+        Ok(maps)
+    }
+
+    /// Returns the heading of an image's row: its class, and its set if there are several.
+    fn heading(&self, set: usize, index: usize) -> String {
+        let of = &self.sets[set];
+        let class = &of.classes[of.host_labels[index] as usize];
+        match self.set_names.len() {
+            1 => class.clone(),
+            _ => format!("{class}\n{}", self.params.headings.of(&self.set_names[set])),
+        }
+    }
+
+    /// Writes the maps of the drawn rows, which are of these images.
+    fn write_maps(&self, context: &Context<'_>, rows: &[drawing::Row], images: &[u64]) -> Result<(), StageError> {
+        let metadata = Metadata {
+            format: "saliency/2",
+            method: &self.params.method,
+            models: &self.model_names,
+            sets: &self.set_names,
+        };
+        let maps = encode_maps(&metadata, rows, images, self.size());
+        context.write("maps", &maps.map_err(|error| StageError::Encode { output: "maps", source: error.into() })?)
+    }
+
+    /// Writes the measurements as JSON, CSV and Markdown.
+    fn write_measurements(
+        &self,
+        context: &Context<'_>,
+        measurements: &Measurements<'_>,
+        images: &[u64],
+    ) -> Result<(), StageError> {
+        let json = measurements.json(&self.params.method, images);
+        let json = json.map_err(|error| StageError::Encode { output: "numbers", source: error.into() })?;
+        context.write("numbers", &json)?;
+        context.write("csv", measurements.csv().as_bytes())?;
+        let about = report::About {
+            title: self.params.title.as_deref(),
+            method: &self.params.method,
+            models: &self.model_names,
+            sets: &self.set_names,
+            images: images.len(),
+        };
+        let heading = |set: &str| self.params.headings.of(set).to_owned();
+        context.write("markdown", report::markdown(&about, &measurements.summary(), heading).as_bytes())
+    }
+
+    /// Writes the picture of all rows.
+    fn write_sheet(&self, context: &Context<'_>, rows: &[drawing::Row]) -> Result<(), StageError> {
+        // The versions of an image form a group.
+        let together = if self.sets.len() > 1 { self.sets.len() } else { usize::MAX };
+        let sheet = drawing::sheet(self.params.title.clone(), &self.model_names, rows, self.size());
+        let png = grouped_sheet_png(&sheet, together);
+        context.write("grid", &png.map_err(|error| StageError::Encode { output: "grid", source: error.into() })?)
+    }
 }
 
 fn check(method: &Method) -> Result<(), StageError> {
@@ -149,11 +222,8 @@ fn sets(context: &mut Context<'_>) -> Result<(Vec<String>, Vec<Rc<DeviceSet>>), 
     Ok((names, sets))
 }
 
-/// The models to compare.
-struct Models {
-    names: Vec<String>,
-    networks: Vec<Box<dyn Frozen>>,
-}
+/// The models' names, and their networks.
+type Models = (Vec<String>, Vec<Box<dyn Frozen>>);
 
 /// Loads the models; each fits every set.
 fn models(context: &mut Context<'_>, sets: &[Rc<DeviceSet>]) -> Result<Models, StageError> {
@@ -167,7 +237,7 @@ fn models(context: &mut Context<'_>, sets: &[Rc<DeviceSet>]) -> Result<Models, S
         sets.iter().try_for_each(|set| check_fit(&model, set))?;
         networks.push(model.network.freeze()?);
     }
-    Ok(Models { names: inputs.iter().map(|input| input.label.clone()).collect(), networks })
+    Ok((inputs.iter().map(|input| input.label.clone()).collect(), networks))
 }
 
 /// Returns the indices of the selected images, by the labels of the first set; every set has them.
