@@ -34,73 +34,89 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     let params: TransformParams = context.params()?;
     let input = context.input("data")?;
     let set = context.set(input)?;
-    let [_, height, width] = set.shape;
-    let texture = set.texture.clone();
     let done = match params {
-        TransformParams::Saturate(Saturate { level }) => {
-            if level.get() <= 0.0 {
-                return Err(StageError::setting("level", "must be above 0"));
-            }
-            let table = pixels::saturation(level.get());
-            each_batch(context, &set, texture, |_, images, _| {
-                let mut pixels = bytes(&images)?;
-                pixels.iter_mut().for_each(|pixel| *pixel = table[usize::from(*pixel)]);
-                Ok(pixels)
-            })?;
-            format!("saturated to level {level}")
-        }
-        TransformParams::PatchShuffle(PatchShuffle { k, assembly }) => {
-            if k == 0 || height % i64::from(k) != 0 || width % i64::from(k) != 0 {
-                let problem =
-                    format!("must divide the images' height and width ({height} × {width}), and {k} does not");
-                return Err(StageError::setting("k", problem));
-            }
-            let pieces = k as usize;
-            let shape = set.shape.map(|side| side as usize);
-            each_batch(context, &set, texture, |context, images, indices| {
-                let source = bytes(&images)?;
-                let mut target = vec![0; source.len()];
-                let size = shape.iter().product();
-                for ((source, target), &index) in source.chunks(size).zip(target.chunks_mut(size)).zip(indices) {
-                    let order = context.rng.stream("patch shuffle", &[index]).permutation(pieces * pieces);
-                    let order = pixels::assembled(&order, pieces, assembly);
-                    pixels::shuffle_patches(source, target, shape, pieces, &order);
-                }
-                Ok(target)
-            })?;
-            format!("shuffled in {k} × {k} pieces")
-        }
-        TransformParams::Fourier(params) => {
-            let filter = fourier::Filtering::new(&params, [height, width], context.device)?;
-            each_batch(context, &set, texture, |context, images, indices| {
-                bytes(&filter.apply(&images, context.rng, indices)?)
-            })?;
-            filtered(&params)
-        }
-        TransformParams::Stylize(Stylize { alpha }) => {
-            let paintings = context.input("style")?;
-            let paintings = context.set(paintings)?;
-            let count = paintings.len() as u64;
-            if count == 0 {
-                return Err(StageError::Mismatch("`style` has no image to take the style of".to_owned()));
-            }
-            let rng = context.rng;
-            let choose = |index| rng.stream("style", &[index]).below(count);
-            // A painting has no class of the set.
-            style::repaint(context, &set, None, &paintings, alpha.get(), choose)?;
-            format!("stylized after {} paintings", grouped(count))
-        }
-        TransformParams::CueConflict(CueConflict { alpha }) => {
-            let donors = style::Donors::new(&set)?;
-            let rng = context.rng;
-            let choose = |index| donors.choose(rng, set.host_labels[index as usize], index);
-            let texture = Some((0..set.len() as u64).map(|index| set.host_labels[choose(index) as usize]).collect());
-            style::repaint(context, &set, texture, &set, alpha.get(), choose)?;
-            "in the texture of another class".to_owned()
-        }
+        TransformParams::Saturate(params) => saturate(context, &set, &params)?,
+        TransformParams::PatchShuffle(params) => shuffle_patches(context, &set, &params)?,
+        TransformParams::Fourier(params) => filter(context, &set, &params)?,
+        TransformParams::Stylize(params) => stylize(context, &set, &params)?,
+        TransformParams::CueConflict(params) => cue_conflict(context, &set, &params)?,
         TransformParams::Sample(Sample { count }) => return sample::draw(context, &set, count),
     };
     Ok(format!("{} images {done}", grouped(set.len() as u64)))
+}
+
+// Each of these writes the new set, and returns what it did in the words of the summary.
+
+fn saturate(context: &mut Context<'_>, set: &Rc<DeviceSet>, params: &Saturate) -> Result<String, StageError> {
+    let level = params.level;
+    if level.get() <= 0.0 {
+        return Err(StageError::setting("level", "must be above 0"));
+    }
+    let table = pixels::saturation(level.get());
+    each_batch(context, set, set.texture.clone(), |_, images, _| {
+        let mut pixels = bytes(&images)?;
+        pixels.iter_mut().for_each(|pixel| *pixel = table[usize::from(*pixel)]);
+        Ok(pixels)
+    })?;
+    Ok(format!("saturated to level {level}"))
+}
+
+fn shuffle_patches(
+    context: &mut Context<'_>,
+    set: &Rc<DeviceSet>,
+    &PatchShuffle { k, assembly }: &PatchShuffle,
+) -> Result<String, StageError> {
+    let [_, height, width] = set.shape;
+    if k == 0 || height % i64::from(k) != 0 || width % i64::from(k) != 0 {
+        let problem = format!("must divide the images' height and width ({height} × {width}), and {k} does not");
+        return Err(StageError::setting("k", problem));
+    }
+    let pieces = k as usize;
+    let shape = set.shape.map(|side| side as usize);
+    each_batch(context, set, set.texture.clone(), |context, images, indices| {
+        let source = bytes(&images)?;
+        let mut target = vec![0; source.len()];
+        let size = shape.iter().product();
+        for ((source, target), &index) in source.chunks(size).zip(target.chunks_mut(size)).zip(indices) {
+            let order = context.rng.stream("patch shuffle", &[index]).permutation(pieces * pieces);
+            let order = pixels::assembled(&order, pieces, assembly);
+            pixels::shuffle_patches(source, target, shape, pieces, &order);
+        }
+        Ok(target)
+    })?;
+    Ok(format!("shuffled in {k} × {k} pieces"))
+}
+
+fn filter(context: &mut Context<'_>, set: &Rc<DeviceSet>, params: &Fourier) -> Result<String, StageError> {
+    let [_, height, width] = set.shape;
+    let filter = fourier::Filtering::new(params, [height, width], context.device)?;
+    each_batch(context, set, set.texture.clone(), |context, images, indices| {
+        bytes(&filter.apply(&images, context.rng, indices)?)
+    })?;
+    Ok(filtered(params))
+}
+
+fn stylize(context: &mut Context<'_>, set: &Rc<DeviceSet>, params: &Stylize) -> Result<String, StageError> {
+    let paintings = context.input("style")?;
+    let paintings = context.set(paintings)?;
+    let count = paintings.len() as u64;
+    if count == 0 {
+        return Err(StageError::Mismatch("`style` has no image to take the style of".to_owned()));
+    }
+    let rng = context.rng;
+    let choose = |index| rng.stream("style", &[index]).below(count);
+    // A painting has no class of the set.
+    style::repaint(context, set, None, &paintings, params.alpha.get(), choose)?;
+    Ok(format!("stylized after {} paintings", grouped(count)))
+}
+
+fn cue_conflict(context: &mut Context<'_>, set: &Rc<DeviceSet>, params: &CueConflict) -> Result<String, StageError> {
+    let donors = style::Donors::new(set)?;
+    let rng = context.rng;
+    let choose = |index| donors.choose(rng, set.host_labels[index as usize], index);
+    let texture = Some((0..set.len() as u64).map(|index| set.host_labels[choose(index) as usize]).collect());
+    style::repaint(context, set, texture, set, params.alpha.get(), choose)?;
+    Ok("in the texture of another class".to_owned())
 }
 
 fn filtered(Fourier { filter, radius, .. }: &Fourier) -> String {
