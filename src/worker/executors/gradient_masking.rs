@@ -166,12 +166,7 @@ impl Subject<'_> {
         let none = self.attacked(&self.pgd(0.0, params.steps, None), reporter)?;
         let mut checks = vec![self.repeats(reporter)?, self.logits()?, unmoved(&clean, &none)];
 
-        // PGD, and the further finds of a gradient-free attack.
-        let pgd = self.pgd(eps, params.steps, None);
-        let square = Attack::Square(Square { queries: params.queries, ..Square::standard(params.norm, params.eps) });
-        let sub_attack = |name: &'static str, attack: &Attack| SubAttack { name, attack: attack.clone(), runs: 1 };
-        let both =
-            self.attacked_in_turn(&pgd, vec![sub_attack("pgd", &pgd), sub_attack("square", &square)], reporter)?;
+        let both = self.pgd_then_square(reporter)?;
         let attack = both.attack.as_ref();
         let broken_by = attack.and_then(|attack| attack.ensemble.as_ref()).map_or(&[][..], |e| &e.broken_by);
         let beyond = self.points(broken_by.iter().filter(|&&by| by == 1).count());
@@ -179,28 +174,8 @@ impl Subject<'_> {
         let base = black_box + beyond;
         checks.push(self.gradients(attack.and_then(|attack| attack.gradients)));
 
-        let mut ladder = vec![(0.0, clean)];
-        for factor in LADDER {
-            let radius = self.radius(eps * factor);
-            let accuracy = match factor {
-                1.0 => base,
-                _ => self.accuracy(&self.attacked(&self.pgd(radius, params.steps, None), reporter)?),
-            };
-            ladder.push((radius, accuracy));
-        }
-        checks.push(self.monotone(&ladder));
-        let large = match params.norm {
-            Norm::Inf => 0.5,
-            // Half the distance between black and white.
-            Norm::L2 => 0.5 * (self.set.shape.iter().product::<i64>() as f64).sqrt(),
-        };
-        let left = self.accuracy(&self.attacked(&self.pgd(large, params.steps, None), reporter)?);
-        checks.push(Check::new(
-            "large radius",
-            left <= LEFT_AT_LARGE_EPS,
-            format!("at ε = {large:.3}, where nothing can be recognised, PGD leaves {left:.1} %"),
-            json!({"eps": large, "accuracy": left}),
-        ));
+        checks.push(self.monotone(&self.ladder(clean, base, reporter)?));
+        checks.push(self.large_radius(reporter)?);
         let longer =
             self.accuracy(&self.attacked(&self.pgd(eps, params.steps.saturating_mul(LONGER), None), reporter)?);
         checks.push(self.no_gain("more steps", base, longer, &format!("{LONGER} times the steps")));
@@ -221,6 +196,47 @@ impl Subject<'_> {
         let (clean, pgd) = (clean / 100.0, base / 100.0);
         let (norm, eps, n) = (params.norm, params.eps, self.count);
         Ok(Report { format: "masking/1", norm, eps, n, clean, pgd, warnings, checks })
+    }
+
+    /// Attacks with PGD, then without gradients what PGD leaves.
+    fn pgd_then_square(&self, reporter: &mut Reporter<'_>) -> Result<Predictions, StageError> {
+        let params = self.params;
+        let pgd = self.pgd(params.eps.get(), params.steps, None);
+        let square = Attack::Square(Square { queries: params.queries, ..Square::standard(params.norm, params.eps) });
+        let sub_attack = |name: &'static str, attack: &Attack| SubAttack { name, attack: attack.clone(), runs: 1 };
+        self.attacked_in_turn(&pgd, vec![sub_attack("pgd", &pgd), sub_attack("square", &square)], reporter)
+    }
+
+    /// Returns the accuracy in percent that PGD leaves at several radii, in ascending order.
+    ///
+    /// `clean` is the accuracy without an attack, `base` the one at the radius of the parameters.
+    fn ladder(&self, clean: f64, base: f64, reporter: &mut Reporter<'_>) -> Result<Vec<(f64, f64)>, StageError> {
+        let mut ladder = vec![(0.0, clean)];
+        for factor in LADDER {
+            let radius = self.radius(self.params.eps.get() * factor);
+            let accuracy = match factor {
+                1.0 => base,
+                _ => self.accuracy(&self.attacked(&self.pgd(radius, self.params.steps, None), reporter)?),
+            };
+            ladder.push((radius, accuracy));
+        }
+        Ok(ladder)
+    }
+
+    /// Checks that PGD breaks nearly all images in a ball where any image can become any other, or grey.
+    fn large_radius(&self, reporter: &mut Reporter<'_>) -> Result<Check, StageError> {
+        let large = match self.params.norm {
+            Norm::Inf => 0.5,
+            // Half the distance between black and white.
+            Norm::L2 => 0.5 * (self.set.shape.iter().product::<i64>() as f64).sqrt(),
+        };
+        let left = self.accuracy(&self.attacked(&self.pgd(large, self.params.steps, None), reporter)?);
+        Ok(Check::new(
+            "large radius",
+            left <= LEFT_AT_LARGE_EPS,
+            format!("at ε = {large:.3}, where nothing can be recognised, PGD leaves {left:.1} %"),
+            json!({"eps": large, "accuracy": left}),
+        ))
     }
 
     /// Returns PGD from the images themselves, or with `restarts` random starts; any misclassified point on the way
