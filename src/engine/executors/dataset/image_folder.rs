@@ -107,68 +107,28 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter, params: &DatasetParams) ->
     let side = |side: Option<u32>| side.map(|side| side as usize);
     let recipe = picture::Recipe { square: *square, resize: side(*resize), filter: *filter, crop: side(*center_crop) };
     let limit = limit_per_class.map_or(usize::MAX, |limit| limit as usize);
-    let look = |slot: &str, folder: &Folder, known: &[String]| -> Result<(Archive, Listing), StageError> {
-        let archive = open(job, slot, &folder.archive, reporter)?;
-        let mut root = layout::find_root(&archive, &folder.root)?;
-        if *by == Classes::Folders {
-            root = layout::unwrap(&archive, root, known, reporter);
-        }
-        let mut listing = list(&archive, &root, reporter, |path| match by {
-            Classes::None => Some("image"),
-            Classes::Folders => path.split_once('/').map(|(class, _)| class),
-        })?;
-        if *by == Classes::Folders {
-            let classes: Vec<String> = listing.classes.keys().cloned().collect();
-            layout::check(&archive, &root, &classes)?;
-        }
-        if let Some(min_side) = *min_side {
-            large_enough(&archive, &mut listing, min_side as usize, *pick, *seed, reporter)?;
-        } else if let Some(pick) = *pick {
-            let all: usize = listing.classes.values().map(Vec::len).sum();
-            let mut chosen = permutation(*seed, "pick", &[], all);
-            chosen.truncate(pick as usize);
-            keep(&mut listing, &chosen);
-        }
-        listing.classes.values_mut().for_each(|files| files.truncate(limit));
-        Ok((archive, listing))
-    };
-    let (archive, listing) = look("train.archive", train, &[])?;
+    let choice = Choice { by, min_side: *min_side, pick: *pick, seed: *seed, limit };
+
+    let (archive, listing) = choice.list(job, "train.archive", train, &[], reporter)?;
     let classes: Vec<String> = listing.classes.keys().cloned().collect();
     let mut warnings = class_names::check(&archive.shown, &classes)?;
     if let ([class], Classes::Folders) = (&classes[..], by) {
         return Err(DatasetError::OneClass { file: archive.shown, class: class.clone() }.into());
     }
     let mut aside = Aside { passed_over: listing.passed_over, left_out: archive.left_out.len(), ..Aside::default() };
-    let mut divided: [Vec<Planned>; 2] = Default::default();
     let share = if test.is_some() { 0.0 } else { test_share.map_or(0.0, |share| share.get()) };
-    for (label, (class, files)) in listing.classes.into_iter().enumerate() {
-        for (set, files) in divided.iter_mut().zip(<[_; 2]>::from(divide(&class, files, share, *seed))) {
-            set.extend(files.into_iter().map(|entry| Planned { entry, label: label as i32 }));
-        }
+    let [mut tested, trained] = divided(listing, share, *seed);
+    let mut test_archive = None;
+    if let Some(test) = test {
+        let (archive, listing) = choice.list(job, "test.archive", test, &classes, reporter)?;
+        aside.passed_over += listing.passed_over;
+        aside.left_out += archive.left_out.len();
+        let missing = classes.iter().filter(|class| !listing.classes.contains_key(*class));
+        warnings.extend(missing.map(|class| format!("the test set has no images of the class `{class}`")));
+        tested = labelled(listing, &classes)?;
+        test_archive = Some(archive);
     }
-    let [tested, trained] = divided;
-    let other = match test {
-        None => None,
-        Some(test) => {
-            let (archive, listing) = look("test.archive", test, &classes)?;
-            aside.passed_over += listing.passed_over;
-            aside.left_out += archive.left_out.len();
-            let missing = classes.iter().filter(|class| !listing.classes.contains_key(*class));
-            warnings.extend(missing.map(|class| format!("the test set has no images of the class `{class}`")));
-            let mut images = Vec::new();
-            for (class, files) in listing.classes {
-                let label = classes
-                    .binary_search(&class)
-                    .map_err(|_| DatasetError::Class { hint: class_names::stranger(&class, &classes), class })?;
-                images.extend(files.into_iter().map(|entry| Planned { entry, label: label as i32 }));
-            }
-            Some((archive, images))
-        }
-    };
-    let (test_archive, tested) = match other {
-        Some((archive, images)) => (Some(archive), images),
-        None => (None, tested),
-    };
+
     let view = if *whole { recipe.crop.map(View::CenterCrop) } else { None };
     let stored = if *whole { picture::Recipe { crop: None, ..recipe } } else { recipe };
     let (classes, broken) = (classes.as_slice(), *broken);
@@ -181,6 +141,84 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter, params: &DatasetParams) ->
     warnings.iter().for_each(|warning| reporter.log(&format!("warning: {warning}")));
     aside.warnings = warnings.len();
     Ok(summary((&train, train_archive), (&test, archive), classes.len(), aside, reporter)?)
+}
+
+/// Which images of a folder are taken.
+struct Choice<'a> {
+    by: &'a Classes,
+    /// The shortest side of an image, in pixels.
+    min_side: Option<u32>,
+    /// How many images are picked from all classes together.
+    pick: Option<u32>,
+    seed: u64,
+    /// Images per class, at most.
+    limit: usize,
+}
+
+impl Choice<'_> {
+    /// Opens the archive in a slot and lists the images that are taken. `known` are classes that the folder may have.
+    fn list(
+        &self,
+        job: &Job,
+        slot: &str,
+        folder: &Folder,
+        known: &[String],
+        reporter: &dyn Reporter,
+    ) -> Result<(Archive, Listing), StageError> {
+        let archive = open(job, slot, &folder.archive, reporter)?;
+        let mut root = layout::find_root(&archive, &folder.root)?;
+        if *self.by == Classes::Folders {
+            root = layout::unwrap(&archive, root, known, reporter);
+        }
+        let mut listing = list(&archive, &root, reporter, |path| match self.by {
+            Classes::None => Some("image"),
+            Classes::Folders => path.split_once('/').map(|(class, _)| class),
+        })?;
+        if *self.by == Classes::Folders {
+            let classes: Vec<String> = listing.classes.keys().cloned().collect();
+            layout::check(&archive, &root, &classes)?;
+        }
+        self.take(&archive, &mut listing, reporter)?;
+        Ok((archive, listing))
+    }
+
+    /// Leaves only the images that are taken.
+    fn take(&self, archive: &Archive, listing: &mut Listing, reporter: &dyn Reporter) -> Result<(), StageError> {
+        if let Some(min_side) = self.min_side {
+            large_enough(archive, listing, min_side as usize, self.pick, self.seed, reporter)?;
+        } else if let Some(pick) = self.pick {
+            let all: usize = listing.classes.values().map(Vec::len).sum();
+            let mut chosen = permutation(self.seed, "pick", &[], all);
+            chosen.truncate(pick as usize);
+            keep(listing, &chosen);
+        }
+        listing.classes.values_mut().for_each(|files| files.truncate(self.limit));
+        Ok(())
+    }
+}
+
+/// Divides the images of each class by a share into those for testing and those to train on, labelled in the order of
+/// the classes.
+fn divided(listing: Listing, share: f64, seed: u64) -> [Vec<Planned>; 2] {
+    let mut divided: [Vec<Planned>; 2] = Default::default();
+    for (label, (class, files)) in listing.classes.into_iter().enumerate() {
+        for (set, files) in divided.iter_mut().zip(<[_; 2]>::from(divide(&class, files, share, seed))) {
+            set.extend(files.into_iter().map(|entry| Planned { entry, label: label as i32 }));
+        }
+    }
+    divided
+}
+
+/// Labels the images of a test set by the classes of the training set, in alphabetical order.
+fn labelled(listing: Listing, classes: &[String]) -> Result<Vec<Planned>, DatasetError> {
+    let mut images = Vec::new();
+    for (class, files) in listing.classes {
+        let label = classes
+            .binary_search(&class)
+            .map_err(|_| DatasetError::Class { hint: class_names::stranger(&class, classes), class })?;
+        images.extend(files.into_iter().map(|entry| Planned { entry, label: label as i32 }));
+    }
+    Ok(images)
 }
 
 /// Leaves only images whose sides are long enough, and of those only as many as are picked: the first of a permutation,

@@ -33,58 +33,10 @@ pub(super) fn run(
         None => String::new(),
     };
     let classes = names(&wnids, &words);
-    let by_name: HashMap<&str, usize> =
-        archive.entries.iter().enumerate().map(|(index, entry)| (entry.name.as_str(), index)).collect();
     let limit = limit_per_class.map_or(usize::MAX, |limit| limit as usize);
-
-    let mut trained = Vec::new();
-    let mut passed_over = 0;
-    let folder = format!("{root}train/");
-    let mut by_class: BTreeMap<&str, Vec<(&str, usize)>> = BTreeMap::new();
-    for (index, entry) in archive.entries.iter().enumerate() {
-        let Some(path) = entry.name.strip_prefix(&folder) else { continue };
-        match path.split_once("/images/") {
-            Some((wnid, _)) if wnids.binary_search(&wnid).is_ok() && is_jpeg(path) => {
-                by_class.entry(wnid).or_default().push((entry.name.as_str(), index));
-            }
-            // The boxes round the objects are not read and not missed.
-            _ if path.ends_with("_boxes.txt") => {}
-            _ => passed_over += 1,
-        }
-    }
-    for (label, wnid) in wnids.iter().enumerate() {
-        let Some(files) = by_class.get_mut(wnid) else {
-            let (file, place) = (archive.shown.clone(), format!("under `{folder}{wnid}/images`"));
-            return Err(DatasetError::NoImages { file, place }.into());
-        };
-        files.sort_unstable();
-        trained.extend(files.iter().take(limit).map(|&(_, entry)| Planned { entry, label: label as i32 }));
-    }
-
-    let annotations = format!("{root}val/val_annotations.txt");
-    let content = text(archive, &annotations)?;
-    let wrong = |line: usize, reason: String| DatasetError::Content {
-        file: archive.shown.clone(),
-        name: annotations.clone(),
-        reason: format!("line {}: {reason}", line + 1),
-    };
-    let mut of_class: Vec<Vec<(&str, usize)>> = vec![Vec::new(); wnids.len()];
-    for (line, row) in content.lines().enumerate().filter(|(_, row)| !row.trim().is_empty()) {
-        let mut columns = row.split('\t');
-        let (Some(name), Some(wnid)) = (columns.next(), columns.next()) else {
-            return Err(wrong(line, "expected an image and its class, divided by a tab".to_owned()).into());
-        };
-        let wnid = wnid.trim();
-        let label = wnids.binary_search(&wnid).map_err(|_| wrong(line, format!("`{wnid}` is not in wnids.txt")))?;
-        let path = format!("{root}val/images/{name}");
-        let &entry = by_name.get(path.as_str()).ok_or_else(|| wrong(line, format!("there is no image `{path}`")))?;
-        of_class[label].push((name, entry));
-    }
-    let mut tested = Vec::new();
-    for (label, files) in of_class.iter_mut().enumerate() {
-        files.sort_unstable();
-        tested.extend(files.iter().take(limit).map(|&(_, entry)| Planned { entry, label: label as i32 }));
-    }
+    let folder = Folder { archive, root: &root, wnids: &wnids, limit };
+    let (trained, passed_over) = folder.trained()?;
+    let tested = folder.tested()?;
 
     let view = resize.map(|side| View::Resize([side as usize; 2]));
     let (classes, recipe) = (classes.as_slice(), Recipe::default());
@@ -93,6 +45,85 @@ pub(super) fn run(
     let test = fill(job, &Plan { output: "test", archive, images: tested, classes, recipe, view, broken }, reporter)?;
     let aside = Aside { passed_over, left_out: archive.left_out.len(), warnings: 0 };
     Ok(summary((&train, archive), (&test, archive), classes.len(), aside, reporter)?)
+}
+
+/// The folder that holds the set.
+struct Folder<'a> {
+    archive: &'a Archive,
+    /// Its name with a `/` at its end, or `""`.
+    root: &'a str,
+    /// The WordNet numbers of the classes, in order.
+    wnids: &'a [&'a str],
+    /// Images per class and set, at most.
+    limit: usize,
+}
+
+impl Folder<'_> {
+    /// The images to train on, and how many other files stand among them.
+    fn trained(&self) -> Result<(Vec<Planned>, usize), DatasetError> {
+        let folder = format!("{}train/", self.root);
+        let mut passed_over = 0;
+        let mut by_class: BTreeMap<&str, Vec<(&str, usize)>> = BTreeMap::new();
+        for (index, entry) in self.archive.entries.iter().enumerate() {
+            let Some(path) = entry.name.strip_prefix(&folder) else { continue };
+            match path.split_once("/images/") {
+                Some((wnid, _)) if self.wnids.binary_search(&wnid).is_ok() && is_jpeg(path) => {
+                    by_class.entry(wnid).or_default().push((entry.name.as_str(), index));
+                }
+                // The boxes round the objects are not read and not missed.
+                _ if path.ends_with("_boxes.txt") => {}
+                _ => passed_over += 1,
+            }
+        }
+        let mut of_class = Vec::with_capacity(self.wnids.len());
+        for wnid in self.wnids {
+            let Some(files) = by_class.remove(wnid) else {
+                let (file, place) = (self.archive.shown.clone(), format!("under `{folder}{wnid}/images`"));
+                return Err(DatasetError::NoImages { file, place });
+            };
+            of_class.push(files);
+        }
+        Ok((self.planned(of_class), passed_over))
+    }
+
+    /// The images to test on, as `val_annotations.txt` lists them.
+    fn tested(&self) -> Result<Vec<Planned>, DatasetError> {
+        let entries = self.archive.entries.iter().enumerate();
+        let by_name: HashMap<&str, usize> = entries.map(|(index, entry)| (entry.name.as_str(), index)).collect();
+        let annotations = format!("{}val/val_annotations.txt", self.root);
+        let content = text(self.archive, &annotations)?;
+        let wrong = |line: usize, reason: String| DatasetError::Content {
+            file: self.archive.shown.clone(),
+            name: annotations.clone(),
+            reason: format!("line {}: {reason}", line + 1),
+        };
+        let mut of_class: Vec<Vec<(&str, usize)>> = vec![Vec::new(); self.wnids.len()];
+        for (line, row) in content.lines().enumerate().filter(|(_, row)| !row.trim().is_empty()) {
+            let mut columns = row.split('\t');
+            let (Some(name), Some(wnid)) = (columns.next(), columns.next()) else {
+                return Err(wrong(line, "expected an image and its class, divided by a tab".to_owned()));
+            };
+            let wnid = wnid.trim();
+            let label =
+                self.wnids.binary_search(&wnid).map_err(|_| wrong(line, format!("`{wnid}` is not in wnids.txt")))?;
+            let path = format!("{}val/images/{name}", self.root);
+            let &entry =
+                by_name.get(path.as_str()).ok_or_else(|| wrong(line, format!("there is no image `{path}`")))?;
+            of_class[label].push((name, entry));
+        }
+        Ok(self.planned(of_class))
+    }
+
+    /// The first images of each class by name, labelled in the order of the classes.
+    fn planned(&self, of_class: Vec<Vec<(&str, usize)>>) -> Vec<Planned> {
+        let mut planned = Vec::new();
+        for (label, mut files) in of_class.into_iter().enumerate() {
+            files.sort_unstable();
+            let images = files.into_iter().take(self.limit);
+            planned.extend(images.map(|(_, entry)| Planned { entry, label: label as i32 }));
+        }
+        planned
+    }
 }
 
 fn is_jpeg(path: &str) -> bool {

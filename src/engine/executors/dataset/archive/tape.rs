@@ -52,7 +52,7 @@ struct Names {
 /// Reads one member whose head ends at `at`; gives where the next one begins.
 fn member(
     file: &Shared,
-    mut at: u64,
+    at: u64,
     head: &Block,
     global: &mut Pax,
     own: &mut Names,
@@ -62,11 +62,7 @@ fn member(
     let kind = header.entry_type().as_byte();
     let declared = header.entry_size().map_err(|error| damaged(error.to_string()))?;
     if matches!(kind, b'x' | b'X' | b'g' | b'L' | b'K') {
-        if declared > MAX_HEAD {
-            return Err(damaged(format!("a head at byte {at} has {declared} bytes")));
-        }
-        let mut content = vec![0; declared as usize];
-        read(file, &mut content, at)?;
+        let content = content_of_head(file, at, declared)?;
         match kind {
             b'g' => global.add(&content).map_err(damaged)?,
             b'L' => own.long_name = Some(until_zero(content)),
@@ -75,70 +71,117 @@ fn member(
         }
         return next(file, at, declared, || format!("the head at byte {at}"));
     }
+    let member = Member::new(header, declared, std::mem::take(own), global);
+    let Some(path) = plain(&member.shown) else {
+        member.leave_out_beyond(tree)?;
+        return next(file, at, member.size, || "a member".to_owned());
+    };
+    let at = member.put(file, at, &path, tree)?;
+    next(file, at, member.size, || format!("`{}`", member.shown))
+}
 
-    let Names { pax, long_name, long_link } = std::mem::take(own);
-    let pax = pax.over(global);
-    let raw = pax
-        .sparse
-        .name
-        .clone()
-        .or_else(|| pax.path.clone())
-        .or(long_name)
-        .unwrap_or_else(|| header.path_bytes().into_owned());
-    let shown = text(&raw);
-    let link = || {
-        let header = || header.link_name_bytes().map(|name| name.into_owned());
-        text(&pax.linkpath.clone().or_else(|| long_link.clone()).or_else(header).unwrap_or_default())
-    };
-    // A hard link has no content, whatever its head says.
-    let size = if kind == b'1' { 0 } else { pax.size.unwrap_or(declared) };
-    let is_folder = matches!(kind, b'5' | b'D') || (raw.ends_with(b"/") && !matches!(kind, b'1'..=b'6'));
-    let path = plain(&shown);
-    let Some(path) = path else {
-        match kind {
-            _ if is_folder => {}
-            b'1'..=b'4' | b'6' | b'M' | b'N' | b'V' => {
-                tree.leave_out(&shown, "has a name that leads out of the archive")
-            }
-            _ => return Err(ArchiveError::Escape { name: shown }),
-        }
-        return next(file, at, size, || "a member".to_owned());
-    };
-    match kind {
-        _ if path.is_empty() => {}
-        _ if is_folder => tree.folder(&path),
-        b'1' => match plain(&link()) {
-            Some(target) => tree.hard_link(&path, &target),
-            None => tree.leave_out(&path, "is a hard link that leads out of the archive"),
-        },
-        b'2' => tree.link(&path, link()),
-        b'3' | b'4' => tree.leave_out(&path, "is a device"),
-        b'6' => tree.leave_out(&path, "is a named pipe (FIFO)"),
-        b'M' => tree.leave_out(&path, "is the rest of a file that begins in another archive"),
-        b'N' => tree.leave_out(&path, "is a list of names in a form that GNU tar gave up"),
-        // The name of the archive.
-        b'V' => {}
-        b'S' => match header.as_gnu() {
-            Some(gnu) => {
-                let (pieces, whole, behind) = old_sparse(file, gnu, at)?;
-                at = behind;
-                tree.file(&path, sparse(&shown, whole, size, at, &pieces)?);
-            }
-            None => tree.leave_out(&path, "is a sparse file in a form that only `star` writes"),
-        },
-        _ => match pax.sparse.form(&shown).map_err(damaged)? {
-            SparseForm::None => {
-                tree.file(&path, Content { size, place: Place::At(at) });
-            }
-            SparseForm::Listed { whole, pieces } => tree.file(&path, sparse(&shown, whole, size, at, &pieces)?),
-            SparseForm::Before { whole } => {
-                let (pieces, length) = map_before(file, at, size, &shown)?;
-                tree.file(&path, sparse(&shown, whole, size - length, at + length, &pieces)?);
-            }
-            SparseForm::Unknown => tree.leave_out(&path, "is a sparse file in a form that is not known"),
-        },
+/// Reads the content of a head that says something of the next member.
+fn content_of_head(file: &Shared, at: u64, size: u64) -> Result<Vec<u8>, ArchiveError> {
+    if size > MAX_HEAD {
+        return Err(damaged(format!("a head at byte {at} has {size} bytes")));
     }
-    next(file, at, size, || format!("`{shown}`"))
+    let mut content = vec![0; size as usize];
+    read(file, &mut content, at)?;
+    Ok(content)
+}
+
+/// A member with everything that its heads say of it.
+struct Member<'a> {
+    header: &'a Header,
+    kind: u8,
+    pax: Pax,
+    long_link: Option<Vec<u8>>,
+    /// Its name as messages show it.
+    shown: String,
+    is_folder: bool,
+    /// The bytes of its content in the archive.
+    size: u64,
+}
+
+impl<'a> Member<'a> {
+    fn new(header: &'a Header, declared: u64, own: Names, global: &Pax) -> Self {
+        let Names { pax, long_name, long_link } = own;
+        let kind = header.entry_type().as_byte();
+        let pax = pax.over(global);
+        let raw = pax
+            .sparse
+            .name
+            .clone()
+            .or_else(|| pax.path.clone())
+            .or(long_name)
+            .unwrap_or_else(|| header.path_bytes().into_owned());
+        let is_folder = matches!(kind, b'5' | b'D') || (raw.ends_with(b"/") && !matches!(kind, b'1'..=b'6'));
+        // A hard link has no content, whatever its head says.
+        let size = if kind == b'1' { 0 } else { pax.size.unwrap_or(declared) };
+        Member { header, kind, pax, long_link, shown: text(&raw), is_folder, size }
+    }
+
+    /// The name that a link leads to.
+    fn link(&self) -> String {
+        let header = || self.header.link_name_bytes().map(|name| name.into_owned());
+        text(&self.pax.linkpath.clone().or_else(|| self.long_link.clone()).or_else(header).unwrap_or_default())
+    }
+
+    /// Leaves out a member whose name leads out of the archive; a file by such a name is an error.
+    fn leave_out_beyond(&self, tree: &mut Tree) -> Result<(), ArchiveError> {
+        match self.kind {
+            _ if self.is_folder => {}
+            b'1'..=b'4' | b'6' | b'M' | b'N' | b'V' => {
+                tree.leave_out(&self.shown, "has a name that leads out of the archive")
+            }
+            _ => return Err(ArchiveError::Escape { name: self.shown.clone() }),
+        }
+        Ok(())
+    }
+
+    /// Puts the member into the tree; its heads end at `at`. Gives where its content begins.
+    fn put(&self, file: &Shared, at: u64, path: &str, tree: &mut Tree) -> Result<u64, ArchiveError> {
+        match self.kind {
+            _ if path.is_empty() => {}
+            _ if self.is_folder => tree.folder(path),
+            b'1' => match plain(&self.link()) {
+                Some(target) => tree.hard_link(path, &target),
+                None => tree.leave_out(path, "is a hard link that leads out of the archive"),
+            },
+            b'2' => tree.link(path, self.link()),
+            b'3' | b'4' => tree.leave_out(path, "is a device"),
+            b'6' => tree.leave_out(path, "is a named pipe (FIFO)"),
+            b'M' => tree.leave_out(path, "is the rest of a file that begins in another archive"),
+            b'N' => tree.leave_out(path, "is a list of names in a form that GNU tar gave up"),
+            // The name of the archive.
+            b'V' => {}
+            b'S' => match self.header.as_gnu() {
+                Some(gnu) => {
+                    let (pieces, whole, behind) = old_sparse(file, gnu, at)?;
+                    tree.file(path, sparse(&self.shown, whole, self.size, behind, &pieces)?);
+                    return Ok(behind);
+                }
+                None => tree.leave_out(path, "is a sparse file in a form that only `star` writes"),
+            },
+            _ => self.put_file(file, at, path, tree)?,
+        }
+        Ok(at)
+    }
+
+    /// Puts an ordinary file into the tree, or one that PAX records say is sparse.
+    fn put_file(&self, file: &Shared, at: u64, path: &str, tree: &mut Tree) -> Result<(), ArchiveError> {
+        let (shown, size) = (&self.shown, self.size);
+        match self.pax.sparse.form(shown).map_err(damaged)? {
+            SparseForm::None => tree.file(path, Content { size, place: Place::At(at) }),
+            SparseForm::Listed { whole, pieces } => tree.file(path, sparse(shown, whole, size, at, &pieces)?),
+            SparseForm::Before { whole } => {
+                let (pieces, length) = map_before(file, at, size, shown)?;
+                tree.file(path, sparse(shown, whole, size - length, at + length, &pieces)?);
+            }
+            SparseForm::Unknown => tree.leave_out(path, "is a sparse file in a form that is not known"),
+        }
+        Ok(())
+    }
 }
 
 /// Where the member after a content begins.
