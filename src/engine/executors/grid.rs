@@ -22,6 +22,9 @@ pub(super) struct Column {
     pub batch_mean: Option<u32>,
 }
 
+/// For each row a cell for each column; `None` where the stage was given no `value`.
+type Cells = Vec<Vec<Option<Cell>>>;
+
 /// The places of a grid and their inputs.
 pub(super) struct Grid<'a> {
     rows: &'a [String],
@@ -80,10 +83,34 @@ impl<'a> Grid<'a> {
         against: Option<Against>,
         states: Option<&BTreeMap<String, State>>,
         reporter: &dyn Reporter,
-    ) -> Result<Vec<Vec<Option<Cell>>>, StageError> {
+    ) -> Result<Cells, StageError> {
         let mut reader = Reader { known: BTreeMap::new(), keep_values: against.is_some() };
-        let mut measured: BTreeMap<(usize, usize), Vec<OfSeed<'_, Evidence>>> = BTreeMap::new();
         let is_lenient = states.is_some();
+        let (mut grid, misfits) = self.measured(&mut reader, is_lenient, reporter)?;
+        if let Some(against) = against {
+            self.compare(&mut grid, against.row, &mut reader, is_lenient)?;
+        }
+        if let Some(states) = states {
+            self.mark(&mut grid, states, &misfits);
+            if let Some(against) = against {
+                drop_stale_comparisons(&mut grid, against.row);
+            }
+        }
+        if let Some(against) = against {
+            let open = self.open(&grid, against.row, states);
+            correct(&mut grid, against.family, &open);
+        }
+        Ok(grid)
+    }
+
+    /// The numbers without comparisons, and the places whose inputs do not fit together; only if lenient there are any.
+    fn measured(
+        &self,
+        reader: &mut Reader,
+        is_lenient: bool,
+        reporter: &dyn Reporter,
+    ) -> Result<(Cells, Vec<Place>), StageError> {
+        let mut measured: BTreeMap<(usize, usize), Vec<OfSeed<'_, Evidence>>> = BTreeMap::new();
         let mut misfits: Vec<Place> = Vec::new();
         for (done, (&place, input)) in self.values.iter().enumerate() {
             check_cancelled(reporter)?;
@@ -102,7 +129,7 @@ impl<'a> Grid<'a> {
                 Err(source) => return Err(StageError::Metric { cell: input.label.clone(), source }),
             }
         }
-        let mut grid: Vec<Vec<Option<Cell>>> = vec![vec![None; self.columns.len()]; self.rows.len()];
+        let mut grid: Cells = vec![vec![None; self.columns.len()]; self.rows.len()];
         for ((row, column), seeds) in measured {
             let cell = if self.seeds == [""] {
                 seeds.first().map(|seed| Cell::from(seed.number))
@@ -113,27 +140,7 @@ impl<'a> Grid<'a> {
             };
             grid[row][column] = cell;
         }
-        if let Some(against) = against {
-            self.compare(&mut grid, against.row, &mut reader, is_lenient)?;
-        }
-        if let Some(states) = states {
-            self.mark(&mut grid, states, &misfits);
-            // A difference to a number, or of one, that is not as it is now says nothing of the pipeline as it is now.
-            let is_made = |cell: &Option<Cell>| cell.as_ref().is_some_and(|cell| cell.state.is_made());
-            let to: Vec<bool> = against.map_or_else(Vec::new, |to| grid[to.row].iter().map(is_made).collect());
-            for row in &mut grid {
-                for (cell, to) in row.iter_mut().zip(&to) {
-                    if let Some(cell) = cell.as_mut().filter(|cell| !to || !cell.state.is_made()) {
-                        cell.compared = None;
-                    }
-                }
-            }
-        }
-        if let Some(against) = against {
-            let open = self.open(&grid, against.row, states);
-            correct(&mut grid, against.family, &open);
-        }
-        Ok(grid)
+        Ok((grid, misfits))
     }
 
     /// Compares each cell with the one of its column in row `to`.
@@ -278,4 +285,18 @@ pub(super) fn predictions(input: &Input) -> Result<Predictions, StageError> {
 pub(super) fn told(grid: &[Vec<Option<Cell>>]) -> String {
     let (all, there) = (grid.iter().flatten().count(), grid.iter().flatten().flatten().count());
     if all == there { format!("{all} numbers") } else { format!("{there} of {all} numbers") }
+}
+
+/// Drops differences to a number of row `to`, or of one, that is not as it is now: they say nothing of the pipeline as
+/// it is now.
+fn drop_stale_comparisons(grid: &mut [Vec<Option<Cell>>], to: usize) {
+    let is_made = |cell: &Option<Cell>| cell.as_ref().is_some_and(|cell| cell.state.is_made());
+    let to: Vec<bool> = grid[to].iter().map(is_made).collect();
+    for row in grid {
+        for (cell, to) in row.iter_mut().zip(&to) {
+            if let Some(cell) = cell.as_mut().filter(|cell| !to || !cell.state.is_made()) {
+                cell.compared = None;
+            }
+        }
+    }
 }

@@ -26,37 +26,14 @@ struct Column {
 /// Slots `set`, labelled as the columns, and `value`, labelled `ROW/COLUMN`; outputs `svg`, `png`, `csv`.
 pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageError> {
     let params: SamplesParams = params(job)?;
-    let input = |slot: &'static str, label: &str| job.inputs_of(slot).find(|input| input.label == label);
-    let mut columns = Vec::new();
-    let mut images: Option<Vec<usize>> = None;
-    for (done, label) in params.columns.iter().enumerate() {
-        check_cancelled(reporter)?;
-        reporter.progress(done as u64, params.columns.len() as u64, label);
-        let set = input("set", label).ok_or_else(|| StageError::NoInput { slot: format!("set {label}") })?;
-        let mut reader = open(set)?;
-        // All sets are versions of the same images: the first tells which are meant.
-        let images = match &mut images {
-            Some(images) => images,
-            none => none.insert(chosen(set, &reader, &params)?),
-        };
-        columns.push(column(set, &mut reader, images)?);
-    }
-    let images = images.unwrap_or_default();
-    // For each model and set the probability of each image.
-    let mut known: Vec<Vec<Option<Vec<f64>>>> = Vec::new();
-    for row in &params.rows {
-        check_cancelled(reporter)?;
-        let of = |(label, column): (&String, &Column)| match input("value", &format!("{row}/{label}")) {
-            None => Ok(None),
-            Some(value) => probabilities(value, column, &images).map(Some),
-        };
-        known.push(params.columns.iter().zip(&columns).map(of).collect::<Result<_, StageError>>()?);
-    }
+    let (images, columns) = columns(job, &params, reporter)?;
+    let known = known_probabilities(job, &params, &images, &columns, reporter)?;
+    let class = |at: usize| columns.first().map_or("", |column| column.classes[at].as_str());
 
     let mut rows = Vec::new();
     let mut numbers = Vec::new();
     for (at, &image) in images.iter().enumerate() {
-        let class = columns.first().map_or("", |column| column.classes[at].as_str());
+        let class = class(at);
         for (row, of_row) in params.rows.iter().zip(&known) {
             for (set, of_set) in params.columns.iter().zip(of_row) {
                 if let Some(probability) = of_set.as_ref().map(|of_set| of_set[at]) {
@@ -86,6 +63,53 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageErr
     write(job, "svg", around(&png).as_bytes())?;
     write(job, "png", &png)?;
     Ok(format!("{} of {} sets", count(images.len()), params.columns.len()))
+}
+
+/// The images' numbers in their sets, and a column for each set.
+fn columns(
+    job: &Job,
+    params: &SamplesParams,
+    reporter: &dyn Reporter,
+) -> Result<(Vec<usize>, Vec<Column>), StageError> {
+    let mut columns = Vec::new();
+    let mut images: Option<Vec<usize>> = None;
+    for (done, label) in params.columns.iter().enumerate() {
+        check_cancelled(reporter)?;
+        reporter.progress(done as u64, params.columns.len() as u64, label);
+        let set = input(job, "set", label).ok_or_else(|| StageError::NoInput { slot: format!("set {label}") })?;
+        let mut reader = open(set)?;
+        // All sets are versions of the same images: the first tells which are meant.
+        let images = match &mut images {
+            Some(images) => images,
+            none => none.insert(chosen(set, &reader, params)?),
+        };
+        columns.push(column(set, &mut reader, images)?);
+    }
+    Ok((images.unwrap_or_default(), columns))
+}
+
+/// For each row and column the probability of each image, or `None` where no result has it.
+fn known_probabilities(
+    job: &Job,
+    params: &SamplesParams,
+    images: &[usize],
+    columns: &[Column],
+    reporter: &dyn Reporter,
+) -> Result<Vec<Vec<Option<Vec<f64>>>>, StageError> {
+    let mut known = Vec::new();
+    for row in &params.rows {
+        check_cancelled(reporter)?;
+        let of = |(label, column): (&String, &Column)| match input(job, "value", &format!("{row}/{label}")) {
+            None => Ok(None),
+            Some(value) => probabilities(value, column, images).map(Some),
+        };
+        known.push(params.columns.iter().zip(columns).map(of).collect::<Result<_, StageError>>()?);
+    }
+    Ok(known)
+}
+
+fn input<'a>(job: &'a Job, slot: &'static str, label: &str) -> Option<&'a Input> {
+    job.inputs_of(slot).find(|input| input.label == label)
 }
 
 fn count(images: usize) -> String {
