@@ -26,46 +26,7 @@ pub fn tex(table: &TableDocument) -> String {
         if index > 0 {
             text += "    \\addlinespace\n";
         }
-        let numbers = table.columns.iter().zip(cells).map(|(column, cell)| {
-            cell.as_ref().map_or_else(|| escape(words::ABSENT), |cell| escape(&words::number(column.metric, cell)))
-        });
-        text += &line(&escape(row), numbers);
-        let mut below = |label: &str, text_of: &dyn Fn(usize, &Cell) -> Option<String>| {
-            let texts: Vec<Option<String>> = cells
-                .iter()
-                .enumerate()
-                .map(|(column, cell)| cell.as_ref().and_then(|cell| text_of(column, cell)))
-                .collect();
-            if texts.iter().any(Option::is_some) {
-                let small = |text: Option<String>| {
-                    text.map_or(String::new(), |text| format!("{{\\scriptsize {}}}", escape(&text)))
-                };
-                let label =
-                    if label.is_empty() { String::new() } else { format!("\\quad{{\\scriptsize {}}}", escape(label)) };
-                text += &line(&label, texts.into_iter().map(small));
-            }
-        };
-        below("", &|column, cell| words::interval(table.columns[column].metric, &cell.number));
-        if let Some(compare) = &table.compare {
-            let label = words::comparison_label(&compare.to);
-            // A line each: the difference with its interval, p, and the corrected p.
-            below(&label, &|_, cell| cell.compared.as_ref().map(words::difference));
-            for at in 0..2 {
-                let of = |cell: &Cell| words::p_values(cell.compared.as_ref()?)?.into_iter().nth(at);
-                below("", &|_, cell| of(cell));
-            }
-        }
-        if table.published.is_some() {
-            let is_published = |cell: &Cell| cell.published.as_ref().is_some_and(|beside| beside.value.is_some());
-            let published = |cell: &Cell| is_published(cell).then(|| words::published(cell));
-            if is_wide {
-                let part = |cell: &Cell, at: usize| published(cell)?.split(" (").nth(at).map(str::to_owned);
-                below(words::PUBLISHED, &|_, cell| part(cell, 0));
-                below("", &|_, cell| part(cell, 1).map(|difference| format!("({difference}")));
-            } else {
-                below(words::PUBLISHED, &|_, cell| published(cell));
-            }
-        }
+        text += &row_lines(table, row, cells);
     }
     text += "    \\bottomrule\n  \\end{tabular}";
     text += if is_wide { "}\n" } else { "\n" };
@@ -77,6 +38,52 @@ pub fn tex(table: &TableDocument) -> String {
         );
     }
     text + "\\end{table}\n"
+}
+
+/// A row: its numbers, and below them whatever stands beside a number.
+fn row_lines(table: &TableDocument, row: &str, cells: &[Option<Cell>]) -> String {
+    let numbers = table.columns.iter().zip(cells).map(|(column, cell)| {
+        cell.as_ref().map_or_else(|| escape(words::ABSENT), |cell| escape(&words::number(column.metric, cell)))
+    });
+    let mut text = line(&escape(row), numbers);
+    text += &small_line("", cells, |column, cell| words::interval(table.columns[column].metric, &cell.number));
+    if let Some(compare) = &table.compare {
+        let label = words::comparison_label(&compare.to);
+        // A line each: the difference with its interval, p, and the corrected p.
+        text += &small_line(&label, cells, |_, cell| cell.compared.as_ref().map(words::difference));
+        for at in 0..2 {
+            let of = |cell: &Cell| words::p_values(cell.compared.as_ref()?)?.into_iter().nth(at);
+            text += &small_line("", cells, |_, cell| of(cell));
+        }
+    }
+    if table.published.is_some() {
+        text += &published_lines(cells, table.columns.len() > WIDE);
+    }
+    text
+}
+
+/// The published numbers of a row; in a wide table differences have a line of their own.
+fn published_lines(cells: &[Option<Cell>], is_wide: bool) -> String {
+    let is_published = |cell: &Cell| cell.published.as_ref().is_some_and(|beside| beside.value.is_some());
+    let published = |cell: &Cell| is_published(cell).then(|| words::published(cell));
+    if !is_wide {
+        return small_line(words::PUBLISHED, cells, |_, cell| published(cell));
+    }
+    let part = |cell: &Cell, at: usize| published(cell)?.split(" (").nth(at).map(str::to_owned);
+    small_line(words::PUBLISHED, cells, |_, cell| part(cell, 0))
+        + &small_line("", cells, |_, cell| part(cell, 1).map(|difference| format!("({difference}")))
+}
+
+/// A line in small type of a text for each cell; nothing if no cell has one. `text_of` gets the column and the cell.
+fn small_line(label: &str, cells: &[Option<Cell>], text_of: impl Fn(usize, &Cell) -> Option<String>) -> String {
+    let text = |(column, cell): (usize, &Option<Cell>)| cell.as_ref().and_then(|cell| text_of(column, cell));
+    let texts: Vec<Option<String>> = cells.iter().enumerate().map(text).collect();
+    if texts.iter().all(Option::is_none) {
+        return String::new();
+    }
+    let small = |text: Option<String>| text.map_or(String::new(), |text| format!("{{\\scriptsize {}}}", escape(&text)));
+    let label = if label.is_empty() { String::new() } else { format!("\\quad{{\\scriptsize {}}}", escape(label)) };
+    line(&label, texts.into_iter().map(small))
 }
 
 fn line(label: &str, fields: impl Iterator<Item = String>) -> String {
