@@ -115,53 +115,60 @@ impl<'a> Checker<'a> {
 
     fn check_choice(&mut self, schema: &View<'a>, choices: &'a [Json], value: &'a Value) {
         let resolved: Vec<View> = choices.iter().filter_map(|choice| self.resolve(choice)).collect();
-        // An enumeration of words.
         let words: Vec<&str> = resolved.iter().filter_map(|choice| choice.get("const")?.as_str()).collect();
         if words.len() == resolved.len() {
-            match value.as_str() {
-                Some(word) if words.contains(&word) => {}
-                Some(word) => self.unknown_word(word, &words),
-                None => self.wrong_type(&format!("one of {}", list(&words)), value),
-            }
-            return;
+            self.check_word(&words, value);
+        } else if let Some(tag) = tag_of(&resolved) {
+            self.check_variants(tag, &resolved, value);
+        } else {
+            self.check_alternatives(schema, &resolved, value);
         }
-        // Variants with a tag.
-        if let Some(tag) = tag_of(&resolved) {
-            let words: Vec<&str> = resolved.iter().filter_map(|choice| tag_value(choice, tag)).collect();
-            let Some(map) = value.as_mapping() else {
-                let example = format!("a mapping such as {{{tag}: {}, …}}", words.first().unwrap_or(&"…"));
-                return self.wrong_type(&example, value);
-            };
-            let Some(given) = map.get(tag) else {
-                if self.may_have_meant(tag, map, &[tag]) {
-                    return;
-                }
-                let message = format!("{} needs the parameter `{tag}`", self.what_here());
-                let help = format!("add `{tag}:` with one of {}", list(&words));
-                return self.problem(Part::Key, message, format!("needs `{tag}`"), Some(help));
-            };
-            if is_unknown(given) {
+    }
+
+    /// Checks a value against an enumeration of words.
+    fn check_word(&mut self, words: &[&str], value: &Value) {
+        match value.as_str() {
+            Some(word) if words.contains(&word) => {}
+            Some(word) => self.unknown_word(word, words),
+            None => self.wrong_type(&format!("one of {}", list(words)), value),
+        }
+    }
+
+    /// Checks a value against variants that a key, the tag, tells apart.
+    fn check_variants(&mut self, tag: &'a str, variants: &[View<'a>], value: &'a Value) {
+        let words: Vec<&str> = variants.iter().filter_map(|choice| tag_value(choice, tag)).collect();
+        let Some(map) = value.as_mapping() else {
+            let example = format!("a mapping such as {{{tag}: {}, …}}", words.first().unwrap_or(&"…"));
+            return self.wrong_type(&example, value);
+        };
+        let Some(given) = map.get(tag) else {
+            if self.may_have_meant(tag, map, &[tag]) {
                 return;
             }
-            match given.as_str().map(|word| (word, words.iter().position(|name| *name == word))) {
-                Some((_, Some(index))) => self.check_view(&resolved[index], value),
-                wrong => {
-                    self.trail.push(Crumb::Key(tag));
-                    match wrong {
-                        Some((word, _)) => self.unknown_word(word, &words),
-                        None => self.wrong_type(&format!("one of {}", list(&words)), given),
-                    }
-                    self.trail.pop();
-                }
-            }
+            let message = format!("{} needs the parameter `{tag}`", self.what_here());
+            let help = format!("add `{tag}:` with one of {}", list(&words));
+            return self.problem(Part::Key, message, format!("needs `{tag}`"), Some(help));
+        };
+        if is_unknown(given) {
             return;
         }
-        // Alternatives of different types: the first that accepts a value of this type applies.
+        match given.as_str().and_then(|word| words.iter().position(|name| *name == word)) {
+            Some(index) => self.check_view(&variants[index], value),
+            None => {
+                self.trail.push(Crumb::Key(tag));
+                self.check_word(&words, given);
+                self.trail.pop();
+            }
+        }
+    }
+
+    /// Checks a value against alternatives of different types: the first that accepts a value of its type applies.
+    fn check_alternatives(&mut self, schema: &View<'a>, alternatives: &[View<'a>], value: &'a Value) {
         let fits = |choice: &&View| match choice.get("type") {
             Some(Json::String(name)) => has_type(value, name),
             _ => choice.get("anyOf").or_else(|| choice.get("oneOf")).is_some() && !value.is_null(),
         };
-        match resolved.iter().find(fits) {
+        match alternatives.iter().find(fits) {
             Some(choice) if choice.get("pattern").is_some() => {
                 let text = value.as_str().unwrap_or_default();
                 match Real::parse(text) {
@@ -175,7 +182,7 @@ impl<'a> Checker<'a> {
                 self.check_view(&choice, value);
             }
             None => {
-                let mut all: Vec<String> = resolved.iter().map(expected).filter(|text| text != "null").collect();
+                let mut all: Vec<String> = alternatives.iter().map(expected).filter(|text| text != "null").collect();
                 // A fraction is also a number: one phrase covers both.
                 if all.iter().any(|text| text.starts_with("a number such as")) {
                     all.retain(|text| text != "a number");

@@ -207,10 +207,7 @@ impl Reader<'_> {
             with: is_lost(map, "with", &STAGE_KEYS) || defaults.are_lost(kind),
             misplaced: strange.iter().map(|key| (*key).to_owned()).collect(),
         };
-        if let Some(about) = map.get("about").filter(|about| !about.is_string() && !is_unknown(about)) {
-            let message = format!("`about` is a text; this is {}", describe(about));
-            self.problem(Place::value(self.file, path.key("about")), message, "expected a text");
-        }
+        self.check_about(map, &path);
         let matrix = self.matrix(map, &path);
         let include = self.points(map, "include", lost.matrix, &path);
         let exclude = self.points(map, "exclude", lost.matrix, &path);
@@ -223,23 +220,7 @@ impl Reader<'_> {
         };
         let with = self.mapping(map, "with", &path).cloned().unwrap_or_default();
         if let Some(kind) = kind {
-            let (seeded, by_worker) = (kind.takes_seed(), kind.needs_worker());
-            for (key, what, of_use) in [
-                ("seed", "its seed", seeded),
-                ("numerics", "numerics", by_worker),
-                ("threads", "threads", seeded),
-                ("gpu", "a GPU", by_worker),
-            ] {
-                if !of_use && map.contains_key(key) {
-                    let place = Place::key(self.file, path.key(key));
-                    let message =
-                        format!("a stage of kind `{kind}` makes no use of {what}, which would change nothing");
-                    let within = params::names(kind).contains(&key);
-                    let help =
-                        if within { "remove it; the `seed` of a division stands under `with`" } else { "remove it" };
-                    self.problems.push(Problem::at(place, message, "no use here").help(help));
-                }
-            }
+            self.check_options(kind, map, &path);
         }
         Some(StageSpec {
             name: name.to_owned(),
@@ -259,6 +240,33 @@ impl Reader<'_> {
             file: self.file.clone(),
             lost,
         })
+    }
+
+    fn check_about(&mut self, map: &Mapping, path: &YamlPath) {
+        if let Some(about) = map.get("about").filter(|about| !about.is_string() && !is_unknown(about)) {
+            let message = format!("`about` is a text; this is {}", describe(about));
+            self.problem(Place::value(self.file, path.key("about")), message, "expected a text");
+        }
+    }
+
+    /// Checks that a stage has no option that its kind makes no use of.
+    fn check_options(&mut self, kind: StageKind, map: &Mapping, path: &YamlPath) {
+        let (seeded, by_worker) = (kind.takes_seed(), kind.needs_worker());
+        let options = [
+            ("seed", "its seed", seeded),
+            ("numerics", "numerics", by_worker),
+            ("threads", "threads", seeded),
+            ("gpu", "a GPU", by_worker),
+        ];
+        for (key, what, _) in options.into_iter().filter(|(key, _, of_use)| !of_use && map.contains_key(*key)) {
+            let place = Place::key(self.file, path.key(key));
+            let message = format!("a stage of kind `{kind}` makes no use of {what}, which would change nothing");
+            let help = match params::names(kind).contains(&key) {
+                true => "remove it; the `seed` of a division stands under `with`",
+                false => "remove it",
+            };
+            self.problems.push(Problem::at(place, message, "no use here").help(help));
+        }
     }
 
     /// Reads the kind of a stage; `meant` is a key that looks like a misspelt `kind`.
