@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use atflow::cache::remote::{Remote, at_once};
 use atflow::cache::{Access, Blob, CacheError, Manifest};
+use atflow::digest::Digest;
 use atflow::publish::{PublishError, Sent, send};
 use atflow::signing::Signer;
 use atflow::spec::InstanceId;
@@ -28,53 +29,20 @@ pub(crate) fn run(args: &PushArgs) -> Result<Exit, CliError> {
     let signer = args.sign.as_deref().map(|file| Signer::open(file, || password(false))).transpose()?;
     let remote = Remote::create(to, patience(&args.pipeline.changes)).map_err(CacheError::from)?;
     let results = loaded.fresh()?;
-    let mut seen = HashSet::new();
-    let (mut files, mut bytes, mut lost) = (0, 0, 0);
+    let mut push = Push { loaded: &loaded, remote: &remote, seen: HashSet::new(), copied: Copied::default() };
     let mut sent_as: BTreeMap<Sent, Vec<String>> = BTreeMap::new();
     // A few at a time: what was copied before a stop counts, because blobs that are there are not sent again and
     // manifests follow theirs soon.
     for some in results.chunks(AT_A_TIME) {
-        let mut blobs: Vec<(Blob, &str)> = Vec::new();
-        for (id, manifest) in some {
-            let name = loaded.graph.instance(*id).name.as_str();
-            for blob in manifest.outputs.values().chain([&manifest.made.log]).filter(|blob| seen.insert(blob.digest)) {
-                if loaded.cache.has(*blob) {
-                    blobs.push((*blob, name));
-                } else {
-                    eprint(&format!("warning: a file of {name} is gone from this cache and is not copied\n"));
-                    lost += 1;
-                }
-            }
-        }
-        let put = |(blob, _): &(Blob, &str)| remote.put_blob(*blob, &loaded.cache.object_path(blob.digest));
-        for ((blob, name), put) in blobs.iter().zip(at_once(&blobs, put)) {
-            match put {
-                Ok(true) => {
-                    files += 1;
-                    bytes += blob.size;
-                }
-                Ok(false) => {}
-                // What rotted here is published nowhere. The rest is.
-                Err(error) if error.is_loss() => {
-                    // A cache that cannot be written keeps what it has.
-                    let kept = loaded.cache.quarantine(blob.digest).ok().flatten();
-                    let kept = kept.map_or(String::new(), |kept| format!("; it was moved to {}", kept.display()));
-                    eprint(&format!(
-                        "warning: a file of {name} has other bytes than its digest says and is not copied{kept}; \
-                         a run makes it again\n"
-                    ));
-                    lost += 1;
-                }
-                Err(error) => return Err(CacheError::from(error).into()),
-            }
-        }
         // Blobs first: a manifest promises that they are there.
+        push.send_blobs(some)?;
         let send = |(_, manifest): &(InstanceId, Manifest)| send(&remote, manifest, signer.as_ref());
         for (sent, (id, _)) in at_once(some, send).into_iter().zip(some) {
             let name = loaded.graph.instance(*id).name.clone();
             sent_as.entry(sent?).or_default().push(name);
         }
     }
+    let Copied { files, bytes, lost } = push.copied;
     let results = results.len();
     eprint(&format!(
         "{} in {}: {} copied ({})\n",
@@ -96,6 +64,78 @@ pub(crate) fn run(args: &PushArgs) -> Result<Exit, CliError> {
     }
     let is_unsigned = sent_as.contains_key(&Sent::OtherManifest) || sent_as.contains_key(&Sent::OtherSignature);
     Ok(if lost > 0 || (signer.is_some() && is_unsigned) { Exit::StageFailed } else { Exit::Done })
+}
+
+/// Copies the blobs of results.
+struct Push<'a> {
+    loaded: &'a Loaded,
+    remote: &'a Remote,
+    /// Blobs that earlier results had, too.
+    seen: HashSet<Digest>,
+    copied: Copied,
+}
+
+/// What came of the blobs so far.
+#[derive(Default)]
+struct Copied {
+    /// Files that were copied; the remote lacked them.
+    files: usize,
+    /// Their bytes.
+    bytes: u64,
+    /// Files that this cache has lost.
+    lost: usize,
+}
+
+impl<'a> Push<'a> {
+    /// Copies the blobs of some results. One that is lost here is told, and keeps no other from it.
+    fn send_blobs(&mut self, results: &[(InstanceId, Manifest)]) -> Result<(), CliError> {
+        let blobs = self.blobs(results);
+        let put = |(blob, _): &(Blob, &str)| self.remote.put_blob(*blob, &self.loaded.cache.object_path(blob.digest));
+        for ((blob, name), put) in blobs.iter().zip(at_once(&blobs, put)) {
+            match put {
+                Ok(true) => {
+                    self.copied.files += 1;
+                    self.copied.bytes += blob.size;
+                }
+                Ok(false) => {}
+                // What rotted here is published nowhere. The rest is.
+                Err(error) if error.is_loss() => self.set_aside(*blob, name),
+                Err(error) => return Err(CacheError::from(error).into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the blobs of some results that are here and were not sent before, each with the name of its result.
+    fn blobs(&mut self, results: &[(InstanceId, Manifest)]) -> Vec<(Blob, &'a str)> {
+        let loaded = self.loaded;
+        let mut blobs = Vec::new();
+        for (id, manifest) in results {
+            let name = loaded.graph.instance(*id).name.as_str();
+            let outputs = manifest.outputs.values().chain([&manifest.made.log]);
+            for blob in outputs.filter(|blob| self.seen.insert(blob.digest)) {
+                if loaded.cache.has(*blob) {
+                    blobs.push((*blob, name));
+                } else {
+                    eprint(&format!("warning: a file of {name} is gone from this cache and is not copied\n"));
+                    self.copied.lost += 1;
+                }
+            }
+        }
+        blobs
+    }
+
+    /// Moves a rotten file out of the cache.
+    fn set_aside(&mut self, blob: Blob, name: &str) {
+        // A cache that cannot be written keeps what it has.
+        let kept = self.loaded.cache.quarantine(blob.digest).ok().flatten();
+        let kept = kept.map_or(String::new(), |kept| format!("; it was moved to {}", kept.display()));
+        eprint(&format!(
+            "warning: a file of {name} has other bytes than its digest says and is not copied{kept}; \
+             a run makes it again\n"
+        ));
+        self.copied.lost += 1;
+    }
 }
 
 /// What was signed, and what was not and why.
