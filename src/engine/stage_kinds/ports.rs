@@ -77,7 +77,7 @@ impl StageKind {
             StageKind::Dataset | StageKind::File | StageKind::Command => &[],
             StageKind::Transform => {
                 const {
-                    // Which of the optional ones an operation needs, [`super::TransformParams::needs`] says.
+                    // Which of the optional ones an operation needs, [`super::TransformParams::needs_of`] says.
                     const WEIGHTS: Slot = Slot { optional: true, ..slot("", ArtifactType::File, "file") };
                     &[
                         Slot { prefers: "test", ..DATA },
