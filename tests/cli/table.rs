@@ -199,7 +199,35 @@ fn images_are_drawn_side_by_side_with_what_models_make_of_them() {
     ");
     let png = std::fs::read(space.path().join("results/seen/figure.png")).unwrap();
     assert!(png.starts_with(b"\x89PNG"));
-    assert!(space.read("results/seen/figure.svg").contains("data:image/png;base64,iVBORw0KGgo"));
+    let svg = space.read("results/seen/figure.svg");
+    // Two images in two sets, each as it is: the text is text, and the pixels are not smoothed.
+    assert_eq!(svg.matches("href=\"data:image/png;base64,iVBORw0KGgo").count(), 4);
+    for text in
+        [">Patch-shuffled images<", ">2 × 2 pieces<", ">dog<", ">image 3<", ">62.5 %<", "image-rendering:pixelated"]
+    {
+        assert!(svg.contains(text), "{text} is missing in\n{svg}");
+    }
+    assert!(std::fs::read(space.path().join("results/seen/figure.pdf")).unwrap().starts_with(b"%PDF-1.4"));
+
+    // One of each class, with what a model takes it for.
+    let changed = SAMPLES.replace("images: [3, 0]", "images: {each_class: 1}");
+    space.write("p.yaml", changed.replace("probabilities: tested.model", "predicted: tested.model"));
+    space.ran(&[]);
+    insta::assert_snapshot!(space.read("results/seen/figure.csv"), @r"
+    image,class,set,row,probability_of_true_class,predicted
+    0,cat,1,standard,0.900000,cat
+    0,cat,2,standard,0.900000,cat
+    0,cat,1,pgd,0.500000,cat
+    0,cat,2,pgd,0.500000,cat
+    1,dog,1,standard,0.800000,cat
+    1,dog,2,standard,0.800000,cat
+    1,dog,1,pgd,0.500000,cat
+    1,dog,2,pgd,0.500000,cat
+    ");
+    let svg = space.read("results/seen/figure.svg");
+    assert_eq!((svg.matches(">dog<").count(), svg.matches(">cat<").count()), (1, 1 + 8), "headings and predictions");
+    assert!(svg.contains(">image 1<") && !svg.contains(" %<"), "{svg}");
+    space.write("p.yaml", SAMPLES);
 
     let few = predictions(2);
     space.write("pgd", few);

@@ -190,8 +190,8 @@ fn images_are_listed_the_first_ones_or_drawn_by_their_own_seed() {
     assert!(ascending.is_sorted() && *ascending.last().unwrap() > 10, "{ascending:?}");
     for (images, words) in [
         (json!([]), "must name at least one image"),
-        (json!({"first": 3, "count": 2}), "`{first: N}`, or `{count: N, seed: S}`"),
-        (json!({"seed": 2}), "`{first: N}`, or `{count: N, seed: S}`"),
+        (json!({"first": 3, "count": 2}), "`{first: N}`, `{count: N, seed: S}`, or `{each_class: N}`"),
+        (json!({"seed": 2}), "`{first: N}`, `{count: N, seed: S}`, or `{each_class: N}`"),
         (json!({"first": 0}), "at least one image"),
     ] {
         let inputs = vec![models[0].clone(), sets[0].clone()];

@@ -2,13 +2,17 @@
 
 use super::error::StageError;
 use super::grid::{self, Grid};
+use super::published::published_table;
 use super::{Reporter, params, write};
-use crate::picture::{Curves, Point, Series, curves_png, curves_svg};
+use crate::picture::{Curves, Drawing, Point, Series, curves_drawing};
 use crate::protocol::Job;
-use crate::results::{Cell, PointRow, points_csv, thousands};
+use crate::results::{Cell, Number, PointRow, points_csv, thousands};
 use crate::stage_kinds::FigureParams;
 
-/// Slots `value` and `reference`, labelled `SERIES/X`; outputs `svg`, `png`, `csv`.
+/// A published number and how it was printed; for each curve one for each value of the axis.
+type Beside = Vec<Vec<Option<(f64, String)>>>;
+
+/// Slots `value` and `reference`, labelled `SERIES/X`, and `published`; outputs `svg`, `png`, `pdf`, `csv`.
 pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageError> {
     let params: FigureParams = params(job)?;
     let (labels, values) = (params.x_labels.len(), params.x_values.len());
@@ -20,27 +24,66 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageErr
     let cells = Grid::new(job, &params.series, &columns, &[])?.cells(None, None, reporter)?;
     let told = grid::told(&cells);
 
-    let rows = params.series.iter().zip(&cells).flat_map(|(series, points)| {
-        let along = params.x_values.iter().zip(&params.x_labels).zip(points);
-        along.filter_map(move |((x, x_label), cell)| {
-            let number = cell.as_ref()?.number;
-            Some(PointRow { panel: None, series, x: x.get(), x_label, metric: params.metric, number })
-        })
-    });
-    write(job, "csv", points_csv(rows).as_bytes())?;
-    let curves = Curves {
-        title: params.title,
-        x_name: params.x_name,
+    let beside = beside(job, &params)?;
+    write(job, "csv", numbers(&params, &cells, &beside).as_bytes())?;
+    let named = |label: &String| shown(&params, label).to_owned();
+    let mut curves = Curves {
+        title: params.title.clone(),
+        x_name: params.x_name.clone(),
         y_name: params.metric.title().to_owned(),
         y_note: note(&cells),
         x: params.x_values.iter().map(|value| value.get()).collect(),
-        x_labels: params.x_labels,
+        x_labels: params.x_labels.iter().map(named).collect(),
         scale: params.scale,
-        series: params.series.into_iter().zip(cells).map(|(name, cells)| series(name, &cells)).collect(),
+        series: params.series.iter().zip(&cells).map(|(label, cells)| series(named(label), cells)).collect(),
+        published: params.published.as_ref().map(|published| format!("published ({})", published.table)),
+        size: params.size,
+        legend: params.legend,
     };
-    write(job, "svg", curves_svg(&curves)?.as_bytes())?;
-    write(job, "png", &curves_png(&curves)?)?;
+    for (series, beside) in curves.series.iter_mut().zip(&beside) {
+        series.published = beside.iter().map(|number| number.as_ref().map(|(percent, _)| percent / 100.0)).collect();
+    }
+    write_picture(job, &curves_drawing(&curves)?)?;
     Ok(format!("{told} in {} curves", curves.series.len()))
+}
+
+/// Writes the outputs `svg`, `png` and `pdf`.
+pub(super) fn write_picture(job: &Job, picture: &Drawing) -> Result<(), StageError> {
+    write(job, "svg", picture.svg()?.as_bytes())?;
+    write(job, "png", &picture.small_png()?)?;
+    write(job, "pdf", &picture.pdf()?)
+}
+
+/// The published numbers of the points, where the figure has some.
+fn beside(job: &Job, params: &FigureParams) -> Result<Beside, StageError> {
+    let Some(published) = &params.published else { return Ok(Vec::new()) };
+    let table = published_table(job, published)?;
+    let number = |row: &Option<String>, column: &Option<String>| table.number(row.as_deref()?, column.as_deref()?);
+    let of_row = |row: &Option<String>| published.columns.iter().map(|column| number(row, column)).collect();
+    Ok(published.rows.iter().map(of_row).collect())
+}
+
+fn shown<'a>(params: &'a FigureParams, label: &'a str) -> &'a str {
+    params.names.get(label).map_or(label, String::as_str)
+}
+
+fn numbers(params: &FigureParams, cells: &[Vec<Option<Cell>>], beside: &Beside) -> String {
+    let mut rows = Vec::new();
+    for (curve, (series, points)) in params.series.iter().zip(cells).enumerate() {
+        for (at, ((x, x_label), cell)) in params.x_values.iter().zip(&params.x_labels).zip(points).enumerate() {
+            let published = beside.get(curve).and_then(|beside| beside.get(at)?.as_ref());
+            rows.push(PointRow {
+                panel: None,
+                series: shown(params, series),
+                x: x.get(),
+                x_label: shown(params, x_label),
+                metric: params.metric,
+                number: cell.as_ref().map_or(Number::default(), |cell| cell.number),
+                published: published.map(|(_, printed)| printed.as_str()),
+            });
+        }
+    }
+    points_csv(rows)
 }
 
 /// How many images stand behind the numbers, and whether a number is known without any.
@@ -61,5 +104,5 @@ fn series(name: String, cells: &[Option<Cell>]) -> Series {
         let number = cell.as_ref()?.number;
         Some(Point { share: number.value?, interval: number.low.zip(number.high) })
     };
-    Series { name, points: cells.iter().map(point).collect() }
+    Series { name, points: cells.iter().map(point).collect(), published: Vec::new() }
 }

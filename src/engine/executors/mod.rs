@@ -8,6 +8,8 @@ mod error;
 mod figure;
 mod file;
 mod grid;
+mod maps;
+mod published;
 mod samples;
 mod substitute;
 mod table;
@@ -59,8 +61,11 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, Failure> {
         StageKind::Dataset => dataset::run(job, reporter),
         StageKind::File => file::run(job, reporter),
         StageKind::Table => table::run(job, reporter),
-        StageKind::Figure if job.params.get("draw").is_some() => samples::run(job, reporter),
-        StageKind::Figure => figure::run(job, reporter),
+        StageKind::Figure => match job.params.get("draw").and_then(serde_json::Value::as_str) {
+            Some("maps") => maps::run(job, reporter),
+            Some(_) => samples::run(job, reporter),
+            None => figure::run(job, reporter),
+        },
         StageKind::Command => command::run(job, reporter),
         kind @ (StageKind::Transform
         | StageKind::Train

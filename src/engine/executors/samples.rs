@@ -4,11 +4,12 @@ use std::fs::File;
 use std::io::BufReader;
 
 use super::error::StageError;
+use super::figure::write_picture;
 use super::grid::predictions;
 use super::{Reporter, check_cancelled, name, params, read_error, write};
 use crate::digest::{ReadError, verify};
 use crate::formats::{ImageReader, Predictions, Seen};
-use crate::picture::{SampleRow, Samples, Tile, samples_png};
+use crate::picture::{SampleRow, Samples, Tile, samples_drawing};
 use crate::protocol::{Input, Job};
 use crate::results::{MetricError, SampleNumber, samples_csv};
 use crate::stage_kinds::SamplesParams;
@@ -17,51 +18,53 @@ use crate::stage_kinds::SamplesParams;
 const SIDE: u32 = 112;
 
 /// A column: the images that are drawn, and their classes.
-struct Column {
-    tiles: Vec<Tile>,
-    classes: Vec<String>,
+pub(super) struct Column {
+    pub(super) tiles: Vec<Tile>,
+    pub(super) classes: Vec<String>,
     labels: Vec<i32>,
+    /// The names of all classes.
+    names: Vec<String>,
 }
 
-/// Slots `set`, labelled as the columns, and `value`, labelled `ROW/COLUMN`; outputs `svg`, `png`, `csv`.
+/// What a model makes of an image.
+struct Guess {
+    /// Of the true class, 0 to 1.
+    probability: f64,
+    predicted: String,
+}
+
+/// Slots `set`, labelled as the columns, and `value`, labelled `ROW/COLUMN`; outputs `svg`, `png`, `pdf`, `csv`.
 pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageError> {
     let params: SamplesParams = params(job)?;
     let (images, columns) = columns(job, &params, reporter)?;
-    let known = known_probabilities(job, &params, &images, &columns, reporter)?;
-    let class = |at: usize| columns.first().map_or("", |column| column.classes[at].as_str());
+    let models = if params.rows.is_empty() { &params.predicted } else { &params.rows };
+    let known = known_guesses(job, &params.columns, models, &images, &columns, reporter)?;
 
     let mut rows = Vec::new();
     let mut numbers = Vec::new();
     for (at, &image) in images.iter().enumerate() {
-        let class = class(at);
-        for (row, of_row) in params.rows.iter().zip(&known) {
-            for (set, of_set) in params.columns.iter().zip(of_row) {
-                if let Some(probability) = of_set.as_ref().map(|of_set| of_set[at]) {
-                    numbers.push(SampleNumber { image, class, set, row, probability });
-                }
+        let class = columns.first().map_or("", |column| column.classes[at].as_str());
+        let mut lines = Vec::new();
+        for (row, of_row) in models.iter().zip(&known) {
+            let guesses: Vec<Option<&Guess>> = of_row.iter().map(|of_set| of_set.as_ref()?.get(at)).collect();
+            let row = params.names.get(row).unwrap_or(row);
+            for (set, guess) in params.columns.iter().zip(&guesses) {
+                let Some(Guess { probability, predicted }) = *guess else { continue };
+                let predicted = (!params.predicted.is_empty()).then_some(predicted.as_str());
+                numbers.push(SampleNumber { image, class, set, row, probability: *probability, predicted });
             }
+            lines.extend(told(&params, row, &guesses));
         }
-        let line = |(row, of_row): (&String, &Vec<Option<Vec<f64>>>)| {
-            let number = |of_set: &Option<Vec<f64>>| of_set.as_ref().map(|of_set| of_set[at]);
-            (row.clone(), of_row.iter().map(number).collect())
-        };
         rows.push(SampleRow {
-            heading: class.to_owned(),
-            numbers: params.rows.iter().zip(&known).map(line).collect(),
+            heading: heading(class, image),
+            numbers: lines,
             tiles: columns.iter().map(|column| column.tiles[at].clone()).collect(),
         });
     }
     write(job, "csv", samples_csv(numbers).as_bytes())?;
-    let widest = columns.iter().flat_map(|column| &column.tiles).map(|tile| tile.width).max().unwrap_or(1).max(1);
-    let samples = Samples {
-        title: params.title,
-        columns: params.headings,
-        rows,
-        scale: params.scale.unwrap_or((SIDE / widest).max(1)),
-    };
-    let png = samples_png(&samples)?;
-    write(job, "svg", around(&png).as_bytes())?;
-    write(job, "png", &png)?;
+    let scale = params.scale.unwrap_or_else(|| scale(&columns));
+    let samples = Samples { title: params.title, columns: params.headings, rows, scale };
+    write_picture(job, &samples_drawing(&samples)?)?;
     Ok(format!("{} of {} sets", count(images.len()), params.columns.len()))
 }
 
@@ -88,22 +91,23 @@ fn columns(
     Ok((images.unwrap_or_default(), columns))
 }
 
-/// For each row and column the probability of each image, or `None` where no result has it.
-fn known_probabilities(
+/// For each model and set what it makes of each image, or `None` where no result has it.
+fn known_guesses(
     job: &Job,
-    params: &SamplesParams,
+    sets: &[String],
+    models: &[String],
     images: &[usize],
     columns: &[Column],
     reporter: &dyn Reporter,
-) -> Result<Vec<Vec<Option<Vec<f64>>>>, StageError> {
+) -> Result<Vec<Vec<Option<Vec<Guess>>>>, StageError> {
     let mut known = Vec::new();
-    for row in &params.rows {
+    for row in models {
         check_cancelled(reporter)?;
         let of = |(label, column): (&String, &Column)| match input(job, "value", &format!("{row}/{label}")) {
             None => Ok(None),
-            Some(value) => probabilities(value, column, images).map(Some),
+            Some(value) => guesses(value, column, images).map(Some),
         };
-        known.push(params.columns.iter().zip(columns).map(of).collect::<Result<_, StageError>>()?);
+        known.push(sets.iter().zip(columns).map(of).collect::<Result<_, StageError>>()?);
     }
     Ok(known)
 }
@@ -112,14 +116,39 @@ fn input<'a>(job: &'a Job, slot: &'static str, label: &str) -> Option<&'a Input>
     job.inputs_of(slot).find(|input| input.label == label)
 }
 
+/// The heading of an image: its class, and its index in the sets.
+pub(super) fn heading(class: &str, image: usize) -> String {
+    format!("{class}\nimage {image}")
+}
+
+/// How many times as large images are drawn where the author does not say.
+pub(super) fn scale(columns: &[Column]) -> u32 {
+    let widest = columns.iter().flat_map(|column| &column.tiles).map(|tile| tile.width).max().unwrap_or(1).max(1);
+    (SIDE / widest).max(1)
+}
+
+/// The lines above an image that say what a model makes of it: a probability, the predicted class, or both.
+fn told(params: &SamplesParams, row: &str, guesses: &[Option<&Guess>]) -> Vec<(String, Vec<Option<String>>)> {
+    let line = |text: &dyn Fn(&Guess) -> String| guesses.iter().map(|guess| guess.map(text)).collect();
+    let mut lines = Vec::new();
+    if !params.rows.is_empty() {
+        lines.push((row.to_owned(), line(&|guess| format!("{:.1} %", guess.probability * 100.0))));
+    }
+    if !params.predicted.is_empty() {
+        let name = if lines.is_empty() { row } else { "" };
+        lines.push((name.to_owned(), line(&|guess| guess.predicted.clone())));
+    }
+    lines
+}
+
 fn count(images: usize) -> String {
     if images == 1 { "1 image".to_owned() } else { format!("{images} images") }
 }
 
-type Reader = ImageReader<BufReader<File>>;
+pub(super) type Reader = ImageReader<BufReader<File>>;
 
 /// A set whose bytes are those of its digest; sets may be larger than the memory.
-fn open(input: &Input) -> Result<Reader, StageError> {
+pub(super) fn open(input: &Input) -> Result<Reader, StageError> {
     verify(&input.path, input.digest).map_err(|source| read_error(input, source))?;
     ImageReader::open(&input.path).map_err(|source| StageError::Format { input: name(input), source })
 }
@@ -130,22 +159,27 @@ fn chosen(input: &Input, reader: &Reader, params: &SamplesParams) -> Result<Vec<
     params.images.among(&head.labels, &head.classes).map_err(source)
 }
 
-fn column(input: &Input, reader: &mut Reader, images: &[usize]) -> Result<Column, StageError> {
+pub(super) fn column(input: &Input, reader: &mut Reader, images: &[usize]) -> Result<Column, StageError> {
     let head = &reader.head;
     if let Some(&index) = images.iter().find(|&&index| index >= head.len()) {
         return Err(StageError::NoImage { input: name(input), images: head.len(), index });
     }
     let channels = head.channels;
     let labels: Vec<i32> = images.iter().map(|&index| head.labels[index]).collect();
-    let class = |label: &i32| usize::try_from(*label).ok().and_then(|label| head.classes.get(label)).cloned();
-    let classes = labels.iter().map(|label| class(label).unwrap_or_else(|| label.to_string())).collect();
+    let names = head.classes.clone();
+    let classes = labels.iter().map(|&label| class(&names, label)).collect();
     let seen = reader.seen(images).map_err(|source| {
         let path = input.path.display().to_string();
         read_error(input, ReadError::Io { path, source })
     })?;
     let tiles: Option<Vec<Tile>> = seen.iter().map(|image| tile(image, channels)).collect();
     let tiles = tiles.ok_or_else(|| StageError::Channels { input: name(input), channels })?;
-    Ok(Column { tiles, classes, labels })
+    Ok(Column { tiles, classes, labels, names })
+}
+
+/// The name of a class; its number where it has none.
+fn class(names: &[String], label: i32) -> String {
+    usize::try_from(label).ok().and_then(|label| names.get(label)).map_or_else(|| label.to_string(), String::clone)
 }
 
 /// One image as red, green, blue; `None` if it has neither one channel nor three.
@@ -161,7 +195,7 @@ fn tile(image: &Seen, channels: usize) -> Option<Tile> {
     Some(Tile { width: u32::try_from(width).ok()?, height: u32::try_from(height).ok()?, rgb })
 }
 
-fn probabilities(input: &Input, column: &Column, images: &[usize]) -> Result<Vec<f64>, StageError> {
+fn guesses(input: &Input, column: &Column, images: &[usize]) -> Result<Vec<Guess>, StageError> {
     let of: Predictions = predictions(input)?;
     let mut found = Vec::new();
     for (&index, &reference) in images.iter().zip(&column.labels) {
@@ -172,47 +206,8 @@ fn probabilities(input: &Input, column: &Column, images: &[usize]) -> Result<Vec
             let source = MetricError::Labels { index, value, of: "in the set that is drawn", reference };
             return Err(StageError::Metric { cell: input.label.clone(), source });
         }
-        found.push(f64::from(probability));
+        let predicted = of.predicted.get(index).map_or_else(String::new, |&label| class(&column.names, label));
+        found.push(Guess { probability: f64::from(probability), predicted });
     }
     Ok(found)
-}
-
-/// A PNG as an SVG of its size that holds it.
-fn around(png: &[u8]) -> String {
-    // The header chunk comes first: width and height follow its name, at byte 16.
-    let side = |at: usize| {
-        png.get(at..at + 4).map_or(0, |bytes| bytes.iter().fold(0_u32, |side, byte| side << 8 | u32::from(*byte)))
-    };
-    let (width, height) = (side(16), side(20));
-    format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\">\n<image width=\"{width}\" height=\"{height}\" href=\"data:image/png;base64,{}\"/>\n</svg>\n",
-        base64(png)
-    )
-}
-
-/// RFC 4648, section 4.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for three in bytes.chunks(3) {
-        let bits = three.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
-        for digit in 0..4 {
-            let is_there = digit <= three.len();
-            text.push(if is_there { char::from(DIGITS[(bits >> (18 - 6 * digit) & 63) as usize]) } else { '=' });
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn base64_is_that_of_the_standard() {
-        // RFC 4648, section 10.
-        let of = |text: &str| super::base64(text.as_bytes());
-        assert_eq!(
-            ["", "f", "fo", "foo", "foob", "fooba", "foobar"].map(of),
-            ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy"]
-        );
-    }
 }

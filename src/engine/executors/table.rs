@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use super::error::StageError;
 use super::grid::{self, Against, Grid};
-use super::{Reporter, params, read, write};
-use crate::protocol::{Input, Job};
-use crate::results::{PublishedTable, State, TableDocument, Verdict, csv, markdown, tex};
+use super::published::published_table;
+use super::{Reporter, params, write};
+use crate::protocol::Job;
+use crate::results::{State, TableDocument, Verdict, csv, markdown, tex};
 use crate::stage_kinds::TableParams;
 
 /// Slots `value` and `reference`, labelled `ROW/COLUMN` or `ROW/COLUMN/SEED`, `published`, `anomalies`; outputs `json`,
@@ -55,17 +56,9 @@ pub(super) fn assemble(
 /// Puts the published numbers in a table, where the job has some.
 fn judge(job: &Job, params: &TableParams, table: &mut TableDocument) -> Result<(), StageError> {
     let Some(published) = &params.published else { return Ok(()) };
-    let input = |slot: &'static str| job.inputs_of(slot).next();
-    let failed = |input: &Input| {
-        let file = input.slot.clone();
-        move |source| StageError::Published { file, source }
-    };
-    let file = input("published").ok_or_else(|| StageError::NoInput { slot: "published".to_owned() })?;
-    let mut numbers = PublishedTable::parse(&read(file)?).map_err(failed(file))?;
-    if let Some(anomalies) = input("anomalies") {
-        numbers.mark(&published.table, &read(anomalies)?).map_err(failed(anomalies))?;
-    }
-    numbers.judge(published, table).map_err(failed(file))?;
+    let numbers = published_table(job, published)?;
+    let failed = |source| StageError::Published { file: "published".to_owned(), source };
+    numbers.judge(published, table).map_err(failed)?;
     table.sum_up(&published.table, published.tolerance);
     Ok(())
 }

@@ -7,6 +7,7 @@
 //! under the one key [`METADATA_KEY`].
 
 mod images;
+mod maps;
 mod predictions;
 
 use std::collections::HashMap;
@@ -16,6 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use images::{ImageHead, ImageReader, ImageSet, ImageWriter, Layout, Seen, Sizes, View, WriteError, centre};
+pub use maps::SaliencyMaps;
 pub use predictions::{Ensemble, Gradients, Predictions, UnderAttack};
 
 /// The one metadata key of every safetensors file that atflow writes; its value is a JSON object.

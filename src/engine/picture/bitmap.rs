@@ -54,6 +54,27 @@ impl Bitmap {
         Bitmap { width, height, rgb }
     }
 
+    /// The picture as a PNG file of few bytes: of one byte a pixel where all is grey, and well compressed.
+    pub(super) fn small_png(&self) -> Result<Vec<u8>, PictureError> {
+        let is_grey = self.rgb.chunks_exact(3).all(|pixel| pixel[0] == pixel[1] && pixel[1] == pixel[2]);
+        let grey: Vec<u8> = if is_grey { self.rgb.iter().step_by(3).copied().collect() } else { Vec::new() };
+        let (pixels, color) = match is_grey {
+            true => (&grey, ExtendedColorType::L8),
+            false => (&self.rgb, ExtendedColorType::Rgb8),
+        };
+        // Which of the two is smaller depends on how much of the picture is flat.
+        let mut best: Option<Vec<u8>> = None;
+        for filter in [FilterType::NoFilter, FilterType::Adaptive] {
+            let mut bytes = Vec::new();
+            let encoder = PngEncoder::new_with_quality(&mut bytes, CompressionType::Best, filter);
+            encoder.write_image(pixels, self.width, self.height, color)?;
+            if best.as_ref().is_none_or(|best| bytes.len() < best.len()) {
+                best = Some(bytes);
+            }
+        }
+        Ok(best.unwrap_or_default())
+    }
+
     /// The picture as a PNG file.
     pub(super) fn png(&self) -> Result<Vec<u8>, PictureError> {
         let mut bytes = Vec::new();
@@ -65,6 +86,11 @@ impl Bitmap {
         )?;
         Ok(bytes)
     }
+}
+
+/// An encoder for images of a few thousand pixels, where no filter helps.
+pub(super) fn small_encoder(bytes: &mut Vec<u8>) -> PngEncoder<&mut Vec<u8>> {
+    PngEncoder::new_with_quality(bytes, CompressionType::Best, FilterType::NoFilter)
 }
 
 #[cfg(test)]

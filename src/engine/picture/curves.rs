@@ -1,15 +1,13 @@
-//! Shares as curves over a numeric axis, with bands for their 95 % intervals, as SVG and as PNG.
-
-use plotters::prelude::{BitMapBackend, DrawingBackend, RGBColor, SVGBackend};
-use plotters::style::Color;
+//! Shares as curves over a numeric axis, with bands for their 95 % intervals.
 
 use super::PictureError;
-use super::bitmap::Bitmap;
-use super::canvas::{Align, Backend, Canvas};
+use super::drawing::{Align, Drawing, PIXEL, Raster};
+use super::legend::Legend;
 use super::marker;
-use super::text::Face;
+use super::style::{AXIS, FAINT, GRID, INK, LINE, MARK, TEXT};
+use super::text::{Face, NO_BREAK};
 use super::ticks::Ticks;
-use crate::stage_kinds::Scale;
+use crate::stage_kinds::{LegendPlace, PictureSize, Scale};
 
 /// A diagram of curves.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,15 +28,23 @@ pub struct Curves {
     pub scale: Scale,
     /// The curves.
     pub series: Vec<Series>,
+    /// What the dashed curves are, where there are some.
+    pub published: Option<String>,
+    /// How large it is in print; as large as its parts ask for where none is given.
+    pub size: Option<PictureSize>,
+    /// Where the names of the curves stand; beside the plot, or below it where that would leave the plot too little.
+    pub legend: Option<LegendPlace>,
 }
 
 /// One curve.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Series {
     /// Its name in the legend.
     pub name: String,
     /// A point for each value of the axis; `None` where there is none, which leaves a gap.
     pub points: Vec<Option<Point>>,
+    /// Shares, 0 to 1, of a dashed curve in its colour: as many as `points`, or none.
+    pub published: Vec<Option<f64>>,
 }
 
 /// A share with its interval, each 0 to 1.
@@ -51,61 +57,31 @@ pub struct Point {
 }
 
 const TITLE: f32 = 17.0;
-const TEXT: f32 = 13.0;
-const INK: RGBColor = RGBColor(0x1A, 0x1A, 0x1A);
-const FAINT: RGBColor = RGBColor(0x5A, 0x5A, 0x5A);
-const GRID: RGBColor = RGBColor(0xE3, 0xE3, 0xE3);
-const AXIS: RGBColor = RGBColor(0x80, 0x80, 0x80);
 const MARGIN: f32 = 16.0;
+/// On a page there is white around a picture already.
+const PRINT_MARGIN: f32 = 2.0;
 const PLOT: (f32, f32) = (600.0, 360.0);
-/// Legend entries wrap at this width.
-const LEGEND_TEXT: f32 = 230.0;
-const LEGEND_SAMPLE: f32 = 34.0;
-const LINE: f32 = 19.0;
-const MARK: f32 = 4.0;
+/// A plot is at least so wide and high, however small a picture is to be.
+const LEAST_PLOT: (f32, f32) = (80.0, 60.0);
 /// Rows of labels under the horizontal axis: a label that has no room in the first takes the second, or is left out.
 const LABEL_ROWS: usize = 2;
+/// A point of print in millimetres.
+const POINT: f32 = 25.4 / 72.0;
+/// Text of a picture of a given size, in points, where nobody asks for another: a little smaller than that around it.
+const PRINT_TEXT: f32 = 8.0;
 
-/// Units are drawn at this many SVG units, because plotters' coordinates are integers.
-const SVG_SCALE: f32 = 10.0;
-/// A PNG has this many pixels a unit, for screens of high density and for print …
-const PNG_SCALE: u32 = 2;
-/// … and is drawn this much larger and then averaged, because plotters' bitmaps are hardly antialiased.
-const OVERSAMPLING: u32 = 3;
+/// A PNG has two pixels a unit, for screens of high density and for print.
+const RASTER: Raster = Raster { pixels: 2, oversampling: 3 };
 
-/// Draws curves as an SVG document. Its text is text, in the viewer's sans-serif font.
+/// Draws curves on white.
 ///
 /// # Errors
 /// [`PictureError::Axis`] or [`PictureError::Points`] if the parts do not fit together.
-pub fn curves_svg(curves: &Curves) -> Result<String, PictureError> {
+pub fn curves_drawing(curves: &Curves) -> Result<Drawing, PictureError> {
     let layout = Layout::new(curves)?;
-    let drawn = |units: f32| (units * SVG_SCALE).round() as u32;
-    let size = (drawn(layout.width), drawn(layout.height));
-    let mut text = String::new();
-    let mut backend = SVGBackend::with_string(&mut text, size);
-    let mut canvas = Canvas { backend: &mut backend, scale: SVG_SCALE };
-    let (right, bottom) = (layout.width, layout.height);
-    canvas.fill(&[(0.0, 0.0), (right, 0.0), (right, bottom), (0.0, bottom)], RGBColor(255, 255, 255).mix(1.0))?;
+    let mut canvas = Drawing::new((layout.width, layout.height), layout.unit, RASTER);
     layout.draw(&mut canvas)?;
-    backend.present().map_err(|error| PictureError::Draw(error.to_string()))?;
-    drop(backend);
-    // The first element carries the size in drawing units; shown at one unit a pixel it would be ten times too large.
-    let large = format!("width=\"{}\" height=\"{}\"", size.0, size.1);
-    Ok(text.replacen(&large, &format!("width=\"{}\" height=\"{}\"", layout.width, layout.height), 1))
-}
-
-/// Draws curves as a PNG, twice the size of the SVG in pixels.
-///
-/// # Errors
-/// As of [`curves_svg`], and [`PictureError::TooLarge`].
-pub fn curves_png(curves: &Curves) -> Result<Vec<u8>, PictureError> {
-    let layout = Layout::new(curves)?;
-    let factor = u64::from(PNG_SCALE * OVERSAMPLING);
-    let mut large = Bitmap::white(layout.width as u64 * factor, layout.height as u64 * factor)?;
-    let mut backend = BitMapBackend::with_buffer(&mut large.rgb, (large.width, large.height));
-    layout.draw(&mut Canvas { backend: &mut backend, scale: factor as f32 })?;
-    drop(backend);
-    large.averaged(OVERSAMPLING).png()
+    Ok(canvas)
 }
 
 /// Where everything stands, in units.
@@ -113,12 +89,16 @@ struct Layout<'a> {
     curves: &'a Curves,
     title: Vec<String>,
     y_name: Vec<String>,
-    legend: Vec<Vec<String>>,
+    legend: Legend,
     /// For each label of the horizontal axis the row it stands in, if there is room for it.
     label_rows: Vec<Option<usize>>,
     ticks: Ticks,
+    /// Points of print a unit.
+    unit: f32,
+    margin: f32,
     left: f32,
     top: f32,
+    plot: (f32, f32),
     width: f32,
     height: f32,
 }
@@ -127,40 +107,57 @@ impl<'a> Layout<'a> {
     fn new(curves: &'a Curves) -> Result<Self, PictureError> {
         check(curves)?;
         let (title_face, face) = (Face::new(TITLE)?, Face::new(TEXT)?);
-        let legend: Vec<_> = curves.series.iter().map(|series| face.wrap(&series.name, LEGEND_TEXT)).collect();
-        let legend_width = legend.iter().flatten().map(|line| face.width(line)).fold(0.0, f32::max);
-        let legend_height = legend.iter().map(Vec::len).sum::<usize>() as f32 * LINE;
-        let left = MARGIN + face.width("100") + 10.0;
+        let unit = curves.size.map_or(PIXEL, |size| size.text.map_or(PRINT_TEXT, |text| text.get() as f32) / TEXT);
+        let units = |millimetres: f64| millimetres as f32 / POINT / unit;
+        let margin = if curves.size.is_some() { PRINT_MARGIN } else { MARGIN };
+        let left = margin + face.width("100") + 10.0;
         // The last label of the horizontal axis may reach out of the plot, as may the first.
         let overhang = curves.x_labels.iter().map(|label| face.width(label) / 2.0).fold(0.0, f32::max);
         let left = left.max(overhang + 4.0);
-        let legend_width = if legend.is_empty() { 0.0 } else { 22.0 + LEGEND_SAMPLE + legend_width };
-        let width = (left + PLOT.0 + legend_width.max(overhang) + MARGIN).ceil();
-        let title = curves.title.as_deref().map_or(vec![], |title| title_face.wrap(title, width - 2.0 * MARGIN));
-        let y_name = format!("{} (%); bands are 95 % intervals{}", curves.y_name, curves.y_note);
-        let y_name = face.wrap(&y_name, width - 2.0 * MARGIN);
-        let above = title.len() as f32 * 23.0 + if title.is_empty() { 0.0 } else { 6.0 };
-        let top = MARGIN + above + y_name.len() as f32 * LINE + 8.0;
+        let whole = curves.size.map(|size| units(size.width.get()));
+        let names: Vec<&str> = curves.series.iter().map(|series| series.name.as_str()).collect();
+        let room = whole.map(|whole| whole - left - margin);
+        let mut legend = Legend::new(&names, curves.published.as_deref(), face, curves.legend, room);
+        let beside = legend.width_beside().max(overhang) + margin;
+        let plot_width = whole.map_or(PLOT.0, |whole| (whole - left - beside).max(LEAST_PLOT.0));
+        let width = whole.unwrap_or(0.0).max(left + plot_width + beside).ceil();
+        legend.flow(width - left - margin);
 
-        let points = curves.series.iter().flat_map(|series| series.points.iter().flatten());
-        let intervals = points.map(|point| point.interval.unwrap_or((point.share, point.share)));
+        let title = curves.title.as_deref().map_or(vec![], |title| title_face.wrap(title, width - 2.0 * margin));
+        let y_name = format!("{} (%); bands are 95{NO_BREAK}% intervals{}", curves.y_name, curves.y_note);
+        let y_name = face.wrap(&y_name, width - 2.0 * margin);
+        let above = title.len() as f32 * 23.0 + if title.is_empty() { 0.0 } else { 6.0 };
         let mut layout = Layout {
             curves,
             title,
+            ticks: Ticks::new(shares(curves)),
+            unit,
+            margin,
+            left,
+            top: margin + above + y_name.len() as f32 * LINE + 8.0,
             y_name,
             legend,
             label_rows: vec![],
-            ticks: Ticks::new(intervals),
-            left,
-            top,
+            plot: (plot_width, PLOT.1),
             width,
             height: 0.0,
         };
         layout.label_rows = layout.place_labels(face);
-        let rows = layout.label_rows.iter().flatten().max().map_or(0, |row| row + 1) as f32;
-        let below = 10.0 + rows * LINE + LINE + MARGIN;
-        layout.height = (top + PLOT.1.max(legend_height) + below).ceil();
+        layout.plot.1 = match curves.size.and_then(|size| size.height) {
+            None => PLOT.1.max(layout.legend.height_beside()),
+            Some(height) => (units(height.get()) - layout.top - layout.below()).max(LEAST_PLOT.1),
+        };
+        layout.height = (layout.top + layout.plot.1 + layout.below()).ceil();
         Ok(layout)
+    }
+
+    /// What the plot leaves below it: labels, the axis' name, and the legend where it stands there.
+    fn below(&self) -> f32 {
+        10.0 + self.rows_of_labels() * LINE + LINE + self.legend.height_below() + self.margin
+    }
+
+    fn rows_of_labels(&self) -> f32 {
+        self.label_rows.iter().flatten().max().map_or(0, |row| row + 1) as f32
     }
 
     /// The row for each label that keeps it clear of its neighbours.
@@ -185,63 +182,57 @@ impl<'a> Layout<'a> {
         // A little room left and right keeps marks off the axis; a single value stands in the middle.
         let room = 0.03;
         let share = if last > first { (spaced(value) - first) / (last - first) } else { 0.5 };
-        self.left + PLOT.0 * (room + (1.0 - 2.0 * room) * share as f32)
+        self.left + self.plot.0 * (room + (1.0 - 2.0 * room) * share as f32)
     }
 
     fn y(&self, percent: f64) -> f32 {
         let share = (percent - self.ticks.low) / (self.ticks.high - self.ticks.low);
-        self.top + PLOT.1 * (1.0 - share as f32)
+        self.top + self.plot.1 * (1.0 - share as f32)
     }
 
-    fn draw<B: Backend>(&self, canvas: &mut Canvas<'_, B>) -> Result<(), PictureError> {
+    fn draw(&self, canvas: &mut Drawing) -> Result<(), PictureError> {
+        let (title_face, face) = (Face::new(TITLE)?, Face::new(TEXT)?);
         for (index, line) in self.title.iter().enumerate() {
-            canvas.text(line, (MARGIN, MARGIN + 16.0 + index as f32 * 23.0), TITLE, Align::Left, INK)?;
+            let at = (self.margin, self.margin + 16.0 + index as f32 * 23.0);
+            canvas.text(title_face, line, at, Align::Left, INK);
         }
-        self.draw_axes(canvas)?;
-        for index in 0..self.curves.series.len() {
-            self.draw_band(canvas, index)?;
-        }
-        for index in 0..self.curves.series.len() {
-            self.draw_curve(canvas, index)?;
-        }
-        self.draw_legend(canvas)
+        self.draw_axes(canvas, face);
+        let all = 0..self.curves.series.len();
+        all.clone().for_each(|series| self.draw_band(canvas, series));
+        all.clone().for_each(|series| self.draw_published(canvas, series));
+        all.for_each(|series| self.draw_curve(canvas, series));
+        let below = self.top + self.plot.1 + 10.0 + self.rows_of_labels() * LINE + LINE;
+        self.legend.draw(canvas, face, (self.left + self.plot.0, self.top), (self.left, below));
+        Ok(())
     }
 
-    fn draw_axes<B: Backend>(&self, canvas: &mut Canvas<'_, B>) -> Result<(), PictureError> {
-        let (left, right, bottom) = (self.left, self.left + PLOT.0, self.top + PLOT.1);
+    fn draw_axes(&self, canvas: &mut Drawing, face: Face) {
+        let (left, right, bottom) = (self.left, self.left + self.plot.0, self.top + self.plot.1);
         // Above the axis and level: easier to read than along it.
         for (index, line) in self.y_name.iter().rev().enumerate() {
-            canvas.text(line, (MARGIN, self.top - 14.0 - index as f32 * LINE), TEXT, Align::Left, FAINT)?;
+            canvas.text(face, line, (self.margin, self.top - 14.0 - index as f32 * LINE), Align::Left, FAINT);
         }
         for percent in self.ticks.values() {
             let y = self.y(percent);
-            canvas.line(&[(left, y), (right, y)], GRID.mix(1.0), 1.0)?;
-            canvas.text(&percent.to_string(), (left - 8.0, y + 4.7), TEXT, Align::Right, FAINT)?;
+            canvas.line(&[(left, y), (right, y)], GRID, 1.0);
+            canvas.text(face, &percent.to_string(), (left - 8.0, y + 4.7), Align::Right, FAINT);
         }
-        canvas.line(&[(left, bottom), (right, bottom)], AXIS.mix(1.0), 1.0)?;
-        let mut lowest = 0;
+        canvas.line(&[(left, bottom), (right, bottom)], AXIS, 1.0);
         for ((label, &value), row) in self.curves.x_labels.iter().zip(&self.curves.x).zip(&self.label_rows) {
             let x = self.x(value);
-            canvas.line(&[(x, bottom), (x, bottom + 5.0)], AXIS.mix(1.0), 1.0)?;
+            canvas.line(&[(x, bottom), (x, bottom + 5.0)], AXIS, 1.0);
             if let Some(row) = *row {
-                canvas.text(label, (x, bottom + 19.0 + row as f32 * LINE), TEXT, Align::Centre, FAINT)?;
-                lowest = lowest.max(row + 1);
+                canvas.text(face, label, (x, bottom + 19.0 + row as f32 * LINE), Align::Centre, FAINT);
             }
         }
-        let middle = (left + right) / 2.0;
-        canvas.text(
-            &self.curves.x_name,
-            (middle, bottom + 10.0 + lowest as f32 * LINE + 15.0),
-            TEXT,
-            Align::Centre,
-            INK,
-        )
+        let middle = ((left + right) / 2.0, bottom + 25.0 + self.rows_of_labels() * LINE);
+        canvas.text(face, &self.curves.x_name, middle, Align::Centre, INK);
     }
 
     /// The points of a series that stand side by side, without the gaps between.
-    fn runs(&self, series: usize) -> Vec<Vec<(f32, Point)>> {
+    fn runs<T: Copy>(&self, points: &[Option<T>]) -> Vec<Vec<(f32, T)>> {
         let mut runs = vec![vec![]];
-        for (&value, point) in self.curves.x.iter().zip(&self.curves.series[series].points) {
+        for (&value, point) in self.curves.x.iter().zip(points) {
             match (point, runs.last_mut()) {
                 (Some(point), Some(run)) => run.push((self.x(value), *point)),
                 _ => runs.push(vec![]),
@@ -251,11 +242,10 @@ impl<'a> Layout<'a> {
         runs
     }
 
-    fn draw_band<B: Backend>(&self, canvas: &mut Canvas<'_, B>, series: usize) -> Result<(), PictureError> {
-        let color = marker::color(series);
+    fn draw_band(&self, canvas: &mut Drawing, series: usize) {
         // Many bands over one another would hide the curves.
         let opacity = if self.curves.series.len() > 5 { 0.09 } else { 0.16 };
-        let runs = self.runs(series);
+        let runs = self.runs(&self.curves.series[series].points);
         let bands = runs.iter().flat_map(|run| run.split(|(_, point)| point.interval.is_none()));
         for band in bands.filter(|band| !band.is_empty()) {
             let ends = |(x, point): &(f32, Point)| point.interval.map(|(low, high)| (*x, low, high));
@@ -267,51 +257,37 @@ impl<'a> Layout<'a> {
             };
             let upper = ends.iter().map(|(x, _, high)| (*x, self.y(high * 100.0)));
             let lower = ends.iter().rev().map(|(x, low, _)| (*x, self.y(low * 100.0)));
-            let outline: Vec<_> = upper.chain(lower).collect();
-            canvas.fill(&outline, color.mix(opacity))?;
+            canvas.fill(upper.chain(lower).collect(), marker::color(series), opacity);
         }
-        Ok(())
     }
 
-    fn draw_curve<B: Backend>(&self, canvas: &mut Canvas<'_, B>, series: usize) -> Result<(), PictureError> {
-        let color = marker::color(series);
-        for run in self.runs(series) {
+    fn draw_curve(&self, canvas: &mut Drawing, series: usize) {
+        for run in self.runs(&self.curves.series[series].points) {
             let points: Vec<_> = run.iter().map(|(x, point)| (*x, self.y(point.share * 100.0))).collect();
             if points.len() > 1 {
-                canvas.line(&points, color.mix(1.0), 1.8)?;
+                canvas.line(&points, marker::color(series), 1.8);
             }
-            for &point in &points {
-                draw_mark(canvas, series, point)?;
-            }
+            points.into_iter().for_each(|point| marker::draw(canvas, series, point));
         }
-        Ok(())
     }
 
-    fn draw_legend<B: Backend>(&self, canvas: &mut Canvas<'_, B>) -> Result<(), PictureError> {
-        let left = self.left + PLOT.0 + 22.0;
-        let mut y = self.top + 4.0;
-        for (series, lines) in self.legend.iter().enumerate() {
-            let sample = [(left, y), (left + LEGEND_SAMPLE - 10.0, y)];
-            canvas.line(&sample, marker::color(series).mix(1.0), 1.8)?;
-            draw_mark(canvas, series, (left + (LEGEND_SAMPLE - 10.0) / 2.0, y))?;
-            for line in lines {
-                canvas.text(line, (left + LEGEND_SAMPLE, y + 4.7), TEXT, Align::Left, INK)?;
-                y += LINE;
+    fn draw_published(&self, canvas: &mut Drawing, series: usize) {
+        for run in self.runs(&self.curves.series[series].published) {
+            let points: Vec<_> = run.iter().map(|(x, share)| (*x, self.y(share * 100.0))).collect();
+            if points.len() > 1 {
+                canvas.dashes(&points, marker::color(series), 1.4);
             }
+            points.into_iter().for_each(|point| marker::draw_hollow(canvas, series, point));
         }
-        Ok(())
     }
 }
 
-/// The mark of a series, with a thin white border that keeps it apart from what lies under it.
-fn draw_mark<B: Backend>(canvas: &mut Canvas<'_, B>, series: usize, (x, y): (f32, f32)) -> Result<(), PictureError> {
-    let mut fill = |border: f32, color: RGBColor| {
-        let outline = marker::outline(series, MARK, border);
-        let placed: Vec<_> = outline.into_iter().map(|(dx, dy)| (x + dx, y + dy)).collect();
-        canvas.fill(&placed, color.mix(1.0))
-    };
-    fill(1.2, RGBColor(255, 255, 255))?;
-    fill(0.0, marker::color(series))
+/// What the vertical axis must hold.
+fn shares(curves: &Curves) -> impl Iterator<Item = (f64, f64)> {
+    let points = curves.series.iter().flat_map(|series| series.points.iter().flatten());
+    let ours = points.map(|point| point.interval.unwrap_or((point.share, point.share)));
+    let published = curves.series.iter().flat_map(|series| series.published.iter().flatten());
+    ours.chain(published.map(|share| (*share, *share)))
 }
 
 fn check(curves: &Curves) -> Result<(), PictureError> {
@@ -333,6 +309,7 @@ fn check(curves: &Curves) -> Result<(), PictureError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::number::Real;
     use crate::results::Counts;
 
     fn saturation(models: usize, n: u64) -> Curves {
@@ -361,6 +338,7 @@ mod tests {
         let series = |model: usize| Series {
             name: names[model].to_owned(),
             points: x.iter().map(|&value| point(model, value)).collect(),
+            published: vec![],
         };
         Curves {
             title: Some("Accuracy on correctly classified images under saturation".into()),
@@ -371,34 +349,93 @@ mod tests {
             scale: Scale::Log2,
             series: (0..models).map(series).collect(),
             x,
+            published: None,
+            size: None,
+            legend: None,
         }
+    }
+
+    fn svg(curves: &Curves) -> String {
+        curves_drawing(curves).unwrap().svg().unwrap()
+    }
+
+    fn png(curves: &Curves) -> Vec<u8> {
+        curves_drawing(curves).unwrap().small_png().unwrap()
+    }
+
+    /// For one column of a paper: 84 mm wide, with published numbers.
+    fn printed(legend: Option<LegendPlace>, height: Option<f64>) -> Curves {
+        let mut curves = saturation(4, 2000);
+        let size = PictureSize { width: Real::new(84.0), height: height.map(Real::new), text: None };
+        (curves.title, curves.size, curves.legend) = (None, Some(size), legend);
+        for series in &mut curves.series {
+            let other = |point: &Option<Point>| point.map(|point| point.share - 0.04);
+            series.published = series.points.iter().map(other).collect();
+        }
+        curves.published = Some("table4".into());
+        curves
+    }
+
+    #[test]
+    fn a_picture_is_as_large_as_asked_for() {
+        for legend in [None, Some(LegendPlace::Below), Some(LegendPlace::None)] {
+            let drawing = curves_drawing(&printed(legend, Some(70.0))).unwrap();
+            let millimetres = |units: f32| units * drawing.unit * POINT;
+            assert!((millimetres(drawing.size.0) - 84.0).abs() < 0.3, "{legend:?}: {}", millimetres(drawing.size.0));
+            assert!((millimetres(drawing.size.1) - 70.0).abs() < 0.3, "{legend:?}: {}", millimetres(drawing.size.1));
+            let names = drawing.svg().unwrap().matches(">Underfit<").count();
+            assert_eq!(names, usize::from(legend != Some(LegendPlace::None)));
+        }
+    }
+
+    #[test]
+    fn nothing_reaches_over_the_border() {
+        for curves in [printed(None, None), printed(Some(LegendPlace::Right), None), saturation(12, 100)] {
+            let picture = image::load_from_memory(&png(&curves)).unwrap().to_rgb8();
+            let (width, height) = picture.dimensions();
+            for (x, y, pixel) in picture.enumerate_pixels() {
+                let border = x < 2 || y < 2 || x >= width - 2 || y >= height - 2;
+                assert!(!border || pixel.0 == [255; 3], "ink at ({x}, {y}) of {width} × {height}");
+            }
+        }
+    }
+
+    #[test]
+    fn published_curves_are_dashed_and_named() {
+        let curves = printed(None, None);
+        let svg = svg(&curves);
+        // One for each curve, and a sample.
+        assert_eq!(svg.matches("stroke-dasharray").count(), 5);
+        assert!(svg.contains(">table4<"), "{svg}");
+        let mut bare = curves;
+        (bare.published, bare.series) = (None, saturation(4, 2000).series);
+        assert!(!super::tests::svg(&bare).contains("stroke-dasharray"));
     }
 
     #[test]
     fn the_same_curves_are_the_same_bytes() {
         let curves = saturation(3, 2000);
-        assert_eq!(curves_svg(&curves).unwrap(), curves_svg(&curves.clone()).unwrap());
-        assert_eq!(curves_png(&curves).unwrap(), curves_png(&curves.clone()).unwrap());
+        let (one, other) = (curves_drawing(&curves).unwrap(), curves_drawing(&curves.clone()).unwrap());
+        assert_eq!(one.svg().unwrap(), other.svg().unwrap());
+        assert_eq!(one.small_png().unwrap(), other.small_png().unwrap());
+        assert_eq!(one.pdf().unwrap(), other.pdf().unwrap());
     }
 
     #[test]
     fn every_series_is_drawn_and_every_word_is_in_the_svg() {
         let curves = saturation(12, 2000);
-        let svg = curves_svg(&curves).unwrap();
+        let svg = svg(&curves);
         let legend = curves.series[..11].iter().map(|series| series.name.as_str());
         for word in
             legend.chain(curves.x_labels.iter().map(String::as_str)).chain(["saturation level p", "100", "80", "0"])
         {
-            assert!(svg.contains(&format!(">\n{word}\n<")), "{word} is not in the picture");
+            assert!(svg.contains(&format!(">{word}<")), "{word} is not in the picture");
         }
-        let picture = image::load_from_memory(&curves_png(&curves).unwrap()).unwrap().to_rgb8();
-        assert!(svg.starts_with(&format!(
-            "<svg width=\"{}\" height=\"{}\"",
-            picture.width() / 2,
-            picture.height() / 2
-        )));
+        let picture = image::load_from_memory(&png(&curves)).unwrap().to_rgb8();
+        let size = format!(" width=\"{}\" height=\"{}\" ", picture.width() / 2, picture.height() / 2);
+        assert!(svg.contains(&size), "{size}");
         for series in 0..12 {
-            let RGBColor(r, g, b) = marker::color(series);
+            let [r, g, b] = marker::color(series);
             // Nine marks and one in the legend, of about 4 units radius at 2 pixels a unit; some are partly hidden.
             let pixels = picture.pixels().filter(|pixel| pixel.0 == [r, g, b]).count();
             assert!(pixels > 300, "series {series} covers {pixels} pixels");
@@ -417,7 +454,7 @@ mod tests {
         assert!((layout.x(1024.0) - layout.x(64.0) - 4.0 * doubling).abs() < 0.01);
         assert!((layout.y(0.0) - layout.y(100.0) - 360.0).abs() < 0.01);
         assert!((layout.y(50.0) - layout.y(100.0) - 180.0).abs() < 0.01);
-        assert_eq!(layout.runs(0)[0][3].0, layout.x(2.0));
+        assert_eq!(layout.runs(&curves.series[0].points)[0][3].0, layout.x(2.0));
     }
 
     #[test]
@@ -425,14 +462,14 @@ mod tests {
         let mut curves = saturation(1, 2000);
         curves.series[0].points[3] = None;
         curves.series[0].points[8] = None;
-        let runs = Layout::new(&curves).unwrap().runs(0);
+        let runs = Layout::new(&curves).unwrap().runs(&curves.series[0].points);
         assert_eq!(runs.iter().map(Vec::len).collect::<Vec<_>>(), [3, 4]);
-        curves_png(&curves).unwrap();
+        png(&curves);
     }
 
     #[test]
     fn a_point_without_an_interval_has_no_band() {
-        let fill = |curves: &Curves| curves_svg(curves).unwrap().matches("opacity=\"0.16\"").count();
+        let fill = |curves: &Curves| svg(curves).matches("fill-opacity=\"0.16\"").count();
         let mut curves = saturation(1, 2000);
         assert_eq!(fill(&curves), 1);
         let bare = |curves: &mut Curves, at: usize| curves.series[0].points[at].as_mut().unwrap().interval = None;
@@ -463,7 +500,7 @@ mod tests {
         let refused = |change: &dyn Fn(&mut Curves)| {
             let mut curves = saturation(2, 100);
             change(&mut curves);
-            curves_svg(&curves).unwrap_err()
+            curves_drawing(&curves).unwrap_err()
         };
         let axis = |error| matches!(error, PictureError::Axis { .. });
         assert!(axis(refused(&|curves| curves.x[0] = 0.0)));
@@ -480,8 +517,10 @@ mod tests {
     fn pictures_to_look_at() {
         let folder = std::path::PathBuf::from(std::env::var_os("ATFLOW_PICTURES").unwrap());
         let save = |name: &str, curves: &Curves| {
-            std::fs::write(folder.join(format!("{name}.png")), curves_png(curves).unwrap()).unwrap();
-            std::fs::write(folder.join(format!("{name}.svg")), curves_svg(curves).unwrap()).unwrap();
+            let drawing = curves_drawing(curves).unwrap();
+            std::fs::write(folder.join(format!("{name}.png")), drawing.small_png().unwrap()).unwrap();
+            std::fs::write(folder.join(format!("{name}.svg")), drawing.svg().unwrap()).unwrap();
+            std::fs::write(folder.join(format!("{name}.pdf")), drawing.pdf().unwrap()).unwrap();
         };
         save("twelve", &saturation(12, 2000));
         let mut three = saturation(3, 300);
@@ -491,6 +530,9 @@ mod tests {
         let mut linear = saturation(4, 2000);
         (linear.scale, linear.title) = (Scale::Linear, None);
         save("linear", &linear);
+        save("printed", &printed(None, None));
+        save("printed-right", &printed(Some(LegendPlace::Right), Some(50.0)));
+        save("printed-plain", &printed(Some(LegendPlace::None), Some(45.0)));
         let mut one = saturation(2, 2000);
         one.x.truncate(1);
         one.x_labels.truncate(1);

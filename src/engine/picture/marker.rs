@@ -1,24 +1,25 @@
 //! How series are told apart: twelve colours and twelve marks, each pair used once in the first 144 series.
 
-use plotters::prelude::RGBColor;
+use super::drawing::{Color, Drawing, Spot};
+use super::style::{MARK, WHITE};
 
 /// Colours that stay apart for people with any of the common colour-vision deficiencies: those of Okabe and Ito
 /// (<https://jfly.uni-koeln.de/color/>) without yellow, which is too light for lines on white, then those of Paul Tol's
 /// `muted` scheme (<https://personal.sron.nl/~pault/>) that are furthest from them. Two of the latter look alike to
 /// some; their marks do not.
-const COLORS: [RGBColor; 12] = [
-    RGBColor(0x00, 0x72, 0xB2), // blue
-    RGBColor(0xD5, 0x5E, 0x00), // vermilion
-    RGBColor(0x00, 0x9E, 0x73), // bluish green
-    RGBColor(0xCC, 0x79, 0xA7), // reddish purple
-    RGBColor(0x1A, 0x1A, 0x1A), // black
-    RGBColor(0xE6, 0x9F, 0x00), // orange
-    RGBColor(0x56, 0xB4, 0xE9), // sky blue
-    RGBColor(0x88, 0x22, 0x55), // wine
-    RGBColor(0x99, 0x99, 0x33), // olive
-    RGBColor(0x33, 0x22, 0x88), // indigo
-    RGBColor(0x88, 0x88, 0x88), // grey
-    RGBColor(0x11, 0x77, 0x33), // green
+const COLORS: [Color; 12] = [
+    [0x00, 0x72, 0xB2], // blue
+    [0xD5, 0x5E, 0x00], // vermilion
+    [0x00, 0x9E, 0x73], // bluish green
+    [0xCC, 0x79, 0xA7], // reddish purple
+    [0x1A, 0x1A, 0x1A], // black
+    [0xE6, 0x9F, 0x00], // orange
+    [0x56, 0xB4, 0xE9], // sky blue
+    [0x88, 0x22, 0x55], // wine
+    [0x99, 0x99, 0x33], // olive
+    [0x33, 0x22, 0x88], // indigo
+    [0x88, 0x88, 0x88], // grey
+    [0x11, 0x77, 0x33], // green
 ];
 
 /// Marks, all drawn as filled polygons.
@@ -50,8 +51,25 @@ const MARKS: [Mark; 12] = [
 ];
 
 /// The colour of a series.
-pub(super) fn color(series: usize) -> RGBColor {
+pub(super) fn color(series: usize) -> Color {
     COLORS[series % COLORS.len()]
+}
+
+/// Draws the mark of a series, with a thin white border that keeps it apart from what lies under it.
+pub(super) fn draw(canvas: &mut Drawing, series: usize, at: Spot) {
+    fill(canvas, series, at, 1.2, WHITE);
+    fill(canvas, series, at, 0.0, color(series));
+}
+
+/// Draws the outline of a mark: that of a number which somebody else measured.
+pub(super) fn draw_hollow(canvas: &mut Drawing, series: usize, at: Spot) {
+    fill(canvas, series, at, 0.0, color(series));
+    fill(canvas, series, at, -1.2, WHITE);
+}
+
+fn fill(canvas: &mut Drawing, series: usize, (x, y): Spot, border: f32, color: Color) {
+    let outline = outline(series, MARK, border);
+    canvas.fill(outline.into_iter().map(|(dx, dy)| (x + dx, y + dy)).collect(), color, 1.0);
 }
 
 /// The outline of the mark of a series around the origin, about `size` units in radius and enlarged by `border` on

@@ -5,21 +5,32 @@
 //! bytes.
 
 mod bitmap;
-mod canvas;
 mod curves;
+mod drawing;
+mod heat;
+mod legend;
 mod marker;
 mod page;
+mod pdf;
+mod pdf_font;
+mod png;
+mod render;
 mod samples;
 mod sheet;
+mod style;
+mod svg;
 mod text;
 mod ticks;
+mod tile;
 
 use crate::stage_kinds::Scale;
 
-pub use curves::{Curves, Point, Series, curves_png, curves_svg};
-pub use page::Tile;
-pub use samples::{SampleRow, Samples, samples_png};
-pub use sheet::{Sheet, grouped_sheet_png, sheet_png};
+pub use curves::{Curves, Point, Series, curves_drawing};
+pub use drawing::Drawing;
+pub use heat::{map_tile, rendered};
+pub use samples::{SampleRow, Samples, samples_drawing};
+pub use sheet::{Sheet, grouped_sheet_png, sheet_drawing, sheet_png};
+pub use tile::Tile;
 
 /// Why a picture cannot be drawn.
 #[derive(Debug, thiserror::Error)]

@@ -1,19 +1,10 @@
-//! What contact sheets and pictures of samples share: tiles, the sizes of text and gaps, and text in lines.
+//! What contact sheets and pictures of samples share: the sizes of text and gaps, text in lines, and rows of tiles.
 
 use super::PictureError;
-use super::bitmap::Bitmap;
+use super::drawing::{Align, Drawing, PIXEL, Raster};
+use super::style::INK;
 use super::text::Face;
-
-/// One image of a sheet or of a picture of samples.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tile {
-    /// Width in pixels.
-    pub width: u32,
-    /// Height in pixels.
-    pub height: u32,
-    /// Pixels row by row, three bytes each: red, green, blue.
-    pub rgb: Vec<u8>,
-}
+use super::tile::Tile;
 
 const TITLE_SIZE: f32 = 17.0;
 /// Size of all text but the title, in pixels per em.
@@ -27,7 +18,13 @@ const ROW_HEADING: f32 = 200.0;
 const LEAST_WIDTH: f32 = 240.0;
 /// Tiles that are wider together are printed smaller than they are drawn: text, gaps and margins grow with them.
 const ORDINARY_WIDTH: f32 = 1000.0;
-const INK: [u8; 3] = [26, 26, 26];
+/// A unit of a page is a pixel.
+const PIXELS: Raster = Raster { pixels: 1, oversampling: 1 };
+
+/// A white page of this width and height in pixels.
+pub(super) fn blank_page(width: f32, height: f32) -> Drawing {
+    Drawing::new((width.ceil(), height.max(1.0).ceil()), PIXEL, PIXELS)
+}
 
 /// The text and gaps of one picture, in pixels.
 pub(super) struct Style {
@@ -74,11 +71,19 @@ impl Style {
         (self.margin + content + self.margin).max(LEAST_WIDTH)
     }
 
-    /// Draws lines of text from `top` down; `left` gives the start of a line from its width.
-    pub(super) fn draw_lines(&self, picture: &mut Bitmap, lines: &[String], top: f32, left: impl Fn(f32) -> f32) {
+    /// Draws lines of text from `top` down; `left` gives the start of a line from its width, and where the font is
+    /// another, the line keeps to `align`.
+    pub(super) fn draw_lines(
+        &self,
+        picture: &mut Drawing,
+        lines: &[String],
+        top: f32,
+        align: Align,
+        left: impl Fn(f32) -> f32,
+    ) {
         for (index, text) in lines.iter().enumerate() {
             let base = top + index as f32 * self.line + self.face.ascent();
-            draw_text(picture, self.face, text, left(self.face.width(text)), base);
+            picture.text_from(self.face, text, (left(self.face.width(text)), base), align, INK);
         }
     }
 }
@@ -98,10 +103,10 @@ impl Title {
     }
 
     /// Draws it into the upper left corner.
-    pub(super) fn draw(&self, picture: &mut Bitmap, style: &Style) {
+    pub(super) fn draw(&self, picture: &mut Drawing, style: &Style) {
         for (index, text) in self.0.iter().enumerate() {
             let base = style.margin + index as f32 * style.title_face.line_height() + style.title_face.ascent();
-            draw_text(picture, style.title_face, text, style.margin, base);
+            picture.text_from(style.title_face, text, (style.margin, base), Align::Left, INK);
         }
     }
 }
@@ -156,7 +161,7 @@ fn shown(pixels: u32, scale: u32) -> f32 {
 /// Checks that a tile's bytes fit its size; `row` and `column` say which it is.
 pub(super) fn check_tile(tile: &Tile, row: usize, column: usize) -> Result<(), PictureError> {
     let Tile { width, height, .. } = *tile;
-    match u64::from(width) * u64::from(height) * 3 == tile.rgb.len() as u64 {
+    match tile.is_whole() {
         true => Ok(()),
         false => Err(PictureError::Tile { row, column, width, height, bytes: tile.rgb.len() }),
     }
@@ -164,7 +169,7 @@ pub(super) fn check_tile(tile: &Tile, row: usize, column: usize) -> Result<(), P
 
 /// Draws a row of tiles, each in the middle of its column and of the height from `top`.
 pub(super) fn draw_tiles(
-    picture: &mut Bitmap,
+    picture: &mut Drawing,
     tiles: &[Tile],
     columns: &[Column],
     [top, height]: [f32; 2],
@@ -173,7 +178,7 @@ pub(super) fn draw_tiles(
     for (tile, column) in tiles.iter().zip(columns) {
         let left = column.left + ((column.width - shown(tile.width, scale)) / 2.0).floor();
         let top = top + ((height - shown(tile.height, scale)) / 2.0).floor();
-        draw_tile(picture, tile, left as u32, top as u32, scale);
+        picture.image(tile, (left.floor(), top.floor()), scale);
     }
 }
 
@@ -182,22 +187,4 @@ pub(super) fn draw_tiles(
 /// It goes by tiles alone: were it to go by the whole width, text would widen the picture and so grow without end.
 pub(super) fn unit(tiles: f32) -> f32 {
     (tiles / ORDINARY_WIDTH).max(1.0)
-}
-
-pub(super) fn draw_text(picture: &mut Bitmap, face: Face, text: &str, x: f32, y: f32) {
-    // Whole pixels for the start and the base line keep stems sharp.
-    face.draw(text, x.round(), y.round(), |x, y, coverage| picture.blend(x, y, INK, coverage));
-}
-
-/// Nearest-neighbour enlargement, row by row.
-fn draw_tile(picture: &mut Bitmap, tile: &Tile, left: u32, top: u32, scale: u32) {
-    let stride = picture.width as usize * 3;
-    for y in 0..(tile.height * scale) as usize {
-        let source = &tile.rgb[y / scale as usize * tile.width as usize * 3..][..tile.width as usize * 3];
-        let start = (top as usize + y) * stride + left as usize * 3;
-        let target = &mut picture.rgb[start..start + source.len() * scale as usize];
-        for (pixel, copies) in source.chunks_exact(3).zip(target.chunks_exact_mut(3 * scale as usize)) {
-            copies.chunks_exact_mut(3).for_each(|copy| copy.copy_from_slice(pixel));
-        }
-    }
 }

@@ -1,8 +1,11 @@
-//! Images of several sets side by side, under the headings of the sets, with lines of numbers above each image.
+//! Images of several sets side by side, under the headings of the sets, with lines of numbers and words above each
+//! image.
 
 use super::PictureError;
-use super::bitmap::Bitmap;
-use super::page::{Column, Style, Tile, Title, check_tile, draw_text, draw_tiles, height_of_row, widths_of_tiles};
+use super::drawing::{Align, Drawing};
+use super::page::{Column, Style, Title, blank_page, check_tile, draw_tiles, height_of_row, widths_of_tiles};
+use super::style::INK;
+use super::tile::Tile;
 
 /// Images in rows and columns with numbers.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,8 +25,8 @@ pub struct Samples {
 pub struct SampleRow {
     /// Its heading.
     pub heading: String,
-    /// Lines above the images: whose they are, and a share, 0 to 1, for each column; `None` where there is none.
-    pub numbers: Vec<(String, Vec<Option<f64>>)>,
+    /// Lines above the images: whose they are, and a text for each column; `None` where there is none.
+    pub numbers: Vec<(String, Vec<Option<String>>)>,
     /// The image in each column.
     pub tiles: Vec<Tile>,
 }
@@ -32,18 +35,20 @@ pub struct SampleRow {
 const GAP: f32 = 6.0;
 /// A column is at least so wide, for its numbers.
 const LEAST_COLUMN: f32 = 52.0;
+/// What stands above an image of which nothing is known.
+const ABSENT: &str = "–";
 /// Headings of columns wrap at this width where their column is narrower.
 const HEADING: f32 = 80.0;
 
-/// Draws images as a PNG on white. Text grows with wide pictures. Headings that are too long are wrapped; none is cut.
+/// Draws images on white. Text grows with wide pictures. Headings that are too long are wrapped; none is cut.
 ///
 /// # Errors
 /// [`PictureError::Layout`] if a row has more or fewer tiles or numbers than there are columns, [`PictureError::Tile`]
-/// if a tile's bytes do not fit its size, [`PictureError::TooLarge`].
-pub fn samples_png(samples: &Samples) -> Result<Vec<u8>, PictureError> {
+/// if a tile's bytes do not fit its size.
+pub fn samples_drawing(samples: &Samples) -> Result<Drawing, PictureError> {
     check(samples)?;
     let layout = Layout::of(samples)?;
-    let mut picture = Bitmap::white(layout.width.ceil() as u64, layout.height.max(1.0).ceil() as u64)?;
+    let mut picture = blank_page(layout.width, layout.height);
     layout.title.draw(&mut picture, &layout.style);
     layout.draw_column_headings(&mut picture);
     let mut top = layout.headings_bottom + layout.style.space;
@@ -52,7 +57,7 @@ pub fn samples_png(samples: &Samples) -> Result<Vec<u8>, PictureError> {
         layout.draw_images(&mut picture, row, images_top);
         top += row.height;
     }
-    picture.png()
+    Ok(picture)
 }
 
 /// Where everything stands on a picture, in pixels.
@@ -90,11 +95,11 @@ impl<'a> Layout<'a> {
         let rows: Vec<Row> = samples.rows.iter().map(|row| Row::of(row, &style, scale, gap)).collect();
         let stub = stub(&rows, &style);
         let left = style.margin + if stub > 0.0 { stub.ceil() + style.space } else { 0.0 };
-        let width_of = |(heading, tiles): (&String, &f32)| {
+        let width_of = |(column, (heading, tiles)): (usize, (&String, &f32))| {
             let word = style.face.widest_piece(heading).min(style.scaled(HEADING));
-            tiles.max(style.scaled(LEAST_COLUMN)).max(word).ceil()
+            tiles.max(width_of_numbers(&samples.rows, column, &style)).max(word).ceil()
         };
-        let widths: Vec<f32> = samples.columns.iter().zip(&tile_widths).map(width_of).collect();
+        let widths: Vec<f32> = samples.columns.iter().zip(&tile_widths).enumerate().map(width_of).collect();
         let columns = Column::side_by_side(&samples.columns, &widths, &style, left, gap);
 
         let inner = widths.iter().sum::<f32>() + gap * widths.len().saturating_sub(1) as f32;
@@ -108,23 +113,23 @@ impl<'a> Layout<'a> {
         Ok(Layout { scale, style, title, columns, rows, headings_bottom, stub_right, width, height })
     }
 
-    fn draw_column_headings(&self, picture: &mut Bitmap) {
+    fn draw_column_headings(&self, picture: &mut Drawing) {
         for column in &self.columns {
             // Headings stand on what they head: the last line of each is at the same height.
             let top = self.headings_bottom - column.heading.len() as f32 * self.style.line;
-            self.style.draw_lines(picture, &column.heading, top, |width| column.centred(width));
+            self.style.draw_lines(picture, &column.heading, top, Align::Centre, |width| column.centred(width));
         }
     }
 
     /// Draws a row's lines of numbers from `top` down; returns where its images begin.
-    fn draw_numbers(&self, picture: &mut Bitmap, row: &Row<'_>, mut top: f32) -> f32 {
+    fn draw_numbers(&self, picture: &mut Drawing, row: &Row<'_>, mut top: f32) -> f32 {
         let face = self.style.face;
         for (name, numbers) in &row.content.numbers {
             let base = top + face.ascent();
-            draw_text(picture, face, name, self.stub_right - face.width(name), base);
+            picture.text(face, name, (self.stub_right, base), Align::Right, INK);
             for (number, column) in numbers.iter().zip(&self.columns) {
-                let text = number.map_or("–".to_owned(), |share| format!("{:.1} %", share * 100.0));
-                draw_text(picture, face, &text, column.centred(face.width(&text)), base);
+                let text = number.as_deref().unwrap_or(ABSENT);
+                picture.text_from(face, text, (column.centred(face.width(text)), base), Align::Centre, INK);
             }
             top += self.style.line;
         }
@@ -132,9 +137,9 @@ impl<'a> Layout<'a> {
     }
 
     /// Draws a row's images from `top` down, and its heading beside them.
-    fn draw_images(&self, picture: &mut Bitmap, row: &Row<'_>, top: f32) {
+    fn draw_images(&self, picture: &mut Drawing, row: &Row<'_>, top: f32) {
         let heading_top = top + (row.image_height - row.heading.len() as f32 * self.style.line) / 2.0;
-        self.style.draw_lines(picture, &row.heading, heading_top, |width| self.stub_right - width);
+        self.style.draw_lines(picture, &row.heading, heading_top, Align::Right, |width| self.stub_right - width);
         draw_tiles(picture, &row.content.tiles, &self.columns, [top, row.image_height], self.scale);
     }
 }
@@ -147,6 +152,12 @@ impl<'a> Row<'a> {
         let numbers = if content.numbers.is_empty() { 0.0 } else { lines * style.line + style.space };
         Row { content, heading, image_height, height: image_height + numbers + gap }
     }
+}
+
+/// Returns how wide a column is for the texts above its images.
+fn width_of_numbers(rows: &[SampleRow], column: usize, style: &Style) -> f32 {
+    let texts = rows.iter().flat_map(|row| &row.numbers).filter_map(|(_, texts)| texts[column].as_ref());
+    texts.map(|text| style.face.width(text)).fold(style.scaled(LEAST_COLUMN), f32::max)
 }
 
 /// Returns the width of the widest heading of a row or name of numbers.
@@ -181,8 +192,14 @@ mod tests {
         let row = |heading: &str| SampleRow {
             heading: heading.to_owned(),
             numbers: vec![
-                ("standard".to_owned(), vec![Some(0.998), Some(0.51), None]),
-                ("pgd-inf-8".to_owned(), vec![Some(1.0), Some(0.0), Some(0.07)]),
+                (
+                    "standard".to_owned(),
+                    ["99.8 %", "51.0 %"].map(|text| Some(text.to_owned())).into_iter().chain([None]).collect(),
+                ),
+                (
+                    "pgd-inf-8".to_owned(),
+                    ["bag", "T-shirt/top", "a class of a very long name"].map(|text| Some(text.to_owned())).to_vec(),
+                ),
             ],
             tiles: vec![tile.clone(); 3],
         };
@@ -200,7 +217,8 @@ mod tests {
         for (scale, margin) in [(3, 10), (30, 27)] {
             let mut some = Samples { scale, ..samples() };
             for with_numbers in [true, false] {
-                let picture = image::load_from_memory(&samples_png(&some).unwrap()).unwrap().to_rgb8();
+                let picture =
+                    image::load_from_memory(&samples_drawing(&some).unwrap().png().unwrap()).unwrap().to_rgb8();
                 let (width, height) = picture.dimensions();
                 let green = picture.pixels().filter(|pixel| pixel.0 == [0, 255, 0]).count();
                 assert_eq!(green, 6 * (28 * scale * 28 * scale) as usize, "{with_numbers}");
@@ -216,7 +234,7 @@ mod tests {
     #[test]
     fn text_grows_with_wide_pictures() {
         let inked = |scale: u32| {
-            let picture = samples_png(&Samples { scale, ..samples() }).unwrap();
+            let picture = samples_drawing(&Samples { scale, ..samples() }).unwrap().png().unwrap();
             let picture = image::load_from_memory(&picture).unwrap().to_rgb8();
             let ink = picture.pixels().filter(|pixel| pixel.0[0] < 128 && pixel.0[1] < 128).count();
             ink as f32 / picture.width() as f32 / picture.width() as f32
@@ -229,9 +247,9 @@ mod tests {
     fn wrong_layouts_are_refused() {
         let mut some = samples();
         some.rows[1].numbers[0].1.pop();
-        assert!(matches!(samples_png(&some), Err(PictureError::Layout { found: 2, what: "numbers in a row", .. })));
+        assert!(matches!(samples_drawing(&some), Err(PictureError::Layout { found: 2, what: "numbers in a row", .. })));
         some.rows[0].tiles.pop();
-        assert!(matches!(samples_png(&some), Err(PictureError::Layout { found: 2, what: "tiles in a row", .. })));
+        assert!(matches!(samples_drawing(&some), Err(PictureError::Layout { found: 2, what: "tiles in a row", .. })));
     }
 
     #[test]
@@ -239,7 +257,7 @@ mod tests {
     fn pictures_to_look_at() {
         let folder = std::path::PathBuf::from(std::env::var_os("ATFLOW_PICTURES").unwrap());
         for (name, scale) in [("samples.png", 3), ("wide-samples.png", 30)] {
-            let picture = samples_png(&Samples { scale, ..samples() }).unwrap();
+            let picture = samples_drawing(&Samples { scale, ..samples() }).unwrap().png().unwrap();
             std::fs::write(folder.join(name), picture).unwrap();
         }
     }

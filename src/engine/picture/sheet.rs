@@ -1,8 +1,9 @@
 //! Contact sheets: images side by side under row and column headings.
 
 use super::PictureError;
-use super::bitmap::Bitmap;
-use super::page::{Column, Style, Tile, Title, check_tile, draw_tiles, height_of_row, widths_of_tiles};
+use super::drawing::{Align, Drawing};
+use super::page::{Column, Style, Title, blank_page, check_tile, draw_tiles, height_of_row, widths_of_tiles};
+use super::tile::Tile;
 
 /// Images in rows and columns with headings. Tiles may be of different sizes; each is centred in its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,13 +42,21 @@ pub fn sheet_png(sheet: &Sheet) -> Result<Vec<u8>, PictureError> {
 /// # Errors
 /// As [`sheet_png`].
 pub fn grouped_sheet_png(sheet: &Sheet, together: usize) -> Result<Vec<u8>, PictureError> {
+    sheet_drawing(sheet, together)?.png()
+}
+
+/// The same, not drawn yet.
+///
+/// # Errors
+/// [`PictureError::Layout`], [`PictureError::Tile`].
+pub fn sheet_drawing(sheet: &Sheet, together: usize) -> Result<Drawing, PictureError> {
     check(sheet)?;
     let layout = Layout::of(sheet, together.max(1))?;
-    let mut picture = Bitmap::white(layout.width.ceil() as u64, layout.height.ceil() as u64)?;
+    let mut picture = blank_page(layout.width, layout.height);
     layout.title.draw(&mut picture, &layout.style);
     layout.draw_column_headings(&mut picture);
     layout.draw_rows(&mut picture);
-    picture.png()
+    Ok(picture)
 }
 
 /// Where everything stands on a sheet, in pixels.
@@ -123,20 +132,20 @@ impl<'a> Layout<'a> {
         })
     }
 
-    fn draw_column_headings(&self, picture: &mut Bitmap) {
+    fn draw_column_headings(&self, picture: &mut Drawing) {
         for column in &self.columns {
             // Headings stand on the tiles: the last line of each is at the same height.
             let top = self.head_top + (self.head_lines - column.heading.len() as f32) * self.style.line;
-            self.style.draw_lines(picture, &column.heading, top, |width| column.centred(width));
+            self.style.draw_lines(picture, &column.heading, top, Align::Centre, |width| column.centred(width));
         }
     }
 
-    fn draw_rows(&self, picture: &mut Bitmap) {
+    fn draw_rows(&self, picture: &mut Drawing) {
         let mut top = self.rows_top;
         for (index, (row, tiles)) in self.rows.iter().zip(&self.sheet.tiles).enumerate() {
             let heading_top = top + (row.height - row.heading.len() as f32 * self.style.line) / 2.0;
             let right = self.left - self.style.space;
-            self.style.draw_lines(picture, &row.heading, heading_top, |width| right - width);
+            self.style.draw_lines(picture, &row.heading, heading_top, Align::Right, |width| right - width);
             draw_tiles(picture, tiles, &self.columns, [top, row.height], self.scale);
             let ends_group = (index + 1).is_multiple_of(self.together);
             top += row.height + if ends_group { self.group_gap } else { self.gap };

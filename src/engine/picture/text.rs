@@ -11,6 +11,9 @@ use super::PictureError;
 /// DejaVu Sans 2.37; its licence stands beside it. It covers Latin, Greek and Cyrillic and the signs of mathematics.
 pub(super) const FONT: &[u8] = include_bytes!("font/DejaVuSans.ttf");
 
+/// A space at which no line breaks.
+pub(super) const NO_BREAK: char = '\u{a0}';
+
 static PARSED: LazyLock<Option<FontRef<'static>>> = LazyLock::new(|| FontRef::try_from_slice(FONT).ok());
 
 /// The embedded font at one size.
@@ -18,6 +21,16 @@ static PARSED: LazyLock<Option<FontRef<'static>>> = LazyLock::new(|| FontRef::tr
 pub(super) struct Face {
     font: &'static FontRef<'static>,
     scale: PxScale,
+    size: f32,
+}
+
+/// A glyph of a line of text.
+pub(super) struct Placed {
+    pub(super) id: ab_glyph::GlyphId,
+    /// Its distance from the start of the line.
+    pub(super) left: f32,
+    /// What it stands for.
+    pub(super) character: char,
 }
 
 impl Face {
@@ -25,12 +38,29 @@ impl Face {
     pub(super) fn new(size: f32) -> Result<Self, PictureError> {
         let font = PARSED.as_ref().ok_or_else(|| PictureError::Draw("the embedded font cannot be read".into()))?;
         let em = font.units_per_em().unwrap_or(2048.0);
-        Ok(Face { font, scale: PxScale::from(size * font.height_unscaled() / em) })
+        Ok(Face { font, scale: PxScale::from(size * font.height_unscaled() / em), size })
+    }
+
+    /// Pixels per em.
+    pub(super) fn size(&self) -> f32 {
+        self.size
     }
 
     /// Width of one line of text.
     pub(super) fn width(&self, text: &str) -> f32 {
         self.glyphs(text, |_, _| ())
+    }
+
+    /// The glyphs of one line of text, left to right.
+    pub(super) fn placed(&self, text: &str) -> Vec<Placed> {
+        let (mut placed, mut characters) = (Vec::new(), text.chars());
+        self.glyphs(text, |id, left| placed.push(Placed { id, left, character: characters.next().unwrap_or(' ') }));
+        placed
+    }
+
+    /// How far the next glyph stands from this one.
+    pub(super) fn advance(&self, id: ab_glyph::GlyphId) -> f32 {
+        self.font.as_scaled(self.scale).h_advance(id)
     }
 
     /// Distance between the base lines of two lines of text.
@@ -114,7 +144,7 @@ fn append(lines: &mut [String], piece: &str) {
 
 /// The pieces between which a line may break; each ends with the character that allows it.
 fn pieces(text: &str) -> Vec<&str> {
-    text.split_inclusive(|c: char| c.is_whitespace() || "-/_,:=".contains(c)).collect()
+    text.split_inclusive(|c: char| (c.is_whitespace() && c != NO_BREAK) || "-/_,:=".contains(c)).collect()
 }
 
 #[cfg(test)]

@@ -1,17 +1,18 @@
 //! Numbers as CSV: one line for each, which a spreadsheet sorts and filters and pandas reads as it is. And CSV read.
 //!
-//! A table is `row,column,metric,value,low,high,hits,n`: labels as in the table, numbers with six decimals (shares from
-//! 0 to 1), counts as integers; what else its cells have stands in more columns. Cells without a result have no line
-//! unless a number was published, so that counts stay integers to every reader; `pivot(index="row", columns="column")`
-//! gives the table back with gaps where they were. A figure is the same with `series`, `x` as a number and `x_label` as
-//! the author wrote it in place of row and column, and `panel` before them where it has panels. UTF-8, comma, line
-//! feed, quotes where RFC 4180 asks for them.
+//! A table is `row,column,metric,value,low,high,hits,n`: labels as the table shows them, numbers with six decimals
+//! (shares from 0 to 1), counts as integers; what else its cells have stands in more columns. Cells without a result
+//! have no line unless a number was published, so that counts stay integers to every reader;
+//! `pivot(index="row", columns="column")` gives the table back with gaps where they were. A figure is the same with
+//! `series`, `x` as a number and `x_label` as the author wrote it in place of row and column, and `panel` before them
+//! where it has panels. UTF-8, comma, line feed, quotes where RFC 4180 asks for them.
 
 use super::{Cell, Comparison, Number, TableDocument};
 use crate::stage_kinds::Metric;
 
 /// The table as CSV.
 pub fn csv(table: &TableDocument) -> String {
+    let table = &table.shown();
     let has = |what: fn(&Cell) -> bool| table.cells.iter().flatten().flatten().any(what);
     let parts: Vec<Part> = [
         (has(|cell| cell.number.fixed), FIXED),
@@ -90,20 +91,27 @@ pub struct PointRow<'a> {
     pub metric: Metric,
     /// The number.
     pub number: Number,
+    /// The published number, as it was printed.
+    pub published: Option<&'a str>,
 }
 
-/// The numbers of a figure as CSV; those without a value are left out. Where a number is fixed by definition there is a
-/// column `fixed` at the end.
+/// The numbers of a figure as CSV; those without a value are left out unless one was published. Where a number is fixed
+/// by definition there is a column `fixed` at the end, where one was published a column `published`.
 pub fn points_csv<'a>(points: impl IntoIterator<Item = PointRow<'a>>) -> String {
-    let points: Vec<PointRow<'a>> = points.into_iter().filter(|point| point.number.value.is_some()).collect();
+    let points: Vec<PointRow<'a>> =
+        points.into_iter().filter(|point| point.number.value.is_some() || point.published.is_some()).collect();
     let panel = points.first().and_then(|point| point.panel).map(|_| "panel");
     let fixed = points.iter().any(|point| point.number.fixed).then_some("fixed");
-    let mut text = line(panel.into_iter().chain(["series", "x", "x_label"]).chain(NUMBERS).chain(fixed));
+    let published = points.iter().any(|point| point.published.is_some()).then_some("published");
+    let mut text =
+        line(panel.into_iter().chain(["series", "x", "x_label"]).chain(NUMBERS).chain(fixed).chain(published));
     for point in points {
         let x = point.x.to_string();
         let place = point.panel.into_iter().chain([point.series, &x, point.x_label]);
         let is_fixed = fixed.map(|_| if point.number.fixed { "true" } else { "false" });
-        text += &line(place.chain(numbers(point.metric, &point.number).iter().map(String::as_str)).chain(is_fixed));
+        let numbers = numbers(point.metric, &point.number);
+        let beside = published.map(|_| point.published.unwrap_or_default());
+        text += &line(place.chain(numbers.iter().map(String::as_str)).chain(is_fixed).chain(beside));
     }
     text
 }
@@ -121,14 +129,21 @@ pub struct SampleNumber<'a> {
     pub row: &'a str,
     /// The probability of the class, 0 to 1.
     pub probability: f64,
+    /// The predicted class, where the figure tells it.
+    pub predicted: Option<&'a str>,
 }
 
-/// The probabilities of a figure of images as CSV.
+/// The probabilities of a figure of images as CSV. Where it tells predicted classes there is a column `predicted` at
+/// the end.
 pub fn samples_csv<'a>(numbers: impl IntoIterator<Item = SampleNumber<'a>>) -> String {
-    let mut text = line(["image", "class", "set", "row", "probability_of_true_class"]);
+    let numbers: Vec<SampleNumber<'a>> = numbers.into_iter().collect();
+    let predicted = numbers.iter().any(|number| number.predicted.is_some()).then_some("predicted");
+    let names = ["image", "class", "set", "row", "probability_of_true_class"];
+    let mut text = line(names.into_iter().chain(predicted));
     for number in numbers {
         let (image, probability) = (number.image.to_string(), real(Some(number.probability)));
-        text += &line([image.as_str(), number.class, number.set, number.row, &probability]);
+        let fields = [image.as_str(), number.class, number.set, number.row, &probability];
+        text += &line(fields.into_iter().chain(number.predicted));
     }
     text
 }
@@ -271,6 +286,7 @@ mod tests {
             x_label,
             metric: Metric::Accuracy,
             number: Counts::new(hits, n).unwrap().into(),
+            published: None,
         };
         let points = [point(0.5, "1/2", 1, 2), point(1.0, "1", 0, 0), point(1024.0, "1024", 2, 2)];
         insta::assert_snapshot!(points_csv(points), @r#"

@@ -9,6 +9,7 @@ use super::{Cell, TableDocument, words};
 
 /// The table as Markdown, with its title as a heading where it has one.
 pub fn markdown(table: &TableDocument) -> String {
+    let table = &table.shown();
     let mut lines = vec![];
     let heading = [one_line(&table.corner)].into_iter();
     lines.push(heading.chain(table.columns.iter().map(|column| one_line(&column.label))).collect::<Vec<_>>());
@@ -57,7 +58,7 @@ pub fn markdown(table: &TableDocument) -> String {
             );
         }
     }
-    for note in words::notes(table) {
+    for note in words::notes(table, true) {
         text += "\n";
         text += &one_line(&note);
         text += "\n";

@@ -216,6 +216,12 @@ impl PublishedTable {
         Ok(())
     }
 
+    /// The number in a row and a column, and how it was printed.
+    pub fn number(&self, row: &str, column: &str) -> Option<(f64, String)> {
+        let Printed { value, decimals } = self.cells.get(&(row.to_owned(), column.to_owned()))?;
+        Some((*value, format!("{value:.decimals$}")))
+    }
+
     /// Puts the published number and a verdict in each cell of a table; a cell that is empty becomes one where a number
     /// was published.
     ///

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Comparison, Number, PublishedComparison, SeedStatistics, Verdict};
-use crate::stage_kinds::{Column, Compare, TableParams};
+use crate::stage_kinds::{Column, Compare, TableParams, TexLayout};
 
 /// The value of `format` in a document that this version writes and reads.
 const FORMAT: &str = "table/3";
@@ -35,6 +35,12 @@ pub struct TableDocument {
     /// What the published numbers are, and how many cells have each verdict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published: Option<Judgement>,
+    /// What is shown instead of a label, in every rendering but this one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub names: BTreeMap<String, String>,
+    /// How the table looks in LaTeX.
+    #[serde(default, skip_serializing_if = "TexLayout::is_plain")]
+    pub tex: TexLayout,
     /// For each row a cell for each column; `null` where the pipeline has no result and none was published.
     pub cells: Vec<Vec<Option<Cell>>>,
 }
@@ -155,9 +161,25 @@ impl TableDocument {
             over: params.over.clone(),
             compare: params.compare.clone(),
             published: None,
+            names: params.names.clone(),
+            tex: params.tex.clone(),
             cells,
         }
         .checked()
+    }
+
+    /// The same table with what is shown in place of its labels.
+    #[must_use]
+    pub fn shown(&self) -> Self {
+        let mut shown = self.clone();
+        let compared = shown.compare.as_mut().map(|compare| &mut compare.to);
+        let columns = shown.columns.iter_mut().map(|column| &mut column.label);
+        for label in shown.rows.iter_mut().chain(columns).chain(compared) {
+            if let Some(name) = self.names.get(label) {
+                label.clone_from(name);
+            }
+        }
+        shown
     }
 
     /// Counts the verdicts of the cells, once they have theirs.
@@ -234,6 +256,8 @@ pub(super) mod tests {
             over: vec![],
             compare: None,
             published: None,
+            names: BTreeMap::new(),
+            tex: TexLayout::default(),
         };
         let cell = |hits, n| Some(Cell::from(Number::from(Counts::new(hits, n).unwrap())));
         let cells = vec![
@@ -364,6 +388,16 @@ pub(super) mod tests {
         let mut read = TableDocument::from_json(json.as_bytes()).unwrap();
         read.format = FORMAT.to_owned();
         assert_eq!(read, older);
+    }
+
+    #[test]
+    fn names_are_shown_and_labels_are_kept() {
+        let mut table = everything();
+        table.names = [("standard", "Standard"), ("p = 64", "p = 8/255")].map(|(a, b)| (a.into(), b.into())).into();
+        let shown = table.shown();
+        assert_eq!(shown.rows[0], "Standard");
+        assert_eq!((shown.columns[1].label.as_str(), shown.compare.unwrap().to.as_str()), ("p = 8/255", "Standard"));
+        assert_eq!(TableDocument::from_json(table.to_json().unwrap().as_bytes()).unwrap().rows[0], "standard");
     }
 
     #[test]

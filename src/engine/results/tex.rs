@@ -1,161 +1,241 @@
 //! A table for LaTeX: a `table` environment with rules of booktabs. The interval stands under its number, as do
-//! comparisons and published numbers, so that a wide table fits a page.
+//! comparisons and published numbers. Columns that do not fit go on in further blocks below, so that text keeps its
+//! size.
 
+use super::tex_text::{broken, escape, width};
 use super::{Cell, TableDocument, words};
+use crate::stage_kinds::{Bold, Metric};
 
-/// Tables of more columns than this are scaled to the width of the text: at their own size they would not fit a column
-/// of a page.
-const WIDE: usize = 4;
+/// Points of `\footnotesize` and of `\scriptsize` in a paper of ten points.
+const TEXT: f32 = 8.0;
+const SMALL: f32 = 7.0;
+/// A column of a two-column paper and the width of its page, in points: a little less than those of the narrowest that
+/// are common (ACL, 219 and 455; IEEE, 252 and 516).
+const COLUMN: f32 = 216.0;
+const PAGE: f32 = 450.0;
+/// Half of the gap between two columns of a table, in points.
+const GAP: f32 = 3.0;
+/// A heading is broken where it is wider than this, in points, and than the numbers below it.
+const HEADING: f32 = 30.0;
 
-/// The table for LaTeX. Needs `\usepackage{booktabs}`, a wide one `graphicx` too; other than that nothing beyond what
-/// pdfLaTeX has by itself.
+/// The table for LaTeX. Needs `\usepackage{booktabs}`; other than that nothing beyond what pdfLaTeX has by itself.
 pub fn tex(table: &TableDocument) -> String {
-    let is_wide = table.columns.len() > WIDE;
-    let packages = if is_wide { "booktabs,graphicx" } else { "booktabs" };
-    let mut text = format!("% Needs \\usepackage{{{packages}}}.\n\\begin{{table}}\n  \\centering\n");
+    let table = &table.shown();
+    let layout = &table.tex;
+    let environment = if layout.wide { "table*" } else { "table" };
+    let mut text = format!("% Needs \\usepackage{{booktabs}}.\n\\begin{{{environment}}}\n  \\centering\n");
     if let Some(title) = &table.title {
         text += &format!("  \\caption{{{}}}\n", escape(title));
     }
-    text += "  \\footnotesize\n  \\setlength{\\tabcolsep}{4pt}\n";
-    text += if is_wide { "  \\resizebox{\\linewidth}{!}{%\n" } else { "" };
-    text += &format!("  \\begin{{tabular}}{{l{}}}\n    \\toprule\n", "r".repeat(table.columns.len()));
-    let headings = table.columns.iter().map(|column| escape(&column.label));
-    text += &line(&escape(&table.corner), headings);
-    text += "    \\midrule\n";
-    for (index, (row, cells)) in table.rows.iter().zip(&table.cells).enumerate() {
-        if index > 0 {
-            text += "    \\addlinespace\n";
-        }
-        text += &row_lines(table, row, cells);
+    if let Some(label) = &layout.label {
+        text += &format!("  \\label{{{}}}\n", name(label));
     }
-    text += "    \\bottomrule\n  \\end{tabular}";
-    text += if is_wide { "}\n" } else { "\n" };
-    let notes: Vec<String> = words::notes(table).iter().map(|note| escape(note)).collect();
+    text += &format!("  \\footnotesize\n  \\setlength{{\\tabcolsep}}{{{GAP}pt}}\n");
+    text += &tabular(table);
+    let notes: Vec<String> = match layout.notes {
+        true => words::notes(table, layout.intervals).iter().map(|note| escape(note)).collect(),
+        false => Vec::new(),
+    };
     if !notes.is_empty() {
         text += &format!(
-            "\n  \\medskip\n  \\begin{{minipage}}{{\\linewidth}}\n    \\scriptsize\n    {}\n  \\end{{minipage}}\n",
+            "\n  \\medskip\n  \\begin{{minipage}}{{\\linewidth}}\n    \\scriptsize\\raggedright\n    {}\n  \\end{{minipage}}\n",
             notes.join("\\par\n    ")
         );
     }
-    text + "\\end{table}\n"
+    text + &format!("\\end{{{environment}}}\n")
 }
 
-/// A row: its numbers, and below them whatever stands beside a number.
-fn row_lines(table: &TableDocument, row: &str, cells: &[Option<Cell>]) -> String {
-    let numbers = table.columns.iter().zip(cells).map(|(column, cell)| {
-        cell.as_ref().map_or_else(|| escape(words::ABSENT), |cell| escape(&words::number(column.metric, cell)))
+/// The name of a label: without what would end it.
+fn name(label: &str) -> String {
+    label.chars().filter(|c| !c.is_whitespace() && !"\\{}%#~,^&$".contains(*c)).collect()
+}
+
+fn tabular(table: &TableDocument) -> String {
+    let rows: Vec<Vec<Line>> = (0..table.rows.len()).map(|row| lines(table, row)).collect();
+    let blocks = Blocks::of(table, &rows);
+    let most = blocks.columns.iter().map(Vec::len).max().unwrap_or(0);
+    let mut text = format!("  \\begin{{tabular}}{{@{{}}l{}@{{}}}}\n    \\toprule\n", "r".repeat(most));
+    for (index, columns) in blocks.columns.iter().enumerate() {
+        text += if index > 0 { "    \\midrule\n" } else { "" };
+        let headings = columns.iter().map(|&column| heading(&blocks.headings[column]));
+        text += &line(&escape(&table.corner), headings, most);
+        text += "    \\midrule\n";
+        for (index, row) in rows.iter().enumerate() {
+            text += if index > 0 && row.len() > 1 { "    \\addlinespace\n" } else { "" };
+            for of_row in row.iter().filter(|of_row| of_row.is_there(columns)) {
+                let fields = columns.iter().map(|&column| of_row.field(column));
+                text += &line(&of_row.label(), fields, most);
+            }
+        }
+    }
+    text + "    \\bottomrule\n  \\end{tabular}\n"
+}
+
+/// A line of a row: its numbers, or what stands under them.
+struct Line {
+    label: String,
+    fields: Vec<Option<String>>,
+    bold: Vec<bool>,
+    is_small: bool,
+}
+
+impl Line {
+    fn is_there(&self, columns: &[usize]) -> bool {
+        !self.is_small || columns.iter().any(|&column| self.fields[column].is_some())
+    }
+
+    fn label(&self) -> String {
+        match (self.is_small, self.label.as_str()) {
+            (false, label) => escape(label),
+            (true, "") => String::new(),
+            (true, label) => format!("\\quad{{\\scriptsize {}}}", escape(label)),
+        }
+    }
+
+    fn field(&self, column: usize) -> String {
+        let text = self.fields[column].as_deref().map_or_else(String::new, escape);
+        match (self.is_small, self.bold[column]) {
+            _ if text.is_empty() => text,
+            (true, _) => format!("{{\\scriptsize {text}}}"),
+            (false, true) => format!("\\textbf{{{text}}}"),
+            (false, false) => text,
+        }
+    }
+
+    fn points(&self, text: &str) -> f32 {
+        width(text) * if self.is_small { SMALL } else { TEXT }
+    }
+}
+
+/// The lines of a row, all columns of each.
+fn lines(table: &TableDocument, row: usize) -> Vec<Line> {
+    let (columns, cells) = (&table.columns, &table.cells[row]);
+    let numbers = columns.iter().zip(cells).map(|(column, cell)| {
+        let number = cell.as_ref().map(|cell| words::number(column.metric, cell));
+        Some(number.unwrap_or_else(|| words::ABSENT.to_owned()))
     });
-    let mut text = line(&escape(row), numbers);
-    text += &small_line("", cells, |column, cell| words::interval(table.columns[column].metric, &cell.number));
+    let bold = (0..columns.len()).map(|column| is_best(table, row, column)).collect();
+    let mut lines = vec![Line { label: table.rows[row].clone(), fields: numbers.collect(), bold, is_small: false }];
+    let mut below = |label: &str, text_of: &dyn Fn(usize, &Cell) -> Option<String>| {
+        let text = |(column, cell): (usize, &Option<Cell>)| text_of(column, cell.as_ref()?);
+        let fields: Vec<Option<String>> = cells.iter().enumerate().map(text).collect();
+        if fields.iter().any(Option::is_some) {
+            lines.push(Line { label: label.to_owned(), bold: vec![false; fields.len()], fields, is_small: true });
+        }
+    };
+    if table.tex.intervals {
+        below("", &|column, cell| words::interval(columns[column].metric, &cell.number));
+    }
     if let Some(compare) = &table.compare {
-        let label = words::comparison_label(&compare.to);
-        // A line each: the difference with its interval, p, and the corrected p.
-        text += &small_line(&label, cells, |_, cell| cell.compared.as_ref().map(words::difference));
+        // A line each: the difference, its interval, p, and the corrected p.
+        let parts = |cell: &Cell| cell.compared.as_ref().map(words::difference);
+        let part = |cell: &Cell, at: usize| Some(parts(cell)?.splitn(2, ' ').nth(at)?.to_owned());
+        below(&words::comparison_label(&compare.to), &|_, cell| part(cell, 0));
+        if table.tex.intervals {
+            below("", &|_, cell| part(cell, 1));
+        }
         for at in 0..2 {
-            let of = |cell: &Cell| words::p_values(cell.compared.as_ref()?)?.into_iter().nth(at);
-            text += &small_line("", cells, |_, cell| of(cell));
+            below("", &|_, cell| words::p_values(cell.compared.as_ref()?)?.into_iter().nth(at));
         }
     }
     if table.published.is_some() {
-        text += &published_lines(cells, table.columns.len() > WIDE);
+        let is_published = |cell: &Cell| cell.published.as_ref().is_some_and(|beside| beside.value.is_some());
+        let published = |cell: &Cell| is_published(cell).then(|| words::published(cell));
+        let part = |cell: &Cell, at: usize| published(cell)?.split(" (").nth(at).map(str::to_owned);
+        below(words::PUBLISHED, &|_, cell| part(cell, 0));
+        below("", &|_, cell| part(cell, 1).map(|difference| format!("({difference}")));
     }
-    text
+    lines
 }
 
-/// The published numbers of a row; in a wide table differences have a line of their own.
-fn published_lines(cells: &[Option<Cell>], is_wide: bool) -> String {
-    let is_published = |cell: &Cell| cell.published.as_ref().is_some_and(|beside| beside.value.is_some());
-    let published = |cell: &Cell| is_published(cell).then(|| words::published(cell));
-    if !is_wide {
-        return small_line(words::PUBLISHED, cells, |_, cell| published(cell));
+/// Whether a cell's number is the best of its column, as far as the table shows.
+fn is_best(table: &TableDocument, row: usize, column: usize) -> bool {
+    let metric = table.columns[column].metric;
+    let Some(sign) = table.tex.bold.and_then(|bold| direction(bold, metric)) else { return false };
+    // What a definition gives is no achievement, and what is of an earlier state may not be so now.
+    let counts = |cell: &&Cell| cell.state.is_made() && !cell.number.fixed;
+    let value = |row: usize| table.cells[row][column].as_ref().filter(counts)?.number.value;
+    let all: Vec<f64> = (0..table.rows.len()).filter_map(value).collect();
+    let best = all.iter().copied().max_by(|a, b| (sign * a).total_cmp(&(sign * b)));
+    let is_shown_as = |best: f64, value: f64| words::shown(metric, best) == words::shown(metric, value);
+    all.len() > 1 && best.zip(value(row)).is_some_and(|(best, value)| is_shown_as(best, value))
+}
+
+/// 1 where more is better, -1 where less is.
+fn direction(bold: Bold, metric: Metric) -> Option<f64> {
+    match (bold, metric) {
+        (Bold::Highest, _) => Some(1.0),
+        (Bold::Lowest, _) | (Bold::Best, Metric::Loss) => Some(-1.0),
+        (Bold::Best, Metric::Accuracy | Metric::AccuracyOnCorrect | Metric::ProbabilityOfTrueClass) => Some(1.0),
+        (Bold::Best, _) => None,
     }
-    let part = |cell: &Cell, at: usize| published(cell)?.split(" (").nth(at).map(str::to_owned);
-    small_line(words::PUBLISHED, cells, |_, cell| part(cell, 0))
-        + &small_line("", cells, |_, cell| part(cell, 1).map(|difference| format!("({difference}")))
 }
 
-/// A line in small type of a text for each cell; nothing if no cell has one. `text_of` gets the column and the cell.
-fn small_line(label: &str, cells: &[Option<Cell>], text_of: impl Fn(usize, &Cell) -> Option<String>) -> String {
-    let text = |(column, cell): (usize, &Option<Cell>)| cell.as_ref().and_then(|cell| text_of(column, cell));
-    let texts: Vec<Option<String>> = cells.iter().enumerate().map(text).collect();
-    if texts.iter().all(Option::is_none) {
-        return String::new();
-    }
-    let small = |text: Option<String>| text.map_or(String::new(), |text| format!("{{\\scriptsize {}}}", escape(&text)));
-    let label = if label.is_empty() { String::new() } else { format!("\\quad{{\\scriptsize {}}}", escape(label)) };
-    line(&label, texts.into_iter().map(small))
+/// Which columns stand beside one another.
+struct Blocks {
+    columns: Vec<Vec<usize>>,
+    /// The lines of each column's heading.
+    headings: Vec<Vec<String>>,
 }
 
-fn line(label: &str, fields: impl Iterator<Item = String>) -> String {
-    let fields: Vec<String> = fields.collect();
-    format!("    {label} & {} \\\\\n", fields.join(" & "))
-}
-
-/// Text in which LaTeX sees no commands, on one line. Signs that pdfLaTeX's fonts lack become commands of mathematics;
-/// letters of other scripts stay, for XeLaTeX and LuaLaTeX.
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for character in text.split_whitespace().collect::<Vec<_>>().join(" ").chars() {
-        match character {
-            '&' | '%' | '$' | '#' | '_' | '{' | '}' => out.extend(['\\', character]),
-            '\\' => out.push_str("\\textbackslash{}"),
-            '~' => out.push_str("$\\sim$"),
-            '^' => out.push_str("\\textasciicircum{}"),
-            '"' => out.push_str("\\textquotedbl{}"),
-            // In the first of pdfLaTeX's font encodings these are other signs.
-            '<' | '>' | '=' | '|' => out.push_str(&format!("${character}$")),
-            // At the start of a line of a table brackets would be an option of the line end before.
-            '[' | ']' => out.push_str(&format!("{{{character}}}")),
-            _ => match sign(character) {
-                Some(command) => out.push_str(&format!("${command}$")),
-                None => out.push(character),
-            },
+impl Blocks {
+    fn of(table: &TableDocument, rows: &[Vec<Line>]) -> Self {
+        let widest = |text: &dyn Fn(&Line) -> f32| rows.iter().flatten().map(text).fold(0.0, f32::max);
+        let quad = |line: &Line| if line.is_small && !line.label.is_empty() { TEXT } else { 0.0 };
+        let stub = widest(&|line| line.points(&line.label) + quad(line)).max(width(&table.corner) * TEXT);
+        let (mut headings, mut widths) = (Vec::new(), Vec::new());
+        for (index, column) in table.columns.iter().enumerate() {
+            let numbers = widest(&|line| line.fields[index].as_deref().map_or(0.0, |text| line.points(text)));
+            let heading = broken(&column.label, numbers.max(HEADING) / TEXT);
+            let of_heading = heading.iter().map(|line| width(line) * TEXT).fold(0.0, f32::max);
+            widths.push(numbers.max(of_heading) + 2.0 * GAP);
+            headings.push(heading);
         }
+        let room = if table.tex.wide { PAGE } else { COLUMN } - stub - GAP;
+        Blocks { columns: split(&widths, room), headings }
     }
-    out
 }
 
-/// The command of mathematics for a sign.
-const fn sign(character: char) -> Option<&'static str> {
-    Some(match character {
-        '−' => "-",
-        '±' => "\\pm",
-        '×' => "\\times",
-        '≈' => "\\approx",
-        '≠' => "\\neq",
-        '≤' => "\\leq",
-        '≥' => "\\geq",
-        '→' => "\\rightarrow",
-        '↳' => "\\hookrightarrow",
-        '∞' => "\\infty",
-        '†' => "^\\dagger",
-        '²' => "^2",
-        '³' => "^3",
-        '₁' => "_1",
-        '₂' => "_2",
-        'ℓ' => "\\ell",
-        'α' => "\\alpha",
-        'β' => "\\beta",
-        'γ' => "\\gamma",
-        'δ' => "\\delta",
-        'ε' | 'ϵ' => "\\varepsilon",
-        'η' => "\\eta",
-        'θ' => "\\theta",
-        'λ' => "\\lambda",
-        'µ' | 'μ' => "\\mu",
-        'π' => "\\pi",
-        'ρ' => "\\rho",
-        'σ' => "\\sigma",
-        'τ' => "\\tau",
-        'φ' => "\\varphi",
-        _ => return None,
-    })
+/// Splits columns into blocks no wider than `room`, of about as many columns each where that fits.
+fn split(widths: &[f32], room: f32) -> Vec<Vec<usize>> {
+    let mut blocks: Vec<Vec<usize>> = Vec::new();
+    let mut used = f32::INFINITY;
+    for (column, wide) in widths.iter().enumerate() {
+        match blocks.last_mut() {
+            Some(block) if used + wide <= room => block.push(column),
+            _ => {
+                blocks.push(vec![column]);
+                used = 0.0;
+            }
+        }
+        used += wide;
+    }
+    let all: Vec<usize> = (0..widths.len()).collect();
+    let even: Vec<Vec<usize>> =
+        all.chunks(all.len().div_ceil(blocks.len().max(1)).max(1)).map(<[usize]>::to_vec).collect();
+    let fits = |block: &Vec<usize>| block.iter().map(|&column| widths[column]).sum::<f32>() <= room;
+    if even.len() == blocks.len() && even.iter().all(fits) { even } else { blocks }
+}
+
+fn heading(lines: &[String]) -> String {
+    let lines: Vec<String> = lines.iter().map(|line| escape(line)).collect();
+    match lines.as_slice() {
+        [one] => one.clone(),
+        several => format!("\\shortstack[r]{{{}}}", several.join("\\\\")),
+    }
+}
+
+/// A line of `columns` fields after its label; those that are not there are empty.
+fn line(label: &str, fields: impl Iterator<Item = String>, columns: usize) -> String {
+    let fields: Vec<String> = fields.chain(std::iter::repeat_n(String::new(), columns)).take(columns).collect();
+    format!("    {label} & {} \\\\\n", fields.join(" & "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::results::table::tests::{everything, example};
+    use crate::stage_kinds::TexLayout;
 
     #[test]
     fn a_table_for_latex() {
@@ -168,22 +248,59 @@ mod tests {
     }
 
     #[test]
-    fn a_wide_table_is_scaled_to_the_page() {
-        let mut wide = example();
-        wide.columns = std::iter::repeat_n(wide.columns[0].clone(), 5).collect();
-        wide.cells.iter_mut().for_each(|row| row.resize(5, None));
-        let text = tex(&wide);
-        assert!(text.contains("\\resizebox{\\linewidth}{!}{%") && text.contains("\\end{tabular}}"), "{text}");
-        assert!(text.starts_with("% Needs \\usepackage{booktabs,graphicx}."));
-        assert!(!tex(&example()).contains("resizebox"));
+    fn a_table_as_its_author_wants_it() {
+        let mut table = example();
+        table.tex = TexLayout {
+            label: Some("tab:saturation".into()),
+            wide: true,
+            intervals: false,
+            notes: false,
+            bold: Some(Bold::Best),
+        };
+        insta::assert_snapshot!(tex(&table));
     }
 
     #[test]
-    fn no_text_is_a_command() {
-        assert_eq!(
-            escape("a_b & 5 % of $3\n#1 {x} \\input{y} ~^"),
-            "a\\_b \\& 5 \\% of \\$3 \\#1 \\{x\\} \\textbackslash{}input\\{y\\} $\\sim$\\textasciicircum{}"
-        );
-        assert_eq!(escape("ℓ∞, ε ≤ 8/255"), "$\\ell$$\\infty$, $\\varepsilon$ $\\leq$ 8/255");
+    fn columns_that_do_not_fit_go_on_below() {
+        let mut wide = example();
+        wide.columns = std::iter::repeat_n(wide.columns[0].clone(), 9).collect();
+        wide.cells.iter_mut().for_each(|row| {
+            let first = row[0].clone();
+            row.clear();
+            row.resize(9, first);
+        });
+        let blocks = |table: &TableDocument| tex(table).matches("model.variant").count();
+        assert_eq!(blocks(&wide), 3);
+        assert!(tex(&wide).contains("{@{}lrrr@{}}"), "three of three: {}", tex(&wide));
+        wide.tex.intervals = false;
+        assert_eq!(blocks(&wide), 2);
+        wide.tex.wide = true;
+        assert_eq!(blocks(&wide), 1);
+        assert!(!tex(&wide).contains("resizebox"));
+    }
+
+    #[test]
+    fn blocks_are_even_where_that_fits() {
+        assert_eq!(split(&[10.0; 5], 45.0), [vec![0, 1, 2], vec![3, 4]]);
+        assert_eq!(split(&[10.0, 10.0, 10.0, 40.0], 45.0), [vec![0, 1, 2], vec![3]]);
+        assert_eq!(split(&[50.0, 60.0], 45.0), [[0], [1]], "one at least");
+        assert!(split(&[], 45.0).is_empty());
+    }
+
+    #[test]
+    fn the_best_number_is_bold_as_far_as_it_is_shown() {
+        let mut table = example();
+        table.tex.bold = Some(Bold::Best);
+        let bold = |table: &TableDocument| -> Vec<usize> { (0..3).filter(|&row| is_best(table, row, 0)).collect() };
+        assert_eq!(bold(&table), [0]);
+        table.cells[2][0] = table.cells[0][0].clone();
+        assert_eq!(bold(&table), [0, 2]);
+        table.tex.bold = Some(Bold::Lowest);
+        assert_eq!(bold(&table), [1]);
+        table.cells[1][0].as_mut().unwrap().number.fixed = true;
+        assert_eq!(bold(&table), [0, 2], "what a definition gives is left out");
+        table.columns[0].metric = Metric::ShapeBias;
+        table.tex.bold = Some(Bold::Best);
+        assert_eq!(bold(&table), [0; 0], "none is better");
     }
 }

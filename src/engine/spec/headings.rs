@@ -18,10 +18,21 @@ pub(super) fn check_canonical(stage: &Instance) -> Vec<Problem> {
 
 /// Checks that every heading of a picture refers to a set that it shows.
 pub(super) fn check(stage: &Instance, headings: &Headings, labels: &[String]) -> Vec<Problem> {
+    check_at("headings", "no set", stage, headings, labels)
+}
+
+/// Checks that every key of the parameter `key` is or fits one of these labels; `nothing` says what else lacks it.
+pub(super) fn check_at(
+    key: &str,
+    nothing: &str,
+    stage: &Instance,
+    headings: &Headings,
+    labels: &[String],
+) -> Vec<Problem> {
     let known: Vec<&str> = labels.iter().map(String::as_str).collect();
     let problem = |label: &str| {
-        let place = Place::key(&stage.file, stage.path.key("with").key("headings").key(label));
-        let problem = Problem::at(place, format!("no set has the label `{label}`"), "here");
+        let place = Place::key(&stage.file, stage.path.key("with").key(key).key(label));
+        let problem = Problem::at(place, format!("{nothing} has the label `{label}`"), "here");
         problem.suggest(label, known.iter().copied())
     };
     headings.idle(&known).into_iter().map(problem).collect()

@@ -212,10 +212,16 @@ impl Reading<'_> {
             }
             StageKind::Table => {
                 let params = self.typed::<TableSpec>(value)?;
-                sources = self.published(&params);
+                sources = self.published(params.published.as_ref());
                 self.canonical(&params)
             }
-            StageKind::Figure => self.typed::<FigureSpec>(value).and_then(|params| self.canonical(&params)),
+            StageKind::Figure => {
+                let params = self.typed::<FigureSpec>(value)?;
+                if let FigureSpec::Curves(curves) = &params {
+                    sources = self.published(curves.published.as_ref());
+                }
+                self.canonical(&params)
+            }
             StageKind::Command => {
                 let params = self.typed::<CommandParams>(value)?;
                 for (index, name) in params.files.iter().enumerate() {
@@ -263,8 +269,8 @@ impl Reading<'_> {
         sources
     }
 
-    fn published(&self, params: &TableSpec) -> Vec<(String, Source, YamlPath)> {
-        let Some(published) = &params.published else { return Vec::new() };
+    fn published(&self, published: Option<&PublishedSpec>) -> Vec<(String, Source, YamlPath)> {
+        let Some(published) = published else { return Vec::new() };
         let trail: &[&str] = match published {
             PublishedSpec::File(_) => &["published"],
             PublishedSpec::Detailed(_) => &["published", "file"],

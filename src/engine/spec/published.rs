@@ -35,6 +35,21 @@ pub(super) fn resolve(
             }
         };
     };
+    let labels: Vec<String> = columns.iter().map(|column| column.label.clone()).collect();
+    let fitted = fit(table, published, rows, &labels, axis)?;
+    Ok(Some(PublishedParams { tolerance: spec.tolerance.map(|tolerance| tolerance.absolute.get()), ..fitted }))
+}
+
+/// Finds the published row of each row and the published column of each column of a table, or of each curve of a figure
+/// and each place along its axis.
+pub(super) fn fit(
+    table: &Instance,
+    published: &PublishedSpec,
+    rows: &[String],
+    labels: &[String],
+    axis: Option<&str>,
+) -> Result<PublishedParams, Vec<Problem>> {
+    let path = table.path.key("with");
     let none = PublishedDetails { file: String::new(), anomalies: None, rows: [].into(), columns: [].into() };
     let details = match published {
         PublishedSpec::File(_) => &none,
@@ -44,19 +59,18 @@ pub(super) fn resolve(
         Finder { table, path: path.key("published"), file: published.file(), numbers: read(table, published)? };
     let mut problems = Vec::new();
     let row_names = finder.find("row", "rows", rows, &details.rows, &|_| None, &mut problems);
-    let labels: Vec<String> = columns.iter().map(|column| column.label.clone()).collect();
     let by_axis = |label: &str| axis.map(|axis| format!("{axis}={label}"));
-    let column_names = finder.find("column", "columns", &labels, &details.columns, &by_axis, &mut problems);
+    let column_names = finder.find("column", "columns", labels, &details.columns, &by_axis, &mut problems);
     if !problems.is_empty() {
         return Err(problems);
     }
     let name = published.file().rsplit('/').next().unwrap_or_default();
-    Ok(Some(PublishedParams {
+    Ok(PublishedParams {
         table: name.rsplit_once('.').map_or(name, |(stem, _)| stem).to_owned(),
         rows: row_names,
         columns: column_names,
-        tolerance: spec.tolerance.map(|tolerance| tolerance.absolute.get()),
-    }))
+        tolerance: None,
+    })
 }
 
 /// Reads the published numbers; returns `None` if their file cannot be read.

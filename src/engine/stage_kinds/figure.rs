@@ -1,19 +1,24 @@
 //! Figures as parameters: what an author writes ([`FigureSpec`]) and what is hashed and drawn ([`FigureParams`],
 //! [`SamplesParams`]).
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::headings::Headings;
 use super::images::Images;
 use super::metric::Metric;
+use super::print::{LegendPlace, PictureSize};
+use super::table::{PublishedParams, PublishedSpec};
 use crate::number::Real;
 
-/// Draws numbers computed from predictions as curves with 95 % intervals, or images of several sets beside one another.
-/// Without `draw` it is curves.
+/// Draws numbers computed from predictions as curves with 95 % intervals, images of several sets beside one another, or
+/// saliency maps. Without `draw` it is curves.
 ///
-/// Needs: `results`, the instances of one or more `evaluate` stages; `sets`, for images. Outputs: `svg`, `png`, and
-/// `csv`, the numbers drawn. Coordinates are those of a table.
+/// Needs: `results`, the instances of one or more `evaluate` stages; `sets`, for images; `maps`, for saliency maps.
+/// Outputs: `pdf` and `svg`, for print: their text is text, their images are embedded one pixel a pixel and not
+/// smoothed; `png`, for screens; `csv`, the numbers drawn. Coordinates are those of a table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "draw", rename_all = "snake_case")]
 pub enum FigureSpec {
@@ -22,6 +27,8 @@ pub enum FigureSpec {
     /// Images of `sets`: a column for each set, a row for each image; above each, if asked for, what the models of
     /// `results` make of it.
     Samples(SamplesSpec),
+    /// The `maps` of a `saliency` stage on the images of its `sets`: what its own `grid` shows, for print.
+    Maps(MapsSpec),
 }
 
 /// Curves as their author describes them.
@@ -48,6 +55,21 @@ pub struct CurvesSpec {
     /// The number drawn.
     #[serde(default)]
     pub cell: Metric,
+    /// What is shown instead of labels of curves and of the horizontal axis; a `*` in a label stands for any text. A
+    /// fraction is shown as it is written in the pipeline, `8/255`.
+    #[serde(default, skip_serializing_if = "Headings::is_empty")]
+    pub names: Headings,
+    /// Published numbers, drawn as dashed curves beside those of the figure: rows of the file are curves, its columns
+    /// stand along the horizontal axis.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<PublishedSpec>,
+    /// How large the figure is in print; as large as its parts ask for if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<PictureSize>,
+    /// Where the names of the curves stand; if not given, right of the plot, or below it where a figure of some `size`
+    /// has no room beside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub legend: Option<LegendPlace>,
 }
 
 /// Images side by side as their author describes them.
@@ -57,8 +79,8 @@ pub struct SamplesSpec {
     /// A caption.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
-    /// Which images: a list of their indices in the sets, from 0, `{first: N}`, or `{count: N, seed: S}`; the latter
-    /// two also of one `class`.
+    /// Which images: a list of their indices in the sets, from 0, `{first: N}` or `{count: N, seed: S}`, both also of
+    /// one `class`, or `{each_class: N}`.
     pub images: Images,
     /// Headings of sets that shall have another than their label; a `*` in a label stands for any text.
     #[serde(default, skip_serializing_if = "Headings::is_empty")]
@@ -67,6 +89,27 @@ pub struct SamplesSpec {
     /// (paper, figure 6).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probabilities: Option<String>,
+    /// The coordinate of `results` with a line above each image for each value: the class that the model predicts.
+    /// Beside `probabilities` it is the same coordinate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted: Option<String>,
+    /// How many pixels wide and high each pixel of an image is drawn; as many as make images about 100 wide if not
+    /// given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
+    pub scale: Option<u32>,
+}
+
+/// Saliency maps as their author describes them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MapsSpec {
+    /// A caption.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// What is shown instead of labels of models and sets; a `*` in a label stands for any text.
+    #[serde(default, skip_serializing_if = "Headings::is_empty")]
+    pub names: Headings,
     /// How many pixels wide and high each pixel of an image is drawn; as many as make images about 100 wide if not
     /// given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -104,6 +147,18 @@ pub struct FigureParams {
     pub series: Vec<String>,
     /// The number drawn.
     pub metric: Metric,
+    /// What is shown instead of a label.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub names: BTreeMap<String, String>,
+    /// Published numbers: rows are curves, columns stand along the horizontal axis.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<PublishedParams>,
+    /// How large the figure is in print.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<PictureSize>,
+    /// Where the names of the curves stand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub legend: Option<LegendPlace>,
 }
 
 /// Images side by side as they are hashed and drawn. Inputs: slot `set`, labelled as `columns`; slot `value`,
@@ -124,9 +179,39 @@ pub struct SamplesParams {
     /// Whose probabilities stand above the images, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rows: Vec<String>,
+    /// Whose predictions stand above the images, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub predicted: Vec<String>,
+    /// What is shown instead of the label of one of these.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub names: BTreeMap<String, String>,
     /// How many pixels wide and high each pixel of an image is drawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale: Option<u32>,
+}
+
+/// Saliency maps as they are hashed and drawn. Inputs: slot `maps`, and slot `set`, labelled as the sets of the maps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MapsParams {
+    /// Tells these parameters from those of other figures.
+    pub draw: MapsTag,
+    /// A caption.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// What is shown instead of the label of a model or a set.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub names: BTreeMap<String, String>,
+    /// How many pixels wide and high each pixel of an image is drawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<u32>,
+}
+
+/// The word `maps`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MapsTag {
+    /// The word.
+    Maps,
 }
 
 /// The word `samples`.

@@ -1,6 +1,8 @@
 //! Which images of a set a stage looks at: a parameter of saliency maps and of figures of images, and what it comes to
 //! for a set of given labels. Knows no pixels.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +38,10 @@ pub struct Chosen {
     /// Only images of this class, by its name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
+    /// The first so many of every class, class by class.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub each_class: Option<u32>,
 }
 
 /// Why a choice comes to nothing in a set.
@@ -72,15 +78,7 @@ impl Images {
         match self {
             Images::Listed(list) if list.is_empty() => Some("must name at least one image"),
             Images::Listed(_) => None,
-            Images::Chosen(Chosen { first: Some(0), .. } | Chosen { count: Some(0), .. }) => {
-                Some("must be at least one image")
-            }
-            Images::Chosen(
-                Chosen { first: Some(_), count: None, seed: None, .. } | Chosen { first: None, count: Some(_), .. },
-            ) => None,
-            Images::Chosen(_) => {
-                Some("must be a list of indices, `{first: N}`, or `{count: N, seed: S}`; the latter may name a `class`")
-            }
+            Images::Chosen(chosen) => chosen.problem(),
         }
     }
 
@@ -102,6 +100,9 @@ impl Images {
             }
             Images::Chosen(chosen) => chosen,
         };
+        if let Some(wanted) = chosen.each_class {
+            return Ok(of_each_class(wanted as usize, labels));
+        }
         let candidates: Vec<usize> = match &chosen.class {
             None => (0..labels.len()).collect(),
             Some(class) => of_class(class, labels, classes)?,
@@ -114,6 +115,33 @@ impl Images {
         drawn.sort_unstable();
         Ok(drawn)
     }
+}
+
+impl Chosen {
+    fn problem(&self) -> Option<&'static str> {
+        match (self.first, self.count, self.each_class) {
+            (Some(0), ..) | (_, Some(0), _) | (.., Some(0)) => Some("must be at least one image"),
+            (Some(_), None, None) if self.seed.is_none() => None,
+            (None, Some(_), None) => None,
+            (None, None, Some(_)) if self.seed.is_none() && self.class.is_none() => None,
+            _ => Some(
+                "must be a list of indices, `{first: N}`, `{count: N, seed: S}`, or `{each_class: N}`; the former two \
+                 may name a `class`",
+            ),
+        }
+    }
+}
+
+/// The first so many images of each class, in the order of the classes.
+fn of_each_class(wanted: usize, labels: &[i32]) -> Vec<usize> {
+    let mut by_class: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
+    for (at, &label) in labels.iter().enumerate() {
+        let of_class = by_class.entry(label).or_default();
+        if of_class.len() < wanted {
+            of_class.push(at);
+        }
+    }
+    by_class.into_values().flatten().collect()
 }
 
 fn of_class(class: &str, labels: &[i32], classes: &[String]) -> Result<Vec<usize>, ChoiceError> {
@@ -148,6 +176,8 @@ mod tests {
         assert!(drawn.len() == 2 && drawn.iter().all(|index| [2, 3, 5, 6].contains(index)), "{drawn:?}");
         assert_eq!(among("{count: 2, seed: 3, class: 026.cake}").unwrap(), drawn);
         assert_eq!(among("{count: 9}").unwrap(), [0, 1, 2, 3, 4, 5, 6]);
+        assert_eq!(among("{each_class: 1}").unwrap(), [0, 2]);
+        assert_eq!(among("{each_class: 4}").unwrap(), [0, 1, 4, 2, 3, 5, 6], "class by class, as many as there are");
     }
 
     #[test]
@@ -156,7 +186,16 @@ mod tests {
         let error = among("{first: 1, class: cake}").unwrap_err();
         assert!(error.contains("has none; it has some of `026.cake`"), "{error}");
         assert!(among("{first: 1, class: 257.clutter}").is_err(), "a class without images");
-        for wrong in ["[]", "{first: 0}", "{class: 026.cake}", "{first: 1, count: 1}", "{first: 1, seed: 1}"] {
+        for wrong in [
+            "[]",
+            "{first: 0}",
+            "{each_class: 0}",
+            "{class: 026.cake}",
+            "{first: 1, count: 1}",
+            "{first: 1, seed: 1}",
+            "{each_class: 1, class: 026.cake}",
+            "{each_class: 1, first: 1}",
+        ] {
             assert!(among(wrong).unwrap_err().starts_with("must"), "{wrong}");
         }
     }

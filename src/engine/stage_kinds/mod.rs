@@ -13,6 +13,7 @@ mod masking;
 mod metric;
 mod net;
 mod ports;
+mod print;
 mod saliency;
 mod source;
 mod table;
@@ -33,13 +34,16 @@ pub use augmentation::Augmentation;
 pub use command::{CommandParams, Run};
 pub use dataset::{Broken, Classes, DatasetParams, Folder, IdxFiles};
 pub use evaluate::EvaluateParams;
-pub use figure::{CurvesSpec, FigureParams, FigureSpec, SamplesParams, SamplesSpec, SamplesTag, Scale};
+pub use figure::{
+    CurvesSpec, FigureParams, FigureSpec, MapsParams, MapsSpec, MapsTag, SamplesParams, SamplesSpec, SamplesTag, Scale,
+};
 pub use headings::Headings;
 pub use images::{ChoiceError, Chosen, Images};
 pub use masking::MaskingParams;
 pub use metric::Metric;
 pub use net::{MOST_BLOCKS, MOST_CHANNELS, Net, NetProblem, StandardResnet, Stem, WideResnet};
 pub use ports::{ArtifactType, Output, Slot};
+pub use print::{Bold, LegendPlace, PictureSize, TexLayout};
 pub use saliency::{Method, SaliencyParams};
 pub use source::{FileParams, Source};
 pub use table::{
@@ -126,12 +130,15 @@ impl StageKind {
             // same. 3: verdicts near 0 and 100 % are stricter, and take the published number as a sample as well. The
             // numbers are the same. 4: `table/3`: p-values are corrected for their family; no interval where a number
             // is fixed by definition or rests on one seed; seeds of the same predictions count once; published numbers
-            // have their own decimals, by which `same` is decided.
-            StageKind::Table => 4,
+            // have their own decimals, by which `same` is decided. 5: LaTeX is never scaled: columns that do not fit go
+            // on below; fractions are shown as they are written. The numbers are the same.
+            StageKind::Table => 5,
             // 2: the column `share` of the CSV is `value`. Numbers and pictures are the same. 3: text of samples grows
             // with wide pictures; curves and numbers are the same. 4: no interval where a number is fixed by
-            // definition; curves tell n. The other numbers are the same.
-            StageKind::Figure => 4,
+            // definition; curves tell n. The other numbers are the same. 5: a new output, `pdf`; the text of samples is
+            // text in the SVG, and says the index of each image; fractions are shown as they are written. The numbers
+            // are the same.
+            StageKind::Figure => 5,
             // 2: tar archives give all that `tar -x` extracts (hard links, links, sparse files, later duplicates), BMP
             // and WebP files are images, and folders that wrap the classes are unwrapped. Archives without any of these
             // give the same bytes.

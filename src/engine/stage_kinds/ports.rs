@@ -101,9 +101,15 @@ impl StageKind {
                 const { &[Slot { name: "models", many: true, ..MODEL }, Slot { many: true, ..SET }] }
             }
             StageKind::Table => const { &[RESULTS] },
-            // What is drawn decides which of the two it needs.
+            // What is drawn decides which of them it needs.
             StageKind::Figure => {
-                const { &[Slot { optional: true, ..RESULTS }, Slot { name: "sets", many: true, optional: true, ..SET }] }
+                const {
+                    &[
+                        Slot { optional: true, ..RESULTS },
+                        Slot { name: "sets", many: true, optional: true, ..SET },
+                        Slot { optional: true, ..slot("maps", ArtifactType::File, "maps") },
+                    ]
+                }
             }
         }
     }
@@ -136,7 +142,9 @@ impl StageKind {
             StageKind::Table => {
                 const { &[result("json", "json"), result("markdown", "md"), result("csv", "csv"), result("tex", "tex")] }
             }
-            StageKind::Figure => const { &[result("svg", "svg"), result("png", "png"), result("csv", "csv")] },
+            StageKind::Figure => {
+                const { &[result("svg", "svg"), result("png", "png"), result("pdf", "pdf"), result("csv", "csv")] }
+            }
         }
     }
 }

@@ -28,8 +28,8 @@ pub struct SaliencyParams {
     /// How a map is computed.
     #[serde(default)]
     pub method: Method,
-    /// Which images of each set: a list of indices, `{first: N}`, or `{count: N, seed: S}`; the latter two also of one
-    /// `class`.
+    /// Which images of each set: a list of indices, `{first: N}` or `{count: N, seed: S}`, both also of one `class`, or
+    /// `{each_class: N}`.
     pub images: Images,
     /// How many of the images are drawn and kept as maps, the first ones; all of a list and 8 of other choices if not
     /// given.

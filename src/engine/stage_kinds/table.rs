@@ -6,14 +6,16 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::headings::Headings;
 use super::metric::Metric;
+use super::print::TexLayout;
 use super::text::Text;
 use crate::number::Real;
 
 /// Assembles numbers computed from predictions into a table.
 ///
 /// Need: `results`, the instances of one or more `evaluate` stages. Outputs: `json`, every cell with all that is known
-/// of it; `markdown`; `csv`; `tex`, for LaTeX with the package booktabs.
+/// of it; `markdown`; `csv`; `tex`, for LaTeX with the package booktabs, to fit a column of a two-column paper.
 ///
 /// A *coordinate* such as `model.variant` or `saturated.p` is the value of a matrix axis, named by the stage whose axis
 /// it is. A result has the coordinates of its own stage and of every instance that it is made from, and the coordinate
@@ -54,6 +56,13 @@ pub struct TableSpec {
     /// one, or than half of what that lacks to 100 %.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tolerance: Option<Tolerance>,
+    /// What is shown instead of labels of rows and columns, in Markdown, CSV and LaTeX; a `*` in a label stands for any
+    /// text. A fraction is shown as it is written in the pipeline, `8/255`.
+    #[serde(default, skip_serializing_if = "Headings::is_empty")]
+    pub names: Headings,
+    /// How the table looks in LaTeX.
+    #[serde(default, skip_serializing_if = "TexLayout::is_plain")]
+    pub tex: TexLayout,
 }
 
 /// The columns of a table.
@@ -208,6 +217,12 @@ pub struct TableParams {
     /// Published numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published: Option<PublishedParams>,
+    /// What is shown instead of a label.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub names: BTreeMap<String, String>,
+    /// How it looks in LaTeX.
+    #[serde(default, skip_serializing_if = "TexLayout::is_plain")]
+    pub tex: TexLayout,
 }
 
 /// A column of [`TableParams`].

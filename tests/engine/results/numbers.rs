@@ -1,8 +1,10 @@
 //! Tables and figures from predictions.
 
-use atflow::formats::Predictions;
+use atflow::formats::{ImageSet, Predictions};
 use atflow::protocol::FailureCode;
 use atflow::stage_kinds::StageKind;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 
 use crate::support::Bench;
@@ -146,6 +148,9 @@ fn right(is_right: impl Fn(usize) -> bool) -> Vec<u8> {
     let (probability, loss) = (vec![0.5; 200], vec![0.7; 200]);
     Predictions { labels: vec![0; 200], predicted, probability, loss, ..Predictions::default() }.to_bytes().unwrap()
 }
+
+/// The outputs of a figure.
+const PICTURE: &[&str] = &["svg", "png", "pdf", "csv"];
 
 const OUTPUTS: &[&str] = &["json", "markdown", "csv", "tex"];
 
@@ -319,7 +324,7 @@ fn figure() -> Bench {
         "title": "Saturation", "x_name": "level", "x_values": [0.5, 1.0, 1024.0], "x_labels": ["1/2", "1", "1024"],
         "scale": "log2", "series": ["standard", "pgd"], "metric": "accuracy",
     });
-    let mut bench = Bench::new(StageKind::Figure, params, &["svg", "png", "csv"]);
+    let mut bench = Bench::new(StageKind::Figure, params, PICTURE);
     for (series, label, correct) in
         [("standard", "1/2", 60), ("standard", "1", 90), ("standard", "1024", 10), ("pgd", "1", 70)]
     {
@@ -341,8 +346,11 @@ fn a_figure_is_drawn_with_its_numbers_beside_it() {
     "#);
     assert!(bench.text("svg").contains("Saturation") && bench.text("svg").contains("1024"));
     assert!(bench.output("png").starts_with(b"\x89PNG"));
+    assert!(bench.output("pdf").starts_with(b"%PDF-1.4"));
     again.run().unwrap();
-    assert_eq!((bench.output("svg"), bench.output("png")), (again.output("svg"), again.output("png")));
+    for output in ["svg", "png", "pdf"] {
+        assert_eq!(bench.output(output), again.output(output), "{output}");
+    }
 }
 
 #[test]
@@ -351,7 +359,7 @@ fn a_curve_has_no_band_where_it_is_100_percent_by_definition() {
         "x_name": "level", "x_values": [2.0, 64.0], "x_labels": ["2", "64"], "scale": "log2", "series": ["pgd"],
         "metric": "accuracy_on_correct",
     });
-    let mut bench = Bench::new(StageKind::Figure, params, &["svg", "png", "csv"]);
+    let mut bench = Bench::new(StageKind::Figure, params, PICTURE);
     let clean = predictions(1_200, 1_100);
     bench.input("value", "pgd/2", &clean);
     bench.input("value", "pgd/64", &predictions(1_200, 700));
@@ -376,4 +384,54 @@ fn an_axis_that_cannot_be_drawn_is_refused() {
     assert!(failure.causes[0].contains("above 0"), "{failure:?}");
     bench.job.params["x_values"] = json!([1.0, 1024.0]);
     assert_eq!(bench.failure().message, "3 labels were given for the 2 values of the horizontal axis");
+}
+
+/// Two images in two sets, and maps of two models.
+fn maps() -> Bench {
+    let mut bench = Bench::new(StageKind::Figure, json!({"draw": "maps", "names": {"pgd": "PGD"}}), PICTURE);
+    let values: Vec<u8> = (0..2 * 2 * 2 * 64).flat_map(|value| ((value % 64) as f32).to_le_bytes()).collect();
+    let images: Vec<u8> = [3_i32, 0].iter().flat_map(|index| index.to_le_bytes()).collect();
+    let tensors = [
+        ("maps", TensorView::new(Dtype::F32, vec![2, 2, 2, 8, 8], &values).unwrap()),
+        ("images", TensorView::new(Dtype::I32, vec![2], &images).unwrap()),
+    ];
+    let metadata = json!({
+        "format": "saliency/2", "method": {"name": "grad"}, "models": ["standard", "pgd"], "sets": ["clean", "dark"],
+    });
+    bench.input("maps", "", &atflow::formats::write(tensors, &metadata).unwrap());
+    let classes = vec!["cat".to_owned(), "dog".to_owned()];
+    for (label, pixel) in [("clean", 200), ("dark", 20)] {
+        let pixels = (0..4 * 3 * 64).map(|at| pixel + (at % 50) as u8).collect();
+        let set =
+            ImageSet { pixels, shape: [4, 3, 8, 8], labels: vec![0, 1, 0, 1], texture: None, classes: classes.clone() };
+        bench.input("set", label, &set.to_bytes().unwrap());
+    }
+    bench
+}
+
+#[test]
+fn saliency_maps_are_drawn_for_print() {
+    let bench = maps();
+    assert_eq!(bench.run().unwrap(), "2 images of 2 models");
+    let svg = bench.text("svg");
+    assert_eq!(svg.matches("<image ").count(), 2 * 2 * 3);
+    for text in [">PGD<", ">standard<", ">dog<", ">image 3<", ">dark<"] {
+        assert!(svg.contains(text), "{text} is missing in\n{svg}");
+    }
+    insta::assert_snapshot!(bench.text("csv"), @r"
+    image,class,set
+    3,dog,clean
+    3,dog,dark
+    0,cat,clean
+    0,cat,dark
+    ");
+    let again = maps();
+    again.run().unwrap();
+    for output in ["svg", "png", "pdf"] {
+        assert_eq!(bench.output(output), again.output(output), "{output}");
+    }
+    let mut other = maps();
+    other.job.inputs.retain(|input| input.slot != "maps");
+    other.input("maps", "", b"no maps");
+    assert_eq!(other.failure().code, FailureCode::Invalid);
 }

@@ -86,15 +86,18 @@ impl<'a> Grid<'a> {
         Problem::at(Place::value(&self.table.file, path), message, "here")
     }
 
-    /// Checks that a figure of `what` has the need that it draws and lacks the one that it ignores.
-    pub(super) fn takes(&self, needed: &str, useless: &str, what: &str) -> Result<(), Vec<Problem>> {
+    /// Checks that a figure of `what` has the need that it draws and lacks those that it ignores.
+    pub(super) fn takes(&self, needed: &str, without: &[&str], what: &str) -> Result<(), Vec<Problem>> {
         let needs = &self.table.needs;
         let path = self.table.path.key("needs");
-        if needs.iter().any(|need| need.slot == useless) {
+        if let Some(useless) = without.iter().find(|name| needs.iter().any(|need| need.slot == **name)) {
             let place = Place::key(&self.table.file, path.key(useless));
             let message = format!("a figure of {what} has no use for `{useless}`");
             let help = match what {
+                "curves" if *useless == "maps" => "add `draw: maps` to draw saliency maps, or remove it",
                 "curves" => "add `draw: samples` to draw images, or remove it",
+                _ if *useless != "results" => "remove it",
+                "saliency maps" => "remove it",
                 _ => "name the coordinate of its models under `probabilities`, or remove it",
             };
             return Err(vec![Problem::at(place, message, "here").help(help)]);

@@ -1,11 +1,13 @@
 //! The points of a figure of curves.
 
-use super::super::instance::InstanceId;
+use super::super::instance::{Instance, InstanceId};
+use super::super::names;
 use super::super::problem::Problem;
+use super::super::published;
 use super::super::source::YamlPath;
 use super::cells::{ByLabels, Grid, axis, tell, told};
 use crate::number::Real;
-use crate::stage_kinds::{CurvesSpec, FigureParams, Scale};
+use crate::stage_kinds::{CurvesSpec, FigureParams, PublishedParams, Scale};
 
 /// Takes one input per point of each curve; returns the figure's parameters with all labels spelled out.
 pub(super) fn resolve(grid: &mut Grid, spec: &CurvesSpec) -> Result<FigureParams, Vec<Problem>> {
@@ -24,6 +26,10 @@ pub(super) fn resolve(grid: &mut Grid, spec: &CurvesSpec) -> Result<FigureParams
             told(&mut wrong, fill_original(grid, spec, curve, original, &originals));
         }
     }
+    let x_labels: Vec<String> = points.iter().map(|(_, label)| label.clone()).collect();
+    let labels: Vec<String> = series.iter().chain(&x_labels).cloned().collect();
+    let names = told(&mut wrong, names::resolve(grid.expander, grid.table, &spec.names, &labels));
+    let published = told(&mut wrong, published_numbers(grid.table, spec, &series, &points));
     if !wrong.is_empty() {
         return Err(wrong);
     }
@@ -31,10 +37,14 @@ pub(super) fn resolve(grid: &mut Grid, spec: &CurvesSpec) -> Result<FigureParams
         title: spec.title.clone(),
         x_name: spec.x_title.clone().unwrap_or_else(|| axis(&spec.x).to_owned()),
         x_values: points.iter().map(|(value, _)| *value).collect(),
-        x_labels: points.into_iter().map(|(_, label)| label).collect(),
+        x_labels,
         scale: spec.scale,
         series,
         metric: spec.cell,
+        names,
+        published,
+        size: spec.size,
+        legend: spec.legend,
     })
 }
 
@@ -105,4 +115,22 @@ fn fill_original(
         return Err(vec![grid.problem(path, message).help(help)]);
     }
     grid.cell(&results, &format!("{curve}/{original}"), spec.cell, &path)
+}
+
+/// Finds the published number of each point; the untransformed set has none.
+fn published_numbers(
+    figure: &Instance,
+    spec: &CurvesSpec,
+    series: &[String],
+    points: &[(Real, String)],
+) -> Result<Option<PublishedParams>, Vec<Problem>> {
+    let Some(published) = &spec.published else { return Ok(None) };
+    let is_original = |(value, _): &&(Real, String)| Some(*value) == spec.original;
+    let labels: Vec<String> =
+        points.iter().filter(|point| !is_original(point)).map(|(_, label)| label.clone()).collect();
+    let mut found = published::fit(figure, published, series, &labels, Some(axis(&spec.x)))?;
+    if let Some(at) = points.iter().position(|point| is_original(&point)) {
+        found.columns.insert(at, None);
+    }
+    Ok(Some(found))
 }

@@ -2,6 +2,7 @@
 
 mod cells;
 mod curves;
+mod maps;
 mod samples;
 mod table;
 
@@ -42,14 +43,20 @@ fn resolved(expander: &Expander, instance: &Instance) -> Result<(Json, Vec<Need>
         }
         _ => match grid.read_spec()? {
             FigureSpec::Curves(spec) => {
-                grid.takes("results", "sets", "curves")?;
+                grid.takes("results", &["sets", "maps"], "curves")?;
                 let params = curves::resolve(&mut grid, &spec)?;
                 grid.canonical(&params)?
             }
             FigureSpec::Samples(spec) => {
-                let without = if spec.probabilities.is_some() { "" } else { "results" };
+                let is_of_models = spec.probabilities.is_some() || spec.predicted.is_some();
+                let without: &[&str] = if is_of_models { &["maps"] } else { &["maps", "results"] };
                 grid.takes("sets", without, "images")?;
                 let params = samples::resolve(&mut grid, &spec)?;
+                grid.canonical(&params)?
+            }
+            FigureSpec::Maps(spec) => {
+                grid.takes("maps", &["sets", "results"], "saliency maps")?;
+                let params = maps::resolve(&mut grid, &spec)?;
                 grid.canonical(&params)?
             }
         },

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::super::names;
 use super::super::problem::Problem;
 use super::super::published;
 use super::super::source::YamlPath;
@@ -18,6 +19,8 @@ pub(super) fn resolve(grid: &mut Grid, spec: &TableSpec) -> Result<TableParams, 
         ColumnsSpec::Each(_) => None,
     };
     let published = told(&mut wrong, published::resolve(grid.table, spec, &table.rows, &columns, along));
+    let labels: Vec<String> = table.rows.iter().chain(columns.iter().map(|column| &column.label)).cloned().collect();
+    let names = told(&mut wrong, names::resolve(grid.expander, grid.table, &spec.names, &labels));
     if !wrong.is_empty() {
         return Err(wrong);
     }
@@ -29,6 +32,8 @@ pub(super) fn resolve(grid: &mut Grid, spec: &TableSpec) -> Result<TableParams, 
         over: table.over,
         compare: spec.compare.clone(),
         published,
+        names,
+        tex: spec.tex.clone(),
     })
 }
 

@@ -2,11 +2,10 @@
 //!
 //! Knows neither networks nor file locations.
 
+use atflow::picture::rendered;
 use atflow::results::csv_line;
 use atflow::stage_kinds::Method;
 use serde::Serialize;
-
-use super::drawing::rendered;
 
 /// The share of pixels that count as the strongest of a map or an image.
 const STRONGEST: f64 = 0.1;
