@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::action::ActionKey;
-use crate::cache::Holder;
+use crate::cache::{Holder, RunId};
 use crate::protocol::Failure;
 use crate::stage_kinds::StageKind;
 
@@ -148,4 +148,7 @@ pub struct RunSummary {
     /// The key of each instance whose result is known, by name.
     #[serde(skip)]
     pub keys: BTreeMap<String, ActionKey>,
+    /// The name of the run's record, or of the record of an earlier run that says the same.
+    #[serde(skip)]
+    pub run: Option<RunId>,
 }

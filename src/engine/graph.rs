@@ -82,7 +82,7 @@ impl Graph {
     }
 
     fn neighbours(&self, id: InstanceId, direction: Direction) -> impl Iterator<Item = InstanceId> + '_ {
-        self.dag.neighbors_directed(node_of(id), direction).map(|node| id_of(node))
+        self.dag.neighbors_directed(node_of(id), direction).map(id_of)
     }
 
     /// Returns the instances that the targets name; all, if there are no targets.

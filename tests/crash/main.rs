@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use atflow::cache::Cache;
+use atflow::cache::{Cache, RunRecord};
 use atflow::event::{RunEvent, Status};
 use atflow::external_inputs::ExternalInputs;
 use atflow::graph::Graph;
@@ -238,7 +238,7 @@ fn run_limited(space: &Space, limit: Duration) -> Vec<String> {
         keeper: worker().with_file_name("atflow"),
         pipeline: "p".to_owned(),
         file,
-        overrides: Overrides::default(),
+        about: RunRecord { pipeline: "p".to_owned(), ..RunRecord::default() },
     };
     let mut failures = Vec::new();
     let mut observer = |event: RunEvent| {

@@ -10,7 +10,7 @@ fn fashion_in_small_makes_every_table_and_picture_once() {
     let all = run();
     assert_eq!(all.code, Some(0), "{}", all.stderr);
     assert_eq!(all.stages.keys().filter(|name| name.starts_with("model/")).count(), 11);
-    let results = folder.path().join("results/fashion");
+    let results = folder.path().join("results/fashion@smoke");
     for table in ["robustness", "saturation", "shuffle", "frequencies", "against-standard"] {
         let text = std::fs::read_to_string(results.join(format!("{table}.md"))).unwrap();
         let first = text.lines().next().unwrap_or_default();

@@ -108,7 +108,7 @@ fn the_paper_in_small_runs_once_and_a_radius_a_reviewer_and_further_tables_reuse
     assert_eq!(networks.len(), 34, "{networks:#?}");
     let distinct: BTreeSet<&String> = networks.values().collect();
     assert_eq!(distinct.len(), 34, "{networks:#?}");
-    let results = lab.path().join("results/paper");
+    let results = lab.path().join("results/paper@tiny");
     for table in 1..=8 {
         for ending in ["md", "csv", "json", "tex"] {
             assert!(results.join(format!("table{table}.{ending}")).exists(), "table {table} {ending}");
@@ -200,7 +200,7 @@ fn the_paper_in_small_runs_once_and_a_radius_a_reviewer_and_further_tables_reuse
         beyond.ran().iter().filter(|stage| stage.starts_with(&prefix)).count()
     };
     assert_eq!((of_seed("0"), of_seed("1")), (0, 11));
-    let results = lab.path().join("results/beyond");
+    let results = lab.path().join("results/beyond@tiny");
     for table in ["autoattack", "shape-bias", "seeds", "against-standard-caltech-256", "masking-fgsm-8"] {
         assert!(results.join(format!("{table}.md")).exists(), "{table}");
     }
@@ -221,7 +221,7 @@ fn the_paper_in_small_runs_once_and_a_radius_a_reviewer_and_further_tables_reuse
     let made = run_file(reviewer.path(), &file, &args, |command| _ = command.env("ATFLOW_WORKER", "/nonexistent"));
     assert_eq!(made.code, Some(0), "{}", made.stderr);
     assert_eq!(made.ran(), ["table2"], "the table is assembled here, whatever the lab has of it");
-    let table = |folder: &Path| std::fs::read(folder.join("results/paper/table2.md")).unwrap();
+    let table = |folder: &Path| std::fs::read(folder.join("results/paper@tiny/table2.md")).unwrap();
     assert_eq!(table(reviewer.path()), table(lab.path()));
     // The same where the lab has predictions and no table: it is assembled here.
     let other = tempfile::tempdir().unwrap();

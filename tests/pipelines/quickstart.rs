@@ -32,7 +32,7 @@ fn the_quickstart_runs_once_then_only_what_eps_reaches_and_gives_the_same_bytes_
         "saturation-curves.png",
         "smoothgrad.png",
     ] {
-        assert!(first.path().join("results/quickstart").join(file).exists(), "{file}");
+        assert!(first.path().join("results/quickstart@smoke").join(file).exists(), "{file}");
     }
     let digests_of_first = digests(first.path());
 

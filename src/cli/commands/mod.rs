@@ -2,20 +2,25 @@
 
 mod attempts;
 pub(crate) mod completions;
+pub(crate) mod diff;
 pub(crate) mod doctor;
 mod elsewhere;
 pub(crate) mod gc;
 pub(crate) mod graph;
 pub(crate) mod keep;
 pub(crate) mod keygen;
+mod lay_out;
 pub(crate) mod log;
 pub(crate) mod plan;
 pub(crate) mod pull;
 pub(crate) mod push;
+pub(crate) mod report;
 pub(crate) mod run;
+pub(crate) mod runs;
 pub(crate) mod saved_plan;
 pub(crate) mod schema;
 pub(crate) mod show;
+mod show_file;
 mod spot_check;
 pub(crate) mod table;
 pub(crate) mod verify;
@@ -26,7 +31,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use atflow::cache::{Access, Cache, Manifest, StatMemo};
+use atflow::address::masked;
+use atflow::cache::{Access, Cache, Manifest, RunRecord, StatMemo};
 use atflow::external_inputs::ExternalInputs;
 use atflow::fetch::Patience;
 use atflow::graph::Graph;
@@ -60,8 +66,8 @@ pub(crate) struct Loaded {
     /// What the command line wants of each instance. Outputs must exist of those that were asked for by name; if none
     /// was and there is no remote cache, of those that nothing else reads.
     pub goals: Goals,
-    /// Whether targets were named.
-    are_named: bool,
+    /// Targets, as named; empty for all.
+    targets: Vec<String>,
 }
 
 impl Loaded {
@@ -75,14 +81,14 @@ impl Loaded {
         let overrides = Overrides { profile: args.profile.clone(), set: args.set.clone() };
         let spec = ManuallyDrop::new(PipelineSpec::read(file, &overrides)?);
         let graph = ManuallyDrop::new(Graph::new(expand(&spec)?));
-        let are_named = !targets.is_empty();
+        let (named, are_named) = (targets.to_vec(), !targets.is_empty());
         let targets = graph.targets(targets).map_err(Problems)?;
         let wanted = graph.reached_from(&targets);
         let forced = match args.force.as_slice() {
             [] => Vec::new(),
             force => graph.targets(force).map_err(Problems)?,
         };
-        if let Some(id) = forced.iter().find(|id| !wanted[*id]) {
+        if let Some(id) = forced.iter().find(|id| !wanted[**id]) {
             let name = &graph.instance(*id).name;
             let problem = Problem::anywhere(format!("--force {name}: none of the targets needs it"));
             return Err(Problems(vec![problem.help("name it as a target too, or leave the targets out")]).into());
@@ -108,7 +114,7 @@ impl Loaded {
         let forced = is_forced.values().map(|is_forced| is_forced.then_some(RerunRequest::Force)).collect();
         let file = file.to_owned();
         let goals = Goals { wanted, forced, needed, rerun_from: None };
-        Ok(Loaded { file, spec, overrides, graph, cache, sources, goals, are_named })
+        Ok(Loaded { file, spec, overrides, graph, cache, sources, goals, targets: named })
     }
 
     /// The same with results made anew from some depth; an error names what that depth needs and cannot make.
@@ -126,7 +132,7 @@ impl Loaded {
         }
         // What may not be made, and was not asked for, need only be known.
         for (needed, is_barred) in self.goals.needed.values_mut().zip(barred.into_values()) {
-            *needed &= self.are_named || !is_barred;
+            *needed &= !self.targets.is_empty() || !is_barred;
         }
         match missing(self.context(), &self.goals, &self.survey()?)?.as_slice() {
             [] => Ok(self.assembling()),
@@ -153,6 +159,24 @@ impl Loaded {
             .zip(self.goals.forced.values())
             .map(|(is_wanted, order)| *is_wanted && runs(order))
             .collect()
+    }
+
+    /// What the record of a run says of it from the start.
+    pub(crate) fn about(&self) -> RunRecord {
+        RunRecord {
+            pipeline: self.name().to_owned(),
+            file: self.file.clone(),
+            profile: self.overrides.profile.clone(),
+            // For people only: no later run reads these values back.
+            set: self.overrides.set.iter().map(|(key, value)| (key.clone(), masked(value))).collect(),
+            host: Some(gethostname::gethostname().to_string_lossy().into_owned()),
+            user: ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok()).filter(|name| !name.is_empty()),
+            targets: self.targets.clone(),
+            stages: self.spec.stage_names(),
+            parameters: Some(self.spec.parameters()),
+            overridden: self.spec.overridden(),
+            ..RunRecord::default()
+        }
     }
 
     /// The pipeline's name.

@@ -1,20 +1,17 @@
 //! `atflow run`.
 
-use std::io::ErrorKind;
 use std::panic::{self, AssertUnwindSafe};
-use std::path::{Path, PathBuf};
 
-use atflow::cache::{Access, CacheError, Manifest};
+use atflow::cache::{Access, RunRecord};
 use atflow::event::{RunEvent, RunSummary};
-use atflow::export::export;
 use atflow::plan::rerun_from::RerunFrom;
-use atflow::results::TableDocument;
 use atflow::scheduler::{self, Ended, Options};
 use atflow::spec::{PerInstance, Problem, Problems};
 use atflow::stage_kinds::StageKind;
 use atflow::verify::reproduce::{Published, Question, Reproduction};
 
-use super::{Loaded, elsewhere, interrupt, jobs, keeper_program, plan, saved_plan, worker_program};
+use super::lay_out::lay_out;
+use super::{Loaded, diff, elsewhere, interrupt, jobs, keeper_program, plan, saved_plan, worker_program};
 use crate::args::RunArgs;
 use crate::progress::{Progress, RunFacts, run_finished};
 use crate::report::{CliError, Exit, eprint};
@@ -29,6 +26,7 @@ struct Outcome {
     summary: RunSummary,
     reproduced: Option<Reproduction>,
     passed_over: Option<serde_json::Value>,
+    results: Option<serde_json::Value>,
 }
 
 /// Runs, and ends with the last line for programs, whatever comes between.
@@ -43,9 +41,10 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, CliError> {
             Ok(Err(error)) => Some(error.words()),
             Err(_) => Some("atflow broke off: a mistake of its own".to_owned()),
         };
-        let told = ended.as_ref().map(|Outcome { reproduced, passed_over, .. }| RunFacts {
+        let told = ended.as_ref().map(|Outcome { reproduced, passed_over, results, .. }| RunFacts {
             reproduced: reproduced.as_ref(),
             passed_over: passed_over.clone(),
+            results: results.clone(),
         });
         let summary = ended.as_ref().map_or_else(|| so_far.summary(), |ended| ended.summary.clone());
         run_finished(&summary, error.as_deref(), &told.unwrap_or_default());
@@ -102,23 +101,26 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
         keeper: keeper_program(),
         pipeline: loaded.name().to_owned(),
         file: loaded.file.clone(),
-        overrides: loaded.overrides.clone(),
+        about: loaded.about(),
     };
     let observer = &mut |event: RunEvent| progress.event(event);
     let Ended { summary, broken } = scheduler::run(loaded.context(), &options, &interrupt, observer);
     progress.finish();
-    let folder = args.out.clone().unwrap_or_else(|| Path::new("results").join(loaded.name()));
     let passed_over = elsewhere::passed_over_json(&loaded.cache);
-    let Outcome { summary, reproduced, .. } = ended.insert(Outcome { summary, reproduced: None, passed_over });
+    let Outcome { summary, reproduced, results, .. } =
+        ended.insert(Outcome { summary, reproduced: None, passed_over, results: None });
     // What is there is laid out, whatever else went wrong.
-    let (files, not_laid_out) = lay_out(&loaded, summary, &folder, !args.json && !args.quiet);
+    let (laid_out, not_laid_out) = lay_out(&loaded, summary, args.out.as_deref(), !args.json && !args.quiet);
+    *results = Some(laid_out.json());
     if let Some(error) = broken.map(CliError::from).or(not_laid_out) {
         return Err(error);
     }
     *reproduced = compare(args, &loaded, &anew, published.as_ref(), summary)?;
     let told = reproduced.as_ref();
     if !args.json && !args.quiet {
-        eprint(&closing_words(summary, &folder, &files));
+        eprint(&closing_words(summary));
+        eprint(&laid_out.words());
+        eprint(&moved(&loaded, summary));
         eprint(&elsewhere::taken_words(summary));
         eprint(&elsewhere::passed_over_words(&loaded.cache));
     }
@@ -131,6 +133,15 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
         RunSummary { failed: 1.., .. } => Exit::StageFailed,
         _ => Exit::Done,
     })
+}
+
+/// Which numbers of the tables differ from the run before.
+fn moved(loaded: &Loaded, summary: &RunSummary) -> String {
+    let graph = &loaded.graph;
+    let tables = graph.ids().map(|id| graph.instance(id)).filter(|instance| instance.kind == StageKind::Table);
+    let names: Vec<&str> = tables.map(|instance| instance.name.as_str()).collect();
+    let run = RunRecord { id: summary.run.clone().unwrap_or_default(), keys: summary.keys.clone(), ..loaded.about() };
+    diff::words::moved_words(&loaded.cache, &run, &names)
 }
 
 /// How what was made anew compares with what was published; nothing where nobody asked for it.
@@ -153,43 +164,7 @@ fn compare(
     Ok(Some(question.compare(published, made)?))
 }
 
-/// Lays results in their folder, and prints the tables among them. One that cannot be laid out keeps no other from it;
-/// gives the files, and the first error.
-fn lay_out(loaded: &Loaded, summary: &RunSummary, folder: &Path, print: bool) -> (Vec<PathBuf>, Option<CliError>) {
-    let (mut files, mut first) = (Vec::new(), None);
-    for id in loaded.goals.wanted.marked() {
-        let instance = loaded.graph.instance(id);
-        if instance.outputs.iter().all(|output| output.result.is_none()) {
-            continue;
-        }
-        let Some(manifest) = summary.keys.get(&instance.name).and_then(|key| loaded.cache.lookup(*key)) else {
-            continue;
-        };
-        let laid_out = export(&loaded.cache, instance, &manifest, folder).map_err(cannot_lay_out);
-        let laid_out = laid_out.and_then(|paths| {
-            files.extend(paths);
-            if print && instance.kind == StageKind::Table { print_table(loaded, &manifest) } else { Ok(()) }
-        });
-        first = first.or(laid_out.err());
-    }
-    (files, first)
-}
-
-fn print_table(loaded: &Loaded, manifest: &Manifest) -> Result<(), CliError> {
-    let bytes = loaded.cache.read(loaded.cache.output(manifest, "json")?.digest);
-    let bytes = bytes.map_err(|error| CliError::environment(error.to_string()))?;
-    let table = TableDocument::from_json(&bytes).map_err(|error| CliError::environment(error.to_string()))?;
-    ui::print(&format!("{}\n", atflow::results::markdown(&table)))
-}
-
-fn cannot_lay_out(error: CacheError) -> CliError {
-    // What is only read is in the cache; what cannot be written is the folder.
-    let is_folder = matches!(&error, CacheError::File(error) if error.source.kind() != ErrorKind::StorageFull);
-    let error = CliError::from(error);
-    if is_folder { error.help("check the folder and its permissions, or name another one with --out") } else { error }
-}
-
-fn closing_words(summary: &RunSummary, folder: &Path, files: &[PathBuf]) -> String {
+fn closing_words(summary: &RunSummary) -> String {
     let mut parts = Vec::new();
     for (number, word) in
         [(summary.ran, "ran"), (summary.cached, "cached"), (summary.failed, "failed"), (summary.skipped, "skipped")]
@@ -207,11 +182,6 @@ fn closing_words(summary: &RunSummary, folder: &Path, files: &[PathBuf]) -> Stri
     let mut words = format!("{what} ({})\n", ui::duration(summary.seconds));
     if summary.interrupted {
         words.push_str("stopped; run the same command again to go on\n");
-    }
-    if !files.is_empty() {
-        let names: Vec<String> =
-            files.iter().filter_map(|file| Some(file.file_name()?.to_string_lossy().into_owned())).collect();
-        words.push_str(&format!("results in {}/: {}\n", folder.display(), names.join(" ")));
     }
     words
 }

@@ -9,8 +9,8 @@ use atflow::lines::read_lines;
 use atflow::plain::plain_line;
 
 use super::attempts::{Failed, Tries};
-use super::describe_arithmetic;
 use super::elsewhere::origin_words;
+use super::{describe_arithmetic, show_file};
 use crate::args::NameArgs;
 use crate::report::{CliError, Exit, eprint};
 use crate::ui;
@@ -23,6 +23,10 @@ const LONGEST_LINE: usize = 2000;
 
 pub(crate) fn run(args: &NameArgs) -> Result<Exit, CliError> {
     let cache = Cache::open_to(Access::Read, &args.found.cache.cache)?;
+    if show_file::is_file(&args.stage) {
+        show_file::show(&cache, &args.stage, args.json)?;
+        return Ok(Exit::Done);
+    }
     let tries = Tries::of(&cache, &args.stage, &args.found)?;
     let text = if args.json {
         let mut json = match &tries.made {
@@ -143,14 +147,14 @@ fn words(cache: &Cache, manifest: &Manifest, tries: &Tries) -> String {
 
 /// Names and values below one another.
 #[derive(Default)]
-struct Lines(Vec<(String, String)>);
+pub(super) struct Lines(Vec<(String, String)>);
 
 impl Lines {
-    fn add(&mut self, name: impl Into<String>, value: impl Into<String>) {
+    pub(super) fn add(&mut self, name: impl Into<String>, value: impl Into<String>) {
         self.0.push((name.into(), value.into()));
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let width = self.0.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).min(32);
         let indent = format!("\n{}", " ".repeat(width + 2));
         self.0.iter().map(|(name, value)| format!("{name:width$}  {}\n", value.replace('\n', &indent))).collect()

@@ -125,7 +125,7 @@ pub(super) fn run_beside(
         keeper: keeper_program(),
         pipeline: loaded.name().to_owned(),
         file: loaded.file.clone(),
-        overrides: loaded.overrides.clone(),
+        about: loaded.about(),
     };
     let interrupt = interrupt(|| ())?;
     let mut progress = if args.json { Progress::Quiet } else { Progress::for_people(args.verbose) };

@@ -62,6 +62,8 @@ pub(crate) struct RunFacts<'a> {
     pub reproduced: Option<&'a Reproduction>,
     /// Results that do not count for want of a signature, by the reason.
     pub passed_over: Option<serde_json::Value>,
+    /// The results folder, its files of this run, and those that are outdated.
+    pub results: Option<serde_json::Value>,
 }
 
 /// Prints the last line of a run, which says how it ended.
@@ -85,6 +87,9 @@ pub(crate) fn run_finished(summary: &RunSummary, error: Option<&str>, told: &Run
     }
     if let Some(passed_over) = &told.passed_over {
         line["passed_over"] = json!(passed_over);
+    }
+    if let Some(results) = &told.results {
+        line["results"] = json!(results);
     }
     if let Some(reproduced) = told.reproduced {
         line["reproduced"] = json!(reproduced);

@@ -129,6 +129,22 @@ impl Cache {
         Ok(files.par_iter().filter_map(read).collect())
     }
 
+    /// Returns the local results with an output of this digest, each with the output's name.
+    ///
+    /// Reads every manifest, for callers that know no keys.
+    ///
+    /// # Errors
+    /// [`CacheError`] if their folder cannot be listed.
+    pub fn results_with(&self, digest: Digest) -> Result<Vec<(Manifest, String)>, CacheError> {
+        let files = self.files("actions")?;
+        let read = |(path, _): &(PathBuf, u64)| {
+            let manifest: Manifest = serde_json::from_slice(&fsio::read_regular(path, u64::MAX).ok()?).ok()?;
+            let name = manifest.outputs.iter().find(|(_, blob)| blob.digest == digest)?.0.clone();
+            (manifest.format == MANIFEST_FORMAT).then_some((manifest, name))
+        };
+        Ok(files.par_iter().filter_map(read).collect())
+    }
+
     /// Returns an output of a result by its name.
     ///
     /// Manifests may come from a remote cache, so an output of their kind may be missing.

@@ -38,7 +38,7 @@ pub(crate) use manifest::longest_manifest;
 pub use manifest::{Blob, MANIFEST_FORMAT, Made, Manifest};
 pub use origin::Origin;
 pub use read_through::Obtained;
-pub use runs::{FailedStage, RunRecord};
+pub use runs::{FailedStage, RunId, RunOutcome, RunRecord};
 pub use stat::{SourceDigests, StatMemo};
 
 /// Version of the layout. A cache of another version is refused, never changed.

@@ -78,7 +78,8 @@ impl PlanContext<'_> {
         }
     }
 
-    /// Looks up instances by key. `read` holds manifests that were read ahead; this function removes those that it uses.
+    /// Looks up instances by key. `read` holds manifests that were read ahead; this function removes those that it
+    /// uses.
     pub(super) fn look_up<'o>(
         &self,
         ids: &[InstanceId],

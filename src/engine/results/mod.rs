@@ -11,6 +11,7 @@ mod published;
 mod spread;
 mod table;
 mod tex;
+mod tex_text;
 mod words;
 
 pub use counts::Counts;
@@ -23,4 +24,7 @@ pub use published::{PublishedComparison, PublishedError, PublishedTable, Verdict
 pub use spread::{OfSeed, SeedStatistics, over_seeds};
 pub use table::{Cell, DocumentError, Judgement, State, TableDocument};
 pub use tex::tex;
-pub use words::{percent, thousands};
+pub use words::{
+    compared as compared_words, difference, interval, notes as table_notes, number as cell_number, p_value, percent,
+    published as published_words, thousands,
+};

@@ -28,7 +28,7 @@ pub(super) const fn sign(verdict: Verdict) -> &'static str {
 }
 
 /// A number without its interval: `87.4`, `87.4 ± 0.5`.
-pub(super) fn number(metric: Metric, cell: &Cell) -> String {
+pub fn number(metric: Metric, cell: &Cell) -> String {
     let Some(value) = cell.number.value else {
         return match cell.state {
             State::Missing => "missing".to_owned(),
@@ -43,14 +43,14 @@ pub(super) fn number(metric: Metric, cell: &Cell) -> String {
 }
 
 /// The interval of a number: `[85.9, 88.8]`; nothing where it has none.
-pub(super) fn interval(metric: Metric, number: &Number) -> Option<String> {
+pub fn interval(metric: Metric, number: &Number) -> Option<String> {
     number.value?;
     let (low, high) = number.low.zip(number.high)?;
     Some(format!("[{}, {}]", shown(metric, low), shown(metric, high)))
 }
 
 /// A share in percent with one decimal, a loss with three.
-fn shown(metric: Metric, value: f64) -> String {
+pub(super) fn shown(metric: Metric, value: f64) -> String {
     if metric.is_share() { percent(value) } else { told_apart(value, 3, None) }
 }
 
@@ -73,7 +73,7 @@ fn told_apart(value: f64, decimals: usize, all: Option<f64>) -> String {
 }
 
 /// The published number of a cell with its verdict and our difference from it: `≈ 86.27 (+0.4)`.
-pub(super) fn published(cell: &Cell) -> String {
+pub fn published(cell: &Cell) -> String {
     let Some((beside, printed)) = cell.published.as_ref().and_then(|beside| Some((beside, beside.printed()?))) else {
         return ABSENT.to_owned();
     };
@@ -85,7 +85,7 @@ pub(super) fn published(cell: &Cell) -> String {
 }
 
 /// A difference of two models: `+2.1 [1.0, 3.2]`.
-pub(super) fn difference(compared: &Comparison) -> String {
+pub fn difference(compared: &Comparison) -> String {
     let Some(difference) = compared.difference else { return ABSENT.to_owned() };
     let points = |share: f64| signed(share * 100.0, 1);
     let interval = compared.low.zip(compared.high);
@@ -93,14 +93,18 @@ pub(super) fn difference(compared: &Comparison) -> String {
     points(difference) + &interval.unwrap_or_default()
 }
 
+/// A p: `p = 0.012`, `p < 0.001`.
+pub fn p_value(p: f64) -> String {
+    if p < 0.001 { "p < 0.001".to_owned() } else { format!("p = {p:.3}") }
+}
+
 /// Its p, and the corrected one: `p = 0.012`, `Holm p = 0.024`.
 pub(super) fn p_values(compared: &Comparison) -> Option<[String; 2]> {
-    let told = |p: f64| if p < 0.001 { "p < 0.001".to_owned() } else { format!("p = {p:.3}") };
-    Some([told(compared.p?), format!("Holm {}", told(compared.p_holm?))])
+    Some([p_value(compared.p?), format!("Holm {}", p_value(compared.p_holm?))])
 }
 
 /// All of it: `+2.1 [1.0, 3.2], p = 0.012, Holm p = 0.024`.
-pub(super) fn compared(compared: &Comparison) -> String {
+pub fn compared(compared: &Comparison) -> String {
     let p_values = p_values(compared).map(|[p, corrected]| format!(", {p}, {corrected}"));
     difference(compared) + &p_values.unwrap_or_default()
 }
@@ -122,15 +126,18 @@ pub(super) fn comparison_label(to: &str) -> String {
     format!("↳ less {to}")
 }
 
-/// What the numbers are, of how many images, and what the signs mean; a paragraph each.
-pub(super) fn notes(table: &TableDocument) -> Vec<String> {
-    let mut notes: Vec<String> = kinds_of_numbers(table);
+/// What the numbers are, of how many images, and what the signs mean; a paragraph each. Nothing is said of intervals
+/// where the rendering shows none.
+pub fn notes(table: &TableDocument, intervals: bool) -> Vec<String> {
+    let mut notes: Vec<String> = kinds_of_numbers(table, intervals);
     notes.extend(unequal_columns(table));
-    notes.extend(of_images_alone(table));
-    notes.extend(no_intervals(table));
+    if intervals {
+        notes.extend(of_images_alone(table));
+        notes.extend(no_intervals(table));
+    }
     notes.extend(agreeing_seeds(table));
     if let Some(compare) = &table.compare {
-        notes.extend(comparisons(table, compare));
+        notes.extend(comparisons(table, compare, intervals));
     }
     if let Some(judgement) = &table.published {
         let shares = if table.columns.iter().any(|column| column.metric.is_share()) {
@@ -254,7 +261,7 @@ fn agreeing_seeds(table: &TableDocument) -> Vec<String> {
 const SMALL: f64 = 0.05;
 
 /// What the lines of comparisons are, and how many of them say something.
-fn comparisons(table: &TableDocument, compare: &Compare) -> Vec<String> {
+fn comparisons(table: &TableDocument, compare: &Compare, intervals: bool) -> Vec<String> {
     let on_correct = table.columns.iter().any(|column| column.metric == Metric::AccuracyOnCorrect);
     let both = if on_correct {
         "; of accuracy on correct, on those that both models classify correctly untransformed"
@@ -264,9 +271,10 @@ fn comparisons(table: &TableDocument, compare: &Compare) -> Vec<String> {
     let compared = || table.places().filter_map(|(.., cell)| cell.compared.as_ref());
     let families: Vec<usize> = compared().map(|found| found.family).filter(|size| *size > 0).collect();
     let label = comparison_label(&compare.to);
+    let interval = if intervals { " [95 % interval of Agresti and Min, of each comparison alone]" } else { "" };
     let mut notes = vec![format!(
-        "{label}: the difference to {} on the same images, in percentage points [95 % interval of Agresti and Min, of \
-         each comparison alone], p of the exact McNemar test, and that p after Holm's correction{both}.",
+        "{label}: the difference to {} on the same images, in percentage points{interval}, p of the exact McNemar \
+         test, and that p after Holm's correction{both}.",
         compare.to,
     )];
     if let Some((least, most)) = families.iter().min().zip(families.iter().max()) {
@@ -299,7 +307,7 @@ fn comparisons(table: &TableDocument, compare: &Compare) -> Vec<String> {
 }
 
 /// For each sort of number in the table what it is and how many images stand behind it.
-fn kinds_of_numbers(table: &TableDocument) -> Vec<String> {
+fn kinds_of_numbers(table: &TableDocument, intervals: bool) -> Vec<String> {
     let mut sorts: Vec<(Metric, Option<u32>)> =
         table.columns.iter().map(|column| (column.metric, column.batch_mean)).collect();
     sorts.sort_unstable();
@@ -329,6 +337,10 @@ fn kinds_of_numbers(table: &TableDocument) -> Vec<String> {
                     ", mean{batches} ± standard deviation over up to {seeds} seeds [95 % interval of the mean by Student's t],"
                 )
             }
+        };
+        let what = match what.split_once(" [").filter(|_| !intervals) {
+            Some((before, _)) => format!("{before},"),
+            None => what,
         };
         Some(format!("{name} in {unit}{what} n = {n} {}.", images(sort.0)))
     };

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use super::Options;
 use crate::action::ActionKey;
-use crate::address::masked;
-use crate::cache::{Cache, CacheError, FailedStage, RunRecord};
+use crate::cache::{Cache, CacheError, FailedStage, RunId, RunOutcome, RunRecord};
 use crate::environment;
+use crate::event::RunSummary;
 use crate::plan::History;
 
 /// Record of a run, and the runs before it.
@@ -22,14 +22,7 @@ pub(super) struct Journal<'a> {
 
 impl<'a> Journal<'a> {
     pub(super) fn new(cache: &'a Cache, options: &Options) -> Self {
-        let run = RunRecord {
-            pipeline: options.pipeline.clone(),
-            file: options.file.clone(),
-            profile: options.overrides.profile.clone(),
-            // For people only: no later run reads these values back.
-            set: options.overrides.set.iter().map(|(key, value)| (key.clone(), masked(value))).collect(),
-            ..RunRecord::default()
-        };
+        let run = RunRecord { started: Some(jiff::Timestamp::now().to_string()), ..options.about.clone() };
         Journal { history: History::new(cache, &options.pipeline), run, made: HashSet::new(), commit: None }
     }
 
@@ -64,21 +57,41 @@ impl<'a> Journal<'a> {
         self.commit.get_or_insert_with(|| folder.and_then(commit_of)).clone()
     }
 
-    /// Writes the record of the run into the cache, if the run adds anything to the record before it.
-    ///
-    /// `has_run` tells whether any stage ran.
+    /// Notes the seconds that an instance ran.
+    pub(super) fn note_time(&mut self, name: String, seconds: f64) {
+        self.run.ran.insert(name, seconds);
+    }
+
+    /// Writes the record of the run into the cache, unless it says the same as that of the last run. Returns the name
+    /// of the record; `None` on a cache that cannot be written.
     ///
     /// # Errors
     /// [`CacheError`] if a stage ran and the cache cannot be written. If nothing ran, on a read-only shared cache, the
     /// record does not matter.
-    pub(super) fn write(&mut self, cache: &Cache, has_run: bool) -> Result<(), CacheError> {
-        if !has_run && self.run.keys.iter().all(|(name, key)| self.history.knows(name, *key)) {
-            return Ok(());
-        }
+    pub(super) fn write(
+        &mut self,
+        cache: &Cache,
+        summary: &RunSummary,
+        skipped: Vec<String>,
+        is_broken: bool,
+    ) -> Result<Option<RunId>, CacheError> {
+        let outcome = match summary {
+            _ if is_broken => RunOutcome::Broken,
+            RunSummary { interrupted: true, .. } => RunOutcome::Interrupted,
+            RunSummary { failed: 1.., .. } => RunOutcome::Failed,
+            _ => RunOutcome::Done,
+        };
         self.run.at = jiff::Timestamp::now().to_string();
+        (self.run.outcome, self.run.cached, self.run.skipped) = (Some(outcome), Some(summary.cached), skipped);
+        self.run.commit = self.commit.clone().flatten();
+        let last = cache.runs(Some(&self.run.pipeline)).next();
+        if let Some(last) = last.filter(|last| outcome == RunOutcome::Done && self.run.says_the_same(last)) {
+            return Ok(Some(last.id));
+        }
         match cache.remember(&self.run) {
-            Err(error) if has_run => Err(error),
-            _ => Ok(()),
+            Ok(id) => Ok(Some(id)),
+            Err(error) if summary.ran + summary.failed > 0 => Err(error),
+            Err(_) => Ok(None),
         }
     }
 }

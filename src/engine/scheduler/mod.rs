@@ -30,11 +30,11 @@ use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use crate::cache::CacheError;
+use crate::cache::{CacheError, RunId, RunRecord};
 use crate::event::{RunEvent, RunSummary, Status};
 use crate::keeper::Keepers;
 use crate::plan::{Goals, PlanContext};
-use crate::spec::{InstanceId, Overrides};
+use crate::spec::InstanceId;
 use engine_threads::EngineThreads;
 use jobs::Jobs;
 use journal::Journal;
@@ -76,8 +76,8 @@ pub struct Options {
     pub pipeline: String,
     /// The pipeline file.
     pub file: PathBuf,
-    /// Changes from the command line.
-    pub overrides: Overrides,
+    /// What the run's record says of it from the start: pipeline, parameters, targets, user.
+    pub about: RunRecord,
 }
 
 /// Error that stops a whole run.
@@ -159,11 +159,9 @@ pub fn run(
         assembled: std::mem::take(&mut scheduler.remote_results.assembled),
         interrupted: interrupt.requests() > 0,
         keys: scheduler.journal.keys().clone(),
+        run: None,
     };
-    if let Err(error) = scheduler.journal.write(cache, summary.ran + summary.failed > 0) {
-        // Results are stored without it.
-        scheduler.emit(RunEvent::Warning(format!("this run could not be noted in the cache: {error}")));
-    }
+    summary.run = scheduler.remember(&summary, broken.is_some());
     drop(scheduler);
     summary.seconds = started.elapsed().as_secs_f64();
     Ended { summary, broken }
@@ -192,6 +190,21 @@ impl Scheduler<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Stores the record of this run, and warns if that cannot be done; returns its name.
+    fn remember(&mut self, summary: &RunSummary, is_broken: bool) -> Option<RunId> {
+        let graph = self.context.graph;
+        let is_skipped = |id: &InstanceId| self.states.ended(*id) == Some(Status::Skipped);
+        let skipped = graph.ids().filter(is_skipped).map(|id| graph.instance(id).name.clone()).collect();
+        match self.journal.write(self.context.cache, summary, skipped, is_broken) {
+            Ok(id) => id,
+            Err(error) => {
+                // Results are stored without it.
+                self.emit(RunEvent::Warning(format!("this run could not be noted in the cache: {error}")));
+                None
+            }
+        }
     }
 
     fn emit(&mut self, event: RunEvent) {

@@ -70,7 +70,8 @@ impl Scheduler<'_> {
                  and what was made now is there"
             )));
         }
-        self.journal.note_result(name, running.key);
+        self.journal.note_result(name.clone(), running.key);
+        self.journal.note_time(name, running.ran);
         let Manifest { outputs, made, .. } = *manifest;
         let consumers = self.done(id, outputs, Status::Ran, running.ran, made.summary);
         Ok(self.settle(consumers)?)

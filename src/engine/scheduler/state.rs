@@ -112,6 +112,11 @@ impl States {
         Some(counts)
     }
 
+    /// Returns how an instance ended, if it did.
+    pub(super) fn ended(&self, id: InstanceId) -> Option<Status> {
+        self.ended[id]
+    }
+
     /// Counts the instances that ended with a status.
     pub(super) fn count(&self, status: Status) -> usize {
         self.ended.values().filter(|ended| **ended == Some(status)).count()

@@ -14,6 +14,7 @@ use super::reader::{Reader, TOP_KEYS};
 use super::settings::{Overrides, Settings, declared_twice};
 use super::source::{Place, SourceFile, YamlPath};
 use super::stage::{StageSpec, is_lost};
+use crate::parameters::{ParameterChanges, Parameters, changes, parameters};
 
 /// A pipeline that is read but not expanded.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub struct PipelineSpec {
     /// The pipeline's name, which names its results folder.
     pub name: String,
     pub(super) params: Mapping,
+    /// The parameters as declared, before a profile or the command line changed them.
+    declared: Mapping,
     pub(super) stages: Vec<StageSpec>,
     /// Stages that are declared but unreadable.
     pub(super) unreadable: HashSet<String>,
@@ -40,9 +43,24 @@ impl PipelineSpec {
         self.files.iter().any(|file| file.has(&path))
     }
 
+    /// Returns the parameters in effect.
+    pub fn parameters(&self) -> Parameters {
+        parameters(&self.params)
+    }
+
+    /// Returns the parameters that a profile or the command line changed, from the value in the file.
+    pub fn overridden(&self) -> ParameterChanges {
+        changes(&parameters(&self.declared), &self.parameters())
+    }
+
     /// Returns the place where a parameter is declared.
     pub fn param_place(&self, name: &str) -> Option<&Place> {
         self.places.get(name)
+    }
+
+    /// Returns the names of the stages, in the order of the files.
+    pub fn stage_names(&self) -> Vec<String> {
+        self.stages.iter().map(|stage| stage.name.clone()).collect()
     }
 
     /// Returns the index of a stage.
@@ -87,6 +105,7 @@ impl PipelineSpec {
             }
             problems.append(&mut reader.problems);
         }
+        let declared = settings.params.clone();
         settings.apply(overrides, &file.name(), &lost, &mut problems);
         if stages.is_empty() && problems.is_empty() {
             let place = Place::value(&file, YamlPath::of(&["stages"]));
@@ -94,7 +113,7 @@ impl PipelineSpec {
             problems.push(problem.help("a stage is `NAME: {kind: …, needs: …, with: …}` under `stages:`"));
         }
         let Settings { params, places, .. } = settings;
-        let spec = PipelineSpec { file, files, name, params, stages, unreadable, lost, places, by_name };
+        let spec = PipelineSpec { file, files, name, params, declared, stages, unreadable, lost, places, by_name };
         Ok((spec, problems))
     }
 

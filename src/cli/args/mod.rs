@@ -1,11 +1,15 @@
 //! The command line as typed. What it means is in the commands.
 
+mod results;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use atflow::plan::rerun_from::RerunFrom;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use results::{DiffArgs, DiffFormat, FindArgs, NameArgs, ReportArgs, RunsArgs, TableArgs, TableFormat};
 
 /// A build system for experiments on adversarially trained networks.
 #[derive(Debug, Parser)]
@@ -27,8 +31,14 @@ pub(crate) enum Command {
     Why(WhyArgs),
     /// Show the log of a stage
     Log(NameArgs),
+    /// List earlier runs and what changed between them
+    Runs(RunsArgs),
+    /// Compare the parameters, numbers and pictures of two runs
+    Diff(DiffArgs),
     /// Print a table
     Table(TableArgs),
+    /// Write a report on a run: one self-contained page
+    Report(ReportArgs),
     /// Upload results to a remote cache
     Push(PushArgs),
     /// Download results from a remote cache; run nothing
@@ -61,9 +71,11 @@ impl Command {
             Command::Verify(args) => args.json,
             Command::Gc(args) => args.json,
             Command::Doctor(args) => args.json,
+            Command::Runs(args) => args.json,
+            Command::Diff(args) => args.format == DiffFormat::Json,
             Command::Table(args) => args.format == TableFormat::Json,
             Command::Push(_) | Command::Pull(_) | Command::Graph(_) => false,
-            Command::Schema | Command::Keygen(_) | Command::Completions(_) => false,
+            Command::Report(_) | Command::Schema | Command::Keygen(_) | Command::Completions(_) => false,
         }
     }
 }
@@ -153,7 +165,7 @@ pub(crate) struct RunArgs {
     /// from predictions]
     #[arg(long, value_name = "POINTS", value_parser = tolerance)]
     pub tolerance: Option<f64>,
-    /// Folder for tables and figures [default: results/<pipeline>]
+    /// Folder for tables and figures [default: results/<pipeline>, or results/<pipeline>@<profile>,<key>=<value>]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// CPU threads to use at once [default: all]
@@ -358,49 +370,6 @@ pub(crate) enum ShellName {
     Fish,
 }
 
-/// An instance of a pipeline that was run.
-#[derive(Debug, Args)]
-pub(crate) struct NameArgs {
-    /// The instance, such as `model/standard`
-    pub stage: String,
-    #[command(flatten)]
-    pub found: FindArgs,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct FindArgs {
-    /// The pipeline's name [default: the last one run]
-    #[arg(long, short, value_name = "NAME")]
-    pub pipeline: Option<String>,
-    #[command(flatten)]
-    pub cache: CacheArgs,
-}
-
-#[derive(Debug, Args)]
-#[command(allow_missing_positional = true)]
-pub(crate) struct TableArgs {
-    /// The pipeline file: the table as the pipeline has it now, from what is there; without it, that of the last run
-    #[arg(value_name = "PIPELINE")]
-    pub file: Option<PathBuf>,
-    /// The table's stage
-    #[arg(required = true)]
-    pub name: String,
-    #[command(flatten)]
-    pub found: FindArgs,
-    /// Override a parameter, as in `--set eps=4/255`
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value, requires = "file")]
-    pub set: Vec<(String, String)>,
-    /// Use a profile of the pipeline, a named set of parameters
-    #[arg(long, value_name = "NAME", requires = "file")]
-    pub profile: Option<String>,
-    /// Output format
-    #[arg(long, value_enum, default_value_t = TableFormat::Md)]
-    pub format: TableFormat,
-}
-
 #[derive(Debug, Args)]
 pub(crate) struct PushArgs {
     #[command(flatten)]
@@ -424,19 +393,6 @@ pub(crate) struct KeygenArgs {
 pub(crate) struct PullArgs {
     #[command(flatten)]
     pub pipeline: PipelineArgs,
-}
-
-/// How a table is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum TableFormat {
-    /// Markdown
-    Md,
-    /// One line for each number
-    Csv,
-    /// Every cell with all that is known of it
-    Json,
-    /// LaTeX, with the package booktabs
-    Tex,
 }
 
 /// From what results are made anew.

@@ -1,0 +1,125 @@
+//! Options of the commands that look back at what was run: show, log, runs, diff, report, table.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::{CacheArgs, key_value};
+
+/// An instance of a pipeline that was run.
+#[derive(Debug, Args)]
+pub(crate) struct NameArgs {
+    /// The instance, such as `model/standard`; for `show` also a file of a results folder
+    pub stage: String,
+    #[command(flatten)]
+    pub found: FindArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FindArgs {
+    /// The pipeline's name [default: the last one run]
+    #[arg(long, short, value_name = "NAME")]
+    pub pipeline: Option<String>,
+    #[command(flatten)]
+    pub cache: CacheArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunsArgs {
+    /// Show one run: a name from the list, or `last`, `last-1`, …
+    pub run: Option<String>,
+    #[command(flatten)]
+    pub found: FindArgs,
+    /// Number of runs to list
+    #[arg(long, short, value_name = "N", default_value_t = 20)]
+    pub number: usize,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DiffArgs {
+    /// The earlier run: a name from `atflow runs`, `last-1`, or a results folder [default: the newest one before the
+    /// other with other results]
+    pub before: Option<String>,
+    /// The later run [default: last]
+    pub after: Option<String>,
+    #[command(flatten)]
+    pub found: FindArgs,
+    /// Output format
+    #[arg(long, value_enum, default_value_t = DiffFormat::Md)]
+    pub format: DiffFormat,
+    /// Write to a file instead of standard output
+    #[arg(long, short, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// The pipeline file whose last run to report [default: the last run of all]
+    pub pipeline: Option<PathBuf>,
+    /// The run: a name from `atflow runs`, or `last-1`, … [default: last]
+    #[arg(long, value_name = "RUN")]
+    pub run: Option<String>,
+    /// The run to compare with [default: the newest one before with other results]
+    #[arg(long, value_name = "RUN")]
+    pub compare: Option<String>,
+    /// The file to write [default: report.html in the run's results folder]
+    #[arg(long, short, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Leave out figures, saliency maps and samples
+    #[arg(long)]
+    pub no_images: bool,
+    #[command(flatten)]
+    pub cache: CacheArgs,
+}
+
+/// The format of a comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DiffFormat {
+    /// Markdown
+    Md,
+    /// One JSON object
+    Json,
+    /// One self-contained page, with pictures side by side
+    Html,
+}
+
+#[derive(Debug, Args)]
+#[command(allow_missing_positional = true)]
+pub(crate) struct TableArgs {
+    /// The pipeline file: the table as the pipeline has it now, from what is there; without it, that of the last run
+    #[arg(value_name = "PIPELINE")]
+    pub file: Option<PathBuf>,
+    /// The table's stage
+    #[arg(required = true)]
+    pub name: String,
+    #[command(flatten)]
+    pub found: FindArgs,
+    /// Override a parameter, as in `--set eps=4/255`
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value, requires = "file")]
+    pub set: Vec<(String, String)>,
+    /// Use a profile of the pipeline, a named set of parameters
+    #[arg(long, value_name = "NAME", requires = "file")]
+    pub profile: Option<String>,
+    /// Output format
+    #[arg(long, value_enum, default_value_t = TableFormat::Md)]
+    pub format: TableFormat,
+}
+
+/// How a table is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TableFormat {
+    /// Markdown
+    Md,
+    /// One line for each number
+    Csv,
+    /// Every cell with all that is known of it
+    Json,
+    /// LaTeX, with the package booktabs
+    Tex,
+}

@@ -1,0 +1,156 @@
+//! Lays results in their folder at the end of a run, and finds the files there that are not as the pipeline has them
+//! now.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use atflow::action::ActionKey;
+use atflow::cache::{CacheError, Manifest, StatMemo};
+use atflow::event::RunSummary;
+use atflow::external_inputs::ExternalInputs;
+use atflow::plan::{Goals, PlanContext, Standing, survey};
+use atflow::results::TableDocument;
+use atflow::results_folder::{LaidOutBy, ResultFile, ResultsFolder, folder_name};
+use atflow::spec::InstanceId;
+use atflow::stage_kinds::StageKind;
+use serde_json::json;
+
+use super::Loaded;
+use crate::report::CliError;
+use crate::ui;
+
+/// What lies in the results folder at the end of a run.
+pub(super) struct LaidOut {
+    folder: PathBuf,
+    /// Files of this run.
+    files: Vec<PathBuf>,
+    /// Files that are not as the pipeline has them now, with the reason.
+    outdated: Vec<(String, String)>,
+}
+
+/// Lays out what the run made or found, and prints the tables among it. A result that cannot be laid out does not stop
+/// the others; returns the first error.
+pub(super) fn lay_out(
+    loaded: &Loaded,
+    summary: &RunSummary,
+    out: Option<&Path>,
+    print: bool,
+) -> (LaidOut, Option<CliError>) {
+    let default = || Path::new("results").join(folder_name(loaded.name(), &loaded.overrides));
+    let path = out.map_or_else(default, Path::to_owned);
+    let mut folder = ResultsFolder::open(path, loaded.name(), &loaded.file);
+    let by = LaidOutBy {
+        run: summary.run.clone(),
+        profile: loaded.overrides.profile.clone(),
+        parameters: loaded.spec.overridden(),
+    };
+    let (mut files, mut first) = (Vec::new(), None);
+    for id in loaded.goals.wanted.marked() {
+        let instance = loaded.graph.instance(id);
+        if instance.outputs.iter().all(|output| output.result.is_none()) {
+            continue;
+        }
+        let Some(manifest) = summary.keys.get(&instance.name).and_then(|key| loaded.cache.lookup(*key)) else {
+            continue;
+        };
+        let laid_out = folder.lay_out(&loaded.cache, instance, &manifest, &by).map_err(cannot_lay_out);
+        let laid_out = laid_out.and_then(|paths| {
+            files.extend(paths);
+            if print && instance.kind == StageKind::Table { print_table(loaded, &manifest) } else { Ok(()) }
+        });
+        first = first.or(laid_out.err());
+    }
+    let outdated = mark_outdated(&mut folder, loaded, summary);
+    first = first.or(folder.save().map_err(cannot_lay_out).err());
+    (LaidOut { folder: folder.path, files, outdated }, first)
+}
+
+impl LaidOut {
+    /// Returns the closing lines of a run about its results.
+    pub(super) fn words(&self) -> String {
+        let mut words = String::new();
+        if !self.files.is_empty() {
+            let name = |file: &PathBuf| Some(file.file_name()?.to_string_lossy().into_owned());
+            let names: Vec<String> = self.files.iter().filter_map(name).collect();
+            words.push_str(&format!("results in {}/: {}\n", self.folder.display(), names.join(" ")));
+        }
+        let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (name, reason) in &self.outdated {
+            by_reason.entry(reason).or_default().push(name);
+        }
+        for (reason, names) in by_reason {
+            words.push_str(&format!("OUTDATED in {}/: {} ({reason})\n", self.folder.display(), names.join(" ")));
+        }
+        words
+    }
+
+    /// Returns the same for programs.
+    pub(super) fn json(&self) -> serde_json::Value {
+        let outdated: BTreeMap<&String, &String> = self.outdated.iter().map(|(name, reason)| (name, reason)).collect();
+        json!({ "folder": self.folder, "files": self.files, "outdated": outdated })
+    }
+}
+
+/// Marks the files that this run did not lay out and that the pipeline now gives otherwise or not at all.
+fn mark_outdated(folder: &mut ResultsFolder, loaded: &Loaded, summary: &RunSummary) -> Vec<(String, String)> {
+    let ids: BTreeMap<&str, InstanceId> =
+        loaded.graph.ids().map(|id| (loaded.graph.instance(id).name.as_str(), id)).collect();
+    let others: Vec<InstanceId> = folder
+        .manifest
+        .files
+        .values()
+        .filter_map(|file| ids.get(file.stage.as_str()))
+        .copied()
+        .filter(|id| !loaded.goals.wanted[*id])
+        .collect();
+    let current = if others.is_empty() { Some(BTreeMap::new()) } else { fresh_keys(loaded, &others) };
+    folder.mark_outdated(|file: &ResultFile| {
+        let Some(id) = ids.get(file.stage.as_str()) else {
+            return Some(format!("the pipeline has no stage {} now", file.stage));
+        };
+        let instance = loaded.graph.instance(*id);
+        if !instance.outputs.iter().any(|output| output.name == file.output && output.result.is_some()) {
+            return Some(format!("{} does not make this file now", file.stage));
+        }
+        if loaded.goals.wanted[*id] {
+            let is_current = summary.keys.get(&file.stage) == Some(&file.key);
+            return (!is_current).then(|| "this run did not make them anew".to_owned());
+        }
+        match &current {
+            Some(current) if current.get(id) == Some(&file.key) => None,
+            Some(_) => Some("their stages are stale, and were no targets of this run".to_owned()),
+            // Their sources cannot be read now: what was known of them stays.
+            None => file.outdated.clone(),
+        }
+    })
+}
+
+/// Returns the keys of those instances that are fresh; nothing if their sources cannot be checked.
+fn fresh_keys(loaded: &Loaded, ids: &[InstanceId]) -> Option<BTreeMap<InstanceId, ActionKey>> {
+    let Loaded { graph, cache, .. } = loaded;
+    let wanted = graph.reached_from(ids);
+    let sources = ExternalInputs::check(graph, &wanted, &mut StatMemo::open(cache)).ok()?;
+    let (forced, needed) = (graph.per_instance(None), graph.per_instance(false));
+    let goals = Goals { wanted, forced, needed, rerun_from: None };
+    let standings = survey(PlanContext { graph, cache, sources: &sources }, &goals).ok()?;
+    let fresh = |id: &InstanceId| match &standings[*id] {
+        Some(Standing::Fresh(key, _)) => Some((*id, *key)),
+        _ => None,
+    };
+    Some(ids.iter().filter_map(fresh).collect())
+}
+
+fn print_table(loaded: &Loaded, manifest: &Manifest) -> Result<(), CliError> {
+    let bytes = loaded.cache.read(loaded.cache.output(manifest, "json")?.digest);
+    let bytes = bytes.map_err(|error| CliError::environment(error.to_string()))?;
+    let table = TableDocument::from_json(&bytes).map_err(|error| CliError::environment(error.to_string()))?;
+    ui::print(&format!("{}\n", atflow::results::markdown(&table)))
+}
+
+fn cannot_lay_out(error: CacheError) -> CliError {
+    // What is only read is in the cache; what cannot be written is the folder.
+    let is_folder = matches!(&error, CacheError::File(error) if error.source.kind() != ErrorKind::StorageFull);
+    let error = CliError::from(error);
+    if is_folder { error.help("check the folder and its permissions, or name another one with --out") } else { error }
+}
