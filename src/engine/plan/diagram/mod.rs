@@ -23,6 +23,8 @@ pub struct Node {
     pub count: usize,
     /// Number of instances in each state; empty if the states are unknown.
     pub states: BTreeMap<PlannedState, usize>,
+    /// What else is to be said of it in a few words; empty for nothing.
+    pub note: String,
 }
 
 /// Boxes and arrows.
@@ -45,7 +47,13 @@ impl Diagram {
             let name = if all { &instance.name } else { &instance.stage };
             let index = *boxes.entry(name).or_insert(diagram.nodes.len());
             if index == diagram.nodes.len() {
-                let node = Node { name: name.clone(), kind: instance.kind, count: 0, states: BTreeMap::new() };
+                let node = Node {
+                    name: name.clone(),
+                    kind: instance.kind,
+                    count: 0,
+                    states: BTreeMap::new(),
+                    note: String::new(),
+                };
                 diagram.nodes.push(node);
             }
             let node = &mut diagram.nodes[index];
@@ -115,7 +123,9 @@ impl Node {
             if self.count > 1 { format!("{count} {word}") } else { word.to_owned() }
         };
         let states: Vec<String> = self.states.iter().map(one).collect();
-        if states.is_empty() { self.kind.to_string() } else { format!("{} · {}", self.kind, states.join(", ")) }
+        let states = (!states.is_empty()).then(|| states.join(", "));
+        let note = (!self.note.is_empty()).then(|| self.note.clone());
+        std::iter::once(self.kind.to_string()).chain(states).chain(note).collect::<Vec<_>>().join(" · ")
     }
 
     /// Returns the fill colour: that of the state with the most work left.

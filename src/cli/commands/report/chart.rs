@@ -1,0 +1,143 @@
+//! Line charts as inline SVG: they take the colours of the page, so they can be read in the light and in the dark.
+
+use std::fmt::Write as _;
+
+/// A line of a chart.
+pub(super) struct Line<'a> {
+    /// Its name in the legend.
+    pub name: String,
+    /// Its points, by ascending x.
+    pub points: Vec<(f64, f64)>,
+    /// Dashes tell lines of one colour apart.
+    pub dash: &'a str,
+    /// Index of its colour.
+    pub colour: usize,
+}
+
+/// A chart.
+pub(super) struct Chart<'a> {
+    /// What it shows.
+    pub title: String,
+    /// What the horizontal axis is.
+    pub x: &'a str,
+    /// Whether the vertical axis is a share, 0 to 1, shown in percent.
+    pub is_share: bool,
+    /// The lines.
+    pub lines: Vec<Line<'a>>,
+}
+
+const WIDTH: f64 = 420.0;
+const HEIGHT: f64 = 250.0;
+const LEFT: f64 = 46.0;
+const BOTTOM: f64 = 34.0;
+const TOP: f64 = 10.0;
+const RIGHT: f64 = 10.0;
+
+/// Number of colours; `style.css` has them as `--line-0` and so on.
+pub(super) const COLOURS: usize = 8;
+
+impl Chart<'_> {
+    /// Draws the chart.
+    pub(super) fn svg(&self) -> String {
+        let points = || self.lines.iter().flat_map(|line| line.points.iter().copied());
+        let (x_low, x_high) = range(points().map(|(x, _)| x));
+        let (y_low, y_high) = if self.is_share { (0.0, 1.0) } else { range(points().map(|(_, y)| y).chain([0.0])) };
+        let x_at = |x: f64| LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT);
+        let y_at = |y: f64| HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - BOTTOM - TOP);
+        let mut svg = format!(
+            "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">",
+            escaped(&self.title)
+        );
+        for tick in ticks(y_low, y_high) {
+            let label = if self.is_share { format!("{:.0}", 100.0 * tick) } else { trimmed(tick) };
+            let y = y_at(tick);
+            _ = write!(
+                svg,
+                "<path class=\"rule\" d=\"M{LEFT} {y:.1}H{:.1}\"/><text class=\"tick\" text-anchor=\"end\" x=\"{:.1}\" y=\"{:.1}\">{label}</text>",
+                WIDTH - RIGHT,
+                LEFT - 6.0,
+                y + 4.0
+            );
+        }
+        for tick in ticks(x_low, x_high).into_iter().filter(|tick| tick.fract() == 0.0) {
+            _ = write!(
+                svg,
+                "<text class=\"tick\" text-anchor=\"middle\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+                x_at(tick),
+                HEIGHT - BOTTOM + 16.0,
+                trimmed(tick)
+            );
+        }
+        _ = write!(
+            svg,
+            "<text class=\"tick\" text-anchor=\"middle\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+            (LEFT + WIDTH - RIGHT) / 2.0,
+            HEIGHT - 3.0,
+            escaped(self.x)
+        );
+        for line in &self.lines {
+            let path: Vec<String> =
+                line.points.iter().map(|(x, y)| format!("{:.1} {:.1}", x_at(*x), y_at(*y))).collect();
+            let colour = line.colour % COLOURS;
+            match path.as_slice() {
+                [] => {}
+                [only] => {
+                    let (x, y) = only.split_once(' ').unwrap_or_default();
+                    _ = write!(svg, "<circle r=\"3\" cx=\"{x}\" cy=\"{y}\" fill=\"var(--line-{colour})\"/>");
+                }
+                _ => {
+                    _ = write!(
+                        svg,
+                        "<path class=\"line\" stroke=\"var(--line-{colour})\" stroke-dasharray=\"{}\" d=\"M{}\"/>",
+                        line.dash,
+                        path.join("L")
+                    );
+                }
+            }
+        }
+        svg + "</svg>"
+    }
+}
+
+fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    let (low, high) =
+        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
+    match (low, high) {
+        (low, high) if low < high => (low, high),
+        (low, _) if low.is_finite() => (low - 0.5, low + 0.5),
+        _ => (0.0, 1.0),
+    }
+}
+
+/// Returns round numbers across a range, some five of them.
+fn ticks(low: f64, high: f64) -> Vec<f64> {
+    let rough = (high - low) / 5.0;
+    let power = 10f64.powf(rough.log10().floor());
+    let step =
+        [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power).into_iter().find(|step| *step >= rough).unwrap_or(rough);
+    let first = (low / step).ceil() as i64;
+    let last = (high / step + 1e-9).floor() as i64;
+    (first..=last).map(|index| index as f64 * step).collect()
+}
+
+fn trimmed(value: f64) -> String {
+    let text = format!("{value:.2}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// Returns a text with the characters that mean something in HTML replaced.
+pub(super) fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_round() {
+        assert_eq!(ticks(0.0, 1.0), [0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0]);
+        assert_eq!(ticks(1.0, 5.0), [1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(ticks(1.0, 30.0), [10.0, 20.0, 30.0]);
+    }
+}

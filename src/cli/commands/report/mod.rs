@@ -1,0 +1,69 @@
+//! `atflow report`: one self-contained page on a run, which needs no network and reads without scripts.
+
+mod chart;
+mod data;
+mod page;
+mod schedule;
+mod tables;
+
+use std::path::{Path, PathBuf};
+
+use atflow::cache::{Access, Cache, RunRecord};
+use atflow::report::RunResults;
+use atflow::results_folder::folder_name;
+use atflow::spec::{Overrides, PipelineSpec};
+
+use super::runs::find_run;
+use crate::args::{FindArgs, ReportArgs};
+use crate::report::{CliError, Exit, eprint};
+use crate::ui;
+
+pub(crate) fn run(args: &ReportArgs) -> Result<Exit, CliError> {
+    let cache = Cache::open_to(Access::Read, &args.cache.cache)?;
+    let run = wanted(&cache, args)?;
+    let against = match &args.compare {
+        Some(name) => Some(find_run(&cache, name, &found(args, Some(&run.pipeline)))?),
+        None => before(&cache, &run),
+    };
+    let out = args.out.clone().unwrap_or_else(|| default_place(&run));
+    let results = RunResults::read(&cache, run);
+    let text = page::html(&cache, &results, against.as_ref(), !args.no_images)?;
+    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let written =
+        atflow::fsio::create_dir(folder).and_then(|()| atflow::fsio::write_atomic(&out, folder, text.as_bytes()));
+    written.map_err(|error| {
+        CliError::environment(format!("the report cannot be written: {error}")).help("name another file with --out")
+    })?;
+    ui::print(&format!("{}\n", out.display()))?;
+    if !results.lost.is_empty() {
+        eprint(&format!("{} gone from the cache: {}\n", results.lost.len(), ui::some(&results.lost)));
+    }
+    Ok(Exit::Done)
+}
+
+fn found(args: &ReportArgs, pipeline: Option<&str>) -> FindArgs {
+    FindArgs { pipeline: pipeline.map(str::to_owned), cache: args.cache.clone() }
+}
+
+/// Returns the run that was named, else the last one of the pipeline file, else the last one of all.
+fn wanted(cache: &Cache, args: &ReportArgs) -> Result<RunRecord, CliError> {
+    let pipeline = match &args.pipeline {
+        Some(file) => Some(PipelineSpec::read(file, &Overrides::default())?.name.clone()),
+        None => None,
+    };
+    find_run(cache, args.run.as_deref().unwrap_or("last"), &found(args, pipeline.as_deref()))
+}
+
+/// Returns the newest earlier run of the pipeline with the same profile and other results.
+fn before(cache: &Cache, run: &RunRecord) -> Option<RunRecord> {
+    let differs = |other: &RunRecord| {
+        run.keys.iter().any(|(name, key)| other.keys.get(name).is_some_and(|earlier| earlier != key))
+    };
+    let mut earlier = cache.runs(Some(&run.pipeline)).filter(|other| other.id < run.id && other.profile == run.profile);
+    earlier.find(differs)
+}
+
+fn default_place(run: &RunRecord) -> PathBuf {
+    let overrides = Overrides { profile: run.profile.clone(), set: run.set.clone() };
+    Path::new("results").join(folder_name(&run.pipeline, &overrides)).join("report.html")
+}
