@@ -42,6 +42,7 @@ paper: build ## build, then run all of pipelines/paper.yaml in small (about a mi
 # The set-up's own tests come first because they are short. Stories that need a worker find the one that `build` made.
 test: build ## all tests
 	$(PYTHON) -m unittest discover -s tests/setup
+	$(PYTHON) -m unittest discover -s tests/browser
 	cargo test --release --workspace --locked
 
 lint: setup ## formatting, width of prose, licences, clippy and rustdoc, warnings as errors
