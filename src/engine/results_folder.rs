@@ -45,6 +45,9 @@ pub struct FolderManifest {
 /// What a file of a results folder is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ResultFile {
+    /// Pipeline of that instance; empty for that of the folder.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub pipeline: String,
     /// Instance that made it.
     pub stage: String,
     /// Name of the output.
@@ -150,8 +153,13 @@ impl ResultsFolder {
     /// Opens a folder, which need not exist yet.
     pub fn open(path: PathBuf, pipeline: &str, file: &Path) -> Self {
         let stored = FolderManifest::read(&path);
-        // What another pipeline left there stays, and is told of as its own says.
-        let files = stored.as_ref().map(|stored| stored.files.clone()).unwrap_or_default();
+        let mut files = stored.as_ref().map(|stored| stored.files.clone()).unwrap_or_default();
+        // What another pipeline left there stays the other pipeline's.
+        for file in files.values_mut() {
+            let of = stored.as_ref().map_or(pipeline, |stored| &stored.pipeline);
+            let of = if file.pipeline.is_empty() { of.to_owned() } else { std::mem::take(&mut file.pipeline) };
+            file.pipeline = if of == pipeline { String::new() } else { of };
+        }
         let manifest =
             FolderManifest { format: FORMAT.to_owned(), pipeline: pipeline.to_owned(), file: file.to_owned(), files };
         ResultsFolder { path, manifest, stored }
@@ -181,6 +189,7 @@ impl ResultsFolder {
                 fsio::write_atomic(&path, &self.path, &bytes)?;
             }
             let file = ResultFile {
+                pipeline: String::new(),
                 stage: instance.name.clone(),
                 output: output.name.clone(),
                 key,
@@ -198,13 +207,14 @@ impl ResultsFolder {
         Ok(paths)
     }
 
-    /// Marks the files that are not as the pipeline has them now: `reason` says why, from stage and key. Returns their
-    /// names and reasons.
+    /// Marks the files of this pipeline that are not as it has them now: `reason` says why, from stage and key. Returns
+    /// their names and reasons.
     pub fn mark_outdated(&mut self, reason: impl Fn(&ResultFile) -> Option<String>) -> Vec<(String, String)> {
         // What somebody removed is no file any more.
         self.manifest.files.retain(|name, _| self.path.join(name).exists());
         let mut outdated = Vec::new();
-        for (name, file) in &mut self.manifest.files {
+        let own = self.manifest.files.iter_mut().filter(|(_, file)| file.pipeline.is_empty());
+        for (name, file) in own {
             file.outdated = reason(file);
             outdated.extend(file.outdated.clone().map(|reason| (name.clone(), reason)));
         }

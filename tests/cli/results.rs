@@ -114,6 +114,19 @@ fn a_file_that_is_not_as_the_pipeline_has_it_now_is_told() {
 }
 
 #[test]
+fn two_pipelines_may_share_a_folder() {
+    let space = space();
+    space.write("q.yaml", PIPELINE.replace("pipeline: story", "pipeline: second").replace("other:", "more:"));
+    run(&space, &["--out", "all"]);
+    let ran = space.run(&["run", "q.yaml", "--out", "all"]);
+    assert_eq!((ran.code, ran.stderr.contains("OUTDATED")), (Some(0), false), "{}", ran.seen());
+    let ran = run(&space, &["--out", "all"]);
+    assert!(!ran.stderr.contains("OUTDATED"), "{}", ran.stderr);
+    let pipeline = |file: &str| json(&space.run(&["show", file, "--json"]))["pipeline"].clone();
+    assert_eq!((pipeline("all/other.md"), pipeline("all/more.md")), ("story".into(), "second".into()));
+}
+
+#[test]
 fn a_file_of_the_results_is_shown_by_its_name_or_by_its_bytes() {
     let space = space();
     run(&space, &["--set", "eps=4/255"]);

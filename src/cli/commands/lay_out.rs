@@ -100,6 +100,7 @@ fn mark_outdated(folder: &mut ResultsFolder, loaded: &Loaded, summary: &RunSumma
         .manifest
         .files
         .values()
+        .filter(|file| file.pipeline.is_empty())
         .filter_map(|file| ids.get(file.stage.as_str()))
         .copied()
         .filter(|id| !loaded.goals.wanted[*id])

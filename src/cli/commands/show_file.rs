@@ -42,18 +42,19 @@ fn of_folder(
     is_json: bool,
 ) -> String {
     let is_as_laid_out = digest == file.digest;
+    let pipeline = if file.pipeline.is_empty() { &manifest.pipeline } else { &file.pipeline };
     let made = cache.lookup(file.key);
     if is_json {
         let mut json = json!(file);
         json["file"] = json!(name);
-        json["pipeline"] = json!(manifest.pipeline);
+        json["pipeline"] = json!(pipeline);
         json["changed_since"] = json!(!is_as_laid_out);
         json["result"] = json!(made);
         return format!("{json}\n");
     }
     let mut lines = Lines::default();
     lines.add("file", name);
-    lines.add("is", format!("output `{}` of {} in pipeline {}", file.output, file.stage, manifest.pipeline));
+    lines.add("is", format!("output `{}` of {} in pipeline {pipeline}", file.output, file.stage));
     if !is_as_laid_out {
         lines.add("CHANGED", "the file has other bytes than the stage made");
     }
