@@ -129,7 +129,8 @@ pub fn diff_table(cache: &Cache, before: &Manifest, after: &Manifest) -> Option<
     Some(TableDiff { stage: after.made.stage.clone(), ..table })
 }
 
-fn stage_diffs(
+/// Compares the keys of two runs by stage: the instance's name up to the first `/`.
+pub fn stage_diffs(
     before: &BTreeMap<String, ActionKey>,
     after: &BTreeMap<String, ActionKey>,
 ) -> BTreeMap<String, StageDiff> {

@@ -1,8 +1,6 @@
 //! Tables and figures for a paper: names, fractions as they are written, sizes, and LaTeX.
 
-use atflow::formats::Predictions;
-
-use crate::support::Space;
+use crate::support::{Space, predictions};
 
 const PIPELINE: &str = r#"pipeline: paper
 params: {radii: [2/255, 8/255]}
@@ -32,12 +30,6 @@ stages:
       names: {pgd: "PGD, ℓ∞"}
       tex: {label: "tab:robust", wide: true, intervals: false, notes: false, bold: best}
 "#;
-
-fn predictions(right: usize) -> Vec<u8> {
-    let predicted = (0..200).map(|index| i32::from(index >= right)).collect();
-    let (probability, loss) = (vec![0.5; 200], vec![1.0; 200]);
-    Predictions { labels: vec![0; 200], predicted, probability, loss, ..Predictions::default() }.to_bytes().unwrap()
-}
 
 fn space() -> Space {
     let space = Space::new();

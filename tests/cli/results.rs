@@ -4,7 +4,7 @@
 use atflow::formats::Predictions;
 use serde_json::Value as Json;
 
-use crate::support::{Ran, Space};
+use crate::support::{Ran, Space, predictions};
 
 /// `attacked` gives predictions that lie beside the pipeline, by the value of `eps`.
 const PIPELINE: &str = r#"pipeline: story
@@ -26,12 +26,6 @@ stages:
     needs: {results: attacked}
     with: {title: Again, rows: attacked.model, columns: [{label: again, where: {stage: attacked}}]}
 "#;
-
-fn predictions(right: usize) -> Vec<u8> {
-    let predicted = (0..200).map(|index| i32::from(index >= right)).collect();
-    let (probability, loss) = (vec![0.5; 200], vec![1.0; 200]);
-    Predictions { labels: vec![0; 200], predicted, probability, loss, ..Predictions::default() }.to_bytes().unwrap()
-}
 
 fn space() -> Space {
     let space = Space::new();

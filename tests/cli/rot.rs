@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use atflow::digest::Digest;
-use atflow::formats::Predictions;
 
-use crate::support::{Ran, Space};
+use crate::support::{Ran, Space, predictions};
 
 /// `tested` gives predictions that lie beside the pipeline; each table has four files for people.
 const PIPELINE: &str = r#"pipeline: story
@@ -29,12 +28,6 @@ stages:
     needs: {results: tested}
     with: {title: Another, rows: tested.model, columns: level.p}
 "#;
-
-fn predictions(right: usize) -> Vec<u8> {
-    let predicted = (0..200).map(|index| i32::from(index >= right)).collect();
-    let (probability, loss) = (vec![0.5; 200], vec![1.0; 200]);
-    Predictions { labels: vec![0; 200], predicted, probability, loss, ..Predictions::default() }.to_bytes().unwrap()
-}
 
 fn made() -> Space {
     let space = Space::new();

@@ -4,9 +4,18 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use atflow::formats::Predictions;
+
 /// A folder of its own for one story.
 pub(crate) struct Space {
     dir: tempfile::TempDir,
+}
+
+/// A predictions file of 200 images of one class, of which the first so many are classified correctly.
+pub(crate) fn predictions(right: usize) -> Vec<u8> {
+    let predicted = (0..200).map(|index| i32::from(index >= right)).collect();
+    let (probability, loss) = (vec![0.5; 200], vec![1.0; 200]);
+    Predictions { labels: vec![0; 200], predicted, probability, loss, ..Predictions::default() }.to_bytes().unwrap()
 }
 
 /// What one run of the program did.

@@ -3,7 +3,7 @@
 
 use atflow::formats::{ImageSet, Predictions};
 
-use crate::support::Space;
+use crate::support::{Space, predictions};
 
 /// `tested` gives predictions that lie beside the pipeline, one file for each model and level.
 const PIPELINE: &str = r#"pipeline: story
@@ -30,12 +30,6 @@ stages:
       published: {file: published/t.csv, anomalies: published/anomalies.csv}
       tolerance: {absolute: 1.5}
 "#;
-
-fn predictions(right: usize) -> Vec<u8> {
-    let predicted = (0..200).map(|index| i32::from(index >= right)).collect();
-    let (probability, loss) = (vec![0.5; 200], vec![1.0; 200]);
-    Predictions { labels: vec![0; 200], predicted, probability, loss, ..Predictions::default() }.to_bytes().unwrap()
-}
 
 fn space() -> Space {
     let space = Space::new();

@@ -3,9 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use atflow::formats::Predictions;
-
-use crate::support::{Ran, Space};
+use crate::support::{Ran, Space, predictions};
 
 /// `guess` gives what `$HOME/luck` holds, which no key knows; a table is made of it.
 const PIPELINE: &str = r#"pipeline: story
@@ -21,12 +19,6 @@ stages:
     needs: {results: guess}
     with: {rows: guess.model, columns: [{label: all, where: {stage: guess}}]}
 "#;
-
-fn predictions(right: usize) -> Vec<u8> {
-    let predicted = (0..200).map(|index| i32::from(index >= right)).collect();
-    let (probability, loss) = (vec![0.5; 200], vec![1.0; 200]);
-    Predictions { labels: vec![0; 200], predicted, probability, loss, ..Predictions::default() }.to_bytes().unwrap()
-}
 
 fn space() -> Space {
     let space = Space::new();

@@ -236,9 +236,7 @@ fn run_limited(space: &Space, limit: Duration) -> Vec<String> {
         keep_going: true,
         worker: worker(),
         keeper: worker().with_file_name("atflow"),
-        pipeline: "p".to_owned(),
-        file,
-        about: RunRecord { pipeline: "p".to_owned(), ..RunRecord::default() },
+        about: RunRecord { pipeline: "p".to_owned(), file, ..RunRecord::default() },
     };
     let mut failures = Vec::new();
     let mut observer = |event: RunEvent| {

@@ -99,8 +99,6 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
         keep_going: args.keep_going,
         worker: worker_program(),
         keeper: keeper_program(),
-        pipeline: loaded.name().to_owned(),
-        file: loaded.file.clone(),
         about: loaded.about(),
     };
     let observer = &mut |event: RunEvent| progress.event(event);

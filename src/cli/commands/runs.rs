@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use atflow::action::ActionKey;
 use atflow::cache::{Access, Cache, RunOutcome, RunRecord};
 use atflow::parameters::{ParameterChange, ParameterChanges, changes, shown};
 use atflow::results::markdown;
-use atflow::run_diff::StageDiff;
+use atflow::run_diff::{StageDiff, stage_diffs};
 use atflow::stage_kinds::StageKind;
 use serde_json::json;
 
@@ -45,6 +46,14 @@ pub(super) fn find_run(cache: &Cache, name: &str, found: &FindArgs) -> Result<Ru
             Err(CliError::environment(message).help("`atflow runs` lists them; `last` and `last-1` are the newest two"))
         }
     }
+}
+
+/// Returns the newest earlier run of the pipeline with the same profile and other results than `keys`.
+pub(super) fn run_before(cache: &Cache, run: &RunRecord, keys: &BTreeMap<String, ActionKey>) -> Option<RunRecord> {
+    let differs =
+        |other: &RunRecord| keys.iter().any(|(name, key)| other.keys.get(name).is_some_and(|earlier| earlier != key));
+    let mut earlier = cache.runs(Some(&run.pipeline)).filter(|other| other.id < run.id && other.profile == run.profile);
+    earlier.find(differs)
 }
 
 /// Fewest digits that name a run.
@@ -103,15 +112,8 @@ pub(super) fn changed_words(before: Option<&RunRecord>, run: &RunRecord) -> Stri
 /// Returns the stages that changed between two runs, as far as both got to them: a run of one target is no change of
 /// the others.
 fn changed_stages(before: &RunRecord, run: &RunRecord) -> BTreeMap<String, StageDiff> {
-    let mut stages: BTreeMap<String, StageDiff> = BTreeMap::new();
-    for (name, key) in &run.keys {
-        let family = || name.split_once('/').map_or(name.as_str(), |(stage, _)| stage).to_owned();
-        match before.keys.get(name) {
-            Some(earlier) if earlier != key => stages.entry(family()).or_default().changed += 1,
-            _ => {}
-        }
-    }
-    stages
+    let all = stage_diffs(&before.keys, &run.keys).into_iter().filter(|(_, diff)| diff.changed > 0);
+    all.map(|(name, diff)| (name, StageDiff { changed: diff.changed, ..StageDiff::default() })).collect()
 }
 
 /// Returns a stage with the number of its instances that changed: `tested ×48`.

@@ -54,11 +54,7 @@ pub(crate) fn save(file: &Path, loaded: &Loaded, args: &PipelineArgs) -> Result<
     };
     let text = serde_json::to_string_pretty(&plan)
         .map_err(|error| CliError::environment(format!("the plan cannot be written: {error}")))?;
-    let folder = match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    fsio::write_atomic(file, folder, format!("{text}\n").as_bytes()).map_err(|error| {
+    fsio::write_atomic(file, fsio::folder_of(file), format!("{text}\n").as_bytes()).map_err(|error| {
         let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
         CliError::environment(format!("{error}{source}"))
     })

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use atflow::cache::{Cache, Manifest};
 use atflow::digest::Digest;
+use atflow::fsio;
 use atflow::results_folder::{FolderManifest, ResultFile};
 use serde_json::json;
 
@@ -22,7 +23,7 @@ pub(super) fn show(cache: &Cache, name: &str, is_json: bool) -> Result<(), CliEr
     let path = Path::new(name);
     let digest = Digest::of_file(path)
         .map_err(|error| CliError::environment(format!("cannot read {}: {error}", path.display())))?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = fsio::folder_of(path);
     let manifest = FolderManifest::read(folder);
     let file_name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let listed = manifest.as_ref().and_then(|manifest| Some((manifest, manifest.files.get(&file_name)?)));

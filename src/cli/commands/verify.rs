@@ -123,8 +123,6 @@ pub(super) fn run_beside(
         keep_going: true,
         worker: worker_program(),
         keeper: keeper_program(),
-        pipeline: loaded.name().to_owned(),
-        file: loaded.file.clone(),
         about: loaded.about(),
     };
     let interrupt = interrupt(|| ())?;

@@ -3,13 +3,12 @@
 use std::io::Cursor;
 
 use image::{GrayImage, ImageFormat, Luma, RgbImage};
-use safetensors::SafeTensors;
-use serde::Deserialize;
 
 use super::RunResults;
 use crate::cache::Cache;
 use crate::digest::Digest;
-use crate::formats::{ImageReader, read_metadata};
+use crate::formats::{ImageReader, SaliencyMaps};
+use crate::picture::rendered;
 use crate::stage_kinds::StageKind;
 
 /// The maps of a saliency stage as one picture. Column `k` has image `k`; row `m × sets + s` has model `m` on set `s`.
@@ -22,7 +21,7 @@ pub struct MapSheet {
     /// Labels of the sets.
     pub sets: Vec<String>,
     /// Index of each image in its set.
-    pub images: Vec<i32>,
+    pub images: Vec<usize>,
     /// Height and width of a tile in pixels.
     pub tile: [usize; 2],
     /// The maps, grey, as PNG.
@@ -38,13 +37,6 @@ const MOST_PIXELS: usize = 4_000_000;
 /// Most sheets of a report.
 const MOST_SHEETS: usize = 40;
 
-#[derive(Deserialize)]
-struct Metadata {
-    format: String,
-    models: Vec<String>,
-    sets: Vec<String>,
-}
-
 /// Reads the maps of all saliency stages of a run; leaves out what is gone or too large.
 pub fn map_sheets(cache: &Cache, results: &RunResults) -> Vec<MapSheet> {
     let stages = results.stages.iter().enumerate();
@@ -55,47 +47,31 @@ pub fn map_sheets(cache: &Cache, results: &RunResults) -> Vec<MapSheet> {
 fn sheet(cache: &Cache, results: &RunResults, index: usize) -> Option<MapSheet> {
     let manifest = &results.stages[index].manifest;
     let bytes = cache.read(manifest.outputs.get("maps")?.digest).ok()?;
-    let Metadata { format, models, sets } = read_metadata("saliency maps", &bytes).ok()?;
-    if format != "saliency/2" {
+    let maps = SaliencyMaps::from_bytes(&bytes).ok()?;
+    let [height, width] = maps.size;
+    let (m, s, k) = (maps.models.len(), maps.sets.len(), maps.images.len());
+    if k == 0 || m * s * k * height * width > MOST_PIXELS {
         return None;
     }
-    let file = SafeTensors::deserialize(&bytes).ok()?;
-    let maps = file.tensor("maps").ok()?;
-    let [m, s, k, height, width] = *maps.shape() else { return None };
-    let fits = m == models.len() && s == sets.len() && k > 0;
-    if !fits || m * s * k * height * width > MOST_PIXELS {
-        return None;
-    }
-    let values: Vec<f32> =
-        maps.data().chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect();
-    let images = file.tensor("images").ok()?;
-    let images: Vec<i32> =
-        images.data().chunks_exact(4).map(|four| i32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect();
     let mut picture = GrayImage::new(u32::try_from(k * width).ok()?, u32::try_from(m * s * height).ok()?);
-    for (tile, map) in values.chunks_exact(height * width).enumerate() {
+    for tile in 0..m * s * k {
         let (row, column) = (tile / k, tile % k);
+        let map = maps.map(row / s, row % s, column);
         for (at, level) in shown(map).into_iter().enumerate() {
             let (x, y) = (column * width + at % width, row * height + at / width);
             picture.put_pixel(u32::try_from(x).ok()?, u32::try_from(y).ok()?, Luma([level]));
         }
     }
-    let mut maps = Vec::new();
-    picture.write_to(&mut Cursor::new(&mut maps), ImageFormat::Png).ok()?;
-    let originals = originals(cache, results, index, &sets, &images, [height, width]);
-    Some(MapSheet { stage: index, models, sets, images, tile: [height, width], maps, originals })
+    let mut png = Vec::new();
+    picture.write_to(&mut Cursor::new(&mut png), ImageFormat::Png).ok()?;
+    let SaliencyMaps { models, sets, images, size, .. } = maps;
+    let originals = originals(cache, results, index, &sets, &images, size);
+    Some(MapSheet { stage: index, models, sets, images, tile: size, maps: png, originals })
 }
 
 /// Returns a map as pictures show it: divided by its 99th percentile, cut at 1, in 256 levels.
 fn shown(map: &[f32]) -> Vec<u8> {
-    let mut sorted: Vec<f32> = map.to_vec();
-    sorted.sort_by(f32::total_cmp);
-    // numpy's percentile: linear between the two nearest ranks.
-    let place = 0.99 * (sorted.len() - 1) as f64;
-    let (low, share) = (place.floor() as usize, (place - place.floor()) as f32);
-    let high = sorted[(low + 1).min(sorted.len() - 1)];
-    let most = sorted[low] + (high - sorted[low]) * share;
-    let level = |value: &f32| if most > 0.0 { ((value / most).clamp(0.0, 1.0) * 255.0).round() as u8 } else { 0 };
-    map.iter().map(level).collect()
+    rendered(map).into_iter().map(|value| (value * 255.0).round() as u8).collect()
 }
 
 fn originals(
@@ -103,7 +79,7 @@ fn originals(
     results: &RunResults,
     index: usize,
     sets: &[String],
-    images: &[i32],
+    images: &[usize],
     [height, width]: [usize; 2],
 ) -> Option<Vec<u8>> {
     // The inputs of a slot are in its order: `set/0/LABEL`, `set/1/LABEL`; a slot with one input has no position.
@@ -122,11 +98,10 @@ fn originals(
     }
     let (columns, rows) = (u32::try_from(images.len() * width).ok()?, u32::try_from(sets.len() * height).ok()?);
     let mut picture = RgbImage::new(columns, rows);
-    let indices: Vec<usize> = images.iter().filter_map(|image| usize::try_from(*image).ok()).collect();
     for (row, (_, digest)) in of_sets.into_iter().enumerate() {
         let digest: Digest = digest.strip_prefix("blake3:")?.parse().ok()?;
         let mut reader = ImageReader::open(&cache.object_path(digest)).ok()?;
-        for (column, seen) in reader.seen(&indices).ok()?.into_iter().enumerate() {
+        for (column, seen) in reader.seen(images).ok()?.into_iter().enumerate() {
             let [seen_height, seen_width] = seen.size;
             if [seen_height, seen_width] != [height, width] {
                 return None;

@@ -8,6 +8,7 @@ use crate::action::ActionKey;
 use crate::cache::{Cache, CacheError, FailedStage, RunId, RunOutcome, RunRecord};
 use crate::environment;
 use crate::event::RunSummary;
+use crate::fsio;
 use crate::plan::History;
 
 /// Record of a run, and the runs before it.
@@ -23,7 +24,7 @@ pub(super) struct Journal<'a> {
 impl<'a> Journal<'a> {
     pub(super) fn new(cache: &'a Cache, options: &Options) -> Self {
         let run = RunRecord { started: Some(jiff::Timestamp::now().to_string()), ..options.about.clone() };
-        Journal { history: History::new(cache, &options.pipeline), run, made: HashSet::new(), commit: None }
+        Journal { history: History::new(cache, &options.about.pipeline), run, made: HashSet::new(), commit: None }
     }
 
     /// Notes the key of an instance that has its result.
@@ -52,9 +53,8 @@ impl<'a> Journal<'a> {
 
     /// Returns the commit of the pipeline file, determined once per run.
     pub(super) fn commit(&mut self) -> Option<String> {
-        let folder =
-            self.run.file.parent().map(|folder| if folder.as_os_str().is_empty() { ".".as_ref() } else { folder });
-        self.commit.get_or_insert_with(|| folder.and_then(commit_of)).clone()
+        let folder = fsio::folder_of(&self.run.file);
+        self.commit.get_or_insert_with(|| commit_of(folder)).clone()
     }
 
     /// Notes the seconds that an instance ran.

@@ -72,10 +72,6 @@ pub struct Options {
     pub worker: PathBuf,
     /// Program that supervises the programs of stages: [`crate::keeper`].
     pub keeper: PathBuf,
-    /// Name of the pipeline.
-    pub pipeline: String,
-    /// The pipeline file.
-    pub file: PathBuf,
     /// What the run's record says of it from the start: pipeline, parameters, targets, user.
     pub about: RunRecord,
 }

@@ -88,7 +88,7 @@ impl Scheduler<'_> {
         let device = platform.as_ref().map_or_else(|| "engine".to_owned(), |platform| platform.device.clone());
         Made {
             stage: self.name(running.id),
-            pipeline: self.options.pipeline.clone(),
+            pipeline: self.options.about.pipeline.clone(),
             at: jiff::Timestamp::now().to_string(),
             seconds,
             host: gethostname::gethostname().to_string_lossy().into_owned(),

@@ -7,11 +7,12 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use atflow::cache::{Access, Cache, RunRecord};
+use atflow::fsio;
 use atflow::results_folder::{FolderManifest, MANIFEST_FILE};
 use atflow::run_diff::diff;
 use serde_json::json;
 
-use super::runs::{find_run, parameters_between, stage_words};
+use super::runs::{find_run, parameters_between, run_before, stage_words};
 use crate::args::{DiffArgs, DiffFormat, FindArgs};
 use crate::report::{CliError, Exit};
 use crate::ui;
@@ -29,15 +30,11 @@ pub(crate) fn run(args: &DiffArgs) -> Result<Exit, CliError> {
         DiffFormat::Html => page::html(&cache, &found)?,
     };
     match &args.out {
-        Some(file) => atflow::fsio::write_atomic(file, parent(file), text.as_bytes())
+        Some(file) => fsio::write_atomic(file, fsio::folder_of(file), text.as_bytes())
             .map_err(|error| CliError::environment(format!("cannot write {}: {error}", file.display())))?,
         None => ui::print_data(&text)?,
     }
     Ok(Exit::Done)
-}
-
-fn parent(file: &Path) -> &Path {
-    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Returns the two runs: those that were named, the last one where one is missing, and before it the newest run of the
@@ -50,11 +47,7 @@ fn sides(cache: &Cache, args: &DiffArgs) -> Result<(Side, Side), CliError> {
     if let Some(name) = &args.before {
         return Ok((side(cache, name, &args.found)?, after));
     }
-    let same = |run: &RunRecord| run.profile == after.run.profile;
-    let differs =
-        |run: &RunRecord| after.keys.iter().any(|(name, key)| run.keys.get(name).is_some_and(|earlier| earlier != key));
-    let mut earlier = cache.runs(Some(&after.run.pipeline)).filter(|run| run.id < after.run.id && same(run));
-    match earlier.find(differs) {
+    match run_before(cache, &after.run, &after.keys) {
         Some(run) => Ok((of_run("the run before", run), after)),
         None => {
             let message = format!("no earlier run of pipeline {} has other results", after.run.pipeline);

@@ -9,11 +9,12 @@ mod tables;
 use std::path::{Path, PathBuf};
 
 use atflow::cache::{Access, Cache, RunRecord};
+use atflow::fsio;
 use atflow::report::RunResults;
 use atflow::results_folder::folder_name;
 use atflow::spec::{Overrides, PipelineSpec};
 
-use super::runs::find_run;
+use super::runs::{find_run, run_before};
 use crate::args::{FindArgs, ReportArgs};
 use crate::report::{CliError, Exit, eprint};
 use crate::ui;
@@ -23,14 +24,13 @@ pub(crate) fn run(args: &ReportArgs) -> Result<Exit, CliError> {
     let run = wanted(&cache, args)?;
     let against = match &args.compare {
         Some(name) => Some(find_run(&cache, name, &found(args, Some(&run.pipeline)))?),
-        None => before(&cache, &run),
+        None => run_before(&cache, &run, &run.keys),
     };
     let out = args.out.clone().unwrap_or_else(|| default_place(&run));
     let results = RunResults::read(&cache, run);
     let text = page::html(&cache, &results, against.as_ref(), !args.no_images)?;
-    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let written =
-        atflow::fsio::create_dir(folder).and_then(|()| atflow::fsio::write_atomic(&out, folder, text.as_bytes()));
+    let folder = fsio::folder_of(&out);
+    let written = fsio::create_dir(folder).and_then(|()| fsio::write_atomic(&out, folder, text.as_bytes()));
     written.map_err(|error| {
         CliError::environment(format!("the report cannot be written: {error}")).help("name another file with --out")
     })?;
@@ -52,15 +52,6 @@ fn wanted(cache: &Cache, args: &ReportArgs) -> Result<RunRecord, CliError> {
         None => None,
     };
     find_run(cache, args.run.as_deref().unwrap_or("last"), &found(args, pipeline.as_deref()))
-}
-
-/// Returns the newest earlier run of the pipeline with the same profile and other results.
-fn before(cache: &Cache, run: &RunRecord) -> Option<RunRecord> {
-    let differs = |other: &RunRecord| {
-        run.keys.iter().any(|(name, key)| other.keys.get(name).is_some_and(|earlier| earlier != key))
-    };
-    let mut earlier = cache.runs(Some(&run.pipeline)).filter(|other| other.id < run.id && other.profile == run.profile);
-    earlier.find(differs)
 }
 
 fn default_place(run: &RunRecord) -> PathBuf {
