@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::action::ActionKey;
 use crate::cache::{Holder, RunId};
-use crate::protocol::Failure;
+use crate::protocol::{Failure, StageProgress};
 use crate::stage_kinds::StageKind;
 
 /// One fact of a run.
@@ -19,6 +20,8 @@ pub enum RunEvent {
         /// Instances that the targets reach.
         wanted: usize,
     },
+    /// How long the stages that have no result would take; told once, before the first of them runs.
+    RunEstimated(RunEstimate),
     /// An instance begins to run.
     StageStarted {
         /// Its name.
@@ -41,12 +44,8 @@ pub enum RunEvent {
     StageProgress {
         /// Its name.
         stage: String,
-        /// Units done.
-        done: u64,
-        /// Units in all.
-        total: u64,
-        /// A few words.
-        message: String,
+        /// How far it is.
+        progress: StageProgress,
     },
     /// A line of a running instance's log.
     StageLog {
@@ -89,8 +88,17 @@ pub enum RunEvent {
     Warning(String),
 }
 
+/// Estimate of a run at its start, by the durations of earlier runs.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct RunEstimate {
+    /// Seconds of each instance that may run, by name; `None` if it never ran at this size.
+    pub stages: BTreeMap<String, Option<f64>>,
+    /// Wall time of the run in seconds, without the instances that never ran.
+    pub wall: f64,
+}
+
 /// How an instance ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// It ran.

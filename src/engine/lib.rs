@@ -41,4 +41,5 @@ pub mod scheduler;
 pub mod signing;
 pub mod spec;
 pub mod stage_kinds;
+pub mod time_left;
 pub mod verify;

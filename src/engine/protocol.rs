@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
@@ -135,6 +136,9 @@ pub enum Event {
         total: u64,
         /// A few words on what is going on: `epoch 3/6  loss 0.41  accuracy 85.2 %`.
         message: String,
+        /// The same as numbers.
+        #[serde(default)]
+        metrics: ProgressMetrics,
     },
     /// The stage is done and every output is written.
     Finished {
@@ -157,8 +161,48 @@ pub enum Event {
     },
 }
 
+/// Numbers of a stage in progress.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ProgressMetrics {
+    /// Images processed by this job so far: an image of each epoch counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<u64>,
+    /// Current epoch of a training, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u32>,
+    /// Epochs of the training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<u32>,
+    /// Mean loss of the epoch's images so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
+    /// Share of the images so far that are classified correctly, 0 to 1: of the epoch for a training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
+}
+
+/// Progress of a running stage, with the pace that the engine measures.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StageProgress {
+    /// Units done.
+    pub done: u64,
+    /// Units in all; 0 if unknown.
+    pub total: u64,
+    /// A few words.
+    pub message: String,
+    /// Numbers of the stage.
+    #[serde(flatten)]
+    pub metrics: ProgressMetrics,
+    /// Images a second, over the last seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images_per_second: Option<f64>,
+    /// Seconds that the rest takes at the pace of the last seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_left: Option<f64>,
+}
+
 /// Why a stage failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
     /// What sort of failure, for what the engine does next.
     pub code: FailureCode,
@@ -170,12 +214,13 @@ pub struct Failure {
 }
 
 /// The sorts of failure that the engine tells apart.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureCode {
     /// An input's bytes are not those of its digest, or it is gone: quarantine what is there and make it again.
     CorruptInput {
         /// The input's digest.
+        #[schemars(with = "String")]
         digest: Digest,
     },
     /// The stage was given up because the engine asked.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use atflow::protocol::{Event, Input, Job};
+use atflow::protocol::{Event, Input, Job, ProgressMetrics};
 use serde::de::DeserializeOwned;
 use tch::Device;
 
@@ -55,17 +55,39 @@ pub struct Reporter<'a> {
     last_sent: Option<Instant>,
     done: u64,
     total: u64,
-    message: String,
+    report: Report,
+    /// Images processed so far.
+    images: Option<u64>,
+}
+
+/// Content of a progress report: words for people, and the same as numbers.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// A few words.
+    pub message: String,
+    /// Numbers other than `images`, which the reporter counts.
+    pub metrics: ProgressMetrics,
+}
+
+impl From<String> for Report {
+    fn from(message: String) -> Self {
+        Report { message, metrics: ProgressMetrics::default() }
+    }
 }
 
 impl Reporter<'_> {
-    /// Reports progress; builds `message` only if a report is due. Fails if the job is cancelled.
+    /// Reports progress; builds `report` only if a report is due. Fails if the job is cancelled.
     ///
     /// # Errors
     /// [`StageError::Cancelled`].
-    pub fn progress(&mut self, done: u64, total: u64, message: impl FnOnce() -> String) -> Result<(), StageError> {
+    pub fn progress<R: Into<Report>>(
+        &mut self,
+        done: u64,
+        total: u64,
+        report: impl FnOnce() -> R,
+    ) -> Result<(), StageError> {
         if self.is_report_due(done, total) {
-            self.report(done, total, message());
+            self.report(done, total, report());
         }
         self.fail_if_cancelled()
     }
@@ -76,9 +98,14 @@ impl Reporter<'_> {
     }
 
     /// Reports progress unconditionally.
-    pub fn report(&mut self, done: u64, total: u64, message: String) {
-        (self.done, self.total, self.message) = (done, total, message);
+    pub fn report(&mut self, done: u64, total: u64, report: impl Into<Report>) {
+        (self.done, self.total, self.report) = (done, total, report.into());
         self.send_progress();
+    }
+
+    /// Counts images that were processed: the reports carry the sum.
+    pub fn count_images(&mut self, images: usize) {
+        self.images = Some(self.images.unwrap_or(0) + images as u64);
     }
 
     /// Repeats the last report if the engine has heard nothing for a while. Fails if the job is cancelled.
@@ -108,8 +135,10 @@ impl Reporter<'_> {
 
     fn send_progress(&mut self) {
         self.last_sent = Some(Instant::now());
-        let (id, done, total, message) = (self.id, self.done, self.total, self.message.clone());
-        (self.events)(Event::Progress { id, done, total, message });
+        let (id, done, total) = (self.id, self.done, self.total);
+        let Report { message, metrics } = self.report.clone();
+        let metrics = ProgressMetrics { images: self.images, ..metrics };
+        (self.events)(Event::Progress { id, done, total, message, metrics });
     }
 
     fn fail_if_cancelled(&self) -> Result<(), StageError> {
@@ -152,7 +181,8 @@ impl<'a> Context<'a> {
             last_sent: None,
             done: 0,
             total: 0,
-            message: "starting".to_owned(),
+            report: "starting".to_owned().into(),
+            images: None,
         };
         let (started, earlier) = (Instant::now(), Duration::ZERO);
         Context { job, device: chosen.device, chosen, rng: Rng::new(job.seed), reporter, started, earlier, library }

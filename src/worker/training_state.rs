@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use atflow::digest::Digest;
-use atflow::formats;
+use atflow::formats::{self, TRAINING_PROGRESS_FILE as FILE, TRAINING_PROGRESS_FORMAT as FORMAT};
 use atflow::fsio;
 use atflow::numerics::Numerics;
 use atflow::stage_kinds::TrainParams;
@@ -33,8 +33,6 @@ use crate::networks::{Network, Role};
 use crate::system;
 
 const ARTIFACT: &str = "training in progress";
-const FORMAT: &str = "training/1";
-const FILE: &str = "training.safetensors";
 /// Prefix of the names of a training method's extra state.
 const MORE: &str = "more/";
 

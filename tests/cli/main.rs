@@ -12,6 +12,7 @@ mod hostile;
 mod irregular;
 mod kept;
 mod language;
+mod live;
 mod machine;
 mod print;
 mod programs;

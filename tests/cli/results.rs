@@ -2,6 +2,7 @@
 //! report.
 
 use atflow::formats::Predictions;
+use base64::Engine as _;
 use serde_json::Value as Json;
 
 use crate::support::{Ran, Space, predictions};
@@ -282,4 +283,36 @@ fn a_report_is_one_file_that_says_the_same_for_the_same_results() {
     let ran = space.run(&["report", "--run", "last-9"]);
     assert_eq!(ran.code, Some(2));
     assert!(ran.stderr.contains("there is no run `last-9`"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_run_that_changed_anything_leaves_its_report_beside_its_results() {
+    let space = space();
+    let ran = run(&space, &[]);
+    assert!(ran.stderr.contains("report in results/story/report.html\n"), "{}", ran.stderr);
+    let page = space.read("results/story/report.html");
+    assert!(page.contains("Robustness"));
+    assert_eq!(space.run(&["report", "--out", "asked.html"]).code, Some(0));
+    assert_eq!(space.read("asked.html"), page, "it is the one that is written on request");
+
+    std::fs::remove_file(space.path().join("results/story/report.html")).unwrap();
+    let ran = run(&space, &[]);
+    assert!(!ran.stderr.contains("report in") && !space.path().join("results/story/report.html").exists());
+    run(&space, &["--set", "eps=4/255", "--no-report"]);
+    assert!(!space.path().join("results/story@eps=4_255/report.html").exists());
+    let line = run(&space, &["--force", "attacked", "--out", "here", "--json"]).events().pop().unwrap();
+    assert_eq!(line["results"]["report"], "here/report.html");
+}
+
+#[test]
+fn the_report_of_a_failed_run_draws_what_failed_and_what_was_not_made() {
+    let space = space();
+    std::fs::remove_file(space.path().join("pgd-8_255")).unwrap();
+    assert_eq!(space.run(&["run", "p.yaml", "--keep-going"]).code, Some(1));
+    let page = space.read("results/story/report.html");
+    let (_, graph) = page.split_once("data:image/svg+xml;base64,").unwrap();
+    let graph = base64::engine::general_purpose::STANDARD.decode(graph.split('"').next().unwrap()).unwrap();
+    let graph = String::from_utf8(graph).unwrap();
+    assert!(graph.contains("1 failed") && graph.contains("1 not made"), "{graph}");
+    assert!(graph.contains("robustness") && graph.contains("attacked ×2"), "{graph}");
 }

@@ -66,13 +66,13 @@ fn blobs(space: &Space, stage: &str) -> BTreeMap<String, PathBuf> {
     outputs.map(|(name, blob)| (name.clone(), path(blob["digest"].as_str().unwrap()))).collect()
 }
 
-/// The files for people and what is in them, without the manifest of their folder: that tells times.
+/// The files for people and what is in them, without the manifest of their folder and the report: those tell times.
 fn results(space: &Space) -> BTreeMap<String, Vec<u8>> {
     let files = std::fs::read_dir(space.path().join("results/story")).into_iter().flatten();
     files
         .map(|file| file.unwrap())
         .map(|file| (file.file_name().into_string().unwrap(), std::fs::read(file.path()).unwrap()))
-        .filter(|(name, _)| name != "atflow-results.json")
+        .filter(|(name, _)| !["atflow-results.json", "report.html"].contains(&name.as_str()))
         .collect()
 }
 

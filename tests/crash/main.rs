@@ -16,6 +16,7 @@ use atflow::plan::{Goals, PlanContext};
 use atflow::scheduler::{Interrupt, Options};
 use atflow::spec::{Overrides, PipelineSpec, expand};
 
+use serde_json::Value;
 use space::{Draws, Engine, Space, log_of, processes_of, worker};
 
 /// Killed so often unless `ATFLOW_KILLS` says otherwise: a minute's worth.
@@ -214,6 +215,30 @@ fn a_training_that_is_over_its_time_fails_and_goes_on_the_next_time() {
     assert!(failures.iter().all(|failure| failure.starts_with("took longer than its time limit of ")), "{failures:?}");
     assert_eq!(space.verified_digests(), expected);
     assert!(log_of(&space, "model/steps").contains("resumed after epoch"));
+}
+
+#[test]
+fn a_training_that_the_user_stops_says_where_it_goes_on_and_its_log_has_all_epochs() {
+    let _alone = alone();
+    let space = Space::new(PIPELINE, 2400);
+    let engine = space.start();
+    space.wait_until("some progress", || space.progress_left() >= 1);
+    engine.interrupt();
+    let told = |words: &str| words.contains("goes on after epoch ") && words.contains(" of 6");
+    let training =
+        ["model/steps", "model/rising"].into_iter().find(|stage| told(&space.says(&["plan", "p.yaml", stage])));
+    let training = training.expect("a training has made progress");
+    assert!(told(&space.says(&["why", "p.yaml", training])));
+    let shown = space.says(&["show", training]);
+    assert!(shown.contains("interrupted  ") && told(&shown), "{shown}");
+    let shown: Value = serde_json::from_str(&space.says(&["show", training, "--json"])).unwrap();
+    assert!(shown["interrupted"]["goes_on"]["epoch"].as_u64() >= Some(1), "{shown}");
+    space.finish();
+    let log = log_of(&space, training);
+    assert!(log.starts_with("epoch 1/6  loss ") && log.contains("\nresumed after epoch "), "{log}");
+    let epochs: Vec<&str> = log.lines().filter_map(|line| line.strip_prefix("epoch ")?.split('/').next()).collect();
+    assert_eq!(epochs, ["1", "2", "3", "4", "5", "6"], "{log}");
+    assert!(!told(&space.says(&["plan", "p.yaml", "--all"])));
 }
 
 /// Runs the pipeline with a limit for its trainings; gives how stages failed.

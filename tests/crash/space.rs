@@ -86,6 +86,13 @@ impl Space {
         (output.status.code(), ran, String::from_utf8(output.stderr).unwrap())
     }
 
+    /// Returns what a command prints.
+    pub(crate) fn says(&self, args: &[&str]) -> String {
+        let output = self.command(args).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// Runs to the end, which must be a good one.
     pub(crate) fn finish(&self) {
         let (code, _, stderr) = self.run(&[]);
@@ -192,6 +199,13 @@ impl Engine {
     pub(crate) fn kill(mut self) {
         self.child().kill().unwrap();
         self.child().wait().unwrap();
+    }
+
+    /// Stops the run as Ctrl-C does, and waits for its end.
+    pub(crate) fn interrupt(mut self) {
+        let pid = self.pid().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        assert_eq!(self.child().wait().unwrap().code(), Some(130));
     }
 
     /// Waits for the end; says whether it was a good one.

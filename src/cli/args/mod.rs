@@ -9,7 +9,9 @@ use atflow::plan::rerun_from::RerunFrom;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(crate) use results::{DiffArgs, DiffFormat, FindArgs, NameArgs, ReportArgs, RunsArgs, TableArgs, TableFormat};
+pub(crate) use results::{
+    DiffArgs, DiffFormat, FindArgs, LogArgs, NameArgs, ReportArgs, RunsArgs, StatusArgs, TableArgs, TableFormat,
+};
 
 /// A build system for experiments on adversarially trained networks.
 #[derive(Debug, Parser)]
@@ -29,8 +31,10 @@ pub(crate) enum Command {
     Show(NameArgs),
     /// Explain why a stage is stale or fresh
     Why(WhyArgs),
-    /// Show the log of a stage
-    Log(NameArgs),
+    /// Show the log of a stage, as far as it is if it is running
+    Log(LogArgs),
+    /// Show what runs now
+    Status(StatusArgs),
     /// List earlier runs and what changed between them
     Runs(RunsArgs),
     /// Compare the parameters, numbers and pictures of two runs
@@ -53,8 +57,8 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     /// Generate a key pair to sign results
     Keygen(KeygenArgs),
-    /// Print the JSON schema of a pipeline file, for editors
-    Schema,
+    /// Print a JSON schema: of pipeline files, or of what programs read
+    Schema(SchemaArgs),
     /// Generate shell completions
     Completions(CompletionsArgs),
 }
@@ -67,7 +71,9 @@ impl Command {
             Command::Run(args) => args.json && args.dry_run,
             Command::Plan(args) => args.json,
             Command::Why(args) => args.json,
-            Command::Show(args) | Command::Log(args) => args.json,
+            Command::Show(args) => args.json,
+            Command::Log(args) => args.name.json,
+            Command::Status(args) => args.json,
             Command::Verify(args) => args.json,
             Command::Gc(args) => args.json,
             Command::Doctor(args) => args.json,
@@ -75,7 +81,7 @@ impl Command {
             Command::Diff(args) => args.format == DiffFormat::Json,
             Command::Table(args) => args.format == TableFormat::Json,
             Command::Push(_) | Command::Pull(_) | Command::Graph(_) => false,
-            Command::Report(_) | Command::Schema | Command::Keygen(_) | Command::Completions(_) => false,
+            Command::Report(_) | Command::Schema(_) | Command::Keygen(_) | Command::Completions(_) => false,
         }
     }
 }
@@ -168,6 +174,9 @@ pub(crate) struct RunArgs {
     /// Folder for tables and figures [default: results/<pipeline>, or results/<pipeline>@<profile>,<key>=<value>]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Write no report at the end
+    #[arg(long)]
+    pub no_report: bool,
     /// CPU threads to use at once [default: all]
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
@@ -350,6 +359,24 @@ pub(crate) struct DoctorArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SchemaArgs {
+    /// What to describe
+    #[arg(value_enum, default_value_t = SchemaName::Pipeline)]
+    pub of: SchemaName,
+}
+
+/// What has a JSON schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SchemaName {
+    /// A pipeline file
+    Pipeline,
+    /// A line of `atflow run --json`
+    Run,
+    /// A run in `atflow status --json`
+    Status,
 }
 
 #[derive(Debug, Args)]

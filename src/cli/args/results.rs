@@ -1,4 +1,4 @@
-//! Options of the commands that look back at what was run: show, log, runs, diff, report, table.
+//! Options of the commands that look at what was run or runs: show, log, status, runs, diff, report, table.
 
 use std::path::PathBuf;
 
@@ -13,6 +13,27 @@ pub(crate) struct NameArgs {
     pub stage: String,
     #[command(flatten)]
     pub found: FindArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogArgs {
+    #[command(flatten)]
+    pub name: NameArgs,
+    /// Go on until the stage ends; wait for it if it has not started
+    #[arg(long, short, conflicts_with = "json")]
+    pub follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    pub cache: CacheArgs,
+    /// List all running stages
+    #[arg(long, short)]
+    pub all: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

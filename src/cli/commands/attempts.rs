@@ -1,10 +1,12 @@
-//! What came of a stage in the last runs: its newest failure, where nothing went well after it, and its newest result.
+//! What came of a stage in the last runs: its newest interruption and failure, where nothing went well after them, and
+//! its newest result.
 
 use std::fs::File;
 use std::path::PathBuf;
 
-use atflow::cache::{Blob, Cache, FailedStage, Manifest};
+use atflow::cache::{Blob, Cache, FailedStage, Interrupted, Manifest};
 use atflow::digest::verify;
+use atflow::plan::Resumption;
 use atflow::protocol::Failure;
 
 use super::not_found;
@@ -12,8 +14,10 @@ use crate::args::FindArgs;
 use crate::report::CliError;
 use crate::ui;
 
-/// What came of a stage; at least one of the two.
+/// What came of a stage; at least one of the three.
 pub(crate) struct Tries {
+    /// It was running when the user stopped the newest run that tried it.
+    pub interrupted: Option<Interrupted>,
     /// It failed when it was last tried.
     pub failed: Option<Failed>,
     /// Its newest result.
@@ -30,10 +34,13 @@ const LOOKED_THROUGH: usize = 20;
 impl Tries {
     /// Looks through the runs, the newest first.
     pub(crate) fn of(cache: &Cache, stage: &str, args: &FindArgs) -> Result<Self, CliError> {
-        let mut tries = Tries { failed: None, made: None, pipeline: String::new(), others: Vec::new() };
+        let mut tries =
+            Tries { interrupted: None, failed: None, made: None, pipeline: String::new(), others: Vec::new() };
         let mut known: Vec<String> = Vec::new();
         for (at, mut run) in cache.runs(args.pipeline.as_deref()).enumerate() {
-            let has = run.failed.contains_key(stage) || run.keys.contains_key(stage);
+            let has =
+                [run.failed.contains_key(stage), run.keys.contains_key(stage), run.interrupted.contains_key(stage)]
+                    .contains(&true);
             if has && !tries.pipeline.is_empty() && tries.pipeline != run.pipeline {
                 if !tries.others.contains(&run.pipeline) {
                     tries.others.push(run.pipeline);
@@ -43,6 +50,12 @@ impl Tries {
             } else if let Some(failed) = run.failed.remove(stage) {
                 tries.pipeline = run.pipeline;
                 tries.failed.get_or_insert(Failed::of(failed, run.at));
+            } else if let Some(interrupted) = run.interrupted.remove(stage) {
+                tries.pipeline = run.pipeline;
+                // A failure after it tells more.
+                if tries.failed.is_none() {
+                    tries.interrupted.get_or_insert(interrupted);
+                }
             } else if let Some(manifest) = run.keys.get(stage).and_then(|key| cache.lookup(*key)) {
                 tries.pipeline = run.pipeline;
                 tries.made = Some(manifest);
@@ -54,7 +67,7 @@ impl Tries {
             }
         }
         match tries {
-            Tries { failed: None, made: None, .. } => Err(not_found(stage, known, args)),
+            Tries { interrupted: None, failed: None, made: None, .. } => Err(not_found(stage, known, args)),
             tries => Ok(tries),
         }
     }
@@ -66,6 +79,20 @@ impl Tries {
         let path = cache.object_path(log.digest);
         verify(&path, log.digest).map_err(|error| format!("the log cannot be read: {error}"))?;
         File::open(&path).map(Some).map_err(|error| format!("the log cannot be read: {error}"))
+    }
+
+    /// When the stage was interrupted, after how long, and where it goes on.
+    pub(crate) fn interrupted_words(&self, cache: &Cache) -> Option<String> {
+        let Interrupted { record, at, seconds } = self.interrupted.as_ref()?;
+        let goes_on = Resumption::of(cache, record, false).map(|goes_on| format!("; {}", goes_on.words()));
+        Some(format!("{} after {}{}", ui::moment(at), ui::duration(*seconds), goes_on.unwrap_or_default()))
+    }
+
+    /// The same for programs.
+    pub(crate) fn interrupted_json(&self, cache: &Cache) -> Option<serde_json::Value> {
+        let Interrupted { record, at, seconds } = self.interrupted.as_ref()?;
+        let goes_on = Resumption::of(cache, record, false);
+        Some(serde_json::json!({"at": at, "seconds": seconds, "key": record.key(), "goes_on": goes_on}))
     }
 
     /// Whose log or result this is, in a line, and a second one where another pipeline has a stage of the name.

@@ -22,11 +22,14 @@ use crate::ui;
 
 /// What lies in the results folder at the end of a run.
 pub(super) struct LaidOut {
-    folder: PathBuf,
+    /// The folder.
+    pub(super) folder: PathBuf,
     /// Files of this run.
     files: Vec<PathBuf>,
     /// Files that are not as the pipeline has them now, with the reason.
     outdated: Vec<(String, String)>,
+    /// The report, if one was written.
+    pub(super) report: Option<PathBuf>,
 }
 
 /// Lays out what the run made or found, and prints the tables among it. A result that cannot be laid out does not stop
@@ -63,7 +66,7 @@ pub(super) fn lay_out(
     }
     let outdated = mark_outdated(&mut folder, loaded, summary);
     first = first.or(folder.save().map_err(cannot_lay_out).err());
-    (LaidOut { folder: folder.path, files, outdated }, first)
+    (LaidOut { folder: folder.path, files, outdated, report: None }, first)
 }
 
 impl LaidOut {
@@ -74,6 +77,9 @@ impl LaidOut {
             let name = |file: &PathBuf| Some(file.file_name()?.to_string_lossy().into_owned());
             let names: Vec<String> = self.files.iter().filter_map(name).collect();
             words.push_str(&format!("results in {}/: {}\n", self.folder.display(), names.join(" ")));
+        }
+        if let Some(report) = &self.report {
+            words.push_str(&format!("report in {}\n", report.display()));
         }
         let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (name, reason) in &self.outdated {
@@ -88,7 +94,11 @@ impl LaidOut {
     /// Returns the same for programs.
     pub(super) fn json(&self) -> serde_json::Value {
         let outdated: BTreeMap<&String, &String> = self.outdated.iter().map(|(name, reason)| (name, reason)).collect();
-        json!({ "folder": self.folder, "files": self.files, "outdated": outdated })
+        let mut json = json!({ "folder": self.folder, "files": self.files, "outdated": outdated });
+        if let Some(report) = &self.report {
+            json["report"] = json!(report);
+        }
+        json
     }
 }
 

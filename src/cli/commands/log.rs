@@ -4,22 +4,32 @@ use atflow::cache::{Access, Cache};
 use atflow::lines::{read_lines, read_text};
 
 use super::attempts::Tries;
-use crate::args::NameArgs;
+use super::live_log::{self, Following};
+use crate::args::{LogArgs, NameArgs};
 use crate::report::{CliError, Exit, eprint};
 use crate::ui;
 
 /// A longer line of a log is broken on a terminal.
 const LONGEST_LINE: usize = 16 << 10;
 
-pub(crate) fn run(args: &NameArgs) -> Result<Exit, CliError> {
-    let cache = Cache::open_to(Access::Read, &args.found.cache.cache)?;
-    let tries = Tries::of(&cache, &args.stage, &args.found)?;
-    if args.json {
-        json(&cache, &tries, args)?;
+pub(crate) fn run(args: &LogArgs) -> Result<Exit, CliError> {
+    let (name, follow) = (&args.name, args.follow);
+    let cache = Cache::open_to(Access::Read, &name.found.cache.cache)?;
+    if name.json {
+        json(&cache, &Tries::of(&cache, &name.stage, &name.found)?, name)?;
         return Ok(Exit::Done);
     }
+    match live_log::show(&cache, name, follow)? {
+        Following::Shown => Ok(Exit::Done),
+        Following::NotRunning => recorded(&cache, name),
+    }
+}
+
+/// Prints the log of the newest try that has ended.
+fn recorded(cache: &Cache, args: &NameArgs) -> Result<Exit, CliError> {
+    let tries = Tries::of(cache, &args.stage, &args.found)?;
     eprint(&tries.whose(&args.stage));
-    if let Some(log) = tries.log(&cache).map_err(CliError::environment)? {
+    if let Some(log) = tries.log(cache).map_err(CliError::environment)? {
         let mut told = Ok(());
         if console::user_attended() {
             read_lines(log, LONGEST_LINE, |line| {
@@ -31,8 +41,11 @@ pub(crate) fn run(args: &NameArgs) -> Result<Exit, CliError> {
         }
         told?;
     }
+    if let Some(words) = tries.interrupted_words(cache) {
+        eprint(&format!("{} was interrupted {words}\n", args.stage));
+    }
     if let Some(failed) = &tries.failed {
-        let (stage, when, file) = (&args.stage, failed.when(), failed.log_file(&cache));
+        let (stage, when, file) = (&args.stage, failed.when(), failed.log_file(cache));
         eprint(&format!("{stage} failed {when}: {}\nits log is in {}\n", failed.message(), file.display()));
     }
     Ok(Exit::Done)

@@ -52,20 +52,12 @@ pub(crate) fn show(loaded: &Loaded, how: &Shown) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
+/// More lines than this are folded by stage, unless all are asked for.
+const FOLDED_ABOVE: usize = 40;
+
 fn words(stages: &[PlannedStage], all: bool, price: &CostEstimate) -> String {
     let shown: Vec<&PlannedStage> = stages.iter().filter(|stage| all || stage.state != PlannedState::Fresh).collect();
-    let width = shown.iter().map(|stage| stage.name.chars().count()).max().unwrap_or(0);
-    let mut text = String::new();
-    for stage in &shown {
-        let state = match stage.state {
-            PlannedState::Fresh => "fresh  ",
-            PlannedState::Stale => "stale  ",
-            PlannedState::Pending => "pending",
-        };
-        let by = if stage.estimated { "about" } else { "last time" };
-        let last = stage.seconds.map(|seconds| format!("  [{by} {}]", ui::duration(seconds))).unwrap_or_default();
-        text.push_str(&format!("{state}  {:width$}  {}{last}\n", stage.name, stage.reason));
-    }
+    let mut text = if all || shown.len() <= FOLDED_ABOVE { listed(&shown) } else { folded(stages) };
     let count = |state| stages.iter().filter(|stage| stage.state == state).count();
     let (fresh, stale, pending) =
         (count(PlannedState::Fresh), count(PlannedState::Stale), count(PlannedState::Pending));
@@ -76,6 +68,64 @@ fn words(stages: &[PlannedStage], all: bool, price: &CostEstimate) -> String {
         text.push_str(&format!("{stale} to run, {pending} pending (may turn out fresh), {fresh} fresh\n"));
     }
     text.push_str(&price_words(price));
+    text
+}
+
+fn state_word(state: PlannedState) -> &'static str {
+    match state {
+        PlannedState::Fresh => "fresh",
+        PlannedState::Stale => "stale",
+        PlannedState::Pending => "pending",
+    }
+}
+
+/// A line for each instance.
+fn listed(shown: &[&PlannedStage]) -> String {
+    let width = shown.iter().map(|stage| stage.name.chars().count()).max().unwrap_or(0);
+    let mut text = String::new();
+    for stage in shown {
+        let by = if stage.estimated { "about" } else { "last time" };
+        let last = stage.seconds.map(|seconds| format!("  [{by} {}]", ui::duration(seconds))).unwrap_or_default();
+        let goes_on = stage.goes_on.map(|goes_on| format!("; {}", goes_on.words())).unwrap_or_default();
+        let (state, name, reason) = (state_word(stage.state), &stage.name, &stage.reason);
+        text.push_str(&format!("{state:7}  {name:width$}  {reason}{goes_on}{last}\n"));
+    }
+    text
+}
+
+/// A line for each stage that has something to run, with the number of its instances by state.
+fn folded(stages: &[PlannedStage]) -> String {
+    let mut groups: Vec<(&str, Vec<&PlannedStage>)> = Vec::new();
+    for stage in stages {
+        let name = stage.name.split('/').next().unwrap_or_default();
+        match groups.iter_mut().find(|group| group.0 == name) {
+            Some(group) => group.1.push(stage),
+            None => groups.push((name, vec![stage])),
+        }
+    }
+    groups.retain(|(_, group)| group.iter().any(|stage| stage.state != PlannedState::Fresh));
+    let heads: Vec<String> = groups.iter().map(|(name, group)| format!("{name} ×{}", group.len())).collect();
+    let width = heads.iter().map(|head| head.chars().count()).max().unwrap_or(0);
+    let lines = heads.iter().zip(&groups).map(|(head, (_, group))| format!("{head:width$}  {}\n", group_words(group)));
+    lines.chain(["--all lists every instance\n".to_owned()]).collect()
+}
+
+/// The instances of a stage by state, the reason if they share one, and their work.
+fn group_words(group: &[&PlannedStage]) -> String {
+    let of = |state| group.iter().filter(move |stage| stage.state == state);
+    let states = [PlannedState::Stale, PlannedState::Pending, PlannedState::Fresh];
+    let counts = states.map(|state| (of(state).count(), state_word(state)));
+    let counts = counts.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}"));
+    let mut text = counts.collect::<Vec<_>>().join(", ");
+    let mut reasons = of(PlannedState::Stale).map(|stage| stage.reason.as_str());
+    if let Some(first) = reasons.next() {
+        let others = if reasons.all(|reason| reason == first) { "" } else { ", …" };
+        text.push_str(&format!("  {first}{others}"));
+    }
+    let seconds: f64 = group.iter().filter(|stage| stage.state != PlannedState::Fresh).filter_map(|s| s.seconds).sum();
+    if seconds > 0.0 {
+        text.push_str(&format!("  [about {} of work]", ui::duration(seconds)));
+    }
     text
 }
 

@@ -10,8 +10,8 @@ use atflow::spec::{PerInstance, Problem, Problems};
 use atflow::stage_kinds::StageKind;
 use atflow::verify::reproduce::{Published, Question, Reproduction};
 
-use super::lay_out::lay_out;
-use super::{Loaded, diff, elsewhere, interrupt, jobs, keeper_program, plan, saved_plan, worker_program};
+use super::lay_out::{LaidOut, lay_out};
+use super::{Loaded, diff, elsewhere, interrupt, jobs, keeper_program, plan, report, saved_plan, worker_program};
 use crate::args::RunArgs;
 use crate::progress::{Progress, RunFacts, run_finished};
 use crate::report::{CliError, Exit, eprint};
@@ -85,13 +85,7 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
         None => None,
     };
     loaded.cache.clear_abandoned();
-    let so_far = progress.so_far();
-    let last_words = move || {
-        if let Some(so_far) = &so_far {
-            run_finished(&so_far.summary(), None, &RunFacts::default());
-        }
-    };
-    let interrupt = interrupt(last_words)?;
+    let interrupt = interrupt(progress.last_words())?;
     let options = Options {
         goals: loaded.goals.clone(),
         jobs,
@@ -108,9 +102,10 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
     let Outcome { summary, reproduced, results, .. } =
         ended.insert(Outcome { summary, reproduced: None, passed_over, results: None });
     // What is there is laid out, whatever else went wrong.
-    let (laid_out, not_laid_out) = lay_out(&loaded, summary, args.out.as_deref(), !args.json && !args.quiet);
+    let (mut laid_out, not_laid_out) = lay_out(&loaded, summary, args.out.as_deref(), !args.json && !args.quiet);
+    let not_reported = report_on(args, &loaded, summary, &mut laid_out).err();
     *results = Some(laid_out.json());
-    if let Some(error) = broken.map(CliError::from).or(not_laid_out) {
+    if let Some(error) = broken.map(CliError::from).or(not_laid_out).or(not_reported) {
         return Err(error);
     }
     *reproduced = compare(args, &loaded, &anew, published.as_ref(), summary)?;
@@ -131,6 +126,16 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
         RunSummary { failed: 1.., .. } => Exit::StageFailed,
         _ => Exit::Done,
     })
+}
+
+/// Writes the report of a run that changed anything. It shows what is here: nothing is fetched for it.
+fn report_on(args: &RunArgs, loaded: &Loaded, summary: &RunSummary, laid_out: &mut LaidOut) -> Result<(), CliError> {
+    if args.no_report || summary.ran + summary.failed == 0 {
+        return Ok(());
+    }
+    let Some(run) = &summary.run else { return Ok(()) };
+    laid_out.report = report::write_at_end(&loaded.cache.clone().offline(), run, &laid_out.folder)?;
+    Ok(())
 }
 
 /// Which numbers of the tables differ from the run before.

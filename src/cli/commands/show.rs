@@ -37,18 +37,33 @@ pub(crate) fn run(args: &NameArgs) -> Result<Exit, CliError> {
         if let Some(failed) = &tries.failed {
             json["failed"] = failed.json(&cache);
         }
+        if let Some(interrupted) = tries.interrupted_json(&cache) {
+            json["interrupted"] = interrupted;
+        }
         format!("{json}\n")
     } else {
+        let interrupted = tries.interrupted_words(&cache).map(|words| interrupted_words(&args.stage, &tries, words));
         let failed = tries.failed.as_ref().map(|failed| failed_words(&cache, &args.stage, failed, &tries));
         let made = tries.made.as_ref().map(|manifest| words(&cache, manifest, &tries));
         // An address in a command may hold a password.
-        masked(&failed.into_iter().chain(made).collect::<Vec<_>>().join("\nbefore that it went well:\n"))
+        let before = if failed.is_some() { "\nbefore that it failed:\n" } else { "\nbefore that it went well:\n" };
+        let rest = failed.into_iter().chain(made).collect::<Vec<_>>().join("\nbefore that it went well:\n");
+        let parts = interrupted.into_iter().chain((!rest.is_empty()).then_some(rest)).collect::<Vec<_>>();
+        masked(&parts.join(before))
     };
     ui::print_either(args.json, &text)?;
     if !args.json {
         eprint(&tries.elsewhere(&args.stage));
     }
     Ok(Exit::Done)
+}
+
+fn interrupted_words(stage: &str, tries: &Tries, when: String) -> String {
+    let mut lines = Lines::default();
+    lines.add("stage", stage);
+    lines.add("pipeline", &tries.pipeline);
+    lines.add("interrupted", when);
+    lines.text()
 }
 
 fn failed_words(cache: &Cache, stage: &str, failed: &Failed, tries: &Tries) -> String {

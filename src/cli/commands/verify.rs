@@ -125,8 +125,8 @@ pub(super) fn run_beside(
         keeper: keeper_program(),
         about: loaded.about(),
     };
-    let interrupt = interrupt(|| ())?;
     let mut progress = if args.json { Progress::Quiet } else { Progress::for_people(args.verbose) };
+    let interrupt = interrupt(progress.last_words())?;
     let observer = &mut |event: RunEvent| match event {
         RunEvent::StageStarted { stage, kind, .. } => {
             let reason = "again, to compare".to_owned();

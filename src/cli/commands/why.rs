@@ -6,7 +6,7 @@ use atflow::address::masked;
 use atflow::cache::{Access, Cache, Manifest};
 use atflow::plan::causes::{Cause, Contents, Question, StaleCause};
 use atflow::plan::difference::Change;
-use atflow::plan::{PlannedState, Standing};
+use atflow::plan::{PlannedState, Resumption, Standing};
 use atflow::spec::{At, InstanceId, Problems, Written};
 
 use super::Loaded;
@@ -74,12 +74,21 @@ fn json(loaded: &Loaded, id: InstanceId, standing: &Standing, causes: &[Cause]) 
     let mut answer = serde_json::json!({
         "name": instance.name, "kind": instance.kind, "state": standing.state(), "causes": causes,
     });
+    if let Some(goes_on) = goes_on(loaded, id, standing) {
+        answer["goes_on"] = serde_json::json!(goes_on);
+    }
     if let Standing::Fresh(key, manifest) = standing {
         answer["key"] = serde_json::json!(key);
         answer["record"] = serde_json::json!(manifest.record);
         answer["made"] = serde_json::json!(manifest.made);
     }
     answer
+}
+
+/// The progress from which a stale training goes on.
+fn goes_on(loaded: &Loaded, id: InstanceId, standing: &Standing) -> Option<Resumption> {
+    let Standing::Stale(record, _) = standing else { return None };
+    Resumption::of(&loaded.cache, record, loaded.forced_stages()[id])
 }
 
 fn words(loaded: &Loaded, id: InstanceId, standing: &Standing, causes: &[Cause]) -> String {
@@ -90,6 +99,9 @@ fn words(loaded: &Loaded, id: InstanceId, standing: &Standing, causes: &[Cause])
         _ => "stale: it has to run",
     };
     let mut text = format!("{name} is {state}\n");
+    if let Some(goes_on) = goes_on(loaded, id, standing) {
+        text.push_str(&format!("it {}\n", goes_on.words()));
+    }
     let groups = groups(causes);
     for group in &groups {
         text.push('\n');

@@ -1,93 +1,117 @@
-//! Live rows on a terminal: a bar over all stages, a row for each running one, and a line that stays for each that
-//! ended. Nothing is shown in the first quarter second: a run with nothing to do leaves no flicker.
+//! Live rows on a terminal, and lines that stay above them for what has ended.
+//!
+//! The rows are one text, drawn at once ten times a second at most: nothing flickers, and nothing is left behind. The
+//! first quarter second shows nothing, so a run with nothing to do leaves no trace.
 
-use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use atflow::event::{RunEvent, Status};
 use console::style;
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::frame::Frame;
 use super::{lost, waiting_for};
 use crate::ui;
 
 /// Nothing is drawn before this.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// Rows for running stages; of more only the number is shown.
-const MAX_ROWS: usize = 8;
+/// Interval between two frames.
+const INTERVAL: Duration = Duration::from_millis(100);
 
-/// The display on a terminal.
+/// Width where the terminal does not tell.
+const WIDTH: usize = 80;
+
+/// Display on a terminal.
 pub(crate) struct Fancy {
     verbose: bool,
-    started: Instant,
-    bars: MultiProgress,
-    all: ProgressBar,
-    rows: HashMap<String, ProgressBar>,
-    hidden: usize,
+    screen: Screen,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What is on the screen; shared with the thread that draws.
+#[derive(Clone)]
+pub(crate) struct Screen {
+    bar: ProgressBar,
+    frame: Arc<Mutex<Frame>>,
+}
+
+impl Screen {
+    fn frame(&self) -> MutexGuard<'_, Frame> {
+        self.frame.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Draws a frame, unless the run is over. Returns whether there will be more.
+    fn draw(&self, started: Instant) -> bool {
+        let mut frame = self.frame();
+        if frame.is_over() {
+            return false;
+        }
+        if started.elapsed() > PATIENCE && frame.is_busy() {
+            if self.bar.is_hidden() {
+                self.bar.set_draw_target(ProgressDrawTarget::stderr());
+            }
+            self.bar.set_message(frame.text(width()));
+        }
+        true
+    }
+
+    /// Removes the rows. Nothing is drawn after it.
+    pub(crate) fn clear(&self) {
+        self.frame().end();
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Columns of the terminal.
+fn width() -> usize {
+    console::Term::stderr().size_checked().map_or(WIDTH, |(_, columns)| usize::from(columns)).max(20)
 }
 
 impl Fancy {
     pub(super) fn new(verbose: bool) -> Self {
-        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
-        let all = bars.add(ProgressBar::new(0));
-        all.set_style(style_of("{wide_bar:.cyan/dim} {pos}/{len} stages  {elapsed}  {msg}"));
-        Fancy { verbose, started: Instant::now(), bars, all, rows: HashMap::new(), hidden: 0 }
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        // The template is a constant; one that is wrong shows as the default.
+        bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
+        let screen = Screen { bar, frame: Arc::default() };
+        let (drawing, started) = (screen.clone(), Instant::now());
+        let draw = move || {
+            while drawing.draw(started) {
+                std::thread::sleep(INTERVAL);
+            }
+        };
+        // Without a thread there are no live rows; the lines that stay are there.
+        let thread = std::thread::Builder::new().name("display".to_owned()).spawn(draw).ok();
+        Fancy { verbose, screen, thread }
+    }
+
+    /// Returns what removes the rows, from any thread.
+    pub(super) fn screen(&self) -> Screen {
+        self.screen.clone()
     }
 
     pub(super) fn event(&mut self, event: RunEvent) {
-        if self.started.elapsed() > PATIENCE && self.bars.is_hidden() {
-            self.show();
-        }
+        self.screen.frame().note(&event);
         match event {
-            RunEvent::RunStarted { wanted } => self.all.set_length(wanted as u64),
-            RunEvent::StageStarted { stage, reason, .. } => {
-                self.show();
-                if self.rows.len() < MAX_ROWS {
-                    let row = self.bars.insert_before(&self.all, ProgressBar::new(0));
-                    row.set_style(style_of("{spinner:.cyan} {prefix:.bold} {elapsed:.dim}  {wide_msg}"));
-                    row.set_prefix(stage.clone());
-                    row.set_message(reason);
-                    row.enable_steady_tick(Duration::from_millis(200));
-                    self.rows.insert(stage, row);
-                } else {
-                    self.hidden += 1;
-                    self.all.set_message(format!("and {} more running", self.hidden));
-                }
-            }
             RunEvent::StageWaiting { stage, holder, patience } => {
-                self.show();
-                self.above(&format!("{} {stage}  {}", style("…").dim(), waiting_for(holder.as_ref(), patience)));
-            }
-            RunEvent::StageProgress { stage, done, total, message } => {
-                if let Some(row) = self.rows.get(&stage) {
-                    let percent = if total > 0 {
-                        format!("{:3.0} %  ", 100.0 * done as f64 / total as f64)
-                    } else {
-                        String::new()
-                    };
-                    row.set_message(format!("{percent}{message}"));
-                }
+                self.line(&format!("{} {stage}  {}", style("…").dim(), waiting_for(holder.as_ref(), patience)));
             }
             RunEvent::StageLog { stage, line } if self.verbose => {
-                self.above(&format!("{} {line}", style(format!("{stage} |")).dim()))
+                self.above(&format!("{} {line}", style(format!("{stage} |")).dim()));
             }
-            RunEvent::StageLog { .. } => {}
             RunEvent::StageFinished { stage, status, seconds, summary, .. } => {
-                self.finished(&stage, status, seconds, &summary)
-            }
-            RunEvent::Fetching { stage, done, total } => {
-                self.show();
-                self.all.set_message(format!("fetching {stage}  {} of {}", ui::bytes(done), ui::bytes(total)));
-                if done == total {
-                    self.all.set_message("");
+                let time = style(ui::duration(seconds)).dim();
+                match status {
+                    Status::Ran => self.line(&format!("{} {stage}  {time}  {summary}", style("✓").green())),
+                    Status::Failed => self.line(&format!("{} {stage}  {time}", style("✗").red())),
+                    Status::Cached | Status::Skipped => {}
                 }
             }
-            RunEvent::StageReopened { stage, output } => {
-                self.all.set_position(self.all.position().saturating_sub(1));
-                self.warn(&lost(&stage, &output));
-            }
+            RunEvent::StageReopened { stage, output } => self.warn(&lost(&stage, &output)),
             RunEvent::Warning(message) => self.warn(&message),
+            _ => {}
         }
     }
 
@@ -95,45 +119,20 @@ impl Fancy {
         self.above(&format!("{} {message}", style("warning:").yellow().bold()));
     }
 
-    fn finished(&mut self, stage: &str, status: Status, seconds: f64, summary: &str) {
-        match self.rows.remove(stage) {
-            Some(row) => {
-                row.finish_and_clear();
-                self.bars.remove(&row);
-            }
-            None if status == Status::Ran => self.hidden = self.hidden.saturating_sub(1),
-            None => {}
-        }
-        self.all.inc(1);
-        let time = style(ui::duration(seconds)).dim();
-        match status {
-            Status::Ran => self.above(&format!("{} {stage}  {time}  {summary}", style("✓").green())),
-            Status::Failed => self.above(&format!("{} {stage}  {time}", style("✗").red())),
-            Status::Cached | Status::Skipped => {}
-        }
+    /// Prints a line that stays, above the live rows, cut to the width of the terminal.
+    fn line(&self, text: &str) {
+        self.above(&console::truncate_str(text.trim_end(), width(), "…"));
     }
 
-    /// A line that stays, above the live rows.
+    /// Prints text that stays, above the live rows.
     pub(super) fn above(&self, text: &str) {
-        self.bars.suspend(|| crate::report::eprint_drawn(&format!("{}\n", text.trim_end())));
+        self.screen.bar.suspend(|| crate::report::eprint_drawn(&format!("{}\n", text.trim_end())));
     }
 
     pub(super) fn finish(&mut self) {
-        for (_, row) in self.rows.drain() {
-            row.finish_and_clear();
-        }
-        self.all.finish_and_clear();
-    }
-
-    fn show(&mut self) {
-        if self.bars.is_hidden() {
-            self.bars.set_draw_target(ProgressDrawTarget::stderr());
-            self.all.enable_steady_tick(Duration::from_millis(500));
+        self.screen.clear();
+        if let Some(thread) = self.thread.take() {
+            _ = thread.join();
         }
     }
-}
-
-fn style_of(template: &str) -> ProgressStyle {
-    // The templates are constants of this file; one that is wrong shows as the default bar.
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }

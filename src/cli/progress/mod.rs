@@ -2,6 +2,7 @@
 //! [`RunEvent`]s and knows nothing else.
 
 mod fancy;
+mod frame;
 mod jsonl;
 mod plain;
 
@@ -11,11 +12,13 @@ use std::time::Duration;
 use atflow::cache::Holder;
 use atflow::event::{RunEvent, Status};
 use atflow::plain::plain;
+use atflow::protocol::StageProgress;
 
 use crate::args::RunArgs;
 use crate::report::{eprint, eprint_drawn, stage_failure};
 use crate::ui;
-pub(crate) use jsonl::{RunFacts, SoFar, run_finished};
+pub(crate) use frame::{left_words, pace_words};
+pub(crate) use jsonl::{RunFacts, SoFar, line_schema, run_finished, schema_of};
 
 /// The display of one run.
 pub(crate) enum Progress {
@@ -77,6 +80,22 @@ impl Progress {
         }
     }
 
+    /// Returns what to do if the program has to end at once: programs get a last line, and a terminal loses the live
+    /// rows.
+    pub(crate) fn last_words(&self) -> Box<dyn Fn() + Send + Sync> {
+        match self {
+            Progress::Json(json) => {
+                let so_far = json.so_far();
+                Box::new(move || run_finished(&so_far.summary(), None, &RunFacts::default()))
+            }
+            Progress::Fancy(fancy) => {
+                let screen = fancy.screen();
+                Box::new(move || screen.clear())
+            }
+            Progress::Plain(_) | Progress::Quiet => Box::new(|| ()),
+        }
+    }
+
     /// Clears what is live.
     pub(crate) fn finish(&mut self) {
         if let Progress::Fancy(fancy) = self {
@@ -92,7 +111,7 @@ fn shown(event: RunEvent) -> RunEvent {
         Cow::Owned(shown) => shown,
     };
     match event {
-        RunEvent::RunStarted { .. } => event,
+        RunEvent::RunStarted { .. } | RunEvent::RunEstimated(_) => event,
         RunEvent::StageStarted { stage, kind, reason } => {
             RunEvent::StageStarted { stage: plain(stage), kind, reason: plain(reason) }
         }
@@ -100,8 +119,9 @@ fn shown(event: RunEvent) -> RunEvent {
             let holder = holder.map(|holder| Holder { host: plain(holder.host.clone()), ..holder });
             RunEvent::StageWaiting { stage: plain(stage), holder, patience }
         }
-        RunEvent::StageProgress { stage, done, total, message } => {
-            RunEvent::StageProgress { stage: plain(stage), done, total, message: plain(message).replace('\n', " ") }
+        RunEvent::StageProgress { stage, progress } => {
+            let message = plain(progress.message.clone()).replace('\n', " ");
+            RunEvent::StageProgress { stage: plain(stage), progress: StageProgress { message, ..progress } }
         }
         RunEvent::StageLog { stage, line } => RunEvent::StageLog { stage: plain(stage), line: plain(line) },
         RunEvent::StageFinished { stage, status, seconds, summary, failure } => {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use atflow::event::{RunEvent, Status};
 
+use super::frame::pace_words;
 use super::{lost, waiting_for};
 use crate::report::eprint;
 use crate::ui;
@@ -25,7 +26,7 @@ impl Plain {
 
     pub(super) fn event(&mut self, event: RunEvent) {
         match event {
-            RunEvent::RunStarted { .. } => {}
+            RunEvent::RunStarted { .. } | RunEvent::RunEstimated(_) => {}
             RunEvent::StageStarted { stage, reason, .. } => {
                 eprint(&format!("start   {stage}  ({reason})\n"));
                 self.spoke.insert(stage, Instant::now());
@@ -33,11 +34,12 @@ impl Plain {
             RunEvent::StageWaiting { stage, holder, patience } => {
                 eprint(&format!("wait    {stage}  ({})\n", waiting_for(holder.as_ref(), patience)));
             }
-            RunEvent::StageProgress { stage, message, .. } => {
+            RunEvent::StageProgress { stage, progress } => {
                 if let Some(spoke) = self.spoke.get_mut(&stage)
                     && spoke.elapsed() >= SIGN_OF_LIFE
                 {
-                    eprint(&format!("        {stage}  {message}\n"));
+                    let words = format!("        {stage}  {}  {}", progress.message, pace_words(&progress));
+                    eprint(&format!("{}\n", words.trim_end()));
                     *spoke = Instant::now();
                 }
             }

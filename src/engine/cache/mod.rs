@@ -8,6 +8,7 @@ mod check;
 mod gc_roots;
 mod lease;
 mod lease_holder;
+mod live;
 mod manifest;
 mod origin;
 mod partial;
@@ -34,11 +35,13 @@ pub use check::{Checked, Flaw, FlawKind};
 pub use gc_roots::{InProgress, Wanted};
 pub use lease::{Attempt, Held, Lease, Leases};
 pub use lease_holder::Holder;
+pub(crate) use live::LiveFolder;
+pub use live::{FoundRun, LIVE_FORMAT, LiveRun, LiveStage, LiveWait, Sign};
 pub(crate) use manifest::longest_manifest;
 pub use manifest::{Blob, MANIFEST_FORMAT, Made, Manifest};
 pub use origin::Origin;
 pub use read_through::Obtained;
-pub use runs::{FailedStage, RunId, RunOutcome, RunRecord};
+pub use runs::{FailedStage, Interrupted, RunId, RunOutcome, RunRecord, Unmade};
 pub use stat::{SourceDigests, StatMemo};
 
 /// Version of the layout. A cache of another version is refused, never changed.
@@ -180,7 +183,8 @@ impl Cache {
         Ok(tempfile::Builder::new().prefix(&prefix).tempdir_in(&tmp).on("make a folder in", &tmp)?)
     }
 
-    /// Removes leftovers of killed runs: temporary files and folders, leases, and progress of finished trainings.
+    /// Removes leftovers of killed runs: temporary files and folders, leases, states, and progress of finished
+    /// trainings.
     ///
     /// Leftovers of other machines are removed if they were not touched for a day.
     pub fn clear_abandoned(&self) {
@@ -208,6 +212,7 @@ impl Cache {
         }
         self.clear_finished_partials();
         self.clear_dead_leases();
+        self.clear_dead_live_runs();
     }
 
     /// Turns a failed write into [`CacheError::ReadOnly`] if the cache is not writable at all.

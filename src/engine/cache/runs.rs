@@ -8,11 +8,12 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{Blob, Cache, CacheError};
-use crate::action::ActionKey;
+use crate::action::{Action, ActionKey};
 use crate::digest::Digest;
 use crate::fsio;
 use crate::parameters::{ParameterChanges, Parameters};
 use crate::protocol::Failure;
+use crate::stage_kinds::StageKind;
 
 /// Number of records to keep. Callers ask only for the newest that names an instance.
 const KEPT: usize = 200;
@@ -84,9 +85,15 @@ pub struct RunRecord {
     /// Number of instances whose result was there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cached: Option<usize>,
+    /// The stages that ran when the run was stopped. A training among them may have kept its progress.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub interrupted: BTreeMap<String, Interrupted>,
     /// Instances that were not tried.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<String>,
+    /// Instances that failed or were not tried: what they are and what they need.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unmade: BTreeMap<String, Unmade>,
     /// Stages of the pipeline in the order of its file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<String>,
@@ -114,6 +121,27 @@ impl RunRecord {
         };
         self.ran.is_empty() && self.failed.is_empty() && of(self) == of(other)
     }
+}
+
+/// Instance without a result at the end of a run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Unmade {
+    /// Kind of the stage.
+    pub kind: StageKind,
+    /// Instances that it needs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<String>,
+}
+
+/// Stage that ran when its run was stopped.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Interrupted {
+    /// What it was to do.
+    pub record: Action,
+    /// Time of the stop, RFC 3339 in UTC.
+    pub at: String,
+    /// Seconds that it ran.
+    pub seconds: f64,
 }
 
 /// Stage that failed in a run.

@@ -33,6 +33,11 @@ impl<'a> History<'a> {
         Self::of(cache, cache.runs(Some(pipeline)).filter(move |run| run.profile == profile))
     }
 
+    /// Returns the cache with the results of the runs.
+    pub(super) fn cache(&self) -> &'a Cache {
+        self.cache
+    }
+
     fn of(cache: &'a Cache, runs: impl Iterator<Item = RunRecord> + 'a) -> Self {
         History { cache, runs: RefCell::new((Vec::new(), Box::new(runs))) }
     }

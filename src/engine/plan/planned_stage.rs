@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::Goals;
 use super::duration::{Durations, Estimate, WorkRequest};
 use super::history::History;
+use super::resumption::Resumption;
 use super::state::{PlannedState, RerunRequest, Standing, Standings};
 use crate::graph::Graph;
 use crate::protocol;
@@ -30,6 +31,9 @@ pub struct PlannedStage {
     /// Whether `seconds` is scaled from a run with another amount of work.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub estimated: bool,
+    /// For a training that was interrupted: the epoch after which it goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub goes_on: Option<Resumption>,
     /// Whether the nearest earlier run of the instance used a GPU.
     #[serde(skip)]
     pub on_gpu: bool,
@@ -56,6 +60,13 @@ pub fn plan(graph: &Graph, standings: &Standings, goals: &Goals, history: &Histo
                 durations.of(&WorkRequest { id, record: &record, is_whole, before: before.as_ref() })
             }
         };
+        let goes_on = match standing {
+            Standing::Stale(record, _) => {
+                let is_rerun = goals.forced[id].is_some_and(|order| order != RerunRequest::Assemble);
+                Resumption::of(history.cache(), record, is_rerun)
+            }
+            Standing::Fresh(..) | Standing::Pending(_) => None,
+        };
         let mut state = standing.state();
         let reason = match (standing, goals.forced[id]) {
             (Standing::Fresh(..), _) => "up to date".to_owned(),
@@ -68,7 +79,9 @@ pub fn plan(graph: &Graph, standings: &Standings, goals: &Goals, history: &Histo
             (Standing::Pending(producer), _) => format!("needs {}", graph.instance(*producer).name),
         };
         let on_gpu = before.is_some_and(|before| protocol::is_gpu(&before.made.device));
-        let (seconds, estimated) = (estimate.map(|of| of.seconds), estimate.is_some_and(|of| of.is_scaled));
+        let share_left = goes_on.map_or(1.0, Resumption::share_left);
+        let (seconds, estimated) =
+            (estimate.map(|of| of.seconds * share_left), estimate.is_some_and(|of| of.is_scaled || goes_on.is_some()));
         Some(PlannedStage {
             name: instance.name.clone(),
             kind: instance.kind,
@@ -76,6 +89,7 @@ pub fn plan(graph: &Graph, standings: &Standings, goals: &Goals, history: &Histo
             reason,
             seconds,
             estimated,
+            goes_on,
             on_gpu,
         })
     };

@@ -4,9 +4,10 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 
 use crate::action::ActionKey;
-use crate::cache::{Cache, Manifest, RunRecord};
+use crate::cache::{Cache, Manifest, RunRecord, Unmade};
 use crate::digest::Digest;
 use crate::plan::diagram::{Diagram, Node};
+use crate::stage_kinds::StageKind;
 
 /// The results of a run.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ pub struct JoinedStage {
 impl JoinedStage {
     /// Returns the name of its stage: the instance's up to the first `/`.
     pub fn stage(&self) -> &str {
-        self.name.split_once('/').map_or(&self.name, |(stage, _)| stage)
+        stage_of(&self.name)
     }
 }
 
@@ -66,38 +67,88 @@ impl RunResults {
         RunResults { run, stages, lost }
     }
 
-    /// Returns the stages of the run as boxes, each with the seconds that its instances took, and the arrows between
-    /// them.
+    /// Returns the stages of the run as boxes, those without a result too, and the arrows between them. `describe`
+    /// gives the words for the results of a stage.
     pub fn diagram(&self, describe: impl Fn(&[&JoinedStage]) -> String) -> Diagram {
-        let mut diagram = Diagram::default();
-        let mut boxes: HashMap<&str, usize> = HashMap::new();
-        let mut members: Vec<Vec<&JoinedStage>> = Vec::new();
-        let mut of = Vec::with_capacity(self.stages.len());
+        let families = self.families();
+        let mut diagram =
+            Diagram { nodes: families.iter().map(|family| family.node(&describe)).collect(), ..Diagram::default() };
+        let position: HashMap<&str, usize> =
+            families.iter().enumerate().map(|(at, family)| (family.name, at)).collect();
+        let mut link = |from: &str, to: &str| {
+            diagram.edges.extend(position.get(stage_of(from)).copied().zip(position.get(stage_of(to)).copied()));
+        };
         for stage in &self.stages {
-            let index = *boxes.entry(stage.stage()).or_insert(members.len());
-            if index == members.len() {
-                members.push(Vec::new());
-            }
-            members[index].push(stage);
-            of.push(index);
+            stage.producers.values().for_each(|producer| link(&self.stages[*producer].name, &stage.name));
         }
-        for members in &members {
-            let node = Node {
-                name: members[0].stage().to_owned(),
-                kind: members[0].manifest.record.kind,
-                count: members.len(),
-                states: BTreeMap::new(),
-                note: describe(members),
-            };
-            diagram.nodes.push(node);
-        }
-        for (consumer, stage) in self.stages.iter().enumerate() {
-            diagram.edges.extend(stage.producers.values().map(|producer| (of[*producer], of[consumer])));
+        for (name, unmade) in &self.run.unmade {
+            unmade.needs.iter().for_each(|need| link(need, name));
         }
         // Boxes are drawn from producer to consumer; equal contents of two stages could point the other way.
         diagram.edges.retain(|(from, to)| from < to);
         diagram
     }
+
+    /// Returns the stages with their results and with the instances that have none, in the order of the pipeline file.
+    fn families(&self) -> Vec<Family<'_>> {
+        let mut families: Vec<Family<'_>> = self.run.stages.iter().map(|name| Family::new(name)).collect();
+        for stage in &self.stages {
+            family(&mut families, stage.stage()).made.push(stage);
+        }
+        for (name, unmade) in &self.run.unmade {
+            let family = family(&mut families, stage_of(name));
+            family.unmade.push(unmade);
+            family.failed += usize::from(self.run.failed.contains_key(name));
+        }
+        families.retain(|family| !family.made.is_empty() || !family.unmade.is_empty());
+        families
+    }
+}
+
+/// Returns the family of a stage; adds it if there is none.
+fn family<'a, 'f>(families: &'f mut Vec<Family<'a>>, name: &'a str) -> &'f mut Family<'a> {
+    let at = families.iter().position(|family| family.name == name).unwrap_or(families.len());
+    if at == families.len() {
+        families.push(Family::new(name));
+    }
+    &mut families[at]
+}
+
+/// Instances of one stage.
+struct Family<'a> {
+    name: &'a str,
+    made: Vec<&'a JoinedStage>,
+    unmade: Vec<&'a Unmade>,
+    /// Number of the unmade instances that failed; the others were not tried.
+    failed: usize,
+}
+
+impl<'a> Family<'a> {
+    fn new(name: &'a str) -> Self {
+        Family { name, made: Vec::new(), unmade: Vec::new(), failed: 0 }
+    }
+
+    fn node(&self, describe: impl Fn(&[&JoinedStage]) -> String) -> Node {
+        let made = self.made.first().map(|stage| stage.manifest.record.kind);
+        let kind = made.or(self.unmade.first().map(|unmade| unmade.kind)).unwrap_or(StageKind::Command);
+        let words = |count: usize, word: &str| (count > 0).then(|| format!("{count} {word}"));
+        let note = (!self.made.is_empty()).then(|| describe(&self.made));
+        let note = note.filter(|note| !note.is_empty()).into_iter();
+        let note = note.chain(words(self.failed, "failed")).chain(words(self.unmade.len() - self.failed, "not made"));
+        Node {
+            name: self.name.to_owned(),
+            kind,
+            count: self.made.len() + self.unmade.len(),
+            states: BTreeMap::new(),
+            note: note.collect::<Vec<_>>().join(" · "),
+            has_failed: self.failed > 0,
+        }
+    }
+}
+
+/// Returns the stage of an instance: its name up to the first `/`.
+fn stage_of(name: &str) -> &str {
+    name.split_once('/').map_or(name, |(stage, _)| stage)
 }
 
 /// Compares two names as people sort them: numbers in them by their value, so `p-4` precedes `p-16`.

@@ -8,10 +8,13 @@ use std::time::Instant;
 
 use super::jobs::{Running, Share};
 use super::log::StageLog;
+use super::pace::Paces;
 use super::tasks::{Satisfaction, Task};
 use super::{RunError, Scheduler, State};
 use crate::cache::{CacheError, Lease};
-use crate::event::{RunEvent, Status};
+use crate::event::{RunEstimate, RunEvent, Status};
+use crate::plan::estimate::{CostInputs, price};
+use crate::plan::{PlanContext, PlannedState, plan, survey};
 use crate::protocol::{Input, Job};
 use crate::spec::{ExternalInput, InstanceId};
 use crate::stage_kinds::StageKind;
@@ -22,6 +25,7 @@ impl Scheduler<'_> {
         self.check_other_runs()?;
         if self.states.next_ready(None).is_some() {
             self.announce()?;
+            self.estimate();
         }
         let (mut used, on_gpu) = (self.jobs.used(), self.workers.are_on_gpu());
         let mut has_worker = true;
@@ -60,6 +64,24 @@ impl Scheduler<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Tells once how long the run may take, by what this cache knows.
+    fn estimate(&mut self) {
+        if std::mem::replace(&mut self.is_estimated, true) {
+            return;
+        }
+        let goals = &self.options.goals;
+        // The remote cache is asked when an instance is settled, and not twice.
+        let cache = self.context.cache.clone().offline();
+        let context = PlanContext { cache: &cache, ..self.context };
+        let Ok(standings) = survey(context, goals) else { return };
+        let stages = plan(self.context.graph, &standings, goals, &self.journal.history);
+        let cost = CostInputs { context, goals, standings: &standings };
+        let wall = price(&cost, &stages, self.options.jobs, false).wall;
+        let may_run = stages.into_iter().filter(|stage| stage.state != PlannedState::Fresh);
+        let stages = may_run.map(|stage| (stage.name, stage.seconds)).collect();
+        self.emit(RunEvent::RunEstimated(RunEstimate { stages, wall }));
     }
 
     /// Whether another instance is making or has made the same result: two names of one computation run once.
@@ -137,6 +159,7 @@ impl Scheduler<'_> {
             cancel,
             share,
             log,
+            pace: Paces::default(),
             wants,
             overdue,
             lease: Some(lease),

@@ -25,8 +25,7 @@ impl Scheduler<'_> {
                 self.failed(running, failure)
             }
             FailureCode::Cancelled => {
-                let seconds = running.started.elapsed().as_secs_f64();
-                self.end(id, State::Skipped, Status::Skipped, seconds, String::new(), None);
+                self.interrupted(running);
                 Ok(())
             }
             FailureCode::CorruptInput { digest } if self.recovery.may_retry(id) => {
@@ -60,8 +59,7 @@ impl Scheduler<'_> {
         let id = running.id;
         running.worker = None;
         if self.interrupt.requests() > 0 {
-            let seconds = running.started.elapsed().as_secs_f64();
-            self.end(id, State::Skipped, Status::Skipped, seconds, String::new(), None);
+            self.interrupted(running);
             return Ok(());
         }
         if let Some(failure) = self.overdue(&running) {
@@ -80,6 +78,14 @@ impl Scheduler<'_> {
         let message = format!("its worker died {MAX_ATTEMPTS} times ({})", first_line(status));
         let causes = status.lines().skip(1).map(str::to_owned).collect();
         self.failed(running, Failure { code: FailureCode::Broken, message, causes })
+    }
+
+    /// Ends a stage that the user stopped.
+    fn interrupted(&mut self, running: Running) {
+        let Running { id, action, started, .. } = running;
+        let seconds = started.elapsed().as_secs_f64();
+        self.journal.note_interrupted(self.name(id), action, seconds);
+        self.end(id, State::Skipped, Status::Skipped, seconds, String::new(), None);
     }
 
     fn retry(&mut self, running: Running) {

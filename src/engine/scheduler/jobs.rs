@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use super::log::StageLog;
+use super::pace::Paces;
 use super::tasks::Satisfaction;
 use crate::action::{Action, ActionKey};
 use crate::cache::Lease;
@@ -30,6 +31,7 @@ pub(super) struct Running {
     pub(super) cancel: Arc<AtomicBool>,
     pub(super) share: Share,
     pub(super) log: StageLog,
+    pub(super) pace: Paces,
     pub(super) wants: Satisfaction,
     /// When it was told that its time limit is over.
     pub(super) overdue: Option<Instant>,

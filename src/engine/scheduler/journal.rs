@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use super::Options;
-use crate::action::ActionKey;
-use crate::cache::{Cache, CacheError, FailedStage, RunId, RunOutcome, RunRecord};
+use crate::action::{Action, ActionKey};
+use crate::cache::{Cache, CacheError, FailedStage, Interrupted, RunId, RunOutcome, RunRecord, Unmade};
 use crate::environment;
-use crate::event::RunSummary;
+use crate::event::{RunSummary, Status};
 use crate::fsio;
 use crate::plan::History;
 
@@ -41,6 +41,20 @@ impl<'a> Journal<'a> {
         self.run.failed.insert(name, failed);
     }
 
+    /// Notes a stage that ran when the user stopped the run.
+    pub(super) fn note_interrupted(&mut self, name: String, record: Action, seconds: f64) {
+        let at = jiff::Timestamp::now().to_string();
+        self.run.interrupted.insert(name, Interrupted { record, at, seconds });
+    }
+
+    /// Notes an instance that failed or was not tried.
+    pub(super) fn note_unmade(&mut self, name: String, unmade: Unmade, status: Status) {
+        if status == Status::Skipped {
+            self.run.skipped.push(name.clone());
+        }
+        self.run.unmade.insert(name, unmade);
+    }
+
     /// Whether this run made the result of a key.
     pub(super) fn has_made(&self, key: ActionKey) -> bool {
         self.made.contains(&key)
@@ -72,7 +86,6 @@ impl<'a> Journal<'a> {
         &mut self,
         cache: &Cache,
         summary: &RunSummary,
-        skipped: Vec<String>,
         is_broken: bool,
     ) -> Result<Option<RunId>, CacheError> {
         let outcome = match summary {
@@ -82,7 +95,7 @@ impl<'a> Journal<'a> {
             _ => RunOutcome::Done,
         };
         self.run.at = jiff::Timestamp::now().to_string();
-        (self.run.outcome, self.run.cached, self.run.skipped) = (Some(outcome), Some(summary.cached), skipped);
+        (self.run.outcome, self.run.cached) = (Some(outcome), Some(summary.cached));
         self.run.commit = self.commit.clone().flatten();
         let last = cache.runs(Some(&self.run.pipeline)).next();
         if let Some(last) = last.filter(|last| outcome == RunOutcome::Done && self.run.says_the_same(last)) {

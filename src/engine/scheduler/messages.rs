@@ -1,13 +1,15 @@
 //! Messages from workers and engine stages to the scheduler thread, and their handling.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use super::jobs::Running;
+use super::pace::{Pace, Sample};
 use super::{RunError, Scheduler};
 use crate::cache::{CacheError, Manifest};
 use crate::event::RunEvent;
 use crate::plain::{plain, plain_line};
-use crate::protocol::{Event, Failure};
+use crate::protocol::{Event, Failure, ProgressMetrics, StageProgress};
 
 /// Maximum length of a worker's summary in messages and manifests, in bytes.
 const LONGEST_SUMMARY: usize = 500;
@@ -45,7 +47,9 @@ impl Scheduler<'_> {
                 Event::Hello { .. } | Event::Unusable { .. } => self.workers.greeted(worker, event)?,
                 Event::Log { id, line } => self.log(id, &line),
                 Event::Warning { id, message } => self.warn(id, &message),
-                Event::Progress { id, done, total, message } => self.progress(id, done, total, message),
+                Event::Progress { id, done, total, message, metrics } => {
+                    self.progress(id, done, total, message, metrics);
+                }
                 Event::Finished { id, summary, peak_memory, earlier_seconds } => {
                     self.workers.freed(worker);
                     self.succeed(id, plain_line(&summary, LONGEST_SUMMARY), Some(peak_memory), earlier_seconds);
@@ -79,7 +83,9 @@ impl Scheduler<'_> {
                 }
             }
             Message::EngineLog(id, lines) => self.log(id, &lines),
-            Message::EngineProgress(id, done, total, message) => self.progress(id, done, total, message),
+            Message::EngineProgress(id, done, total, message) => {
+                self.progress(id, done, total, message, ProgressMetrics::default());
+            }
             Message::EngineDone(id, Ok(summary)) => self.succeed(id, summary, None, 0.0),
             Message::EngineDone(id, Err(failure)) => self.fail(id, failure)?,
             Message::Recorded(id, running, recorded) => self.recorded(id, *running, recorded)?,
@@ -105,10 +111,13 @@ impl Scheduler<'_> {
         self.emit(RunEvent::Warning(format!("{stage}: {message}")));
     }
 
-    fn progress(&mut self, id: u64, done: u64, total: u64, message: String) {
-        let Some(running) = self.jobs.get(id) else { return };
-        let stage = self.name(running.id);
-        self.emit(RunEvent::StageProgress { stage, done, total, message });
+    fn progress(&mut self, id: u64, done: u64, total: u64, message: String, metrics: ProgressMetrics) {
+        let Some(running) = self.jobs.get_mut(id) else { return };
+        let pace = running.pace.after(Sample { at: Instant::now(), done, images: metrics.images }, total);
+        let Pace { images_per_second, seconds_left } = pace;
+        let stage = running.id;
+        let progress = StageProgress { done, total, message, metrics, images_per_second, seconds_left };
+        self.emit(RunEvent::StageProgress { stage: self.name(stage), progress });
     }
 }
 

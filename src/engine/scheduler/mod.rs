@@ -15,8 +15,10 @@ mod jobs;
 mod journal;
 mod lease_wait;
 mod limits;
+mod live_state;
 mod log;
 mod messages;
+mod pace;
 mod record;
 mod recovery;
 mod remote_results;
@@ -30,7 +32,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use crate::cache::{CacheError, RunId, RunRecord};
+use crate::cache::{CacheError, RunId, RunRecord, Unmade};
 use crate::event::{RunEvent, RunSummary, Status};
 use crate::keeper::Keepers;
 use crate::plan::{Goals, PlanContext};
@@ -39,6 +41,7 @@ use engine_threads::EngineThreads;
 use jobs::Jobs;
 use journal::Journal;
 use lease_wait::RunLeases;
+use live_state::LiveState;
 use messages::Message;
 use recovery::Recovery;
 use remote_results::RemoteResults;
@@ -112,6 +115,9 @@ struct Scheduler<'a> {
     recovery: Recovery,
     remote_results: RemoteResults,
     journal: Journal<'a>,
+    live: LiveState,
+    /// Whether the duration of the run was estimated.
+    is_estimated: bool,
     stop: Stop,
 }
 
@@ -141,6 +147,8 @@ pub fn run(
         recovery: Recovery::new(graph),
         remote_results: RemoteResults::default(),
         journal: Journal::new(cache, options),
+        live: LiveState::new(cache, &options.about),
+        is_estimated: false,
         stop: Stop::default(),
     };
     let broken = scheduler.run().err();
@@ -191,9 +199,14 @@ impl Scheduler<'_> {
     /// Stores the record of this run, and warns if that cannot be done; returns its name.
     fn remember(&mut self, summary: &RunSummary, is_broken: bool) -> Option<RunId> {
         let graph = self.context.graph;
-        let is_skipped = |id: &InstanceId| self.states.ended(*id) == Some(Status::Skipped);
-        let skipped = graph.ids().filter(is_skipped).map(|id| graph.instance(id).name.clone()).collect();
-        match self.journal.write(self.context.cache, summary, skipped, is_broken) {
+        for id in graph.ids() {
+            if let Some(status @ (Status::Failed | Status::Skipped)) = self.states.ended(id) {
+                let instance = graph.instance(id);
+                let needs = graph.producers(id).map(|producer| graph.instance(producer).name.clone()).collect();
+                self.journal.note_unmade(instance.name.clone(), Unmade { kind: instance.kind, needs }, status);
+            }
+        }
+        match self.journal.write(self.context.cache, summary, is_broken) {
             Ok(id) => id,
             Err(error) => {
                 // Results are stored without it.
@@ -204,6 +217,7 @@ impl Scheduler<'_> {
     }
 
     fn emit(&mut self, event: RunEvent) {
+        self.live.note(&event);
         (self.observer)(event);
     }
 

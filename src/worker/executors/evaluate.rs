@@ -1,6 +1,7 @@
 //! Classifies every image of a set with a model, with or without an attack.
 
 use atflow::formats::{Ensemble, Predictions, UnderAttack};
+use atflow::protocol::ProgressMetrics;
 use atflow::stage_kinds::{Attack, EvaluateParams, Iterate};
 use serde_json::Value as Json;
 use tch::{Device, Kind, TchError, Tensor};
@@ -8,7 +9,7 @@ use tch::{Device, Kind, TchError, Tensor};
 use super::{check_fit, grouped, limited, percent};
 use crate::attacks::{self, AttackedModel, Batch, GradientStats};
 use crate::attacks::{SubAttack, adversary};
-use crate::context::{Context, Reporter};
+use crate::context::{Context, Report, Reporter};
 use crate::data::DeviceSet;
 use crate::error::StageError;
 use crate::networks::Frozen;
@@ -133,7 +134,8 @@ impl Evaluation<'_, '_> {
             }
             let done = indices[indices.len() - 1] + 1;
             self.reporter.progress(done, count, || {
-                format!("image {}/{}  accuracy {}", grouped(done), grouped(count), percent(correct, done))
+                let (at, of, accuracy) = (grouped(done), grouped(count), percent(correct, done));
+                report(format!("image {at}/{of}  accuracy {accuracy}"), correct as f64 / done as f64)
             })?;
         }
         Ok(None)
@@ -174,7 +176,8 @@ impl Evaluation<'_, '_> {
                         let (name, run, runs, robust) =
                             (sub_attack.name, run + 1, sub_attack.runs, percent(robust, count));
                         let (at, of) = (grouped(looked_at), grouped(right.len() as u64));
-                        format!("{name} {run}/{runs}  image {at}/{of}  accuracy {robust}")
+                        let message = format!("{name} {run}/{runs}  image {at}/{of}  accuracy {robust}");
+                        report(message, (right.len() + left.len() - looked_at as usize) as f64 / count as f64)
                     })?;
                 }
                 right = left;
@@ -212,6 +215,7 @@ impl Evaluation<'_, '_> {
         let [predicted, probability, loss] = predict(&network.forward(&points)?, &labels)?;
         let (predicted, probability) = (Vec::<i32>::try_from(predicted)?, Vec::<f32>::try_from(probability)?);
         let losses = Vec::<f32>::try_from(loss)?;
+        self.reporter.count_images(indices.len());
         if let Some(at) = losses.iter().position(|loss| !loss.is_finite()) {
             return Err(StageError::NotFinite { index: indices[at] as usize });
         }
@@ -220,6 +224,11 @@ impl Evaluation<'_, '_> {
             |(((&index, predicted), probability), loss)| Output { index: index as usize, predicted, probability, loss };
         Ok(outputs.map(output).collect())
     }
+}
+
+/// Returns a report whose only number is an accuracy, 0 to 1.
+fn report(message: String, accuracy: f64) -> Report {
+    Report { message, metrics: ProgressMetrics { accuracy: Some(accuracy), ..ProgressMetrics::default() } }
 }
 
 /// Computes predictions from logits (N × classes) and true classes, as CPU tensors of shape N.

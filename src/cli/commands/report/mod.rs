@@ -8,7 +8,7 @@ mod tables;
 
 use std::path::{Path, PathBuf};
 
-use atflow::cache::{Access, Cache, RunRecord};
+use atflow::cache::{Access, Cache, RunId, RunRecord};
 use atflow::fsio;
 use atflow::report::RunResults;
 use atflow::results_folder::folder_name;
@@ -19,6 +19,12 @@ use crate::args::{FindArgs, ReportArgs};
 use crate::report::{CliError, Exit, eprint};
 use crate::ui;
 
+/// Name of the file in a results folder.
+const NAME: &str = "report.html";
+
+/// A run with more stages gets a report on request only: it may take longer than a second.
+const MOST_STAGES: usize = 1000;
+
 pub(crate) fn run(args: &ReportArgs) -> Result<Exit, CliError> {
     let cache = Cache::open_to(Access::Read, &args.cache.cache)?;
     let run = wanted(&cache, args)?;
@@ -28,17 +34,43 @@ pub(crate) fn run(args: &ReportArgs) -> Result<Exit, CliError> {
     };
     let out = args.out.clone().unwrap_or_else(|| default_place(&run));
     let results = RunResults::read(&cache, run);
-    let text = page::html(&cache, &results, against.as_ref(), !args.no_images)?;
-    let folder = fsio::folder_of(&out);
-    let written = fsio::create_dir(folder).and_then(|()| fsio::write_atomic(&out, folder, text.as_bytes()));
-    written.map_err(|error| {
-        CliError::environment(format!("the report cannot be written: {error}")).help("name another file with --out")
-    })?;
+    write(&cache, &results, against.as_ref(), !args.no_images, &out)?;
     ui::print(&format!("{}\n", out.display()))?;
     if !results.lost.is_empty() {
         eprint(&format!("{} gone from the cache: {}\n", results.lost.len(), ui::some(&results.lost)));
     }
     Ok(Exit::Done)
+}
+
+/// Writes the report of a run that has just ended into its results folder; returns the file. Nothing if the run has too
+/// many stages for that, or no record.
+///
+/// # Errors
+/// [`CliError`] if it cannot be written.
+pub(super) fn write_at_end(cache: &Cache, run: &RunId, folder: &Path) -> Result<Option<PathBuf>, CliError> {
+    let Some(run) = cache.runs(None).find(|record| record.id == *run) else { return Ok(None) };
+    if run.keys.len() > MOST_STAGES {
+        return Ok(None);
+    }
+    let against = run_before(cache, &run, &run.keys);
+    let out = folder.join(NAME);
+    write(cache, &RunResults::read(cache, run), against.as_ref(), true, &out)?;
+    Ok(Some(out))
+}
+
+fn write(
+    cache: &Cache,
+    results: &RunResults,
+    against: Option<&RunRecord>,
+    images: bool,
+    out: &Path,
+) -> Result<(), CliError> {
+    let text = page::html(cache, results, against, images)?;
+    let folder = fsio::folder_of(out);
+    let written = fsio::create_dir(folder).and_then(|()| fsio::write_atomic(out, folder, text.as_bytes()));
+    written.map_err(|error| {
+        CliError::environment(format!("the report cannot be written: {error}")).help("name another file with --out")
+    })
 }
 
 fn found(args: &ReportArgs, pipeline: Option<&str>) -> FindArgs {
@@ -56,5 +88,5 @@ fn wanted(cache: &Cache, args: &ReportArgs) -> Result<RunRecord, CliError> {
 
 fn default_place(run: &RunRecord) -> PathBuf {
     let overrides = Overrides { profile: run.profile.clone(), set: run.set.clone() };
-    Path::new("results").join(folder_name(&run.pipeline, &overrides)).join("report.html")
+    Path::new("results").join(folder_name(&run.pipeline, &overrides)).join(NAME)
 }

@@ -25,6 +25,8 @@ pub struct Node {
     pub states: BTreeMap<PlannedState, usize>,
     /// What else is to be said of it in a few words; empty for nothing.
     pub note: String,
+    /// Whether an instance failed.
+    pub has_failed: bool,
 }
 
 /// Boxes and arrows.
@@ -53,6 +55,7 @@ impl Diagram {
                     count: 0,
                     states: BTreeMap::new(),
                     note: String::new(),
+                    has_failed: false,
                 };
                 diagram.nodes.push(node);
             }
@@ -132,6 +135,7 @@ impl Node {
     fn fill(&self) -> &'static str {
         let has = |state| self.states.contains_key(&state);
         match () {
+            () if self.has_failed => "#ffc9c9",
             () if has(PlannedState::Stale) => "#ffd8b5",
             () if has(PlannedState::Pending) => "#fff3bf",
             () if has(PlannedState::Fresh) => "#d3f0d8",

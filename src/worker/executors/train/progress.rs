@@ -30,12 +30,17 @@ impl ProgressKeeper {
         training: &mut Training,
     ) -> Result<Vec<EpochMetrics>, StageError> {
         let log = |line| context.reporter.log(line);
-        let Some(progress) = self.checkpoints.find(training.params.epochs, &*training.network, log) else {
+        let Some(progress) = self.checkpoints.find::<EpochMetrics>(training.params.epochs, &*training.network, log)
+        else {
             return Ok(Vec::new());
         };
         progress.restore(&*training.network, &mut training.optimizer)?;
         training.restore(progress.more)?;
         context.earlier = progress.took;
+        // The log of the interrupted job is lost with it.
+        for epoch in &progress.epochs {
+            context.reporter.log(epoch.describe(training.params.epochs));
+        }
         context.reporter.log(format!("resumed after epoch {}", progress.epochs.len()));
         Ok(progress.epochs)
     }

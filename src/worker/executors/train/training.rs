@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use atflow::protocol::ProgressMetrics;
 use atflow::stage_kinds::{
     AdversarialBatches, Attack, Free, KeptEpoch, Precision, Trades, TrainParams, TrainingMethod,
 };
@@ -15,7 +16,7 @@ use super::super::{grouped, limited, percent};
 use super::methods::{SharedPerturbation, divergence, trades_attack};
 use super::metrics::{Adversarial, EpochMetrics, Tally};
 use crate::attacks::{self, Batch};
-use crate::context::Context;
+use crate::context::{Context, Report};
 use crate::data::DeviceSet;
 use crate::error::StageError;
 use crate::networks::{Mode, Network};
@@ -205,6 +206,7 @@ impl Training {
             let rates: Vec<f64> = (0..replays).map(rate).collect();
             lr = rates.last().copied().unwrap_or(lr);
             self.batch(context, epoch, index, indices, &rates, [&mut all, &mut attacked])?;
+            context.reporter.count_images(indices.len());
             if context.reporter.is_report_due(step + 1, steps) {
                 let (loss, correct) = all.read()?;
                 if !loss.is_finite() {
@@ -213,7 +215,14 @@ impl Training {
                 let (at, accuracy) = (index + 1, percent(correct, all.images));
                 let message =
                     format!("epoch {epoch}/{epochs}  batch {at}/{batches}  loss {loss:.2}  accuracy {accuracy}");
-                context.reporter.report(step + 1, steps, message);
+                let metrics = ProgressMetrics {
+                    epoch: Some(epoch),
+                    epochs: Some(epochs),
+                    loss: Some(loss),
+                    accuracy: Some(correct as f64 / all.images as f64),
+                    images: None,
+                };
+                context.reporter.report(step + 1, steps, Report { message, metrics });
             }
             context.reporter.check_cancelled()?;
         }
@@ -369,6 +378,7 @@ impl Training {
             let images = attacks::perturb(attack, &*network, &batch, context.rng, &mut || reporter.check_cancelled())?;
             let correct = network.forward(&images)?.f_argmax(1, false)?.f_eq_tensor(&labels)?.f_sum(Kind::Int64)?;
             right += correct.f_int64_value(&[])?;
+            context.reporter.count_images(indices.len());
         }
         Ok(right as f64 / of.len() as f64)
     }
@@ -385,9 +395,13 @@ impl Training {
             let (images, labels) = set.batch(indices)?;
             let right = network.forward(&images)?.f_argmax(1, false)?.f_eq_tensor(&labels)?.f_sum(Kind::Int64)?;
             let _ = correct.f_add_(&right)?;
+            context.reporter.count_images(indices.len());
             context.reporter.progress(done, steps, || {
                 let (at, of) = (grouped((index * VALIDATION_BATCH) as u64), grouped(set.len() as u64));
-                format!("epoch {epoch}/{epochs}  validation image {at}/{of}")
+                let message = format!("epoch {epoch}/{epochs}  validation image {at}/{of}");
+                let metrics =
+                    ProgressMetrics { epoch: Some(epoch), epochs: Some(epochs), ..ProgressMetrics::default() };
+                Report { message, metrics }
             })?;
         }
         Ok(Some(correct.f_int64_value(&[])? as f64 / set.len() as f64))

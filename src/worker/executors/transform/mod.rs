@@ -161,6 +161,7 @@ fn each_batch(
             writer.push(image, [height, width], set.host_labels[index as usize]).map_err(failed)?;
         }
         let done = indices[0] + indices.len() as u64;
+        context.reporter.count_images(indices.len());
         context.reporter.progress(done, total, || format!("image {}", grouped(done)))?;
     }
     writer.finish().map_err(failed)?;

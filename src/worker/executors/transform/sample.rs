@@ -30,6 +30,7 @@ pub(super) fn draw(context: &mut Context<'_>, set: &DeviceSet, count: u32) -> Re
     for (done, &index) in (1..).zip(&drawn) {
         let (pixels, size) = set.stored(index)?;
         writer.push(&pixels, size, set.host_labels[index]).map_err(|error| write_failed(path, error))?;
+        context.reporter.count_images(1);
         context.reporter.progress(done, count.into(), || format!("image {}", grouped(done)))?;
     }
     writer.finish().map_err(|error| write_failed(path, error))?;
