@@ -13,6 +13,7 @@ mod irregular;
 mod kept;
 mod language;
 mod live;
+mod learning;
 mod machine;
 mod print;
 mod programs;

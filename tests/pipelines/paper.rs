@@ -210,7 +210,9 @@ fn the_paper_in_small_runs_once_and_a_radius_a_reviewer_and_further_tables_reuse
     assert!(table.contains("Caltech-256 clean") && table.contains("n = 8 images."), "{table}");
     let report = read("masking-fgsm-8.md");
     assert!(report.starts_with("# Masked gradients on Tiny ImageNet: fgsm-8 (profile tiny"), "{report}");
-    for picture in ["low-frequencies", "high-frequencies", "conflict-samples-tiny-imagenet"] {
+    for picture in
+        ["low-frequencies", "high-frequencies", "conflict-samples-tiny-imagenet", "learning-curves-caltech-256"]
+    {
         assert!(results.join(format!("{picture}.png")).exists(), "{picture}");
     }
 

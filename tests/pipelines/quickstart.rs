@@ -18,7 +18,7 @@ fn the_quickstart_runs_once_then_only_what_eps_reaches_and_gives_the_same_bytes_
         run
     };
     let all = run_all(first.path(), &[]);
-    assert_eq!(all.stages.len(), 73);
+    assert_eq!(all.stages.len(), 74);
     for (stage, status) in &all.stages {
         // In this profile the underfit network has as many epochs as the standard one: what both need is computed once.
         let twin = ["/standard", "/underfit"].iter().any(|name| stage.contains(name));
@@ -30,6 +30,7 @@ fn the_quickstart_runs_once_then_only_what_eps_reaches_and_gives_the_same_bytes_
         "shuffle.json",
         "saturation-curves.svg",
         "saturation-curves.png",
+        "learning-curves.pdf",
         "smoothgrad.png",
     ] {
         assert!(first.path().join("results/quickstart@smoke").join(file).exists(), "{file}");
@@ -44,7 +45,7 @@ fn the_quickstart_runs_once_then_only_what_eps_reaches_and_gives_the_same_bytes_
             stage.split('/').collect::<Vec<_>>().as_slice(),
             ["model" | "tested", "fgsm" | "pgd", ..]
                 | ["attacked", _]
-                | ["robustness" | "saturation" | "shuffle" | "saturation-curves" | "smoothgrad"]
+                | ["robustness" | "saturation" | "shuffle" | "saturation-curves" | "learning-curves" | "smoothgrad"]
         )
     };
     for (stage, status) in &changed.stages {

@@ -10,7 +10,7 @@ use crate::keeper::KeeperError;
 use crate::picture::PictureError;
 use crate::protocol::{Failure, FailureCode};
 use crate::results::{DocumentError, MetricError, PublishedError};
-use crate::stage_kinds::{ChoiceError, StageKind};
+use crate::stage_kinds::{ChoiceError, LearningMetric, StageKind};
 
 /// Facts about a failure; [`Failure`] carries them on as text.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +64,8 @@ pub(super) enum StageError {
     Published { file: String, source: PublishedError },
     #[error("{labels} labels were given for the {values} values of the horizontal axis")]
     AxisLabels { labels: usize, values: usize },
+    #[error("no training has numbers of `{}`: {}", metric.name(), metric.needs())]
+    NotMeasured { metric: LearningMetric },
     #[error("the table cannot be assembled")]
     Document(#[from] DocumentError),
     #[error("the figure cannot be drawn")]
@@ -140,6 +142,7 @@ impl StageError {
             | NoRow { .. }
             | Published { .. }
             | AxisLabels { .. }
+            | NotMeasured { .. }
             | Document(_)
             | Picture(_)
             | UnknownName { .. }

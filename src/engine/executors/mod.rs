@@ -8,6 +8,7 @@ mod error;
 mod figure;
 mod file;
 mod grid;
+mod learning;
 mod maps;
 mod published;
 mod samples;
@@ -63,6 +64,7 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, Failure> {
         StageKind::Table => table::run(job, reporter),
         StageKind::Figure => match job.params.get("draw").and_then(serde_json::Value::as_str) {
             Some("maps") => maps::run(job, reporter),
+            Some("training") => learning::run(job, reporter),
             Some(_) => samples::run(job, reporter),
             None => figure::run(job, reporter),
         },

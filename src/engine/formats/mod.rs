@@ -1,6 +1,6 @@
-//! The artifacts that engine and worker exchange through the cache: image sets and predictions, each one safetensors
-//! file. Knows bytes and shapes only, not how they were made. `docs/artifact-formats.md` tells the same for readers in
-//! other languages.
+//! The artifacts that engine and worker exchange through the cache: image sets, predictions and saliency maps, each
+//! one safetensors file, and the metrics of a training, JSON. Knows bytes and shapes only, not how they were made.
+//! `docs/artifact-formats.md` tells the same for readers in other languages.
 //!
 //! All of them are deterministic: the same content gives the same bytes. safetensors sorts tensors by itself; its
 //! metadata is a hash map whose order changes from run to run once it has two entries, so everything is put as JSON
@@ -10,6 +10,7 @@ mod images;
 mod maps;
 mod predictions;
 mod training_progress;
+mod training;
 
 use std::collections::HashMap;
 
@@ -21,6 +22,7 @@ pub use images::{ImageHead, ImageReader, ImageSet, ImageWriter, Layout, Seen, Si
 pub use maps::SaliencyMaps;
 pub use predictions::{Ensemble, Gradients, Predictions, UnderAttack};
 pub use training_progress::{TRAINING_PROGRESS_FILE, TRAINING_PROGRESS_FORMAT, finished_epochs};
+pub use training::{AdversarialMetrics, EpochMetrics, TrainingMetrics};
 
 /// The one metadata key of every safetensors file that atflow writes; its value is a JSON object.
 pub const METADATA_KEY: &str = "atflow";
@@ -34,6 +36,14 @@ pub enum FormatError {
     /// The metadata is missing or not what this version writes.
     #[error("the metadata of this {artifact} cannot be read: {reason}")]
     Metadata {
+        /// What was expected.
+        artifact: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Not the JSON that it should be.
+    #[error("these {artifact} cannot be read: {reason}")]
+    Json {
         /// What was expected.
         artifact: &'static str,
         /// What is wrong with it.

@@ -1,10 +1,12 @@
 //! Shares as curves over a numeric axis, with bands for their 95 % intervals.
 
 use super::PictureError;
-use super::drawing::{Align, Drawing, PIXEL, Raster};
-use super::legend::Legend;
+use super::drawing::{Align, Drawing};
+use super::frame::{Frame, RASTER, Title};
+use super::legend::{Legend, Sample};
 use super::marker;
-use super::style::{AXIS, FAINT, GRID, INK, LINE, MARK, TEXT};
+use super::plot::{self, Label, Plot};
+use super::style::{FAINT, INK, LINE, MARK, TEXT};
 use super::text::{Face, NO_BREAK};
 use super::ticks::Ticks;
 use crate::stage_kinds::{LegendPlace, PictureSize, Scale};
@@ -56,22 +58,9 @@ pub struct Point {
     pub interval: Option<(f64, f64)>,
 }
 
-const TITLE: f32 = 17.0;
-const MARGIN: f32 = 16.0;
-/// On a page there is white around a picture already.
-const PRINT_MARGIN: f32 = 2.0;
 const PLOT: (f32, f32) = (600.0, 360.0);
 /// A plot is at least so wide and high, however small a picture is to be.
-const LEAST_PLOT: (f32, f32) = (80.0, 60.0);
-/// Rows of labels under the horizontal axis: a label that has no room in the first takes the second, or is left out.
-const LABEL_ROWS: usize = 2;
-/// A point of print in millimetres.
-const POINT: f32 = 25.4 / 72.0;
-/// Text of a picture of a given size, in points, where nobody asks for another: a little smaller than that around it.
-const PRINT_TEXT: f32 = 8.0;
-
-/// A PNG has two pixels a unit, for screens of high density and for print.
-const RASTER: Raster = Raster { pixels: 2, oversampling: 3 };
+pub(super) const LEAST_PLOT: (f32, f32) = (80.0, 60.0);
 
 /// Draws curves on white.
 ///
@@ -79,7 +68,7 @@ const RASTER: Raster = Raster { pixels: 2, oversampling: 3 };
 /// [`PictureError::Axis`] or [`PictureError::Points`] if the parts do not fit together.
 pub fn curves_drawing(curves: &Curves) -> Result<Drawing, PictureError> {
     let layout = Layout::new(curves)?;
-    let mut canvas = Drawing::new((layout.width, layout.height), layout.unit, RASTER);
+    let mut canvas = Drawing::new((layout.width, layout.height), layout.frame.unit, RASTER);
     layout.draw(&mut canvas)?;
     Ok(canvas)
 }
@@ -87,18 +76,12 @@ pub fn curves_drawing(curves: &Curves) -> Result<Drawing, PictureError> {
 /// Where everything stands, in units.
 struct Layout<'a> {
     curves: &'a Curves,
-    title: Vec<String>,
+    frame: Frame,
+    title: Title,
     y_name: Vec<String>,
     legend: Legend,
-    /// For each label of the horizontal axis the row it stands in, if there is room for it.
-    label_rows: Vec<Option<usize>>,
-    ticks: Ticks,
-    /// Points of print a unit.
-    unit: f32,
-    margin: f32,
-    left: f32,
-    top: f32,
-    plot: (f32, f32),
+    labels: Vec<Label>,
+    plot: Plot,
     width: f32,
     height: f32,
 }
@@ -106,126 +89,71 @@ struct Layout<'a> {
 impl<'a> Layout<'a> {
     fn new(curves: &'a Curves) -> Result<Self, PictureError> {
         check(curves)?;
-        let (title_face, face) = (Face::new(TITLE)?, Face::new(TEXT)?);
-        let unit = curves.size.map_or(PIXEL, |size| size.text.map_or(PRINT_TEXT, |text| text.get() as f32) / TEXT);
-        let units = |millimetres: f64| millimetres as f32 / POINT / unit;
-        let margin = if curves.size.is_some() { PRINT_MARGIN } else { MARGIN };
+        let face = Face::new(TEXT)?;
+        let frame = Frame::new(curves.size);
+        let margin = frame.margin;
         let left = margin + face.width("100") + 10.0;
         // The last label of the horizontal axis may reach out of the plot, as may the first.
         let overhang = curves.x_labels.iter().map(|label| face.width(label) / 2.0).fold(0.0, f32::max);
         let left = left.max(overhang + 4.0);
-        let whole = curves.size.map(|size| units(size.width.get()));
-        let names: Vec<&str> = curves.series.iter().map(|series| series.name.as_str()).collect();
-        let room = whole.map(|whole| whole - left - margin);
-        let mut legend = Legend::new(&names, curves.published.as_deref(), face, curves.legend, room);
+        let names: Vec<(Sample, &str)> = legend_entries(curves).collect();
+        let room = frame.width.map(|whole| whole - left - margin);
+        let mut legend = Legend::new(&names, face, curves.legend, room);
         let beside = legend.width_beside().max(overhang) + margin;
-        let plot_width = whole.map_or(PLOT.0, |whole| (whole - left - beside).max(LEAST_PLOT.0));
-        let width = whole.unwrap_or(0.0).max(left + plot_width + beside).ceil();
+        let plot_width = frame.width.map_or(PLOT.0, |whole| (whole - left - beside).max(LEAST_PLOT.0));
+        let width = frame.width.unwrap_or(0.0).max(left + plot_width + beside).ceil();
         legend.flow(width - left - margin);
 
-        let title = curves.title.as_deref().map_or(vec![], |title| title_face.wrap(title, width - 2.0 * margin));
+        let title = Title::new(curves.title.as_deref(), width - 2.0 * margin)?;
         let y_name = format!("{} (%); bands are 95{NO_BREAK}% intervals{}", curves.y_name, curves.y_note);
         let y_name = face.wrap(&y_name, width - 2.0 * margin);
-        let above = title.len() as f32 * 23.0 + if title.is_empty() { 0.0 } else { 6.0 };
-        let mut layout = Layout {
-            curves,
-            title,
-            ticks: Ticks::new(shares(curves)),
-            unit,
-            margin,
+        let (first, last) = (curves.x.first().copied(), curves.x.last().copied());
+        let plot = Plot {
             left,
-            top: margin + above + y_name.len() as f32 * LINE + 8.0,
-            y_name,
-            legend,
-            label_rows: vec![],
-            plot: (plot_width, PLOT.1),
-            width,
-            height: 0.0,
+            top: margin + title.height() + y_name.len() as f32 * LINE + 8.0,
+            size: (plot_width, PLOT.1),
+            ends: (first.unwrap_or(0.0), last.unwrap_or(1.0)),
+            scale: curves.scale,
+            ticks: Ticks::new(shares(curves)),
         };
-        layout.label_rows = layout.place_labels(face);
-        layout.plot.1 = match curves.size.and_then(|size| size.height) {
+        let labels = plot.labels(curves.x_labels.iter().map(String::as_str).zip(curves.x.iter().copied()), face);
+        let mut layout = Layout { curves, frame, title, y_name, legend, labels, plot, width, height: 0.0 };
+        layout.plot.size.1 = match frame.height {
             None => PLOT.1.max(layout.legend.height_beside()),
-            Some(height) => (units(height.get()) - layout.top - layout.below()).max(LEAST_PLOT.1),
+            Some(height) => (height - layout.plot.top - layout.below()).max(LEAST_PLOT.1),
         };
-        layout.height = (layout.top + layout.plot.1 + layout.below()).ceil();
+        layout.height = (layout.plot.top + layout.plot.size.1 + layout.below()).ceil();
         Ok(layout)
     }
 
     /// What the plot leaves below it: labels, the axis' name, and the legend where it stands there.
     fn below(&self) -> f32 {
-        10.0 + self.rows_of_labels() * LINE + LINE + self.legend.height_below() + self.margin
-    }
-
-    fn rows_of_labels(&self) -> f32 {
-        self.label_rows.iter().flatten().max().map_or(0, |row| row + 1) as f32
-    }
-
-    /// The row for each label that keeps it clear of its neighbours.
-    fn place_labels(&self, face: Face) -> Vec<Option<usize>> {
-        let mut ends = [f32::NEG_INFINITY; LABEL_ROWS];
-        let place = |(label, &value): (&String, &f64)| {
-            let (middle, half) = (self.x(value), face.width(label) / 2.0);
-            let row = ends.iter().position(|&end| middle - half > end)?;
-            ends[row] = middle + half + 8.0;
-            Some(row)
-        };
-        self.curves.x_labels.iter().zip(&self.curves.x).map(place).collect()
-    }
-
-    fn x(&self, value: f64) -> f32 {
-        let spaced = |value: f64| match self.curves.scale {
-            Scale::Linear => value,
-            Scale::Log2 => value.log2(),
-        };
-        let (first, last) = (self.curves.x.first().copied(), self.curves.x.last().copied());
-        let (first, last) = (spaced(first.unwrap_or(0.0)), spaced(last.unwrap_or(1.0)));
-        // A little room left and right keeps marks off the axis; a single value stands in the middle.
-        let room = 0.03;
-        let share = if last > first { (spaced(value) - first) / (last - first) } else { 0.5 };
-        self.left + self.plot.0 * (room + (1.0 - 2.0 * room) * share as f32)
-    }
-
-    fn y(&self, percent: f64) -> f32 {
-        let share = (percent - self.ticks.low) / (self.ticks.high - self.ticks.low);
-        self.top + self.plot.1 * (1.0 - share as f32)
+        10.0 + plot::rows(&self.labels) * LINE + LINE + self.legend.height_below() + self.frame.margin
     }
 
     fn draw(&self, canvas: &mut Drawing) -> Result<(), PictureError> {
-        let (title_face, face) = (Face::new(TITLE)?, Face::new(TEXT)?);
-        for (index, line) in self.title.iter().enumerate() {
-            let at = (self.margin, self.margin + 16.0 + index as f32 * 23.0);
-            canvas.text(title_face, line, at, Align::Left, INK);
-        }
+        let face = Face::new(TEXT)?;
+        self.title.draw(canvas, self.frame.margin)?;
         self.draw_axes(canvas, face);
         let all = 0..self.curves.series.len();
         all.clone().for_each(|series| self.draw_band(canvas, series));
         all.clone().for_each(|series| self.draw_published(canvas, series));
         all.for_each(|series| self.draw_curve(canvas, series));
-        let below = self.top + self.plot.1 + 10.0 + self.rows_of_labels() * LINE + LINE;
-        self.legend.draw(canvas, face, (self.left + self.plot.0, self.top), (self.left, below));
+        let plot = &self.plot;
+        let below = plot.bottom() + 10.0 + plot::rows(&self.labels) * LINE + LINE;
+        self.legend.draw(canvas, face, (plot.right(), plot.top), (plot.left, below));
         Ok(())
     }
 
     fn draw_axes(&self, canvas: &mut Drawing, face: Face) {
-        let (left, right, bottom) = (self.left, self.left + self.plot.0, self.top + self.plot.1);
         // Above the axis and level: easier to read than along it.
         for (index, line) in self.y_name.iter().rev().enumerate() {
-            canvas.text(face, line, (self.margin, self.top - 14.0 - index as f32 * LINE), Align::Left, FAINT);
+            let at = (self.frame.margin, self.plot.top - 14.0 - index as f32 * LINE);
+            canvas.text(face, line, at, Align::Left, FAINT);
         }
-        for percent in self.ticks.values() {
-            let y = self.y(percent);
-            canvas.line(&[(left, y), (right, y)], GRID, 1.0);
-            canvas.text(face, &percent.to_string(), (left - 8.0, y + 4.7), Align::Right, FAINT);
-        }
-        canvas.line(&[(left, bottom), (right, bottom)], AXIS, 1.0);
-        for ((label, &value), row) in self.curves.x_labels.iter().zip(&self.curves.x).zip(&self.label_rows) {
-            let x = self.x(value);
-            canvas.line(&[(x, bottom), (x, bottom + 5.0)], AXIS, 1.0);
-            if let Some(row) = *row {
-                canvas.text(face, label, (x, bottom + 19.0 + row as f32 * LINE), Align::Centre, FAINT);
-            }
-        }
-        let middle = ((left + right) / 2.0, bottom + 25.0 + self.rows_of_labels() * LINE);
+        self.plot.draw_axes(canvas, face, &self.labels);
+        let (left, right, bottom) = (self.plot.left, self.plot.right(), self.plot.bottom());
+        let middle = ((left + right) / 2.0, bottom + 25.0 + plot::rows(&self.labels) * LINE);
         canvas.text(face, &self.curves.x_name, middle, Align::Centre, INK);
     }
 
@@ -234,7 +162,7 @@ impl<'a> Layout<'a> {
         let mut runs = vec![vec![]];
         for (&value, point) in self.curves.x.iter().zip(points) {
             match (point, runs.last_mut()) {
-                (Some(point), Some(run)) => run.push((self.x(value), *point)),
+                (Some(point), Some(run)) => run.push((self.plot.x(value), *point)),
                 _ => runs.push(vec![]),
             }
         }
@@ -255,15 +183,15 @@ impl<'a> Layout<'a> {
                 [(x, low, high)] => vec![(x - MARK, low, high), (x + MARK, low, high)],
                 _ => ends,
             };
-            let upper = ends.iter().map(|(x, _, high)| (*x, self.y(high * 100.0)));
-            let lower = ends.iter().rev().map(|(x, low, _)| (*x, self.y(low * 100.0)));
+            let upper = ends.iter().map(|(x, _, high)| (*x, self.plot.y(high * 100.0)));
+            let lower = ends.iter().rev().map(|(x, low, _)| (*x, self.plot.y(low * 100.0)));
             canvas.fill(upper.chain(lower).collect(), marker::color(series), opacity);
         }
     }
 
     fn draw_curve(&self, canvas: &mut Drawing, series: usize) {
         for run in self.runs(&self.curves.series[series].points) {
-            let points: Vec<_> = run.iter().map(|(x, point)| (*x, self.y(point.share * 100.0))).collect();
+            let points: Vec<_> = run.iter().map(|(x, point)| (*x, self.plot.y(point.share * 100.0))).collect();
             if points.len() > 1 {
                 canvas.line(&points, marker::color(series), 1.8);
             }
@@ -273,13 +201,19 @@ impl<'a> Layout<'a> {
 
     fn draw_published(&self, canvas: &mut Drawing, series: usize) {
         for run in self.runs(&self.curves.series[series].published) {
-            let points: Vec<_> = run.iter().map(|(x, share)| (*x, self.y(share * 100.0))).collect();
+            let points: Vec<_> = run.iter().map(|(x, share)| (*x, self.plot.y(share * 100.0))).collect();
             if points.len() > 1 {
                 canvas.dashes(&points, marker::color(series), 1.4);
             }
             points.into_iter().for_each(|point| marker::draw_hollow(canvas, series, point));
         }
     }
+}
+
+/// The names of the curves, and of the dashed ones together.
+fn legend_entries(curves: &Curves) -> impl Iterator<Item = (Sample, &str)> {
+    let series = curves.series.iter().enumerate().map(|(index, series)| (Sample::Curve(index), series.name.as_str()));
+    series.chain(curves.published.as_deref().map(|name| (Sample::Dashed, name)))
 }
 
 /// What the vertical axis must hold.
@@ -308,6 +242,7 @@ fn check(curves: &Curves) -> Result<(), PictureError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::frame::POINT;
     use super::*;
     use crate::number::Real;
     use crate::results::Counts;
@@ -449,12 +384,12 @@ mod tests {
         let curves = saturation(1, 2000);
         let layout = Layout::new(&curves).unwrap();
         // Each doubling is as far from the last, over a range of 12 doublings with 3 % room on both sides.
-        let doubling = layout.x(0.5) - layout.x(0.25);
+        let doubling = layout.plot.x(0.5) - layout.plot.x(0.25);
         assert!((doubling - 600.0 * 0.94 / 12.0).abs() < 0.01, "{doubling}");
-        assert!((layout.x(1024.0) - layout.x(64.0) - 4.0 * doubling).abs() < 0.01);
-        assert!((layout.y(0.0) - layout.y(100.0) - 360.0).abs() < 0.01);
-        assert!((layout.y(50.0) - layout.y(100.0) - 180.0).abs() < 0.01);
-        assert_eq!(layout.runs(&curves.series[0].points)[0][3].0, layout.x(2.0));
+        assert!((layout.plot.x(1024.0) - layout.plot.x(64.0) - 4.0 * doubling).abs() < 0.01);
+        assert!((layout.plot.y(0.0) - layout.plot.y(100.0) - 360.0).abs() < 0.01);
+        assert!((layout.plot.y(50.0) - layout.plot.y(100.0) - 180.0).abs() < 0.01);
+        assert_eq!(layout.runs(&curves.series[0].points)[0][3].0, layout.plot.x(2.0));
     }
 
     #[test]
@@ -484,11 +419,11 @@ mod tests {
         let mut curves = saturation(1, 100);
         curves.scale = Scale::Linear;
         let (layout, face) = (Layout::new(&curves).unwrap(), Face::new(TEXT).unwrap());
-        let placed: Vec<_> = layout.label_rows.iter().enumerate().filter_map(|(i, row)| Some((i, (*row)?))).collect();
+        let placed: Vec<_> = layout.labels.iter().enumerate().filter_map(|(i, label)| Some((i, label.row?))).collect();
         assert!(placed.len() >= 4 && placed.len() < 9, "{placed:?}");
         for (nth, &(a, row_a)) in placed.iter().enumerate() {
             for &(b, row_b) in &placed[nth + 1..] {
-                let apart = layout.x(curves.x[b]) - layout.x(curves.x[a]);
+                let apart = layout.plot.x(curves.x[b]) - layout.plot.x(curves.x[a]);
                 let widths = (face.width(&curves.x_labels[a]) + face.width(&curves.x_labels[b])) / 2.0;
                 assert!(row_a != row_b || apart > widths);
             }

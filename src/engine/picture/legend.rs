@@ -23,9 +23,21 @@ pub(super) struct Legend {
     place: LegendPlace,
 }
 
+/// What a name stands beside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sample {
+    /// A curve with its mark.
+    Curve(usize),
+    /// All dashed lines.
+    Dashed,
+    /// All solid lines.
+    Solid,
+    /// The marks of all lines.
+    Mark,
+}
+
 struct Entry {
-    /// The curve; without one it is the entry of all dashed curves.
-    series: Option<usize>,
+    sample: Sample,
     lines: Vec<String>,
     width: f32,
     /// Where it stands in the rows below the plot.
@@ -33,19 +45,12 @@ struct Entry {
 }
 
 impl Legend {
-    /// The legend of these curves and of the dashed ones, if there are any. `room` is how wide plot and legend may be
-    /// together; without a place of its own the legend stands beside a plot that keeps half of it.
-    pub(super) fn new(
-        names: &[&str],
-        dashed: Option<&str>,
-        face: Face,
-        place: Option<LegendPlace>,
-        room: Option<f32>,
-    ) -> Self {
-        let series = names.iter().enumerate().map(|(index, name)| (Some(index), *name));
-        let named: Vec<_> = series.chain(dashed.map(|name| (None, name))).collect();
+    /// The legend of these names. `room` is how wide plot and legend may be together; without a place of its own the
+    /// legend stands beside a plot that keeps half of it.
+    pub(super) fn new(names: &[(Sample, &str)], face: Face, place: Option<LegendPlace>, room: Option<f32>) -> Self {
         let most = room.map_or(TEXT_WIDTH, |room| TEXT_WIDTH.min(room - SAMPLE));
-        let entries = named.into_iter().map(|(series, name)| Entry::new(series, face.wrap(name, most), face)).collect();
+        let entry = |&(sample, name): &(Sample, &str)| Entry::new(sample, face.wrap(name, most), face);
+        let entries = names.iter().map(entry).collect();
         let mut legend = Legend { entries, place: place.unwrap_or(LegendPlace::Right) };
         if let (None, Some(room)) = (place, room)
             && legend.width_beside() > room / 2.0
@@ -106,9 +111,9 @@ impl Legend {
 }
 
 impl Entry {
-    fn new(series: Option<usize>, lines: Vec<String>, face: Face) -> Self {
+    fn new(sample: Sample, lines: Vec<String>, face: Face) -> Self {
         let width = lines.iter().map(|line| face.width(line)).fold(0.0, f32::max);
-        Entry { series, lines, width, at: (0.0, 0.0) }
+        Entry { sample, lines, width, at: (0.0, 0.0) }
     }
 
     fn height(&self) -> f32 {
@@ -117,13 +122,15 @@ impl Entry {
 
     /// Draws it with the middle of its first line at a height.
     fn draw(&self, canvas: &mut Drawing, face: Face, (left, y): Spot) {
-        let sample = [(left, y), (left + SAMPLE - 10.0, y)];
-        match self.series {
-            Some(series) => {
-                canvas.line(&sample, marker::color(series), 1.8);
-                marker::draw(canvas, series, (left + (SAMPLE - 10.0) / 2.0, y));
+        let (line, middle) = ([(left, y), (left + SAMPLE - 10.0, y)], (left + (SAMPLE - 10.0) / 2.0, y));
+        match self.sample {
+            Sample::Curve(series) => {
+                canvas.line(&line, marker::color(series), 1.8);
+                marker::draw(canvas, series, middle);
             }
-            None => canvas.dashes(&sample, FAINT, 1.4),
+            Sample::Dashed => canvas.dashes(&line, FAINT, 1.4),
+            Sample::Solid => canvas.line(&line, FAINT, 1.8),
+            Sample::Mark => marker::draw_faint(canvas, middle),
         }
         for (index, line) in self.lines.iter().enumerate() {
             let at = (left + SAMPLE, y + 4.7 + index as f32 * LINE);

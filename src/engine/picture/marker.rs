@@ -1,7 +1,7 @@
 //! How series are told apart: twelve colours and twelve marks, each pair used once in the first 144 series.
 
 use super::drawing::{Color, Drawing, Spot};
-use super::style::{MARK, WHITE};
+use super::style::{FAINT, MARK, WHITE};
 
 /// Colours that stay apart for people with any of the common colour-vision deficiencies: those of Okabe and Ito
 /// (<https://jfly.uni-koeln.de/color/>) without yellow, which is too light for lines on white, then those of Paul Tol's
@@ -65,6 +65,11 @@ pub(super) fn draw(canvas: &mut Drawing, series: usize, at: Spot) {
 pub(super) fn draw_hollow(canvas: &mut Drawing, series: usize, at: Spot) {
     fill(canvas, series, at, 0.0, color(series));
     fill(canvas, series, at, -1.2, WHITE);
+}
+
+/// Draws a mark that stands for those of all series.
+pub(super) fn draw_faint(canvas: &mut Drawing, at: Spot) {
+    fill(canvas, 0, at, 0.0, FAINT);
 }
 
 fn fill(canvas: &mut Drawing, series: usize, (x, y): Spot, border: f32, color: Color) {

@@ -1,5 +1,5 @@
-//! Pictures that people look at: contact sheets of images, and curves. Knows numbers, pixels and words,
-//! not where they come from.
+//! Pictures that people look at: contact sheets of images, curves, and panels of lines. Knows numbers, pixels and
+//! words, not where they come from.
 //!
 //! All of it is deterministic: text is set in a font that is part of the program, and the same content gives the same
 //! bytes.
@@ -7,12 +7,15 @@
 mod bitmap;
 mod curves;
 mod drawing;
+mod frame;
 mod heat;
 mod legend;
 mod marker;
 mod page;
+mod panels;
 mod pdf;
 mod pdf_font;
+mod plot;
 mod png;
 mod render;
 mod samples;
@@ -28,6 +31,7 @@ use crate::stage_kinds::Scale;
 pub use curves::{Curves, Point, Series, curves_drawing};
 pub use drawing::Drawing;
 pub use heat::{map_tile, rendered};
+pub use panels::{Panel, PanelLine, Panels, panels_drawing};
 pub use samples::{SampleRow, Samples, samples_drawing};
 pub use sheet::{Sheet, grouped_sheet_png, sheet_drawing, sheet_png};
 pub use tile::Tile;

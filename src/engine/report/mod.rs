@@ -13,4 +13,4 @@ pub use joined::{JoinedStage, RunResults};
 pub use maps::{MapSheet, map_sheets};
 pub use outcomes::{EvaluationOutcomes, outcomes};
 pub use timeline::{Bar, Timeline, timeline};
-pub use trainings::{EpochNumbers, TrainingCurve, training_curves};
+pub use trainings::{TrainingCurve, training_curves};

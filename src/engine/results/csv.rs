@@ -148,6 +148,33 @@ pub fn samples_csv<'a>(numbers: impl IntoIterator<Item = SampleNumber<'a>>) -> S
     text
 }
 
+/// A number of an epoch of a training.
+#[derive(Debug, Clone, Copy)]
+pub struct EpochRow<'a> {
+    /// What the number is.
+    pub metric: &'a str,
+    /// The training.
+    pub series: &'a str,
+    /// The images that it is of; empty if it is of none.
+    pub images: &'a str,
+    /// The epoch, from 1.
+    pub epoch: u32,
+    /// The number; a share is 0 to 1.
+    pub value: f64,
+    /// Whether the checkpoint has the weights of this epoch.
+    pub kept: bool,
+}
+
+/// The numbers of learning curves as CSV. Learning rates may be small, so numbers have all their digits.
+pub fn epochs_csv<'a>(rows: impl IntoIterator<Item = EpochRow<'a>>) -> String {
+    let mut text = line(["metric", "series", "images", "epoch", "value", "kept"]);
+    for row in rows {
+        let (epoch, value, kept) = (row.epoch.to_string(), row.value.to_string(), row.kept.to_string());
+        text += &line([row.metric, row.series, row.images, &epoch, &value, &kept]);
+    }
+    text
+}
+
 const NUMBERS: [&str; 6] = ["metric", "value", "low", "high", "hits", "n"];
 
 /// The fields named by [`NUMBERS`]; empty where there is nothing.

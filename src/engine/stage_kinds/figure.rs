@@ -8,15 +8,17 @@ use serde::{Deserialize, Serialize};
 
 use super::headings::Headings;
 use super::images::Images;
+use super::learning::LearningSpec;
 use super::metric::Metric;
 use super::print::{LegendPlace, PictureSize};
 use super::table::{PublishedParams, PublishedSpec};
 use crate::number::Real;
 
-/// Draws numbers computed from predictions as curves with 95 % intervals, images of several sets beside one another, or
-/// saliency maps. Without `draw` it is curves.
+/// Draws numbers computed from predictions as curves with 95 % intervals, images of several sets beside one another,
+/// saliency maps, or learning curves. Without `draw` it is curves.
 ///
-/// Needs: `results`, the instances of one or more `evaluate` stages; `sets`, for images; `maps`, for saliency maps.
+/// Needs: `results`, the instances of one or more `evaluate` stages; `sets`, for images; `maps`, for saliency maps;
+/// `trainings`, for learning curves.
 /// Outputs: `pdf` and `svg`, for print: their text is text, their images are embedded one pixel a pixel and not
 /// smoothed; `png`, for screens; `csv`, the numbers drawn. Coordinates are those of a table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -29,6 +31,10 @@ pub enum FigureSpec {
     Samples(SamplesSpec),
     /// The `maps` of a `saliency` stage on the images of its `sets`: what its own `grid` shows, for print.
     Maps(MapsSpec),
+    /// Numbers of `trainings` by epoch: a panel for each metric, a colour for each training. Lines of training images
+    /// are dashed, those of validation and held-out images are solid. A mark stands at the epoch whose weights the
+    /// checkpoint has. So robust overfitting can be seen (Rice et al. 2020, figure 1).
+    Training(LearningSpec),
 }
 
 /// Curves as their author describes them.

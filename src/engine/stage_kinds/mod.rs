@@ -9,6 +9,7 @@ mod evaluate;
 mod figure;
 mod headings;
 mod images;
+mod learning;
 mod masking;
 mod metric;
 mod net;
@@ -39,6 +40,9 @@ pub use figure::{
 };
 pub use headings::Headings;
 pub use images::{ChoiceError, Chosen, Images};
+pub use learning::{
+    EpochImages, EpochNumber, LearningMetric, LearningParams, LearningSeries, LearningSpec, LearningTag,
+};
 pub use masking::MaskingParams;
 pub use metric::Metric;
 pub use net::{MOST_BLOCKS, MOST_CHANNELS, Net, NetProblem, StandardResnet, Stem, WideResnet};

@@ -108,6 +108,7 @@ impl StageKind {
                         Slot { optional: true, ..RESULTS },
                         Slot { name: "sets", many: true, optional: true, ..SET },
                         Slot { optional: true, ..slot("maps", ArtifactType::File, "maps") },
+                        Slot { many: true, optional: true, ..slot("trainings", ArtifactType::File, "metrics") },
                     ]
                 }
             }

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use askama::Template;
 use atflow::cache::{Cache, RunOutcome, RunRecord};
 use atflow::digest::Digest;
+use atflow::formats::EpochMetrics;
 use atflow::report::{
     JoinedStage, RunResults, Timeline, TrainingCurve, map_sheets, outcomes, timeline, training_curves,
 };
-use atflow::stage_kinds::StageKind;
+use atflow::stage_kinds::{EpochNumber, StageKind};
 use base64::Engine as _;
 use sha2::{Digest as _, Sha256};
 
@@ -238,22 +239,25 @@ fn pictures(cache: &Cache, results: &RunResults, kind: StageKind, outputs: &[&st
 /// Most points of a line; beyond that every second, third, … epoch is drawn.
 const MOST_POINTS: usize = 512;
 
+/// The numbers of trainings that have a chart.
+const CHARTS: [EpochNumber; 6] = [
+    EpochNumber::TrainLoss,
+    EpochNumber::TrainAccuracy,
+    EpochNumber::ValidationAccuracy,
+    EpochNumber::AdversarialAccuracy,
+    EpochNumber::CheckedAccuracy,
+    EpochNumber::HoldoutAccuracy,
+];
+
 /// Returns the charts of the trainings: loss and accuracies, a line for each training.
 fn charts(results: &RunResults, curves: &[TrainingCurve]) -> Vec<ChartView> {
-    type Number = fn(&atflow::report::EpochNumbers) -> Option<f64>;
-    let all: [(&str, bool, Number); 5] = [
-        ("Loss of the training images", false, |epoch| Some(epoch.train_loss)),
-        ("Accuracy on the training images as trained on", true, |epoch| Some(epoch.train_accuracy)),
-        ("Accuracy on clean validation images", true, |epoch| epoch.validation_accuracy),
-        ("Accuracy under the attack of the overfitting check", true, |epoch| epoch.checked_accuracy),
-        ("Accuracy on held-out images under attack", true, |epoch| epoch.holdout_accuracy),
-    ];
     let mut charts = Vec::new();
-    for (title, is_share, number) in all {
+    for number in CHARTS {
+        let (title, is_share) = (number.title(), number.is_share());
         let mut lines = Vec::new();
         for (index, curve) in curves.iter().enumerate() {
-            let points: Vec<(f64, f64)> =
-                curve.epochs.iter().filter_map(|epoch| Some((f64::from(epoch.epoch), number(epoch)?))).collect();
+            let point = |epoch: &EpochMetrics| Some((f64::from(epoch.epoch), number.of(epoch)?));
+            let points: Vec<(f64, f64)> = curve.metrics.epochs.iter().filter_map(point).collect();
             let step = points.len().div_ceil(MOST_POINTS).max(1);
             let points: Vec<(f64, f64)> = points.into_iter().step_by(step).collect();
             if !points.is_empty() {

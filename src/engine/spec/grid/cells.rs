@@ -95,9 +95,10 @@ impl<'a> Grid<'a> {
             let message = format!("a figure of {what} has no use for `{useless}`");
             let help = match what {
                 "curves" if *useless == "maps" => "add `draw: maps` to draw saliency maps, or remove it",
+                "curves" if *useless == "trainings" => "add `draw: training` to draw learning curves, or remove it",
                 "curves" => "add `draw: samples` to draw images, or remove it",
                 _ if *useless != "results" => "remove it",
-                "saliency maps" => "remove it",
+                "saliency maps" | "learning curves" => "remove it",
                 _ => "name the coordinate of its models under `probabilities`, or remove it",
             };
             return Err(vec![Problem::at(place, message, "here").help(help)]);

@@ -2,6 +2,7 @@
 
 mod cells;
 mod curves;
+mod learning;
 mod maps;
 mod samples;
 mod table;
@@ -30,8 +31,9 @@ pub(super) fn resolve(expander: &Expander, instance: &mut Instance, notes: &mut 
 }
 
 fn resolved(expander: &Expander, instance: &Instance) -> Result<(Json, Vec<Need>), Vec<Problem>> {
-    let results: Vec<InstanceId> =
-        instance.needs.iter().filter(|need| need.slot == "results").map(|need| need.from).collect();
+    // A stage has one of the two.
+    let is_result = |need: &&Need| ["results", "trainings"].contains(&need.slot.as_str());
+    let results: Vec<InstanceId> = instance.needs.iter().filter(is_result).map(|need| need.from).collect();
     let untransformed = Baselines::new(expander, &results);
     let is_certain = results.iter().all(|id| untransformed.is_certain(*id));
     let mut grid = Grid { expander, table: instance, results: &results, is_certain, needs: Vec::new(), untransformed };
@@ -43,20 +45,25 @@ fn resolved(expander: &Expander, instance: &Instance) -> Result<(Json, Vec<Need>
         }
         _ => match grid.read_spec()? {
             FigureSpec::Curves(spec) => {
-                grid.takes("results", &["sets", "maps"], "curves")?;
+                grid.takes("results", &["sets", "maps", "trainings"], "curves")?;
                 let params = curves::resolve(&mut grid, &spec)?;
                 grid.canonical(&params)?
             }
             FigureSpec::Samples(spec) => {
                 let is_of_models = spec.probabilities.is_some() || spec.predicted.is_some();
-                let without: &[&str] = if is_of_models { &["maps"] } else { &["maps", "results"] };
-                grid.takes("sets", without, "images")?;
+                let without = ["maps", "trainings", "results"];
+                grid.takes("sets", if is_of_models { &without[..2] } else { &without }, "images")?;
                 let params = samples::resolve(&mut grid, &spec)?;
                 grid.canonical(&params)?
             }
             FigureSpec::Maps(spec) => {
-                grid.takes("maps", &["sets", "results"], "saliency maps")?;
+                grid.takes("maps", &["sets", "results", "trainings"], "saliency maps")?;
                 let params = maps::resolve(&mut grid, &spec)?;
+                grid.canonical(&params)?
+            }
+            FigureSpec::Training(spec) => {
+                grid.takes("trainings", &["sets", "results", "maps"], "learning curves")?;
+                let params = learning::resolve(&mut grid, &spec)?;
                 grid.canonical(&params)?
             }
         },

@@ -1,6 +1,6 @@
-//! Metrics of a training: the output `metrics` and the summary after each epoch. Knows nothing about their computation.
+//! Metrics of a training: the summary after each epoch, what is read off the epochs, and the sums that they come from.
 
-use serde::{Deserialize, Serialize};
+use atflow::formats::EpochMetrics;
 use tch::{Device, Kind, TchError, Tensor};
 
 /// Drop in accuracy under the stronger attack that counts as catastrophic (the rule of Wong et al. 2020, in their
@@ -9,79 +9,29 @@ const CATASTROPHIC: f64 = 0.2;
 /// If the training's own accuracy drops by this much too, something else went wrong.
 const STEADY: f64 = 0.1;
 
-/// The output `metrics`. Nothing in it depends on time or place: the same training gives the same bytes.
-#[derive(Debug, Serialize)]
-pub(super) struct Metrics {
-    pub(super) epochs: Vec<EpochMetrics>,
-    /// With an overfitting check: the first epoch of catastrophic overfitting, or null.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) catastrophic_overfitting: Option<Option<u32>>,
-    /// With held-out images: the epoch whose weights the checkpoint has.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) kept_epoch: Option<u32>,
+/// Returns the accuracy on the images that the training itself attacked, or on all training images.
+fn own_accuracy(epoch: &EpochMetrics) -> f64 {
+    epoch.adversarial.as_ref().map_or(epoch.train_accuracy, |adversarial| adversarial.accuracy)
 }
 
-/// Metrics of one epoch.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct EpochMetrics {
-    /// From 1.
-    pub(super) epoch: u32,
-    /// The learning rate of its last step.
-    pub(super) lr: f64,
-    /// Mean loss of the training images as trained on, before each step.
-    pub(super) train_loss: f64,
-    /// Share of these images classified correctly, 0 to 1.
-    pub(super) train_accuracy: f64,
-    /// Cross-entropy and accuracy of the perturbed images alone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) adversarial: Option<Adversarial>,
-    /// Share of the clean validation images classified correctly after the epoch, 0 to 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) validation_accuracy: Option<f64>,
-    /// Share of the images of `overfitting_check` classified correctly under its attack after the epoch, 0 to 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) checked_accuracy: Option<f64>,
-    /// Share of held-out images classified correctly under the attack of `holdout` after the epoch, 0 to 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) holdout_accuracy: Option<f64>,
-}
-
-/// Metrics of an epoch's perturbed images.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Adversarial {
-    pub(super) images: u64,
-    pub(super) loss: f64,
-    pub(super) accuracy: f64,
-}
-
-impl EpochMetrics {
-    /// Returns the accuracy on the images that the training itself attacked, or on all training images.
-    fn own_accuracy(&self) -> f64 {
-        self.adversarial.as_ref().map_or(self.train_accuracy, |adversarial| adversarial.accuracy)
+/// Returns a summary line of one of so many epochs.
+pub(super) fn describe(metrics: &EpochMetrics, epochs: u32) -> String {
+    let mut text = format!(
+        "epoch {}/{epochs}  loss {:.3}  accuracy {:.1} %",
+        metrics.epoch,
+        metrics.train_loss,
+        100.0 * metrics.train_accuracy
+    );
+    let further = [
+        ("attacked", metrics.adversarial.as_ref().map(|adversarial| adversarial.accuracy)),
+        ("checked", metrics.checked_accuracy),
+        ("held out", metrics.holdout_accuracy),
+        ("validation", metrics.validation_accuracy),
+    ];
+    for (words, accuracy) in further {
+        text += &accuracy.map_or_else(String::new, |accuracy| format!("  {words} {:.1} %", 100.0 * accuracy));
     }
-
-    /// Returns a summary line.
-    pub(super) fn describe(&self, epochs: u32) -> String {
-        let mut text = format!(
-            "epoch {}/{epochs}  loss {:.3}  accuracy {:.1} %",
-            self.epoch,
-            self.train_loss,
-            100.0 * self.train_accuracy
-        );
-        if let Some(adversarial) = &self.adversarial {
-            text += &format!("  attacked {:.1} %", 100.0 * adversarial.accuracy);
-        }
-        if let Some(accuracy) = self.checked_accuracy {
-            text += &format!("  checked {:.1} %", 100.0 * accuracy);
-        }
-        if let Some(accuracy) = self.holdout_accuracy {
-            text += &format!("  held out {:.1} %", 100.0 * accuracy);
-        }
-        if let Some(accuracy) = self.validation_accuracy {
-            text += &format!("  validation {:.1} %", 100.0 * accuracy);
-        }
-        text
-    }
+    text
 }
 
 /// Returns the first epoch of catastrophic overfitting, if any.
@@ -93,7 +43,7 @@ pub(super) fn catastrophic_overfitting(epochs: &[EpochMetrics]) -> Option<u32> {
         epochs.iter().filter_map(|epoch| Some((epoch, epoch.checked_accuracy?))).collect();
     let falls = |pair: &&[(&EpochMetrics, f64)]| {
         let ((before, was), (after, is)) = (pair[0], pair[1]);
-        was - is > CATASTROPHIC && before.own_accuracy() - after.own_accuracy() < STEADY
+        was - is > CATASTROPHIC && own_accuracy(before) - own_accuracy(after) < STEADY
     };
     checked.windows(2).find(falls).map(|pair| pair[1].0.epoch)
 }
@@ -141,6 +91,7 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use atflow::formats::AdversarialMetrics;
 
     #[test]
     fn a_training_that_only_looks_robust_is_noticed_at_the_epoch_where_it_turned() {
@@ -150,7 +101,7 @@ mod tests {
                 lr: 0.1,
                 train_loss: 1.0,
                 train_accuracy: 0.9,
-                adversarial: Some(Adversarial { images: 10, loss: 1.0, accuracy: own }),
+                adversarial: Some(AdversarialMetrics { images: 10, loss: 1.0, accuracy: own }),
                 validation_accuracy: None,
                 checked_accuracy: checked,
                 holdout_accuracy: checked,

@@ -10,9 +10,10 @@ mod training;
 
 use std::rc::Rc;
 
+use atflow::formats::{EpochMetrics, TrainingMetrics};
 use atflow::stage_kinds::{HeadWeights, TrainParams};
 
-use self::metrics::{EpochMetrics, Metrics, best_epoch, catastrophic_overfitting};
+use self::metrics::{best_epoch, catastrophic_overfitting, describe};
 use self::progress::ProgressKeeper;
 use self::training::Training;
 use super::same_classes;
@@ -40,7 +41,7 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     train(context, &mut keeper, &mut training, &mut epochs)?;
 
     let metrics = choose_epoch(&mut training, epochs)?;
-    let summary = metrics.epochs.last().map_or_else(String::new, |last| last.describe(training.params.epochs));
+    let summary = metrics.epochs.last().map_or_else(String::new, |last| describe(last, training.params.epochs));
     write_checkpoint(context, training)?;
     write_metrics(context, &metrics)?;
     Ok(summary)
@@ -132,7 +133,7 @@ fn train(
         // The number of finished epochs; it fits, because a u32 counts them.
         let epoch = epochs.len() as u32 + 1;
         let metrics = training.epoch(context, epoch)?;
-        context.reporter.log(metrics.describe(training.params.epochs));
+        context.reporter.log(describe(&metrics, training.params.epochs));
         epochs.push(metrics);
         if training.chooses_best() && best_epoch(epochs) == Some(epoch) {
             training.remember_best()?;
@@ -149,7 +150,7 @@ fn train(
 }
 
 /// Gives the network the weights of the epoch that `holdout` selects; returns the metrics of the training.
-fn choose_epoch(training: &mut Training, epochs: Vec<EpochMetrics>) -> Result<Metrics, StageError> {
+fn choose_epoch(training: &mut Training, epochs: Vec<EpochMetrics>) -> Result<TrainingMetrics, StageError> {
     let kept_epoch = match training.chooses_best() {
         // The progress is already saved: a longer training continues from the last epoch.
         true => training.take_best()?.and(best_epoch(&epochs)),
@@ -157,7 +158,7 @@ fn choose_epoch(training: &mut Training, epochs: Vec<EpochMetrics>) -> Result<Me
     };
     let is_checked = training.params.overfitting_check.is_some();
     let catastrophic_overfitting = is_checked.then(|| catastrophic_overfitting(&epochs));
-    Ok(Metrics { epochs, catastrophic_overfitting, kept_epoch })
+    Ok(TrainingMetrics { epochs, catastrophic_overfitting, kept_epoch })
 }
 
 fn write_checkpoint(context: &Context<'_>, training: Training) -> Result<(), StageError> {
@@ -168,9 +169,7 @@ fn write_checkpoint(context: &Context<'_>, training: Training) -> Result<(), Sta
     context.write("checkpoint", &bytes)
 }
 
-fn write_metrics(context: &Context<'_>, metrics: &Metrics) -> Result<(), StageError> {
-    let mut json = serde_json::to_vec_pretty(metrics)
-        .map_err(|error| StageError::Encode { output: "metrics", source: error.into() })?;
-    json.push(b'\n');
-    context.write("metrics", &json)
+fn write_metrics(context: &Context<'_>, metrics: &TrainingMetrics) -> Result<(), StageError> {
+    let bytes = metrics.to_bytes().map_err(|error| StageError::Encode { output: "metrics", source: error.into() })?;
+    context.write("metrics", &bytes)
 }

@@ -1,8 +1,8 @@
 //! Saves the progress of a training after each epoch, and resumes a training from it.
 
+use atflow::formats::EpochMetrics;
 use atflow::stage_kinds::TrainParams;
 
-use super::metrics::EpochMetrics;
 use super::training::Training;
 use crate::context::Context;
 use crate::error::StageError;

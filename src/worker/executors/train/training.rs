@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use atflow::protocol::ProgressMetrics;
+use atflow::formats::{AdversarialMetrics, EpochMetrics};
 use atflow::stage_kinds::{
     AdversarialBatches, Attack, Free, KeptEpoch, Precision, Trades, TrainParams, TrainingMethod,
 };
@@ -14,7 +15,7 @@ use tch::{Kind, Reduction, TchError, Tensor};
 use super::super::optimizer::{Optimizer, learning_rate};
 use super::super::{grouped, limited, percent};
 use super::methods::{SharedPerturbation, divergence, trades_attack};
-use super::metrics::{Adversarial, EpochMetrics, Tally};
+use super::metrics::Tally;
 use crate::attacks::{self, Batch};
 use crate::context::{Context, Report};
 use crate::data::DeviceSet;
@@ -232,7 +233,11 @@ impl Training {
         }
         let adversarial = if attacked.images > 0 {
             let (loss, correct) = attacked.read()?;
-            Some(Adversarial { images: attacked.images, loss, accuracy: correct as f64 / attacked.images as f64 })
+            Some(AdversarialMetrics {
+                images: attacked.images,
+                loss,
+                accuracy: correct as f64 / attacked.images as f64,
+            })
         } else {
             None
         };
