@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::support::Space;
+use crate::depth;
+use crate::support::{Ran, Space};
 
 const PIPELINE: &str = r#"pipeline: long
 stages:
@@ -117,4 +118,45 @@ fn what_no_file_has_and_a_file_of_another_form_are_told() {
     let ran = space.run(&["run", "p.yaml"]);
     assert_eq!(ran.code, Some(1), "{}", ran.seen());
     assert!(ran.seen().contains("metrics of a training cannot be read"), "{}", ran.seen());
+}
+
+#[test]
+fn tensorboard_gets_a_run_for_each_training_and_the_same_bytes_again() {
+    let space = depth::space();
+    space.write("pgd.json", robust().to_string());
+    let writes = r#"open(path, "w").write(job["stage"])"#;
+    let copies = r#"open(path, "w").write(open(os.environ["HOME"] + "/pgd.json").read() if name == "metrics" else job["stage"])"#;
+    space.write("worker", space.read("worker").replace(writes, copies));
+    let mut command = space.command(&["run", "p.yaml", "model"]);
+    let ran = Ran::of(command.env("ATFLOW_WORKER", space.path().join("worker")).output().unwrap());
+    assert_eq!(ran.code, Some(0), "{}", ran.seen());
+
+    let report = |folder: &str| {
+        let ran = space.run(&["report", "p.yaml", "--out", "report.html", "--tensorboard", folder]);
+        assert_eq!(ran.code, Some(0), "{}", ran.seen());
+        let read = |run: &str| {
+            std::fs::read(space.path().join(folder).join(run).join("events.out.tfevents.0.atflow")).unwrap()
+        };
+        (ran.stdout, [read("model-a"), read("model-b")])
+    };
+    let (told, files) = report("logs");
+    assert_eq!(told, "report.html\nlogs/model-a\nlogs/model-b\n");
+    // A head and three epochs, of which each has what the training measured, and nothing else.
+    let count = |text: &str| files[0].windows(text.len()).filter(|window| *window == text.as_bytes()).count();
+    assert_eq!(count("brain.Event:2"), 1);
+    for tag in ["loss/train", "loss/adversarial", "accuracy/validation", "accuracy/holdout", "learning_rate"] {
+        assert_eq!(count(tag), 3, "{tag}");
+    }
+    assert_eq!(count("accuracy/checked"), 0);
+    assert_eq!(report("again").1, files);
+    assert_eq!(report("logs").1, files, "a file replaces that of the last time");
+}
+
+#[test]
+fn a_run_without_trainings_says_so() {
+    let space = space(PIPELINE);
+    space.ran(&[]);
+    let ran = space.run(&["report", "p.yaml", "--tensorboard", "logs"]);
+    assert!(ran.code == Some(0) && ran.stderr.contains("has no training"), "{}", ran.seen());
+    assert!(!space.path().join("logs").exists());
 }

@@ -95,6 +95,9 @@ pub(crate) struct ReportArgs {
     /// Leave out figures, saliency maps and samples
     #[arg(long)]
     pub no_images: bool,
+    /// Also write what trainings measured after each epoch, for TensorBoard: a folder of DIR for each training
+    #[arg(long, value_name = "DIR")]
+    pub tensorboard: Option<PathBuf>,
     #[command(flatten)]
     pub cache: CacheArgs,
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use atflow::cache::{Access, Cache, RunId, RunRecord};
 use atflow::fsio;
-use atflow::report::RunResults;
+use atflow::report::{EVENT_FILE, RunResults, event_files, training_curves};
 use atflow::results_folder::folder_name;
 use atflow::spec::{Overrides, PipelineSpec};
 
@@ -36,6 +36,9 @@ pub(crate) fn run(args: &ReportArgs) -> Result<Exit, CliError> {
     let results = RunResults::read(&cache, run);
     write(&cache, &results, against.as_ref(), !args.no_images, &out)?;
     ui::print(&format!("{}\n", out.display()))?;
+    if let Some(folder) = &args.tensorboard {
+        write_events(&cache, &results, folder)?;
+    }
     if !results.lost.is_empty() {
         eprint(&format!("{} gone from the cache: {}\n", results.lost.len(), ui::some(&results.lost)));
     }
@@ -71,6 +74,25 @@ fn write(
     written.map_err(|error| {
         CliError::environment(format!("the report cannot be written: {error}")).help("name another file with --out")
     })
+}
+
+/// Writes an event file for each training of a run, and prints their folders.
+fn write_events(cache: &Cache, results: &RunResults, folder: &Path) -> Result<(), CliError> {
+    let files = event_files(results, &training_curves(cache, results));
+    if files.is_empty() {
+        eprint(&format!("nothing for TensorBoard: run {} has no training\n", results.run.id.short()));
+    }
+    for file in files {
+        let run = folder.join(&file.run);
+        let written =
+            fsio::create_dir(&run).and_then(|()| fsio::write_atomic(&run.join(EVENT_FILE), &run, &file.bytes));
+        written.map_err(|error| {
+            let message = format!("the numbers of {} cannot be written for TensorBoard: {error}", file.run);
+            CliError::environment(message).help("name another folder with --tensorboard")
+        })?;
+        ui::print(&format!("{}\n", run.display()))?;
+    }
+    Ok(())
 }
 
 fn found(args: &ReportArgs, pipeline: Option<&str>) -> FindArgs {
