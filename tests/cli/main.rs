@@ -15,6 +15,7 @@ mod language;
 mod live;
 mod learning;
 mod machine;
+mod mockup;
 mod print;
 mod programs;
 mod refused;

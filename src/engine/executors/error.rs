@@ -9,7 +9,7 @@ use crate::formats::{FormatError, WriteError};
 use crate::keeper::KeeperError;
 use crate::picture::PictureError;
 use crate::protocol::{Failure, FailureCode};
-use crate::results::{DocumentError, MetricError, PublishedError};
+use crate::results::{CsvError, DocumentError, MetricError, PublishedError};
 use crate::stage_kinds::{ChoiceError, LearningMetric, StageKind};
 
 /// Facts about a failure; [`Failure`] carries them on as text.
@@ -66,6 +66,8 @@ pub(super) enum StageError {
     AxisLabels { labels: usize, values: usize },
     #[error("no training has numbers of `{}`: {}", metric.name(), metric.needs())]
     NotMeasured { metric: LearningMetric },
+    #[error("the numbers cannot be written as CSV")]
+    Csv(#[from] CsvError),
     #[error("the table cannot be assembled")]
     Document(#[from] DocumentError),
     #[error("the figure cannot be drawn")]
@@ -143,6 +145,7 @@ impl StageError {
             | Published { .. }
             | AxisLabels { .. }
             | NotMeasured { .. }
+            | Csv(_)
             | Document(_)
             | Picture(_)
             | UnknownName { .. }

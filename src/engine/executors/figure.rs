@@ -6,7 +6,7 @@ use super::published::published_table;
 use super::{Reporter, params, write};
 use crate::picture::{Curves, Drawing, Point, Series, curves_drawing};
 use crate::protocol::Job;
-use crate::results::{Cell, Number, PointRow, points_csv, thousands};
+use crate::results::{Cell, Number, PointRow, mockup_csv, points_csv, thousands};
 use crate::stage_kinds::FigureParams;
 
 /// A published number and how it was printed; for each curve one for each value of the axis.
@@ -25,7 +25,7 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageErr
     let told = grid::told(&cells);
 
     let beside = beside(job, &params)?;
-    write(job, "csv", numbers(&params, &cells, &beside).as_bytes())?;
+    write_csv(job, params.mockup, numbers(&params, &cells, &beside))?;
     let named = |label: &String| shown(&params, label).to_owned();
     let mut curves = Curves {
         title: params.title.clone(),
@@ -45,6 +45,12 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageErr
     }
     write_picture(job, &curves_drawing(&curves)?)?;
     Ok(format!("{told} in {} curves", curves.series.len()))
+}
+
+/// Writes the output `csv`; that of a mock-up says so.
+pub(super) fn write_csv(job: &Job, is_mockup: bool, text: String) -> Result<(), StageError> {
+    let text = if is_mockup { mockup_csv(&text)? } else { text };
+    write(job, "csv", text.as_bytes())
 }
 
 /// Writes the outputs `svg`, `png` and `pdf`.

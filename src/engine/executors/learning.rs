@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::error::StageError;
-use super::figure::write_picture;
-use super::{Reporter, check_cancelled, name, params, read, write};
+use super::figure::{write_csv, write_picture};
+use super::{Reporter, check_cancelled, name, params, read};
 use crate::formats::{EpochMetrics, TrainingMetrics};
 use crate::picture::{Panel, PanelLine, Panels, panels_drawing};
 use crate::protocol::Job;
@@ -35,7 +35,7 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageErr
         panels.push((*metric, lines));
     }
     panels.retain(|(_, lines)| !lines.is_empty());
-    write(job, "csv", csv(&panels).as_bytes())?;
+    write_csv(job, params.mockup, csv(&panels))?;
     write_picture(job, &panels_drawing(&picture(&params, &panels))?)?;
     let epochs = trainings.iter().map(|training| training.epochs.len()).max().unwrap_or(0);
     Ok(format!("{} trainings of up to {epochs} epochs in {} panels", trainings.len(), panels.len()))

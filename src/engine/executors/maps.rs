@@ -1,9 +1,9 @@
 //! The `figure` stage with `draw: maps`: what a `saliency` stage drew, for print.
 
 use super::error::StageError;
-use super::figure::write_picture;
+use super::figure::{write_csv, write_picture};
 use super::samples::{Column, column, heading, open, scale};
-use super::{Reporter, check_cancelled, name, params, read, write};
+use super::{Reporter, check_cancelled, name, params, read};
 use crate::formats::SaliencyMaps;
 use crate::picture::{Sheet, map_tile, sheet_drawing};
 use crate::protocol::Job;
@@ -23,7 +23,7 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageErr
         let set = set.ok_or_else(|| StageError::NoInput { slot: format!("set {label}") })?;
         columns.push(column(set, &mut open(set)?, &maps.images)?);
     }
-    write(job, "csv", csv(&maps, &columns).as_bytes())?;
+    write_csv(job, params.mockup, csv(&maps, &columns))?;
     let shown = |label: &String| params.names.get(label).unwrap_or(label).clone();
     let sheet = Sheet {
         title: params.title.clone(),

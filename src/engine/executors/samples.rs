@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::BufReader;
 
 use super::error::StageError;
-use super::figure::write_picture;
+use super::figure::{write_csv, write_picture};
 use super::grid::predictions;
-use super::{Reporter, check_cancelled, name, params, read_error, write};
+use super::{Reporter, check_cancelled, name, params, read_error};
 use crate::digest::{ReadError, verify};
 use crate::formats::{ImageReader, Predictions, Seen};
 use crate::picture::{SampleRow, Samples, Tile, samples_drawing};
@@ -61,7 +61,7 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageErr
             tiles: columns.iter().map(|column| column.tiles[at].clone()).collect(),
         });
     }
-    write(job, "csv", samples_csv(numbers).as_bytes())?;
+    write_csv(job, params.mockup, samples_csv(numbers))?;
     let scale = params.scale.unwrap_or_else(|| scale(&columns));
     let samples = Samples { title: params.title, columns: params.headings, rows, scale };
     write_picture(job, &samples_drawing(&samples)?)?;

@@ -15,6 +15,7 @@ pub fn csv(table: &TableDocument) -> String {
     let table = &table.shown();
     let has = |what: fn(&Cell) -> bool| table.cells.iter().flatten().flatten().any(what);
     let parts: Vec<Part> = [
+        (table.mockup, MOCKUP),
         (has(|cell| cell.number.fixed), FIXED),
         (has(Cell::is_not_as_it_is_now), STATE),
         (!table.over.is_empty(), SPREAD),
@@ -43,6 +44,8 @@ pub fn csv(table: &TableDocument) -> String {
 
 /// More columns: their names, and their fields for a cell.
 type Part = (&'static [&'static str], fn(&TableDocument, &Cell) -> Vec<String>);
+
+const MOCKUP: Part = (&[MOCKUP_COLUMN], |_, _| vec![true.to_string()]);
 
 const STATE: Part = (&["state"], |_, cell| vec![cell.state.name().to_owned()]);
 
@@ -173,6 +176,20 @@ pub fn epochs_csv<'a>(rows: impl IntoIterator<Item = EpochRow<'a>>) -> String {
         text += &line([row.metric, row.series, row.images, &epoch, &value, &kept]);
     }
     text
+}
+
+/// The column that says of every number that it is of a mock-up.
+const MOCKUP_COLUMN: &str = "mockup";
+
+/// The CSV of a figure with a column more, which says of every line that it is of a mock-up.
+///
+/// # Errors
+/// [`CsvError`] if it is no CSV.
+pub fn mockup_csv(text: &str) -> Result<String, CsvError> {
+    let (header, records) = read_csv(text.as_bytes())?;
+    let with = |fields: &[String], last| line(fields.iter().map(String::as_str).chain([last]));
+    let records = records.iter().map(|record| with(record, "true"));
+    Ok(with(&header, MOCKUP_COLUMN) + &records.collect::<String>())
 }
 
 const NUMBERS: [&str; 6] = ["metric", "value", "low", "high", "hits", "n"];

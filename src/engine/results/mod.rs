@@ -15,7 +15,9 @@ mod tex_text;
 mod words;
 
 pub use counts::Counts;
-pub use csv::{CsvError, EpochRow, PointRow, SampleNumber, csv, epochs_csv, line as csv_line, points_csv, samples_csv};
+pub use csv::{
+    CsvError, EpochRow, PointRow, SampleNumber, csv, epochs_csv, line as csv_line, mockup_csv, points_csv, samples_csv,
+};
 pub use family::correct;
 pub use markdown::markdown;
 pub use measure::{MetricError, Number, measure};

@@ -41,6 +41,9 @@ pub struct TableDocument {
     /// How the table looks in LaTeX.
     #[serde(default, skip_serializing_if = "TexLayout::is_plain")]
     pub tex: TexLayout,
+    /// Whether it is of a mock-up, whose numbers mean nothing.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub mockup: bool,
     /// For each row a cell for each column; `null` where the pipeline has no result and none was published.
     pub cells: Vec<Vec<Option<Cell>>>,
 }
@@ -124,6 +127,11 @@ pub struct Judgement {
     pub different_at_anomalies: usize,
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
 /// Why some bytes or counts are no table.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentError {
@@ -163,6 +171,7 @@ impl TableDocument {
             published: None,
             names: params.names.clone(),
             tex: params.tex.clone(),
+            mockup: params.mockup,
             cells,
         }
         .checked()
@@ -258,6 +267,7 @@ pub(super) mod tests {
             published: None,
             names: BTreeMap::new(),
             tex: TexLayout::default(),
+            mockup: false,
         };
         let cell = |hits, n| Some(Cell::from(Number::from(Counts::new(hits, n).unwrap())));
         let cells = vec![

@@ -129,7 +129,11 @@ pub(super) fn comparison_label(to: &str) -> String {
 /// What the numbers are, of how many images, and what the signs mean; a paragraph each. Nothing is said of intervals
 /// where the rendering shows none.
 pub fn notes(table: &TableDocument, intervals: bool) -> Vec<String> {
-    let mut notes: Vec<String> = kinds_of_numbers(table, intervals);
+    let mut notes = Vec::new();
+    if table.mockup {
+        notes.push("A mock-up: it shows what the pipeline makes, and its numbers mean nothing.".to_owned());
+    }
+    notes.extend(kinds_of_numbers(table, intervals));
     notes.extend(unequal_columns(table));
     if intervals {
         notes.extend(of_images_alone(table));
@@ -139,7 +143,9 @@ pub fn notes(table: &TableDocument, intervals: bool) -> Vec<String> {
     if let Some(compare) = &table.compare {
         notes.extend(comparisons(table, compare, intervals));
     }
-    if let Some(judgement) = &table.published {
+    if let Some(judgement) = table.published.as_ref().filter(|_| table.mockup) {
+        notes.push(format!("{PUBLISHED}: the number of {}; a mock-up is not compared with it.", judgement.table));
+    } else if let Some(judgement) = &table.published {
         let shares = if table.columns.iter().any(|column| column.metric.is_share()) {
             " and by no more than half of it or of what it lacks to 100"
         } else {

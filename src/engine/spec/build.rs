@@ -16,6 +16,7 @@ use super::grid;
 use super::headings;
 use super::instance::{ExternalInput, Instance, OutputSpec};
 use super::matrix::{Matrix, Stand};
+use super::mockup;
 use super::origin::Origin;
 use super::params::{self, Params};
 use super::poison::{has_unknown, is_unknown};
@@ -178,6 +179,9 @@ impl Expander<'_> {
             file: stage.file.clone(),
             name: point.name,
         };
+        if self.spec.is_mockup {
+            mockup::mark_title(&mut instance);
+        }
         self.check_together(stage, stands, &mut instance, &with, &origin, notes);
         instance
     }

@@ -19,6 +19,7 @@ mod instance;
 mod lenient;
 mod load;
 mod matrix;
+mod mockup;
 mod names;
 mod needs;
 mod nesting;

@@ -26,6 +26,8 @@ pub struct PipelineSpec {
     /// The pipeline's name, which names its results folder.
     pub name: String,
     pub(super) params: Mapping,
+    /// Whether the selected profile is a mock-up.
+    pub(super) is_mockup: bool,
     /// The parameters as declared, before a profile or the command line changed them.
     declared: Mapping,
     pub(super) stages: Vec<StageSpec>,
@@ -112,8 +114,9 @@ impl PipelineSpec {
             let problem = Problem::at(place, format!("{} has no stages", file.name()), "no stage here");
             problems.push(problem.help("a stage is `NAME: {kind: …, needs: …, with: …}` under `stages:`"));
         }
-        let Settings { params, places, .. } = settings;
-        let spec = PipelineSpec { file, files, name, params, declared, stages, unreadable, lost, places, by_name };
+        let Settings { params, places, is_mockup, .. } = settings;
+        let spec =
+            PipelineSpec { file, files, name, params, is_mockup, declared, stages, unreadable, lost, places, by_name };
         Ok((spec, problems))
     }
 

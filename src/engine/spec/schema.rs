@@ -50,7 +50,12 @@ pub fn pipeline_schema() -> Json {
             "params": {"description": "Values that stages take as `${name}` and that `--set name=value` overrides.", "type": "object"},
             "profiles": {
                 "description": "Named sets of parameters, for `--profile`.",
-                "type": "object", "additionalProperties": {"type": "object"}
+                "type": "object",
+                "additionalProperties": {"type": "object", "properties": {"mockup": {
+                    "description": "Whether runs with the profile are mock-ups, whose numbers mean nothing: tables and figures say so, and \
+                        have no verdicts on published numbers.",
+                    "type": "boolean"
+                }}}
             },
             "stages": {
                 "type": "object", "minProperties": 1, "propertyNames": {"pattern": NAME},

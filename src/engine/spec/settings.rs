@@ -8,6 +8,7 @@ use serde_yaml::{Mapping, Value};
 
 use super::describe::describe;
 use super::diagnostics::Lost;
+use super::mockup;
 use super::poison::has_unknown;
 use super::problem::Problem;
 use super::reader::Reader;
@@ -28,8 +29,17 @@ pub struct Overrides {
 pub(super) struct Settings {
     pub params: Mapping,
     pub places: HashMap<String, Place>,
-    /// The settings of each profile, by profile name, in order.
-    profiles: Vec<(String, Vec<Setting>)>,
+    /// Whether the selected profile is a mock-up.
+    pub is_mockup: bool,
+    /// The profiles by name, in order.
+    profiles: Vec<(String, Profile)>,
+}
+
+/// What a profile sets.
+#[derive(Default)]
+struct Profile {
+    settings: Vec<Setting>,
+    is_mockup: bool,
 }
 
 struct Setting {
@@ -52,6 +62,13 @@ impl Settings {
                     .problems
                     .push(Problem::at(place, message, "not a name").help("use letters, digits, `-` and `_`"));
                 lost.names.extend(key.split('.').next().map(str::to_owned));
+                continue;
+            }
+            if key == mockup::KEY {
+                let message =
+                    format!("`{key}` cannot name a parameter: in a profile it says that the profile is a mock-up");
+                reader.problems.push(Problem::at(place, message, "reserved").help("give it another name"));
+                lost.names.insert(key.to_owned());
                 continue;
             }
             if let Some(first) = self.places.get(key) {
@@ -82,12 +99,17 @@ impl Settings {
                 }
             };
             let position = self.profiles.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
-                self.profiles.push((name.to_owned(), Vec::new()));
+                self.profiles.push((name.to_owned(), Profile::default()));
                 self.profiles.len() - 1
             });
             for (key, value) in reader.words(values, &path) {
+                let profile = &mut self.profiles[position].1;
+                if key == mockup::KEY {
+                    profile.is_mockup |= read_mockup(reader, value, &path);
+                    continue;
+                }
                 let place = Place::key(reader.file, path.key(key));
-                let settings = &mut self.profiles[position].1;
+                let settings = &mut profile.settings;
                 match settings.iter().find(|setting| setting.key == key) {
                     Some(first) => {
                         let problem =
@@ -104,8 +126,8 @@ impl Settings {
     pub(super) fn apply(&mut self, overrides: &Overrides, file: &str, lost: &Lost, problems: &mut Vec<Problem>) {
         let declared: Vec<String> = self.params.keys().filter_map(Value::as_str).map(str::to_owned).collect();
         let names = || declared.iter().map(String::as_str);
-        for (name, settings) in &self.profiles {
-            for setting in settings {
+        for (name, profile) in &self.profiles {
+            for setting in &profile.settings {
                 if !self.places.contains_key(&setting.key) && !lost.may_have(&setting.key) {
                     let message = format!("profile `{name}` sets `{}`, which is no parameter", setting.key);
                     let problem = Problem::at(setting.place.clone(), message, "unknown parameter");
@@ -115,8 +137,9 @@ impl Settings {
         }
         if let Some(wanted) = &overrides.profile {
             match self.profiles.iter().find(|(name, _)| name == wanted) {
-                Some((_, settings)) => {
-                    for setting in settings {
+                Some((_, profile)) => {
+                    self.is_mockup = profile.is_mockup;
+                    for setting in &profile.settings {
                         self.params.insert(setting.key.as_str().into(), setting.value.clone());
                     }
                 }
@@ -159,6 +182,18 @@ impl Settings {
             }
         }
     }
+}
+
+/// Returns whether a profile is a mock-up; `path` leads to the profile.
+fn read_mockup(reader: &mut Reader, value: &Value, path: &YamlPath) -> bool {
+    if let Value::Bool(is_mockup) = value {
+        return *is_mockup;
+    }
+    let message = format!("`{}` must be true or false; this is {}", mockup::KEY, describe(value));
+    let problem = Problem::at(Place::value(reader.file, path.key(mockup::KEY)), message, "expected true or false");
+    let help = "a profile with `mockup: true` runs the pipeline on stand-in data: its tables and figures say so";
+    reader.problems.push(problem.help(help));
+    false
 }
 
 /// Returns the problem of a name declared at two places.

@@ -10,7 +10,7 @@ use super::headings::Headings;
 use super::images::Images;
 use super::learning::LearningSpec;
 use super::metric::Metric;
-use super::print::{LegendPlace, PictureSize};
+use super::print::{LegendPlace, PictureSize, is_false};
 use super::table::{PublishedParams, PublishedSpec};
 use crate::number::Real;
 
@@ -165,6 +165,9 @@ pub struct FigureParams {
     /// Where the names of the curves stand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub legend: Option<LegendPlace>,
+    /// Whether a profile that is a mock-up made it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub mockup: bool,
 }
 
 /// Images side by side as they are hashed and drawn. Inputs: slot `set`, labelled as `columns`; slot `value`,
@@ -194,6 +197,9 @@ pub struct SamplesParams {
     /// How many pixels wide and high each pixel of an image is drawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale: Option<u32>,
+    /// Whether a profile that is a mock-up made it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub mockup: bool,
 }
 
 /// Saliency maps as they are hashed and drawn. Inputs: slot `maps`, and slot `set`, labelled as the sets of the maps.
@@ -210,6 +216,9 @@ pub struct MapsParams {
     /// How many pixels wide and high each pixel of an image is drawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale: Option<u32>,
+    /// Whether a profile that is a mock-up made it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub mockup: bool,
 }
 
 /// The word `maps`.

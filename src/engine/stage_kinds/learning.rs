@@ -100,6 +100,9 @@ pub struct LearningParams {
     /// Where the names of the trainings stand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub legend: Option<LegendPlace>,
+    /// Whether a profile that is a mock-up made it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub mockup: bool,
 }
 
 /// A training and what is drawn of it.

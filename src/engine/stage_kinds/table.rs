@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::headings::Headings;
 use super::metric::Metric;
-use super::print::TexLayout;
+use super::print::{TexLayout, is_false};
 use super::text::Text;
 use crate::number::Real;
 
@@ -223,6 +223,9 @@ pub struct TableParams {
     /// How it looks in LaTeX.
     #[serde(default, skip_serializing_if = "TexLayout::is_plain")]
     pub tex: TexLayout,
+    /// Whether a profile that is a mock-up made it: then it has no verdicts on published numbers.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub mockup: bool,
 }
 
 /// A column of [`TableParams`].

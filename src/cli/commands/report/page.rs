@@ -175,6 +175,10 @@ fn facts(results: &RunResults, against: Option<&RunRecord>) -> Vec<(&'static str
 fn warnings(results: &RunResults) -> Vec<String> {
     let run = &results.run;
     let mut warnings = Vec::new();
+    let is_mockup = |stage: &JoinedStage| stage.manifest.record.params.get("mockup") == Some(&true.into());
+    if results.stages.iter().any(is_mockup) {
+        warnings.push("A mock-up: it shows what the pipeline makes, and its numbers mean nothing.".to_owned());
+    }
     if !run.skipped.is_empty() {
         warnings.push(format!("Not made: {}.", ui::some(&run.skipped)));
     }

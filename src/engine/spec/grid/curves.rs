@@ -45,6 +45,7 @@ pub(super) fn resolve(grid: &mut Grid, spec: &CurvesSpec) -> Result<FigureParams
         published,
         size: spec.size,
         legend: spec.legend,
+        mockup: grid.expander.spec.is_mockup,
     })
 }
 

@@ -39,6 +39,7 @@ pub(super) fn resolve(grid: &mut Grid, spec: &LearningSpec) -> Result<LearningPa
         names,
         size: spec.size,
         legend: spec.legend,
+        mockup: grid.expander.spec.is_mockup,
     })
 }
 

@@ -27,5 +27,6 @@ pub(super) fn resolve(grid: &mut Grid, spec: &MapsSpec) -> Result<MapsParams, Ve
     }
     let names = names::resolve(grid.expander, grid.table, &spec.names, &labels)?;
     grid.needs.extend(maps);
-    Ok(MapsParams { draw: MapsTag::Maps, title: spec.title.clone(), names, scale: spec.scale })
+    let mockup = grid.expander.spec.is_mockup;
+    Ok(MapsParams { draw: MapsTag::Maps, title: spec.title.clone(), names, scale: spec.scale, mockup })
 }

@@ -64,5 +64,6 @@ pub(super) fn resolve(grid: &mut Grid, spec: &SamplesSpec) -> Result<SamplesPara
         predicted: if spec.predicted.is_some() { rows } else { Vec::new() },
         names,
         scale: spec.scale,
+        mockup: grid.expander.spec.is_mockup,
     })
 }

@@ -34,6 +34,7 @@ pub(super) fn resolve(grid: &mut Grid, spec: &TableSpec) -> Result<TableParams, 
         published,
         names,
         tex: spec.tex.clone(),
+        mockup: grid.expander.spec.is_mockup,
     })
 }
 
