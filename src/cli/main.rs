@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         Command::Status(args) => commands::status::run(&args),
         Command::Runs(args) => commands::runs::run(&args),
         Command::Diff(args) => commands::diff::run(&args),
+        Command::Data(args) => commands::data::run(&args),
         Command::Report(args) => commands::report::run(&args),
         Command::Graph(args) => commands::graph::run(&args),
         Command::Verify(args) => commands::verify::run(&args),

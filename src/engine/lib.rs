@@ -41,5 +41,6 @@ pub mod scheduler;
 pub mod signing;
 pub mod spec;
 pub mod stage_kinds;
+pub mod tidy;
 pub mod time_left;
 pub mod verify;

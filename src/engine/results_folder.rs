@@ -97,6 +97,11 @@ pub struct ResultsFolder {
     stored: Option<FolderManifest>,
 }
 
+/// Returns the path of a pipeline's results folder, relative to where atflow runs: `results/quickstart`.
+pub fn default_folder(pipeline: &str, overrides: &Overrides) -> PathBuf {
+    Path::new("results").join(folder_name(pipeline, overrides))
+}
+
 /// Returns the name of a pipeline's results folder: `quickstart`, or with a profile and overrides
 /// `quickstart@smoke,eps=4_255`.
 ///
@@ -146,6 +151,15 @@ impl FolderManifest {
     pub fn read(folder: &Path) -> Option<Self> {
         let bytes = fsio::read_regular(&folder.join(MANIFEST_FILE), MAX_MANIFEST).ok()?;
         serde_json::from_slice(&bytes).ok().filter(|manifest: &FolderManifest| manifest.format == FORMAT)
+    }
+
+    /// Returns the name of the file with an output of an instance, if the folder has it from the result of this key.
+    pub fn file_of(&self, pipeline: &str, stage: &str, output: &str, key: ActionKey) -> Option<&str> {
+        let is_it = |file: &ResultFile| {
+            let of = if file.pipeline.is_empty() { &self.pipeline } else { &file.pipeline };
+            (of.as_str(), file.stage.as_str(), file.output.as_str(), file.key) == (pipeline, stage, output, key)
+        };
+        self.files.iter().find(|(_, file)| is_it(file)).map(|(name, _)| name.as_str())
     }
 }
 

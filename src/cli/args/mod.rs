@@ -10,7 +10,8 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use results::{
-    DiffArgs, DiffFormat, FindArgs, LogArgs, NameArgs, ReportArgs, RunsArgs, StatusArgs, TableArgs, TableFormat,
+    DataArgs, DataFormat, DiffArgs, DiffFormat, FindArgs, LogArgs, NameArgs, ReportArgs, RunsArgs, StatusArgs, TableArgs,
+    TableFormat,
 };
 
 /// A build system for experiments on adversarially trained networks.
@@ -43,6 +44,8 @@ pub(crate) enum Command {
     Table(TableArgs),
     /// Write a report on a run: one self-contained page
     Report(ReportArgs),
+    /// Write all results as tables for pandas, polars and R
+    Data(DataArgs),
     /// Upload results to a remote cache
     Push(PushArgs),
     /// Download results from a remote cache; run nothing
@@ -81,7 +84,9 @@ impl Command {
             Command::Diff(args) => args.format == DiffFormat::Json,
             Command::Table(args) => args.format == TableFormat::Json,
             Command::Push(_) | Command::Pull(_) | Command::Graph(_) => false,
-            Command::Report(_) | Command::Schema(_) | Command::Keygen(_) | Command::Completions(_) => false,
+            Command::Report(_) | Command::Data(_) | Command::Schema(_) | Command::Keygen(_) | Command::Completions(_) => {
+                false
+            }
         }
     }
 }
@@ -143,7 +148,7 @@ impl ChangeArgs {
 const PATIENCE: u16 = 30;
 
 /// The cache's folder unless somebody says otherwise.
-const CACHE: &str = "cache";
+pub(crate) const CACHE: &str = "cache";
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CacheArgs {

@@ -1,4 +1,5 @@
-//! Options of the commands that look at what was run or runs: show, log, status, runs, diff, report, table.
+//! Options of the commands that look at what was run or runs: show, log, status, runs, diff, report, data,
+//! table.
 
 use std::path::PathBuf;
 
@@ -100,6 +101,38 @@ pub(crate) struct ReportArgs {
     pub tensorboard: Option<PathBuf>,
     #[command(flatten)]
     pub cache: CacheArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DataArgs {
+    /// The pipeline file
+    pub pipeline: PathBuf,
+    /// Stages, instances (`model/standard`) or patterns (`tested/pgd-*/*`), and what they are made from; all if none is
+    /// given
+    pub targets: Vec<String>,
+    /// Formats of the files; several with commas
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "parquet")]
+    pub format: Vec<DataFormat>,
+    /// The folder to write into [default: data/ in the pipeline's results folder]
+    #[arg(long, short, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Override a parameter, as in `--set eps=4/255`
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+    /// Use a profile of the pipeline, a named set of parameters
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+    #[command(flatten)]
+    pub cache: CacheArgs,
+}
+
+/// A format of tables for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DataFormat {
+    /// Apache Parquet: small, with the type of every column
+    Parquet,
+    /// CSV
+    Csv,
 }
 
 /// The format of a comparison.

@@ -11,7 +11,7 @@ use atflow::event::RunSummary;
 use atflow::external_inputs::ExternalInputs;
 use atflow::plan::{Goals, PlanContext, Standing, survey};
 use atflow::results::TableDocument;
-use atflow::results_folder::{LaidOutBy, ResultFile, ResultsFolder, folder_name};
+use atflow::results_folder::{LaidOutBy, ResultFile, ResultsFolder, default_folder};
 use atflow::spec::InstanceId;
 use atflow::stage_kinds::StageKind;
 use serde_json::json;
@@ -40,7 +40,7 @@ pub(super) fn lay_out(
     out: Option<&Path>,
     print: bool,
 ) -> (LaidOut, Option<CliError>) {
-    let default = || Path::new("results").join(folder_name(loaded.name(), &loaded.overrides));
+    let default = || default_folder(loaded.name(), &loaded.overrides);
     let path = out.map_or_else(default, Path::to_owned);
     let mut folder = ResultsFolder::open(path, loaded.name(), &loaded.file);
     let by = LaidOutBy {

@@ -2,6 +2,7 @@
 
 mod attempts;
 pub(crate) mod completions;
+pub(crate) mod data;
 pub(crate) mod diff;
 pub(crate) mod doctor;
 mod elsewhere;

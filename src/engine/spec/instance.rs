@@ -164,6 +164,21 @@ impl Instance {
         names.iter().zip(values).map(|(name, value)| (name.as_str().into(), (**value).clone())).collect()
     }
 
+    /// Returns the values on its own axes, by coordinate, as their author wrote them: `8/255` where the label is
+    /// `8_255`. Leaves out values that are lists or mappings.
+    pub fn written_axes(&self) -> impl Iterator<Item = (String, String)> {
+        let (names, values) = &self.axes;
+        names.iter().zip(values).filter_map(|(name, value)| {
+            let text = match &**value {
+                Value::String(text) => text.clone(),
+                Value::Number(number) => number.to_string(),
+                Value::Bool(flag) => flag.to_string(),
+                _ => return None,
+            };
+            Some((format!("{}.{name}", self.stage), text))
+        })
+    }
+
     /// Returns the name without the stage's: `pgd-inf-8/saturated-1024`; the stage's name if it has no axes.
     pub fn tail(&self) -> &str {
         self.name.split_once('/').map_or(&self.name, |(_, tail)| tail)

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use atflow::cache::{Access, Cache, RunId, RunRecord};
 use atflow::fsio;
 use atflow::report::{EVENT_FILE, RunResults, event_files, training_curves};
-use atflow::results_folder::folder_name;
+use atflow::results_folder::default_folder;
 use atflow::spec::{Overrides, PipelineSpec};
 
 use super::runs::{find_run, run_before};
@@ -110,5 +110,5 @@ fn wanted(cache: &Cache, args: &ReportArgs) -> Result<RunRecord, CliError> {
 
 fn default_place(run: &RunRecord) -> PathBuf {
     let overrides = Overrides { profile: run.profile.clone(), set: run.set.clone() };
-    Path::new("results").join(folder_name(&run.pipeline, &overrides)).join(NAME)
+    default_folder(&run.pipeline, &overrides).join(NAME)
 }

@@ -1,0 +1,51 @@
+//! What an evaluation is of: its model, its set, and the attack.
+
+use super::TidySource;
+use super::cell::{Cell, Column, ColumnType};
+use crate::number::Real;
+use crate::spec::{At, Instance, Need, written};
+use crate::stage_kinds::StageKind;
+
+/// The columns.
+pub(super) fn columns() -> Vec<Column> {
+    use ColumnType::{Real, Seed, Text};
+    [("model", Text), ("model_seed", Seed), ("set", Text), ("attack", Text), ("eps", Real), ("eps_written", Text)]
+        .map(|(name, holds)| Column::new(name, holds))
+        .into()
+}
+
+/// The cells of an instance, one for each column.
+pub(super) fn cells(source: TidySource<'_>, instance: &Instance) -> Vec<Cell> {
+    let model = instance.need("model").map(|need| source.graph.instance(need.from));
+    let seed = model.filter(|model| model.kind == StageKind::Train).map(|model| Cell::Seed(model.seed));
+    let attack = instance.params.pointer("/attack/attack").and_then(serde_json::Value::as_str);
+    let eps = instance.params.pointer("/attack/eps").and_then(serde_json::Value::as_f64);
+    vec![
+        model.map(|model| model.name.as_str()).into(),
+        seed.unwrap_or_default(),
+        instance.need("set").map(|need| set_name(source, need)).into(),
+        attack.into(),
+        eps.into(),
+        eps.map(|eps| as_written(source, instance, "attack.eps", eps)).into(),
+    ]
+}
+
+/// The name of a set, as `needs` spells it: `fashion.test`, or the stage alone if it makes one set.
+fn set_name(source: TidySource<'_>, need: &Need) -> String {
+    let of = source.graph.instance(need.from);
+    if of.outputs.len() > 1 { format!("{}.{}", of.name, need.output) } else { of.name.clone() }
+}
+
+/// A number as its author wrote it: `8/255`. What cannot be found is written as a decimal number.
+fn as_written(source: TidySource<'_>, instance: &Instance, path: &str, number: f64) -> String {
+    let places = written(source.spec, source.overrides, instance, path, None);
+    let text = places.last().and_then(|place| match &place.at {
+        At::File(place) => place.file.text.get(place.span()).map(str::to_owned),
+        At::Set(key) => source.overrides.set.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.clone()),
+    });
+    let text = text.map(|text| text.trim().trim_matches(['"', '\'']).to_owned());
+    // Of an axis that is a list in a parameter, the place is the whole list.
+    let axes = || instance.written_axes().map(|(_, text)| text);
+    let is_it = |text: &String| Real::parse(text).is_some_and(|value| value.get() == number);
+    text.into_iter().chain(axes()).find(is_it).unwrap_or_else(|| number.to_string())
+}
