@@ -144,6 +144,27 @@ fn a_file_of_the_results_is_shown_by_its_name_or_by_its_bytes() {
 }
 
 #[test]
+fn a_program_finds_the_files_of_every_output() {
+    let space = space();
+    run(&space, &["--set", "eps=4/255"]);
+    let outputs = |stage: &str| json(&space.run(&["show", stage, "--json"]))["outputs"].clone();
+    let table = outputs("robustness");
+    let result = std::path::PathBuf::from(table["csv"]["result"].as_str().unwrap());
+    let root = space.path().canonicalize().unwrap();
+    assert_eq!(result.canonicalize().unwrap(), root.join("results/story@eps=4_255/robustness.csv"));
+    let blob = |output: &Json| std::fs::read(output["path"].as_str().unwrap()).unwrap();
+    assert_eq!(blob(&table["csv"]), std::fs::read(result).unwrap());
+    let attacked = outputs("attacked/pgd");
+    assert_eq!((blob(&attacked["predictions"]), &attacked["predictions"]["result"]), (predictions(170), &Json::Null));
+
+    // A file that is gone has no path.
+    std::fs::remove_file(attacked["predictions"]["path"].as_str().unwrap()).unwrap();
+    std::fs::remove_file(root.join("results/story@eps=4_255/robustness.csv")).unwrap();
+    assert_eq!(outputs("attacked/pgd")["predictions"]["path"], Json::Null);
+    assert_eq!(outputs("robustness")["csv"]["result"], Json::Null);
+}
+
+#[test]
 fn runs_tell_what_changed_and_a_run_tells_which_numbers_moved() {
     let space = space();
     assert_eq!(space.run(&["runs"]).code, Some(2), "there is none yet");

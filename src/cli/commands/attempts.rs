@@ -8,6 +8,8 @@ use atflow::cache::{Blob, Cache, FailedStage, Interrupted, Manifest};
 use atflow::digest::verify;
 use atflow::plan::Resumption;
 use atflow::protocol::Failure;
+use atflow::results_folder::default_folder;
+use atflow::spec::Overrides;
 
 use super::not_found;
 use crate::args::FindArgs;
@@ -15,6 +17,7 @@ use crate::report::CliError;
 use crate::ui;
 
 /// What came of a stage; at least one of the three.
+#[derive(Default)]
 pub(crate) struct Tries {
     /// It was running when the user stopped the newest run that tried it.
     pub interrupted: Option<Interrupted>,
@@ -22,6 +25,8 @@ pub(crate) struct Tries {
     pub failed: Option<Failed>,
     /// Its newest result.
     pub made: Option<Manifest>,
+    /// The results folder of the run that has that result, unless it had another with `--out`.
+    pub folder: PathBuf,
     /// The pipeline of these runs: a stage of the same name in another one is another stage.
     pub pipeline: String,
     /// Further pipelines whose last runs have a stage of this name.
@@ -34,8 +39,7 @@ const LOOKED_THROUGH: usize = 20;
 impl Tries {
     /// Looks through the runs, the newest first.
     pub(crate) fn of(cache: &Cache, stage: &str, args: &FindArgs) -> Result<Self, CliError> {
-        let mut tries =
-            Tries { interrupted: None, failed: None, made: None, pipeline: String::new(), others: Vec::new() };
+        let mut tries = Tries::default();
         let mut known: Vec<String> = Vec::new();
         for (at, mut run) in cache.runs(args.pipeline.as_deref()).enumerate() {
             let has =
@@ -57,6 +61,8 @@ impl Tries {
                     tries.interrupted.get_or_insert(interrupted);
                 }
             } else if let Some(manifest) = run.keys.get(stage).and_then(|key| cache.lookup(*key)) {
+                let overrides = Overrides { profile: run.profile, set: run.set };
+                tries.folder = default_folder(&run.pipeline, &overrides);
                 tries.pipeline = run.pipeline;
                 tries.made = Some(manifest);
             } else if tries.failed.is_none() {

@@ -7,6 +7,7 @@ use atflow::address::masked;
 use atflow::cache::{Access, Cache, Manifest};
 use atflow::lines::read_lines;
 use atflow::plain::plain_line;
+use atflow::results_folder::FolderManifest;
 
 use super::attempts::{Failed, Tries};
 use super::elsewhere::origin_words;
@@ -30,7 +31,7 @@ pub(crate) fn run(args: &NameArgs) -> Result<Exit, CliError> {
     let tries = Tries::of(&cache, &args.stage, &args.found)?;
     let text = if args.json {
         let mut json = match &tries.made {
-            Some(manifest) => serde_json::json!(manifest),
+            Some(manifest) => json_with_files(&cache, manifest, &args.stage, &tries),
             None => serde_json::json!({ "stage": args.stage }),
         };
         json["pipeline"] = serde_json::json!(tries.pipeline);
@@ -64,6 +65,21 @@ fn interrupted_words(stage: &str, tries: &Tries, when: String) -> String {
     lines.add("pipeline", &tries.pipeline);
     lines.add("interrupted", when);
     lines.text()
+}
+
+/// A manifest, and the files of each output: in the cache, and in the results folder. `null` where there is none.
+fn json_with_files(cache: &Cache, manifest: &Manifest, stage: &str, tries: &Tries) -> serde_json::Value {
+    let mut json = serde_json::json!(manifest);
+    let folder = FolderManifest::read(&tries.folder);
+    let key = manifest.record.key();
+    for (name, blob) in &manifest.outputs {
+        let path = cache.has(*blob).then(|| cache.object_path(blob.digest));
+        let laid_out = folder.as_ref().and_then(|folder| folder.file_of(&tries.pipeline, stage, name, key));
+        let result = laid_out.and_then(|file| std::path::absolute(tries.folder.join(file)).ok());
+        json["outputs"][name]["path"] = serde_json::json!(path);
+        json["outputs"][name]["result"] = serde_json::json!(result.filter(|file| file.exists()));
+    }
+    json
 }
 
 fn failed_words(cache: &Cache, stage: &str, failed: &Failed, tries: &Tries) -> String {
