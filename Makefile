@@ -43,6 +43,7 @@ paper: build ## build, then run all of pipelines/paper.yaml in small (about a mi
 test: build ## all tests
 	$(PYTHON) -m unittest discover -s tests/setup
 	$(PYTHON) -m unittest discover -s tests/browser
+	$(PYTHON) -m unittest discover -s tests/notebook
 	cargo test --release --workspace --locked
 
 lint: setup ## formatting, width of prose, licences, clippy and rustdoc, warnings as errors
