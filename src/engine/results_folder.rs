@@ -17,9 +17,10 @@ use crate::digest::Digest;
 use crate::fsio;
 use crate::parameters::ParameterChanges;
 use crate::spec::{Instance, Overrides};
+use crate::stage_kinds::RESERVED_RESULTS;
 
 /// Name of the manifest in its folder.
-pub const MANIFEST_FILE: &str = "atflow-results.json";
+pub const MANIFEST_FILE: &str = RESERVED_RESULTS[0];
 
 /// Value of `format` that this version writes and reads.
 const FORMAT: &str = "results/1";
@@ -221,15 +222,15 @@ impl ResultsFolder {
         Ok(paths)
     }
 
-    /// Marks the files of this pipeline that are not as it has them now: `reason` says why, from stage and key. Returns
-    /// their names and reasons.
-    pub fn mark_outdated(&mut self, reason: impl Fn(&ResultFile) -> Option<String>) -> Vec<(String, String)> {
+    /// Marks the files of this pipeline that are not as it has them now: `reason` says why, from name, stage and key.
+    /// Returns their names and reasons.
+    pub fn mark_outdated(&mut self, reason: impl Fn(&str, &ResultFile) -> Option<String>) -> Vec<(String, String)> {
         // What somebody removed is no file any more.
         self.manifest.files.retain(|name, _| self.path.join(name).exists());
         let mut outdated = Vec::new();
         let own = self.manifest.files.iter_mut().filter(|(_, file)| file.pipeline.is_empty());
         for (name, file) in own {
-            file.outdated = reason(file);
+            file.outdated = reason(name, file);
             outdated.extend(file.outdated.clone().map(|reason| (name.clone(), reason)));
         }
         outdated

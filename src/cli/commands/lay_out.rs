@@ -12,7 +12,7 @@ use atflow::external_inputs::ExternalInputs;
 use atflow::plan::{Goals, PlanContext, Standing, survey};
 use atflow::results::TableDocument;
 use atflow::results_folder::{LaidOutBy, ResultFile, ResultsFolder, default_folder};
-use atflow::spec::InstanceId;
+use atflow::spec::{InstanceId, OutputSpec};
 use atflow::stage_kinds::StageKind;
 use serde_json::json;
 
@@ -116,12 +116,13 @@ fn mark_outdated(folder: &mut ResultsFolder, loaded: &Loaded, summary: &RunSumma
         .filter(|id| !loaded.goals.wanted[*id])
         .collect();
     let current = if others.is_empty() { Some(BTreeMap::new()) } else { fresh_keys(loaded, &others) };
-    folder.mark_outdated(|file: &ResultFile| {
+    folder.mark_outdated(|name: &str, file: &ResultFile| {
         let Some(id) = ids.get(file.stage.as_str()) else {
             return Some(format!("the pipeline has no stage {} now", file.stage));
         };
         let instance = loaded.graph.instance(*id);
-        if !instance.outputs.iter().any(|output| output.name == file.output && output.result.is_some()) {
+        let is_it = |output: &OutputSpec| output.name == file.output && output.result.as_deref() == Some(name);
+        if !instance.outputs.iter().any(is_it) {
             return Some(format!("{} does not make this file now", file.stage));
         }
         if loaded.goals.wanted[*id] {

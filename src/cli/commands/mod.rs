@@ -29,13 +29,14 @@ pub(crate) mod table;
 pub(crate) mod verify;
 pub(crate) mod why;
 
+use std::collections::BTreeMap;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use atflow::address::masked;
-use atflow::cache::{Access, Cache, Manifest, RunRecord, StatMemo};
+use atflow::cache::{Access, Cache, Manifest, RunRecord, ShownFile, StatMemo};
 use atflow::external_inputs::ExternalInputs;
 use atflow::fetch::Patience;
 use atflow::graph::Graph;
@@ -45,7 +46,9 @@ use atflow::plan::rerun_from::{RerunFrom, reads_only_predictions};
 use atflow::plan::{Goals, History, PlanContext, RerunRequest, Standing, Standings, survey};
 use atflow::scheduler::Interrupt;
 use atflow::signing::PublicKey;
-use atflow::spec::{InstanceId, Overrides, PerInstance, PipelineSpec, Problem, Problems, expand, suggestion};
+use atflow::spec::{
+    Instance, InstanceId, OutputSpec, Overrides, PerInstance, PipelineSpec, Problem, Problems, expand, suggestion,
+};
 use atflow::stage_kinds::StageKind;
 
 use crate::args::{ChangeArgs, FindArgs, PipelineArgs};
@@ -178,8 +181,20 @@ impl Loaded {
             stages: self.spec.stage_names(),
             parameters: Some(self.spec.parameters()),
             overridden: self.spec.overridden(),
+            shown: self.shown(),
             ..RunRecord::default()
         }
+    }
+
+    /// The files that commands lay among the results, by name.
+    fn shown(&self) -> BTreeMap<String, ShownFile> {
+        let commands = self.goals.wanted.marked().map(|id| self.graph.instance(id));
+        let shown = |instance: &Instance| {
+            let outputs = instance.outputs.iter().filter_map(|output| Some((output, output.result.clone()?)));
+            let file = |output: &OutputSpec| ShownFile { stage: instance.name.clone(), output: output.name.clone() };
+            outputs.map(|(output, name)| (name, file(output))).collect::<Vec<_>>()
+        };
+        commands.filter(|instance| instance.kind == StageKind::Command).flat_map(shown).collect()
     }
 
     /// The pipeline's name.

@@ -41,7 +41,7 @@ pub(crate) use manifest::longest_manifest;
 pub use manifest::{Blob, MANIFEST_FORMAT, Made, Manifest};
 pub use origin::Origin;
 pub use read_through::Obtained;
-pub use runs::{FailedStage, Interrupted, RunId, RunOutcome, RunRecord, Unmade};
+pub use runs::{FailedStage, Interrupted, RunId, RunOutcome, RunRecord, ShownFile, Unmade};
 pub use stat::{SourceDigests, StatMemo};
 
 /// Version of the layout. A cache of another version is refused, never changed.

@@ -97,6 +97,18 @@ pub struct RunRecord {
     /// Stages of the pipeline in the order of its file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<String>,
+    /// Files in the results folder that commands made, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shown: BTreeMap<String, ShownFile>,
+}
+
+/// A file in the results folder that a command made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShownFile {
+    /// The instance.
+    pub stage: String,
+    /// Its output.
+    pub output: String,
 }
 
 /// Name of a run's record. People see the first eight digits of its digest.
@@ -116,8 +128,9 @@ impl RunRecord {
     /// targets and results.
     pub fn says_the_same(&self, other: &RunRecord) -> bool {
         let of = |run: &RunRecord| {
-            let RunRecord { pipeline, file, profile, set, targets, parameters, .. } = run.clone();
-            (pipeline, file, profile, set, targets, parameters, run.keys.clone(), run.failed.is_empty())
+            let RunRecord { pipeline, file, profile, set, targets, parameters, shown, .. } = run.clone();
+            let asked = (pipeline, file, profile, set, targets, parameters, shown);
+            (asked, run.keys.clone(), run.failed.is_empty())
         };
         self.ran.is_empty() && self.failed.is_empty() && of(self) == of(other)
     }

@@ -26,7 +26,7 @@ use super::stage::StageSpec;
 use super::substitute::{Failure, Scope};
 use super::transform;
 use super::validate;
-use crate::stage_kinds::{Output, StageKind};
+use crate::stage_kinds::{CommandOutput, Output, StageKind};
 
 /// Coordinate that every instance has: the name of its stage.
 const STAGE_COORDINATE: &str = "stage";
@@ -310,9 +310,10 @@ fn read_params(
 }
 
 /// Returns the outputs of the instance `name`: of a command those that the author declares, else those of the kind.
-fn outputs(kind: StageKind, name: &str, declared: BTreeMap<String, String>) -> Vec<OutputSpec> {
+fn outputs(kind: StageKind, name: &str, declared: BTreeMap<String, CommandOutput>) -> Vec<OutputSpec> {
     if kind == StageKind::Command {
-        return declared.into_keys().map(|name| OutputSpec { name, result: None }).collect();
+        let output = |(name, output): (String, CommandOutput)| OutputSpec { name, result: output.shown() };
+        return declared.into_iter().map(output).collect();
     }
     let result = |ending| format!("{}.{ending}", name.replace('/', "-"));
     let output = |output: &Output| OutputSpec { name: output.name.into(), result: output.result.map(result) };

@@ -9,6 +9,7 @@ use super::diagnostics::{Diagnostics, MAX_PROBLEMS};
 use super::instance::{Instance, InstanceId, PerInstance};
 use super::pipeline::PipelineSpec;
 use super::problem::{Problem, Problems};
+use super::shown;
 use super::source::{Place, YamlPath};
 use super::stage::StageSpec;
 
@@ -54,6 +55,8 @@ fn walk(spec: &PipelineSpec) -> (Expander<'_>, Vec<Problem>) {
     for stage in 0..spec.stages.len() {
         order.visit(stage);
     }
+    let clashes = shown::clashes(&order.expander.instances);
+    order.problems.extend(clashes);
     (order.expander, order.problems)
 }
 

@@ -38,6 +38,7 @@ mod schema;
 mod schema_check;
 mod settings;
 mod shell;
+mod shown;
 mod slots;
 mod source;
 mod stage;

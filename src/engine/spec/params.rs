@@ -23,8 +23,8 @@ use super::slots::{ANOMALIES, NUMBERS};
 use super::source::{Step, YamlPath};
 use super::validate::{Validator, key};
 use crate::stage_kinds::{
-    CommandParams, DatasetParams, EvaluateParams, FigureSpec, FileParams, MaskingParams, PublishedSpec, SaliencyParams,
-    Source, StageKind, TableSpec, TrainParams, TransformParams,
+    CommandOutput, CommandParams, DatasetParams, EvaluateParams, FigureSpec, FileParams, MaskingParams, PublishedSpec,
+    SaliencyParams, Source, StageKind, TableSpec, TrainParams, TransformParams,
 };
 
 /// The parameters of one instance.
@@ -34,8 +34,8 @@ pub(super) struct Params {
     pub json: Arc<Json>,
     /// Files that the stage reads: slot, source, and path to the source.
     pub sources: Vec<(String, Source, YamlPath)>,
-    /// Names of outputs and of their files, if the author declares them.
-    pub declared_outputs: BTreeMap<String, String>,
+    /// The outputs by name, if the author declares them.
+    pub declared_outputs: BTreeMap<String, CommandOutput>,
 }
 
 /// Returns the JSON schema of a kind's parameters.

@@ -10,13 +10,14 @@ use serde_yaml::Value;
 use super::origin::Origin;
 use super::poison::has_unknown;
 use super::problem::Problem;
+use super::shown;
 use super::source::{Part, Step, YamlPath};
 use crate::address::Address;
 use crate::fetch::{self, FetchError};
 use crate::number::Real;
 use crate::stage_kinds::{
-    Attack, Augmentation, Classes, DatasetParams, Fourier, Images, Mask, MaskingParams, Net, NetProblem, Run, Source,
-    StageKind, Text, TrainParams, TrainingMethod,
+    Attack, Augmentation, Classes, CommandOutput, DatasetParams, Fourier, Images, Mask, MaskingParams, Net, NetProblem,
+    Run, Source, StageKind, Text, TrainParams, TrainingMethod,
 };
 
 /// Collects the problems of a stage's parameters.
@@ -251,15 +252,19 @@ impl<'a> Validator<'a> {
         }
     }
 
-    pub(super) fn check_outputs(&mut self, outputs: &BTreeMap<String, String>) {
+    pub(super) fn check_outputs(&mut self, outputs: &BTreeMap<String, CommandOutput>) {
         let trail = [key("outputs")];
         if outputs.is_empty() {
             let help = "name what it writes: `outputs: {numbers: numbers.csv}`";
             self.problem(&trail, "a command needs at least one output", Some(help));
         }
         let mut files: BTreeMap<&str, &str> = BTreeMap::new();
-        for (name, file) in outputs {
-            let trail = [key("outputs"), key(name)];
+        for (name, output) in outputs {
+            let file = output.path();
+            let trail = match output {
+                CommandOutput::File(_) => vec![key("outputs"), key(name)],
+                CommandOutput::Shown(_) => vec![key("outputs"), key(name), key("path")],
+            };
             let plain = !file.is_empty()
                 && !file.starts_with('/')
                 && !file.split('/').any(|part| [".", "..", ""].contains(&part));
@@ -272,6 +277,11 @@ impl<'a> Validator<'a> {
             if let Some(first) = files.insert(file, name) {
                 let message = format!("outputs `{first}` and `{name}` are the same file, `{file}`");
                 self.problem(&trail, message, Some("each output is a file of its own"));
+            }
+            if let Some(problem) = output.shown().as_deref().and_then(shown::problem_of) {
+                let message = format!("output `{name}` cannot be shown under this name: {problem}");
+                let help = "name a file of the results folder, such as `my-analysis.csv`";
+                self.problem(&[key("outputs"), key(name), key("show")], message, Some(help));
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::text::Text;
 
@@ -52,7 +52,68 @@ pub struct CommandParams {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pass_env: Vec<String>,
     /// What the program writes: a name for each output, and the file's name in the program's folder.
-    pub outputs: BTreeMap<String, String>,
+    pub outputs: BTreeMap<String, CommandOutput>,
+}
+
+/// What a program writes: the file's name in its folder. `{path: out.csv, show: my-analysis.csv}` also lays a copy
+/// among the results, beside tables and figures.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum CommandOutput {
+    /// The file's name in the program's folder.
+    File(String),
+    /// A file that people look at.
+    Shown(ShownOutput),
+}
+
+/// A file that a program writes, and its copy among the results.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ShownOutput {
+    /// The file's name in the program's folder.
+    pub path: String,
+    /// The copy's name in the results folder; no other result has it. The `/` of a fraction becomes `_`, so
+    /// `plot-${eps}.png` may be `plot-8_255.png`. The name is no part of the key: a new name runs nothing.
+    pub show: String,
+}
+
+/// Names in a results folder that no output of a command may have: the folder's manifest, the report, and the folder
+/// of `atflow data`.
+pub const RESERVED_RESULTS: [&str; 3] = ["atflow-results.json", "report.html", "data"];
+
+impl CommandOutput {
+    /// The file's name in the program's folder.
+    pub fn path(&self) -> &str {
+        match self {
+            CommandOutput::File(path) => path,
+            CommandOutput::Shown(output) => &output.path,
+        }
+    }
+
+    /// The copy's name among the results, if there is one.
+    pub fn shown(&self) -> Option<String> {
+        match self {
+            CommandOutput::File(_) => None,
+            CommandOutput::Shown(output) => Some(without_fractions(&output.show)),
+        }
+    }
+}
+
+/// A result's name for people must change no key: the canonical form is the file alone.
+impl Serialize for CommandOutput {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.path())
+    }
+}
+
+/// A name with `_` in place of each `/` between two digits, as labels have it.
+fn without_fractions(name: &str) -> String {
+    let is_digit = |at: Option<usize>| at.and_then(|at| name.as_bytes().get(at)).is_some_and(u8::is_ascii_digit);
+    let plain = |(at, letter): (usize, char)| match letter {
+        '/' if is_digit(at.checked_sub(1)) && is_digit(at.checked_add(1)) => '_',
+        other => other,
+    };
+    name.char_indices().map(plain).collect()
 }
 
 /// A program to run.
@@ -63,4 +124,20 @@ pub enum Run {
     Program(Vec<Text>),
     /// A line for the shell.
     Shell(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_for_people_is_no_part_of_the_canonical_form() {
+        let read = |text: &str| serde_yaml::from_str::<CommandOutput>(text).unwrap();
+        let (plain, shown) = (read("out.csv"), read("{path: out.csv, show: mine.csv}"));
+        assert_eq!(serde_json::to_value(&shown).unwrap(), serde_json::to_value(&plain).unwrap());
+        assert_eq!((plain.shown(), shown.shown().as_deref()), (None, Some("mine.csv")));
+        for (name, expected) in [("a-8/255.csv", "a-8_255.csv"), ("../8", "../8"), ("8/a", "8/a"), ("1/2/3", "1_2_3")] {
+            assert_eq!(without_fractions(name), expected);
+        }
+    }
 }

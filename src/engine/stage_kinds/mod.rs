@@ -32,7 +32,7 @@ pub use attack::{
     Member, NoAttack, Norm, Pgd, Spatial, Square, Start,
 };
 pub use augmentation::Augmentation;
-pub use command::{CommandParams, Run};
+pub use command::{CommandOutput, CommandParams, RESERVED_RESULTS, Run, ShownOutput};
 pub use dataset::{Broken, Classes, DatasetParams, Folder, IdxFiles};
 pub use evaluate::EvaluateParams;
 pub use figure::{

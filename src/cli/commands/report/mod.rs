@@ -4,6 +4,7 @@ mod chart;
 mod data;
 mod page;
 mod schedule;
+mod shown;
 mod tables;
 
 use std::path::{Path, PathBuf};

@@ -14,8 +14,9 @@ use base64::Engine as _;
 use sha2::{Digest as _, Sha256};
 
 use super::chart::{Chart, Line};
+use super::shown::{Analysis, MOST_TEXT};
 use super::tables::{ReportTable, TableView};
-use super::{data, schedule, tables};
+use super::{data, schedule, shown, tables};
 use crate::commands::diff::page::{STYLE, TableDiffView, data_uri};
 use crate::commands::runs::{change_words, changed_words, parameters_between};
 use crate::report::CliError;
@@ -37,6 +38,7 @@ struct Page {
     tables: Vec<TableView>,
     figures: Vec<Picture>,
     saliency: Vec<Picture>,
+    analyses: Vec<Analysis>,
     has_sheets: bool,
     has_outcomes: bool,
     charts: Vec<ChartView>,
@@ -101,9 +103,6 @@ struct StageRow {
 /// Instances of a stage that stand in the page itself; scripts show the rest.
 const MOST_ROWS: usize = 100;
 
-/// Longest list of numbers behind a figure that stands in the page, in bytes.
-const MOST_NUMBERS: u64 = 64 << 10;
-
 /// Returns the page.
 pub(super) fn html(
     cache: &Cache,
@@ -129,6 +128,7 @@ pub(super) fn html(
         tables: read.iter().enumerate().map(|(number, table): (usize, &ReportTable)| table.view(number)).collect(),
         figures: pictures(StageKind::Figure, &["svg", "png"]),
         saliency: pictures(StageKind::Saliency, &["grid"]),
+        analyses: shown::analyses(cache, results, images),
         has_sheets: !sheets.is_empty(),
         has_outcomes: found.len() > 1,
         charts: charts(results, &training_curves(cache, results)),
@@ -227,7 +227,7 @@ fn pictures(cache: &Cache, results: &RunResults, kind: StageKind, outputs: &[&st
     let of_kind = results.stages.iter().filter(|stage| stage.manifest.record.kind == kind);
     let picture = |stage: &JoinedStage| {
         let blob = outputs.iter().find_map(|output| stage.manifest.outputs.get(*output));
-        let numbers = stage.manifest.outputs.get("csv").filter(|blob| blob.size <= MOST_NUMBERS);
+        let numbers = stage.manifest.outputs.get("csv").filter(|blob| blob.size <= MOST_TEXT);
         let numbers = numbers.and_then(|blob| cache.read(blob.digest).ok());
         let title = stage.manifest.record.params.get("title").and_then(serde_json::Value::as_str);
         Picture {

@@ -25,21 +25,23 @@ use crate::stage_kinds::{CommandParams, Run};
 /// Slots: the needs, and `file:PATH` for each of `files`. Outputs: those declared.
 pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageError> {
     let params: CommandParams = params(job)?;
-    check_outputs(job, &params.outputs)?;
+    let outputs: BTreeMap<String, String> =
+        params.outputs.iter().map(|(name, output)| (name.clone(), output.path().to_owned())).collect();
+    check_outputs(job, &outputs)?;
     // Beside the outputs: on the same file system, where there is room for them and a rename moves them.
     let parent = job.outputs.values().next().and_then(|path| path.parent());
     let parent = parent.map_or_else(std::env::temp_dir, Path::to_path_buf);
     let scratch = tempfile::Builder::new().prefix("command-").tempdir_in(parent).map_err(StageError::Scratch)?;
     let folder = scratch.path().join("work");
     fs::create_dir(&folder).map_err(StageError::Scratch)?;
-    for file in params.outputs.values() {
+    for file in outputs.values() {
         if let Some(parent) = Path::new(file).parent() {
             fs::create_dir_all(folder.join(parent)).map_err(StageError::Scratch)?;
         }
     }
 
     let mut names = place_inputs(job, scratch.path(), reporter)?;
-    names.extend(params.outputs.iter().map(|(output, file)| (format!("out.{output}"), vec![file.clone()])));
+    names.extend(outputs.iter().map(|(output, file)| (format!("out.{output}"), vec![file.clone()])));
     let words = match &params.run {
         Run::Shell(line) => vec!["sh".to_owned(), "-c".to_owned(), join(line, &names)?],
         Run::Program(words) => {
@@ -55,7 +57,7 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageErr
     }
     let environment: Vec<_> = environment.into_iter().collect();
     process::run(&words, &environment, &folder, reporter)?;
-    collect(job, &params.outputs, &folder)
+    collect(job, &outputs, &folder)
 }
 
 /// Refuses outputs that cannot be taken from the program's folder, before anything runs.
