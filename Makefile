@@ -44,6 +44,7 @@ test: build ## all tests
 	$(PYTHON) -m unittest discover -s tests/setup
 	$(PYTHON) -m unittest discover -s tests/browser
 	$(PYTHON) -m unittest discover -s tests/notebook
+	$(PYTHON) -m unittest discover -s tests/crate
 	cargo test --release --workspace --locked
 
 lint: setup ## formatting, width of prose, licences, clippy and rustdoc, warnings as errors

@@ -28,6 +28,7 @@ mod scenarios;
 mod secrets;
 mod server;
 mod shared;
+mod sharing;
 mod shown;
 mod sources;
 mod support;

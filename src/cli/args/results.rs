@@ -99,6 +99,14 @@ pub(crate) struct ReportArgs {
     /// Also write what trainings measured after each epoch, for TensorBoard: a folder of DIR for each training
     #[arg(long, value_name = "DIR")]
     pub tensorboard: Option<PathBuf>,
+    /// Also write the run as an RO-Crate into a new folder: pipeline, results and report, with what made what, how and
+    /// where
+    #[arg(long = "crate", value_name = "DIR")]
+    pub crate_folder: Option<PathBuf>,
+    /// The licence that the crate names: an SPDX identifier (`CC-BY-4.0`), an address, or words [default: none is
+    /// stated]
+    #[arg(long, value_name = "LICENCE", requires = "crate_folder")]
+    pub license: Option<String>,
     #[command(flatten)]
     pub cache: CacheArgs,
 }

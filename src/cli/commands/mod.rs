@@ -16,6 +16,7 @@ pub(crate) mod log;
 pub(crate) mod plan;
 pub(crate) mod pull;
 pub(crate) mod push;
+mod ran_pipeline;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod runs;

@@ -45,6 +45,7 @@ mod stage;
 mod substitute;
 mod template;
 mod transform;
+mod uses;
 mod validate;
 mod yaml;
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 
-use atflow::address::masked;
 use atflow::cache::{Cache, Manifest};
 use atflow::lines::read_lines;
+use atflow::redact::Redaction;
 use atflow::report::{EvaluationOutcomes, JoinedStage, MapSheet, RunResults};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -45,14 +45,16 @@ pub(super) fn encoded(
     tables: &[ReportTable],
     outcomes: &[EvaluationOutcomes],
     sheets: &[MapSheet],
+    redaction: &Redaction,
 ) -> Result<String, CliError> {
     let (mut params, mut places) = (Texts::default(), Texts::default());
-    let stages: Vec<Json> =
-        results.stages.iter().map(|stage| stage_json(cache, stage, &mut params, &mut places)).collect();
+    let stages = results.stages.iter();
+    let stages: Vec<Json> = stages.map(|stage| stage_json(cache, stage, &mut params, &mut places, redaction)).collect();
     let run = &results.run;
     let data = json!({
         "run": {
-            "id": run.id.short(), "pipeline": run.pipeline, "file": run.file, "profile": run.profile, "set": run.set,
+            "id": run.id.short(), "pipeline": run.pipeline,
+            "file": redaction.shown(&run.file.to_string_lossy()), "profile": run.profile, "set": run.set,
         },
         "stages": stages,
         "params": params.all,
@@ -68,7 +70,13 @@ pub(super) fn encoded(
     Ok(STANDARD.encode(encoder.finish().map_err(cannot)?))
 }
 
-fn stage_json(cache: &Cache, stage: &JoinedStage, params: &mut Texts, places: &mut Texts) -> Json {
+fn stage_json(
+    cache: &Cache,
+    stage: &JoinedStage,
+    params: &mut Texts,
+    places: &mut Texts,
+    redaction: &Redaction,
+) -> Json {
     let Manifest { record, made, outputs, from, .. } = &stage.manifest;
     let arithmetic = record.numerics.zip(made.arithmetic.as_ref());
     let place = json!({
@@ -76,26 +84,26 @@ fn stage_json(cache: &Cache, stage: &JoinedStage, params: &mut Texts, places: &m
         "atflow": made.atflow, "libtorch": made.libtorch, "commit": made.commit,
         "arithmetic": arithmetic.map(|(numerics, arithmetic)| describe_arithmetic(numerics, arithmetic)),
     });
-    let params_masked: Json = serde_json::from_str(&masked(&record.params.to_string())).unwrap_or(Json::Null);
+    let params_masked: Json = serde_json::from_str(&redaction.shown(&record.params.to_string())).unwrap_or(Json::Null);
     json!({
-        "n": stage.name, "k": record.kind, "y": stage.key, "s": made.seconds, "a": made.at, "m": made.summary,
+        "n": stage.name, "k": record.kind, "y": stage.key, "s": made.seconds, "a": made.at, "m": redaction.shown(&made.summary),
         "e": record.seed, "r": stage.ran, "q": params.add(params_masked), "w": places.add(place),
         "p": stage.producers, "i": record.inputs,
         "o": outputs.iter().map(|(name, blob)| (name, json!([blob.digest, blob.size]))).collect::<BTreeMap<_, _>>(),
-        "f": from.as_ref().map(|origin| masked(&origin.remote)),
-        "l": log_end(cache, &stage.manifest),
+        "f": from.as_ref().map(|origin| redaction.shown(&origin.remote)),
+        "l": log_end(cache, &stage.manifest, redaction),
     })
 }
 
 /// Returns the last lines of a stage's log.
-fn log_end(cache: &Cache, manifest: &Manifest) -> Vec<String> {
+fn log_end(cache: &Cache, manifest: &Manifest, redaction: &Redaction) -> Vec<String> {
     let mut lines = std::collections::VecDeque::new();
     if let Ok(log) = std::fs::File::open(cache.object_path(manifest.made.log.digest)) {
         read_lines(log, LONGEST_LINE, |line| {
             if lines.len() == LOG_LINES {
                 lines.pop_front();
             }
-            lines.push_back(masked(line));
+            lines.push_back(redaction.shown(line));
             true
         });
     }

@@ -1,4 +1,5 @@
-//! `atflow report`: one self-contained page on a run, which needs no network and reads without scripts.
+//! `atflow report`: one self-contained page on a run, which needs no network and reads without scripts; and the run as
+//! an RO-Crate.
 
 mod chart;
 mod data;
@@ -7,14 +8,17 @@ mod schedule;
 mod shown;
 mod tables;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use atflow::cache::{Access, Cache, RunId, RunRecord};
 use atflow::fsio;
 use atflow::report::{EVENT_FILE, RunResults, event_files, training_curves};
 use atflow::results_folder::default_folder;
+use atflow::ro_crate::ExtraFile;
 use atflow::spec::{Overrides, PipelineSpec};
 
+use super::ran_pipeline::{self, Beside, check_new_folder, crate_files, write_crate};
 use super::runs::{find_run, run_before};
 use crate::args::{FindArgs, ReportArgs};
 use crate::report::{CliError, Exit, eprint};
@@ -28,6 +32,7 @@ const MOST_STAGES: usize = 1000;
 
 pub(crate) fn run(args: &ReportArgs) -> Result<Exit, CliError> {
     let cache = Cache::open_to(Access::Read, &args.cache.cache)?;
+    args.crate_folder.as_deref().map_or(Ok(()), check_new_folder)?;
     let run = wanted(&cache, args)?;
     let against = match &args.compare {
         Some(name) => Some(find_run(&cache, name, &found(args, Some(&run.pipeline)))?),
@@ -35,10 +40,14 @@ pub(crate) fn run(args: &ReportArgs) -> Result<Exit, CliError> {
     };
     let out = args.out.clone().unwrap_or_else(|| default_place(&run));
     let results = RunResults::read(&cache, run);
-    write(&cache, &results, against.as_ref(), !args.no_images, &out)?;
+    let text = write(&cache, &results, against.as_ref(), !args.no_images, &out)?;
     ui::print(&format!("{}\n", out.display()))?;
     if let Some(folder) = &args.tensorboard {
         write_events(&cache, &results, folder)?;
+    }
+    if let Some(folder) = &args.crate_folder {
+        write_run_crate(args, &results, text, folder)?;
+        ui::print(&format!("{}\n", folder.display()))?;
     }
     if !results.lost.is_empty() {
         eprint(&format!("{} gone from the cache: {}\n", results.lost.len(), ui::some(&results.lost)));
@@ -62,19 +71,21 @@ pub(super) fn write_at_end(cache: &Cache, run: &RunId, folder: &Path) -> Result<
     Ok(Some(out))
 }
 
+/// Writes the page of a run, and returns it.
 fn write(
     cache: &Cache,
     results: &RunResults,
     against: Option<&RunRecord>,
     images: bool,
     out: &Path,
-) -> Result<(), CliError> {
+) -> Result<String, CliError> {
     let text = page::html(cache, results, against, images)?;
     let folder = fsio::folder_of(out);
     let written = fsio::create_dir(folder).and_then(|()| fsio::write_atomic(out, folder, text.as_bytes()));
     written.map_err(|error| {
         CliError::environment(format!("the report cannot be written: {error}")).help("name another file with --out")
-    })
+    })?;
+    Ok(text)
 }
 
 /// Writes an event file for each training of a run, and prints their folders.
@@ -94,6 +105,26 @@ fn write_events(cache: &Cache, results: &RunResults, folder: &Path) -> Result<()
         ui::print(&format!("{}\n", run.display()))?;
     }
     Ok(())
+}
+
+/// Writes a run as an RO-Crate, with the report in it.
+fn write_run_crate(args: &ReportArgs, results: &RunResults, report: String, folder: &Path) -> Result<(), CliError> {
+    let loaded = ran_pipeline::of_run(results, args.pipeline.as_deref(), &args.cache)?;
+    let beside = Beside {
+        layout: ran_pipeline::layout(loaded.spec.files.iter().map(|file| file.path.as_path()))?,
+        license: args.license.clone(),
+        extra: vec![report_file(report)],
+        manifest_path: |key| format!("manifests/{key}.json"),
+        blobs: BTreeMap::new(),
+        sources: BTreeMap::new(),
+    };
+    write_crate(folder, &crate_files(results, &loaded, beside)?)
+}
+
+/// The report as a file of a crate.
+fn report_file(report: String) -> ExtraFile {
+    let about = "A page for people on the run; it needs a browser and no network.".to_owned();
+    ExtraFile { path: "report.html".to_owned(), bytes: report.into_bytes(), media: "text/html", about }
 }
 
 fn found(args: &ReportArgs, pipeline: Option<&str>) -> FindArgs {

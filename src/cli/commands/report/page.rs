@@ -6,6 +6,7 @@ use askama::Template;
 use atflow::cache::{Cache, RunOutcome, RunRecord};
 use atflow::digest::Digest;
 use atflow::formats::EpochMetrics;
+use atflow::redact::Redaction;
 use atflow::report::{
     JoinedStage, RunResults, Timeline, TrainingCurve, map_sheets, outcomes, timeline, training_curves,
 };
@@ -116,15 +117,17 @@ pub(super) fn html(
     let sheets = if images { map_sheets(cache, results) } else { Vec::new() };
     let pictures = |kind: StageKind, outputs: &[&str]| pictures(cache, results, kind, outputs, images);
     let digest = Sha256::digest(SCRIPT.as_bytes());
+    // A report is made to be passed on.
+    let redaction = Redaction::of_environment();
     let page = Page {
         style: STYLE,
         script: SCRIPT,
         script_digest: base64::engine::general_purpose::STANDARD.encode(digest),
-        data: data::encoded(cache, results, &read, &found, &sheets)?,
+        data: data::encoded(cache, results, &read, &found, &sheets, &redaction)?,
         title: format!("{}: run {}", run.pipeline, run.id.short()),
-        facts: facts(results, against),
+        facts: facts(results, against, &redaction),
         warnings: warnings(results),
-        failures: failures(run),
+        failures: failures(run, &redaction),
         tables: read.iter().enumerate().map(|(number, table): (usize, &ReportTable)| table.view(number)).collect(),
         figures: pictures(StageKind::Figure, &["svg", "png"]),
         saliency: pictures(StageKind::Saliency, &["grid"]),
@@ -138,12 +141,12 @@ pub(super) fn html(
         timeline_facts: timeline_facts(results, &times),
         kinds: kinds(results, &times),
         changes: against.map(|before| changes(cache, before, run, images)),
-        families: families(results),
+        families: families(results, &redaction),
     };
     page.render().map_err(|error| CliError::environment(format!("the page cannot be made: {error}")))
 }
 
-fn facts(results: &RunResults, against: Option<&RunRecord>) -> Vec<(&'static str, String)> {
+fn facts(results: &RunResults, against: Option<&RunRecord>, redaction: &Redaction) -> Vec<(&'static str, String)> {
     let run = &results.run;
     let outcome = match run.outcome {
         Some(RunOutcome::Done) | None if run.failed.is_empty() => "done",
@@ -152,7 +155,7 @@ fn facts(results: &RunResults, against: Option<&RunRecord>) -> Vec<(&'static str
         _ => "failed",
     };
     let mut facts = vec![
-        ("pipeline", format!("{} ({})", run.pipeline, run.file.display())),
+        ("pipeline", format!("{} ({})", run.pipeline, redaction.shown(&run.file.to_string_lossy()))),
         ("ended", format!("{}, {outcome}", ui::moment(&run.at))),
         (
             "stages",
@@ -214,11 +217,11 @@ fn warnings(results: &RunResults) -> Vec<String> {
     warnings
 }
 
-fn failures(run: &RunRecord) -> Vec<Failure> {
+fn failures(run: &RunRecord, redaction: &Redaction) -> Vec<Failure> {
     let failed = run.failed.iter().map(|(stage, failed)| Failure {
         stage: stage.clone(),
-        message: atflow::address::masked(&failed.failure.message),
-        causes: failed.failure.causes.iter().map(|cause| atflow::address::masked(cause)).collect(),
+        message: redaction.shown(&failed.failure.message),
+        causes: failed.failure.causes.iter().map(|cause| redaction.shown(cause)).collect(),
     });
     failed.collect()
 }
@@ -348,7 +351,7 @@ fn changes(cache: &Cache, before: &RunRecord, run: &RunRecord, images: bool) -> 
     }
 }
 
-fn families(results: &RunResults) -> Vec<Family> {
+fn families(results: &RunResults, redaction: &Redaction) -> Vec<Family> {
     let mut families: Vec<(&str, Vec<(usize, &JoinedStage)>)> = Vec::new();
     for (index, stage) in results.stages.iter().enumerate() {
         match families.iter_mut().find(|(name, _)| *name == stage.stage()) {
@@ -362,13 +365,13 @@ fn families(results: &RunResults) -> Vec<Family> {
         count: members.len(),
         seconds: ui::duration(members.iter().map(|(_, stage)| stage.manifest.made.seconds).sum()),
         ran: members.iter().filter(|(_, stage)| stage.ran.is_some()).count(),
-        rows: members.iter().take(MOST_ROWS).map(|(index, stage)| row(*index, stage)).collect(),
+        rows: members.iter().take(MOST_ROWS).map(|(index, stage)| row(*index, stage, redaction)).collect(),
         more: members.len().saturating_sub(MOST_ROWS),
     };
     families.into_iter().map(family).collect()
 }
 
-fn row(index: usize, stage: &JoinedStage) -> StageRow {
+fn row(index: usize, stage: &JoinedStage, redaction: &Redaction) -> StageRow {
     let made = &stage.manifest.made;
     let key: Digest = stage.key.0;
     StageRow {
@@ -376,7 +379,7 @@ fn row(index: usize, stage: &JoinedStage) -> StageRow {
         name: stage.name.clone(),
         state: if stage.ran.is_some() { "ran" } else { "cached" },
         seconds: ui::duration(made.seconds),
-        summary: made.summary.clone(),
+        summary: redaction.shown(&made.summary),
         key: key.short(),
         device: made.device.clone(),
     }
