@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         Command::Schema(args) => commands::schema::run(&args),
         Command::Completions(args) => commands::completions::run(&args),
         Command::Table(args) => commands::table::run(&args),
+        Command::Bundle(args) => commands::bundle::run(&args),
         Command::Push(args) => commands::push::run(&args),
         Command::Pull(args) => commands::pull::run(&args),
     };

@@ -4,6 +4,7 @@
 
 pub mod action;
 pub mod address;
+pub mod bundle;
 pub mod cache;
 pub mod dense_map;
 pub mod digest;

@@ -1,5 +1,6 @@
 //! The command line as typed. What it means is in the commands.
 
+mod bundle;
 mod results;
 
 use std::ffi::OsString;
@@ -9,6 +10,7 @@ use atflow::plan::rerun_from::RerunFrom;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use bundle::{BundleAction, BundleArgs, BundleDepth};
 pub(crate) use results::{
     DataArgs, DataFormat, DiffArgs, DiffFormat, FindArgs, LogArgs, NameArgs, ReportArgs, RunsArgs, StatusArgs, TableArgs,
     TableFormat,
@@ -44,6 +46,8 @@ pub(crate) enum Command {
     Table(TableArgs),
     /// Write a report on a run: one self-contained page
     Report(ReportArgs),
+    /// Pack a pipeline with its results, and what a rerun needs, into one archive; check or unpack one
+    Bundle(BundleArgs),
     /// Write all results as tables for pandas, polars and R
     Data(DataArgs),
     /// Upload results to a remote cache
@@ -83,7 +87,7 @@ impl Command {
             Command::Runs(args) => args.json,
             Command::Diff(args) => args.format == DiffFormat::Json,
             Command::Table(args) => args.format == TableFormat::Json,
-            Command::Push(_) | Command::Pull(_) | Command::Graph(_) => false,
+            Command::Bundle(_) | Command::Push(_) | Command::Pull(_) | Command::Graph(_) => false,
             Command::Report(_) | Command::Data(_) | Command::Schema(_) | Command::Keygen(_) | Command::Completions(_) => {
                 false
             }

@@ -1,6 +1,7 @@
 //! One command a file, and what several of them begin with: a pipeline read, expanded, and its targets found.
 
 mod attempts;
+pub(crate) mod bundle;
 pub(crate) mod completions;
 pub(crate) mod data;
 pub(crate) mod diff;

@@ -107,6 +107,11 @@ fn write_events(cache: &Cache, results: &RunResults, folder: &Path) -> Result<()
     Ok(())
 }
 
+/// Returns the report on a run, compared with the run before.
+pub(super) fn page_of(cache: &Cache, results: &RunResults) -> Result<String, CliError> {
+    page::html(cache, results, run_before(cache, &results.run, &results.run.keys).as_ref(), true)
+}
+
 /// Writes a run as an RO-Crate, with the report in it.
 fn write_run_crate(args: &ReportArgs, results: &RunResults, report: String, folder: &Path) -> Result<(), CliError> {
     let loaded = ran_pipeline::of_run(results, args.pipeline.as_deref(), &args.cache)?;
@@ -122,7 +127,7 @@ fn write_run_crate(args: &ReportArgs, results: &RunResults, report: String, fold
 }
 
 /// The report as a file of a crate.
-fn report_file(report: String) -> ExtraFile {
+pub(super) fn report_file(report: String) -> ExtraFile {
     let about = "A page for people on the run; it needs a browser and no network.".to_owned();
     ExtraFile { path: "report.html".to_owned(), bytes: report.into_bytes(), media: "text/html", about }
 }
