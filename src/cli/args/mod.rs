@@ -12,8 +12,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use bundle::{BundleAction, BundleArgs, BundleDepth};
 pub(crate) use results::{
-    DataArgs, DataFormat, DiffArgs, DiffFormat, FindArgs, LogArgs, NameArgs, ReportArgs, RunsArgs, StatusArgs, TableArgs,
-    TableFormat,
+    DataArgs, DataFormat, DiffArgs, DiffFormat, FindArgs, LogArgs, NameArgs, ReportArgs, RunsArgs, StatusArgs,
+    TableArgs, TableFormat,
 };
 
 /// A build system for experiments on adversarially trained networks.
@@ -88,9 +88,11 @@ impl Command {
             Command::Diff(args) => args.format == DiffFormat::Json,
             Command::Table(args) => args.format == TableFormat::Json,
             Command::Bundle(_) | Command::Push(_) | Command::Pull(_) | Command::Graph(_) => false,
-            Command::Report(_) | Command::Data(_) | Command::Schema(_) | Command::Keygen(_) | Command::Completions(_) => {
-                false
-            }
+            Command::Report(_)
+            | Command::Data(_)
+            | Command::Schema(_)
+            | Command::Keygen(_)
+            | Command::Completions(_) => false,
         }
     }
 }

@@ -9,8 +9,8 @@
 mod images;
 mod maps;
 mod predictions;
-mod training_progress;
 mod training;
+mod training_progress;
 
 use std::collections::HashMap;
 
@@ -21,8 +21,8 @@ use serde::de::DeserializeOwned;
 pub use images::{ImageHead, ImageReader, ImageSet, ImageWriter, Layout, Seen, Sizes, View, WriteError, centre};
 pub use maps::SaliencyMaps;
 pub use predictions::{Ensemble, Gradients, Predictions, UnderAttack};
-pub use training_progress::{TRAINING_PROGRESS_FILE, TRAINING_PROGRESS_FORMAT, finished_epochs};
 pub use training::{AdversarialMetrics, EpochMetrics, TrainingMetrics};
+pub use training_progress::{TRAINING_PROGRESS_FILE, TRAINING_PROGRESS_FORMAT, finished_epochs};
 
 /// The one metadata key of every safetensors file that atflow writes; its value is a JSON object.
 pub const METADATA_KEY: &str = "atflow";

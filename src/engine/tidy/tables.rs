@@ -10,8 +10,8 @@ use super::metrics::Reference;
 use super::predicted::{OUTPUT, Reader, holders, references};
 use super::{TABLES, TidyError, TidyFormat, TidySource, epochs, images, metrics, stages, subject};
 use crate::cache::{Blob, Manifest};
-use crate::plan::Standing;
 use crate::formats::TrainingMetrics;
+use crate::plan::Standing;
 use crate::spec::{Instance, InstanceId, PerInstance};
 use crate::stage_kinds::StageKind;
 

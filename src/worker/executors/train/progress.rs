@@ -3,6 +3,7 @@
 use atflow::formats::EpochMetrics;
 use atflow::stage_kinds::TrainParams;
 
+use super::metrics::describe;
 use super::training::Training;
 use crate::context::Context;
 use crate::error::StageError;
@@ -39,7 +40,7 @@ impl ProgressKeeper {
         context.earlier = progress.took;
         // The log of the interrupted job is lost with it.
         for epoch in &progress.epochs {
-            context.reporter.log(epoch.describe(training.params.epochs));
+            context.reporter.log(describe(epoch, training.params.epochs));
         }
         context.reporter.log(format!("resumed after epoch {}", progress.epochs.len()));
         Ok(progress.epochs)

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use atflow::protocol::ProgressMetrics;
 use atflow::formats::{AdversarialMetrics, EpochMetrics};
+use atflow::protocol::ProgressMetrics;
 use atflow::stage_kinds::{
     AdversarialBatches, Attack, Free, KeptEpoch, Precision, Trades, TrainParams, TrainingMethod,
 };
