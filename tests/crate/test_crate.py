@@ -6,7 +6,6 @@ virtual environments. `python3 -m unittest tests/crate/test_crate.py`.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -19,9 +18,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 ATFLOW = Path(os.environ.get("ATFLOW_BINARY") or ROOT / "atflow")
-sys.path.insert(0, str(HERE.parent / "browser"))
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "browser")]
 
 from test_report import predictions  # noqa: E402
+from virtual_environment import programs  # noqa: E402
 
 PROFILE = "provenance-run-crate"
 
@@ -61,20 +61,12 @@ NOT_FOLLOWED = {
 
 
 def tools() -> Path:
-    """The programs of a virtual environment, made once for each version of the list of packages."""
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    wanted = (HERE / "requirements.txt").read_bytes() + (HERE / "contexts.py").read_bytes() + version.encode()
-    home = Path(os.environ.get("ATFLOW_HOME") or Path.home() / ".cache/atflow")
-    folder = home / f"crate-{hashlib.sha256(wanted).hexdigest()[:12]}"
-    programs = folder / "bin"
-    if not (folder / "complete").exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        packages = ["-r", str(HERE / "requirements.txt")]
-        pip = [programs / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, *packages], check=True)
-        subprocess.run([programs / "python", HERE / "contexts.py", folder / "contexts.sqlite"], check=True)
-        (folder / "complete").touch()
-    return programs
+    """The programs of a virtual environment with the validator and its contexts."""
+
+    def add_contexts(folder: Path) -> None:
+        subprocess.run([folder / "bin/python", HERE / "contexts.py", folder / "contexts.sqlite"], check=True)
+
+    return programs("crate", HERE / "requirements.txt", HERE / "contexts.py", then=add_contexts)
 
 
 @unittest.skipIf(sys.version_info < (3, 10), "Python 3.10 or newer is missing")
