@@ -46,7 +46,7 @@ pub(crate) enum Command {
     Table(TableArgs),
     /// Write a report on a run: one self-contained page
     Report(ReportArgs),
-    /// Pack a pipeline with its results, and what a rerun needs, into one archive; check or unpack one
+    /// Pack a pipeline, its results and what a rerun needs; check or unpack such a bundle
     Bundle(BundleArgs),
     /// Write all results as tables for pandas, polars and R
     Data(DataArgs),

@@ -228,7 +228,7 @@ mod tests {
             StageProgress { done: 41, total: 100, message, metrics, images_per_second: pace.0, seconds_left: pace.1 };
         frame.note(&RunEvent::StageProgress { stage: "model/pgd".to_owned(), progress });
         let shown = lines(&mut frame, 80);
-        assert_eq!(shown[0], "  model/pgd    0 s   41 %  epoch 3/6  loss 0.41…  1,234 images/s  17 s left");
+        assert_eq!(shown[0], "  model/pgd    0 s   41 %  epoch 3/6  loss 0.41  85.…  1,234 images/s  17 s left");
         assert!(lines(&mut frame, 40).iter().all(|line| measure_text_width(line) <= 40));
     }
 

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::METADATA_KEY;
-use crate::fsio;
+use crate::regular::open_regular;
 
 /// Name of the file in the folder of a training.
 pub const TRAINING_PROGRESS_FILE: &str = "training.safetensors";
@@ -28,7 +28,7 @@ pub fn finished_epochs(folder: &Path) -> Option<u32> {
         format: String,
         epochs: Vec<IgnoredAny>,
     }
-    let mut file = fsio::open_regular(&folder.join(TRAINING_PROGRESS_FILE)).ok()?;
+    let mut file = open_regular(&folder.join(TRAINING_PROGRESS_FILE)).ok()?;
     let mut length = [0; 8];
     file.read_exact(&mut length).ok()?;
     let length = u64::from_le_bytes(length);

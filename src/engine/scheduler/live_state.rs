@@ -113,6 +113,10 @@ impl Shared {
             let waited = self.over.wait_timeout_while(state, PERIOD, |state| !state.is_over);
             let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
             if state.is_over {
+                // Who follows a log gets the rest of it.
+                let logs = state.take_logs();
+                drop(state);
+                _ = folder.map(|folder| write(&folder, None, &logs));
                 return;
             }
             let run = (state.is_changed || written.elapsed() > HEARTBEAT).then(|| state.shown());

@@ -17,7 +17,7 @@ use serde_yaml::Value;
 use super::diagnostics::Diagnostics;
 use super::origin::Origin;
 use super::poison::has_unknown;
-use super::problem::Problem;
+use super::problem::{Problem, nearest};
 use super::schema_check;
 use super::slots::{ANOMALIES, NUMBERS};
 use super::source::{Step, YamlPath};
@@ -125,6 +125,13 @@ pub(super) fn tags(kind: StageKind) -> &'static [String] {
     })
 }
 
+/// Returns the key of a figure that is probably a misspelt `draw`.
+fn misspelt_draw(kind: StageKind, value: &Value) -> Option<&str> {
+    let known = names(kind);
+    let mut keys = value.as_mapping()?.keys().filter_map(Value::as_str);
+    keys.find(|key| !known.contains(key) && nearest(key, known.iter().copied()) == Some(DRAW.0))
+}
+
 /// Reads the parameters of one instance; returns `None` if some are unknown or invalid, which it reports.
 pub(super) fn read(kind: StageKind, value: &Value, origin: &Origin, notes: &mut Diagnostics) -> Option<Params> {
     let mut filled = Cow::Borrowed(value);
@@ -138,6 +145,10 @@ pub(super) fn read(kind: StageKind, value: &Value, origin: &Origin, notes: &mut 
     }
     let value = filled.as_ref();
     let mut problems = schema_check::check(schema(kind), value, origin, format!("a stage of kind `{kind}`"));
+    if let (Cow::Owned(_), Some(key)) = (&filled, misspelt_draw(kind, value)) {
+        // What the other parameters mean is not known then.
+        problems.retain(|problem| problem.message.contains(&format!("`{key}`")));
+    }
     let params = if problems.is_empty() && !has_unknown(value) && !origin.lost.has_parameters() {
         let mut reader = Reading { origin, sense: Validator::new(origin) };
         let params = reader.read(kind, value);
