@@ -10,18 +10,21 @@ import hashlib
 import json
 import os
 import shutil
-import struct
 import subprocess
+import sys
 import tempfile
 import unittest
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from predictions_file import predictions  # noqa: E402
+
 ROOT = HERE.parents[1]
 ATFLOW = ROOT / "atflow"
 CHROMIUM = os.environ.get("ATFLOW_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
-# Predictions of 200 images: the first so many are right.
 STORY = """pipeline: story
 params: {eps: 8/255}
 stages:
@@ -40,24 +43,6 @@ stages:
   number: {{kind: command, matrix: {{n: {numbers}}}, with: {{run: "echo ${{n}} > ${{out.n}}", outputs: {{n: n}}}}}}
   double: {{kind: command, matrix: {{number: {{each: number}}}}, needs: {{number: "${{number}}"}}, with: {{run: "cat ${{in.number}} > ${{out.n}}", outputs: {{n: n}}}}}}
 """
-
-
-def predictions(right: int) -> bytes:
-    """A predictions file of 200 images, as docs/artifact-formats.md has it."""
-    tensors = {
-        "labels": ("I32", struct.pack("<200i", *[0] * 200)),
-        "loss": ("F32", struct.pack("<200f", *[1.0] * 200)),
-        "predicted": ("I32", struct.pack("<200i", *[int(at >= right) for at in range(200)])),
-        "probability": ("F32", struct.pack("<200f", *[0.5] * 200)),
-    }
-    header: dict[str, object] = {"__metadata__": {"atflow": json.dumps({"format": "predictions/1"})}}
-    data = b""
-    for name, (kind, values) in tensors.items():
-        header[name] = {"dtype": kind, "shape": [200], "data_offsets": [len(data), len(data) + len(values)]}
-        data += values
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text + data
 
 
 def modules() -> Path:

@@ -18,9 +18,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 ATFLOW = Path(os.environ.get("ATFLOW_BINARY") or ROOT / "atflow")
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "browser")]
+sys.path.insert(0, str(HERE.parent))
 
-from test_report import predictions  # noqa: E402
+from predictions_file import predictions  # noqa: E402
 from virtual_environment import programs  # noqa: E402
 
 PROFILE = "provenance-run-crate"

@@ -10,12 +10,15 @@ import importlib.util
 import json
 import os
 import re
-import struct
 import subprocess
 import sys
 import tempfile
 import unittest
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from predictions_file import predictions  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 ATFLOW = Path(os.environ.get("ATFLOW") or ROOT / "atflow").absolute()
@@ -34,24 +37,6 @@ stages:
     needs: {results: attacked}
     with: {title: Robustness, rows: attacked.model, columns: attacked.eps}
 """
-
-
-def predictions(right: int) -> bytes:
-    """A predictions file of 200 images, as docs/artifact-formats.md has it: the first so many are right."""
-    tensors = {
-        "labels": ("I32", struct.pack("<200i", *[0] * 200)),
-        "loss": ("F32", struct.pack("<200f", *[0.1] * 200)),
-        "predicted": ("I32", struct.pack("<200i", *[int(at >= right) for at in range(200)])),
-        "probability": ("F32", struct.pack("<200f", *[0.9] * 200)),
-    }
-    header: dict[str, object] = {"__metadata__": {"atflow": json.dumps({"format": "predictions/1"})}}
-    data = b""
-    for name, (kind, values) in tensors.items():
-        header[name] = {"dtype": kind, "shape": [200], "data_offsets": [len(data), len(data) + len(values)]}
-        data += values
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text + data
 
 
 def missing(*libraries: str) -> str:
