@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         Command::Runs(args) => commands::runs::run(&args),
         Command::Diff(args) => commands::diff::run(&args),
         Command::Data(args) => commands::data::run(&args),
+        Command::Export(args) => commands::export::run(&args),
         Command::Report(args) => commands::report::run(&args),
         Command::Graph(args) => commands::graph::run(&args),
         Command::Verify(args) => commands::verify::run(&args),

@@ -11,6 +11,7 @@ pub mod digest;
 mod environment;
 pub mod event;
 pub mod executors;
+pub mod export;
 pub mod external_inputs;
 pub mod fetch;
 pub mod formats;

@@ -12,8 +12,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use bundle::{BundleAction, BundleArgs, BundleDepth};
 pub(crate) use results::{
-    DataArgs, DataFormat, DiffArgs, DiffFormat, FindArgs, LogArgs, NameArgs, ReportArgs, RunsArgs, StatusArgs,
-    TableArgs, TableFormat,
+    DataArgs, DataFormat, DiffArgs, DiffFormat, ExportArgs, FindArgs, LogArgs, NameArgs, ReportArgs, RunsArgs,
+    StatusArgs, TableArgs, TableFormat,
 };
 
 /// A build system for experiments on adversarially trained networks.
@@ -50,6 +50,8 @@ pub(crate) enum Command {
     Bundle(BundleArgs),
     /// Write all results as tables for pandas, polars and R
     Data(DataArgs),
+    /// Write a checkpoint as a folder for PyTorch: weights, code, model card
+    Export(ExportArgs),
     /// Upload results to a remote cache
     Push(PushArgs),
     /// Download results from a remote cache; run nothing
@@ -90,6 +92,7 @@ impl Command {
             Command::Bundle(_) | Command::Push(_) | Command::Pull(_) | Command::Graph(_) => false,
             Command::Report(_)
             | Command::Data(_)
+            | Command::Export(_)
             | Command::Schema(_)
             | Command::Keygen(_)
             | Command::Completions(_) => false,

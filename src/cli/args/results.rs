@@ -112,6 +112,30 @@ pub(crate) struct ReportArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(allow_missing_positional = true)]
+pub(crate) struct ExportArgs {
+    /// The pipeline file; that of the last run if only a stage is given
+    pub pipeline: Option<PathBuf>,
+    /// The instance whose checkpoint to export (`model/standard`)
+    #[arg(required = true)]
+    pub stage: String,
+    /// The folder to write [default: export/<pipeline>/<instance>, with - for each /]
+    #[arg(long, short, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// The licence that the model card names, such as `cc-by-4.0` [default: none is stated]
+    #[arg(long, value_name = "LICENCE")]
+    pub license: Option<String>,
+    /// Override a parameter, as in `--set eps=4/255`
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+    /// Use a profile of the pipeline, a named set of parameters
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+    #[command(flatten)]
+    pub cache: CacheArgs,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct DataArgs {
     /// The pipeline file
     pub pipeline: PathBuf,

@@ -7,6 +7,7 @@ pub(crate) mod data;
 pub(crate) mod diff;
 pub(crate) mod doctor;
 mod elsewhere;
+pub(crate) mod export;
 pub(crate) mod gc;
 pub(crate) mod graph;
 pub(crate) mod keep;
@@ -53,7 +54,7 @@ use atflow::spec::{
 };
 use atflow::stage_kinds::StageKind;
 
-use crate::args::{ChangeArgs, FindArgs, PipelineArgs};
+use crate::args::{CacheArgs, ChangeArgs, FindArgs, PipelineArgs};
 use crate::report::{CliError, Exit, eprint};
 
 /// How many names a hint lists.
@@ -321,6 +322,20 @@ pub(crate) fn keeper_program() -> PathBuf {
 /// How many CPU threads to use: those that were asked for, or all.
 pub(crate) fn jobs(asked: Option<u16>) -> usize {
     asked.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
+}
+
+/// The pipeline file of the last run. `instead` is the command that names one.
+pub(crate) fn file_of_last_run(cache: &CacheArgs, instead: &str) -> Result<PathBuf, CliError> {
+    let how = format!("name the pipeline, too: `{instead}`");
+    let Some(run) = Cache::open_to(Access::Look, &cache.cache)?.runs(None).next() else {
+        let message = format!("no pipeline was run with the cache {}", cache.cache.display());
+        return Err(CliError::environment(message).help(how));
+    };
+    if !run.file.exists() {
+        let message = format!("the pipeline of the last run, {}, is not there", run.file.display());
+        return Err(CliError::environment(message).help(how));
+    }
+    Ok(run.file)
 }
 
 /// The newest result of an instance by its name.

@@ -1,15 +1,13 @@
 //! `atflow why`.
 
-use std::path::PathBuf;
-
 use atflow::address::masked;
-use atflow::cache::{Access, Cache, Manifest};
+use atflow::cache::{Access, Manifest};
 use atflow::plan::causes::{Cause, Contents, Question, StaleCause};
 use atflow::plan::difference::Change;
 use atflow::plan::{PlannedState, Resumption, Standing};
 use atflow::spec::{At, InstanceId, Problems, Written};
 
-use super::Loaded;
+use super::{Loaded, file_of_last_run};
 use crate::args::WhyArgs;
 use crate::report::{CliError, Exit};
 use crate::ui;
@@ -20,7 +18,7 @@ const SHOWN: usize = 6;
 pub(crate) fn run(args: &WhyArgs) -> Result<Exit, CliError> {
     let file = match &args.pipeline {
         Some(file) => file.clone(),
-        None => file_of_last_run(args)?,
+        None => file_of_last_run(&args.changes.cache, &format!("atflow why PIPELINE.yaml {}", args.stage))?,
     };
     let loaded = Loaded::open(&file, std::slice::from_ref(&args.stage), &args.changes, Access::Look)?.from(None)?;
     let ids = loaded.graph.targets(std::slice::from_ref(&args.stage)).map_err(Problems)?;
@@ -53,20 +51,6 @@ pub(crate) fn run(args: &WhyArgs) -> Result<Exit, CliError> {
     // An address in a command may hold a password.
     ui::print_either(args.json, &masked(&text))?;
     Ok(Exit::Done)
-}
-
-fn file_of_last_run(args: &WhyArgs) -> Result<PathBuf, CliError> {
-    let cache = Cache::open_to(Access::Look, &args.changes.cache.cache)?;
-    let how = format!("name the pipeline, too: `atflow why PIPELINE.yaml {}`", args.stage);
-    let Some(run) = cache.runs(None).next() else {
-        let message = format!("no pipeline was run with the cache {}", args.changes.cache.cache.display());
-        return Err(CliError::environment(message).help(how));
-    };
-    if !run.file.exists() {
-        let message = format!("the pipeline of the last run, {}, is not there", run.file.display());
-        return Err(CliError::environment(message).help(how));
-    }
-    Ok(run.file)
 }
 
 fn json(loaded: &Loaded, id: InstanceId, standing: &Standing, causes: &[Cause]) -> serde_json::Value {

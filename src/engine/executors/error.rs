@@ -52,6 +52,8 @@ pub(super) enum StageError {
     Twice { input: String },
     #[error("the number of {cell} cannot be computed")]
     Metric { cell: String, source: MetricError },
+    #[error("input {input} is not of the same images as the others")]
+    OtherImages { input: String, source: MetricError },
     #[error("input {input} has {images} images, and image {index} is to be drawn")]
     NoImage { input: String, images: usize, index: usize },
     #[error("`images` {source} (input {input})")]
@@ -138,6 +140,7 @@ impl StageError {
             | NoCell { .. }
             | Twice { .. }
             | Metric { .. }
+            | OtherImages { .. }
             | NoImage { .. }
             | Choice { .. }
             | Channels { .. }

@@ -1,6 +1,6 @@
-//! The stages that the engine runs itself because they need no tensors: `dataset`, `file`, `table`, `figure` and
-//! `command`. Knows jobs as a worker knows them, inputs and outputs as files; neither the graph nor the cache nor a
-//! terminal.
+//! The stages that the engine runs itself because they need no tensors: `dataset`, `file`, `worst_case`, `table`,
+//! `figure` and `command`. Knows jobs as a worker knows them, inputs and outputs as files; neither the graph nor the
+//! cache nor a terminal.
 
 mod command;
 mod dataset;
@@ -14,6 +14,7 @@ mod published;
 mod samples;
 mod substitute;
 mod table;
+mod worst_case;
 
 #[cfg(fuzzing)]
 pub use dataset::fuzzing;
@@ -61,6 +62,7 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, Failure> {
     let summary = match job.kind {
         StageKind::Dataset => dataset::run(job, reporter),
         StageKind::File => file::run(job, reporter),
+        StageKind::WorstCase => worst_case::run(job, reporter),
         StageKind::Table => table::run(job, reporter),
         StageKind::Figure => match job.params.get("draw").and_then(serde_json::Value::as_str) {
             Some("maps") => maps::run(job, reporter),

@@ -82,8 +82,8 @@ impl<'a, 'h> Durations<'a, 'h> {
             return None;
         };
         let kind = self.graph.instance(asked.id).kind;
-        // Tables and figures take about as long whatever the numbers are.
-        if matches!(kind, StageKind::Table | StageKind::Figure) {
+        // Worst cases, tables and figures take about as long whatever the numbers are.
+        if matches!(kind, StageKind::WorstCase | StageKind::Table | StageKind::Figure) {
             return Some(Estimate { seconds: before.made.seconds, is_scaled: false });
         }
         let scaled = self.scaled(asked, &before.record);

@@ -37,11 +37,11 @@ impl RerunFrom {
         let is_anew = |id: InstanceId| match (self, graph.instance(id).kind) {
             (RerunFrom::Scratch, StageKind::Dataset | StageKind::File) => false,
             (RerunFrom::Scratch, _) => true,
-            (RerunFrom::Predictions, StageKind::Table | StageKind::Figure) => {
+            (RerunFrom::Predictions, StageKind::WorstCase | StageKind::Table | StageKind::Figure) => {
                 reads_only_predictions(graph.instance(id))
             }
             (RerunFrom::Predictions, kind) => kind == StageKind::Command && after_evaluation[id],
-            (RerunFrom::Checkpoints, StageKind::Table | StageKind::Figure) => true,
+            (RerunFrom::Checkpoints, StageKind::WorstCase | StageKind::Table | StageKind::Figure) => true,
             (RerunFrom::Checkpoints, StageKind::Evaluate | StageKind::Masking | StageKind::Saliency) => true,
             (RerunFrom::Checkpoints, kind) => kind == StageKind::Command && after[id],
         };
@@ -52,7 +52,8 @@ impl RerunFrom {
     pub fn forbidden_stages(self, graph: &Graph) -> PerInstance<bool> {
         let after = after(graph, &[StageKind::Evaluate]);
         let is_barred = |id: InstanceId| match (self, graph.instance(id).kind) {
-            (RerunFrom::Scratch, _) | (RerunFrom::Predictions, StageKind::Table | StageKind::Figure) => false,
+            (RerunFrom::Scratch, _)
+            | (RerunFrom::Predictions, StageKind::WorstCase | StageKind::Table | StageKind::Figure) => false,
             (RerunFrom::Predictions, kind) => kind != StageKind::Command || !after[id],
             (RerunFrom::Checkpoints, kind) => kind == StageKind::Train,
         };
@@ -60,12 +61,16 @@ impl RerunFrom {
     }
 }
 
-/// Whether an instance is a table or a figure made from predictions alone.
+/// Whether an instance is a table, a figure or a worst case made from predictions alone.
 ///
 /// Such a stage takes milliseconds and needs neither images nor networks.
 pub fn reads_only_predictions(instance: &Instance) -> bool {
     let is_of_predictions = |need: &Need| matches!(need.slot.as_str(), "value" | "reference");
-    matches!(instance.kind, StageKind::Table | StageKind::Figure) && instance.needs.iter().all(is_of_predictions)
+    match instance.kind {
+        StageKind::WorstCase => true,
+        StageKind::Table | StageKind::Figure => instance.needs.iter().all(is_of_predictions),
+        _ => false,
+    }
 }
 
 /// Marks the instances that are downstream of one of these kinds, at any distance; by id.

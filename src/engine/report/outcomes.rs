@@ -25,7 +25,8 @@ pub struct EvaluationOutcomes {
 /// Reads the predictions of all evaluations of a run; leaves out those whose file is gone.
 pub fn outcomes(cache: &Cache, results: &RunResults) -> Vec<EvaluationOutcomes> {
     let evaluations = results.stages.iter().enumerate();
-    let evaluations = evaluations.filter(|(_, stage)| stage.manifest.record.kind == StageKind::Evaluate);
+    let is_evaluation = |kind: StageKind| matches!(kind, StageKind::Evaluate | StageKind::WorstCase);
+    let evaluations = evaluations.filter(|(_, stage)| is_evaluation(stage.manifest.record.kind));
     evaluations
         .filter_map(|(index, stage)| {
             let blob = stage.manifest.outputs.get("predictions")?;

@@ -184,7 +184,10 @@ pub(super) fn mean_and_deviation(values: impl ExactSizeIterator<Item = f64> + Cl
 
 /// Whether two predictions are of the same images in the same order, as far as their labels tell; `of` says in an error
 /// what the second is.
-pub(super) fn same_images(value: &Predictions, reference: &Predictions, of: &'static str) -> Result<(), MetricError> {
+///
+/// # Errors
+/// [`MetricError::Lengths`] or [`MetricError::Labels`].
+pub fn same_images(value: &Predictions, reference: &Predictions, of: &'static str) -> Result<(), MetricError> {
     if value.len() != reference.len() {
         return Err(MetricError::Lengths { value: value.len(), of, reference: reference.len() });
     }

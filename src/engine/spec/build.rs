@@ -241,10 +241,12 @@ impl Expander<'_> {
         }
     }
 
-    /// Inherits the coordinates of the inputs; a coordinate on which two inputs differ is dropped.
+    /// Inherits the coordinates of the inputs; a coordinate on which two inputs differ is dropped. Where a slot takes
+    /// several inputs they are many results in one picture or table, but for a worst case, which is one result.
     fn inherit_coordinates(&self, instance: &mut Instance) {
         let mut inherited: BTreeMap<&Arc<str>, Option<&Arc<str>>> = BTreeMap::new();
-        for need in instance.needs.iter().filter(|need| need.label.is_empty()) {
+        let is_one = instance.kind == StageKind::WorstCase;
+        for need in instance.needs.iter().filter(|need| need.label.is_empty() || is_one) {
             for (name, label) in self.instance(need.from).coordinates.shared() {
                 inherited
                     .entry(name)

@@ -63,6 +63,7 @@ pub(super) fn check(
             checker.classes_for_square();
         }
         StageKind::Saliency => checker.models_see_sets("models", "set"),
+        StageKind::WorstCase => checker.worst_case(),
         StageKind::Transform => checker.transform(),
         _ => {}
     }
@@ -150,6 +151,26 @@ struct Checker<'a, 'n> {
 }
 
 impl Checker<'_, '_> {
+    /// Several evaluations, and of one model.
+    fn worst_case(&mut self) {
+        let needs = &self.instance.needs;
+        if needs.len() == 1 {
+            let message = format!("a worst case is of several evaluations, and {} is one", self.shown(&needs[0]));
+            self.tell_at(self.need_place("results"), message, "only one", Some("name others beside it"));
+        }
+        let model = |need: &Need| {
+            let model = self.expander.instance(need.from).need("model")?;
+            Some((model.from, model.output.clone()))
+        };
+        let models: Vec<(&Need, _)> = needs.iter().filter_map(|need| Some((need, model(need)?))).collect();
+        let Some((first, of)) = models.first() else { return };
+        if let Some((other, _)) = models.iter().find(|(_, model)| model != of) {
+            let message = format!("{} and {} are of different models", self.shown(first), self.shown(other));
+            let help = "a worst case is of one model: make it an axis, and name its evaluations by `${model.label}`";
+            self.tell_at(self.need_place("results"), message, "of several models", Some(help));
+        }
+    }
+
     fn training(&mut self) {
         let Some(data) = self.instance.need("data").cloned() else { return };
         let (set, shown) = (self.expander.set(&data), self.shown(&data));

@@ -24,7 +24,7 @@ use super::source::{Step, YamlPath};
 use super::validate::{Validator, key};
 use crate::stage_kinds::{
     CommandOutput, CommandParams, DatasetParams, EvaluateParams, FigureSpec, FileParams, MaskingParams, PublishedSpec,
-    SaliencyParams, Source, StageKind, TableSpec, TrainParams, TransformParams,
+    SaliencyParams, Source, StageKind, TableSpec, TrainParams, TransformParams, WorstCaseParams,
 };
 
 /// The parameters of one instance.
@@ -50,6 +50,7 @@ pub fn schema(kind: StageKind) -> &'static Json {
         StageKind::Transform => of::<TransformParams>(),
         StageKind::Train => of::<TrainParams>(),
         StageKind::Evaluate => of::<EvaluateParams>(),
+        StageKind::WorstCase => of::<WorstCaseParams>(),
         StageKind::Masking => of::<MaskingParams>(),
         StageKind::Saliency => of::<SaliencyParams>(),
         StageKind::Table => of::<TableSpec>(),
@@ -209,6 +210,10 @@ impl Reading<'_> {
             StageKind::Evaluate => {
                 let params = self.typed::<EvaluateParams>(value)?;
                 self.sense.check_attack("attack", &params.attack);
+                self.canonical(&params)
+            }
+            StageKind::WorstCase => {
+                let params = self.typed::<WorstCaseParams>(value)?;
                 self.canonical(&params)
             }
             StageKind::Masking => {

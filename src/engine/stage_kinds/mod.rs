@@ -22,6 +22,7 @@ mod text;
 mod train;
 mod transform;
 mod work;
+mod worst_case;
 
 use std::fmt;
 
@@ -63,6 +64,7 @@ pub use transform::{
     Assembly, CueConflict, Filter, Fourier, Mask, PatchShuffle, Sample, Saturate, Stylize, TransformParams,
 };
 pub use work::{Work, work};
+pub use worst_case::WorstCaseParams;
 
 /// What a stage does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -78,6 +80,8 @@ pub enum StageKind {
     Train,
     /// Predicts every image of a set, attacked or not.
     Evaluate,
+    /// Joins several evaluations: for each image the worst.
+    WorstCase,
     /// Looks for masked gradients.
     Masking,
     /// Draws saliency maps.
@@ -92,12 +96,13 @@ pub enum StageKind {
 
 impl StageKind {
     /// Every kind, in the order of the documentation.
-    pub const ALL: [StageKind; 10] = [
+    pub const ALL: [StageKind; 11] = [
         StageKind::Dataset,
         StageKind::File,
         StageKind::Transform,
         StageKind::Train,
         StageKind::Evaluate,
+        StageKind::WorstCase,
         StageKind::Masking,
         StageKind::Saliency,
         StageKind::Table,
@@ -113,6 +118,7 @@ impl StageKind {
             StageKind::Transform => "transform",
             StageKind::Train => "train",
             StageKind::Evaluate => "evaluate",
+            StageKind::WorstCase => "worst_case",
             StageKind::Masking => "masking",
             StageKind::Saliency => "saliency",
             StageKind::Table => "table",
@@ -151,7 +157,7 @@ impl StageKind {
             // say, may stand in older results.
             StageKind::Command => 2,
             // 1: first version of each.
-            StageKind::File | StageKind::Transform | StageKind::Train | StageKind::Masking => 1,
+            StageKind::File | StageKind::Transform | StageKind::Train | StageKind::WorstCase | StageKind::Masking => 1,
         }
     }
 

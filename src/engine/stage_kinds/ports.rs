@@ -97,6 +97,7 @@ impl StageKind {
                 }
             }
             StageKind::Evaluate | StageKind::Masking => const { &[MODEL, SET] },
+            StageKind::WorstCase => const { &[RESULTS] },
             StageKind::Saliency => {
                 const { &[Slot { name: "models", many: true, ..MODEL }, Slot { many: true, ..SET }] }
             }
@@ -127,7 +128,7 @@ impl StageKind {
             StageKind::Train => {
                 const { &[output("checkpoint", ArtifactType::Checkpoint), output("metrics", ArtifactType::File)] }
             }
-            StageKind::Evaluate => const { &[output("predictions", ArtifactType::Predictions)] },
+            StageKind::Evaluate | StageKind::WorstCase => const { &[output("predictions", ArtifactType::Predictions)] },
             StageKind::Masking => const { &[result("json", "json"), result("markdown", "md")] },
             StageKind::Saliency => {
                 const {

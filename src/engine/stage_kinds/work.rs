@@ -51,7 +51,7 @@ pub fn work(kind: StageKind, params: &Json) -> Option<Work> {
         }
         StageKind::Masking => of_masking(&read(params)?),
         StageKind::Saliency => of_saliency(&read(params)?),
-        StageKind::Table | StageKind::Figure | StageKind::Command => return None,
+        StageKind::WorstCase | StageKind::Table | StageKind::Figure | StageKind::Command => return None,
     })
 }
 

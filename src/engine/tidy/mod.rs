@@ -25,6 +25,8 @@ use crate::graph::Graph;
 use crate::plan::{Standing, Standings};
 use crate::spec::{InstanceId, Overrides, PipelineSpec};
 
+pub use self::subject::Subject;
+
 use self::predicted::Reader;
 use self::tables::Tables;
 

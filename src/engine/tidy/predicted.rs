@@ -15,7 +15,8 @@ pub(super) const OUTPUT: &str = "predictions";
 
 /// Marks the instances with predictions: evaluations, and what tables and figures read as such.
 pub(super) fn holders(graph: &Graph) -> PerInstance<bool> {
-    let is_evaluation = |id: &InstanceId| graph.instance(*id).kind == StageKind::Evaluate;
+    let is_evaluation =
+        |id: &InstanceId| matches!(graph.instance(*id).kind, StageKind::Evaluate | StageKind::WorstCase);
     let evaluations = graph.ids().filter(is_evaluation);
     graph.marking(evaluations.chain(cells(graph).flat_map(|(_, inputs)| inputs.into_values())))
 }

@@ -6,6 +6,45 @@ use crate::number::Real;
 use crate::spec::{At, Instance, Need, written};
 use crate::stage_kinds::StageKind;
 
+/// What an evaluation is of, as far as it is of such.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Subject {
+    /// The instance that made the model.
+    pub model: Option<String>,
+    /// The seed of the model's training.
+    pub model_seed: Option<u64>,
+    /// The set, as `needs` spells it: `fashion.test`, or the stage alone if it makes one set.
+    pub set: Option<String>,
+    /// The name of the attack.
+    pub attack: Option<String>,
+    /// The radius of its ball.
+    pub eps: Option<f64>,
+    /// The radius as its author wrote it: `8/255`.
+    pub eps_written: Option<String>,
+}
+
+impl Subject {
+    /// What an instance is of. A worst case is of what its evaluations are of.
+    pub fn of(source: TidySource<'_>, instance: &Instance) -> Self {
+        if let Some(need) = instance.need("results").filter(|_| instance.kind == StageKind::WorstCase) {
+            let attack = Some(StageKind::WorstCase.name().to_owned());
+            let of = Subject::of(source, source.graph.instance(need.from));
+            return Subject { attack, eps: None, eps_written: None, ..of };
+        }
+        let model = instance.need("model").map(|need| source.graph.instance(need.from));
+        let eps = instance.params.pointer("/attack/eps").and_then(serde_json::Value::as_f64);
+        let attack = instance.params.pointer("/attack/attack").and_then(serde_json::Value::as_str);
+        Subject {
+            model: model.map(|model| model.name.clone()),
+            model_seed: model.filter(|model| model.kind == StageKind::Train).map(|model| model.seed),
+            set: instance.need("set").map(|need| set_name(source, need)),
+            attack: attack.map(str::to_owned),
+            eps,
+            eps_written: eps.map(|eps| as_written(source, instance, "attack.eps", eps)),
+        }
+    }
+}
+
 /// The columns.
 pub(super) fn columns() -> Vec<Column> {
     use ColumnType::{Real, Seed, Text};
@@ -16,17 +55,14 @@ pub(super) fn columns() -> Vec<Column> {
 
 /// The cells of an instance, one for each column.
 pub(super) fn cells(source: TidySource<'_>, instance: &Instance) -> Vec<Cell> {
-    let model = instance.need("model").map(|need| source.graph.instance(need.from));
-    let seed = model.filter(|model| model.kind == StageKind::Train).map(|model| Cell::Seed(model.seed));
-    let attack = instance.params.pointer("/attack/attack").and_then(serde_json::Value::as_str);
-    let eps = instance.params.pointer("/attack/eps").and_then(serde_json::Value::as_f64);
+    let Subject { model, model_seed, set, attack, eps, eps_written } = Subject::of(source, instance);
     vec![
-        model.map(|model| model.name.as_str()).into(),
-        seed.unwrap_or_default(),
-        instance.need("set").map(|need| set_name(source, need)).into(),
+        model.into(),
+        model_seed.map(Cell::Seed).unwrap_or_default(),
+        set.into(),
         attack.into(),
         eps.into(),
-        eps.map(|eps| as_written(source, instance, "attack.eps", eps)).into(),
+        eps_written.into(),
     ]
 }
 

@@ -192,7 +192,7 @@ pub struct Compared {
 
 /// Whether the outputs of a kind hold numbers that a tolerance applies to.
 pub const fn has_numbers(kind: StageKind) -> bool {
-    matches!(kind, StageKind::Table | StageKind::Evaluate)
+    matches!(kind, StageKind::Table | StageKind::Evaluate | StageKind::WorstCase)
 }
 
 /// Compares every output of a rerun with the recorded one.
@@ -248,7 +248,7 @@ fn numbers(cache: &Cache, manifest: &Manifest) -> Option<Numbers> {
             };
             Some(table.rows.iter().zip(&table.cells).flat_map(row).collect())
         }
-        StageKind::Evaluate => {
+        StageKind::Evaluate | StageKind::WorstCase => {
             let predictions = Predictions::from_bytes(&read("predictions")?).ok()?;
             let share = measure(Metric::Accuracy, None, &predictions, None).ok()?.value;
             Some(BTreeMap::from([(("accuracy".to_owned(), String::new()), share)]))

@@ -186,7 +186,7 @@ impl Question<'_> {
                 let kind = self.graph.instance(need.from).kind;
                 let counts = match self.depth {
                     RerunFrom::Predictions => {
-                        kind == StageKind::Evaluate || matches!(need.slot.as_str(), "value" | "reference")
+                        kind == StageKind::Evaluate || matches!(need.slot.as_str(), "value" | "reference" | "results")
                     }
                     RerunFrom::Checkpoints => kind == StageKind::Train,
                     RerunFrom::Scratch => false,

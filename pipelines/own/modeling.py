@@ -1,0 +1,210 @@
+"""The networks of atflow in PyTorch, and their checkpoints.
+
+    from modeling import load
+
+    model = load("model.safetensors")                 # in evaluation mode
+    logits = model(images)                            # images: N x C x H x W, floats from 0 to 1
+
+Needs PyTorch and nothing else. A checkpoint holds data only: loading one runs no code of its own.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+def load(path, device="cpu"):
+    """The network of a checkpoint, in evaluation mode. `path` is the file, or the folder with `model.safetensors`."""
+    path = Path(path)
+    metadata, weights = read(path / "model.safetensors" if path.is_dir() else path)
+    model = build(metadata)
+    lacking, unknown = model.network.load_state_dict(weights, strict=False)
+    lacking = [name for name in lacking if not name.endswith("num_batches_tracked")]
+    if lacking or unknown:
+        raise ValueError(f"{path} has other tensors than its network: without {lacking}, beyond it {unknown}")
+    return model.to(device).eval()
+
+
+def build(metadata):
+    """A network with initial weights, from the metadata of a checkpoint: `net`, `channels`, `classes`."""
+    net = dict(metadata["net"])
+    arch, mean, std = net.pop("arch"), net.pop("mean", []), net.pop("std", [])
+    if arch not in NETWORKS:
+        raise ValueError(f"this file knows no network `{arch}`, only {', '.join(NETWORKS)}")
+    logits = net.pop("classes", None) or len(metadata["classes"])
+    model = Classifier(NETWORKS[arch](channels=metadata["channels"], logits=logits, **net), mean, std)
+    model.classes = metadata["classes"]
+    return model
+
+
+def read(path):
+    """The metadata and the tensors of a safetensors file that atflow wrote."""
+    data = bytearray(Path(path).read_bytes())
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(bytes(data[8 : 8 + length]))
+    metadata = json.loads(header.pop("__metadata__")["atflow"])
+    if metadata["format"] != "checkpoint/1":
+        raise ValueError(f"{path} is no checkpoint that this file can read, but `{metadata['format']}`")
+    tensors = {}
+    for name, entry in header.items():
+        if entry["dtype"] != "F32":
+            raise ValueError(f"the tensor {name} is of type {entry['dtype']}, not F32")
+        start, end = (8 + length + offset for offset in entry["data_offsets"])
+        # Aligned, as a view into the file need not be.
+        tensors[name] = torch.frombuffer(data[start:end], dtype=torch.float32).view(entry["shape"])
+    return metadata, tensors
+
+
+class Classifier(nn.Module):
+    """A network with its normalisation: images from 0 to 1 go in, logits come out."""
+
+    def __init__(self, network, mean, std):
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(mean or [0.0]).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std or [1.0]).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, images):
+        return self.network((images - self.mean) / self.std)
+
+
+def conv(source, target, kernel, stride=1):
+    return nn.Conv2d(source, target, kernel, stride, kernel // 2, bias=False)
+
+
+class Basic(nn.Module):
+    """Two convolutions and a shortcut (He et al. 2016, figure 2)."""
+
+    expansion = 1
+
+    def __init__(self, source, width, stride, shortcut):
+        super().__init__()
+        self.conv1, self.bn1 = conv(source, width, 3, stride), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = conv(width, width, 3), nn.BatchNorm2d(width)
+        project(self, shortcut, source, width, stride)
+
+    def forward(self, x):
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return F.relu(y + getattr(self, self.shortcut_name)(x))
+
+
+class Bottleneck(nn.Module):
+    """1 x 1, 3 x 3 with the stride, 1 x 1, and a shortcut."""
+
+    expansion = 4
+
+    def __init__(self, source, width, stride, shortcut):
+        super().__init__()
+        self.conv1, self.bn1 = conv(source, width, 1), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = conv(width, width, 3, stride), nn.BatchNorm2d(width)
+        self.conv3, self.bn3 = conv(width, 4 * width, 1), nn.BatchNorm2d(4 * width)
+        project(self, shortcut, source, 4 * width, stride)
+
+    def forward(self, x):
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = F.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        return F.relu(y + getattr(self, self.shortcut_name)(x))
+
+
+def project(block, name, source, target, stride):
+    """Gives a block its shortcut: a projection where the shape changes."""
+    block.shortcut_name = name
+    changes = stride != 1 or source != target
+    layers = [conv(source, target, 1, stride), nn.BatchNorm2d(target)] if changes else []
+    setattr(block, name, nn.Sequential(*layers))
+
+
+class ResNet(nn.Module):
+    """A residual network; names of the CIFAR code or of torchvision, as the stem is."""
+
+    def __init__(self, block, blocks, width, stem, channels, logits):
+        super().__init__()
+        cifar = stem == "cifar"
+        self.conv1 = conv(channels, width, 3) if cifar else conv(channels, width, 7, 2)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.pool = nn.Identity() if cifar else nn.MaxPool2d(3, 2, 1)
+        source = width
+        self.groups = len(blocks)
+        for group, count in enumerate(blocks):
+            layers = []
+            for index in range(count):
+                stride = 2 if group > 0 and index == 0 else 1
+                layers.append(block(source, width << group, stride, "shortcut" if cifar else "downsample"))
+                source = block.expansion * (width << group)
+            setattr(self, f"layer{group + 1}", nn.Sequential(*layers))
+        self.head = "linear" if cifar else "fc"
+        setattr(self, self.head, nn.Linear(source, logits))
+
+    def forward(self, x):
+        x = self.pool(F.relu(self.bn1(self.conv1(x))))
+        for group in range(self.groups):
+            x = getattr(self, f"layer{group + 1}")(x)
+        return getattr(self, self.head)(x.mean((2, 3)))
+
+
+class WideBlock(nn.Module):
+    """Batch norm and ReLU before each convolution (Zagoruyko and Komodakis 2016)."""
+
+    def __init__(self, source, target, stride):
+        super().__init__()
+        self.bn1, self.conv1 = nn.BatchNorm2d(source), conv(source, target, 3, stride)
+        self.bn2, self.conv2 = nn.BatchNorm2d(target), conv(target, target, 3)
+        self.convShortcut = conv(source, target, 1, stride) if source != target else None
+
+    def forward(self, x):
+        active = F.relu(self.bn1(x))
+        y = self.conv2(F.relu(self.bn2(self.conv1(active))))
+        return y + (x if self.convShortcut is None else self.convShortcut(active))
+
+
+class WideGroup(nn.Module):
+    def __init__(self, blocks):
+        super().__init__()
+        self.layer = nn.Sequential(*blocks)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+class WideResNet(nn.Module):
+    """A wide residual network without dropout."""
+
+    def __init__(self, depth, widen, channels, logits):
+        super().__init__()
+        self.conv1 = conv(channels, 16, 3)
+        source = 16
+        for group, stride in enumerate((1, 2, 2)):
+            target = (16 << group) * widen
+            blocks = []
+            for index in range((depth - 4) // 6):
+                blocks.append(WideBlock(source, target, stride if index == 0 else 1))
+                source = target
+            setattr(self, f"block{group + 1}", WideGroup(blocks))
+        self.bn1 = nn.BatchNorm2d(source)
+        self.fc = nn.Linear(source, logits)
+
+    def forward(self, x):
+        x = self.block3(self.block2(self.block1(self.conv1(x))))
+        return self.fc(F.relu(self.bn1(x)).mean((2, 3)))
+
+
+def resnet(width, blocks, **sizes):
+    return ResNet(Basic, blocks, width, "cifar", **sizes)
+
+
+def standard(block, blocks):
+    return lambda stem, width=64, **sizes: ResNet(block, blocks, width, stem, **sizes)
+
+
+NETWORKS = {
+    "resnet": resnet,
+    "resnet18": standard(Basic, [2, 2, 2, 2]),
+    "resnet34": standard(Basic, [3, 4, 6, 3]),
+    "resnet50": standard(Bottleneck, [3, 4, 6, 3]),
+    "wideresnet": lambda depth=28, widen=10, **sizes: WideResNet(depth, widen, **sizes),
+}
