@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use atflow::number::Real;
 use atflow::stage_kinds::{Net, Sgd};
+use atflow_worker::attacks::input_gradient;
 use atflow_worker::executors::optimizer::Optimizer;
 use atflow_worker::networks::{self, Mode, Network, Role};
 use atflow_worker::rng::Rng;
@@ -77,13 +78,41 @@ fn images(count: i64, side: i64) -> Tensor {
 /// Every one of the script's networks: its label, description, classes, side of its images, and what a step of training
 /// may be off by, or nothing where it is not trained. Rounding grows on the way through fifty batch norms with the
 /// statistics of eight images.
-fn every() -> [(&'static str, Value, usize, i64, Option<f64>); 5] {
+fn every() -> [(&'static str, Value, usize, i64, Option<f64>); 15] {
     [
         ("resnet18-imagenet", json!({"arch": "resnet18", "stem": "imagenet"}), 1000, 64, Some(1e-4)),
         ("resnet50-imagenet", json!({"arch": "resnet50", "stem": "imagenet", "classes": 1000}), 200, 64, None),
         ("resnet18-cifar", json!({"arch": "resnet18", "stem": "cifar"}), 10, 32, Some(1e-4)),
         ("resnet50-cifar-8", json!({"arch": "resnet50", "stem": "cifar", "width": 8}), 10, 32, Some(2e-2)),
         ("wideresnet-16-2", json!({"arch": "wideresnet", "depth": 16, "widen": 2}), 10, 32, Some(1e-4)),
+        ("wideresnet-34-1", json!({"arch": "wideresnet", "depth": 34, "widen": 1}), 10, 32, None),
+        ("preact-rice-8", json!({"arch": "preact_resnet18", "width": 8}), 10, 32, Some(5e-3)),
+        ("preact-wong-8", json!({"arch": "preact_resnet18", "width": 8, "build": "wong"}), 10, 32, Some(5e-3)),
+        ("preact-kuangliu-8", json!({"arch": "preact_resnet18", "width": 8, "build": "kuangliu"}), 10, 32, None),
+        ("dm-swish-16-2", json!({"arch": "dm_wide_resnet", "depth": 16, "widen": 2}), 10, 32, Some(1e-4)),
+        (
+            "dm-relu-10-1",
+            json!({"arch": "dm_wide_resnet", "depth": 10, "widen": 1, "activation": "relu"}),
+            10,
+            32,
+            None,
+        ),
+        ("vit-24", json!({"arch": "vit", "side": 32, "patch": 8, "dim": 24, "depth": 2}), 10, 32, Some(1e-4)),
+        ("convnext-8", json!({"arch": "convnext", "width": 8, "blocks": [1, 1, 2, 1]}), 10, 32, Some(1e-4)),
+        (
+            "convnext-8-patch-2",
+            json!({"arch": "convnext", "patch": 2, "width": 8, "blocks": [1, 1, 1, 1]}),
+            10,
+            32,
+            None,
+        ),
+        (
+            "convnext-8-patch-1",
+            json!({"arch": "convnext", "patch": 1, "width": 8, "blocks": [1, 1, 1, 1]}),
+            10,
+            32,
+            None,
+        ),
     ]
 }
 
@@ -104,8 +133,13 @@ fn logits_of_the_published_architectures_are_those_of_pytorch() {
         let network = filled(description, classes);
         let (images, expected) = (images(2, side), fixture(&format!("{label}/logits")));
         assert!(off(&logits_of(&*network, &images), &expected) < 1e-4, "{label}");
-        let frozen = network.freeze().unwrap().forward(&images).unwrap();
-        assert!(off(&frozen, &expected) < 1e-4, "{label}, frozen");
+        let frozen = network.freeze().unwrap();
+        assert!(off(&frozen.forward(&images).unwrap(), &expected) < 1e-4, "{label}, frozen");
+        // What attacks climb.
+        let labels = Tensor::from_slice(&[0i64, 1]);
+        let gradient = input_gradient(&images, &labels, |points| frozen.forward(points)).unwrap();
+        let found = BTreeMap::from([("image", gradient)]);
+        assert_checksums(&found, &format!("{label}/image-gradient"), 1e-3);
         // Eight bits of mantissa: so much, and no more, is lost.
         let half = network.freeze_as(Kind::BFloat16).unwrap().forward(&images).unwrap();
         assert_eq!(half.kind(), Kind::Float, "{label}");
@@ -170,6 +204,12 @@ fn networks_have_as_many_parameters_as_published() {
         (json!({"arch": "resnet50", "stem": "imagenet"}), 1000, 25_557_032),
         (json!({"arch": "resnet18", "stem": "cifar"}), 10, 11_173_962),
         (json!({"arch": "wideresnet"}), 10, 36_479_194),
+        (json!({"arch": "wideresnet", "depth": 34}), 10, 46_160_474),
+        (json!({"arch": "wideresnet", "depth": 70, "widen": 1}), 10, 1_050_010),
+        (json!({"arch": "dm_wide_resnet"}), 10, 36_479_194),
+        (json!({"arch": "preact_resnet18"}), 10, 11_172_170),
+        (json!({"arch": "vit", "side": 224, "patch": 16}), 1000, 5_717_416),
+        (json!({"arch": "convnext"}), 1000, 28_589_128),
     ] {
         let network = networks::build_blank(&net(description.clone()), 3, classes, Device::Cpu).unwrap();
         let count: i64 = network.state().parameters().iter().map(|tensor| tensor.size().iter().product::<i64>()).sum();
@@ -204,11 +244,45 @@ fn initial_weights_of_the_published_architectures_have_the_spread_of_their_code(
     }
 }
 
+/// timm's `trunc_normal_(std=0.02)`, which cuts nothing off, and the exceptions to it.
+#[test]
+fn initial_weights_without_batch_norm_are_those_of_timm() {
+    for description in [
+        json!({"arch": "vit", "side": 32, "patch": 4, "dim": 48, "depth": 1}),
+        json!({"arch": "convnext", "width": 16, "blocks": [1, 1]}),
+    ] {
+        let network = networks::build(&net(description), 3, 10, Rng::new(3), Device::Cpu).unwrap();
+        for entry in network.state().entries() {
+            let (name, shape) = (entry.name.as_str(), entry.tensor.size());
+            let count = shape.iter().product::<i64>() as f64;
+            let (mean, std) =
+                (entry.tensor.mean(Kind::Float).double_value(&[]), entry.tensor.std(false).double_value(&[]));
+            let slack = 5.0 / (2.0 * count).sqrt();
+            match name {
+                "cls_token" => assert!((std / 1e-6 - 1.0).abs() < slack, "{name}: {std}"),
+                "patch_embed.proj.weight" | "patch_embed.proj.bias" => {
+                    let bound = 1.0 / (3.0 * 16.0f64).sqrt();
+                    assert!(entry.tensor.abs().max().double_value(&[]) <= bound && std > 0.5 * bound, "{name}");
+                }
+                _ if name.ends_with("gamma") => assert!(std == 0.0 && (mean - 1e-6).abs() < 1e-12, "{name}"),
+                _ if name.ends_with("bias") => assert!(std == 0.0 && mean == 0.0, "{name}"),
+                _ if shape.len() == 1 => assert!(std == 0.0 && mean == 1.0, "{name}"),
+                _ => assert!((std / 0.02 - 1.0).abs() < slack && mean.abs() < 0.04 * slack, "{name}: {mean} {std}"),
+            }
+        }
+    }
+}
+
 #[test]
 fn networks_that_cannot_be_are_told_apart() {
     for (description, classes, problem) in [
         (json!({"arch": "wideresnet", "depth": 17}), 10, "`net.depth` must be 10, 16, 22, 28"),
         (json!({"arch": "wideresnet", "widen": 0}), 10, "`net.widen` must be between"),
+        (json!({"arch": "dm_wide_resnet", "depth": 17}), 10, "`net.depth` must be 10, 16, 22, 28"),
+        (json!({"arch": "preact_resnet18", "width": 0}), 10, "`net.width` must be between"),
+        (json!({"arch": "vit", "side": 32, "patch": 5}), 10, "`net.patch` of 5 does not divide `side`, 32"),
+        (json!({"arch": "vit", "side": 32, "patch": 4, "heads": 5}), 10, "`net.heads` is 5, which does not divide"),
+        (json!({"arch": "convnext", "blocks": []}), 10, "`net.blocks` needs 1 to 8 stages"),
         (json!({"arch": "resnet18", "stem": "cifar", "width": 0}), 10, "`net.width` must be at least 1"),
         (json!({"arch": "resnet18", "stem": "cifar", "classes": 9}), 10, "`net.classes` is 9, but the images have 10"),
         (json!({"arch": "resnet18", "stem": "cifar", "mean": [0.5], "std": [0.5]}), 10, "`net.mean` has 1 numbers"),

@@ -20,7 +20,10 @@ use crate::support::{Engine, shapes};
 const EMULATED: Duration = Duration::from_secs(1200);
 
 /// The digest of each result, made on an Intel Xeon with AMX; an emulated EPYC gave the same.
-const GOLDEN: [(&str, &str); 14] = [
+const GOLDEN: [(&str, &str); 17] = [
+    ("dm_wide_resnet", "732cf5d3ca19a978384cd723e848bd78a03a04e5cf81ef0c0180078225259823"),
+    ("vit", "c9057fe7b69bb57fe18b90425aee5521b03702b30c16688d596dbd614b9c01db"),
+    ("convnext", "4c039b369ee553665dde9080eab0dac50d8004cfe32880e4a41172536d79b936"),
     ("bf16 model", "7e8bfe0d1fe14cb20d5a9e17aea78b880b31a32df01c55cc0a35e7a6d2759c0b"),
     ("apgd", "d35636341596d8cebdcf66ed31c51e9f1688001bb7c470146ab9e725de636e64"),
     ("autoattack", "7b240f1bf398034ec129e7676c94c652965a95262dd88de4a293472cfcef5b08"),
@@ -73,6 +76,16 @@ fn results(mut engine: Engine) -> BTreeMap<&'static str, String> {
         let ([checkpoint, _], _) = engine.run(StageKind::Train, params, vec![data.clone()], ["checkpoint", "metrics"]);
         keep(name, &checkpoint);
         models.push(checkpoint);
+    }
+    for (name, net) in [
+        ("dm_wide_resnet", json!({"arch": "dm_wide_resnet", "depth": 10, "widen": 1})),
+        ("vit", json!({"arch": "vit", "side": 8, "patch": 2, "dim": 24, "depth": 1})),
+        ("convnext", json!({"arch": "convnext", "patch": 1, "width": 8, "blocks": [1, 1]})),
+    ] {
+        let mut params = of(16, &pgd, "fp32");
+        params["net"] = net;
+        let ([checkpoint, _], _) = engine.run(StageKind::Train, params, vec![data.clone()], ["checkpoint", "metrics"]);
+        keep(name, &checkpoint);
     }
     let inputs = [engine.input("model", &models[2]), engine.input("set", &images)];
     let attacks = [

@@ -204,3 +204,24 @@ fn images_are_listed_the_first_ones_or_drawn_by_their_own_seed() {
         engine.fail(StageKind::Saliency, json!({"images": [0]}), vec![models[0].clone(), sets[0].clone(), larger]);
     assert!(failure.message.contains("sets of one size"), "{failure:?}");
 }
+
+#[test]
+fn a_vision_transformer_has_gradients_of_its_own_size_and_nothing_for_grad_cam() {
+    let mut engine = Engine::ready();
+    let bytes = shapes(30, 1, 1).to_bytes().unwrap();
+    let data = engine.input("data", &bytes);
+    let mut params = training(json!({"epochs": 1}));
+    params["net"] = json!({"arch": "vit", "side": 8, "patch": 2, "dim": 12, "depth": 1});
+    let ([checkpoint, _], _) = engine.run(StageKind::Train, params.clone(), vec![data], ["checkpoint", "metrics"]);
+    let inputs = vec![engine.input("models", &checkpoint), engine.input("set", &bytes)];
+    let saliency = |method: &str| json!({"images": [0, 1], "method": {"name": method}});
+    let outputs = ["numbers", "maps", "csv", "grid", "markdown"];
+    let ([_, maps, ..], _) = engine.run(StageKind::Saliency, saliency("grad"), inputs.clone(), outputs);
+    assert_eq!(SafeTensors::deserialize(&maps).unwrap().tensor("maps").unwrap().shape()[3..], [8, 8]);
+    let failure = engine.fail(StageKind::Saliency, saliency("grad_cam"), inputs);
+    assert!(failure.message.contains("Grad-CAM weighs feature maps"), "{failure:?}");
+    params["net"]["side"] = json!(16);
+    let data = engine.input("data", &bytes);
+    let failure = engine.fail(StageKind::Train, params, vec![data]);
+    assert!(failure.message.contains("8 × 8 pixels, and the network takes 16 × 16"), "{failure:?}");
+}

@@ -13,7 +13,7 @@ use super::origin::Origin;
 use super::source::{Part, Place, Step};
 use super::stage::StageSpec;
 use super::validate::key;
-use crate::stage_kinds::{Attack, Member, StageKind};
+use crate::stage_kinds::{Attack, ImageSide, Member, Net, StageKind};
 
 /// Minimum side in pixels that AdaIN's networks accept.
 const LEAST_SIDE_OF_STYLE: u64 = 9;
@@ -62,7 +62,10 @@ pub(super) fn check(
             checker.models_see_sets("model", "set");
             checker.classes_for_square();
         }
-        StageKind::Saliency => checker.models_see_sets("models", "set"),
+        StageKind::Saliency => {
+            checker.models_see_sets("models", "set");
+            checker.feature_maps();
+        }
         StageKind::WorstCase => checker.worst_case(),
         StageKind::Transform => checker.transform(),
         _ => {}
@@ -142,6 +145,22 @@ fn text<'a>(params: &'a Json, name: &str) -> Option<&'a str> {
     params.get(name).and_then(Json::as_str)
 }
 
+/// Returns the network of a training that takes only images of some sizes or has no feature maps.
+fn net(params: &Json) -> Option<Net> {
+    let net = params.get("net")?;
+    matches!(text(net, "arch"), Some("vit" | "convnext")).then(|| Net::deserialize(net).ok()).flatten()
+}
+
+/// Says how the images that a network sees differ from those that it takes.
+fn side_clash(net: &Net, [height, width]: [u64; 2]) -> Option<String> {
+    let wanted = match net.image_side()? {
+        ImageSide::Exactly(side) if [height, width] != [u64::from(side); 2] => format!("{side} × {side}"),
+        ImageSide::AtLeast(side) if height.min(width) < u64::from(side) => format!("at least {side} × {side}"),
+        _ => return None,
+    };
+    Some(format!("{height} × {width} pixels, and the network takes {wanted}"))
+}
+
 struct Checker<'a, 'n> {
     expander: &'a Expander<'a>,
     stage: &'a StageSpec,
@@ -201,6 +220,11 @@ impl Checker<'_, '_> {
             self.tell(&["net", "classes"], message, "too few", Some("remove it, or raise it"));
         }
         let crop = params.pointer("/augmentation/random_crop").and_then(Json::as_u64).unwrap_or(0);
+        let seen = if crop > 0 { Some([crop, crop]) } else { set.seen };
+        if let Some(clash) = net(params).zip(seen).and_then(|(net, seen)| side_clash(&net, seen)) {
+            let whose = if crop > 0 { "`augmentation.random_crop` makes images of" } else { "images have" };
+            self.tell(&["net"], format!("{whose} {clash}"), "another size", None);
+        }
         if let Some(shortest) = set.shortest.filter(|shortest| crop > *shortest) {
             let message =
                 format!("`augmentation.random_crop` takes {crop} pixels a side, and images of {shown} have {shortest}");
@@ -304,9 +328,40 @@ impl Checker<'_, '_> {
                 found = found.or(clash.map(|clash| (clash, model, need)));
             }
         }
+        self.sides(models, sets);
         if let Some((clash, model, need)) = found {
             let told = format!("`{}`", self.expander.instance(model.from).name);
             self.clash(clash, &told, &self.shown(need), sets);
+        }
+    }
+
+    /// Checks the size of the images that every model sees.
+    fn sides(&mut self, models: &str, sets: &str) {
+        let instance = self.instance;
+        for model in instance.needs.iter().filter(|need| need.slot == models) {
+            let Some(net) = net(&self.expander.instance(model.from).params) else { continue };
+            for need in instance.needs.iter().filter(|need| need.slot == sets) {
+                if let Some(clash) = self.expander.set(need).seen.and_then(|seen| side_clash(&net, seen)) {
+                    let message = format!("images of {} have {clash}", self.shown(need));
+                    self.tell_at(self.need_place(sets), message, "another size", None);
+                }
+            }
+        }
+    }
+
+    /// Checks that Grad-CAM has feature maps to weigh.
+    fn feature_maps(&mut self) {
+        let instance = self.instance;
+        if instance.params.pointer("/method/name").and_then(Json::as_str) != Some("grad_cam") {
+            return;
+        }
+        for need in instance.needs.iter().filter(|need| need.slot == "models") {
+            let model = self.expander.instance(need.from);
+            if net(&model.params).is_some_and(|net| !net.has_feature_maps()) {
+                let message = format!("Grad-CAM weighs feature maps, and the network of `{}` has none", model.name);
+                let help = "choose another method: grad, smoothgrad, integrated_gradients";
+                self.tell(&["method"], message, "needs feature maps", Some(help));
+            }
         }
     }
 

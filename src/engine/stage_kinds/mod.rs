@@ -1,6 +1,7 @@
 //! The kinds of stage: what each takes, gives, and is told. The same types validate a pipeline file, are hashed into a
 //! stage's key, travel to the worker, and make the reference documentation. Knows nothing of how a stage is run.
 
+mod architectures;
 mod attack;
 mod augmentation;
 mod command;
@@ -13,6 +14,7 @@ mod learning;
 mod masking;
 mod metric;
 mod net;
+mod net_problem;
 mod ports;
 mod print;
 mod saliency;
@@ -28,6 +30,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use architectures::{Activation, Convnext, DmWideResnet, PreactBuild, PreactResnet18, Vit};
 pub use attack::{
     Apgd, ApgdLoss, Attack, AttackParams, AttackProblem, Autoattack, BaseGrid, Cw, Direction, Fab, Fgsm, Iterate,
     Member, NoAttack, Norm, Pgd, Spatial, Square, Start,
@@ -46,7 +49,8 @@ pub use learning::{
 };
 pub use masking::MaskingParams;
 pub use metric::Metric;
-pub use net::{MOST_BLOCKS, MOST_CHANNELS, Net, NetProblem, StandardResnet, Stem, WideResnet};
+pub use net::{ImageSide, MOST_BLOCKS, MOST_CHANNELS, Net, StandardResnet, Stem, WideResnet};
+pub use net_problem::NetProblem;
 pub use ports::{ArtifactType, Output, Slot};
 pub use print::{Bold, LegendPlace, PictureSize, TexLayout};
 pub use saliency::{Method, SaliencyParams};

@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::architectures::{Convnext, DmWideResnet, PreactResnet18, Vit};
+use super::net_problem::NetProblem;
 use crate::number::Real;
 
 /// A network. It owns its normalisation: images go in as values in [0, 1].
@@ -35,25 +37,31 @@ pub enum Net {
     /// A wide residual network for small images (Zagoruyko and Komodakis 2016, table 1), without dropout: three groups
     /// of pre-activation blocks.
     Wideresnet(WideResnet),
+    /// A wide residual network as in the code of DeepMind (Gowal et al. 2020), which most published weights of large
+    /// robust networks have.
+    DmWideResnet(DmWideResnet),
+    /// A pre-activation ResNet-18 for small images (He et al. 2016b): four groups of two pre-activation blocks.
+    #[serde(rename = "preact_resnet18")]
+    PreactResnet18(PreactResnet18),
+    /// A vision transformer (Dosovitskiy et al. 2021). It has no feature maps for Grad-CAM.
+    Vit(Vit),
+    /// A ConvNeXt (Liu et al. 2022), ConvNeXt-T by default.
+    Convnext(Convnext),
+}
+
+/// The sides of the images that a network takes, in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageSide {
+    /// Height and width are this.
+    Exactly(u32),
+    /// Neither is smaller.
+    AtLeast(u32),
 }
 
 /// Channels that no group of a residual network may go beyond.
 pub const MOST_CHANNELS: u32 = 1 << 13;
 /// Blocks that no residual network may go beyond.
 pub const MOST_BLOCKS: u32 = 1 << 12;
-
-/// A parameter of a network that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NetProblem {
-    /// The parameter.
-    pub name: &'static str,
-    /// Which of its numbers, where it is a list.
-    pub index: Option<usize>,
-    /// What is wrong; reads on after the name.
-    pub problem: String,
-    /// What to do about it.
-    pub help: Option<&'static str>,
-}
 
 impl Net {
     /// What a schema cannot say of the parameters.
@@ -76,11 +84,15 @@ impl Net {
                     tell("blocks", format!("makes more than {MOST_BLOCKS} blocks"), None);
                 }
             }
-            Net::Wideresnet(net) if !(net.depth.max(4) - 4).is_multiple_of(6) => {
-                let problem = format!("cannot be {}", net.depth);
-                tell("depth", problem, Some("the depth of a wide residual network is 6 n + 4: 10, 16, 22, 28, …"));
+            Net::Wideresnet(WideResnet { depth, .. }) | Net::DmWideResnet(DmWideResnet { depth, .. }) => {
+                if !(depth.max(&4) - 4).is_multiple_of(6) {
+                    let help = "the depth of a wide residual network is 6 n + 4: 10, 16, 22, 28, …";
+                    tell("depth", format!("cannot be {depth}"), Some(help));
+                }
             }
-            Net::Resnet18(_) | Net::Resnet34(_) | Net::Resnet50(_) | Net::Wideresnet(_) => {}
+            Net::Vit(net) => problems.extend(net.problem()),
+            Net::Convnext(net) => problems.extend(net.problem()),
+            Net::Resnet18(_) | Net::Resnet34(_) | Net::Resnet50(_) | Net::PreactResnet18(_) => {}
         }
         problems
     }
@@ -127,6 +139,10 @@ impl Net {
             Net::Resnet { mean, std, .. } => (mean, std),
             Net::Resnet18(net) | Net::Resnet34(net) | Net::Resnet50(net) => (&net.mean, &net.std),
             Net::Wideresnet(net) => (&net.mean, &net.std),
+            Net::DmWideResnet(net) => (&net.mean, &net.std),
+            Net::PreactResnet18(net) => (&net.mean, &net.std),
+            Net::Vit(net) => (&net.mean, &net.std),
+            Net::Convnext(net) => (&net.mean, &net.std),
         }
     }
 
@@ -136,7 +152,25 @@ impl Net {
             Net::Resnet { .. } => None,
             Net::Resnet18(net) | Net::Resnet34(net) | Net::Resnet50(net) => net.classes,
             Net::Wideresnet(net) => net.classes,
+            Net::DmWideResnet(net) => net.classes,
+            Net::PreactResnet18(net) => net.classes,
+            Net::Vit(net) => net.classes,
+            Net::Convnext(net) => net.classes,
         }
+    }
+
+    /// Which sides its images must have; nothing where any image will do.
+    pub const fn image_side(&self) -> Option<ImageSide> {
+        match self {
+            Net::Vit(net) => Some(ImageSide::Exactly(net.side)),
+            Net::Convnext(net) => Some(ImageSide::AtLeast(net.least_side())),
+            _ => None,
+        }
+    }
+
+    /// Whether it has feature maps, which Grad-CAM weighs.
+    pub const fn has_feature_maps(&self) -> bool {
+        !matches!(self, Net::Vit(_))
     }
 }
 

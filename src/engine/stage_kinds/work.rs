@@ -8,9 +8,9 @@ use serde_json::Value as Json;
 
 use super::attack::GRADIENT;
 use super::{
-    AdversarialBatches, Augmentation, DatasetParams, EvaluateParams, Holdout, Images, MaskingParams, Method, Net,
-    OverfittingCheck, SaliencyParams, StageKind, StandardResnet, TrainParams, TrainingMethod, TransformParams,
-    WideResnet,
+    AdversarialBatches, Augmentation, Convnext, DatasetParams, DmWideResnet, EvaluateParams, Holdout, Images,
+    MaskingParams, Method, Net, OverfittingCheck, PreactResnet18, SaliencyParams, StageKind, StandardResnet,
+    TrainParams, TrainingMethod, TransformParams, Vit, WideResnet,
 };
 
 /// A pass forward and backward that gives the gradient of the weights, in passes forward.
@@ -168,6 +168,7 @@ fn of_net(net: &Net) -> (String, f64) {
     let standard = |name: &str, StandardResnet { stem, width, classes: _, mean: _, std: _ }: &StandardResnet| {
         (format!("{name} {stem:?}"), f64::from(*width) * f64::from(*width))
     };
+    let wide = |depth: u32, widen: u32| f64::from(widen) * f64::from(widen) * f64::from(depth.saturating_sub(4));
     match net {
         Net::Resnet { width, blocks, mean: _, std: _ } => {
             // From group to group channels double and resolution halves: every block is as much work.
@@ -178,9 +179,29 @@ fn of_net(net: &Net) -> (String, f64) {
         Net::Resnet34(net) => standard("resnet34", net),
         Net::Resnet50(net) => standard("resnet50", net),
         Net::Wideresnet(WideResnet { depth, widen, classes: _, mean: _, std: _ }) => {
-            ("wideresnet".to_owned(), f64::from(*widen) * f64::from(*widen) * f64::from(depth.saturating_sub(4)))
+            ("wideresnet".to_owned(), wide(*depth, *widen))
+        }
+        Net::DmWideResnet(DmWideResnet { depth, widen, activation, classes: _, mean: _, std: _ }) => {
+            (format!("dm_wide_resnet {activation:?}"), wide(*depth, *widen))
+        }
+        Net::PreactResnet18(PreactResnet18 { build: _, width, classes: _, mean: _, std: _ }) => {
+            ("preact_resnet18".to_owned(), f64::from(*width) * f64::from(*width))
+        }
+        Net::Vit(net) => ("vit".to_owned(), of_vit(net)),
+        Net::Convnext(Convnext { patch, width, blocks, classes: _, mean: _, std: _ }) => {
+            let blocks: f64 = blocks.iter().map(|&count| f64::from(count)).sum();
+            let width = f64::from(*width) / f64::from(*patch);
+            ("convnext".to_owned(), width * width * blocks)
         }
     }
+}
+
+/// The multiplications of a vision transformer for each pixel: those of its linear layers, and those of attention.
+fn of_vit(net: &Vit) -> f64 {
+    let Vit { side, patch, dim, depth, heads: _, mlp, classes: _, mean: _, std: _ } = net;
+    let [side, patch, dim, depth, mlp] = [side, patch, dim, depth, mlp].map(|&number| f64::from(number));
+    let tokens = (side / patch) * (side / patch);
+    depth * (dim * dim * (4.0 + 2.0 * mlp) + 2.0 * tokens * dim) / (patch * patch)
 }
 
 fn of_masking(params: &MaskingParams) -> Work {

@@ -16,6 +16,7 @@ use crate::checkpoint::Checkpoint;
 use crate::context::Context;
 use crate::data::DeviceSet;
 use crate::error::StageError;
+use crate::networks;
 
 /// Runs a job; returns a summary line.
 ///
@@ -38,6 +39,7 @@ fn check_fit(model: &Checkpoint, set: &DeviceSet) -> Result<(), StageError> {
         let (model, set) = (model.channels, set.channels());
         return Err(StageError::Mismatch(format!("the model takes images of {model} channels, the set has {set}")));
     }
+    networks::check_side(&model.net, [set.shape[1], set.shape[2]])?;
     same_classes("the model", &model.classes, "the set", &set.classes)
 }
 

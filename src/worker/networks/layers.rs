@@ -1,7 +1,7 @@
 //! Network layers with PyTorch's defaults, and their frozen counterparts. Knows no particular network.
 //!
 //! A layer computes in the type of its input. Convolutions and linear layers cast their weights to it; batch norm keeps
-//! its parameters and statistics in F32 for any input.
+//! its parameters and statistics in F32 for any input. Layer norms and attention are in `tokens`.
 
 use atflow::number::Real;
 use tch::{Device, Kind, TchError, Tensor};
@@ -18,7 +18,7 @@ const MOMENTUM: f64 = 0.1;
 
 /// Per-channel normalisation, (image − mean) / std.
 #[derive(Debug)]
-pub(super) struct Normalisation(Option<(Tensor, Tensor)>);
+pub struct Normalisation(Option<(Tensor, Tensor)>);
 
 impl Normalisation {
     /// Creates the normalisation from the author's lists: both empty, or one number per channel.
@@ -48,6 +48,15 @@ impl Normalisation {
             Some((mean, std)) => images.f_sub(mean)?.f_div(std),
             None => Ok(images.shallow_clone()),
         }
+    }
+
+    /// Returns the mean and the standard deviation of each channel; `None` if images are taken as they are.
+    ///
+    /// # Errors
+    /// Returns the error from libtorch.
+    pub fn values(&self) -> Result<Option<[Vec<f64>; 2]>, TchError> {
+        let list = |column: &Tensor| Vec::try_from(column.f_to_device(Device::Cpu)?.f_flatten(0, -1)?);
+        self.0.as_ref().map(|(mean, std)| Ok([list(mean)?, list(std)?])).transpose()
     }
 
     pub(super) fn share(&self) -> Self {
@@ -130,26 +139,44 @@ pub(super) struct ConvShape {
     pub(super) stride: i64,
 }
 
+/// Zeros around the input of a convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Padding {
+    /// Half a kernel on every side, which keeps the size at stride 1.
+    Around,
+    /// One row below and one column to the right: TensorFlow's `SAME` for a 3 × 3 kernel of stride 2 on an even side.
+    After,
+    /// None: the kernel tiles the input.
+    None,
+}
+
 /// A convolution without bias.
 #[derive(Debug)]
 pub(super) struct Plain {
     weight: Tensor,
     stride: i64,
+    padding: Padding,
 }
 
 impl Plain {
     pub(super) fn new(state: &mut State, name: &str, shape: ConvShape) -> Result<Self, TchError> {
         let ConvShape { from, to, kernel, stride } = shape;
-        Ok(Plain { weight: state.convolution(format!("{name}.weight"), &[to, from, kernel, kernel])?, stride })
+        let weight = state.convolution(format!("{name}.weight"), &[to, from, kernel, kernel])?;
+        Ok(Plain { weight, stride, padding: Padding::Around })
+    }
+
+    /// Replaces the padding.
+    pub(super) fn padded(self, padding: Padding) -> Self {
+        Plain { padding, ..self }
     }
 
     pub(super) fn forward(&self, input: &Tensor) -> Result<Tensor, TchError> {
-        convolve(input, &self.weight, None, self.stride)
+        convolve(input, &self.weight, None, self.stride, self.padding)
     }
 
     /// Freezes the current convolution for inputs of type `kind`.
     pub(super) fn freeze(&self, kind: Kind) -> Result<Conv, TchError> {
-        Ok(Conv { weight: copy(&self.weight, kind)?, bias: None, stride: self.stride })
+        Ok(Conv { weight: copy(&self.weight, kind)?, bias: None, stride: self.stride, padding: self.padding })
     }
 
     /// Freezes the convolution and folds in the batch norm that follows it.
@@ -157,7 +184,8 @@ impl Plain {
         let _guard = tch::no_grad_guard();
         let (scale, shift) = norm.scale_and_shift()?;
         let weight = channels_last(&self.weight.f_mul(&scale.f_view([-1, 1, 1, 1])?)?)?;
-        Ok(Conv { weight: weight.f_to_kind(kind)?, bias: Some(shift.f_to_kind(kind)?), stride: self.stride })
+        let (weight, bias) = (weight.f_to_kind(kind)?, Some(shift.f_to_kind(kind)?));
+        Ok(Conv { weight, bias, stride: self.stride, padding: self.padding })
     }
 }
 
@@ -174,6 +202,11 @@ impl ConvNorm {
         Ok(ConvNorm { conv: Plain::new(state, conv, shape)?, norm: Norm::new(state, norm, shape.to)? })
     }
 
+    /// Replaces the padding.
+    pub(super) fn padded(self, padding: Padding) -> Self {
+        ConvNorm { conv: self.conv.padded(padding), ..self }
+    }
+
     pub(super) fn forward(&self, input: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
         self.norm.forward(&self.conv.forward(input)?, mode)
     }
@@ -184,27 +217,53 @@ impl ConvNorm {
     }
 }
 
-/// A frozen convolution.
+/// A convolution with a bias, or a frozen one.
 #[derive(Debug)]
 pub(super) struct Conv {
     weight: Tensor,
     bias: Option<Tensor>,
     stride: i64,
+    padding: Padding,
 }
 
 impl Conv {
+    /// Creates a convolution from its weights and its bias.
+    pub(super) fn with_bias(weight: Tensor, bias: Tensor, stride: i64, padding: Padding) -> Self {
+        Conv { weight, bias: Some(bias), stride, padding }
+    }
+
     pub(super) fn forward(&self, input: &Tensor) -> Result<Tensor, TchError> {
-        convolve(input, &self.weight, self.bias.as_ref(), self.stride)
+        convolve(input, &self.weight, self.bias.as_ref(), self.stride, self.padding)
+    }
+
+    /// Freezes the convolution for inputs of type `kind`.
+    pub(super) fn freeze(&self, kind: Kind) -> Result<Self, TchError> {
+        let bias = self.bias.as_ref().map(|bias| copy(bias, kind)).transpose()?;
+        Ok(Conv { weight: copy(&self.weight, kind)?, bias, ..*self })
     }
 }
 
-fn convolve(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, stride: i64) -> Result<Tensor, TchError> {
-    let padding = weight.size4()?.3 / 2;
-    let weight = weight.f_to_kind(input.kind())?;
-    input.f_conv2d(&weight, bias, [stride, stride], [padding, padding], [1, 1], 1)
+/// Convolves; each group has as many channels as the weights take.
+fn convolve(
+    input: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    stride: i64,
+    padding: Padding,
+) -> Result<Tensor, TchError> {
+    let kind = input.kind();
+    let (_, from, _, kernel) = weight.size4()?;
+    let groups = input.size4()?.1 / from.max(1);
+    let (input, around) = match padding {
+        Padding::Around => (input.shallow_clone(), kernel / 2),
+        Padding::After => (input.f_constant_pad_nd([0, 1, 0, 1])?, 0),
+        Padding::None => (input.shallow_clone(), 0),
+    };
+    let bias = bias.map(|bias| bias.f_to_kind(kind)).transpose()?;
+    input.f_conv2d(&weight.f_to_kind(kind)?, bias, [stride, stride], [around, around], [1, 1], groups)
 }
 
-/// The last layer: maps features to logits.
+/// A linear layer; the last one of each network maps features to logits.
 #[derive(Debug)]
 pub(super) struct Linear {
     weight: Tensor,
@@ -228,11 +287,28 @@ impl Linear {
         })
     }
 
+    /// Creates the layer with weights from Normal(0, `deviation`²) and a bias of 0.
+    pub(super) fn normal(
+        state: &mut State,
+        name: &str,
+        [from, to]: [i64; 2],
+        deviation: f32,
+    ) -> Result<Self, TchError> {
+        Ok(Linear {
+            weight: state.normal(format!("{name}.weight"), &[to, from], deviation)?,
+            bias: state.constant(format!("{name}.bias"), Role::Parameter, &[to], 0.0)?,
+        })
+    }
+
     /// Computes logits, F32, from pooled features.
     pub(super) fn forward(&self, features: &Tensor) -> Result<Tensor, TchError> {
+        self.map(features)?.f_to_kind(Kind::Float)
+    }
+
+    /// Maps the last dimension of features, in their type.
+    pub(super) fn map(&self, features: &Tensor) -> Result<Tensor, TchError> {
         let kind = features.kind();
-        let logits = features.f_linear(&self.weight.f_to_kind(kind)?, Some(&self.bias.f_to_kind(kind)?))?;
-        logits.f_to_kind(Kind::Float)
+        features.f_linear(&self.weight.f_to_kind(kind)?, Some(&self.bias.f_to_kind(kind)?))
     }
 
     pub(super) fn freeze(&self, kind: Kind) -> Result<Self, TchError> {
@@ -245,7 +321,8 @@ pub(super) fn pool(features: &Tensor) -> Result<Tensor, TchError> {
     features.f_mean_dim([2i64, 3].as_slice(), false, None)
 }
 
-fn copy(tensor: &Tensor, kind: Kind) -> Result<Tensor, TchError> {
+/// Copies a tensor into a type; the copy requires no gradient.
+pub(super) fn copy(tensor: &Tensor, kind: Kind) -> Result<Tensor, TchError> {
     let _guard = tch::no_grad_guard();
     let mut own = tensor.f_empty_like()?;
     own.f_copy_(tensor)?;

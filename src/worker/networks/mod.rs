@@ -2,17 +2,23 @@
 //!
 //! Knows nothing about training, attacks or files.
 
+mod convnext;
 mod layers;
+mod preact;
+mod preact_resnet;
 mod resnet;
 mod state;
+mod tokens;
+mod vit;
 mod wideresnet;
 
-use atflow::stage_kinds::{Net, StandardResnet, Stem};
+use atflow::stage_kinds::{ImageSide, Net, NetProblem, StandardResnet, Stem};
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::error::StageError;
 use crate::rng::Rng;
 
+pub use layers::Normalisation;
 pub use state::{ConvInit, Entry, Role, State};
 
 /// Maximum number of image channels; memory is allocated by this number, so a larger one is an error.
@@ -36,6 +42,11 @@ pub trait Network {
     /// # Errors
     /// Returns the error from libtorch.
     fn normalise(&self, images: &Tensor) -> Result<Tensor, TchError>;
+
+    /// Returns the normalisation of images, if it is known.
+    fn normalisation(&self) -> Option<&Normalisation> {
+        None
+    }
 
     /// Computes logits (N × classes, f32) of normalised images.
     ///
@@ -86,7 +97,8 @@ pub trait Frozen {
     /// Computes the last feature maps of normalised images: N × channels × height × width, in the network's compute
     /// type.
     ///
-    /// They are averaged over space and passed to the linear layer.
+    /// They are averaged over space and passed to the linear layer, in some networks through a norm. A network without
+    /// maps ([`Net::has_feature_maps`]) returns what its linear layer takes, as maps of one pixel.
     ///
     /// # Errors
     /// Returns the error from libtorch.
@@ -143,7 +155,11 @@ pub const fn head_name(net: &Net) -> &'static str {
     match net {
         Net::Resnet { .. } => resnet::Shape::head(Stem::Cifar),
         Net::Resnet18(net) | Net::Resnet34(net) | Net::Resnet50(net) => resnet::Shape::head(net.stem),
-        Net::Wideresnet(_) => wideresnet::HEAD,
+        Net::Wideresnet(_) => wideresnet::NAMES.head,
+        Net::DmWideResnet(_) => wideresnet::DM_NAMES.head,
+        Net::PreactResnet18(_) => preact_resnet::NAMES.head,
+        Net::Vit(_) => vit::HEAD,
+        Net::Convnext(_) => convnext::HEAD,
     }
 }
 
@@ -164,6 +180,9 @@ fn make(
     let standard = |net: &StandardResnet, blocks: [u32; 4], inside| {
         resnet::Shape::new((net.width, &blocks), inside, net.stem, channels, logits)
     };
+    let preact = |plan: preact::Plan, normalisation| -> Result<Box<dyn Network>, StageError> {
+        Ok(Box::new(preact::PreactResnet::new(&plan, normalisation, rng, device)?))
+    };
     let shape = match net {
         Net::Resnet { width, blocks, .. } => {
             resnet::Shape::new((*width, blocks), resnet::Inside::Basic, Stem::Cifar, channels, logits)?
@@ -171,12 +190,41 @@ fn make(
         Net::Resnet18(net) => standard(net, [2, 2, 2, 2], resnet::Inside::Basic)?,
         Net::Resnet34(net) => standard(net, [3, 4, 6, 3], resnet::Inside::Basic)?,
         Net::Resnet50(net) => standard(net, [3, 4, 6, 3], resnet::Inside::Bottleneck)?,
-        Net::Wideresnet(net) => {
-            let shape = wideresnet::Shape::new(net, channels, logits)?;
-            return Ok(Box::new(wideresnet::WideResnet::new(&shape, normalisation, rng, device)?));
+        Net::Wideresnet(net) => return preact(wideresnet::plan(net, channels, logits)?, normalisation),
+        Net::DmWideResnet(net) => return preact(wideresnet::dm_plan(net, channels, logits)?, normalisation),
+        Net::PreactResnet18(net) => return preact(preact_resnet::plan(net, channels, logits)?, normalisation),
+        Net::Vit(net) => {
+            check(net.problem())?;
+            return Ok(Box::new(vit::Vit::new(net, [channels, logits], normalisation, rng, device)?));
+        }
+        Net::Convnext(net) => {
+            check(net.problem())?;
+            return Ok(Box::new(convnext::Convnext::new(net, [channels, logits], normalisation, rng, device)?));
         }
     };
     Ok(Box::new(resnet::Resnet::new(&shape, normalisation, rng, device)?))
+}
+
+/// Checks that a network takes images of this height and width, in pixels.
+///
+/// # Errors
+/// [`StageError::Mismatch`].
+pub fn check_side(net: &Net, [height, width]: [i64; 2]) -> Result<(), StageError> {
+    let wanted = match net.image_side() {
+        Some(ImageSide::Exactly(side)) if [height, width] != [i64::from(side); 2] => format!("{side} × {side}"),
+        Some(ImageSide::AtLeast(side)) if height.min(width) < i64::from(side) => format!("at least {side} × {side}"),
+        _ => return Ok(()),
+    };
+    let text = format!("the images have {height} × {width} pixels, and the network takes {wanted}");
+    Err(StageError::Mismatch(text))
+}
+
+/// Passes on what is wrong with the sizes of a description.
+fn check(problem: Option<NetProblem>) -> Result<(), StageError> {
+    match problem {
+        Some(NetProblem { name, problem, .. }) => Err(StageError::setting(format!("net.{name}"), problem)),
+        None => Ok(()),
+    }
 }
 
 /// Returns a network's number of logits for data with `classes` classes.

@@ -126,6 +126,10 @@ impl Network for Resnet {
         self.normalisation.forward(images)
     }
 
+    fn normalisation(&self) -> Option<&Normalisation> {
+        Some(&self.normalisation)
+    }
+
     fn classify(&self, normalised: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
         let features = self.stem.forward(&channels_last(normalised)?, mode)?.f_relu()?;
         let mut features = if self.pooled { max_pool(&features)? } else { features };

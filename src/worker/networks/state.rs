@@ -70,10 +70,7 @@ impl State {
         let [to, from, height, width] = shape;
         match self.init {
             ConvInit::Default => self.uniform(name, shape, from * height * width),
-            ConvInit::FanOut => {
-                let deviation = (2.0 / (to * height * width) as f32).sqrt();
-                self.drawn(name, shape, |stream| deviation * stream.normal())
-            }
+            ConvInit::FanOut => self.normal(name, shape, (2.0 / (to * height * width) as f32).sqrt()),
         }
     }
 
@@ -87,6 +84,14 @@ impl State {
     pub fn uniform(&mut self, name: String, shape: &[i64], fan_in: i64) -> Result<Tensor, TchError> {
         let bound = 1.0 / (fan_in as f32).sqrt();
         self.drawn(name, shape, |stream| stream.uniform(-bound, bound))
+    }
+
+    /// Adds a parameter drawn from Normal(0, `deviation`²).
+    ///
+    /// # Errors
+    /// Returns the error from libtorch.
+    pub fn normal(&mut self, name: String, shape: &[i64], deviation: f32) -> Result<Tensor, TchError> {
+        self.drawn(name, shape, |stream| deviation * stream.normal())
     }
 
     fn drawn(&mut self, name: String, shape: &[i64], draw: impl FnMut(&mut Stream) -> f32) -> Result<Tensor, TchError> {

@@ -84,7 +84,7 @@ impl Comparison {
         let params: SaliencyParams = context.params()?;
         check(&params.method)?;
         let (set_names, sets) = sets(context)?;
-        let (model_names, networks) = models(context, &sets)?;
+        let (model_names, networks) = models(context, &params.method, &sets)?;
         Ok(Comparison { params, set_names, sets, model_names, networks })
     }
 
@@ -226,7 +226,7 @@ fn sets(context: &mut Context<'_>) -> Result<(Vec<String>, Vec<Rc<DeviceSet>>), 
 type Models = (Vec<String>, Vec<Box<dyn Frozen>>);
 
 /// Loads the models; each fits every set.
-fn models(context: &mut Context<'_>, sets: &[Rc<DeviceSet>]) -> Result<Models, StageError> {
+fn models(context: &mut Context<'_>, method: &Method, sets: &[Rc<DeviceSet>]) -> Result<Models, StageError> {
     let inputs = context.inputs("models");
     if inputs.is_empty() {
         return Err(StageError::Slot { slot: "models", expected: "one or more inputs", found: 0 });
@@ -234,6 +234,10 @@ fn models(context: &mut Context<'_>, sets: &[Rc<DeviceSet>]) -> Result<Models, S
     let mut networks = Vec::with_capacity(inputs.len());
     for input in &inputs {
         let model = context.checkpoint(input)?;
+        if matches!(method, Method::GradCam) && !model.net.has_feature_maps() {
+            let text = format!("Grad-CAM weighs feature maps, and the network of `{}` has none", input.label);
+            return Err(StageError::Mismatch(text));
+        }
         sets.iter().try_for_each(|set| check_fit(&model, set))?;
         networks.push(model.network.freeze()?);
     }

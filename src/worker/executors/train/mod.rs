@@ -68,8 +68,14 @@ fn image_sets(
         return Err(StageError::Mismatch("the set to train on has no images".to_owned()));
     }
     data.check_augmentation(&params.augmentation)?;
+    let seen = match i64::from(params.augmentation.random_crop) {
+        0 => [data.shape[1], data.shape[2]],
+        side => [side, side],
+    };
+    networks::check_side(&params.net, seen)?;
     if let Some(validation) = &validation {
         check_validation(&data, validation)?;
+        networks::check_side(&params.net, [validation.shape[1], validation.shape[2]])?;
     }
     Ok((data, validation))
 }
