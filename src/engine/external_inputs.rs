@@ -13,10 +13,14 @@ use crate::cache::{Cache, SourceDigests, StatMemo};
 use crate::digest::Digest;
 use crate::executors::Reporter;
 use crate::fetch::{self, FetchError, Patience};
+use crate::folder::{Folder, FolderError};
 use crate::graph::Graph;
 use crate::protocol::{Failure, FailureCode};
 use crate::spec::{ExternalInput, Instance, InstanceId, PerInstance, Place, Problem, Problems};
 use crate::stage_kinds::{Source, StageKind};
+
+/// What to do about a folder where an archive should be.
+const FOLDER_OF_IMAGES: &str = "images in a folder have the key `folder` in place of `archive`: `folder: PATH`";
 
 /// Checked external file.
 #[derive(Debug, Clone)]
@@ -26,6 +30,13 @@ pub enum CheckedSource {
         /// Path of the file.
         path: PathBuf,
         /// Digest of its bytes.
+        digest: Digest,
+    },
+    /// Folder of files on this machine.
+    Folder {
+        /// Path of the folder.
+        path: PathBuf,
+        /// Digest of the names and contents of its files.
         digest: Digest,
     },
     /// File to fetch; its identity is the publisher's digest.
@@ -51,7 +62,7 @@ impl CheckedSource {
     /// Returns the identity of the file in an action.
     pub fn identity(&self) -> String {
         match self {
-            CheckedSource::Local { digest, .. } => format!("blake3:{digest}"),
+            CheckedSource::Local { digest, .. } | CheckedSource::Folder { digest, .. } => format!("blake3:{digest}"),
             // The pipeline reader rejects a remote source without a digest. A manual one without a digest is then a
             // local file or missing: no action with this identity is ever recorded.
             CheckedSource::Remote { source } | CheckedSource::ByHand { source, .. } => {
@@ -68,10 +79,21 @@ impl CheckedSource {
         }
     }
 
-    /// Returns the local file and the digest of its bytes; `None` for a file that has to be fetched.
+    /// Whether a local file or folder still has the contents that it had when it was checked; reads it.
+    pub fn is_unchanged(&self) -> bool {
+        match (self, self.local()) {
+            (_, None) => true,
+            (CheckedSource::Folder { .. }, Some((path, digest))) => {
+                Folder::list(path).and_then(|folder| folder.read_digest()).is_ok_and(|now| now == digest)
+            }
+            (_, Some((path, digest))) => Digest::of_file(path).is_ok_and(|now| now == digest),
+        }
+    }
+
+    /// Returns the local file or folder and its digest; `None` for a file that has to be fetched.
     pub fn local(&self) -> Option<(&Path, Digest)> {
         match self {
-            CheckedSource::Local { path, digest } => Some((path, *digest)),
+            CheckedSource::Local { path, digest } | CheckedSource::Folder { path, digest } => Some((path, *digest)),
             CheckedSource::ByHand { path, digest, .. } => digest.map(|digest| (path.as_path(), digest)),
             CheckedSource::Remote { .. } => None,
         }
@@ -95,29 +117,28 @@ impl ExternalInputs {
     pub fn check(graph: &Graph, wanted: &PerInstance<bool>, memo: &mut StatMemo) -> Result<Self, Problems> {
         let of = |id: InstanceId| graph.instance(id).sources.iter().map(move |need| (id, need));
         let needs: Vec<(InstanceId, &ExternalInput)> = graph.ids().filter(|id| wanted[*id]).flat_map(of).collect();
-        // Many instances may read one file: it is read once.
-        let mut paths: Vec<PathBuf> = Vec::new();
-        let mut position: HashMap<PathBuf, usize> = HashMap::new();
+        let (mut paths, mut folders) = (Paths::default(), Paths::default());
         let mut local = Vec::with_capacity(needs.len());
         for (id, need) in &needs {
-            local.push(graph.instance(*id).source_file(need).map(|path| {
-                *position.entry(path).or_insert_with_key(|path| {
-                    paths.push(path.clone());
-                    paths.len() - 1
-                })
-            }));
+            let path = graph.instance(*id).source_file(need);
+            local.push(path.map(|path| if need.source.is_folder { folders.add(path) } else { paths.add(path) }));
         }
         let read = |path: &Path| -> io::Result<SourceDigests> {
             let sums = fetch::checksums(path)?;
             Ok(SourceDigests { blake3: sums.blake3, sha256: sums.sha256, md5: sums.md5 })
         };
-        let files = memo.digests(&paths, read);
+        let files = memo.digests(&paths.list, read);
+        let mut digest = |path: &PathBuf| Folder::list(path).and_then(|folder| memo.folder(&folder));
+        let trees: Vec<Result<Digest, FolderError>> = folders.list.iter().map(&mut digest).collect();
         let mut sources = ExternalInputs::default();
         let mut problems: Vec<Problem> = Vec::new();
         for ((id, need), local) in needs.into_iter().zip(local) {
             let checked = match local {
                 None => Ok(CheckedSource::Remote { source: need.source.clone() }),
-                Some(at) => check(graph.instance(id), need, &paths[at], &files[at]),
+                Some(at) if need.source.is_folder => {
+                    check_folder(graph.instance(id), need, &folders.list[at], &trees[at])
+                }
+                Some(at) => check(graph.instance(id), need, &paths.list[at], &files[at]),
             };
             match checked {
                 Ok(checked) => {
@@ -148,6 +169,38 @@ impl ExternalInputs {
     }
 }
 
+/// Paths, each once: many instances may read one file, and it is read once.
+#[derive(Default)]
+struct Paths {
+    list: Vec<PathBuf>,
+    position: HashMap<PathBuf, usize>,
+}
+
+impl Paths {
+    fn add(&mut self, path: PathBuf) -> usize {
+        *self.position.entry(path).or_insert_with_key(|path| {
+            self.list.push(path.clone());
+            self.list.len() - 1
+        })
+    }
+}
+
+fn check_folder(
+    instance: &Instance,
+    need: &ExternalInput,
+    path: &Path,
+    digest: &Result<Digest, FolderError>,
+) -> Result<CheckedSource, Problem> {
+    match digest {
+        Ok(digest) => Ok(CheckedSource::Folder { path: path.to_owned(), digest: *digest }),
+        Err(error) if error.is_missing() && !path.exists() => Err(missing(instance, need, path)),
+        Err(error) => {
+            let problem = Problem::at(path_place(instance, need), error.to_string(), "cannot be read");
+            Err(if path.is_file() { problem.help("a file is an `archive: {path: …}`") } else { problem })
+        }
+    }
+}
+
 fn check(
     instance: &Instance,
     need: &ExternalInput,
@@ -166,7 +219,9 @@ fn check(
         }
         Err(error) => {
             let message = format!("cannot read {}: {error}", path.display());
-            return Err(Problem::at(path_place(instance, need), message, "cannot be read"));
+            let problem = Problem::at(path_place(instance, need), message, "cannot be read");
+            let is_image_folder = path.is_dir() && need.slot.ends_with("archive");
+            return Err(if is_image_folder { problem.help(FOLDER_OF_IMAGES) } else { problem });
         }
     };
     for (field, wanted, found) in [("sha256", &source.sha256, &digests.sha256), ("md5", &source.md5, &digests.md5)] {
@@ -189,14 +244,16 @@ fn check(
 
 /// Returns the place of a source's path in the pipeline.
 ///
-/// The files of a command are bare names; other sources are mappings with a `path`.
+/// The files of a command, and folders, are bare names; other sources are mappings with a `path`.
 fn path_place(instance: &Instance, need: &ExternalInput) -> Place {
-    instance.source_place(need, if instance.kind == StageKind::Command { None } else { Some("path") })
+    let is_bare = instance.kind == StageKind::Command || need.source.is_folder;
+    instance.source_place(need, if is_bare { None } else { Some("path") })
 }
 
 /// Returns the problem of a missing file.
 fn missing(instance: &Instance, need: &ExternalInput, path: &Path) -> Problem {
-    let message = format!("there is no file {}", path.display());
+    let what = if need.source.is_folder { "folder" } else { "file" };
+    let message = format!("there is no {what} {}", path.display());
     Problem::at(path_place(instance, need), message, "not found").help(match &need.source.by_hand {
         Some(text) => by_hand(text),
         None => {
@@ -239,7 +296,9 @@ pub fn obtain(source: &CheckedSource, cache: &Cache, reporter: &dyn Reporter) ->
     let failed = |message: String, causes: Vec<String>| Failure { code: FailureCode::Broken, message, causes };
     let source = match source {
         CheckedSource::Remote { source } => source,
-        CheckedSource::Local { path, .. } => return Err(failed(format!("{} is gone", path.display()), Vec::new())),
+        CheckedSource::Local { path, .. } | CheckedSource::Folder { path, .. } => {
+            return Err(failed(format!("{} is gone", path.display()), Vec::new()));
+        }
         CheckedSource::ByHand { path, source, .. } => {
             let text = by_hand(source.by_hand.as_deref().unwrap_or_default());
             return Err(failed(format!("there is no file {}", path.display()), vec![text]));

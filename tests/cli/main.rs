@@ -18,6 +18,7 @@ mod learning;
 mod live;
 mod machine;
 mod mockup;
+mod own_data;
 mod print;
 mod programs;
 mod refused;

@@ -8,10 +8,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Cache, CacheError};
 use crate::digest::Digest;
+use crate::folder::{Folder, FolderError, FolderFile};
 use crate::fsio;
 
 /// Minimum age of a change, in nanoseconds. A more recent file may change again within the same time stamp.
@@ -55,26 +57,67 @@ impl Stamp {
     }
 }
 
-/// Remembered digests of source files on this machine.
+impl Stamp {
+    /// Whether the file is old enough at a time, in nanoseconds, for its stamp to tell the next change.
+    fn is_settled(&self, now: i128) -> bool {
+        now - self.modified.max(self.changed) > SETTLED_NANOSECONDS
+    }
+}
+
+/// Remembered digests of source files, and of the files of source folders, on this machine.
 #[derive(Debug)]
 pub struct StatMemo {
     path: PathBuf,
     tmp: PathBuf,
     entries: BTreeMap<PathBuf, Entry>,
     changed: bool,
+    /// Loaded with the first folder: most pipelines have none.
+    folders: Option<Folders>,
+    folders_path: PathBuf,
 }
+
+/// Stamps and digests of the files of each folder, by the folder's path and the file's name.
+type Folders = BTreeMap<PathBuf, BTreeMap<String, (Stamp, Digest)>>;
 
 impl StatMemo {
     /// Loads the memo of this machine; an unreadable or missing one is empty.
     pub fn open(cache: &Cache) -> Self {
         // Inodes and time stamps are valid on one machine only.
         let host = gethostname::gethostname().to_string_lossy().into_owned();
-        let path = cache.root.join("stat").join(format!("{host}.json"));
-        let entries = fsio::read_regular(&path, u64::MAX)
-            .ok()
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-            .unwrap_or_default();
-        StatMemo { path, tmp: cache.tmp(), entries, changed: false }
+        let folder = cache.root.join("stat");
+        let path = folder.join(format!("{host}.json"));
+        let folders_path = folder.join(format!("{host}.folders.json"));
+        StatMemo { entries: load(&path), path, tmp: cache.tmp(), changed: false, folders: None, folders_path }
+    }
+
+    /// Returns the digest of a folder; reads only files that are new or changed.
+    ///
+    /// # Errors
+    /// [`FolderError`].
+    pub fn folder(&mut self, folder: &Folder) -> Result<Digest, FolderError> {
+        let failed = |path: PathBuf| move |source| FolderError::Io { path, source };
+        let absolute = std::path::absolute(&folder.path).map_err(failed(folder.path.clone()))?;
+        let known = self.folders.get_or_insert_with(|| load(&self.folders_path));
+        let before = known.get(&absolute);
+        let look = |file: &FolderFile| -> Result<(Stamp, Digest), FolderError> {
+            let path = folder.path_of(file);
+            // Stamped before reading, as in `digests`.
+            let stamp = Stamp::of(&path).map_err(failed(path.clone()))?;
+            match before.and_then(|files| files.get(&file.name)) {
+                Some((known, digest)) if *known == stamp => Ok((stamp, *digest)),
+                _ => Ok((stamp, Digest::of_file(&path).map_err(failed(path))?)),
+            }
+        };
+        let found: Vec<(Stamp, Digest)> = folder.files.par_iter().map(look).collect::<Result<_, _>>()?;
+        let digests: Vec<Digest> = found.iter().map(|(_, digest)| *digest).collect();
+        let now = jiff::Timestamp::now().as_nanosecond();
+        let settled = folder.files.iter().zip(found).filter(|(_, (stamp, _))| stamp.is_settled(now));
+        let files: BTreeMap<String, _> = settled.map(|(file, found)| (file.name.clone(), found)).collect();
+        if before != Some(&files) {
+            known.insert(absolute, files);
+            self.changed = true;
+        }
+        Ok(folder.digest_of(&digests))
     }
 
     /// Returns the digests of files, in order.
@@ -103,8 +146,7 @@ impl StatMemo {
         for file in found {
             out.push(file.map(|(path, entry)| {
                 let digests = entry.digests.clone();
-                let settled = now - entry.stamp.modified.max(entry.stamp.changed) > SETTLED_NANOSECONDS;
-                if settled && self.entries.get(&path) != Some(&entry) {
+                if entry.stamp.is_settled(now) && self.entries.get(&path) != Some(&entry) {
                     self.entries.insert(path, entry);
                     self.changed = true;
                 }
@@ -122,7 +164,16 @@ impl StatMemo {
         if self.changed {
             let text = serde_json::to_string(&self.entries).unwrap_or_default();
             fsio::write_atomic(&self.path, &self.tmp, text.as_bytes())?;
+            if let Some(folders) = &self.folders {
+                let text = serde_json::to_string(folders).unwrap_or_default();
+                fsio::write_atomic(&self.folders_path, &self.tmp, text.as_bytes())?;
+            }
         }
         Ok(())
     }
+}
+
+fn load<T: DeserializeOwned + Default>(path: &Path) -> T {
+    let bytes = fsio::read_regular(path, u64::MAX).ok();
+    bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }

@@ -39,6 +39,10 @@ pub trait Reporter: Sync {
     fn log_lines(&self, lines: &str) {
         lines.lines().for_each(|line| self.log(line));
     }
+    /// Something that a person should look at, and what to do about it: a line of the log, and shown at once.
+    fn warn(&self, message: &str) {
+        self.log(&format!("warning: {message}"));
+    }
     /// `done` of `total` units are done, and a few words on what is going on.
     fn progress(&self, done: u64, total: u64, message: &str);
     /// Whether the stage is to be given up. Asked often.
@@ -50,6 +54,17 @@ pub trait Reporter: Sync {
     /// Under whom the programs of stages run; a `command` stage needs it.
     fn keepers(&self) -> Option<&Keepers> {
         None
+    }
+}
+
+/// Tells nobody.
+struct Silent;
+
+impl Reporter for Silent {
+    fn log(&self, _: &str) {}
+    fn progress(&self, _: u64, _: u64, _: &str) {}
+    fn cancelled(&self) -> bool {
+        false
     }
 }
 
@@ -86,14 +101,6 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, Failure> {
 /// # Errors
 /// A [`Failure`] as of the stage.
 pub fn preview(job: &Job, states: &BTreeMap<String, State>) -> Result<TableDocument, Failure> {
-    struct Silent;
-    impl Reporter for Silent {
-        fn log(&self, _: &str) {}
-        fn progress(&self, _: u64, _: u64, _: &str) {}
-        fn cancelled(&self) -> bool {
-            false
-        }
-    }
     Ok(table::assemble(job, &params(job)?, Some(states), &Silent)?)
 }
 

@@ -199,9 +199,11 @@ impl<'a> Builder<'a> {
             "identifier": identity,
             "sha256": source.sha256.as_ref().map(|sha256| sha256.to_lowercase()),
             "url": source.url.as_deref().map(masked),
-            "encodingFormat": "application/octet-stream",
+            "encodingFormat": (!source.is_folder).then_some("application/octet-stream"),
         });
-        self.entities.add(&id, &["File"], about);
+        // A folder is a data set in the terms of RO-Crate, and its id ends in `/`.
+        let kind = if source.is_folder { "Dataset" } else { "File" };
+        self.entities.add(&id, &[kind], about);
         id
     }
 }

@@ -76,6 +76,10 @@ impl Reporter for EngineReporter {
         _ = self.sender.send(Message::EngineLog(self.job, lines.to_owned()));
     }
 
+    fn warn(&self, message: &str) {
+        _ = self.sender.send(Message::EngineWarning(self.job, message.to_owned()));
+    }
+
     fn progress(&self, done: u64, total: u64, message: &str) {
         _ = self.sender.send(Message::EngineProgress(self.job, done, total, message.to_owned()));
     }

@@ -25,6 +25,7 @@ pub(super) enum Message {
     WorkerGone(usize),
     /// One line, or several lines with their line ends.
     EngineLog(u64, String),
+    EngineWarning(u64, String),
     EngineProgress(u64, u64, u64, String),
     EngineDone(u64, Result<String, Failure>),
     Recorded(u64, Box<Running>, Recorded),
@@ -83,6 +84,10 @@ impl Scheduler<'_> {
                 }
             }
             Message::EngineLog(id, lines) => self.log(id, &lines),
+            Message::EngineWarning(id, message) => {
+                self.log(id, &format!("warning: {message}"));
+                self.alert(id, &message);
+            }
             Message::EngineProgress(id, done, total, message) => {
                 self.progress(id, done, total, message, ProgressMetrics::default());
             }
@@ -106,6 +111,10 @@ impl Scheduler<'_> {
     /// Emits a warning of a stage and adds it to the stage's log.
     fn warn(&mut self, id: u64, message: &str) {
         self.log(id, message);
+        self.alert(id, message);
+    }
+
+    fn alert(&mut self, id: u64, message: &str) {
         let Some(running) = self.jobs.get(id) else { return };
         let stage = self.name(running.id);
         self.emit(RunEvent::Warning(format!("{stage}: {message}")));

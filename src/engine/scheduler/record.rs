@@ -11,7 +11,6 @@ use super::messages::{Message, Recorded};
 use super::workers::Platform;
 use super::{RunError, Scheduler};
 use crate::cache::{Blob, Cache, CacheError, IngestError, MANIFEST_FORMAT, Made, Manifest};
-use crate::digest::Digest;
 use crate::event::{RunEvent, Status};
 use crate::external_inputs::{CheckedSource, causes};
 use crate::outputs::{self, Unfit};
@@ -158,8 +157,8 @@ fn take_in(cache: &Cache, name: &str, path: &Path) -> Result<(Blob, Option<PathB
 /// Returns a failure if a source changed while the stage ran: the stage may have read other bytes than recorded.
 fn changed(sources: &[CheckedSource]) -> Option<Failure> {
     for source in sources {
-        if let Some((path, digest)) = source.local()
-            && !Digest::of_file(path).is_ok_and(|now| now == digest)
+        if let Some((path, _)) = source.local()
+            && !source.is_unchanged()
         {
             let message = format!("{} changed while it was read, so nothing was recorded; run again", path.display());
             return Some(Failure { code: FailureCode::Broken, message, causes: Vec::new() });

@@ -16,8 +16,8 @@ use crate::address::Address;
 use crate::fetch::{self, FetchError};
 use crate::number::Real;
 use crate::stage_kinds::{
-    Attack, Augmentation, Classes, CommandOutput, DatasetParams, Fourier, Images, Mask, MaskingParams, Net, NetProblem,
-    Run, Source, StageKind, Text, TrainParams, TrainingMethod,
+    Attack, Augmentation, Classes, CommandOutput, DatasetParams, Folder, Fourier, Images, Mask, MaskingParams, Net,
+    NetProblem, Run, Source, StageKind, Text, TrainParams, TrainingMethod,
 };
 
 /// Collects the problems of a stage's parameters.
@@ -104,6 +104,9 @@ impl<'a> Validator<'a> {
     }
 
     pub(super) fn check_source(&mut self, source: &Source, trail: &[Step]) {
+        if source.is_folder {
+            return;
+        }
         let has_digest = source.published().is_some();
         let at = |name: &str| [trail, &[key(name)]].concat();
         match (&source.path, &source.url) {
@@ -163,8 +166,30 @@ impl<'a> Validator<'a> {
             DatasetParams::Caltech256 { resize, center_crop, .. } => {
                 self.check_crop(Some(*resize), Some(*center_crop));
             }
-            DatasetParams::ImageFolder { resize, center_crop, test, test_share, whole, classes, .. } => {
+            DatasetParams::ImageFolder {
+                folder,
+                archive,
+                train,
+                resize,
+                center_crop,
+                test,
+                test_share,
+                whole,
+                classes,
+                ..
+            } => {
                 self.check_crop(*resize, *center_crop);
+                let ways = [("folder", folder.is_some()), ("archive", archive.is_some()), ("train", train.is_some())];
+                self.check_one_of(&[], ways, "a data set of images");
+                for (name, part) in [("train", train), ("test", test)] {
+                    let Some(Folder { folder, archive, .. }) = part else { continue };
+                    let ways = [("folder", folder.is_some()), ("archive", archive.is_some())];
+                    self.check_one_of(&[key(name)], ways, &format!("`{name}`"));
+                }
+                if train.is_none() && test.is_some() {
+                    let help = "write `train:` beside it; a `folder` or an `archive` of all images has both in it";
+                    self.problem(&[key("test")], "a data set that has a `test` needs a `train`", Some(help));
+                }
                 if *whole && center_crop.is_none() {
                     let help = "add `center_crop:`, the side of what is seen of them";
                     self.problem(&[key("whole")], "images that are kept `whole` need a `center_crop`", Some(help));
@@ -173,12 +198,29 @@ impl<'a> Validator<'a> {
                     let message = "a data set that has a `test` needs no `test_share`";
                     self.problem(&[key("test_share")], message, Some("remove one"));
                 }
-                if test.is_none() && test_share.is_none() && *classes != Classes::None {
+                if train.is_some() && test.is_none() && test_share.is_none() && *classes != Classes::None {
                     let help = "add `test_share: 0.2`, or the `test` images, or `test_share: 0` for a set without any";
                     self.problem(&[], "a data set of classes needs a `test` or a `test_share`", Some(help));
                 }
             }
             DatasetParams::Idx { .. } | DatasetParams::Cifar10 { .. } | DatasetParams::TinyImagenet { .. } => {}
+        }
+    }
+
+    /// Checks that exactly one of several keys is there.
+    fn check_one_of<const N: usize>(&mut self, trail: &[Step], ways: [(&str, bool); N], what: &str) {
+        let names = ways.map(|(name, _)| format!("`{name}`")).join(", ");
+        let mut there = ways.iter().filter(|(_, is_there)| *is_there).map(|(name, _)| *name);
+        match (there.next(), there.next()) {
+            (None, _) => {
+                let help = "add `folder: PATH` for images in a folder beside the pipeline file";
+                self.problem(trail, format!("{what} needs one of {names}"), Some(help));
+            }
+            (_, Some(second)) => {
+                let trail = [trail, &[key(second)]].concat();
+                self.problem(&trail, format!("{what} has one of {names}, not several"), Some("remove one"));
+            }
+            (Some(_), None) => {}
         }
     }
 

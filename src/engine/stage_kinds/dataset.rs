@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::source::Source;
+use super::source::{FolderPath, Source};
 use crate::number::Real;
 use crate::resample::Filter;
 
@@ -79,12 +79,21 @@ pub enum DatasetParams {
         #[serde(default)]
         broken: Broken,
     },
-    /// An archive of JPEG, PNG, BMP and WebP files (zip or tar, the latter plain or compressed by gzip, xz, bzip2, zstd
-    /// or lzip), with a folder for each class or none. Folders that wrap all classes are unwrapped. Either training and
-    /// test set have a folder or an archive each, or one is divided.
+    /// JPEG, PNG, BMP and WebP files in a folder on disk, or in an archive (zip or tar, the latter plain or compressed
+    /// by gzip, xz, bzip2, zstd or lzip), with a folder for each class or none. Folders that wrap all classes are
+    /// unwrapped. Either `folder` or `archive` holds all images, or `train` and `test` have a place each.
     ImageFolder {
-        /// Where the training images are, or all.
-        train: Folder,
+        /// A folder on disk with all images, relative to the pipeline file. Its `train` and its `test` (or `val`) are
+        /// found; with `test_share` it is divided.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(with = "Option<String>")]
+        folder: Option<FolderPath>,
+        /// An archive with all images, in place of `folder`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        archive: Option<Source>,
+        /// Where the training images are, or with `test_share` all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        train: Option<Folder>,
         /// Where the test images are; nothing if they are drawn from `train`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         test: Option<Folder>,
@@ -144,14 +153,19 @@ pub struct IdxFiles {
     pub labels: Source,
 }
 
-/// A folder in an archive.
+/// A folder on disk or in an archive: exactly one of `folder` and `archive`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Folder {
+    /// The folder on disk, relative to the pipeline file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub folder: Option<FolderPath>,
     /// The archive.
-    pub archive: Source,
-    /// The folder, such as `images/train`; without it the whole archive. Folders that wrap the whole archive may be
-    /// left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<Source>,
+    /// The folder within it, such as `images/train`; without it the whole. Folders that wrap all files may be left
+    /// out.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub root: String,
 }
@@ -204,9 +218,15 @@ impl DatasetParams {
             DatasetParams::Cifar10 { archive, .. }
             | DatasetParams::TinyImagenet { archive, .. }
             | DatasetParams::Caltech256 { archive, .. } => vec![(vec!["archive"], archive)],
-            DatasetParams::ImageFolder { train, test, .. } => {
-                let mut sources = vec![(vec!["train", "archive"], &mut train.archive)];
-                sources.extend(test.as_mut().map(|test| (vec!["test", "archive"], &mut test.archive)));
+            DatasetParams::ImageFolder { folder, archive, train, test, .. } => {
+                let mut sources = Vec::new();
+                sources.extend(folder.as_mut().map(|folder| (vec!["folder"], folder.source())));
+                sources.extend(archive.as_mut().map(|archive| (vec!["archive"], archive)));
+                for (part, place) in [("train", train), ("test", test)] {
+                    let Some(Folder { folder, archive, .. }) = place else { continue };
+                    sources.extend(folder.as_mut().map(|folder| (vec![part, "folder"], folder.source())));
+                    sources.extend(archive.as_mut().map(|archive| (vec![part, "archive"], archive)));
+                }
                 sources
             }
         }

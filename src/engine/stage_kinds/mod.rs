@@ -54,7 +54,7 @@ pub use net_problem::NetProblem;
 pub use ports::{ArtifactType, Output, Slot};
 pub use print::{Bold, LegendPlace, PictureSize, TexLayout};
 pub use saliency::{Method, SaliencyParams};
-pub use source::{FileParams, Source};
+pub use source::{FileParams, FolderPath, Source};
 pub use table::{
     Column, ColumnSpec, ColumnsSpec, Compare, Family, PairedTest, PublishedDetails, PublishedParams, PublishedSpec,
     TableParams, TableSpec, Tolerance,

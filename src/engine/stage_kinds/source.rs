@@ -26,6 +26,33 @@ pub struct Source {
     /// digest the file may be missing for as long as no stage has to read it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by_hand: Option<String>,
+    /// Whether `path` leads to a folder of files. A key of its own says so ([`FolderPath`]), never a source itself.
+    #[serde(skip)]
+    pub is_folder: bool,
+}
+
+/// A folder of files, relative to the pipeline file; in a pipeline its path alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub struct FolderPath(Source);
+
+impl FolderPath {
+    /// The folder as a source.
+    pub fn source(&mut self) -> &mut Source {
+        &mut self.0
+    }
+}
+
+impl From<String> for FolderPath {
+    fn from(path: String) -> Self {
+        FolderPath(Source { path: Some(path), is_folder: true, ..Source::default() })
+    }
+}
+
+impl From<FolderPath> for String {
+    fn from(folder: FolderPath) -> Self {
+        folder.0.path.unwrap_or_default()
+    }
 }
 
 impl Source {

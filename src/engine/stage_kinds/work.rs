@@ -80,6 +80,8 @@ fn of_dataset(params: &DatasetParams) -> Work {
             ..Work::new(format!("caltech256 {test_share}"), 1.0, *limit_per_class)
         },
         DatasetParams::ImageFolder {
+            folder: _,
+            archive: _,
             train,
             test,
             test_share,
@@ -95,7 +97,7 @@ fn of_dataset(params: &DatasetParams) -> Work {
             limit_per_class,
             broken: _,
         } => {
-            let roots = (&train.root, test.as_ref().map(|test| &test.root));
+            let roots = [train, test].map(|part| part.as_ref().map(|part| &part.root));
             let chosen = (classes, min_side, is_square, whole, pick.is_some(), limit_per_class.is_some());
             // Images of a class are as many as before where only the number that is picked changes, and the other way
             // round.

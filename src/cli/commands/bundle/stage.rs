@@ -9,6 +9,7 @@ use atflow::bundle::{About, CACHE, INSTRUCTIONS, Instructions, instructions, nee
 use atflow::cache::{Access, Blob, CACHE_FORMAT, Manifest, RunRecord};
 use atflow::digest;
 use atflow::external_inputs::CheckedSource;
+use atflow::folder::Folder;
 use atflow::fsio::{self, Context, FileError};
 use atflow::plan::rerun_from::RerunFrom;
 use atflow::report::RunResults;
@@ -44,7 +45,8 @@ impl Stage {
         let with = args.with.map(RerunFrom::from);
         let sources = Sources::of(&loaded)?;
         let files = loaded.spec.files.iter().map(|file| file.path.as_path());
-        let layout = ran_pipeline::layout(files.chain(sources.packed.values().map(PathBuf::as_path)))?;
+        let sent = sources.files();
+        let layout = ran_pipeline::layout(files.chain(sent.iter().map(PathBuf::as_path)))?;
         let place = |file: &Path| layout.get(file).unwrap_or_default().to_owned();
         let about = About {
             pipeline: loaded.name().to_owned(),
@@ -63,7 +65,7 @@ impl Stage {
             elsewhere: &sources.elsewhere,
         });
         let blobs = copy_blobs(&loaded, wanted, with, &manifests, &folder)?;
-        for path in sources.packed.values() {
+        for path in &sent {
             copy(path, &folder.join(place(path)))?;
         }
         let results = RunResults::read(&loaded.cache, run);
@@ -75,7 +77,12 @@ impl Stage {
             media: "text/markdown",
             about: about_words,
         };
-        let packed = sources.packed.iter().map(|(identity, path)| (identity.clone(), place(path))).collect();
+        let packed = sources.packed.iter().map(|(identity, path)| (identity.clone(), place(path)));
+        let folders = sources.folders.iter().filter_map(|(identity, folder)| {
+            let first = folder.files.first()?;
+            Some((identity.clone(), place(&folder.path_of(first)).strip_suffix(&first.name)?.to_owned()))
+        });
+        let packed = packed.chain(folders).collect();
         let beside = Beside {
             license: args.license.clone(),
             extra: vec![report_file(page), words],
@@ -159,11 +166,19 @@ fn run_of(loaded: &Loaded, manifests: &BTreeMap<InstanceId, Manifest>) -> Result
 struct Sources {
     /// Files that travel along, by identity.
     packed: BTreeMap<String, PathBuf>,
+    /// Folders that travel along, by identity.
+    folders: BTreeMap<String, Folder>,
     /// Those that do not, and how to get them.
     elsewhere: BTreeMap<String, String>,
 }
 
 impl Sources {
+    /// Returns all files that travel along.
+    fn files(&self) -> Vec<PathBuf> {
+        let in_folders = self.folders.values().flat_map(|folder| folder.files.iter().map(|file| folder.path_of(file)));
+        self.packed.values().cloned().chain(in_folders).collect()
+    }
+
     fn of(loaded: &Loaded) -> Result<Self, CliError> {
         let mut sources = Sources::default();
         let (mut unnamed, mut fixed) = (BTreeSet::new(), BTreeSet::new());
@@ -184,6 +199,10 @@ impl Sources {
                     (_, None) if Path::new(&name).is_absolute() => _ = fixed.insert(name),
                     (CheckedSource::Local { path, .. } | CheckedSource::ByHand { path, .. }, None) => {
                         sources.packed.insert(checked.identity(), path.clone());
+                    }
+                    (CheckedSource::Folder { path, .. }, None) => {
+                        let folder = Folder::list(path).map_err(|error| CliError::environment(error.to_string()))?;
+                        sources.folders.insert(checked.identity(), folder);
                     }
                 }
             }

@@ -6,10 +6,10 @@ use super::archive::Archive;
 use super::error::DatasetError;
 use super::fill::{Aside, Plan, Planned, fill, summary};
 use super::image_folder::{divide, list};
-use super::layout::is_hidden;
 use super::picture::Recipe;
 use crate::executors::Reporter;
 use crate::executors::error::StageError;
+use crate::folder::is_leftover;
 use crate::formats::View;
 use crate::protocol::Job;
 use crate::resample::Filter;
@@ -29,7 +29,7 @@ pub(super) fn run(
     };
     // Somebody may have packed the folder within another one.
     let root = |name: &str| name.find(ROOT).map(|at| name[..at + ROOT.len()].to_owned());
-    let roots = archive.entries.iter().filter_map(|entry| root(&entry.name)).filter(|root| !is_hidden(root));
+    let roots = archive.entries.iter().filter_map(|entry| root(&entry.name)).filter(|root| !is_leftover(root));
     let Some(root) = roots.min_by_key(String::len) else {
         let (file, name) = (archive.shown.clone(), ROOT.to_owned());
         return Err(DatasetError::Missing { file, name, expected: "it should be 256_ObjectCategories.tar" }.into());

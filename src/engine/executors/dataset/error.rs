@@ -2,6 +2,7 @@
 
 use super::archive::ArchiveError;
 use super::idx::IdxError;
+use crate::folder::FolderError;
 use crate::pickle::PickleError;
 
 /// Broken images that a message names.
@@ -31,9 +32,19 @@ pub(in crate::executors) enum DatasetError {
     Class { class: String, hint: String },
     #[error(
         "{file} has folders that divide a data set, not classes: {}; set `train.root` to one of them and `test` to \
-         the same archive with `root` of the other", parts.join(" and ")
+         the same archive with `root` of the other, or give the data set `archive` or `folder` in place of `train`, without \
+         `test_share`: both are then found", parts.join(" and ")
     )]
     Parts { file: String, parts: Vec<String> },
+    #[error(
+        "{file} has no folders `train` and `test` (or `val`), but {there}: add `test_share: 0.2` to draw the test images, \
+         or name both folders with `train` and `test`"
+    )]
+    NoParts { file: String, there: String },
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    #[error("{folder} changed while it was read, so nothing was recorded; run again")]
+    Changed { folder: String },
     #[error(
         "{file} has one class, `{class}`, and a network has nothing to tell apart: give each class a folder and name the \
          folder above them as `root`, or set `classes: none` where classes do not matter"
@@ -74,7 +85,8 @@ impl DatasetError {
 
     /// Whether another try may succeed, on a machine that reads what this one could not.
     pub(in crate::executors) const fn is_passing(&self) -> bool {
-        matches!(self, DatasetError::Archive { source: ArchiveError::Io(_), .. })
+        let is_unread = matches!(self, DatasetError::Archive { source: ArchiveError::Io(_), .. });
+        is_unread || matches!(self, DatasetError::Folder(_) | DatasetError::Changed { .. })
     }
 
     pub(in crate::executors) const fn is_stop(&self) -> bool {

@@ -181,11 +181,20 @@ pub(super) fn summary(
     if let Some(first) = shared.first().filter(|_| shared.len() == test.images) {
         return Err(DatasetError::SameParts { images: test.images, example: pair(first) });
     }
+    if let Some(first) = shared.first() {
+        reporter.warn(&format!(
+            "{} of {} test images stand in the training set, too, byte by byte: {}; the network knows them, so take \
+             them out of one of the two (the log names them)",
+            shared.len(),
+            test.images,
+            pair(first)
+        ));
+    }
     for shared in shared.iter().take(NAMED) {
-        reporter.log(&format!("warning: {}, byte by byte", pair(shared)));
+        reporter.log(&format!("{}, byte by byte", pair(shared)));
     }
     if shared.len() > NAMED {
-        reporter.log(&format!("warning: {} more test images are training images", shared.len() - NAMED));
+        reporter.log(&format!("{} more test images are training images", shared.len() - NAMED));
     }
     let mut text = format!("{} train + {} test images, {classes} classes", train.images, test.images);
     for (count, what) in [

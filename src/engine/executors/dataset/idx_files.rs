@@ -21,7 +21,7 @@ pub(super) fn run(
     if first.0.digest == second.0.digest {
         warnings.push(format!("{} and {} are the same file: every test image is a training image", first.1, second.1));
     }
-    warnings.iter().for_each(|warning| reporter.log(&format!("warning: {warning}")));
+    warnings.iter().for_each(|warning| reporter.warn(warning));
     for (done, (output, files)) in [("train", train), ("test", test)].into_iter().enumerate() {
         check_cancelled(reporter)?;
         reporter.progress(done as u64, 2, &format!("decoding {output}"));

@@ -1,14 +1,15 @@
-//! Folders of images within archives: which files are images and of which class, and how they are divided. Images are
-//! in the order of their classes and names, whatever the order in the archive.
+//! Folders of images on disk and within archives: which files are images and of which class, and how they are divided.
+//! Images are in the order of their classes and names, whatever the order in the archive.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use rayon::prelude::*;
 
 use super::archive::{Archive, ArchiveError};
 use super::error::DatasetError;
 use super::fill::{Aside, Filled, Plan, Planned, fill, summary};
-use super::{class_names, layout, open, picture};
+use super::{class_names, layout, open, open_folder, picture};
 use crate::digest::Digest;
 use crate::executors::error::StageError;
 use crate::executors::{Reporter, check_cancelled};
@@ -84,10 +85,61 @@ fn word(name: &str) -> u64 {
     u64::from_str_radix(&text[..16], 16).unwrap_or_default()
 }
 
+/// Where the images of each set are; without `test`, those of `train` are divided.
+struct Places {
+    train: Place,
+    test: Option<Place>,
+}
+
+/// A folder in an archive or on disk.
+pub(super) struct Place {
+    pub(super) archive: Rc<Archive>,
+    /// `""`, or with a `/` at its end.
+    pub(super) root: String,
+}
+
+impl Place {
+    fn of(job: &Job, part: &str, folder: &Folder, reporter: &dyn Reporter) -> Result<Self, StageError> {
+        let archive = match &folder.archive {
+            Some(source) => open(job, &format!("{part}.archive"), source, reporter)?,
+            None => open_folder(job, &format!("{part}.folder"), reporter)?,
+        };
+        let root = layout::find_root(&archive, &folder.root)?;
+        Ok(Place { archive: Rc::new(archive), root })
+    }
+}
+
+/// Opens what holds the images, and finds the sets in it.
+fn places(job: &Job, params: &DatasetParams, reporter: &dyn Reporter) -> Result<Places, StageError> {
+    let DatasetParams::ImageFolder { archive, train, test, test_share, classes, .. } = params else {
+        return Err(StageError::Kind { kind: job.kind });
+    };
+    if let Some(train) = train {
+        let train = Place::of(job, "train", train, reporter)?;
+        let test = test.as_ref().map(|test| Place::of(job, "test", test, reporter)).transpose()?;
+        return Ok(Places { train, test });
+    }
+    let archive = Rc::new(match archive {
+        Some(source) => open(job, "archive", source, reporter)?,
+        None => open_folder(job, "folder", reporter)?,
+    });
+    let place = |root: String| Place { archive: Rc::clone(&archive), root };
+    let parts = if test_share.is_none() { layout::parts(&archive, reporter) } else { None };
+    match parts {
+        Some([train, test]) => Ok(Places { train: place(train), test: Some(place(test)) }),
+        None if test_share.is_some() || *classes == Classes::None => {
+            Ok(Places { train: place(String::new()), test: None })
+        }
+        None => Err(DatasetError::NoParts { file: archive.shown.clone(), there: layout::tops_shown(&archive) }.into()),
+    }
+}
+
 pub(super) fn run(job: &Job, reporter: &dyn Reporter, params: &DatasetParams) -> Result<String, StageError> {
     let DatasetParams::ImageFolder {
-        train,
-        test,
+        folder: _,
+        archive: _,
+        train: _,
+        test: _,
         test_share,
         seed,
         classes: by,
@@ -109,77 +161,80 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter, params: &DatasetParams) ->
     let limit = limit_per_class.map_or(usize::MAX, |limit| limit as usize);
     let choice = Choice { by, min_side: *min_side, pick: *pick, seed: *seed, limit };
 
-    let (archive, listing) = choice.list(job, "train.archive", train, &[], reporter)?;
+    let places = places(job, params, reporter)?;
+    let train_archive = &*places.train.archive;
+    let listing = choice.list(&places.train, &[], reporter)?;
     let classes: Vec<String> = listing.classes.keys().cloned().collect();
-    let mut warnings = class_names::check(&archive.shown, &classes)?;
-    if let ([class], Classes::Folders) = (&classes[..], by) {
-        return Err(DatasetError::OneClass { file: archive.shown, class: class.clone() }.into());
+    let mut warnings = class_names::check(&train_archive.shown, &classes)?;
+    if *by == Classes::Folders {
+        check_several(train_archive, &classes)?;
     }
-    let mut aside = Aside { passed_over: listing.passed_over, left_out: archive.left_out.len(), ..Aside::default() };
-    let share = if test.is_some() { 0.0 } else { test_share.map_or(0.0, |share| share.get()) };
+    let mut aside =
+        Aside { passed_over: listing.passed_over, left_out: train_archive.left_out.len(), ..Aside::default() };
+    let share = if places.test.is_some() { 0.0 } else { test_share.map_or(0.0, |share| share.get()) };
     let [mut tested, trained] = divided(listing, share, *seed);
-    let mut test_archive = None;
-    if let Some(test) = test {
-        let (archive, listing) = choice.list(job, "test.archive", test, &classes, reporter)?;
+    if let Some(test) = &places.test {
+        let listing = choice.list(test, &classes, reporter)?;
         aside.passed_over += listing.passed_over;
-        aside.left_out += archive.left_out.len();
+        if !Rc::ptr_eq(&test.archive, &places.train.archive) {
+            aside.left_out += test.archive.left_out.len();
+        }
         let missing = classes.iter().filter(|class| !listing.classes.contains_key(*class));
         warnings.extend(missing.map(|class| format!("the test set has no images of the class `{class}`")));
         tested = labelled(listing, &classes)?;
-        test_archive = Some(archive);
     }
 
     let view = if *whole { recipe.crop.map(View::CenterCrop) } else { None };
     let stored = if *whole { picture::Recipe { crop: None, ..recipe } } else { recipe };
     let (classes, broken) = (classes.as_slice(), *broken);
-    let plan = Plan { output: "train", archive: &archive, images: trained, classes, recipe: stored, view, broken };
+    let plan = Plan { output: "train", archive: train_archive, images: trained, classes, recipe: stored, view, broken };
     let train: Filled = fill(job, &plan, reporter)?;
-    let train_archive = &archive;
-    let archive = test_archive.as_ref().unwrap_or(train_archive);
+    let archive = places.test.as_ref().map_or(train_archive, |test| &test.archive);
     let plan = Plan { output: "test", archive, images: tested, classes, recipe, view: None, broken };
     let test = fill(job, &plan, reporter)?;
-    warnings.iter().for_each(|warning| reporter.log(&format!("warning: {warning}")));
+    warnings.iter().for_each(|warning| reporter.warn(warning));
     aside.warnings = warnings.len();
     Ok(summary((&train, train_archive), (&test, archive), classes.len(), aside, reporter)?)
 }
 
+/// A network needs two classes to tell apart.
+pub(super) fn check_several(archive: &Archive, classes: &[String]) -> Result<(), DatasetError> {
+    match classes {
+        [class] => Err(DatasetError::OneClass { file: archive.shown.clone(), class: class.clone() }),
+        _ => Ok(()),
+    }
+}
+
 /// Which images of a folder are taken.
-struct Choice<'a> {
-    by: &'a Classes,
+pub(super) struct Choice<'a> {
+    pub(super) by: &'a Classes,
     /// The shortest side of an image, in pixels.
-    min_side: Option<u32>,
+    pub(super) min_side: Option<u32>,
     /// How many images are picked from all classes together.
-    pick: Option<u32>,
-    seed: u64,
+    pub(super) pick: Option<u32>,
+    pub(super) seed: u64,
     /// Images per class, at most.
-    limit: usize,
+    pub(super) limit: usize,
 }
 
 impl Choice<'_> {
-    /// Opens the archive in a slot and lists the images that are taken. `known` are classes that the folder may have.
-    fn list(
-        &self,
-        job: &Job,
-        slot: &str,
-        folder: &Folder,
-        known: &[String],
-        reporter: &dyn Reporter,
-    ) -> Result<(Archive, Listing), StageError> {
-        let archive = open(job, slot, &folder.archive, reporter)?;
-        let mut root = layout::find_root(&archive, &folder.root)?;
+    /// Lists the images of a place that are taken. `known` are classes that it may have.
+    pub(super) fn list(&self, place: &Place, known: &[String], reporter: &dyn Reporter) -> Result<Listing, StageError> {
+        let archive = &*place.archive;
+        let mut root = place.root.clone();
         if *self.by == Classes::Folders {
-            root = layout::unwrap(&archive, root, known, reporter);
+            root = layout::unwrap(archive, root, known, reporter);
         }
-        let mut listing = list(&archive, &root, reporter, |path| match self.by {
+        let mut listing = list(archive, &root, reporter, |path| match self.by {
             Classes::None => Some("image"),
             Classes::Folders => path.split_once('/').map(|(class, _)| class),
         })?;
         if *self.by == Classes::Folders {
             let classes: Vec<String> = listing.classes.keys().cloned().collect();
-            layout::check(&archive, &root, &classes)?;
+            layout::check(archive, &root, &classes)?;
         }
-        self.take(&archive, &mut listing, reporter)?;
-        Ok((archive, listing))
+        self.take(archive, &mut listing, reporter)?;
+        Ok(listing)
     }
 
     /// Leaves only the images that are taken.

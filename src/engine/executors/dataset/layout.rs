@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::archive::Archive;
 use super::error::DatasetError;
 use crate::executors::Reporter;
+use crate::folder::is_leftover;
 
 /// Endings of the images that are read.
 const READ: [&str; 8] = ["jpg", "jpeg", "jpe", "jfif", "png", "bmp", "dib", "webp"];
@@ -21,15 +22,12 @@ const NOTES: [&str; 20] = [
 ];
 /// Names of files without an ending that accompany images.
 const NOTE_NAMES: [&str; 6] = ["readme", "license", "licence", "copying", "notice", "changelog"];
-/// Names of folders that divide a data set, and so are no classes.
-const PARTS: [&str; 9] = ["train", "training", "val", "valid", "validation", "test", "testing", "eval", "dev"];
+/// Names of folders that hold the training images.
+const TRAIN: [&str; 2] = ["train", "training"];
+/// Names of folders that hold the test images; the first that is there is taken.
+const TEST: [&str; 7] = ["test", "testing", "val", "valid", "validation", "eval", "dev"];
 /// Folders and files that a message names.
 const NAMED: usize = 8;
-
-/// Whether a path is what macOS, Windows and version control leave behind.
-pub(super) fn is_hidden(path: &str) -> bool {
-    path.split('/').any(|part| part.starts_with('.') || ["__MACOSX", "Thumbs.db", "desktop.ini"].contains(&part))
-}
 
 /// The ending of a file's name, in small letters.
 fn ending(path: &str) -> String {
@@ -39,13 +37,13 @@ fn ending(path: &str) -> String {
 
 /// Whether a file is an image that is read, by its name.
 pub(super) fn is_image(path: &str) -> bool {
-    !is_hidden(path) && READ.contains(&ending(path).as_str())
+    !is_leftover(path) && READ.contains(&ending(path).as_str())
 }
 
 /// What a file that is passed over is, in words that follow its name.
 pub(super) fn unread(path: &str) -> String {
     let ending = ending(path);
-    if !is_hidden(path) && UNREAD.contains(&ending.as_str()) {
+    if !is_leftover(path) && UNREAD.contains(&ending.as_str()) {
         format!("is a .{ending} file, which is not read; convert it to PNG")
     } else {
         "is no image of a class".to_owned()
@@ -82,6 +80,39 @@ pub(super) fn find_root(archive: &Archive, wanted: &str) -> Result<String, Datas
     }
 }
 
+/// The folders of the training and of the test set, each with a `/` at its end: at the top, or within the folders that
+/// wrap all of it. Without both there are none. A test folder that shares no folder with the training set is passed
+/// over for one that does: many data sets publish `test` without labels, and `val` with them.
+pub(super) fn parts(archive: &Archive, reporter: &dyn Reporter) -> Option<[String; 2]> {
+    let mut base = String::new();
+    loop {
+        let found = tops(archive, &base);
+        let find =
+            |part: &str| found.keys().find(|top| top.eq_ignore_ascii_case(part)).map(|top| format!("{base}{top}/"));
+        let train = TRAIN.iter().find_map(|part| find(part));
+        let tests: Vec<String> = TEST.iter().filter_map(|part| find(part)).collect();
+        if let (Some(train), Some(first)) = (train, tests.first()) {
+            let classes: BTreeSet<&str> = tops(archive, &train).into_keys().collect();
+            let shares = |test: &&String| tops(archive, test).keys().any(|folder| classes.contains(folder));
+            let test = tests.iter().find(shares).unwrap_or(first).clone();
+            for other in tests.iter().filter(|other| **other != test) {
+                reporter.log(&format!("{}: the test set is `{test}`, and `{other}` is not used", archive.shown));
+            }
+            return Some([train, test]);
+        }
+        match found.keys().next() {
+            Some(only) if found.len() == 1 => base = format!("{base}{only}/"),
+            _ => return None,
+        }
+    }
+}
+
+/// The folders at the top, for a message.
+pub(super) fn tops_shown(archive: &Archive) -> String {
+    let tops: Vec<String> = tops(archive, "").keys().take(NAMED).map(|top| format!("`{top}`")).collect();
+    if tops.is_empty() { "no folders".to_owned() } else { tops.join(", ") }
+}
+
 /// The folder that holds the folders of classes: the given one, or the innermost of the folders that wrap all images
 /// one within the other. A wrapper that has the name of a known class is taken for that class.
 pub(super) fn unwrap(archive: &Archive, mut root: String, known: &[String], reporter: &dyn Reporter) -> String {
@@ -113,10 +144,10 @@ fn tops<'a>(archive: &'a Archive, root: &str) -> BTreeMap<&'a str, Vec<&'a str>>
     for entry in &archive.entries {
         let Some(path) = entry.name.strip_prefix(root) else { continue };
         if let Some((top, _)) = path.split_once('/')
-            && !is_hidden(top)
+            && !is_leftover(top)
         {
             let files = tops.entry(top).or_default();
-            if !is_hidden(path) {
+            if !is_leftover(path) {
                 files.push(&entry.name);
             }
         }
@@ -124,7 +155,7 @@ fn tops<'a>(archive: &'a Archive, root: &str) -> BTreeMap<&'a str, Vec<&'a str>>
     for folder in &archive.empty {
         let Some(path) = folder.strip_prefix(root) else { continue };
         let top = path.split('/').next().unwrap_or(path);
-        if !top.is_empty() && !is_hidden(top) {
+        if !top.is_empty() && !is_leftover(top) {
             tops.entry(top).or_default();
         }
     }
@@ -138,7 +169,7 @@ pub(super) fn check(archive: &Archive, root: &str, classes: &[String]) -> Result
     let parts: BTreeSet<&str> = classes
         .iter()
         .map(String::as_str)
-        .filter(|class| PARTS.contains(&class.to_ascii_lowercase().as_str()))
+        .filter(|class| TRAIN.iter().chain(&TEST).any(|part| part.eq_ignore_ascii_case(class)))
         .collect();
     if parts.len() > 1 {
         let parts = parts.iter().map(|part| format!("`{root}{part}`")).collect();

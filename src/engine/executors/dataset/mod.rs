@@ -23,6 +23,7 @@ use super::error::StageError;
 use super::{Reporter, params, read_error};
 use crate::address::Address;
 use crate::digest::verify;
+use crate::folder::Folder;
 use crate::protocol::{Input, Job};
 use crate::stage_kinds::{DatasetParams, Source};
 use archive::Archive;
@@ -78,11 +79,32 @@ fn open(job: &Job, slot: &str, source: &Source, reporter: &dyn Reporter) -> Resu
     let scratch = scratch.parent().unwrap_or(std::path::Path::new("."));
     let archive = Archive::open(&input.path, &shown, scratch, &go_on)
         .map_err(|source| DatasetError::Archive { file: shown, source })?;
+    tell_left_out(slot, &archive, reporter);
+    Ok(archive)
+}
+
+/// Lists the folder of a slot, once its files were found to be those of its digest.
+fn open_folder(job: &Job, slot: &str, reporter: &dyn Reporter) -> Result<Archive, StageError> {
+    let (input, _) = input(job, slot, &Source::default())?;
+    reporter.progress(0, 0, &format!("checking {slot}"));
+    let folder = Folder::list(&input.path).map_err(DatasetError::from)?;
+    if folder.read_digest().map_err(DatasetError::from)? != input.digest {
+        return Err(DatasetError::Changed { folder: input.path.display().to_string() }.into());
+    }
+    if let Some(first) = folder.left_out.first() {
+        let (folder, count) = (folder.path.display(), folder.left_out.len());
+        reporter.warn(&format!("{folder}: {first} ({count} such); copy what it leads to into the folder"));
+    }
+    let archive = Archive::of_folder(folder);
+    tell_left_out(slot, &archive, reporter);
+    Ok(archive)
+}
+
+fn tell_left_out(slot: &str, archive: &Archive, reporter: &dyn Reporter) {
     for line in archive.left_out.iter().take(NAMED) {
         reporter.log(&format!("{slot}: left out: {line}"));
     }
     if archive.left_out.len() > NAMED {
         reporter.log(&format!("{slot}: left out: {} more entries", archive.left_out.len() - NAMED));
     }
-    Ok(archive)
 }

@@ -1,5 +1,5 @@
-//! Archives as lists of files that are read where they lie: zip and tar, plain or compressed, told apart by their first
-//! bytes. Nothing is unpacked under a name that an archive chose. Links within an archive are followed; names that lead
+//! Archives, and folders on disk, as lists of files that are read where they lie: zip and tar, plain or compressed, told apart by their first
+//! bytes, or a folder as it was listed. Nothing is unpacked under a name that an archive chose. Links within an archive are followed; names that lead
 //! out of it, and archives that unfold into much more than they are, are refused.
 
 mod pax;
@@ -12,12 +12,15 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tree::{Content, Place, Tree};
 use unfold::{Form, form, unfold};
 use zip::ZipArchive;
+
+use crate::folder::{Folder, FolderFile};
+use crate::regular::read_regular;
 
 /// More files than any data set of the field has in one archive: ImageNet has 1.3 million.
 const MAX_ENTRIES: usize = 4_000_000;
@@ -80,6 +83,7 @@ pub(in crate::executors) struct Archive {
 enum Bytes {
     Tar(Shared),
     Zip(ZipArchive<Shared>),
+    Folder(PathBuf),
 }
 
 impl Archive {
@@ -117,7 +121,7 @@ impl Archive {
         // A tar archive holds what its files are long, but for links and for the holes of sparse files.
         let most = match &bytes {
             Bytes::Tar(unfolded) => unfolded.length.saturating_mul(MAX_RATIO),
-            Bytes::Zip(_) => packed.saturating_mul(MAX_RATIO),
+            Bytes::Zip(_) | Bytes::Folder(_) => packed.saturating_mul(MAX_RATIO),
         };
         let mut whole: u64 = 0;
         for entry in &entries {
@@ -133,11 +137,24 @@ impl Archive {
         Ok(Archive { shown: shown.to_owned(), entries, empty, left_out, bytes })
     }
 
+    /// The files of a folder on disk, as they were listed.
+    pub(super) fn of_folder(folder: Folder) -> Self {
+        let Folder { path, files, empty, left_out } = folder;
+        let entry = |(number, FolderFile { name, size }): (usize, FolderFile)| Entry {
+            name,
+            content: Content { size, place: Place::At(number as u64) },
+        };
+        let entries = files.into_iter().enumerate().map(entry).collect();
+        let shown = path.display().to_string();
+        Archive { shown, entries, empty, left_out, bytes: Bytes::Folder(path) }
+    }
+
     /// The bytes of a file in it. Several threads may read at a time.
     pub(super) fn read(&self, index: usize) -> Result<Vec<u8>, ArchiveError> {
         let entry = &self.entries[index];
         let mut bytes = vec![0; entry.content.size as usize];
         match (&self.bytes, &entry.content.place) {
+            (Bytes::Folder(folder), _) => return Ok(read_regular(&folder.join(&entry.name), MAX_ENTRY)?),
             (Bytes::Tar(shared), &Place::At(at)) => shared.file.read_exact_at(&mut bytes, at)?,
             (Bytes::Tar(shared), Place::Pieces(pieces)) => {
                 for piece in pieces.iter() {
