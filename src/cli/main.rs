@@ -30,6 +30,7 @@ fn main() -> ExitCode {
     };
     let is_json = cli.command.prints_json();
     let result = match cli.command {
+        Command::Init(args) => commands::init::run(&args),
         Command::Run(args) => commands::run::run(&args),
         Command::Plan(args) => commands::plan::run(&args),
         Command::Why(args) => commands::why::run(&args),

@@ -63,7 +63,9 @@ impl CliError {
         self
     }
 
-    fn because(mut self, causes: Vec<String>) -> Self {
+    /// The same with what led to it, outermost first.
+    #[must_use]
+    pub(crate) fn because(mut self, causes: Vec<String>) -> Self {
         if let Some(first) = self.diagnostics.first_mut() {
             first.causes = causes;
         }

@@ -11,6 +11,7 @@ mod failures;
 mod gc;
 mod graph;
 mod hostile;
+mod init;
 mod irregular;
 mod kept;
 mod language;

@@ -1,6 +1,7 @@
 //! The command line as typed. What it means is in the commands.
 
 mod bundle;
+mod init;
 mod results;
 
 use std::ffi::OsString;
@@ -11,6 +12,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use bundle::{BundleAction, BundleArgs, BundleDepth};
+pub(crate) use init::InitArgs;
 pub(crate) use results::{
     DataArgs, DataFormat, DiffArgs, DiffFormat, ExportArgs, FindArgs, LogArgs, NameArgs, ReportArgs, RunsArgs,
     StatusArgs, TableArgs, TableFormat,
@@ -26,6 +28,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Write a pipeline to start from: for Fashion-MNIST, or for images of your own
+    Init(InitArgs),
     /// Run the stale stages of a pipeline
     Run(RunArgs),
     /// Show what would run, and why
@@ -94,6 +98,7 @@ impl Command {
             | Command::Data(_)
             | Command::Export(_)
             | Command::Schema(_)
+            | Command::Init(_)
             | Command::Keygen(_)
             | Command::Completions(_) => false,
         }

@@ -10,6 +10,7 @@ mod elsewhere;
 pub(crate) mod export;
 pub(crate) mod gc;
 pub(crate) mod graph;
+pub(crate) mod init;
 pub(crate) mod keep;
 pub(crate) mod keygen;
 mod lay_out;

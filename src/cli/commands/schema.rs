@@ -13,7 +13,15 @@ pub(crate) fn run(args: &SchemaArgs) -> Result<Exit, CliError> {
         SchemaName::Run => line_schema(),
         SchemaName::Status => schema_of::<LiveRun>(),
     };
-    let text = serde_json::to_string_pretty(&schema).unwrap_or_default();
-    ui::print_data(&format!("{text}\n"))?;
+    ui::print_data(&text_of(&schema))?;
     Ok(Exit::Done)
+}
+
+/// The schema of pipeline files, as editors read it.
+pub(super) fn pipeline_schema_text() -> String {
+    text_of(&atflow::spec::pipeline_schema())
+}
+
+fn text_of(schema: &serde_json::Value) -> String {
+    serde_json::to_string_pretty(schema).unwrap_or_default() + "\n"
 }

@@ -18,9 +18,11 @@ mod worst_case;
 
 #[cfg(fuzzing)]
 pub use dataset::fuzzing;
+pub use dataset::{ClassCount, ImageSurvey};
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
@@ -102,6 +104,15 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, Failure> {
 /// A [`Failure`] as of the stage.
 pub fn preview(job: &Job, states: &BTreeMap<String, State>) -> Result<TableDocument, Failure> {
     Ok(table::assemble(job, &params(job)?, Some(states), &Silent)?)
+}
+
+/// Looks at a folder or an archive of images with a folder for each class, before there is a pipeline; writes nothing.
+/// `scratch` is a folder for what a compressed archive unfolds to.
+///
+/// # Errors
+/// A [`Failure`] as of a `dataset` stage of the format `image_folder`: no images, one class, a class that would vanish.
+pub fn survey_images(path: &Path, scratch: &Path) -> Result<ImageSurvey, Failure> {
+    Ok(dataset::survey(path, scratch)?)
 }
 
 fn params<T: DeserializeOwned>(job: &Job) -> Result<T, StageError> {

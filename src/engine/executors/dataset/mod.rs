@@ -15,6 +15,7 @@ mod idx_files;
 mod image_folder;
 mod layout;
 mod picture;
+mod survey;
 mod tiny_imagenet;
 
 use std::ops::ControlFlow;
@@ -28,6 +29,8 @@ use crate::protocol::{Input, Job};
 use crate::stage_kinds::{DatasetParams, Source};
 use archive::Archive;
 pub(in crate::executors) use error::DatasetError;
+pub(in crate::executors) use survey::survey;
+pub use survey::{ClassCount, ImageSurvey};
 
 /// Entries that are left out and named in the log.
 const NAMED: usize = 100;
