@@ -11,6 +11,7 @@ mod published;
 mod spread;
 mod table;
 mod tex;
+mod tex_floats;
 mod tex_text;
 mod words;
 

@@ -1,7 +1,10 @@
 //! A table for LaTeX: a `table` environment with rules of booktabs. The interval stands under its number, as do
 //! comparisons and published numbers. Columns that do not fit go on in further blocks below, so that text keeps its
-//! size.
+//! size; blocks that do not fit a page, in further floats.
 
+use std::ops::Range;
+
+use super::tex_floats::{Block, Float, Heights, floats};
 use super::tex_text::{broken, escape, width};
 use super::{Cell, TableDocument, words};
 use crate::stage_kinds::{Bold, Metric};
@@ -17,58 +20,126 @@ const PAGE: f32 = 450.0;
 const GAP: f32 = 3.0;
 /// A heading is broken where it is wider than this, in points, and than the numbers below it.
 const HEADING: f32 = 30.0;
+/// How far lines of a table are apart in points, and lines of a heading that is broken.
+const LINE_SKIP: f32 = 9.5;
+const HEADING_SKIP: f32 = 10.5;
+/// The height of a rule with the space around it, of the space between rows, and of that above the notes, in points.
+const RULE: f32 = 5.0;
+const ROW_GAP: f32 = 4.5;
+const ABOVE_NOTES: f32 = 12.0;
+/// A paragraph takes more lines than its width alone would, by so much: words are not divided.
+const LOOSE: f32 = 1.1;
 
-/// The table for LaTeX. Needs `\usepackage{booktabs}`; other than that nothing beyond what pdfLaTeX has by itself.
+/// The table for LaTeX. Needs `\usepackage{booktabs}`; other than that nothing beyond what pdfLaTeX has by itself. A
+/// table taller than a page is several floats of one number.
 pub fn tex(table: &TableDocument) -> String {
-    let table = &table.shown();
-    let layout = &table.tex;
-    let environment = if layout.wide { "table*" } else { "table" };
-    let mut text = format!("% Needs \\usepackage{{booktabs}}.\n\\begin{{{environment}}}\n  \\centering\n");
-    if let Some(title) = &table.title {
-        text += &format!("  \\caption{{{}}}\n", escape(title));
+    let paper = Paper::of(table.shown());
+    let floats: Vec<String> =
+        floats(&paper.heights()).iter().enumerate().map(|(index, float)| paper.float(index, float)).collect();
+    format!("% Needs \\usepackage{{booktabs}}.\n{}", floats.concat())
+}
+
+/// A table as it stands in a paper.
+struct Paper {
+    table: TableDocument,
+    rows: Vec<Vec<Line>>,
+    blocks: Blocks,
+    notes: Vec<String>,
+}
+
+impl Paper {
+    fn of(table: TableDocument) -> Self {
+        let rows: Vec<Vec<Line>> = (0..table.rows.len()).map(|row| lines(&table, row)).collect();
+        let blocks = Blocks::of(&table, &rows);
+        let notes = if table.tex.notes { words::notes(&table, table.tex.intervals) } else { Vec::new() };
+        Paper { table, rows, blocks, notes }
     }
-    if let Some(label) = &layout.label {
-        text += &format!("  \\label{{{}}}\n", name(label));
+
+    /// The caption of a float; those after the first say that they go on.
+    fn caption(&self, float: usize) -> Option<String> {
+        let title = self.table.title.as_ref()?;
+        Some(if float == 0 { title.clone() } else { format!("{title} (continued)") })
     }
-    text += &format!("  \\footnotesize\n  \\setlength{{\\tabcolsep}}{{{GAP}pt}}\n");
-    text += &tabular(table);
-    let notes: Vec<String> = match layout.notes {
-        true => words::notes(table, layout.intervals).iter().map(|note| escape(note)).collect(),
-        false => Vec::new(),
-    };
-    if !notes.is_empty() {
-        text += &format!(
-            "\n  \\medskip\n  \\begin{{minipage}}{{\\linewidth}}\n    \\scriptsize\\raggedright\n    {}\n  \\end{{minipage}}\n",
-            notes.join("\\par\n    ")
-        );
+
+    /// About how high its parts are: in a paper of ten points, whose captions are of that size.
+    fn heights(&self) -> Heights {
+        let room = room(&self.table);
+        let paragraph = |text: &str, points: f32, skip: f32| (width(text) * points * LOOSE / room).ceil() * skip;
+        let caption = self.caption(1).map_or(0.0, |title| paragraph(&format!("Table 10: {title}"), 10.0, 12.0) + 10.0);
+        let block = |columns: &Vec<usize>| {
+            let heading = columns.iter().map(|&column| self.blocks.headings[column].len()).max().unwrap_or(1);
+            let rows = self.rows.iter().map(|row| row_height(row, columns)).collect();
+            Block { heading: heading as f32 * HEADING_SKIP + 2.0 * RULE, rows }
+        };
+        Heights {
+            frame: caption + RULE,
+            blocks: self.blocks.columns.iter().map(block).collect(),
+            above_notes: ABOVE_NOTES,
+            notes: self.notes.iter().map(|note| paragraph(note, SMALL, 8.0)).collect(),
+        }
     }
-    text + &format!("\\end{{{environment}}}\n")
+
+    fn float(&self, index: usize, float: &Float) -> String {
+        let layout = &self.table.tex;
+        let environment = if layout.wide { "table*" } else { "table" };
+        let mut text = format!("\\begin{{{environment}}}\n  \\centering\n");
+        if let Some(caption) = self.caption(index) {
+            // The number stays that of the first.
+            text += if index > 0 { "  \\addtocounter{table}{-1}\n" } else { "" };
+            text += &format!("  \\caption{{{}}}\n", escape(&caption));
+        }
+        if let Some(label) = layout.label.as_ref().filter(|_| index == 0) {
+            text += &format!("  \\label{{{}}}\n", name(label));
+        }
+        text += &format!("  \\footnotesize\n  \\setlength{{\\tabcolsep}}{{{GAP}pt}}\n");
+        if index == 0 || !float.parts.is_empty() {
+            text += &self.tabular(&float.parts);
+        }
+        let notes: Vec<String> = self.notes[float.notes.clone()].iter().map(|note| escape(note)).collect();
+        if !notes.is_empty() {
+            text += &format!(
+                "\n  \\medskip\n  \\begin{{minipage}}{{\\linewidth}}\n    \\scriptsize\\raggedright\n    {}\n  \\end{{minipage}}\n",
+                notes.join("\\par\n    ")
+            );
+        }
+        text + &format!("\\end{{{environment}}}\n")
+    }
+
+    fn tabular(&self, parts: &[(usize, Range<usize>)]) -> String {
+        let most = parts.iter().map(|(block, _)| self.blocks.columns[*block].len()).max().unwrap_or(0);
+        let mut text = format!("  \\begin{{tabular}}{{@{{}}l{}@{{}}}}\n    \\toprule\n", "r".repeat(most));
+        for (index, (block, rows)) in parts.iter().enumerate() {
+            let columns = &self.blocks.columns[*block];
+            text += if index > 0 { "    \\midrule\n" } else { "" };
+            let headings = columns.iter().map(|&column| heading(&self.blocks.headings[column]));
+            text += &line(&escape(&self.table.corner), headings, most);
+            text += "    \\midrule\n";
+            for (index, row) in self.rows[rows.clone()].iter().enumerate() {
+                text += if index > 0 && row.len() > 1 { "    \\addlinespace\n" } else { "" };
+                for of_row in row.iter().filter(|of_row| of_row.is_there(columns)) {
+                    let fields = columns.iter().map(|&column| of_row.field(column));
+                    text += &line(&of_row.label(), fields, most);
+                }
+            }
+        }
+        text + "    \\bottomrule\n  \\end{tabular}\n"
+    }
+}
+
+/// The height of a row in points, with the space above it.
+fn row_height(row: &[Line], columns: &[usize]) -> f32 {
+    let lines = row.iter().filter(|of_row| of_row.is_there(columns)).count();
+    lines as f32 * LINE_SKIP + if row.len() > 1 { ROW_GAP } else { 0.0 }
+}
+
+/// The width of a table in points.
+const fn room(table: &TableDocument) -> f32 {
+    if table.tex.wide { PAGE } else { COLUMN }
 }
 
 /// The name of a label: without what would end it.
 fn name(label: &str) -> String {
     label.chars().filter(|c| !c.is_whitespace() && !"\\{}%#~,^&$".contains(*c)).collect()
-}
-
-fn tabular(table: &TableDocument) -> String {
-    let rows: Vec<Vec<Line>> = (0..table.rows.len()).map(|row| lines(table, row)).collect();
-    let blocks = Blocks::of(table, &rows);
-    let most = blocks.columns.iter().map(Vec::len).max().unwrap_or(0);
-    let mut text = format!("  \\begin{{tabular}}{{@{{}}l{}@{{}}}}\n    \\toprule\n", "r".repeat(most));
-    for (index, columns) in blocks.columns.iter().enumerate() {
-        text += if index > 0 { "    \\midrule\n" } else { "" };
-        let headings = columns.iter().map(|&column| heading(&blocks.headings[column]));
-        text += &line(&escape(&table.corner), headings, most);
-        text += "    \\midrule\n";
-        for (index, row) in rows.iter().enumerate() {
-            text += if index > 0 && row.len() > 1 { "    \\addlinespace\n" } else { "" };
-            for of_row in row.iter().filter(|of_row| of_row.is_there(columns)) {
-                let fields = columns.iter().map(|&column| of_row.field(column));
-                text += &line(&of_row.label(), fields, most);
-            }
-        }
-    }
-    text + "    \\bottomrule\n  \\end{tabular}\n"
 }
 
 /// A line of a row: its numbers, or what stands under them.
@@ -191,8 +262,7 @@ impl Blocks {
             widths.push(numbers.max(of_heading) + 2.0 * GAP);
             headings.push(heading);
         }
-        let room = if table.tex.wide { PAGE } else { COLUMN } - stub - GAP;
-        Blocks { columns: split(&widths, room), headings }
+        Blocks { columns: split(&widths, room(table) - stub - GAP), headings }
     }
 }
 
@@ -277,6 +347,26 @@ mod tests {
         wide.tex.wide = true;
         assert_eq!(blocks(&wide), 1);
         assert!(!tex(&wide).contains("resizebox"));
+    }
+
+    #[test]
+    fn a_table_taller_than_a_page_goes_on_under_the_same_number() {
+        let mut tall = example();
+        let (row, cells) = (tall.rows[0].clone(), tall.cells[0].clone());
+        tall.rows = vec![row; 60];
+        tall.cells = vec![cells; 60];
+        tall.tex.label = Some("tab:tall".into());
+        let text = tex(&tall);
+        let count = |what: &str| text.matches(what).count();
+        assert!(count("\\begin{table}") > 1, "{text}");
+        assert_eq!(count("\\end{table}"), count("\\begin{table}"));
+        assert_eq!(count("(continued)"), count("\\begin{table}") - 1);
+        assert_eq!(count("\\addtocounter{table}{-1}"), count("(continued)"));
+        assert_eq!((count("\\label{tab:tall}"), count("minipage}{")), (1, 1));
+        let is_number = |line: &&str| line.starts_with(&format!("    {} & ", escape(&tall.rows[0])));
+        assert_eq!(text.lines().filter(is_number).count(), 60);
+        tall.title = None;
+        assert!(!tex(&tall).contains("addtocounter"), "without a number there is none to keep");
     }
 
     #[test]
