@@ -104,7 +104,7 @@ pub fn default_folder(pipeline: &str, overrides: &Overrides) -> PathBuf {
 }
 
 /// Returns the name of a pipeline's results folder: `quickstart`, or with a profile and overrides
-/// `quickstart@smoke,eps=4_255`.
+/// `quickstart@smoke,eps=4_255`; with a sweep `quickstart@eps=2_255+4_255`.
 ///
 /// Different values have different names: where characters are replaced and the name would not tell, a digest follows.
 pub fn folder_name(pipeline: &str, overrides: &Overrides) -> String {
@@ -135,8 +135,23 @@ pub fn folder_name(pipeline: &str, overrides: &Overrides) -> String {
 }
 
 /// Returns a text with only such characters as are harmless in names of files, and whether it still tells the text
-/// from every other: `8/255` becomes `8_255`, which no other fraction does.
+/// from every other: `8/255` becomes `8_255`, which no other fraction does. The values of a sweep have a `+` between.
 fn plain_name(text: &str) -> (String, bool) {
+    // A list, a mapping and a text in quotes are one value.
+    if text.starts_with(['[', '{', '"', '\'']) {
+        return plain_value(text);
+    }
+    let values: Vec<&str> = text.split(',').map(str::trim).collect();
+    let names: Vec<(String, bool)> = values.iter().map(|value| plain_value(value)).collect();
+    // A `+` is between two values, or in one number: `1e+3`.
+    let is_exponent = |value: &str| value.ends_with(['e', 'E']);
+    let has_sum = |value: &&str| value.split('+').rev().skip(1).any(|before| !is_exponent(before));
+    let is_clear = values.iter().rev().skip(1).all(|value| !is_exponent(value)) && !values.iter().any(has_sum);
+    let is_exact = is_clear && names.iter().all(|(_, is_exact)| *is_exact);
+    (names.into_iter().map(|(name, _)| name).collect::<Vec<_>>().join("+"), is_exact)
+}
+
+fn plain_value(text: &str) -> (String, bool) {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
     let name: String = text.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
     let is_number = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit() || c == '.');
@@ -267,6 +282,7 @@ mod tests {
         assert_eq!(name(Some("smoke"), &[("b", "2"), ("a", "1")]), "p@smoke,a=1,b=2");
         assert_eq!(name(None, &[("a", "1"), ("a", "2")]), "p@a=2", "the last one counts");
         assert_eq!(name(None, &[("net.width", "1e-3")]), "p@net.width=1e-3");
+        assert_eq!(name(None, &[("eps", "1/255, 2/255,1e+3")]), "p@eps=1_255+2_255+1e+3");
     }
 
     #[test]
@@ -277,6 +293,12 @@ mod tests {
             name(None, &[("eps", "4 255")]),
             name(None, &[("eps", "[4, 255]")]),
             name(None, &[("a", "1,b=2")]),
+            name(None, &[("a", "1,2")]),
+            name(None, &[("a", "1+2")]),
+            name(None, &[("a", "1e,2")]),
+            name(None, &[("a", "1e+2")]),
+            name(None, &[("a", "1/255,2/255")]),
+            name(None, &[("a", "1_255,2_255")]),
             name(None, &[("a", "1"), ("b", "2")]),
             name(Some("a=1"), &[]),
             name(None, &[("a", "1")]),

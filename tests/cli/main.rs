@@ -35,6 +35,7 @@ mod sharing;
 mod shown;
 mod sources;
 mod support;
+mod sweeps;
 mod table;
 mod trust;
 mod verify;

@@ -119,7 +119,7 @@ pub(crate) struct PipelineArgs {
 /// What the command line changes in a pipeline, and the cache that it is compared with.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ChangeArgs {
-    /// Override a parameter, as in `--set eps=4/255`
+    /// Override a parameter, as in `--set eps=4/255`; `eps=2/255,4/255` takes each value in turn
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
     pub set: Vec<(String, String)>,
     /// Use a profile of the pipeline, a named set of parameters

@@ -12,7 +12,7 @@ use atflow::external_inputs::ExternalInputs;
 use atflow::plan::{Goals, PlanContext, Standing, survey};
 use atflow::results::TableDocument;
 use atflow::results_folder::{LaidOutBy, ResultFile, ResultsFolder, default_folder};
-use atflow::spec::{InstanceId, OutputSpec};
+use atflow::spec::{Instance, InstanceId, OutputSpec};
 use atflow::stage_kinds::StageKind;
 use serde_json::json;
 
@@ -60,7 +60,7 @@ pub(super) fn lay_out(
         let laid_out = folder.lay_out(&loaded.cache, instance, &manifest, &by).map_err(cannot_lay_out);
         let laid_out = laid_out.and_then(|paths| {
             files.extend(paths);
-            if print && instance.kind == StageKind::Table { print_table(loaded, &manifest) } else { Ok(()) }
+            if print && instance.kind == StageKind::Table { print_table(loaded, instance, &manifest) } else { Ok(()) }
         });
         first = first.or(laid_out.err());
     }
@@ -153,11 +153,13 @@ fn fresh_keys(loaded: &Loaded, ids: &[InstanceId]) -> Option<BTreeMap<InstanceId
     Some(ids.iter().filter_map(fresh).collect())
 }
 
-fn print_table(loaded: &Loaded, manifest: &Manifest) -> Result<(), CliError> {
+/// Prints a table; of a sweep, its name before it, as the tables of all values have one title.
+fn print_table(loaded: &Loaded, instance: &Instance, manifest: &Manifest) -> Result<(), CliError> {
     let bytes = loaded.cache.read(loaded.cache.output(manifest, "json")?.digest);
     let bytes = bytes.map_err(|error| CliError::environment(error.to_string()))?;
     let table = TableDocument::from_json(&bytes).map_err(|error| CliError::environment(error.to_string()))?;
-    ui::print(&format!("{}\n", atflow::results::markdown(&table)))
+    let name = if instance.is_of_sweep() { format!("{}\n\n", instance.name) } else { String::new() };
+    ui::print(&format!("{name}{}\n", atflow::results::markdown(&table)))
 }
 
 fn cannot_lay_out(error: CacheError) -> CliError {

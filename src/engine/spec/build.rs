@@ -114,7 +114,9 @@ impl Expander<'_> {
     /// Problems go to `notes`. Invalid instances are still returned, as far as they are known, so dependents can be
     /// checked.
     pub(super) fn stage(&self, stage: &StageSpec, notes: &mut Diagnostics) -> Option<Vec<Instance>> {
+        self.watch.take();
         let Matrix { axes, points, is_known } = self.matrix(stage, notes);
+        let read_by_matrix = self.watch.take();
         if !notes.missing.is_empty() {
             return None;
         }
@@ -124,7 +126,9 @@ impl Expander<'_> {
         let shared = Shared::of(stage);
         for point in points {
             let stands: Vec<&Stand> = axes.iter().zip(&point).map(|(axis, at)| &axis[*at]).collect();
-            instances.push(self.instance_at(Point::of(stage, &shared, &stands), &shared, &mut last, notes));
+            let mut instance = self.instance_at(Point::of(stage, &shared, &stands), &shared, &mut last, notes);
+            self.place_on_sweep(&mut instance, &self.watch.take() | &read_by_matrix);
+            instances.push(instance);
             // Further points of a large matrix would repeat the same problems.
             if notes.is_full() {
                 break;
@@ -172,6 +176,7 @@ impl Expander<'_> {
             sources: sources.into_iter().map(source).collect(),
             outputs: outputs(kind, &point.name, declared_outputs),
             coordinates: point.coordinates,
+            sweep: Vec::new(),
             axes: (shared.axes.clone(), stands.iter().map(|stand| stand.value.clone()).collect()),
             knows_needs: needs.is_whole,
             knows_params,
@@ -273,10 +278,10 @@ impl Expander<'_> {
         reserved: &[&str],
         notes: &mut Diagnostics,
     ) -> Cow<'v, Value> {
-        let (params, lost) = (&self.spec.params, &self.spec.lost);
+        let (params, lost, watch) = (self.params(), &self.spec.lost, Some(&self.watch));
         // Only command parameters reach a shell, and only they have reserved names.
         let is_command = stage.kind == Some(StageKind::Command) && !reserved.is_empty();
-        let scope = Scope { axes, params, reserved, lost, are_axes_lost: stage.lost.matrix, is_command };
+        let scope = Scope { axes, params, reserved, lost, are_axes_lost: stage.lost.matrix, is_command, watch };
         let (value, failures) = scope.apply(value);
         for Failure { trail, error, within } in failures {
             let mut path = path();

@@ -3,7 +3,10 @@
 //! A stage is expanded after the stages it refers to; reference cycles are detected on the way. `build` creates the
 //! instances of each stage. Invalid stages are expanded too, so their dependents are checked.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use serde_yaml::Mapping;
 
 use super::diagnostics::{Diagnostics, MAX_PROBLEMS};
 use super::instance::{Instance, InstanceId, PerInstance};
@@ -12,6 +15,8 @@ use super::problem::{Problem, Problems};
 use super::shown;
 use super::source::{Place, YamlPath};
 use super::stage::StageSpec;
+use super::view::View;
+use super::watch::Watch;
 
 /// Expands a pipeline into its instances, producers before consumers.
 ///
@@ -47,14 +52,13 @@ pub(super) fn shown(spec: &PipelineSpec, problems: Vec<Problem>) -> Vec<Problem>
 }
 
 fn walk(spec: &PipelineSpec) -> (Expander<'_>, Vec<Problem>) {
-    let unknown = spec.unreadable.clone();
-    let (by_name, by_stage, cut) = (HashMap::new(), HashMap::new(), HashSet::new());
-    let expander = Expander { spec, instances: PerInstance::default(), by_name, by_stage, unknown, cut };
+    let expander = Expander::new(spec);
     let progress = vec![Progress::Untouched; spec.stages.len()];
     let mut order = Order { expander, progress, open: Vec::new(), problems: Vec::new() };
     for stage in 0..spec.stages.len() {
         order.visit(stage);
     }
+    order.expander.instances.values_mut().for_each(Instance::name_sweep);
     let clashes = shown::clashes(&order.expander.instances);
     order.problems.extend(clashes);
     (order.expander, order.problems)
@@ -114,7 +118,7 @@ impl Order<'_> {
         let spec = self.expander.spec;
         let stage = &spec.stages[index];
         let mut notes = Diagnostics::default();
-        let instances = self.expander.stage(stage, &mut notes);
+        let instances = self.expander.at_every_point(stage, &mut notes);
         if !notes.missing.is_empty() {
             return self.wait(stage, notes.missing);
         }
@@ -179,25 +183,52 @@ impl Order<'_> {
 pub(super) struct Expander<'a> {
     pub spec: &'a PipelineSpec,
     pub instances: PerInstance<Instance>,
-    by_name: HashMap<String, InstanceId>,
-    by_stage: HashMap<String, Vec<InstanceId>>,
+    /// The instances that there are at each point of the sweep.
+    views: Vec<View>,
+    /// The instances by name and by their labels on the sweep.
+    known: HashMap<(String, Vec<Arc<str>>), InstanceId>,
+    /// The point at which a stage is expanded.
+    point: usize,
+    /// The points whose instances that stage sees.
+    seen: Vec<usize>,
+    /// The swept parameters whose values it joins.
+    joined: BTreeSet<usize>,
+    /// Notes which swept parameters it reads.
+    pub watch: Watch,
     /// Stages with unknown instances; the causes are already reported.
     unknown: HashSet<String>,
     /// References that lead nowhere, already reported: the referring stage and the name.
     cut: HashSet<(String, String)>,
 }
 
-impl Expander<'_> {
+impl<'a> Expander<'a> {
+    fn new(spec: &'a PipelineSpec) -> Self {
+        Expander {
+            spec,
+            instances: PerInstance::default(),
+            views: (0..spec.sweep.len()).map(|_| View::default()).collect(),
+            known: HashMap::new(),
+            point: 0,
+            seen: vec![0],
+            joined: BTreeSet::new(),
+            watch: spec.sweep.watch(),
+            unknown: spec.unreadable.clone(),
+            cut: HashSet::new(),
+        }
+    }
+
     pub(super) fn instance(&self, id: InstanceId) -> &Instance {
         &self.instances[id]
     }
 
-    pub(super) fn named(&self, name: &str) -> Option<InstanceId> {
-        self.by_name.get(name).copied()
+    /// Returns the views of the points that the current stage sees.
+    pub(super) fn views(&self) -> impl Iterator<Item = &View> {
+        self.seen.iter().map(|point| &self.views[*point])
     }
 
-    pub(super) fn of_stage(&self, stage: &str) -> Option<&[InstanceId]> {
-        self.by_stage.get(stage).map(Vec::as_slice)
+    /// Returns the pipeline's parameters at the current point.
+    pub(super) fn params(&self) -> &'a Mapping {
+        self.spec.sweep.params(self.point)
     }
 
     /// Returns whether the reason a stage does not find another is already reported.
@@ -207,18 +238,62 @@ impl Expander<'_> {
             || (!self.cut.is_empty() && self.cut.contains(&(stage.name.clone(), name.to_owned())))
     }
 
-    fn add(&mut self, stage: &StageSpec, instances: Vec<Instance>, problems: &mut Vec<Problem>) {
-        let mut ids = Vec::with_capacity(instances.len());
-        for instance in instances {
-            let name = instance.name.clone();
-            let id = self.instances.push(instance);
-            ids.push(id);
-            if self.by_name.insert(name.clone(), id).is_some() {
-                let message = format!("two instances have the name `{name}`");
-                let place = Place::key(&stage.file, stage.path.key("matrix"));
-                problems.push(Problem::at(place, message, "in this matrix").help("give their values different labels"));
+    /// Returns the instances of a stage at each point; those of the first alone if all points have the same.
+    fn at_every_point(&mut self, stage: &StageSpec, notes: &mut Diagnostics) -> Option<Vec<Vec<Instance>>> {
+        let spec = self.spec;
+        self.joined = spec.sweep.joined_by(stage);
+        let mut instances: Vec<Vec<Instance>> = Vec::new();
+        for point in 0..spec.sweep.len() {
+            self.point = point;
+            self.seen = spec.sweep.seen_from(point, &self.joined);
+            let here = self.stage(stage, notes)?;
+            let is_shared = here.iter().all(|instance| instance.sweep.is_empty());
+            instances.push(here);
+            if !notes.problems.is_empty() || (point == 0 && is_shared) {
+                instances.truncate(1);
+                break;
             }
         }
-        self.by_stage.insert(stage.name.clone(), ids);
+        Some(instances)
+    }
+
+    /// Says at which values of the swept parameters an instance stands: those that it or an input reads. `read` are
+    /// its own.
+    pub(super) fn place_on_sweep(&self, instance: &mut Instance, mut read: BTreeSet<usize>) {
+        for need in &instance.needs {
+            let of_input = self.instance(need.from).sweep.iter().map(|stand| stand.param);
+            read.extend(of_input.filter(|param| !self.joined.contains(param)));
+        }
+        instance.sweep = read.into_iter().map(|param| self.spec.sweep.stand(param, self.point)).collect();
+        for stand in &instance.sweep {
+            instance.coordinates.add(stand.name.clone(), stand.label.clone());
+        }
+    }
+
+    /// Adds the instances of a stage: those of every point, or those that all points share.
+    fn add(&mut self, stage: &StageSpec, instances: Vec<Vec<Instance>>, problems: &mut Vec<Problem>) {
+        let mut named: Vec<Vec<(String, InstanceId)>> = Vec::new();
+        for instances in instances {
+            named.push(instances.into_iter().map(|one| (one.name.clone(), self.add_instance(one))).collect());
+        }
+        let mut twice = Vec::new();
+        for (point, view) in self.views.iter_mut().enumerate() {
+            twice.extend(named.get(point).or(named.first()).map(|named| view.add(&stage.name, named)));
+        }
+        for name in twice.into_iter().next().into_iter().flatten() {
+            let message = format!("two instances have the name `{name}`");
+            let place = Place::key(&stage.file, stage.path.key("matrix"));
+            problems.push(Problem::at(place, message, "in this matrix").help("give their values different labels"));
+        }
+    }
+
+    /// Adds an instance, unless another point has it already.
+    fn add_instance(&mut self, instance: Instance) -> InstanceId {
+        if self.views.len() == 1 {
+            return self.instances.push(instance);
+        }
+        let labels = instance.sweep.iter().map(|stand| stand.label.clone()).collect();
+        let key = (instance.name.clone(), labels);
+        *self.known.entry(key).or_insert_with(|| self.instances.push(instance))
     }
 }

@@ -11,6 +11,8 @@ use serde_yaml::{Mapping, Value};
 use super::coordinates::Coordinates;
 use super::source::beside;
 use super::source::{Place, SourceFile, YamlPath};
+use super::substitute::scalar_text;
+use super::sweep::SweepStand;
 use crate::dense_map::{DenseId, DenseMap};
 use crate::numerics::Numerics;
 use crate::stage_kinds::{Source, StageKind};
@@ -71,6 +73,8 @@ pub struct Instance {
     pub outputs: Vec<OutputSpec>,
     /// Matrix axes and labels, `STAGE.AXIS` to label: its own and those of all upstream instances.
     pub coordinates: Coordinates,
+    /// Where it stands on the sweep: the swept parameters that it or an instance upstream reads.
+    pub(super) sweep: Vec<SweepStand>,
     /// Names of its axes and the value of each, for `${…}` in stages that fan out over it.
     pub(super) axes: (Arc<[String]>, Box<[Arc<Value>]>),
     /// Whether all inputs are known, transitively, and therefore all coordinates.
@@ -164,19 +168,34 @@ impl Instance {
         names.iter().zip(values).map(|(name, value)| (name.as_str().into(), (**value).clone())).collect()
     }
 
-    /// Returns the values on its own axes, by coordinate, as their author wrote them: `8/255` where the label is
-    /// `8_255`. Leaves out values that are lists or mappings.
+    /// Returns the values on its own axes and on those of a sweep, by coordinate, as their author wrote them: `8/255`
+    /// where the label is `8_255`. Leaves out values that are lists or mappings.
     pub fn written_axes(&self) -> impl Iterator<Item = (String, String)> {
         let (names, values) = &self.axes;
-        names.iter().zip(values).filter_map(|(name, value)| {
-            let text = match &**value {
-                Value::String(text) => text.clone(),
-                Value::Number(number) => number.to_string(),
-                Value::Bool(flag) => flag.to_string(),
-                _ => return None,
-            };
-            Some((format!("{}.{name}", self.stage), text))
-        })
+        let own = names.iter().zip(values).map(|(name, value)| (format!("{}.{name}", self.stage), value));
+        let swept = self.sweep.iter().map(|stand| (stand.name.to_string(), &stand.value));
+        own.chain(swept).filter_map(|(name, value)| Some((name, scalar_text(value)?)))
+    }
+
+    /// Returns whether it is of one value of a sweep, and its name says of which.
+    pub fn is_of_sweep(&self) -> bool {
+        self.sweep.iter().any(|stand| stand.is_named)
+    }
+
+    /// Puts the values of swept parameters into its name and into those of its results: `model/pgd/eps=2_255`.
+    pub(super) fn name_sweep(&mut self) {
+        let named = self.sweep.iter().filter(|stand| stand.is_named);
+        let labels: Vec<String> = named.map(|stand| format!("{}={}", stand.name, stand.label)).collect();
+        if labels.is_empty() {
+            return;
+        }
+        let (before, end) = (self.name.replace('/', "-"), labels.join("-"));
+        for result in self.outputs.iter_mut().filter_map(|output| output.result.as_mut()) {
+            let stem =
+                if result.starts_with(&before) { before.len() } else { result.rfind('.').unwrap_or(result.len()) };
+            result.insert_str(stem, &format!("-{end}"));
+        }
+        self.name = format!("{}/{}", self.name, labels.join("/"));
     }
 
     /// Returns the name without the stage's: `pgd-inf-8/saturated-1024`; the stage's name if it has no axes.

@@ -43,10 +43,13 @@ mod slots;
 mod source;
 mod stage;
 mod substitute;
+mod sweep;
 mod template;
 mod transform;
 mod uses;
 mod validate;
+mod view;
+mod watch;
 mod yaml;
 
 pub use expand::expand;

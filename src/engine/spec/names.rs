@@ -46,7 +46,8 @@ impl Fractions {
         if tokens.is_empty() {
             return Fractions { by_label };
         }
-        for value in expander.instances.values().flat_map(|instance| instance.axes.1.iter()) {
+        let of_axes = expander.instances.values().flat_map(|instance| instance.axes.1.iter());
+        for value in of_axes.chain(expander.spec.sweep.values()) {
             let Value::String(text) = &**value else { continue };
             let label = label_of(value).filter(|label| tokens.contains(label.as_str()));
             if let Some(label) = label.filter(|_| text.contains('/') && Real::parse(text).is_some()) {

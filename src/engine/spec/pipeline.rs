@@ -14,6 +14,7 @@ use super::reader::{Reader, TOP_KEYS};
 use super::settings::{Overrides, Settings, declared_twice};
 use super::source::{Place, SourceFile, YamlPath};
 use super::stage::{StageSpec, is_lost};
+use super::sweep::Sweep;
 use crate::parameters::{ParameterChanges, Parameters, changes, parameters};
 
 /// A pipeline that is read but not expanded.
@@ -25,7 +26,10 @@ pub struct PipelineSpec {
     pub files: Vec<Arc<SourceFile>>,
     /// The pipeline's name, which names its results folder.
     pub name: String,
+    /// The parameters; one that is swept has its values as one text.
     pub(super) params: Mapping,
+    /// The parameters with several values, and those that are coordinates.
+    pub(super) sweep: Sweep,
     /// Whether the selected profile is a mock-up.
     pub(super) is_mockup: bool,
     /// The parameters as declared, before a profile or the command line changed them.
@@ -114,9 +118,22 @@ impl PipelineSpec {
             let problem = Problem::at(place, format!("{} has no stages", file.name()), "no stage here");
             problems.push(problem.help("a stage is `NAME: {kind: …, needs: …, with: …}` under `stages:`"));
         }
-        let Settings { params, places, is_mockup, .. } = settings;
-        let spec =
-            PipelineSpec { file, files, name, params, is_mockup, declared, stages, unreadable, lost, places, by_name };
+        let Settings { params, places, is_mockup, sweeps, .. } = settings;
+        let sweep = Sweep::new(sweeps, &stages, &params, &lost)?;
+        let spec = PipelineSpec {
+            file,
+            files,
+            name,
+            params,
+            sweep,
+            is_mockup,
+            declared,
+            stages,
+            unreadable,
+            lost,
+            places,
+            by_name,
+        };
         Ok((spec, problems))
     }
 

@@ -236,7 +236,8 @@ impl Trace<'_> {
     fn label(&self, axis: &Value, current: &Value) -> Option<String> {
         let nothing = Mapping::new();
         let (params, lost) = (&self.spec.params, &self.spec.lost);
-        let scope = Scope { axes: &nothing, params, reserved: &[], lost, are_axes_lost: false, is_command: false };
+        let (are_axes_lost, is_command) = (false, false);
+        let scope = Scope { axes: &nothing, params, reserved: &[], lost, are_axes_lost, is_command, watch: None };
         let (values, _) = scope.apply(axis);
         let (label, _) = values.as_mapping()?.iter().find(|(_, value)| *value == current)?;
         label.as_str().map(str::to_owned)

@@ -2,11 +2,14 @@
 //!
 //! A bare stage name means all its instances.
 
+use std::collections::HashSet;
+
 use super::expand::Expander;
 use super::instance::{Instance, InstanceId, Need};
 use super::pattern::{Pattern, is_pattern};
 use super::problem::suggestion;
 use super::stage::StageSpec;
+use super::view::View;
 use crate::stage_kinds::{ArtifactType, Slot, StageKind};
 
 /// A referenced instance and, optionally, one of its outputs.
@@ -31,7 +34,18 @@ pub(super) enum Missing {
 impl Expander<'_> {
     /// Returns the instances that a reference means, in their order.
     pub(super) fn find(&self, from: &StageSpec, text: &str) -> Result<Vec<Reference>, Missing> {
-        let instances = |stage: &str, output: Option<&str>| match self.of_stage(stage) {
+        let mut found: Vec<Reference> = Vec::new();
+        let mut known = HashSet::new();
+        for view in self.views() {
+            // The points of a sweep share the instances that read none of its parameters.
+            let here = self.find_in(view, from, text)?;
+            found.extend(here.into_iter().filter(|reference| known.insert(reference.instance)));
+        }
+        Ok(found)
+    }
+
+    fn find_in(&self, view: &View, from: &StageSpec, text: &str) -> Result<Vec<Reference>, Missing> {
+        let instances = |stage: &str, output: Option<&str>| match view.of_stage(stage) {
             _ if self.is_told(from, stage) => Err(Missing::Told(stage.to_owned(), output.map(str::to_owned))),
             None => Err(Missing::Stage(stage.to_owned())),
             Some(all) => Ok(all),
@@ -48,7 +62,7 @@ impl Expander<'_> {
         };
         let all = instances(stage, None)?;
         // Each position of an axis over instances has a full name: look it up directly, without comparing all names.
-        let exact = |tail: &str| self.named(&format!("{stage}/{tail}"));
+        let exact = |tail: &str| view.named(&format!("{stage}/{tail}"));
         if let (None, Some((tail, output))) = (exact(tail), tail.rsplit_once('.'))
             && let Some(id) = exact(tail)
         {

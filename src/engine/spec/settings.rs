@@ -13,6 +13,8 @@ use super::poison::has_unknown;
 use super::problem::Problem;
 use super::reader::Reader;
 use super::source::{Place, YamlPath};
+use super::sweep::{self, SweptParam};
+use super::watch::is_part;
 use super::yaml;
 
 /// Command-line changes to a pipeline, applied before expansion.
@@ -20,7 +22,7 @@ use super::yaml;
 pub struct Overrides {
     /// `--profile`.
     pub profile: Option<String>,
-    /// `--set key=value`, in order.
+    /// `--set key=value`, in order. Where the parameter is a word or a number, `key=a,b` is a sweep over both values.
     pub set: Vec<(String, String)>,
 }
 
@@ -31,6 +33,8 @@ pub(super) struct Settings {
     pub places: HashMap<String, Place>,
     /// Whether the selected profile is a mock-up.
     pub is_mockup: bool,
+    /// The parameters with several values from the command line.
+    pub sweeps: Vec<SweptParam>,
     /// The profiles by name, in order.
     profiles: Vec<(String, Profile)>,
 }
@@ -125,13 +129,12 @@ impl Settings {
     /// Checks the profiles against all parameters, then applies the selected one and the command-line settings.
     pub(super) fn apply(&mut self, overrides: &Overrides, file: &str, lost: &Lost, problems: &mut Vec<Problem>) {
         let declared: Vec<String> = self.params.keys().filter_map(Value::as_str).map(str::to_owned).collect();
-        let names = || declared.iter().map(String::as_str);
         for (name, profile) in &self.profiles {
             for setting in &profile.settings {
                 if !self.places.contains_key(&setting.key) && !lost.may_have(&setting.key) {
                     let message = format!("profile `{name}` sets `{}`, which is no parameter", setting.key);
                     let problem = Problem::at(setting.place.clone(), message, "unknown parameter");
-                    problems.push(problem.suggest(&setting.key, names()));
+                    problems.push(problem.suggest(&setting.key, declared.iter().map(String::as_str)));
                 }
             }
         }
@@ -151,37 +154,50 @@ impl Settings {
             }
         }
         for (key, text) in &overrides.set {
-            // The text is a YAML value like any other: `4`, `8/255`, `[1, 2]`.
-            let value: Value = match serde_yaml::from_str(text) {
-                Ok(value) => value,
-                Err(error) if yaml::is_too_large(&error) => {
-                    let problem = Problem::anywhere(format!("--set {key}: {}", yaml::too_large_words(text.trim())));
-                    problems.push(problem.help("a text that looks like a number is written in quotes"));
-                    continue;
-                }
-                Err(_) => Value::String(text.clone()),
-            };
-            if has_unknown(&value) {
-                let problem = Problem::anywhere(format!("--set {key}: a tag means nothing here"));
-                problems.push(problem.help("remove what begins with `!`, or write it in quotes"));
-                continue;
-            }
-            let mut steps = key.split('.');
-            let first = steps.next().unwrap_or_default();
-            let mut target = self.params.get_mut(first);
-            for step in steps {
-                target = target.and_then(|value| value.get_mut(step));
-            }
-            match target {
-                Some(target) => *target = value,
-                None if lost.may_have(first) => {}
-                None => {
-                    let problem = Problem::anywhere(format!("--set {key}: {file} has no parameter `{key}`"));
-                    problems.push(problem.suggest(first, names()));
-                }
+            if let Err(problem) = self.set(key, text, &declared, file, lost) {
+                problems.push(problem);
             }
         }
     }
+
+    /// Gives a parameter the value of a `--set`, or its values if they are a sweep.
+    fn set(&mut self, key: &str, text: &str, declared: &[String], file: &str, lost: &Lost) -> Result<(), Problem> {
+        let Some(target) = sweep::find(&mut self.params, key) else {
+            let first = key.split('.').next().unwrap_or_default();
+            let unknown = || Problem::anywhere(format!("--set {key}: {file} has no parameter `{key}`"));
+            let names = declared.iter().map(String::as_str);
+            return if lost.may_have(first) { Ok(()) } else { Err(unknown().suggest(first, names)) };
+        };
+        self.sweeps.retain(|swept| !is_part(&swept.name, key));
+        let is_scalar = !matches!(target, Value::Mapping(_) | Value::Sequence(_));
+        let parts = sweep::parts(text);
+        if parts.len() == 1 || !is_scalar {
+            *target = read_value(key, text)?;
+            return Ok(());
+        }
+        let values = parts.into_iter().map(|part| read_value(key, part)).collect::<Result<_, _>>()?;
+        let swept = SweptParam::new(key, values)?;
+        *target = swept.written();
+        self.sweeps.push(swept);
+        Ok(())
+    }
+}
+
+/// Reads the value of a `--set`: a YAML value like any other, `4`, `8/255`, `[1, 2]`.
+fn read_value(key: &str, text: &str) -> Result<Value, Problem> {
+    let value: Value = match serde_yaml::from_str(text) {
+        Ok(value) => value,
+        Err(error) if yaml::is_too_large(&error) => {
+            let problem = Problem::anywhere(format!("--set {key}: {}", yaml::too_large_words(text.trim())));
+            return Err(problem.help("a text that looks like a number is written in quotes"));
+        }
+        Err(_) => Value::String(text.to_owned()),
+    };
+    if has_unknown(&value) {
+        let problem = Problem::anywhere(format!("--set {key}: a tag means nothing here"));
+        return Err(problem.help("remove what begins with `!`, or write it in quotes"));
+    }
+    Ok(value)
 }
 
 /// Returns whether a profile is a mock-up; `path` leads to the profile.

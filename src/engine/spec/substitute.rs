@@ -13,6 +13,7 @@ use super::problem::suggestion;
 use super::shell::{self, Line};
 use super::source::Step;
 use super::template::{Token, tokens};
+use super::watch::Watch;
 use crate::plain::plain_line;
 
 /// Maximum nesting of parameters within parameters; more is a mistake.
@@ -66,6 +67,8 @@ pub(super) struct Scope<'a> {
     pub are_axes_lost: bool,
     /// Whether the values belong to a command, and may include a shell line.
     pub is_command: bool,
+    /// Notes which parameters are read.
+    pub watch: Option<&'a Watch>,
 }
 
 /// Why a `${…}` could not be replaced.
@@ -206,6 +209,9 @@ impl Scope<'_> {
                 help: suggestion(first, names),
             });
         };
+        if let Some(watch) = self.watch.filter(|_| !is_axis) {
+            watch.read(name);
+        }
         while let Some(part) = parts.next() {
             if is_unknown(value) {
                 return Ok(unknown());
@@ -379,6 +385,7 @@ mod tests {
             lost: &lost,
             are_axes_lost: false,
             is_command: false,
+            watch: None,
         };
         let text = Value::String(text.to_owned());
         let (value, mut failures) = scope.apply(&text);

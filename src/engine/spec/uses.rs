@@ -7,6 +7,7 @@ use serde_yaml::Value;
 use super::pipeline::PipelineSpec;
 use super::stage::{AxisValues, StageSpec};
 use super::template::{Token, tokens};
+use super::watch::is_part;
 
 impl PipelineSpec {
     /// Returns the parameters that each stage refers to, directly or through other parameters; by stage, and by the
@@ -35,12 +36,6 @@ impl PipelineSpec {
         };
         self.stages.iter().map(|stage| (stage.name.clone(), used(stage))).collect()
     }
-}
-
-/// Whether a reference to `name` reads a parameter: itself, a mapping around it, or a value in it.
-fn is_part(parameter: &str, name: &str) -> bool {
-    let is_in = |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('.'));
-    parameter == name || is_in(parameter, name) || is_in(name, parameter)
 }
 
 /// Returns the names that a stage refers to, without those of its axes.

@@ -1,6 +1,6 @@
 //! Coordinates of the matrix as columns: `STAGE.AXIS`, as pipelines name them.
 //!
-//! The columns depend on the pipeline alone, and not on what the cache holds.
+//! A swept parameter is the column `params.NAME`. The columns depend on the pipeline alone, and not on what the cache holds.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -72,7 +72,7 @@ impl Axes {
     pub(super) fn columns(&self) -> impl Iterator<Item = Column> {
         self.axes.iter().flat_map(|axis| {
             let written = axis.has_fractions.then(|| Column::new(axis.name_written(), ColumnType::Text));
-            [Column::new(&axis.name, axis.holds)].into_iter().chain(written)
+            [Column::new(axis.column(), axis.holds)].into_iter().chain(written)
         })
     }
 
@@ -106,9 +106,14 @@ impl Axis {
         Axis { name: name.to_owned(), holds, has_fractions, written }
     }
 
+    /// The name of the column. Other columns have names without a dot, such as `eps`; a parameter may have one of them.
+    fn column(&self) -> String {
+        if self.name.contains('.') { self.name.clone() } else { format!("params.{}", self.name) }
+    }
+
     /// The name of the column with its fractions as they are written.
     fn name_written(&self) -> String {
-        format!("{}_written", self.name)
+        format!("{}_written", self.column())
     }
 
     fn cell(&self, label: &str) -> Cell {
