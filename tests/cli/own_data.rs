@@ -9,7 +9,7 @@ use crate::support::Space;
 /// A PNG file with stripes, `n` of its own.
 pub(crate) fn picture(n: usize) -> Vec<u8> {
     let image = image::RgbImage::from_fn(40, 36, |x, y| {
-        let stripe = if (x as usize / (2 + n % 5) + y as usize * (n % 2)) % 2 == 0 { 200 } else { 40 };
+        let stripe = if (x as usize / (2 + n % 5) + y as usize * (n % 2)).is_multiple_of(2) { 200 } else { 40 };
         image::Rgb([stripe, (n * 37 % 256) as u8, (y * 7) as u8])
     });
     let mut out = Cursor::new(Vec::new());

@@ -38,6 +38,14 @@ stages:
         imagenet34: {{arch: resnet34, stem: imagenet, width: 4}}
         imagenet50: {{arch: resnet50, stem: imagenet, width: 4, classes: 12}}
         wide: {{arch: wideresnet, depth: 16, widen: 1}}
+        rice: {{arch: preact_resnet18, width: 4}}
+        wong: {{arch: preact_resnet18, width: 4, build: wong}}
+        kuangliu: {{arch: preact_resnet18, width: 4, build: kuangliu}}
+        deepmind: {{arch: dm_wide_resnet, depth: 10, widen: 1}}
+        deepmindrelu: {{arch: dm_wide_resnet, depth: 10, widen: 1, activation: relu}}
+        vit: {{arch: vit, side: 28, patch: 7, dim: 24, depth: 2}}
+        convnext: {{arch: convnext, patch: 2, width: 8, blocks: [1, 2]}}
+        convnextpatch: {{arch: convnext, patch: 1, width: 8, blocks: [1, 1]}}
     needs: {{data: fashion.train}}
     with: {{net: "${{net}}", epochs: 1, batch_size: 32, optimizer: {{lr: 0.05}}, limit: 128}}
   tested: {{kind: evaluate, matrix: {{model: {{each: model}}}}, needs: {{set: fashion.test}}, with: {{limit: 100}}}}

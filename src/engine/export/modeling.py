@@ -193,6 +193,216 @@ class WideResNet(nn.Module):
         return self.fc(F.relu(self.bn1(x)).mean((2, 3)))
 
 
+class PreactBlock(nn.Module):
+    """Batch norm and ReLU before each convolution (He et al. 2016b)."""
+
+    def __init__(self, source, target, stride, of_input):
+        super().__init__()
+        self.of_input = of_input
+        self.bn1, self.conv1 = nn.BatchNorm2d(source), conv(source, target, 3, stride)
+        self.bn2, self.conv2 = nn.BatchNorm2d(target), conv(target, target, 3)
+        changes = stride != 1 or source != target
+        self.shortcut = nn.Sequential(conv(source, target, 1, stride)) if changes else None
+
+    def forward(self, x):
+        active = F.relu(self.bn1(x))
+        y = self.conv2(F.relu(self.bn2(self.conv1(active))))
+        return y + (x if self.shortcut is None else self.shortcut(x if self.of_input else active))
+
+
+class PreactResNet18(nn.Module):
+    """A pre-activation ResNet-18, in the builds of Rice et al. 2020, Wong et al. 2020, and kuangliu."""
+
+    def __init__(self, channels, logits, build="rice", width=64):
+        super().__init__()
+        self.conv1 = conv(channels, width, 3)
+        source = width
+        for group in range(4):
+            blocks = []
+            for index in range(2):
+                stride = 2 if group > 0 and index == 0 else 1
+                blocks.append(PreactBlock(source, width << group, stride, build == "wong"))
+                source = width << group
+            setattr(self, f"layer{group + 1}", nn.Sequential(*blocks))
+        self.bn = nn.BatchNorm2d(source) if build == "rice" else None
+        self.linear = nn.Linear(source, logits)
+
+    def forward(self, x):
+        x = self.layer4(self.layer3(self.layer2(self.layer1(self.conv1(x)))))
+        x = x if self.bn is None else F.relu(self.bn(x))
+        return self.linear(x.mean((2, 3)))
+
+
+class DmBlock(nn.Module):
+    """The block of DeepMind's wide residual networks: at stride 2 the zeros are below and to the right."""
+
+    def __init__(self, source, target, stride, activation):
+        super().__init__()
+        self.activation = activation
+        self.zeros = (1, 1, 1, 1) if stride == 1 else (0, 1, 0, 1)
+        self.batchnorm_0 = nn.BatchNorm2d(source)
+        self.conv_0 = nn.Conv2d(source, target, 3, stride, bias=False)
+        self.batchnorm_1, self.conv_1 = nn.BatchNorm2d(target), conv(target, target, 3)
+        self.shortcut = conv(source, target, 1, stride) if source != target else None
+
+    def forward(self, x):
+        active = self.activation(self.batchnorm_0(x))
+        y = self.conv_0(F.pad(active, self.zeros))
+        y = self.conv_1(self.activation(self.batchnorm_1(y)))
+        return y + (x if self.shortcut is None else self.shortcut(active))
+
+
+class DmGroup(nn.Module):
+    def __init__(self, blocks):
+        super().__init__()
+        self.block = nn.Sequential(*blocks)
+
+    def forward(self, x):
+        return self.block(x)
+
+
+class DmWideResNet(nn.Module):
+    """A wide residual network as in DeepMind's code (Gowal et al. 2020)."""
+
+    def __init__(self, channels, logits, depth=28, widen=10, activation="swish"):
+        super().__init__()
+        self.activation = {"relu": F.relu, "swish": F.silu}[activation]
+        self.init_conv = conv(channels, 16, 3)
+        source, groups = 16, []
+        for group in range(3):
+            blocks = []
+            for index in range((depth - 4) // 6):
+                stride, target = 2 if group > 0 and index == 0 else 1, (16 << group) * widen
+                blocks.append(DmBlock(source, target, stride, self.activation))
+                source = target
+            groups.append(DmGroup(blocks))
+        self.layer = nn.Sequential(*groups)
+        self.batchnorm = nn.BatchNorm2d(source)
+        self.logits = nn.Linear(source, logits)
+
+    def forward(self, x):
+        x = self.layer(self.init_conv(x))
+        return self.logits(self.activation(self.batchnorm(x)).mean((2, 3)))
+
+
+class Perceptron(nn.Module):
+    def __init__(self, size, hidden):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(size, hidden), nn.Linear(hidden, size)
+
+    def forward(self, x):
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Attention(nn.Module):
+    def __init__(self, size, heads):
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.proj = nn.Linear(size, 3 * size), nn.Linear(size, size)
+
+    def forward(self, x):
+        n, count, size = x.shape
+        query, key, value = self.qkv(x).view(n, count, 3, self.heads, size // self.heads).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        return self.proj(mixed.transpose(1, 2).reshape(n, count, size))
+
+
+class VitBlock(nn.Module):
+    def __init__(self, size, heads, mlp):
+        super().__init__()
+        self.norm1, self.attn = nn.LayerNorm(size, eps=1e-6), Attention(size, heads)
+        self.norm2, self.mlp = nn.LayerNorm(size, eps=1e-6), Perceptron(size, mlp * size)
+
+    def forward(self, x):
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class Patches(nn.Module):
+    def __init__(self, channels, size, patch):
+        super().__init__()
+        self.proj = nn.Conv2d(channels, size, patch, patch)
+
+    def forward(self, x):
+        return self.proj(x).flatten(2).transpose(1, 2)
+
+
+class VisionTransformer(nn.Module):
+    """A vision transformer with a class token (Dosovitskiy et al. 2021); names of timm."""
+
+    def __init__(self, side, patch, channels, logits, dim=192, depth=12, heads=3, mlp=4):
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + (side // patch) ** 2, dim))
+        self.patch_embed = Patches(channels, dim, patch)
+        self.blocks = nn.Sequential(*(VitBlock(dim, heads, mlp) for _ in range(depth)))
+        self.norm, self.head = nn.LayerNorm(dim, eps=1e-6), nn.Linear(dim, logits)
+
+    def forward(self, x):
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), self.patch_embed(x)], 1) + self.pos_embed
+        return self.head(self.norm(self.blocks(x)[:, 0]))
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels of N x C x H x W."""
+
+    def __init__(self, channels):
+        super().__init__(channels, eps=1e-6)
+
+    def forward(self, x):
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class ConvNextBlock(nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        self.conv_dw = nn.Conv2d(size, size, 7, padding=3, groups=size)
+        self.norm, self.mlp = nn.LayerNorm(size, eps=1e-6), Perceptron(size, 4 * size)
+        self.gamma = nn.Parameter(torch.ones(size))
+
+    def forward(self, x):
+        y = self.mlp(self.norm(self.conv_dw(x).permute(0, 2, 3, 1))) * self.gamma
+        return x + y.permute(0, 3, 1, 2)
+
+
+class ConvNextStage(nn.Module):
+    def __init__(self, source, target, count, halves):
+        super().__init__()
+        halving = [ChannelNorm(source), nn.Conv2d(source, target, 2, 2)] if halves else []
+        self.downsample = nn.Sequential(*halving)
+        self.blocks = nn.Sequential(*(ConvNextBlock(target) for _ in range(count)))
+
+    def forward(self, x):
+        return self.blocks(self.downsample(x))
+
+
+class ConvNextHead(nn.Module):
+    def __init__(self, size, logits):
+        super().__init__()
+        self.norm, self.fc = nn.LayerNorm(size, eps=1e-6), nn.Linear(size, logits)
+
+    def forward(self, x):
+        return self.fc(self.norm(x.mean((2, 3))))
+
+
+class ConvNext(nn.Module):
+    """A ConvNeXt (Liu et al. 2022); names of timm."""
+
+    def __init__(self, channels, logits, patch=4, width=96, blocks=(3, 3, 9, 3)):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(channels, width, patch, patch), ChannelNorm(width))
+        source, stages = width, []
+        for index, count in enumerate(blocks):
+            target = width << index
+            stages.append(ConvNextStage(source, target, count, index > 0 or patch == 2))
+            source = target
+        self.stages = nn.Sequential(*stages)
+        self.head = ConvNextHead(source, logits)
+
+    def forward(self, x):
+        return self.head(self.stages(self.stem(x)))
+
+
 def resnet(width, blocks, **sizes):
     return ResNet(Basic, blocks, width, "cifar", **sizes)
 
@@ -207,4 +417,8 @@ NETWORKS = {
     "resnet34": standard(Basic, [3, 4, 6, 3]),
     "resnet50": standard(Bottleneck, [3, 4, 6, 3]),
     "wideresnet": lambda depth=28, widen=10, **sizes: WideResNet(depth, widen, **sizes),
+    "preact_resnet18": PreactResNet18,
+    "dm_wide_resnet": DmWideResNet,
+    "vit": VisionTransformer,
+    "convnext": ConvNext,
 }

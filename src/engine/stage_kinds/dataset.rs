@@ -12,6 +12,7 @@ use crate::resample::Filter;
 /// Outputs: `train` and `test`, image sets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "format", rename_all = "snake_case", deny_unknown_fields)]
+#[allow(clippy::large_enum_variant, reason = "a pipeline has a few data sets, each read once")]
 pub enum DatasetParams {
     /// The IDX files of MNIST and its relatives, plain or gzip-compressed.
     Idx {
