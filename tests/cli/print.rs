@@ -1,6 +1,7 @@
 //! Tables and figures for a paper: names, fractions as they are written, sizes, and LaTeX.
 
-use crate::support::{Space, predictions};
+use crate::depth;
+use crate::support::{Ran, Space, predictions};
 
 const PIPELINE: &str = r#"pipeline: paper
 params: {radii: [2/255, 8/255]}
@@ -93,4 +94,28 @@ fn a_radius_stands_as_it_was_written_and_names_in_place_of_labels() {
 
     let told = space.run(&["run", "p.yaml"]);
     assert!(told.seen().contains("up to date"), "{}", told.seen());
+}
+
+#[test]
+fn a_check_for_masked_gradients_knows_its_radius_as_it_was_written() {
+    let space = depth::space();
+    let stage = r#"
+  checked:
+    kind: masking
+    matrix: {eps: {fraction: 8/255, decimal: 0.03}}
+    needs: {model: model/a, set: digits.test}
+    with: {eps: "${eps}"}
+"#;
+    space.write("p.yaml", space.read("p.yaml").trim_end().to_owned() + stage);
+    let mut command = space.command(&["run", "p.yaml", "checked"]);
+    let ran = Ran::of(command.env("ATFLOW_WORKER", space.path().join("worker")).output().unwrap());
+    assert_eq!(ran.code, Some(0), "{}", ran.seen());
+    let params = |stage: &str| {
+        let shown: serde_json::Value = serde_json::from_str(&space.run(&["show", stage, "--json"]).stdout).unwrap();
+        shown["record"]["params"].clone()
+    };
+    let fraction = params("checked/fraction");
+    assert_eq!((&fraction["eps"], &fraction["eps_written"]), (&(8.0 / 255.0).into(), &"8/255".into()), "{fraction}");
+    // A decimal number is told as ever, and its key is what it was.
+    assert!(params("checked/decimal").get("eps_written").is_none());
 }

@@ -216,6 +216,8 @@ fn the_paper_in_small_runs_once_and_a_radius_a_reviewer_and_further_tables_reuse
     assert!(table.contains("Caltech-256 clean") && table.contains("n = 8 images."), "{table}");
     let report = read("masking-fgsm-8.md");
     assert!(report.starts_with("# Masked gradients on Tiny ImageNet: fgsm-8 (mock-up"), "{report}");
+    assert!(report.contains("ε = 8/255 (0.031373)"), "{report}");
+    assert!(read("masking-fgsm-8.json").contains(r#""eps_written": "8/255""#));
     for picture in
         ["low-frequencies", "high-frequencies", "conflict-samples-tiny-imagenet", "learning-curves-caltech-256"]
     {

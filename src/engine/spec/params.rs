@@ -22,6 +22,7 @@ use super::schema_check;
 use super::slots::{ANOMALIES, NUMBERS};
 use super::source::{Step, YamlPath};
 use super::validate::{Validator, key};
+use crate::number::Real;
 use crate::stage_kinds::{
     CommandOutput, CommandParams, DatasetParams, EvaluateParams, FigureSpec, FileParams, MaskingParams, PublishedSpec,
     SaliencyParams, Source, StageKind, TableSpec, TrainParams, TransformParams, WorstCaseParams,
@@ -168,6 +169,12 @@ pub(super) fn read(kind: StageKind, value: &Value, origin: &Origin, notes: &mut 
     params
 }
 
+/// Returns a parameter as it is written if it is a fraction.
+fn fraction(value: &Value, name: &str) -> Option<String> {
+    let text = value.get(name)?.as_str()?.trim();
+    (text.contains('/') && Real::parse(text).is_some()).then(|| text.to_owned())
+}
+
 /// The slot of the single source of a `file` stage.
 const FILE_SLOT: &str = "file";
 
@@ -217,7 +224,8 @@ impl Reading<'_> {
                 self.canonical(&params)
             }
             StageKind::Masking => {
-                let params = self.typed::<MaskingParams>(value)?;
+                let mut params = self.typed::<MaskingParams>(value)?;
+                params.eps_written = fraction(value, "eps");
                 self.sense.check_masking(&params);
                 self.canonical(&params)
             }

@@ -22,6 +22,11 @@ pub struct MaskingParams {
     /// L-infinity norm.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub eps: Real,
+    /// The same as its author wrote it, if that is a fraction: `8/255`. No parameter of a pipeline file: whoever reads
+    /// the file sets it. Without it results are as they were before it existed, and so are their keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(skip)]
+    pub eps_written: Option<String>,
     /// Steps of PGD, each of 2.5 ε over their number; at least 1.
     #[serde(default = "default_steps")]
     #[schemars(range(min = 1))]
@@ -46,8 +51,7 @@ pub struct MaskingParams {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub limit: Option<u32>,
-    /// The heading of `markdown`, whose ε is then also told as a fraction over 255 where it is one; without it the
-    /// heading is "Masked gradients".
+    /// The heading of `markdown`; without it the heading is "Masked gradients".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
 }

@@ -207,8 +207,18 @@ fn of_vit(net: &Vit) -> f64 {
 }
 
 fn of_masking(params: &MaskingParams) -> Work {
-    let MaskingParams { norm: _, eps: _, steps, restarts, queries, tolerance: _, batch_size: _, limit, title: _ } =
-        params;
+    let MaskingParams {
+        norm: _,
+        eps: _,
+        steps,
+        restarts,
+        queries,
+        tolerance: _,
+        batch_size: _,
+        limit,
+        title: _,
+        eps_written: _,
+    } = params;
     // About ten attacks of so many steps, one of five times as many, the restarts, and the attack without gradients.
     let gradients = f64::from(*steps) * (15.0 + f64::from(*restarts));
     Work::new("", GRADIENT * gradients + f64::from(*queries), *limit)

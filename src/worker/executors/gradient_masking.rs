@@ -37,6 +37,9 @@ struct Report {
     format: &'static str,
     norm: Norm,
     eps: Real,
+    /// ε as its author wrote it, if that is a fraction.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    eps_written: Option<String>,
     n: usize,
     /// Share of images classified correctly without an attack, 0 to 1.
     clean: f64,
@@ -120,14 +123,16 @@ fn summary(report: &Report) -> String {
 
 /// Renders the output `markdown`.
 ///
-/// Without a title the bytes equal those from before titles existed, so existing reports stay fresh.
+/// Without a title and a written ε the bytes equal those from before these existed, so existing reports stay fresh.
 fn markdown(title: Option<&str>, report: &Report) -> String {
     let norm = if report.norm == Norm::Inf { "L-infinity" } else { "L2" };
-    let (title, eps) = match title {
-        // A heading is a single line.
-        Some(title) => (title.replace('\n', " "), radius(report.eps.get())),
-        None => ("Masked gradients".to_owned(), format!("{:.6}", report.eps.get())),
+    let eps = match (&report.eps_written, title) {
+        (Some(written), _) => format!("{written} ({:.6})", report.eps.get()),
+        (None, Some(_)) => radius(report.eps.get()),
+        (None, None) => format!("{:.6}", report.eps.get()),
     };
+    // A heading is a single line.
+    let title = title.unwrap_or("Masked gradients").replace('\n', " ");
     let mut text = format!("# {title}\n\n{}; {norm}, ε = {eps}.\n\n", summary(report));
     text.push_str("| check | verdict | |\n| --- | --- | --- |\n");
     for check in &report.checks {
@@ -138,7 +143,7 @@ fn markdown(title: Option<&str>, report: &Report) -> String {
     text
 }
 
-/// Formats a radius in pixel units of [0, 1] as authors write it.
+/// Formats a radius in pixel units of [0, 1] that its author did not write as a fraction.
 ///
 /// Gives `8/255 (0.031373)` if the radius is a whole number of byte steps and less than 1, else the decimal.
 fn radius(eps: f64) -> String {
@@ -194,8 +199,8 @@ impl Subject<'_> {
         ));
         let warnings = checks.iter().filter(|check| check.verdict == Verdict::Warn).count();
         let (clean, pgd) = (clean / 100.0, base / 100.0);
-        let (norm, eps, n) = (params.norm, params.eps, self.count);
-        Ok(Report { format: "masking/1", norm, eps, n, clean, pgd, warnings, checks })
+        let (norm, eps, eps_written, n) = (params.norm, params.eps, params.eps_written.clone(), self.count);
+        Ok(Report { format: "masking/1", norm, eps, eps_written, n, clean, pgd, warnings, checks })
     }
 
     /// Attacks with PGD, then without gradients what PGD leaves.
@@ -409,7 +414,19 @@ mod tests {
     fn report(eps: f64) -> Report {
         let checks = vec![Check::new("logits", true, "outputs are no probabilities".to_owned(), json!({}))];
         let (norm, eps) = (Norm::Inf, Real::new(eps));
-        Report { format: "masking/1", norm, eps, n: 1000, clean: 0.9, pgd: 0.4, warnings: 0, checks }
+        let (eps_written, n) = (None, 1000);
+        Report { format: "masking/1", norm, eps, eps_written, n, clean: 0.9, pgd: 0.4, warnings: 0, checks }
+    }
+
+    #[test]
+    fn a_radius_is_told_as_its_author_wrote_it() {
+        let written = Report { eps_written: Some("16/510".to_owned()), ..report(8.0 / 255.0) };
+        assert!(markdown(None, &written).contains("ε = 16/510 (0.031373)."));
+        assert!(markdown(Some("any"), &written).contains("ε = 16/510 (0.031373)."));
+        let json = |report: &Report| serde_json::to_value(report).unwrap();
+        assert_eq!(json(&written)["eps_written"], "16/510");
+        assert_eq!(json(&written)["eps"], 8.0 / 255.0);
+        assert!(json(&report(8.0 / 255.0)).get("eps_written").is_none());
     }
 
     /// A report from before titles existed has the same key as one without a title: these are its bytes.
