@@ -221,6 +221,15 @@ fn images_are_drawn_side_by_side_with_what_models_make_of_them() {
     let svg = space.read("results/seen/figure.svg");
     assert_eq!((svg.matches(">dog<").count(), svg.matches(">cat<").count()), (1, 1 + 8), "headings and predictions");
     assert!(svg.contains(">image 1<") && !svg.contains(" %<"), "{svg}");
+
+    // As wide as the column of a paper, with text of eight points: 13 units of 0.615.
+    space.write("p.yaml", SAMPLES.replace("      draw: samples\n", "      draw: samples\n      size: {width: 84}\n"));
+    space.ran(&[]);
+    let (svg, pdf) =
+        (space.read("results/seen/figure.svg"), std::fs::read(space.path().join("results/seen/figure.pdf")));
+    assert!(svg.contains(" width=\"317.48\""), "84 mm are 317.48 pixels of 1/96 inch: {svg}");
+    let pdf = String::from_utf8_lossy(&pdf.unwrap()).into_owned();
+    assert!(pdf.contains("/MediaBox [0 0 238.1"), "{pdf}");
     space.write("p.yaml", SAMPLES);
 
     let few = predictions(2);

@@ -36,7 +36,7 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageErr
     };
     // The versions of an image form a group.
     let together = if maps.sets.len() > 1 { maps.sets.len() } else { usize::MAX };
-    write_picture(job, &sheet_drawing(&sheet, together)?)?;
+    write_picture(job, &sheet_drawing(&sheet, together, params.size)?)?;
     Ok(format!("{} images of {} models", maps.images.len(), maps.models.len()))
 }
 

@@ -64,7 +64,7 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageErr
     write_csv(job, params.mockup, samples_csv(numbers))?;
     let scale = params.scale.unwrap_or_else(|| scale(&columns));
     let samples = Samples { title: params.title, columns: params.headings, rows, scale };
-    write_picture(job, &samples_drawing(&samples)?)?;
+    write_picture(job, &samples_drawing(&samples, params.size)?)?;
     Ok(format!("{} of {} sets", count(images.len()), params.columns.len()))
 }
 

@@ -9,10 +9,10 @@ use crate::stage_kinds::PictureSize;
 /// A point of print in millimetres.
 pub(super) const POINT: f32 = 25.4 / 72.0;
 /// Text of a picture of a given size, in points, where nobody asks for another: a little smaller than that around it.
-const PRINT_TEXT: f32 = 8.0;
+pub(super) const PRINT_TEXT: f32 = 8.0;
 const MARGIN: f32 = 16.0;
 /// On a page there is white around a picture already.
-const PRINT_MARGIN: f32 = 2.0;
+pub(super) const PRINT_MARGIN: f32 = 2.0;
 /// Units per em of a title, from one of its lines to the next, and below the last.
 const TITLE: (f32, f32, f32) = (17.0, 23.0, 6.0);
 

@@ -34,6 +34,7 @@ pub use heat::{map_tile, rendered};
 pub use panels::{Panel, PanelLine, Panels, panels_drawing};
 pub use samples::{SampleRow, Samples, samples_drawing};
 pub use sheet::{Sheet, grouped_sheet_png, sheet_drawing, sheet_png};
+pub use ticks::Ticks;
 pub use tile::Tile;
 
 /// Why a picture cannot be drawn.

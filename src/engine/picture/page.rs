@@ -1,10 +1,13 @@
-//! What contact sheets and pictures of samples share: the sizes of text and gaps, text in lines, and rows of tiles.
+//! What contact sheets and pictures of samples share: their size on paper, the sizes of text and gaps, text in lines,
+//! and rows of tiles.
 
 use super::PictureError;
 use super::drawing::{Align, Drawing, PIXEL, Raster};
+use super::frame::{POINT, PRINT_MARGIN, PRINT_TEXT};
 use super::style::INK;
 use super::text::Face;
 use super::tile::Tile;
+use crate::stage_kinds::PictureSize;
 
 const TITLE_SIZE: f32 = 17.0;
 /// Size of all text but the title, in pixels per em.
@@ -21,9 +24,84 @@ const ORDINARY_WIDTH: f32 = 1000.0;
 /// A unit of a page is a pixel.
 const PIXELS: Raster = Raster { pixels: 1, oversampling: 1 };
 
-/// A white page of this width and height in pixels.
-pub(super) fn blank_page(width: f32, height: f32) -> Drawing {
-    Drawing::new((width.ceil(), height.max(1.0).ceil()), PIXEL, PIXELS)
+/// Images are at least so wide in print, in points, however small a picture is to be: 5 millimetres.
+const LEAST_IMAGE: f32 = 14.0;
+/// So many times a range of units is halved: no printer tells what is left of it.
+const HALVINGS: usize = 30;
+
+/// A picture that is laid out in units, each a pixel of its PNG.
+pub(super) trait Page: Sized {
+    /// Its width and height.
+    fn extent(&self) -> (f32, f32);
+
+    /// The width of its widest column of images.
+    fn widest(&self) -> f32;
+
+    /// The white page that it is drawn on.
+    fn blank(&self) -> Drawing {
+        let (width, height) = self.extent();
+        Drawing::new((width.ceil(), height.max(1.0).ceil()), PIXEL, PIXELS)
+    }
+
+    /// Lays it out for a size in print, with its white page. `of` lays it out with text of so many units an em, or as
+    /// for a screen.
+    ///
+    /// Pixels of images stay whole units, so that none is smoothed. The unit is as long as the size allows, and text
+    /// has the more units the shorter it is. A page is larger than asked for where its text has no room.
+    fn in_print(
+        size: Option<PictureSize>,
+        of: impl Fn(Option<f32>) -> Result<Self, PictureError>,
+    ) -> Result<(Self, Drawing), PictureError> {
+        let Some(size) = size else {
+            let page = of(None)?;
+            let blank = page.blank();
+            return Ok((page, blank));
+        };
+        let least = LEAST_IMAGE / of(None)?.widest();
+        let text = Print::of(size).text;
+        let print = Print::of(size).with_room_for(of(Some(text / least))?.blank().size, least);
+        let (mut low, mut high) = (least, print.width);
+        for _ in 0..HALVINGS {
+            let middle = (low * high).sqrt();
+            let fits = print.holds(of(Some(text / middle))?.blank().size, middle);
+            (low, high) = if fits { (middle, high) } else { (low, middle) };
+        }
+        let page = of(Some(text / low))?;
+        let mut blank = page.blank();
+        blank.unit = low;
+        // Sizes in units are whole; the page is as wide as was asked for.
+        let rest = print.width / low - blank.size.0;
+        blank.size.0 += if (0.0..2.0).contains(&rest) { rest } else { 0.0 };
+        Ok((page, blank))
+    }
+}
+
+/// A size in print, in points.
+struct Print {
+    width: f32,
+    height: f32,
+    text: f32,
+}
+
+impl Print {
+    fn of(size: PictureSize) -> Self {
+        let points = |millimetres: f64| millimetres as f32 / POINT;
+        Print {
+            width: points(size.width.get()),
+            height: size.height.map_or(f32::INFINITY, |height| points(height.get())),
+            text: size.text.map_or(PRINT_TEXT, |text| text.get() as f32),
+        }
+    }
+
+    /// The same, so large that so many units of this length have room.
+    fn with_room_for(self, (width, height): (f32, f32), unit: f32) -> Self {
+        Print { width: self.width.max(width * unit), height: self.height.max(height * unit), ..self }
+    }
+
+    /// Whether so many units of this length have room.
+    fn holds(&self, (width, height): (f32, f32), unit: f32) -> bool {
+        width * unit <= self.width && height * unit <= self.height
+    }
 }
 
 /// The text and gaps of one picture, in pixels.
@@ -39,20 +117,25 @@ pub(super) struct Style {
     pub(super) space: f32,
     /// How many times their ordinary size text and gaps have.
     unit: f32,
+    /// A picture is at least so wide.
+    least_width: f32,
 }
 
 impl Style {
-    /// Creates the style of a picture whose columns of tiles have these widths, in pixels.
-    pub(super) fn new(columns: &[f32]) -> Result<Self, PictureError> {
-        let unit = unit(columns.iter().sum());
+    /// Creates the style of a picture whose columns of tiles have these widths, in pixels; in print, `text` is the size
+    /// of text in pixels per em.
+    pub(super) fn new(columns: &[f32], text: Option<f32>) -> Result<Self, PictureError> {
+        let unit = text.map_or_else(|| unit(columns.iter().sum()), |text| text / TEXT_SIZE);
+        let (margin, least_width) = if text.is_some() { (PRINT_MARGIN, 0.0) } else { (MARGIN, LEAST_WIDTH) };
         let face = Face::new(TEXT_SIZE * unit)?;
         Ok(Style {
             title_face: Face::new(TITLE_SIZE * unit)?,
             face,
             line: face.line_height(),
-            margin: (MARGIN * unit).round(),
+            margin: (margin * unit).round(),
             space: (SPACE * unit).round(),
             unit,
+            least_width,
         })
     }
 
@@ -68,7 +151,7 @@ impl Style {
 
     /// Returns the width of a picture with this content between its margins.
     pub(super) fn width_around(&self, content: f32) -> f32 {
-        (self.margin + content + self.margin).max(LEAST_WIDTH)
+        (self.margin + content + self.margin).max(self.least_width)
     }
 
     /// Draws lines of text from `top` down; `left` gives the start of a line from its width, and where the font is

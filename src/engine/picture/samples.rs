@@ -3,9 +3,10 @@
 
 use super::PictureError;
 use super::drawing::{Align, Drawing};
-use super::page::{Column, Style, Title, blank_page, check_tile, draw_tiles, height_of_row, widths_of_tiles};
+use super::page::{Column, Page, Style, Title, check_tile, draw_tiles, height_of_row, widths_of_tiles};
 use super::style::INK;
 use super::tile::Tile;
+use crate::stage_kinds::PictureSize;
 
 /// Images in rows and columns with numbers.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,15 +41,15 @@ const ABSENT: &str = "–";
 /// Headings of columns wrap at this width where their column is narrower.
 const HEADING: f32 = 80.0;
 
-/// Draws images on white. Text grows with wide pictures. Headings that are too long are wrapped; none is cut.
+/// Draws images on white. Text grows with wide pictures, unless they are of some size in print. Headings that are too
+/// long are wrapped; none is cut.
 ///
 /// # Errors
 /// [`PictureError::Layout`] if a row has more or fewer tiles or numbers than there are columns, [`PictureError::Tile`]
 /// if a tile's bytes do not fit its size.
-pub fn samples_drawing(samples: &Samples) -> Result<Drawing, PictureError> {
+pub fn samples_drawing(samples: &Samples, size: Option<PictureSize>) -> Result<Drawing, PictureError> {
     check(samples)?;
-    let layout = Layout::of(samples)?;
-    let mut picture = blank_page(layout.width, layout.height);
+    let (layout, mut picture) = Layout::in_print(size, |text| Layout::of(samples, text))?;
     layout.title.draw(&mut picture, &layout.style);
     layout.draw_column_headings(&mut picture);
     let mut top = layout.headings_bottom + layout.style.space;
@@ -85,19 +86,31 @@ struct Row<'a> {
     height: f32,
 }
 
+impl Page for Layout<'_> {
+    fn extent(&self) -> (f32, f32) {
+        (self.width, self.height)
+    }
+
+    fn widest(&self) -> f32 {
+        self.columns.iter().map(|column| column.width).fold(1.0, f32::max)
+    }
+}
+
 impl<'a> Layout<'a> {
-    fn of(samples: &'a Samples) -> Result<Self, PictureError> {
+    fn of(samples: &'a Samples, text: Option<f32>) -> Result<Self, PictureError> {
         let scale = samples.scale.max(1);
         let tiles = samples.rows.iter().map(|row| row.tiles.as_slice());
         let tile_widths = widths_of_tiles(tiles, samples.columns.len(), scale);
-        let style = Style::new(&tile_widths)?;
+        let style = Style::new(&tile_widths, text)?;
         let gap = style.scaled(GAP).round();
         let rows: Vec<Row> = samples.rows.iter().map(|row| Row::of(row, &style, scale, gap)).collect();
         let stub = stub(&rows, &style);
         let left = style.margin + if stub > 0.0 { stub.ceil() + style.space } else { 0.0 };
         let width_of = |(column, (heading, tiles)): (usize, (&String, &f32))| {
             let word = style.face.widest_piece(heading).min(style.scaled(HEADING));
-            tiles.max(width_of_numbers(&samples.rows, column, &style)).max(word).ceil()
+            // In print a column without numbers needs no room for them.
+            let least = if text.is_some() { 0.0 } else { style.scaled(LEAST_COLUMN) };
+            tiles.max(width_of_numbers(&samples.rows, column, &style)).max(word).max(least).ceil()
         };
         let widths: Vec<f32> = samples.columns.iter().zip(&tile_widths).enumerate().map(width_of).collect();
         let columns = Column::side_by_side(&samples.columns, &widths, &style, left, gap);
@@ -157,7 +170,7 @@ impl<'a> Row<'a> {
 /// Returns how wide a column is for the texts above its images.
 fn width_of_numbers(rows: &[SampleRow], column: usize, style: &Style) -> f32 {
     let texts = rows.iter().flat_map(|row| &row.numbers).filter_map(|(_, texts)| texts[column].as_ref());
-    texts.map(|text| style.face.width(text)).fold(style.scaled(LEAST_COLUMN), f32::max)
+    texts.map(|text| style.face.width(text)).fold(0.0, f32::max)
 }
 
 /// Returns the width of the widest heading of a row or name of numbers.
@@ -218,7 +231,7 @@ mod tests {
             let mut some = Samples { scale, ..samples() };
             for with_numbers in [true, false] {
                 let picture =
-                    image::load_from_memory(&samples_drawing(&some).unwrap().png().unwrap()).unwrap().to_rgb8();
+                    image::load_from_memory(&samples_drawing(&some, None).unwrap().png().unwrap()).unwrap().to_rgb8();
                 let (width, height) = picture.dimensions();
                 let green = picture.pixels().filter(|pixel| pixel.0 == [0, 255, 0]).count();
                 assert_eq!(green, 6 * (28 * scale * 28 * scale) as usize, "{with_numbers}");
@@ -234,7 +247,7 @@ mod tests {
     #[test]
     fn text_grows_with_wide_pictures() {
         let inked = |scale: u32| {
-            let picture = samples_drawing(&Samples { scale, ..samples() }).unwrap().png().unwrap();
+            let picture = samples_drawing(&Samples { scale, ..samples() }, None).unwrap().png().unwrap();
             let picture = image::load_from_memory(&picture).unwrap().to_rgb8();
             let ink = picture.pixels().filter(|pixel| pixel.0[0] < 128 && pixel.0[1] < 128).count();
             ink as f32 / picture.width() as f32 / picture.width() as f32
@@ -244,12 +257,44 @@ mod tests {
     }
 
     #[test]
+    fn a_picture_is_as_large_in_print_as_asked_for_and_its_text_of_the_same_size() {
+        use crate::number::Real;
+        let millimetres = |width: f64, height: Option<f64>, text: f64| {
+            let height = height.map(Real::new);
+            let size = PictureSize { width: Real::new(width), height, text: Some(Real::new(text)) };
+            let drawing = samples_drawing(&samples(), Some(size)).unwrap();
+            let printed = drawing.shapes.iter().filter_map(|shape| match shape {
+                crate::picture::drawing::Shape::Text(of) => Some(of.size * drawing.unit),
+                _ => None,
+            });
+            let least = printed.fold(f32::INFINITY, f32::min);
+            ([drawing.size.0, drawing.size.1].map(|side| side * drawing.unit * 25.4 / 72.0), least)
+        };
+        for width in [84.0, 120.0, 174.0, 400.0] {
+            let ([found, _], text) = millimetres(width, None, 7.0);
+            assert!((f64::from(found) - width).abs() < 0.01, "{found} mm are not {width}");
+            assert!((text - 7.0).abs() < 0.01, "{text} points");
+        }
+        let ([_, high], _) = millimetres(174.0, None, 8.0);
+        let ([narrow, low], _) = millimetres(174.0, Some(f64::from(high) / 2.0), 8.0);
+        assert!(low <= high / 2.0 && low > high / 2.0 - 1.0 && narrow < 160.0, "{low} of {high} mm, {narrow} wide");
+        let ([wide, _], _) = millimetres(30.0, None, 30.0);
+        assert!(wide > 30.0, "its text has no room");
+    }
+
+    #[test]
     fn wrong_layouts_are_refused() {
         let mut some = samples();
         some.rows[1].numbers[0].1.pop();
-        assert!(matches!(samples_drawing(&some), Err(PictureError::Layout { found: 2, what: "numbers in a row", .. })));
+        assert!(matches!(
+            samples_drawing(&some, None),
+            Err(PictureError::Layout { found: 2, what: "numbers in a row", .. })
+        ));
         some.rows[0].tiles.pop();
-        assert!(matches!(samples_drawing(&some), Err(PictureError::Layout { found: 2, what: "tiles in a row", .. })));
+        assert!(matches!(
+            samples_drawing(&some, None),
+            Err(PictureError::Layout { found: 2, what: "tiles in a row", .. })
+        ));
     }
 
     #[test]
@@ -257,7 +302,7 @@ mod tests {
     fn pictures_to_look_at() {
         let folder = std::path::PathBuf::from(std::env::var_os("ATFLOW_PICTURES").unwrap());
         for (name, scale) in [("samples.png", 3), ("wide-samples.png", 30)] {
-            let picture = samples_drawing(&Samples { scale, ..samples() }).unwrap().png().unwrap();
+            let picture = samples_drawing(&Samples { scale, ..samples() }, None).unwrap().png().unwrap();
             std::fs::write(folder.join(name), picture).unwrap();
         }
     }

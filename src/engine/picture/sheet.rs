@@ -2,8 +2,9 @@
 
 use super::PictureError;
 use super::drawing::{Align, Drawing};
-use super::page::{Column, Style, Title, blank_page, check_tile, draw_tiles, height_of_row, widths_of_tiles};
+use super::page::{Column, Page, Style, Title, check_tile, draw_tiles, height_of_row, widths_of_tiles};
 use super::tile::Tile;
+use crate::stage_kinds::PictureSize;
 
 /// Images in rows and columns with headings. Tiles may be of different sizes; each is centred in its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,17 +43,16 @@ pub fn sheet_png(sheet: &Sheet) -> Result<Vec<u8>, PictureError> {
 /// # Errors
 /// As [`sheet_png`].
 pub fn grouped_sheet_png(sheet: &Sheet, together: usize) -> Result<Vec<u8>, PictureError> {
-    sheet_drawing(sheet, together)?.png()
+    sheet_drawing(sheet, together, None)?.png()
 }
 
-/// The same, not drawn yet.
+/// The same, not drawn yet, and of a size in print.
 ///
 /// # Errors
 /// [`PictureError::Layout`], [`PictureError::Tile`].
-pub fn sheet_drawing(sheet: &Sheet, together: usize) -> Result<Drawing, PictureError> {
+pub fn sheet_drawing(sheet: &Sheet, together: usize, size: Option<PictureSize>) -> Result<Drawing, PictureError> {
     check(sheet)?;
-    let layout = Layout::of(sheet, together.max(1))?;
-    let mut picture = blank_page(layout.width, layout.height);
+    let (layout, mut picture) = Layout::in_print(size, |text| Layout::of(sheet, together.max(1), text))?;
     layout.title.draw(&mut picture, &layout.style);
     layout.draw_column_headings(&mut picture);
     layout.draw_rows(&mut picture);
@@ -89,11 +89,21 @@ struct Row {
     height: f32,
 }
 
+impl Page for Layout<'_> {
+    fn extent(&self) -> (f32, f32) {
+        (self.width, self.height)
+    }
+
+    fn widest(&self) -> f32 {
+        self.columns.iter().map(|column| column.width).fold(1.0, f32::max)
+    }
+}
+
 impl<'a> Layout<'a> {
-    fn of(sheet: &'a Sheet, together: usize) -> Result<Self, PictureError> {
+    fn of(sheet: &'a Sheet, together: usize, text: Option<f32>) -> Result<Self, PictureError> {
         let scale = sheet.scale.max(1);
         let tile_widths = widths_of_tiles(sheet.tiles.iter().map(Vec::as_slice), sheet.columns.len(), scale);
-        let style = Style::new(&tile_widths)?;
+        let style = Style::new(&tile_widths, text)?;
         let [gap, group_gap] = [GAP, GROUP_GAP].map(|size| style.scaled(size).round());
         let rows = rows(sheet, &style, scale);
         let left = style.margin + stub(sheet, &rows, &style);

@@ -2,11 +2,11 @@
 
 /// A vertical axis.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Ticks {
+pub struct Ticks {
     /// Where it begins.
-    pub(super) low: f64,
+    pub low: f64,
     /// Where it ends; above `low`.
-    pub(super) high: f64,
+    pub high: f64,
     step: f64,
 }
 
@@ -25,7 +25,7 @@ impl Ticks {
     }
 
     /// The same for intervals in percent, in at most so many steps.
-    pub(super) fn of_percent(intervals: impl IntoIterator<Item = (f64, f64)>, most_steps: u32) -> Self {
+    pub fn of_percent(intervals: impl IntoIterator<Item = (f64, f64)>, most_steps: u32) -> Self {
         let widest = if most_steps < 5 { 50.0 } else { 20.0 };
         let all = Ticks { low: 0.0, high: 100.0, step: widest };
         let Some((least, most)) = ends(intervals) else { return all };
@@ -39,7 +39,7 @@ impl Ticks {
 
     /// An axis that holds every number from one round number to another, in at most so many steps; from 0 where that
     /// costs less than half of the height, or where all numbers are equal.
-    pub(super) fn of_numbers(numbers: impl IntoIterator<Item = f64>, most_steps: u32) -> Self {
+    pub fn of_numbers(numbers: impl IntoIterator<Item = f64>, most_steps: u32) -> Self {
         let (least, most) = match ends(numbers.into_iter().map(|number| (number, number))) {
             Some((least, most)) if least < most => (least, most),
             Some((only, _)) if only != 0.0 => (only.min(0.0), only.max(0.0)),
@@ -56,7 +56,7 @@ impl Ticks {
     }
 
     /// A value as it stands at the axis: with the decimals that tell it from its neighbours.
-    pub(super) fn label(self, value: f64) -> String {
+    pub fn label(self, value: f64) -> String {
         let decimals = (-self.step.log10() - SLACK).ceil().max(0.0) as usize;
         // No minus before a zero.
         let value = if value.abs() < self.step / 2.0 { 0.0 } else { value };
@@ -64,7 +64,7 @@ impl Ticks {
     }
 
     /// The values with a line.
-    pub(super) fn values(self) -> impl Iterator<Item = f64> {
+    pub fn values(self) -> impl Iterator<Item = f64> {
         let steps = ((self.high - self.low) / self.step + 1e-9).floor() as u32;
         (0..=steps).map(move |step| self.low + f64::from(step) * self.step)
     }

@@ -104,6 +104,9 @@ pub struct SamplesSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
     pub scale: Option<u32>,
+    /// How large the figure is in print; if not given, 4 pixels of its PNG are 3 points.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<PictureSize>,
 }
 
 /// Saliency maps as their author describes them.
@@ -121,6 +124,9 @@ pub struct MapsSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
     pub scale: Option<u32>,
+    /// How large the figure is in print; if not given, 4 pixels of its PNG are 3 points.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<PictureSize>,
 }
 
 /// How an axis is spaced.
@@ -197,6 +203,9 @@ pub struct SamplesParams {
     /// How many pixels wide and high each pixel of an image is drawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale: Option<u32>,
+    /// How large the figure is in print.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<PictureSize>,
     /// Whether a profile that is a mock-up made it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub mockup: bool,
@@ -216,6 +225,9 @@ pub struct MapsParams {
     /// How many pixels wide and high each pixel of an image is drawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale: Option<u32>,
+    /// How large the figure is in print.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<PictureSize>,
     /// Whether a profile that is a mock-up made it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub mockup: bool,

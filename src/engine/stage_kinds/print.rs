@@ -5,15 +5,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::number::Real;
 
-/// How large a picture is in print. An SVG and a PDF say so themselves; a PNG has two pixels for each unit of which
-/// text has 13.
+/// How large a picture is in print. An SVG and a PDF say so themselves. A PNG of curves has two pixels for each unit of
+/// which text has 13; of images, `scale` says how many pixels it has.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PictureSize {
-    /// Its width in millimetres: 84 fills a column of most papers, 174 a page.
+    /// Its width in millimetres: 84 fills a column of most papers, 174 a page. A picture whose text has no room is
+    /// wider.
     #[schemars(extend("minimum" = 30, "maximum" = 1000))]
     pub width: Real,
-    /// Its height in millimetres. The plot takes what title, labels and legend leave, but at least 60 units.
+    /// Its height in millimetres. The plot takes what title, labels and legend leave, but at least 60 units. Images
+    /// keep their proportions: they are as large as width and height allow, but at least 5 mm wide.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minimum" = 20, "maximum" = 1000))]
     pub height: Option<Real>,

@@ -28,5 +28,6 @@ pub(super) fn resolve(grid: &mut Grid, spec: &MapsSpec) -> Result<MapsParams, Ve
     let names = names::resolve(grid.expander, grid.table, &spec.names, &labels)?;
     grid.needs.extend(maps);
     let mockup = grid.expander.spec.is_mockup;
-    Ok(MapsParams { draw: MapsTag::Maps, title: spec.title.clone(), names, scale: spec.scale, mockup })
+    let (title, scale, size) = (spec.title.clone(), spec.scale, spec.size);
+    Ok(MapsParams { draw: MapsTag::Maps, title, names, scale, size, mockup })
 }

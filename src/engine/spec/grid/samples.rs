@@ -64,6 +64,7 @@ pub(super) fn resolve(grid: &mut Grid, spec: &SamplesSpec) -> Result<SamplesPara
         predicted: if spec.predicted.is_some() { rows } else { Vec::new() },
         names,
         scale: spec.scale,
+        size: spec.size,
         mockup: grid.expander.spec.is_mockup,
     })
 }
