@@ -1,5 +1,6 @@
 //! Addresses of things on a network. They may hold secrets: a password before the host, a signature or a token in the
-//! query. Whatever is shown of an address, it is shown without them; only who asks a server sees them.
+//! query. Whatever is shown of an address, it is shown without them; only who asks a server sees them. A query counts
+//! as secret, unless it only says which file is meant, or in which form, as in `?download=1`.
 
 use std::fmt::{self, Write as _};
 use std::ops::Range;
@@ -135,10 +136,29 @@ fn secrets(text: &str, start: usize, end: usize) -> Vec<Range<usize>> {
         found.push(begin..begin + host);
     }
     let after = host.unwrap_or(0);
-    if let Some(query) = address[after..].find(['?', '#']).map(|at| after + at + 1).filter(|at| *at < address.len()) {
+    let query = address[after..].find(['?', '#']).map(|at| after + at + 1).filter(|at| *at < address.len());
+    if let Some(query) = query.filter(|at| !is_harmless(&address[*at..])) {
         found.push(begin + query..end);
     }
     found
+}
+
+/// Names in queries that say which file is meant, or in which form.
+const HARMLESS: [&str; 12] =
+    ["dl", "download", "export", "file", "filename", "format", "id", "path", "raw", "ref", "v", "version"];
+
+/// A longer value may be drawn at random, and then whoever knows it may read the file.
+const LONGEST_WORD: usize = 24;
+
+/// Whether a query has nothing but names of which none is for a secret, with words or numbers.
+fn is_harmless(query: &str) -> bool {
+    let is_word = |value: &str| {
+        value.len() <= LONGEST_WORD && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte))
+    };
+    query.split('&').all(|part| {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        HARMLESS.contains(&name) && is_word(value)
+    })
 }
 
 /// Whether what follows the last colon of a host, if there is one, can be a port.
@@ -168,6 +188,12 @@ mod tests {
             ("https://user:pw@host/a?sig=1", "https://***@host/a?***"),
             ("https://host?token=1", "https://host?***"),
             ("https://host/a#token=1", "https://host/a#***"),
+            ("https://host/a.zip?download=1", "https://host/a.zip?download=1"),
+            ("https://host/get?id=31&format=tar.gz&raw", "https://host/get?id=31&format=tar.gz&raw"),
+            ("https://host/get?id=31&sig=1", "https://host/get?***"),
+            ("https://host/get?id=1aBcDeFgHiJkLmNoPqRsTuVwXyZ012345", "https://host/get?***"),
+            ("https://host/a?download=1#key", "https://host/a?***"),
+            ("https://u:p@host/a?download=1", "https://***@host/a?download=1"),
             ("s3://bucket/folder", "s3://bucket/folder"),
             ("/a/folder?x", "/a/folder?x"),
         ] {
