@@ -161,8 +161,11 @@ impl Predictions {
             return Err(FormatError::Tensor { artifact: ARTIFACT, tensor: "broken_by" });
         }
         let ensemble = attacks.zip(broken_by).map(|(attacks, broken_by)| Ensemble { attacks, broken_by });
-        let under = |spec| UnderAttack { spec, iterate: iterate.unwrap_or_default(), gradients, ensemble };
-        Ok(Predictions { labels, texture, predicted, probability, loss, attack: attack.map(under) })
+        // Parameters that are `null` look as though there were none; what else is said of an attack tells.
+        let is_attacked = attack.is_some() || iterate.is_some() || gradients.is_some() || ensemble.is_some();
+        let (spec, iterate) = (attack.unwrap_or_default(), iterate.unwrap_or_default());
+        let attack = is_attacked.then_some(UnderAttack { spec, iterate, gradients, ensemble });
+        Ok(Predictions { labels, texture, predicted, probability, loss, attack })
     }
 }
 
@@ -192,7 +195,9 @@ mod tests {
             gradients: Some(Gradients { images: 2, zero: 1, not_finite: 0 }),
             ensemble: Some(Ensemble { attacks, broken_by: vec![-1, -1, 1] }),
         };
-        let attacked = Predictions { attack: Some(attack), ..some };
+        let mut attacked = Predictions { attack: Some(attack), ..some };
+        assert_eq!(Predictions::from_bytes(&attacked.to_bytes().unwrap()).unwrap(), attacked);
+        attacked.attack.as_mut().unwrap().spec = Json::Null;
         assert_eq!(Predictions::from_bytes(&attacked.to_bytes().unwrap()).unwrap(), attacked);
     }
 }
