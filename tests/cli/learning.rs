@@ -91,6 +91,14 @@ fn robust_overfitting_is_seen_beside_a_training_that_measured_less() {
     assert_eq!(space.run(&["report", "p.yaml"]).code, Some(0));
     assert!(space.read("results/long/report.html").contains("Robust overfitting"));
     assert!(space.run(&["run", "p.yaml"]).seen().contains("up to date"));
+
+    // Its section Training and TensorBoard have the numbers of commands, too.
+    assert!(space.read("results/long/report.html").contains("Accuracy on held-out images under attack"));
+    assert_eq!(space.run(&["report", "p.yaml", "--tensorboard", "logs"]).code, Some(0));
+    for (run, tag) in [("model-standard", "loss/train"), ("model-pgd", "accuracy/holdout")] {
+        let events = std::fs::read(space.path().join("logs").join(run).join("events.out.tfevents.0.atflow")).unwrap();
+        assert!(events.windows(tag.len()).any(|bytes| bytes == tag.as_bytes()), "{run} lacks {tag}");
+    }
 }
 
 #[test]
@@ -154,7 +162,8 @@ fn tensorboard_gets_a_run_for_each_training_and_the_same_bytes_again() {
 
 #[test]
 fn a_run_without_trainings_says_so() {
-    let space = space(PIPELINE);
+    // A command that writes JSON of another form is none.
+    let space = space("stages: {a: {kind: command, with: {run: \"echo '[1]' > ${out.n}\", outputs: {n: n}}}}\n");
     space.ran(&[]);
     let ran = space.run(&["report", "p.yaml", "--tensorboard", "logs"]);
     assert!(ran.code == Some(0) && ran.stderr.contains("has no training"), "{}", ran.seen());

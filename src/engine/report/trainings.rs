@@ -1,7 +1,7 @@
 //! The numbers of trainings by epoch.
 
-use super::RunResults;
-use crate::cache::Cache;
+use super::{JoinedStage, RunResults};
+use crate::cache::{Blob, Cache, Manifest};
 use crate::formats::TrainingMetrics;
 use crate::stage_kinds::StageKind;
 
@@ -14,15 +14,27 @@ pub struct TrainingCurve {
     pub metrics: TrainingMetrics,
 }
 
-/// Reads the metrics of all trainings of a run; leaves out those whose file is gone.
+/// No file of numbers by epoch is longer, in bytes: it has some 20,000 epochs.
+const LONGEST: u64 = 4 << 20;
+
+/// Reads the metrics of all trainings of a run, and of commands that wrote the same numbers; leaves out those whose
+/// file is gone.
 pub fn training_curves(cache: &Cache, results: &RunResults) -> Vec<TrainingCurve> {
-    let trainings = results.stages.iter().enumerate();
-    let trainings = trainings.filter(|(_, stage)| stage.manifest.record.kind == StageKind::Train);
-    trainings
-        .filter_map(|(stage, result)| {
-            let blob = result.manifest.outputs.get("metrics")?;
-            let metrics = TrainingMetrics::from_bytes(&cache.read(blob.digest).ok()?).ok()?;
-            Some(TrainingCurve { stage, metrics })
-        })
-        .collect()
+    let curve = |(stage, result): (usize, &JoinedStage)| {
+        Some(TrainingCurve { stage, metrics: metrics(cache, &result.manifest)? })
+    };
+    results.stages.iter().enumerate().filter_map(curve).collect()
+}
+
+fn metrics(cache: &Cache, manifest: &Manifest) -> Option<TrainingMetrics> {
+    let read = |blob: &Blob| TrainingMetrics::from_bytes(&cache.read(blob.digest).ok()?).ok();
+    match manifest.record.kind {
+        StageKind::Train => read(manifest.outputs.get("metrics")?),
+        // What a command wrote may be anything. The first output with epochs counts.
+        StageKind::Command => {
+            let short = manifest.outputs.values().filter(|blob| blob.size <= LONGEST);
+            short.filter_map(read).find(|metrics| !metrics.epochs.is_empty())
+        }
+        _ => None,
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use atflow::picture::Ticks;
+
 /// A line of a chart.
 pub(super) struct Line<'a> {
     /// Its name in the legend.
@@ -32,6 +34,8 @@ const LEFT: f64 = 46.0;
 const BOTTOM: f64 = 34.0;
 const TOP: f64 = 10.0;
 const RIGHT: f64 = 10.0;
+/// The vertical axis has at most so many steps.
+const MOST_STEPS: u32 = 5;
 
 /// Number of colours; `style.css` has them as `--line-0` and so on.
 pub(super) const COLOURS: usize = 8;
@@ -41,16 +45,20 @@ impl Chart<'_> {
     pub(super) fn svg(&self) -> String {
         let points = || self.lines.iter().flat_map(|line| line.points.iter().copied());
         let (x_low, x_high) = range(points().map(|(x, _)| x));
-        let (y_low, y_high) = if self.is_share { (0.0, 1.0) } else { range(points().map(|(_, y)| y).chain([0.0])) };
+        // A share is drawn in percent.
+        let factor = if self.is_share { 100.0 } else { 1.0 };
+        let axis = match self.is_share {
+            true => Ticks::of_percent([(0.0, 100.0)], MOST_STEPS),
+            false => Ticks::of_numbers(points().map(|(_, y)| y), MOST_STEPS),
+        };
         let x_at = |x: f64| LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT);
-        let y_at = |y: f64| HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - BOTTOM - TOP);
+        let y_at = |y: f64| HEIGHT - BOTTOM - (y - axis.low) / (axis.high - axis.low) * (HEIGHT - BOTTOM - TOP);
         let mut svg = format!(
             "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">",
             escaped(&self.title)
         );
-        for tick in ticks(y_low, y_high) {
-            let label = if self.is_share { format!("{:.0}", 100.0 * tick) } else { trimmed(tick) };
-            let y = y_at(tick);
+        for tick in axis.values() {
+            let (label, y) = (axis.label(tick), y_at(tick));
             _ = write!(
                 svg,
                 "<path class=\"rule\" d=\"M{LEFT} {y:.1}H{:.1}\"/><text class=\"tick\" text-anchor=\"end\" x=\"{:.1}\" y=\"{:.1}\">{label}</text>",
@@ -62,10 +70,9 @@ impl Chart<'_> {
         for tick in ticks(x_low, x_high).into_iter().filter(|tick| tick.fract() == 0.0) {
             _ = write!(
                 svg,
-                "<text class=\"tick\" text-anchor=\"middle\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+                "<text class=\"tick\" text-anchor=\"middle\" x=\"{:.1}\" y=\"{:.1}\">{tick:.0}</text>",
                 x_at(tick),
                 HEIGHT - BOTTOM + 16.0,
-                trimmed(tick)
             );
         }
         _ = write!(
@@ -77,7 +84,7 @@ impl Chart<'_> {
         );
         for line in &self.lines {
             let path: Vec<String> =
-                line.points.iter().map(|(x, y)| format!("{:.1} {:.1}", x_at(*x), y_at(*y))).collect();
+                line.points.iter().map(|(x, y)| format!("{:.1} {:.1}", x_at(*x), y_at(factor * y))).collect();
             let colour = line.colour % COLOURS;
             match path.as_slice() {
                 [] => {}
@@ -120,11 +127,6 @@ fn ticks(low: f64, high: f64) -> Vec<f64> {
     (first..=last).map(|index| index as f64 * step).collect()
 }
 
-fn trimmed(value: f64) -> String {
-    let text = format!("{value:.2}");
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
 /// Returns a text with the characters that mean something in HTML replaced.
 pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
@@ -133,6 +135,18 @@ pub(super) fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_that_differ_little_have_the_decimals_that_tell_them_apart() {
+        let line = Line { name: "lr".into(), points: vec![(1.0, 0.003), (2.0, 0.001)], dash: "", colour: 0 };
+        let of = |is_share| Chart { title: "rate".into(), x: "epoch", is_share, lines: vec![] };
+        let svg = Chart { lines: vec![line], ..of(false) }.svg();
+        for label in [">0.000<", ">0.001<", ">0.002<", ">0.003<"] {
+            assert!(svg.contains(label), "{label} is missing in {svg}");
+        }
+        let svg = of(true).svg();
+        assert!(svg.contains(">0<") && svg.contains(">20<") && svg.contains(">100<"), "{svg}");
+    }
 
     #[test]
     fn ticks_are_round() {
