@@ -1,5 +1,5 @@
-//! Names of files in the results folder that authors of commands choose: whether one can be a file's name, and whether
-//! only one result has it.
+//! Names of files in the results folder: whether one that the author of a command chooses can be a file's name, and
+//! whether only one result has it.
 
 use std::collections::HashMap;
 
@@ -29,7 +29,7 @@ pub(super) fn problem_of(name: &str) -> Option<String> {
     }
 }
 
-/// Reports every output of a command whose copy would take the place of another result.
+/// Reports every output whose copy would take the place of another result.
 pub(super) fn clashes(instances: &PerInstance<Instance>) -> Vec<Problem> {
     let mut taken: HashMap<String, (&Instance, &OutputSpec)> = HashMap::new();
     let mut problems: Vec<Problem> = Vec::new();
@@ -40,7 +40,9 @@ pub(super) fn clashes(instances: &PerInstance<Instance>) -> Vec<Problem> {
             continue;
         }
         let problem = clash(name, first, (instance, output));
-        problems.extend(problem.filter(|problem| problems.iter().all(|known| known.place != problem.place)));
+        if problems.iter().all(|known| known.place != problem.place) {
+            problems.push(problem);
+        }
     }
     problems
 }
@@ -49,21 +51,36 @@ fn results(instance: &Instance) -> impl Iterator<Item = (&Instance, &OutputSpec,
     instance.outputs.iter().filter_map(move |output| Some((instance, output, output.result.as_deref()?)))
 }
 
-/// The problem of two results with one name, at the one whose name an author chose.
-fn clash(name: &str, first: (&Instance, &OutputSpec), second: (&Instance, &OutputSpec)) -> Option<Problem> {
+/// The problem of two results with one name: at the one whose name an author chose, else at the later stage.
+fn clash(name: &str, first: (&Instance, &OutputSpec), second: (&Instance, &OutputSpec)) -> Problem {
     let is_chosen = |result: &(&Instance, &OutputSpec)| result.0.kind == StageKind::Command;
     let (chosen, other) = if is_chosen(&second) { (second, first) } else { (first, second) };
     if !is_chosen(&chosen) {
-        return None;
+        return clash_of_names(name, first.0, second.0);
     }
     let (instance, output) = chosen;
     let path = ["outputs", &output.name, "show"].iter().fold(instance.path.key("with"), |path, key| path.key(key));
     let of = |result: (&Instance, &OutputSpec)| format!("output `{}` of `{}`", result.1.name, result.0.name);
     let message = format!("{} and {} would both be `{name}` among the results", of(other), of(chosen));
     let problem = Problem::at(Place::value(&instance.file, path), message, "here");
-    Some(problem.help(if other.0.stage == instance.stage && other.0.name != instance.name {
+    problem.help(if other.0.stage == instance.stage && other.0.name != instance.name {
         "put the axes of the matrix into the name, as in `show: plot-${AXIS}.png`"
     } else {
         "choose another name"
-    }))
+    })
+}
+
+/// The problem of two instances whose names differ in `/` and `-` or in small and capital letters only: their files are
+/// named after them.
+fn clash_of_names(name: &str, first: &Instance, second: &Instance) -> Problem {
+    let message = format!("`{}` and `{}` would both write `{name}` among the results", first.name, second.name);
+    if first.stage == second.stage {
+        let place = Place::value(&second.file, second.path.key("matrix"));
+        return Problem::at(place, message, "in this matrix").help("give their values other labels");
+    }
+    let place = |instance: &Instance| Place::key(&instance.file, (*instance.path).clone());
+    let span = place(first).span();
+    let (line, _) = first.file.line_column(span.start);
+    let help = format!("rename this stage, or `{}` at {}:{line}", first.stage, first.file.name());
+    Problem::at(place(second), message, "here").help(help)
 }

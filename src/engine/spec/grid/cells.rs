@@ -208,7 +208,16 @@ impl<'a> Grid<'a> {
                     only.trim_matches('`')
                 )
             }
-            _ => format!("they differ in {}: tell them apart with `where`, or need fewer results", names.join(", ")),
+            (_, StageKind::Table) => {
+                format!("they differ in {}: tell them apart with `where`, or need fewer results", names.join(", "))
+            }
+            // A figure has no `where`.
+            _ => {
+                format!(
+                    "they differ in {}: need those of one label only, as in `results: STAGE/LABEL`",
+                    names.join(", ")
+                )
+            }
         }
     }
 
