@@ -1,6 +1,7 @@
 //! The command line of atflow: words, progress and exit codes around the engine. What a command does is in its file
 //! under `commands`; every error sentence a user sees passes through `report`.
 
+mod again;
 mod args;
 mod commands;
 mod excerpt;

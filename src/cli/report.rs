@@ -1,6 +1,7 @@
 //! Every error a user sees: its words, its place in a file, and the exit code. The engine gives facts; sentences are
 //! made here.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use atflow::cache::CacheError;
@@ -13,6 +14,7 @@ use atflow::signing::KeyError;
 use atflow::spec::{Place, Problem, Problems};
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, SourceCode};
 
+use crate::again::with_cache;
 use crate::excerpt::Excerpt;
 use crate::ui;
 
@@ -202,12 +204,15 @@ impl From<RunError> for CliError {
     }
 }
 
-/// What is shown of a failed stage. Its texts may come from any program.
-pub(crate) fn stage_failure(stage: &str, failure: &Failure) -> String {
+/// What is shown of a failed stage, whose log is in this cache. Its texts may come from any program.
+pub(crate) fn stage_failure(stage: &str, failure: &Failure, cache: &Path) -> String {
     let help = match failure.code {
         FailureCode::Barred => "go deeper with --from, or name a --remote that has its result".to_owned(),
         FailureCode::Invalid => "correct the pipeline; the rest of its results are kept".to_owned(),
-        _ => format!("`atflow log {stage}` shows all that it said; what was finished is kept"),
+        _ => {
+            let command = with_cache(&["log", stage], cache);
+            format!("`{command}` shows all that it said; what was finished is kept")
+        }
     };
     render(&Shown {
         message: format!("{stage} failed: {}", failure.message),

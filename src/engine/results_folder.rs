@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::action::ActionKey;
 use crate::address::masked;
-use crate::cache::{Cache, CacheError, Manifest, RunId};
+use crate::cache::{Cache, CacheError, Manifest, RunId, RunRecord};
 use crate::digest::Digest;
 use crate::fsio;
 use crate::parameters::ParameterChanges;
@@ -101,6 +101,12 @@ pub struct ResultsFolder {
 /// Returns the path of a pipeline's results folder, relative to where atflow runs: `results/quickstart`.
 pub fn default_folder(pipeline: &str, overrides: &Overrides) -> PathBuf {
     Path::new("results").join(folder_name(pipeline, overrides))
+}
+
+/// Returns the results folder of a run.
+pub fn folder_of_run(run: &RunRecord) -> PathBuf {
+    let overrides = || Overrides { profile: run.profile.clone(), set: run.set.clone() };
+    run.results.clone().unwrap_or_else(|| default_folder(&run.pipeline, &overrides()))
 }
 
 /// Returns the name of a pipeline's results folder: `quickstart`, or with a profile and overrides

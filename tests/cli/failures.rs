@@ -58,6 +58,13 @@ fn a_failed_stage_stops_the_run_and_the_rest_is_kept() {
     );
     assert!(!space.run(&["show", "bad"]).stdout.contains("failed"), "it went well since");
 
+    // The command that shows the log of another cache names that cache.
+    space.write("p.yaml", pipeline("echo working; exit 7"));
+    let ran = space.run(&["run", "p.yaml", "--cache", "my cache"]);
+    let told = ran.stderr.replace("\n  | ", "").split_whitespace().collect::<String>();
+    assert!(told.contains("`atflowlogbad--cache'mycache'`"), "{}", ran.stderr);
+    assert_eq!(space.run(&["log", "bad", "--cache", "my cache"]).stdout, "working\n");
+
     // A failure is newer than the result that stood before it; both are shown.
     space.write("p.yaml", pipeline("for i in $(seq 30); do echo line $i; done; exit 1"));
     assert_eq!(space.run(&["run", "p.yaml"]).code, Some(1));

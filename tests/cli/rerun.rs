@@ -295,3 +295,29 @@ fn the_seed_of_a_command_is_part_of_its_key() {
     let why = space.run(&["why", "plain"]).stdout;
     assert!(why.contains("seed 5"), "{why}");
 }
+
+#[test]
+fn a_long_plan_has_a_line_for_each_stage_and_counts_where_there_is_something_to_count() {
+    let space = Space::new();
+    space.write(
+        "p.yaml",
+        r#"
+params: {all: [1, 2, 3, 4, 5, 6, 7]}
+stages:
+  many:
+    kind: command
+    matrix: {a: "${all}", b: "${all}"}
+    with: {run: "echo ${a} ${b} > ${out.n}", outputs: {n: n}}
+  alone: {kind: command, with: {run: "echo 1 > ${out.n}", outputs: {n: n}}}
+  single: {kind: command, matrix: {a: [x]}, with: {run: "echo ${a} > ${out.n}", outputs: {n: n}}}
+"#,
+    );
+    insta::assert_snapshot!(space.run(&["plan", "p.yaml"]).stdout, @r"
+    many ×49  49 stale  never run
+    alone     1 stale  never run
+    single/x  1 stale  never run
+    --all lists every instance
+    51 to run, 0 pending (may turn out fresh), 0 fresh
+    the cost of 51 stages is unknown: they never ran like this
+    ");
+}

@@ -162,6 +162,14 @@ fn a_program_finds_the_files_of_every_output() {
     std::fs::remove_file(root.join("results/story@eps=4_255/robustness.csv")).unwrap();
     assert_eq!(outputs("attacked/pgd")["predictions"]["path"], Json::Null);
     assert_eq!(outputs("robustness")["csv"]["result"], Json::Null);
+
+    // In the folder that a run was given, wherever it is asked for, and the report as well.
+    run(&space, &["--set", "eps=4/255", "--out", "paper"]);
+    let result = outputs("robustness")["csv"]["result"].as_str().unwrap().to_owned();
+    assert_eq!(std::path::Path::new(&result).canonicalize().unwrap(), root.join("paper/robustness.csv"));
+    let report = space.run(&["report"]);
+    assert_eq!(report.code, Some(0), "{}", report.seen());
+    assert!(root.join("paper/report.html").exists(), "{}", report.seen());
 }
 
 #[test]

@@ -285,6 +285,19 @@ fn a_bundle_that_is_not_as_its_index_says_is_refused_and_leaves_nothing() {
 }
 
 #[test]
+fn the_command_that_a_bundle_asks_for_is_the_one_that_helps() {
+    let space = space();
+    let asked = ["exp/p.yaml", "robustness", "--set", "eps=4/255 ", "--cache", "other cache"];
+    let packed = || space.run(&[&["bundle", "-o", "b.tar.zst"], &asked[..]].concat());
+    good(&space, &["run", "exp/p.yaml", "names", "--cache", "other cache"]);
+    let ran = packed();
+    let command = "atflow run exp/p.yaml robustness --set 'eps=4/255 ' --cache 'other cache'";
+    assert!(ran.code == Some(2) && tells(&ran, command), "{}", ran.seen());
+    good(&space, &[&["run"], &asked[..]].concat());
+    assert_eq!(packed().code, Some(0));
+}
+
+#[test]
 fn a_source_at_an_absolute_path_is_in_no_bundle() {
     let space = Space::new();
     let file = space.write("data", "x").display().to_string();

@@ -8,8 +8,7 @@ use atflow::cache::{Blob, Cache, FailedStage, Interrupted, Manifest};
 use atflow::digest::verify;
 use atflow::plan::Resumption;
 use atflow::protocol::Failure;
-use atflow::results_folder::default_folder;
-use atflow::spec::Overrides;
+use atflow::results_folder::folder_of_run;
 
 use super::not_found;
 use crate::args::FindArgs;
@@ -25,7 +24,7 @@ pub(crate) struct Tries {
     pub failed: Option<Failed>,
     /// Its newest result.
     pub made: Option<Manifest>,
-    /// The results folder of the run that has that result, unless it had another with `--out`.
+    /// The results folder of the run that has that result.
     pub folder: PathBuf,
     /// The pipeline of these runs: a stage of the same name in another one is another stage.
     pub pipeline: String,
@@ -61,8 +60,7 @@ impl Tries {
                     tries.interrupted.get_or_insert(interrupted);
                 }
             } else if let Some(manifest) = run.keys.get(stage).and_then(|key| cache.lookup(*key)) {
-                let overrides = Overrides { profile: run.profile, set: run.set };
-                tries.folder = default_folder(&run.pipeline, &overrides);
+                tries.folder = folder_of_run(&run);
                 tries.pipeline = run.pipeline;
                 tries.made = Some(manifest);
             } else if tries.failed.is_none() {

@@ -1,17 +1,17 @@
 //! `atflow data`: every result that the cache holds for a pipeline, as tables for pandas, polars and R.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use atflow::address::masked;
 use atflow::cache::Access;
 use atflow::plan::Standing;
 use atflow::results_folder::default_folder;
+use atflow::spec::Overrides;
 use atflow::tidy::{Exported, TABLES, TidyError, TidyFormat, TidySource, export};
 
 use super::Loaded;
-use crate::args::{CACHE, ChangeArgs, DataArgs, DataFormat};
+use crate::again;
+use crate::args::{ChangeArgs, DataArgs, DataFormat};
 use crate::report::{CliError, Exit, eprint};
 use crate::ui;
 
@@ -26,7 +26,7 @@ pub(crate) fn run(args: &DataArgs) -> Result<Exit, CliError> {
     let standings = loaded.survey()?;
     if !standings.values().any(|standing| matches!(standing, Some(Standing::Fresh(..)))) {
         let message = format!("{} has no result of this pipeline as it is now", args.cache.cache.display());
-        return Err(CliError::environment(message).help(format!("`{}` makes them", run_command(args))));
+        return Err(CliError::environment(message).help(format!("`{}` makes them", with_targets(args, &args.targets))));
     }
     let default = || default_folder(loaded.name(), &loaded.overrides).join("data");
     let folder = args.out.clone().unwrap_or_else(default);
@@ -67,7 +67,10 @@ fn left_out(args: &DataArgs, exported: &Exported) -> String {
     if !exported.unmade.is_empty() {
         let count = ui::count(exported.unmade.len(), "stage");
         let names = ui::some(&exported.unmade);
-        words += &format!("left out: {count} without a current result: {names}\n`{}` makes them\n", run_command(args));
+        words += &format!(
+            "left out: {count} without a current result: {names}\n`{}` makes them\n",
+            with_targets(args, &args.targets)
+        );
     }
     if !exported.gone.is_empty() {
         let count = ui::count(exported.gone.len(), "stage");
@@ -79,7 +82,8 @@ fn left_out(args: &DataArgs, exported: &Exported) -> String {
         words += &format!("left out: {name}, whose file cannot be read: {reason}\n");
     }
     if !exported.unreadable.is_empty() {
-        words += "`atflow verify --repair` puts damaged files aside; a run makes them again\n";
+        let command = again::with_cache(&["verify", "--repair"], &args.cache.cache);
+        words += &format!("`{command}` puts damaged files aside; a run makes them again\n");
     }
     words
 }
@@ -109,26 +113,7 @@ fn few_targets(names: &[String]) -> Vec<String> {
 }
 
 /// The command that makes what is missing.
-fn run_command(args: &DataArgs) -> String {
-    with_targets(args, &args.targets)
-}
-
 fn with_targets(args: &DataArgs, targets: &[String]) -> String {
-    let mut words = vec!["atflow".to_owned(), "run".to_owned(), args.pipeline.display().to_string()];
-    words.extend(targets.iter().cloned());
-    words.extend(args.profile.iter().flat_map(|profile| ["--profile".to_owned(), profile.clone()]));
-    words.extend(args.set.iter().flat_map(|(key, value)| ["--set".to_owned(), format!("{key}={}", masked(value))]));
-    if args.cache.cache != Path::new(CACHE) {
-        words.extend(["--cache".to_owned(), args.cache.cache.display().to_string()]);
-    }
-    words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
-}
-
-/// A word as a shell takes it.
-fn quoted(word: &str) -> Cow<'_, str> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c);
-    if word.chars().all(is_plain) {
-        return Cow::Borrowed(word);
-    }
-    shlex::try_quote(word).unwrap_or(Cow::Borrowed(word))
+    let overrides = Overrides { profile: args.profile.clone(), set: args.set.clone() };
+    again::run_command(&args.pipeline, targets, &overrides, &args.cache.cache)
 }

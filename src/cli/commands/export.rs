@@ -26,7 +26,7 @@ pub(crate) fn run(args: &ExportArgs) -> Result<Exit, CliError> {
     loaded.goals.needed = loaded.graph.per_instance(false);
     let standings = loaded.survey()?;
     let of = instance(&loaded, &args.stage)?;
-    let (manifest, checkpoint) = made(&loaded, &standings, of, &file)?;
+    let (manifest, checkpoint) = made(&loaded, &standings, of)?;
     let results = TidySource {
         spec: &loaded.spec,
         overrides: &loaded.overrides,
@@ -73,14 +73,9 @@ fn instance(loaded: &Loaded, name: &str) -> Result<InstanceId, CliError> {
 }
 
 /// The current result of an instance, and its checkpoint.
-fn made<'a>(
-    loaded: &Loaded,
-    standings: &'a Standings,
-    of: InstanceId,
-    file: &Path,
-) -> Result<(&'a Manifest, Blob), CliError> {
+fn made<'a>(loaded: &Loaded, standings: &'a Standings, of: InstanceId) -> Result<(&'a Manifest, Blob), CliError> {
     let instance = loaded.graph.instance(of);
-    let command = format!("`atflow run {} {}` makes it", file.display(), instance.name);
+    let command = format!("`{}` makes it", loaded.run_command(std::slice::from_ref(&instance.name)));
     let Some(Standing::Fresh(_, manifest)) = &standings[of] else {
         return Err(CliError::environment(format!("{} is not up to date", instance.name)).help(command));
     };

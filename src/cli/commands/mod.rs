@@ -55,6 +55,7 @@ use atflow::spec::{
 };
 use atflow::stage_kinds::StageKind;
 
+use crate::again;
 use crate::args::{CacheArgs, ChangeArgs, FindArgs, PipelineArgs};
 use crate::report::{CliError, Exit, eprint};
 
@@ -199,6 +200,11 @@ impl Loaded {
             outputs.map(|(output, name)| (name, file(output))).collect::<Vec<_>>()
         };
         commands.filter(|instance| instance.kind == StageKind::Command).flat_map(shown).collect()
+    }
+
+    /// The command that runs targets of this pipeline, all if there is none.
+    pub(crate) fn run_command(&self, targets: &[String]) -> String {
+        again::run_command(&self.file, targets, &self.overrides, self.cache.root())
     }
 
     /// The pipeline's name.

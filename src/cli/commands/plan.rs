@@ -104,7 +104,11 @@ fn folded(stages: &[PlannedStage]) -> String {
         }
     }
     groups.retain(|(_, group)| group.iter().any(|stage| stage.state != PlannedState::Fresh));
-    let heads: Vec<String> = groups.iter().map(|(name, group)| format!("{name} ×{}", group.len())).collect();
+    let head = |(name, group): &(&str, Vec<&PlannedStage>)| match group.as_slice() {
+        [only] => only.name.clone(),
+        several => format!("{name} ×{}", several.len()),
+    };
+    let heads: Vec<String> = groups.iter().map(head).collect();
     let width = heads.iter().map(|head| head.chars().count()).max().unwrap_or(0);
     let lines = heads.iter().zip(&groups).map(|(head, (_, group))| format!("{head:width$}  {}\n", group_words(group)));
     lines.chain(["--all lists every instance\n".to_owned()]).collect()

@@ -10,8 +10,10 @@ use atflow::plan::Standing;
 use atflow::redact::Redaction;
 use atflow::report::RunResults;
 use atflow::ro_crate::{self, Contents, ExtraFile, Files, Layout, License, METADATA_FILE};
+use atflow::spec::Overrides;
 
 use super::Loaded;
+use crate::again;
 use crate::args::{CacheArgs, ChangeArgs};
 use crate::report::{CliError, eprint};
 use crate::ui;
@@ -23,7 +25,9 @@ use crate::ui;
 pub(super) fn of_run(results: &RunResults, file: Option<&Path>, cache: &CacheArgs) -> Result<Loaded, CliError> {
     let run = &results.run;
     let file = file.unwrap_or(&run.file);
-    let again = format!("`atflow run {}` makes them, and a run to describe", file.display());
+    let overrides = Overrides { profile: run.profile.clone(), set: run.set.clone() };
+    let command = again::run_command(file, &run.targets, &overrides, &cache.cache);
+    let again = format!("`{command}` makes them, and a run to describe");
     if !results.lost.is_empty() {
         let message = format!(
             "of run {}, {} gone from the cache: {}",
@@ -53,7 +57,7 @@ pub(super) fn of_run(results: &RunResults, file: Option<&Path>, cache: &CacheArg
         Some(commit) => format!(", or check out commit {}", commit.trim_end_matches("-dirty")),
         None => String::new(),
     };
-    Err(CliError::environment(message).help(format!("run the pipeline again{commit}")))
+    Err(CliError::environment(message).help(format!("run the pipeline again, `{command}`{commit}")))
 }
 
 /// Returns the instances that a run and the pipeline do not have in common.

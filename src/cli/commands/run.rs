@@ -1,6 +1,7 @@
 //! `atflow run`.
 
 use std::panic::{self, AssertUnwindSafe};
+use std::path::{Path, PathBuf};
 
 use atflow::cache::{Access, RunRecord};
 use atflow::event::{RunEvent, RunSummary};
@@ -93,7 +94,7 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
         keep_going: args.keep_going,
         worker: worker_program(),
         keeper: keeper_program(),
-        about: loaded.about(),
+        about: RunRecord { results: args.out.as_deref().map(from_root), ..loaded.about() },
     };
     let observer = &mut |event: RunEvent| progress.event(event);
     let Ended { summary, broken } = scheduler::run(loaded.context(), &options, &interrupt, observer);
@@ -126,6 +127,11 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
         RunSummary { failed: 1.., .. } => Exit::StageFailed,
         _ => Exit::Done,
     })
+}
+
+/// A folder that is found from every other.
+fn from_root(folder: &Path) -> PathBuf {
+    std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned())
 }
 
 /// Writes the report of a run that changed anything. It shows what is here: nothing is fetched for it.

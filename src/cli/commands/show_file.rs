@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::runs::change_words;
 use super::show::Lines;
+use crate::again;
 use crate::report::CliError;
 use crate::ui;
 
@@ -78,7 +79,10 @@ fn of_folder(
     lines.add("key", file.key.to_string());
     lines.add("digest", format!("blake3:{}", file.digest));
     let more = match made {
-        Some(_) => format!("`atflow show {}` tells from what it was made", file.stage),
+        Some(_) => {
+            let command = again::with_cache(&["show", &file.stage, "--pipeline", pipeline], cache.root());
+            format!("`{command}` tells from what it was made")
+        }
         None => "its result is not in this cache".to_owned(),
     };
     format!("{}{more}\n", lines.text())

@@ -54,7 +54,7 @@ pub(crate) fn run(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
     }
     let again: Vec<InstanceId> = drawn.drawn.iter().map(|(id, _)| *id).collect();
     let wanted = drawn.standings.values().map(Option::is_some).collect();
-    let (beside, summary) = run_beside(&loaded, wanted, &drawn.standings, &again, args, file)?;
+    let (beside, summary) = run_beside(&loaded, wanted, &drawn.standings, &again, args)?;
     let tolerance = args.tolerance.unwrap_or(TOLERANCE);
     let mut found = SpotCheckReport {
         seed,

@@ -14,6 +14,7 @@ use atflow::verify::{self, Compared, Difference, Verdict, VerifyError};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Loaded, interrupt, jobs, keeper_program, spot_check, table, worker_program};
+use crate::again;
 use crate::args::{ChangeArgs, VerifyArgs};
 use crate::progress::Progress;
 use crate::report::{CliError, Exit};
@@ -52,13 +53,13 @@ fn check(args: &VerifyArgs) -> Result<Exit, CliError> {
     let text = if args.json {
         format!("{}\n", serde_json::json!({ "checked": checked, "moved": moved }))
     } else {
-        check_words(&checked, moved.len())
+        check_words(&checked, moved.len(), cache.root())
     };
     ui::print_either(args.json, &text)?;
     Ok(if checked.flaws.is_empty() { Exit::Done } else { Exit::Differs })
 }
 
-fn check_words(checked: &Checked, moved: usize) -> String {
+fn check_words(checked: &Checked, moved: usize, cache: &Path) -> String {
     let count = |number: u64, noun| ui::count(number as usize, noun);
     let mut text: String = checked.flaws.iter().map(flaw_words).collect();
     let read = format!(
@@ -73,9 +74,10 @@ fn check_words(checked: &Checked, moved: usize) -> String {
     }
     match (checked.flaws.is_empty(), moved) {
         (true, _) => {}
-        (false, 0) => text.push_str(
-            "`atflow verify --repair` puts these files aside; the next run makes again what it needs of them\n",
-        ),
+        (false, 0) => {
+            let command = again::with_cache(&["verify", "--repair"], cache);
+            text += &format!("`{command}` puts these files aside; the next run makes again what it needs of them\n");
+        }
         (false, _) => {
             text.push_str("moved to the cache's quarantine/; the next run makes again what it needs of them\n")
         }
@@ -105,11 +107,10 @@ pub(super) fn run_beside(
     standings: &Standings,
     ids: &[InstanceId],
     args: &VerifyArgs,
-    file: &Path,
 ) -> Result<(verify::ScratchCache, RunSummary), CliError> {
     let targets = loaded.graph.marking(ids.iter().copied());
     loaded.cache.clear_abandoned();
-    let beside = verify::beside(loaded.context(), standings, &targets).map_err(|error| explain(error, file))?;
+    let beside = verify::beside(loaded.context(), standings, &targets).map_err(|error| explain(error, loaded))?;
     let goals = Goals {
         wanted,
         // By name and not by a missing result: a stage that is no target may have the same key.
@@ -125,7 +126,11 @@ pub(super) fn run_beside(
         keeper: keeper_program(),
         about: loaded.about(),
     };
-    let mut progress = if args.json { Progress::Quiet } else { Progress::for_people(args.verbose) };
+    let mut progress = if args.json {
+        Progress::quiet(loaded.cache.root())
+    } else {
+        Progress::for_people(args.verbose, loaded.cache.root())
+    };
     let interrupt = interrupt(progress.last_words())?;
     let observer = &mut |event: RunEvent| match event {
         RunEvent::StageStarted { stage, kind, .. } => {
@@ -154,7 +159,7 @@ fn rerun(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
         return Err(CliError::environment(message).help("leave it out to compare bytes"));
     }
     let standings = loaded.survey()?;
-    let (beside, summary) = run_beside(&loaded, loaded.goals.wanted.clone(), &standings, &ids, args, file)?;
+    let (beside, summary) = run_beside(&loaded, loaded.goals.wanted.clone(), &standings, &ids, args)?;
     let mut compared: Vec<Compared> = Vec::new();
     let mut unlike: Vec<DifferingCell> = Vec::new();
     for id in ids {
@@ -241,12 +246,13 @@ fn unlike_words(unlike: &[DifferingCell]) -> String {
     format!("{} {differ} from what was published:\n{text}", ui::count(unlike.len(), "cell"))
 }
 
-pub(crate) fn explain(error: VerifyError, file: &Path) -> CliError {
+pub(crate) fn explain(error: VerifyError, loaded: &Loaded) -> CliError {
+    let run = |stage: &String| loaded.run_command(std::slice::from_ref(stage));
     let help = match &error {
         VerifyError::NotFresh { stage } => {
-            format!("`atflow run {} {stage}` makes it; verify then compares with that", file.display())
+            format!("`{}` makes it; verify then compares with that", run(stage))
         }
-        VerifyError::Gone { stage, .. } => format!("`atflow run {} {stage}` makes it again", file.display()),
+        VerifyError::Gone { stage, .. } => format!("`{}` makes it again", run(stage)),
         VerifyError::Cache(_) => match error {
             VerifyError::Cache(error) => return error.into(),
             VerifyError::NotFresh { .. } | VerifyError::Gone { .. } => String::new(),

@@ -7,6 +7,7 @@ mod jsonl;
 mod plain;
 
 use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use atflow::cache::Holder;
@@ -21,7 +22,13 @@ pub(crate) use frame::{left_words, pace_words};
 pub(crate) use jsonl::{RunFacts, SoFar, line_schema, run_finished, schema_of};
 
 /// The display of one run.
-pub(crate) enum Progress {
+pub(crate) struct Progress {
+    display: Display,
+    /// The run's cache, which the logs of its stages are in.
+    cache: PathBuf,
+}
+
+enum Display {
     Json(jsonl::JsonLines),
     Fancy(fancy::Fancy),
     Plain(plain::Plain),
@@ -31,28 +38,37 @@ pub(crate) enum Progress {
 impl Progress {
     /// The display that fits where output goes and what was asked for.
     pub(crate) fn new(args: &RunArgs) -> Self {
-        if args.json {
-            Progress::Json(jsonl::JsonLines::default())
-        } else if args.quiet {
-            Progress::Quiet
-        } else {
-            Self::for_people(args.verbose)
+        let cache = &args.changes.cache.cache;
+        match args {
+            RunArgs { json: true, .. } => Self::of(Display::Json(jsonl::JsonLines::default()), cache),
+            RunArgs { quiet: true, .. } => Self::quiet(cache),
+            _ => Self::for_people(args.verbose, cache),
         }
     }
 
+    fn of(display: Display, cache: &Path) -> Self {
+        Progress { display, cache: cache.to_owned() }
+    }
+
+    /// The display of nothing but failures and warnings.
+    pub(crate) fn quiet(cache: &Path) -> Self {
+        Self::of(Display::Quiet, cache)
+    }
+
     /// The display for people, `verbose` with logs.
-    pub(crate) fn for_people(verbose: bool) -> Self {
-        if console::user_attended_stderr() {
-            Progress::Fancy(fancy::Fancy::new(verbose))
+    pub(crate) fn for_people(verbose: bool, cache: &Path) -> Self {
+        let display = if console::user_attended_stderr() {
+            Display::Fancy(fancy::Fancy::new(verbose))
         } else {
-            Progress::Plain(plain::Plain::new(verbose))
-        }
+            Display::Plain(plain::Plain::new(verbose))
+        };
+        Self::of(display, cache)
     }
 
     /// How far the run is that is shown to a program; nothing for people.
     pub(crate) fn so_far(&self) -> Option<SoFar> {
-        match self {
-            Progress::Json(json) => Some(json.so_far()),
+        match &self.display {
+            Display::Json(json) => Some(json.so_far()),
             _ => None,
         }
     }
@@ -60,19 +76,19 @@ impl Progress {
     /// Shows one fact. Failures are told in full wherever people read; what other programs say does nothing to a
     /// terminal.
     pub(crate) fn event(&mut self, event: RunEvent) {
-        let event = if matches!(self, Progress::Json(_)) { event } else { shown(event) };
+        let event = if matches!(self.display, Display::Json(_)) { event } else { shown(event) };
         if let RunEvent::StageFinished { stage, status: Status::Failed, failure: Some(failure), .. } = &event {
-            let words = stage_failure(stage, failure);
-            match self {
-                Progress::Fancy(fancy) => fancy.above(&words),
+            let words = stage_failure(stage, failure, &self.cache);
+            match &mut self.display {
+                Display::Fancy(fancy) => fancy.above(&words),
                 _ => eprint_drawn(&words),
             }
         }
-        match self {
-            Progress::Json(json) => json.event(&event),
-            Progress::Fancy(fancy) => fancy.event(event),
-            Progress::Plain(plain) => plain.event(event),
-            Progress::Quiet => match event {
+        match &mut self.display {
+            Display::Json(json) => json.event(&event),
+            Display::Fancy(fancy) => fancy.event(event),
+            Display::Plain(plain) => plain.event(event),
+            Display::Quiet => match event {
                 RunEvent::Warning(message) => eprint(&format!("warning: {message}\n")),
                 RunEvent::StageReopened { stage, output } => eprint(&format!("warning: {}\n", lost(&stage, &output))),
                 _ => {}
@@ -83,22 +99,22 @@ impl Progress {
     /// Returns what to do if the program has to end at once: programs get a last line, and a terminal loses the live
     /// rows.
     pub(crate) fn last_words(&self) -> Box<dyn Fn() + Send + Sync> {
-        match self {
-            Progress::Json(json) => {
+        match &self.display {
+            Display::Json(json) => {
                 let so_far = json.so_far();
                 Box::new(move || run_finished(&so_far.summary(), None, &RunFacts::default()))
             }
-            Progress::Fancy(fancy) => {
+            Display::Fancy(fancy) => {
                 let screen = fancy.screen();
                 Box::new(move || screen.clear())
             }
-            Progress::Plain(_) | Progress::Quiet => Box::new(|| ()),
+            Display::Plain(_) | Display::Quiet => Box::new(|| ()),
         }
     }
 
     /// Clears what is live.
     pub(crate) fn finish(&mut self) {
-        if let Progress::Fancy(fancy) = self {
+        if let Display::Fancy(fancy) = &mut self.display {
             fancy.finish();
         }
     }

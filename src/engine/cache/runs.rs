@@ -100,6 +100,9 @@ pub struct RunRecord {
     /// Files in the results folder that commands made, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub shown: BTreeMap<String, ShownFile>,
+    /// The results folder, if the user named one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub results: Option<PathBuf>,
 }
 
 /// A file in the results folder that a command made.
@@ -125,11 +128,11 @@ impl RunId {
 
 impl RunRecord {
     /// Returns whether another record says the same but for the times: the same pipeline with the same parameters,
-    /// targets and results.
+    /// targets and results, in the same folder.
     pub fn says_the_same(&self, other: &RunRecord) -> bool {
         let of = |run: &RunRecord| {
-            let RunRecord { pipeline, file, profile, set, targets, parameters, shown, .. } = run.clone();
-            let asked = (pipeline, file, profile, set, targets, parameters, shown);
+            let RunRecord { pipeline, file, profile, set, targets, parameters, shown, results, .. } = run.clone();
+            let asked = (pipeline, file, profile, set, targets, parameters, shown, results);
             (asked, run.keys.clone(), run.failed.is_empty())
         };
         self.ran.is_empty() && self.failed.is_empty() && of(self) == of(other)

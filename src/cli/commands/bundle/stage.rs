@@ -134,7 +134,7 @@ fn all_fresh(loaded: &Loaded) -> Result<BTreeMap<InstanceId, Manifest>, CliError
         return Ok(fresh);
     }
     let message = format!("{} not up to date: {}", ui::count(stale.len(), "stage"), ui::some(&stale));
-    let help = format!("`atflow run {}` first; a bundle holds results that are there", loaded.file.display());
+    let help = format!("`{}` first; a bundle holds results that are there", loaded.run_command(&loaded.targets));
     Err(CliError::environment(message).help(help))
 }
 
@@ -151,7 +151,8 @@ fn run_of(loaded: &Loaded, manifests: &BTreeMap<InstanceId, Manifest>) -> Result
     };
     let Some(mut run) = loaded.cache.runs(Some(loaded.name())).find(has_them) else {
         let message = format!("no run that is on record has these results of {}", loaded.file.display());
-        return Err(CliError::environment(message).help("run it again; what is up to date is not made anew"));
+        let command = loaded.run_command(&loaded.targets);
+        return Err(CliError::environment(message).help(format!("`{command}`; what is up to date is not made anew")));
     };
     run.ran.retain(|name, _| keys.contains_key(name));
     run.failed.clear();
@@ -255,7 +256,7 @@ fn copy_blobs(
         ui::count(lost.len(), "result"),
         ui::some(&lost)
     );
-    let help = format!("`atflow run {} {}` makes them again", loaded.file.display(), lost.join(" "));
+    let help = format!("`{}` makes them again", loaded.run_command(&lost));
     Err(CliError::environment(message).help(help))
 }
 

@@ -48,8 +48,9 @@ impl Starter {
 
 /// Numbers of an attack for a radius in 255ths: the radius, a half of it and a quarter.
 pub(super) fn of_255(eps: usize) -> [String; 3] {
-    [1, 2, 4]
-        .map(|part| if eps.is_multiple_of(part) { format!("{}/255", eps / part) } else { format!("{}/{}", eps, 255 * part) })
+    [1, 2, 4].map(|part| {
+        if eps.is_multiple_of(part) { format!("{}/255", eps / part) } else { format!("{}/{}", eps, 255 * part) }
+    })
 }
 
 /// Three numbers, or one, as a list.

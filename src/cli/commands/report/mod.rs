@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use atflow::cache::{Access, Cache, RunId, RunRecord};
 use atflow::fsio;
 use atflow::report::{EVENT_FILE, RunResults, event_files, training_curves};
-use atflow::results_folder::default_folder;
+use atflow::results_folder::folder_of_run;
 use atflow::ro_crate::ExtraFile;
 use atflow::spec::{Overrides, PipelineSpec};
 
@@ -146,6 +146,5 @@ fn wanted(cache: &Cache, args: &ReportArgs) -> Result<RunRecord, CliError> {
 }
 
 fn default_place(run: &RunRecord) -> PathBuf {
-    let overrides = Overrides { profile: run.profile.clone(), set: run.set.clone() };
-    default_folder(&run.pipeline, &overrides).join(NAME)
+    folder_of_run(run).join(NAME)
 }
