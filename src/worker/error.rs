@@ -95,6 +95,9 @@ pub enum StageError {
         /// All differences.
         source: InstallError,
     },
+    /// A TorchScript network cannot be used. The text says why, and what to do.
+    #[error("the TorchScript network {0}")]
+    Script(String),
     /// An output cannot be encoded.
     #[error("cannot encode the output `{output}`")]
     Encode {
@@ -166,6 +169,7 @@ impl StageError {
             | StageError::ImageSet { .. }
             | StageError::Checkpoint { .. }
             | StageError::Weights { .. }
+            | StageError::Script(_)
             | StageError::Install { .. } => FailureCode::Invalid,
             StageError::Read { .. }
             | StageError::Encode { .. }

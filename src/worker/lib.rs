@@ -2,7 +2,8 @@
 //!
 //! From the outside in: [`session`] speaks the protocol, [`context`] serves a running stage, and [`executors`]
 //! implement the kinds. They build on [`data`], [`checkpoint`], [`weights`], [`training_state`], [`attacks`] and
-//! [`networks`], which build on [`resize`] and [`rng`]. The worker knows no graph, no keys and no cache.
+//! [`networks`], which build on [`resize`], [`rng`], [`script`] and [`file_types`]. The worker knows no graph, no keys
+//! and no cache.
 
 pub mod arithmetic;
 pub mod attacks;
@@ -12,9 +13,11 @@ pub mod data;
 pub mod device;
 pub mod error;
 pub mod executors;
+pub mod file_types;
 pub mod networks;
 pub mod resize;
 pub mod rng;
+pub mod script;
 pub mod session;
 pub mod system;
 pub mod training_state;

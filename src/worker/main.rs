@@ -8,22 +8,23 @@ use atflow::protocol::Event;
 use atflow_worker::device::{self, RequestedDevice};
 use atflow_worker::{arithmetic, session, system};
 
-const USAGE: &str = "Usage: atflow-worker [--device auto|cpu|cuda:N] [--numerics portable|native]
+const USAGE: &str = "Usage: atflow-worker [--device auto|cpu|cuda:N] [--numerics portable|native] [--scripts]
        atflow-worker --version
 
 Runs stages for atflow, which starts it by itself: requests on standard input, events on standard output.
+With `--scripts` it runs the TorchScript networks in checkpoints, too.
 ";
 
 /// Exit code for a wrong command line or environment.
 const WRONG: u8 = 2;
 
 enum Invocation {
-    Serve(RequestedDevice, Numerics),
+    Serve { wanted: RequestedDevice, numerics: Numerics, scripts: bool },
     Show(String),
 }
 
 fn read_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Invocation, String> {
-    let (mut wanted, mut numerics) = (RequestedDevice::Auto, Numerics::default());
+    let (mut wanted, mut numerics, mut scripts) = (RequestedDevice::Auto, Numerics::default(), false);
     while let Some(argument) = arguments.next() {
         let (option, value) = match argument.split_once('=') {
             Some((option, value)) => (option, Some(value.to_owned())),
@@ -37,6 +38,7 @@ fn read_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Invocat
                 return Ok(Invocation::Show(format!("atflow-worker {}\n", env!("CARGO_PKG_VERSION"))));
             }
             "--help" | "-h" => return Ok(Invocation::Show(USAGE.to_owned())),
+            "--scripts" => scripts = true,
             "--device" => {
                 let value = value_of("`auto`, `cpu` or `cuda:N`")?;
                 wanted = value.parse().map_err(|error| format!("`--device`: {error}"))?;
@@ -49,7 +51,7 @@ fn read_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Invocat
             _ => return Err(format!("unknown argument `{argument}`\n\n{USAGE}")),
         }
     }
-    Ok(Invocation::Serve(wanted, numerics))
+    Ok(Invocation::Serve { wanted, numerics, scripts })
 }
 
 fn main() -> ExitCode {
@@ -58,7 +60,7 @@ fn main() -> ExitCode {
             Ok(()) => return ExitCode::SUCCESS,
             Err(error) => (1, error.to_string()),
         },
-        Ok(Invocation::Serve(wanted, numerics)) => match serve(wanted, numerics) {
+        Ok(Invocation::Serve { wanted, numerics, scripts }) => match serve(wanted, numerics, scripts) {
             Ok(code) => return code,
             Err(error) => (1, chain(&*error)),
         },
@@ -69,14 +71,14 @@ fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-fn serve(wanted: RequestedDevice, numerics: Numerics) -> Result<ExitCode, Box<dyn std::error::Error>> {
+fn serve(wanted: RequestedDevice, numerics: Numerics, scripts: bool) -> Result<ExitCode, Box<dyn std::error::Error>> {
     arithmetic::hold(numerics)?;
     system::prepare_process();
     let mut output = system::claim_stdout()?;
     tch::set_num_interop_threads(1);
     match device::choose(wanted, numerics) {
         Ok(chosen) => {
-            session::serve(BufReader::new(io::stdin()), output, chosen)?;
+            session::serve(BufReader::new(io::stdin()), output, chosen, scripts)?;
             Ok(ExitCode::SUCCESS)
         }
         Err(why) => {

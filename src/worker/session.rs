@@ -61,12 +61,15 @@ pub fn send(output: &mut impl Write, event: &Event) -> io::Result<()> {
 
 /// Serves jobs until the engine closes `input`, which cancels a running job.
 ///
+/// `scripts` allows it to run the TorchScript networks in checkpoints.
+///
 /// # Errors
 /// [`SessionError`] if the session breaks.
 pub fn serve(
     input: impl BufRead + Send + 'static,
     mut output: impl Write,
     mut chosen: ChosenDevice,
+    scripts: bool,
 ) -> Result<(), SessionError> {
     let hello = Event::Hello {
         protocol: PROTOCOL_VERSION,
@@ -81,7 +84,7 @@ pub fn serve(
     let control = Arc::new(Control::default());
     let heard = listen(input, Arc::clone(&control));
     let panics = catch_panics();
-    let mut library = Library::new(chosen.device);
+    let mut library = Library::new(chosen.device, scripts);
     let mut warning = chosen.warning.take();
     for heard in heard {
         let (id, outcome) = match heard {

@@ -1,5 +1,5 @@
 //! Operating-system and dynamic-linker functions: locating CUDA's half of libtorch, reserving standard output for the
-//! protocol, ignoring Ctrl-C. All unsafe code of the worker is here. Knows nothing about stages.
+//! protocol, ignoring Ctrl-C. All unsafe code of the worker is here and in `script`. Knows nothing about stages.
 #![allow(unsafe_code, reason = "dlopen, signal dispositions and C++ have no safe interface in std")]
 
 use std::ffi::{CStr, CString, OsStr};

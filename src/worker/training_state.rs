@@ -4,7 +4,8 @@
 //! they are keyed by epoch. Knows nothing about how training proceeds.
 //!
 //! The file is `training.safetensors` in a folder that the engine names. It holds the tensors `network/NAME` and
-//! `momentum/NAME`, and `more/NAME` for extra state of a training method, all F32. Its metadata is `{"format":
+//! `momentum/NAME`, and `more/NAME` for extra state of a training method, F32 except for
+//! some buffers of TorchScript networks. Its metadata is `{"format":
 //! "training/1", "of": {…}, "epochs": […], "milliseconds": 81000, "digest": "…"}`. `milliseconds` is the duration of
 //! the epochs, summed over all runs. `of` is everything that determines the path from the start to here. A file for
 //! another training, other data or another device type is rejected, with the reason. `digest` covers the rest,
@@ -19,14 +20,13 @@ use atflow::formats::{self, TRAINING_PROGRESS_FILE as FILE, TRAINING_PROGRESS_FO
 use atflow::fsio;
 use atflow::numerics::Numerics;
 use atflow::stage_kinds::TrainParams;
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::SafeTensors;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tch::Tensor;
 
-use crate::checkpoint::{CheckpointError, from_file, to_bytes};
+use crate::checkpoint::{CheckpointError, StoredTensor, any_from_file, from_file};
 use crate::context::Context;
 use crate::executors::optimizer::Optimizer;
 use crate::networks::{Network, Role};
@@ -202,17 +202,15 @@ impl TrainingCheckpoints {
         }
         let (mut values, mut momentum) = (Vec::new(), Vec::new());
         for entry in network.state().entries() {
-            let shape = entry.tensor.size();
-            values.push(from_file(&file, &format!("network/{}", entry.name), &shape)?);
+            values.push(from_file(&file, &format!("network/{}", entry.name), &entry.tensor)?);
             if entry.role == Role::Parameter {
-                momentum.push(from_file(&file, &format!("momentum/{}", entry.name), &shape)?);
+                momentum.push(from_file(&file, &format!("momentum/{}", entry.name), &entry.tensor)?);
             }
         }
         let mut more = BTreeMap::new();
         for name in file.names() {
             if let Some(own) = name.strip_prefix(MORE) {
-                let shape: Vec<i64> = file.tensor(name)?.shape().iter().map(|&side| side as i64).collect();
-                more.insert(own.to_owned(), from_file(&file, name, &shape)?);
+                more.insert(own.to_owned(), any_from_file(&file, name)?);
             }
         }
         let took = Duration::from_millis(metadata.milliseconds.unwrap_or(0));
@@ -250,15 +248,15 @@ impl TrainingCheckpoints {
         let mut tensors = BTreeMap::new();
         let mut momentum = optimizer.velocities().iter();
         for entry in network.state().entries() {
-            tensors.insert(format!("network/{}", entry.name), to_bytes(&entry.tensor)?);
+            tensors.insert(format!("network/{}", entry.name), StoredTensor::of(&entry.tensor)?);
             if entry.role == Role::Parameter
                 && let Some(velocity) = momentum.next()
             {
-                tensors.insert(format!("momentum/{}", entry.name), to_bytes(velocity)?);
+                tensors.insert(format!("momentum/{}", entry.name), StoredTensor::of(velocity)?);
             }
         }
         for (name, tensor) in more {
-            tensors.insert(format!("{MORE}{name}"), to_bytes(tensor)?);
+            tensors.insert(format!("{MORE}{name}"), StoredTensor::of(tensor)?);
         }
         let mut metadata = Metadata {
             format: FORMAT.to_owned(),
@@ -267,11 +265,11 @@ impl TrainingCheckpoints {
             milliseconds: Some(u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
             digest: None,
         };
-        let parts = tensors.iter().map(|(name, (_, bytes))| (name.as_str(), bytes.as_slice()));
+        let parts = tensors.iter().map(|(name, stored)| (name.as_str(), stored.bytes.as_slice()));
         metadata.digest = Some(digest_of(&metadata, parts));
         let views = tensors
             .iter()
-            .map(|(name, (shape, bytes))| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+            .map(|(name, stored)| Ok((name.as_str(), stored.view()?)))
             .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
         let bytes = formats::write(views, &metadata)?;
         fsio::write_atomic(path, scratch, &bytes)?;

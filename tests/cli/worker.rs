@@ -31,3 +31,25 @@ fn a_warning_is_told_and_logged_and_the_time_of_earlier_runs_is_recorded() {
     let ran = run(&["--force", "model/a"]);
     assert!(ran.stderr.contains("warning: model/a: the disk is full"), "{}", ran.stderr);
 }
+
+/// A checkpoint may hold a TorchScript network, which is a program: a worker runs it only where the author wanted one.
+#[test]
+fn only_a_pipeline_with_torchscript_networks_lets_workers_run_them() {
+    let space = depth::space();
+    let worker =
+        space.read("worker").replace("def say", "open('arguments', 'w').write(' '.join(sys.argv[1:]))\ndef say");
+    space.write("worker", worker);
+    space.write("network.pt", "a program");
+    let arguments = || {
+        let mut command = space.command(&["run", "p.yaml", "tested/a"]);
+        let ran = Ran::of(command.env("ATFLOW_WORKER", space.path().join("worker")).output().unwrap());
+        assert_eq!(ran.code, Some(0), "{}", ran.seen());
+        space.read("arguments")
+    };
+    assert_eq!(arguments(), "--device auto --numerics portable");
+    let pipeline =
+        space.read("p.yaml").replace("net: {arch: resnet, width: 4, blocks: [1]}", "net: {arch: torchscript}");
+    let pipeline = pipeline.replace("needs: {data: digits.train}", "needs: {data: digits.train, network: file}");
+    space.write("p.yaml", pipeline + "  file: {kind: file, with: {source: {path: network.pt}}}\n");
+    assert_eq!(arguments(), "--device auto --numerics portable --scripts");
+}

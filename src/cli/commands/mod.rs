@@ -242,7 +242,7 @@ fn too_shallow(depth: RerunFrom, missing: &[Missing], has_remote: bool) -> CliEr
     let what = |missing: &Missing| {
         let sort = match missing.kind {
             StageKind::Evaluate => "predictions",
-            StageKind::Train => "checkpoint",
+            StageKind::Train | StageKind::Pretrained => "checkpoint",
             _ => "result",
         };
         let more = match &missing.hidden_by {

@@ -90,6 +90,7 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, Failure> {
         StageKind::Command => command::run(job, reporter),
         kind @ (StageKind::Transform
         | StageKind::Train
+        | StageKind::Pretrained
         | StageKind::Evaluate
         | StageKind::Masking
         | StageKind::Saliency) => Err(StageError::Kind { kind }),

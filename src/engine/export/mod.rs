@@ -39,6 +39,12 @@ pub enum ExportError {
     /// The file is no checkpoint.
     #[error(transparent)]
     Format(#[from] FormatError),
+    /// The checkpoint holds its network itself, a program.
+    #[error(
+        "its network is a TorchScript file, which the checkpoint itself holds: `modeling.py` would run no code of a checkpoint; \
+         `atflow show` names the file, and docs/own-network.md loads it in PyTorch"
+    )]
+    Script,
     /// The exported code has no such network.
     #[error("`modeling.py` has no network `{0}`")]
     Network(String),
@@ -73,6 +79,9 @@ pub fn files(source: ExportSource<'_>) -> Result<BTreeMap<&'static str, Vec<u8>>
     let weights = source.results.cache.read(digest)?;
     let metadata: Json = formats::read_metadata("checkpoint", &weights)?;
     let arch = metadata.pointer("/net/arch").and_then(Json::as_str).unwrap_or_default();
+    if arch == "torchscript" {
+        return Err(ExportError::Script);
+    }
     // The table at the end of the code lists its networks.
     if !MODELING_CODE.contains(&format!("    \"{arch}\": ")) {
         return Err(ExportError::Network(arch.to_owned()));

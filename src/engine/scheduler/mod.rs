@@ -34,6 +34,7 @@ use std::time::{Duration, Instant};
 
 use crate::cache::{CacheError, RunId, RunRecord, Unmade};
 use crate::event::{RunEvent, RunSummary, Status};
+use crate::graph::Graph;
 use crate::keeper::Keepers;
 use crate::plan::{Goals, PlanContext};
 use crate::spec::InstanceId;
@@ -141,7 +142,12 @@ pub fn run(
         states: States::new(graph.urgency()),
         tasks: Tasks::new(options.goals.forbidden(graph), options.goals.forced.clone()),
         jobs: Jobs::new(options.jobs),
-        workers: Workers::new(options.worker.clone(), options.device.clone(), options.jobs, sender.clone()),
+        workers: Workers::new(
+            (options.worker.clone(), options.device.clone()),
+            has_scripts(graph),
+            options.jobs,
+            sender.clone(),
+        ),
         threads: EngineThreads::new(cache.clone(), keepers, interrupt.clone(), sender),
         leases: RunLeases::new(cache),
         recovery: Recovery::new(graph),
@@ -224,4 +230,11 @@ impl Scheduler<'_> {
     fn name(&self, id: InstanceId) -> String {
         self.context.graph.instance(id).name.clone()
     }
+}
+
+/// Returns whether the pipeline itself has TorchScript networks. If not, a checkpoint with one is not what it seems.
+fn has_scripts(graph: &Graph) -> bool {
+    let is_script =
+        |id| graph.instance(id).params.pointer("/net/arch").and_then(serde_json::Value::as_str) == Some("torchscript");
+    graph.ids().any(is_script)
 }

@@ -116,6 +116,8 @@ struct Worker {
 pub(super) struct Workers {
     program: PathBuf,
     device: String,
+    /// Whether they may run the TorchScript networks in checkpoints.
+    scripts: bool,
     limit: usize,
     messages: SyncSender<Message>,
     workers: Vec<Option<Worker>>,
@@ -153,8 +155,15 @@ pub(super) struct WorkerExit {
 
 impl Workers {
     /// Creates an empty pool. At most `limit` workers are alive at once.
-    pub(super) fn new(program: PathBuf, device: String, limit: usize, messages: SyncSender<Message>) -> Self {
-        Workers { program, device, limit, messages, workers: Vec::new(), failed: FailedStarts::default() }
+    ///
+    /// `scripts` allows them to run the TorchScript networks in checkpoints.
+    pub(super) fn new(
+        (program, device): (PathBuf, String),
+        scripts: bool,
+        limit: usize,
+        messages: SyncSender<Message>,
+    ) -> Self {
+        Workers { program, device, scripts, limit, messages, workers: Vec::new(), failed: FailedStarts::default() }
     }
 
     /// Returns an idle worker of these numerics, preferably the one that holds most of the inputs.
@@ -204,6 +213,7 @@ impl Workers {
         let index = self.workers.len();
         let mut child = Command::new(&self.program)
             .args(["--device", &self.device, "--numerics", numerics.name()])
+            .args(self.scripts.then_some("--scripts"))
             .env_clear()
             .envs(numerics.environment(std::env::vars_os()))
             .stdin(Stdio::piped())

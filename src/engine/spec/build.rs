@@ -17,6 +17,7 @@ use super::headings;
 use super::instance::{ExternalInput, Instance, OutputSpec};
 use super::matrix::{Matrix, Stand};
 use super::mockup;
+use super::network;
 use super::origin::Origin;
 use super::params::{self, Params};
 use super::poison::{has_unknown, is_unknown};
@@ -227,7 +228,11 @@ impl Expander<'_> {
                 add_axes_as_needs(stage, stands, &used, instance);
                 command::check(stage, &by_axis, &used, with, origin, notes);
             }
-            Some(StageKind::Train) => check_needs_of_training(stage, &by_axis, with, origin, notes),
+            Some(StageKind::Train) => {
+                check_needs_of_training(stage, &by_axis, with, origin, notes);
+                network::check(stage, &by_axis, with, origin, notes);
+            }
+            Some(StageKind::Pretrained) => network::check(stage, &by_axis, with, origin, notes),
             _ => {}
         }
         transform::check(stage, &by_axis, with, origin, notes);

@@ -67,6 +67,7 @@ pub(super) fn check(
             checker.feature_maps();
         }
         StageKind::WorstCase => checker.worst_case(),
+        StageKind::Pretrained => checker.network(),
         StageKind::Transform => checker.transform(),
         _ => {}
     }
@@ -102,7 +103,8 @@ impl Expander<'_> {
     /// Returns the known facts about the model of a need.
     fn model(&self, need: &Need) -> Model {
         let made = self.instance(need.from);
-        let Some(data) = made.need("data").filter(|_| made.kind == StageKind::Train) else { return Model::default() };
+        let makes_model = matches!(made.kind, StageKind::Train | StageKind::Pretrained);
+        let Some(data) = made.need("data").filter(|_| makes_model) else { return Model::default() };
         let set = self.set(data);
         let own = made.params.pointer("/net/classes").and_then(Json::as_u64);
         Model { channels: set.channels, classes: set.classes, logits: own.or(set.classes) }
@@ -198,27 +200,8 @@ impl Checker<'_, '_> {
             let message = format!("{shown} has no images to train on: all of them are for testing");
             self.tell_at(self.need_place("data"), message, "empty", Some("lower the `test_share` of the data set"));
         }
-        for name in ["mean", "std"] {
-            let numbers = params.pointer(&format!("/net/{name}")).and_then(Json::as_array).map_or(0, Vec::len) as u64;
-            if let Some(channels) = set.channels.filter(|channels| numbers > 0 && numbers != *channels) {
-                let message = format!(
-                    "`net.{name}` has {}, and {shown} has {}",
-                    count(numbers, "number"),
-                    count(channels, "channel")
-                );
-                self.tell(
-                    &["net", name],
-                    message,
-                    "does not fit the images",
-                    Some("write one number for every channel"),
-                );
-            }
-        }
+        self.network();
         let own = params.pointer("/net/classes").and_then(Json::as_u64);
-        if let Some((own, classes)) = own.zip(set.classes).filter(|(own, classes)| own < classes) {
-            let message = format!("`net.classes` is {own}, and {shown} has {}", count(classes, "class"));
-            self.tell(&["net", "classes"], message, "too few", Some("remove it, or raise it"));
-        }
         let crop = params.pointer("/augmentation/random_crop").and_then(Json::as_u64).unwrap_or(0);
         let seen = if crop > 0 { Some([crop, crop]) } else { set.seen };
         if let Some(clash) = net(params).zip(seen).and_then(|(net, seen)| side_clash(&net, seen)) {
@@ -249,6 +232,34 @@ impl Checker<'_, '_> {
         let logits = own.or(set.classes);
         for trail in [&["adversary"][..], &["overfitting_check", "attack"], &["holdout", "attack"]] {
             self.attack(trail, logits, "network");
+        }
+    }
+
+    /// Checks that the network has a mean and a deviation for each channel of the images, and a logit for each class.
+    fn network(&mut self) {
+        let Some(data) = self.instance.need("data").cloned() else { return };
+        let (set, shown) = (self.expander.set(&data), self.shown(&data));
+        let params = &self.instance.params;
+        for name in ["mean", "std"] {
+            let numbers = params.pointer(&format!("/net/{name}")).and_then(Json::as_array).map_or(0, Vec::len) as u64;
+            if let Some(channels) = set.channels.filter(|channels| numbers > 0 && numbers != *channels) {
+                let message = format!(
+                    "`net.{name}` has {}, and {shown} has {}",
+                    count(numbers, "number"),
+                    count(channels, "channel")
+                );
+                self.tell(
+                    &["net", name],
+                    message,
+                    "does not fit the images",
+                    Some("write one number for every channel"),
+                );
+            }
+        }
+        let own = params.pointer("/net/classes").and_then(Json::as_u64);
+        if let Some((own, classes)) = own.zip(set.classes).filter(|(own, classes)| own < classes) {
+            let message = format!("`net.classes` is {own}, and {shown} has {}", count(classes, "class"));
+            self.tell(&["net", "classes"], message, "too few", Some("remove it, or raise it"));
         }
     }
 

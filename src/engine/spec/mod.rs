@@ -23,6 +23,7 @@ mod mockup;
 mod names;
 mod needs;
 mod nesting;
+mod network;
 mod options;
 mod origin;
 mod params;

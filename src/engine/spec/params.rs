@@ -24,8 +24,9 @@ use super::source::{Step, YamlPath};
 use super::validate::{Validator, key};
 use crate::number::Real;
 use crate::stage_kinds::{
-    CommandOutput, CommandParams, DatasetParams, EvaluateParams, FigureSpec, FileParams, MaskingParams, PublishedSpec,
-    SaliencyParams, Source, StageKind, TableSpec, TrainParams, TransformParams, WorstCaseParams,
+    CommandOutput, CommandParams, DatasetParams, EvaluateParams, FigureSpec, FileParams, MaskingParams,
+    PretrainedParams, PublishedSpec, SaliencyParams, Source, StageKind, TableSpec, TrainParams, TransformParams,
+    WorstCaseParams,
 };
 
 /// The parameters of one instance.
@@ -50,6 +51,7 @@ pub fn schema(kind: StageKind) -> &'static Json {
         StageKind::File => of::<FileParams>(),
         StageKind::Transform => of::<TransformParams>(),
         StageKind::Train => of::<TrainParams>(),
+        StageKind::Pretrained => of::<PretrainedParams>(),
         StageKind::Evaluate => of::<EvaluateParams>(),
         StageKind::WorstCase => of::<WorstCaseParams>(),
         StageKind::Masking => of::<MaskingParams>(),
@@ -212,6 +214,11 @@ impl Reading<'_> {
             StageKind::Train => {
                 let params = self.typed::<TrainParams>(value)?;
                 self.sense.check_training(&params);
+                self.canonical(&params)
+            }
+            StageKind::Pretrained => {
+                let params = self.typed::<PretrainedParams>(value)?;
+                self.sense.check_pretrained(&params);
                 self.canonical(&params)
             }
             StageKind::Evaluate => {

@@ -16,8 +16,8 @@ use crate::address::Address;
 use crate::fetch::{self, FetchError};
 use crate::number::Real;
 use crate::stage_kinds::{
-    Attack, Augmentation, Classes, CommandOutput, DatasetParams, Folder, Fourier, Images, Mask, MaskingParams, Net,
-    NetProblem, Run, Source, StageKind, Text, TrainParams, TrainingMethod,
+    Attack, Augmentation, Classes, CommandOutput, DatasetParams, Folder, Fourier, HeadWeights, Images, Mask,
+    MaskingParams, Net, NetProblem, PretrainedParams, Run, Source, StageKind, Text, TrainParams, TrainingMethod,
 };
 
 /// Collects the problems of a stage's parameters.
@@ -92,6 +92,7 @@ impl<'a> Validator<'a> {
                     self.check_method(&method, adversary);
                 }
             }
+            StageKind::Pretrained => _ = part(value, &["net"]).map(|net| self.check_net(&net)),
             StageKind::Evaluate => _ = part(value, &["attack"]).map(|attack| self.check_attack("attack", &attack)),
             StageKind::Saliency => _ = part(value, &["images"]).map(|images| self.check_images(&images)),
             StageKind::Command => {
@@ -252,9 +253,30 @@ impl<'a> Validator<'a> {
         }
     }
 
+    /// Checks the parameters of a checkpoint that was made elsewhere against each other.
+    pub(super) fn check_pretrained(&mut self, params: &PretrainedParams) {
+        self.check_net(&params.net);
+        self.check_head(&params.net, params.head, &[key("head")]);
+    }
+
+    /// Checks that the last layer of a network can be told from its others, if it is replaced.
+    fn check_head(&mut self, net: &Net, head: HeadWeights, trail: &[Step]) {
+        if net.is_script() && head == HeadWeights::Replace {
+            let help = "give it a new last layer in Python, before `torch.jit.script`";
+            self.problem(trail, "which layer of a TorchScript network is its last one is not known", Some(help));
+        }
+    }
+
     /// Checks the parameters of a training against each other.
     pub(super) fn check_training(&mut self, params: &TrainParams) {
         self.check_net(&params.net);
+        if let Some(pretrained) = &params.pretrained {
+            self.check_head(&params.net, pretrained.head, &[key("pretrained"), key("head")]);
+        }
+        if params.net.is_script() && !params.precision.is_fp32() {
+            let message = "a TorchScript network computes in the types of its own weights, 32-bit floats";
+            self.problem(&[key("precision")], message, Some("remove `precision`"));
+        }
         self.check_attack("adversary", &params.adversary);
         if let Some(check) = &params.overfitting_check {
             self.check_attack("overfitting_check.attack", &check.attack);

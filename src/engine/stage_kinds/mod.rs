@@ -16,6 +16,7 @@ mod metric;
 mod net;
 mod net_problem;
 mod ports;
+mod pretrained;
 mod print;
 mod saliency;
 mod source;
@@ -49,9 +50,10 @@ pub use learning::{
 };
 pub use masking::MaskingParams;
 pub use metric::Metric;
-pub use net::{ImageSide, MOST_BLOCKS, MOST_CHANNELS, Net, StandardResnet, Stem, WideResnet};
+pub use net::{ImageSide, MOST_BLOCKS, MOST_CHANNELS, Net, StandardResnet, Stem, Torchscript, WideResnet};
 pub use net_problem::NetProblem;
 pub use ports::{ArtifactType, Output, Slot};
+pub use pretrained::PretrainedParams;
 pub use print::{Bold, LegendPlace, PictureSize, TexLayout};
 pub use saliency::{Method, SaliencyParams};
 pub use source::{FileParams, FolderPath, Source};
@@ -82,6 +84,8 @@ pub enum StageKind {
     Transform,
     /// Trains a network.
     Train,
+    /// Makes a checkpoint from weights that were trained elsewhere.
+    Pretrained,
     /// Predicts every image of a set, attacked or not.
     Evaluate,
     /// Joins several evaluations: for each image the worst.
@@ -100,11 +104,12 @@ pub enum StageKind {
 
 impl StageKind {
     /// Every kind, in the order of the documentation.
-    pub const ALL: [StageKind; 11] = [
+    pub const ALL: [StageKind; 12] = [
         StageKind::Dataset,
         StageKind::File,
         StageKind::Transform,
         StageKind::Train,
+        StageKind::Pretrained,
         StageKind::Evaluate,
         StageKind::WorstCase,
         StageKind::Masking,
@@ -121,6 +126,7 @@ impl StageKind {
             StageKind::File => "file",
             StageKind::Transform => "transform",
             StageKind::Train => "train",
+            StageKind::Pretrained => "pretrained",
             StageKind::Evaluate => "evaluate",
             StageKind::WorstCase => "worst_case",
             StageKind::Masking => "masking",
@@ -162,7 +168,12 @@ impl StageKind {
             // say, may stand in older results.
             StageKind::Command => 2,
             // 1: first version of each.
-            StageKind::File | StageKind::Transform | StageKind::Train | StageKind::WorstCase | StageKind::Masking => 1,
+            StageKind::File
+            | StageKind::Transform
+            | StageKind::Train
+            | StageKind::Pretrained
+            | StageKind::WorstCase
+            | StageKind::Masking => 1,
         }
     }
 
@@ -170,7 +181,12 @@ impl StageKind {
     pub const fn needs_worker(self) -> bool {
         matches!(
             self,
-            StageKind::Transform | StageKind::Train | StageKind::Evaluate | StageKind::Masking | StageKind::Saliency
+            StageKind::Transform
+                | StageKind::Train
+                | StageKind::Pretrained
+                | StageKind::Evaluate
+                | StageKind::Masking
+                | StageKind::Saliency
         )
     }
 

@@ -47,6 +47,9 @@ pub enum Net {
     Vit(Vit),
     /// A ConvNeXt (Liu et al. 2022), ConvNeXt-T by default.
     Convnext(Convnext),
+    /// A network that was written in PyTorch and saved as TorchScript. The need `network` is the file; it has the
+    /// layers and their first weights.
+    Torchscript(Torchscript),
 }
 
 /// The sides of the images that a network takes, in pixels.
@@ -92,7 +95,7 @@ impl Net {
             }
             Net::Vit(net) => problems.extend(net.problem()),
             Net::Convnext(net) => problems.extend(net.problem()),
-            Net::Resnet18(_) | Net::Resnet34(_) | Net::Resnet50(_) | Net::PreactResnet18(_) => {}
+            Net::Resnet18(_) | Net::Resnet34(_) | Net::Resnet50(_) | Net::PreactResnet18(_) | Net::Torchscript(_) => {}
         }
         problems
     }
@@ -143,6 +146,7 @@ impl Net {
             Net::PreactResnet18(net) => (&net.mean, &net.std),
             Net::Vit(net) => (&net.mean, &net.std),
             Net::Convnext(net) => (&net.mean, &net.std),
+            Net::Torchscript(net) => (&net.mean, &net.std),
         }
     }
 
@@ -156,6 +160,7 @@ impl Net {
             Net::PreactResnet18(net) => net.classes,
             Net::Vit(net) => net.classes,
             Net::Convnext(net) => net.classes,
+            Net::Torchscript(net) => net.classes,
         }
     }
 
@@ -170,7 +175,12 @@ impl Net {
 
     /// Whether it has feature maps, which Grad-CAM weighs.
     pub const fn has_feature_maps(&self) -> bool {
-        !matches!(self, Net::Vit(_))
+        !matches!(self, Net::Vit(_) | Net::Torchscript(_))
+    }
+
+    /// Whether its layers come from a file and not from this program.
+    pub const fn is_script(&self) -> bool {
+        matches!(self, Net::Torchscript(_))
     }
 }
 
@@ -240,6 +250,23 @@ fn standard_width() -> u32 {
 
 fn is_standard_width(width: &u32) -> bool {
     *width == standard_width()
+}
+
+/// A network from a TorchScript file: what `torch.jit.save` writes of a scripted or traced module. Its `forward` takes
+/// images, N × C × H × W, and returns logits, N × classes, both 32-bit floats.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Torchscript {
+    /// Logits, at least as many as the data have classes; as many as these if it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65536))]
+    pub classes: Option<u32>,
+    /// Mean of each input channel, in [0, 1] units; subtracted from it. Without it the network gets images in [0, 1].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mean: Vec<Real>,
+    /// Standard deviation of each input channel; divides it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub std: Vec<Real>,
 }
 
 fn wide_depth() -> u32 {

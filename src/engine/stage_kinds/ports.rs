@@ -73,12 +73,13 @@ impl StageKind {
         const SET: Slot = slot("set", ArtifactType::Images, "test");
         const MODEL: Slot = slot("model", ArtifactType::Checkpoint, "checkpoint");
         const RESULTS: Slot = Slot { many: true, ..slot("results", ArtifactType::Predictions, "predictions") };
+        const WEIGHTS: Slot = Slot { optional: true, ..slot("weights", ArtifactType::File, "file") };
+        const NETWORK: Slot = Slot { name: "network", ..WEIGHTS };
         match self {
             StageKind::Dataset | StageKind::File | StageKind::Command => &[],
             StageKind::Transform => {
                 const {
                     // Which of the optional ones an operation needs, [`super::TransformParams::needs_of`] says.
-                    const WEIGHTS: Slot = Slot { optional: true, ..slot("", ArtifactType::File, "file") };
                     &[
                         Slot { prefers: "test", ..DATA },
                         Slot { optional: true, ..slot("style", ArtifactType::Images, "train") },
@@ -92,10 +93,12 @@ impl StageKind {
                     &[
                         DATA,
                         Slot { optional: true, ..slot("validation", ArtifactType::Images, "test") },
-                        Slot { optional: true, ..slot("weights", ArtifactType::File, "file") },
+                        WEIGHTS,
+                        NETWORK,
                     ]
                 }
             }
+            StageKind::Pretrained => const { &[DATA, WEIGHTS, NETWORK] },
             StageKind::Evaluate | StageKind::Masking => const { &[MODEL, SET] },
             StageKind::WorstCase => const { &[RESULTS] },
             StageKind::Saliency => {
@@ -128,6 +131,7 @@ impl StageKind {
             StageKind::Train => {
                 const { &[output("checkpoint", ArtifactType::Checkpoint), output("metrics", ArtifactType::File)] }
             }
+            StageKind::Pretrained => const { &[output("checkpoint", ArtifactType::Checkpoint)] },
             StageKind::Evaluate | StageKind::WorstCase => const { &[output("predictions", ArtifactType::Predictions)] },
             StageKind::Masking => const { &[result("json", "json"), result("markdown", "md")] },
             StageKind::Saliency => {

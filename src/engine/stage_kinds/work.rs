@@ -9,8 +9,8 @@ use serde_json::Value as Json;
 use super::attack::GRADIENT;
 use super::{
     AdversarialBatches, Augmentation, Convnext, DatasetParams, DmWideResnet, EvaluateParams, Holdout, Images,
-    MaskingParams, Method, Net, OverfittingCheck, PreactResnet18, SaliencyParams, StageKind, StandardResnet,
-    TrainParams, TrainingMethod, TransformParams, Vit, WideResnet,
+    MaskingParams, Method, Net, OverfittingCheck, PreactResnet18, PretrainedParams, SaliencyParams, StageKind,
+    StandardResnet, Torchscript, TrainParams, TrainingMethod, TransformParams, Vit, WideResnet,
 };
 
 /// A pass forward and backward that gives the gradient of the weights, in passes forward.
@@ -45,6 +45,10 @@ pub fn work(kind: StageKind, params: &Json) -> Option<Work> {
         StageKind::File => Work::new("", 1.0, None),
         StageKind::Transform => of_transform(&read(params)?),
         StageKind::Train => of_training(&read(params)?),
+        StageKind::Pretrained => {
+            let PretrainedParams { net, head: _, entry: _ } = read(params)?;
+            Work::new(of_net(&net).0, 1.0, Some(1))
+        }
         StageKind::Evaluate => {
             let EvaluateParams { attack, batch_size: _, limit } = read(params)?;
             Work::new(attack.params().family(), 1.0 + attack.params().passes(), limit)
@@ -195,6 +199,8 @@ fn of_net(net: &Net) -> (String, f64) {
             let width = f64::from(*width) / f64::from(*patch);
             ("convnext".to_owned(), width * width * blocks)
         }
+        // The file knows how much work its layers are.
+        Net::Torchscript(Torchscript { classes: _, mean: _, std: _ }) => ("torchscript".to_owned(), 1.0),
     }
 }
 

@@ -188,7 +188,7 @@ impl Question<'_> {
                     RerunFrom::Predictions => {
                         kind == StageKind::Evaluate || matches!(need.slot.as_str(), "value" | "reference" | "results")
                     }
-                    RerunFrom::Checkpoints => kind == StageKind::Train,
+                    RerunFrom::Checkpoints => matches!(kind, StageKind::Train | StageKind::Pretrained),
                     RerunFrom::Scratch => false,
                 };
                 if counts {

@@ -14,7 +14,7 @@ use atflow::protocol::Input;
 use atflow::stage_kinds::Augmentation;
 use tch::{Device, Kind, TchError, Tensor};
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{self, Checkpoint, CheckpointError};
 use crate::error::StageError;
 use crate::resize::Resize;
 use crate::rng::Rng;
@@ -320,15 +320,17 @@ fn unit(images: &Tensor) -> Result<Tensor, TchError> {
 /// Recently used image sets and checkpoints, by the digest of their files.
 pub struct Library {
     device: Device,
+    /// Whether TorchScript networks in checkpoints may run.
+    scripts: bool,
     sets: RecentlyUsed<DeviceSet>,
     checkpoints: RecentlyUsed<Checkpoint>,
 }
 
 impl Library {
-    /// Creates an empty library for a device.
-    pub fn new(device: Device) -> Self {
+    /// Creates an empty library for a device; `scripts` allows checkpoints with TorchScript networks.
+    pub fn new(device: Device, scripts: bool) -> Self {
         // Room for a training and a test set, a table's usual transformed sets, and every model of a paper.
-        Library { device, sets: RecentlyUsed::new(16, 2 << 30), checkpoints: RecentlyUsed::new(16, 1 << 30) }
+        Library { device, scripts, sets: RecentlyUsed::new(16, 2 << 30), checkpoints: RecentlyUsed::new(16, 1 << 30) }
     }
 
     /// Returns the image set of an input.
@@ -355,10 +357,14 @@ impl Library {
     /// # Errors
     /// [`StageError::Read`], [`StageError::Checkpoint`] or [`StageError::Torch`].
     pub fn checkpoint(&mut self, input: &Input) -> Result<Rc<Checkpoint>, StageError> {
-        let device = self.device;
+        let (device, scripts) = (self.device, self.scripts);
         self.checkpoints.get(input, || {
-            Checkpoint::from_bytes(&read(input)?, device)
-                .map_err(|source| StageError::Checkpoint { slot: input.slot.clone(), source })
+            let bytes = read(input)?;
+            let checkpoint = match scripts || !checkpoint::has_script(&bytes) {
+                true => Checkpoint::from_bytes(&bytes, device),
+                false => Err(CheckpointError::Forbidden),
+            };
+            checkpoint.map_err(|source| StageError::Checkpoint { slot: input.slot.clone(), source })
         })
     }
 }

@@ -5,7 +5,9 @@
 pub mod evaluate;
 pub mod gradient_masking;
 pub mod optimizer;
+pub mod pretrained;
 pub mod saliency;
+mod start;
 pub mod train;
 pub mod transform;
 
@@ -16,7 +18,7 @@ use crate::checkpoint::Checkpoint;
 use crate::context::Context;
 use crate::data::DeviceSet;
 use crate::error::StageError;
-use crate::networks;
+use crate::networks::{self, Trial, Use};
 
 /// Runs a job; returns a summary line.
 ///
@@ -26,12 +28,16 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     match context.job.kind {
         StageKind::Transform => transform::run(context),
         StageKind::Train => train::run(context),
+        StageKind::Pretrained => pretrained::run(context),
         StageKind::Evaluate => evaluate::run(context),
         StageKind::Masking => gradient_masking::run(context),
         StageKind::Saliency => saliency::run(context),
         kind => Err(StageError::NotForWorkers(kind)),
     }
 }
+
+/// Images that a network from elsewhere is tried on.
+const TRIED: usize = 3;
 
 /// Checks that a model accepts a set's images and has its classes.
 fn check_fit(model: &Checkpoint, set: &DeviceSet) -> Result<(), StageError> {
@@ -40,7 +46,13 @@ fn check_fit(model: &Checkpoint, set: &DeviceSet) -> Result<(), StageError> {
         return Err(StageError::Mismatch(format!("the model takes images of {model} channels, the set has {set}")));
     }
     networks::check_side(&model.net, [set.shape[1], set.shape[2]])?;
-    same_classes("the model", &model.classes, "the set", &set.classes)
+    same_classes("the model", &model.classes, "the set", &set.classes)?;
+    if model.network.program().is_none() || set.is_empty() {
+        return Ok(());
+    }
+    let (images, labels) = set.batch(&(0..set.len().min(TRIED) as u64).collect::<Vec<_>>())?;
+    let trial = Trial { images: &images, labels: &labels, logits: model.logits(), usage: Use::Evaluate };
+    networks::probe(&*model.network, &trial).map(|_| ())
 }
 
 /// Checks that two lists of classes are equal.

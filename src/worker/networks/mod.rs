@@ -6,9 +6,11 @@ mod convnext;
 mod layers;
 mod preact;
 mod preact_resnet;
+mod probe;
 mod resnet;
 mod state;
 mod tokens;
+mod torchscript;
 mod vit;
 mod wideresnet;
 
@@ -19,6 +21,7 @@ use crate::error::StageError;
 use crate::rng::Rng;
 
 pub use layers::Normalisation;
+pub use probe::{Trial, Use, probe};
 pub use state::{ConvInit, Entry, Role, State};
 
 /// Maximum number of image channels; memory is allocated by this number, so a larger one is an error.
@@ -84,6 +87,11 @@ pub trait Network {
 
     /// Returns every tensor of the network under its PyTorch-style name.
     fn state(&self) -> &State;
+
+    /// Returns the TorchScript file that the network comes from, if it is not built from a description alone.
+    fn program(&self) -> Option<&[u8]> {
+        None
+    }
 }
 
 /// An immutable network ([`Network::freeze`]).
@@ -150,7 +158,27 @@ pub fn build_blank(net: &Net, channels: usize, classes: usize, device: Device) -
     make(net, channels, classes, None, device)
 }
 
+/// Creates a network from the bytes of a TorchScript file, with the weights that it holds.
+///
+/// # Errors
+/// [`StageError::Script`] if the file cannot be used, and those of [`build`].
+pub fn build_script(
+    net: &Net,
+    program: Vec<u8>,
+    channels: usize,
+    classes: usize,
+    device: Device,
+) -> Result<Box<dyn Network>, StageError> {
+    if !net.is_script() {
+        return Err(StageError::setting("net", "is built in and has no use for a TorchScript file"));
+    }
+    let normalisation = sized(net, channels, classes, device)?.0;
+    Ok(Box::new(torchscript::Torchscript::new(program, normalisation, device)?))
+}
+
 /// Returns the name of a network's last layer, whose tensors are `NAME.weight` and `NAME.bias`.
+///
+/// It is empty if the name is not known.
 pub const fn head_name(net: &Net) -> &'static str {
     match net {
         Net::Resnet { .. } => resnet::Shape::head(Stem::Cifar),
@@ -160,6 +188,7 @@ pub const fn head_name(net: &Net) -> &'static str {
         Net::PreactResnet18(_) => preact_resnet::NAMES.head,
         Net::Vit(_) => vit::HEAD,
         Net::Convnext(_) => convnext::HEAD,
+        Net::Torchscript(_) => "",
     }
 }
 
@@ -170,13 +199,7 @@ fn make(
     rng: Option<Rng>,
     device: Device,
 ) -> Result<Box<dyn Network>, StageError> {
-    let logits = logits(net, classes)?;
-    if !(1..=MOST_CHANNELS).contains(&channels) || !(1..=MOST_CLASSES).contains(&logits) {
-        let problem = format!("cannot be made for {channels} channels and {logits} classes");
-        return Err(StageError::setting("net", problem));
-    }
-    let (mean, std) = net.normalisation();
-    let normalisation = layers::Normalisation::new(mean, std, channels, device)?;
+    let (normalisation, logits) = sized(net, channels, classes, device)?;
     let standard = |net: &StandardResnet, blocks: [u32; 4], inside| {
         resnet::Shape::new((net.width, &blocks), inside, net.stem, channels, logits)
     };
@@ -200,6 +223,9 @@ fn make(
         Net::Convnext(net) => {
             check(net.problem())?;
             return Ok(Box::new(convnext::Convnext::new(net, [channels, logits], normalisation, rng, device)?));
+        }
+        Net::Torchscript(_) => {
+            return Err(StageError::setting("net.arch", "is `torchscript`, and there is no `network` input, its file"));
         }
     };
     Ok(Box::new(resnet::Resnet::new(&shape, normalisation, rng, device)?))
@@ -225,6 +251,23 @@ fn check(problem: Option<NetProblem>) -> Result<(), StageError> {
         Some(NetProblem { name, problem, .. }) => Err(StageError::setting(format!("net.{name}"), problem)),
         None => Ok(()),
     }
+}
+
+/// Returns a network's normalisation and number of logits, if it can have such images and classes at all.
+fn sized(
+    net: &Net,
+    channels: usize,
+    classes: usize,
+    device: Device,
+) -> Result<(layers::Normalisation, usize), StageError> {
+    let logits = logits(net, classes)?;
+    if !(1..=MOST_CHANNELS).contains(&channels) || !(1..=MOST_CLASSES).contains(&logits) {
+        let problem = format!("cannot be made for {channels} channels and {logits} classes");
+        return Err(StageError::setting("net", problem));
+    }
+    let (mean, std) = net.normalisation();
+    let normalisation = layers::Normalisation::new(mean, std, channels, device)?;
+    Ok((normalisation, logits))
 }
 
 /// Returns a network's number of logits for data with `classes` classes.

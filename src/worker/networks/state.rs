@@ -20,7 +20,7 @@ pub struct Entry {
     pub name: String,
     /// Its role.
     pub role: Role,
-    /// Its values, f32; the layer shares the same storage.
+    /// Its values; the layer shares the same storage. They are f32, except in some buffers of TorchScript networks.
     pub tensor: Tensor,
 }
 
@@ -49,6 +49,11 @@ impl State {
     /// Initial weights are drawn from `rng`, each tensor from a stream of its own name. Without `rng` they are 0.
     pub fn new(init: ConvInit, rng: Option<Rng>, device: Device) -> Self {
         State { entries: Vec::new(), init, rng, device }
+    }
+
+    /// Wraps the tensors of a network that has made them itself.
+    pub fn of(entries: Vec<Entry>, device: Device) -> Self {
+        State { entries, init: ConvInit::Default, rng: None, device }
     }
 
     /// Returns every tensor.

@@ -6,7 +6,7 @@ use tch::{TchError, Tensor};
 
 use super::place::{self, Misfit, Neighbours, Place, WantedTensor};
 use super::{File, WeightsError};
-use crate::networks::Network;
+use crate::networks::{Entry, Network};
 
 /// Treatment of a network's last layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,19 +73,43 @@ pub fn install(
     let is_head = |name: &str| {
         layer.and_then(|layer| name.strip_prefix(layer)).is_some_and(|rest| matches!(rest, ".weight" | ".bias"))
     };
-    let entries: Vec<_> = network.state().entries().iter().filter(|entry| !is_head(&entry.name)).collect();
-    let wanted: Vec<WantedTensor> = entries
-        .iter()
-        .map(|entry| WantedTensor { name: entry.name.clone(), shape: Some(entry.tensor.size()) })
-        .collect();
+    let (counters, entries): (Vec<_>, Vec<_>) =
+        network.state().entries().iter().filter(|entry| !is_head(&entry.name)).partition(|entry| is_counter(entry));
+    let wanted: Vec<WantedTensor> = entries.iter().map(|entry| wanted(entry)).collect();
     let places = place::find(file.listed(), &wanted, Neighbours::Layer(layer), entry).map_err(InstallError::Differ)?;
     let (place, values) = the_one(file, places)?;
     let _guard = tch::no_grad_guard();
     for (entry, values) in entries.iter().zip(&values) {
         entry.tensor.shallow_clone().f_copy_(values)?;
     }
-    let passed_over = file.listed().len() - values.len();
-    Ok(Installed { taken: values.len(), prefix: place.prefix, passed_over })
+    let taken = values.len() + install_counters(file, &place, &counters)?;
+    let passed_over = file.listed().len() - taken;
+    Ok(Installed { taken, prefix: place.prefix, passed_over })
+}
+
+fn wanted(entry: &Entry) -> WantedTensor {
+    let is_whole = !super::is_floating(entry.tensor.kind());
+    WantedTensor { name: entry.name.clone(), shape: Some(entry.tensor.size()), is_whole }
+}
+
+/// Returns whether a tensor counts the batches that a batch norm has seen. Only TorchScript networks have such ones.
+fn is_counter(entry: &Entry) -> bool {
+    entry.name.ends_with("num_batches_tracked") && entry.tensor.numel() == 1
+}
+
+/// Fills the counters that the file has; older files have none. Returns how many.
+fn install_counters(file: &File<'_>, place: &Place, counters: &[&Entry]) -> Result<usize, InstallError> {
+    let names = place::names(file.listed());
+    let found: Vec<(&&Entry, usize)> = counters
+        .iter()
+        .filter_map(|entry| Some((entry, *names.get(&format!("{}{}", place.prefix, entry.name))?)))
+        .filter(|(_, number)| file.listed()[*number].shape.iter().product::<i64>() == 1)
+        .collect();
+    let values = file.load(&found.iter().map(|(_, number)| *number).collect::<Vec<_>>())?;
+    for ((entry, _), value) in found.iter().zip(&values) {
+        entry.tensor.shallow_clone().f_copy_(&value.f_view_as(&entry.tensor)?)?;
+    }
+    Ok(values.len())
 }
 
 /// Returns the named tensors from the place that holds all of them, or else the subset that the file has.
@@ -93,7 +117,8 @@ pub fn install(
 /// # Errors
 /// [`InstallError`] if they occur more than once or cannot be read.
 pub fn select(file: &File<'_>, names: &[String]) -> Result<BTreeMap<String, Tensor>, InstallError> {
-    let wanted: Vec<WantedTensor> = names.iter().map(|name| WantedTensor { name: name.clone(), shape: None }).collect();
+    let wanted: Vec<WantedTensor> =
+        names.iter().map(|name| WantedTensor { name: name.clone(), shape: None, is_whole: false }).collect();
     match place::find(file.listed(), &wanted, Neighbours::All, None) {
         Ok(places) => {
             let (_, values) = the_one(file, places)?;

@@ -10,8 +10,10 @@ mod torch;
 use std::collections::BTreeMap;
 
 use atflow::pickle::PickleError;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::SafeTensors;
 use tch::{Kind, TchError, Tensor};
+
+use crate::file_types::{PROGRAM, kind};
 
 pub use install::{Head, InstallError, Installed, install, select};
 pub use place::{Misfit, WantedTensor};
@@ -125,7 +127,8 @@ impl<'a> File<'a> {
             torch::from_stream(bytes)?
         } else if bytes.get(8) == Some(&b'{') {
             let file = SafeTensors::deserialize(bytes)?;
-            let listed = file.iter().map(|(name, view)| ListedTensor {
+            let weights = file.iter().filter(|(name, _)| *name != PROGRAM);
+            let listed = weights.map(|(name, view)| ListedTensor {
                 name: name.to_owned(),
                 shape: view.shape().iter().map(|&side| side as i64).collect(),
                 kind: kind(view.dtype()),
@@ -197,20 +200,4 @@ pub fn read(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, WeightsError> {
 
 fn is_floating(kind: Kind) -> bool {
     matches!(kind, Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16)
-}
-
-fn kind(of: Dtype) -> Option<Kind> {
-    Some(match of {
-        Dtype::F32 => Kind::Float,
-        Dtype::F64 => Kind::Double,
-        Dtype::F16 => Kind::Half,
-        Dtype::BF16 => Kind::BFloat16,
-        Dtype::I64 => Kind::Int64,
-        Dtype::I32 => Kind::Int,
-        Dtype::I16 => Kind::Int16,
-        Dtype::I8 => Kind::Int8,
-        Dtype::U8 => Kind::Uint8,
-        Dtype::BOOL => Kind::Bool,
-        _ => return None,
-    })
 }

@@ -14,6 +14,8 @@ pub struct WantedTensor {
     pub name: String,
     /// Its shape, if known.
     pub shape: Option<Vec<i64>>,
+    /// Whether it holds whole numbers, such as positions; else it holds floats.
+    pub is_whole: bool,
 }
 
 /// Tensors allowed beside the wanted ones, in the same dictionary and under the same prefix.
@@ -124,7 +126,8 @@ struct Tally {
 }
 
 fn fits(listed: &ListedTensor, wanted: &WantedTensor) -> bool {
-    listed.kind.is_some_and(super::is_floating) && wanted.shape.as_ref().is_none_or(|shape| *shape == listed.shape)
+    listed.kind.is_some_and(|kind| super::is_floating(kind) != wanted.is_whole)
+        && wanted.shape.as_ref().is_none_or(|shape| *shape == listed.shape)
 }
 
 /// Counts, for each prefix, the wanted names under it and those that fit.
@@ -210,9 +213,10 @@ fn misfit(
         .filter(|(wanted, found)| !fits(found, wanted))
         .collect();
     let told = |(wanted, found): &(&WantedTensor, &ListedTensor)| match (&wanted.shape, found.kind) {
-        (Some(shape), Some(kind)) if super::is_floating(kind) => {
+        (Some(shape), Some(kind)) if super::is_floating(kind) != wanted.is_whole => {
             format!("`{}` is {:?} in the file and {shape:?} in the network", wanted.name, found.shape)
         }
+        (_, Some(kind)) if wanted.is_whole => format!("`{}` is of type {kind:?}, not whole numbers", wanted.name),
         (_, Some(kind)) => format!("`{}` is of type {kind:?}, not a floating one", wanted.name),
         (_, None) => format!("`{}` is of a type that is not read", wanted.name),
     };

@@ -11,18 +11,16 @@ mod training;
 use std::rc::Rc;
 
 use atflow::formats::{EpochMetrics, TrainingMetrics};
-use atflow::stage_kinds::{HeadWeights, TrainParams};
+use atflow::stage_kinds::TrainParams;
 
 use self::metrics::{best_epoch, catastrophic_overfitting, describe};
 use self::progress::ProgressKeeper;
 use self::training::Training;
-use super::same_classes;
-use crate::checkpoint::Checkpoint;
+use super::{TRIED, same_classes, start};
 use crate::context::Context;
-use crate::data::{self, DeviceSet};
+use crate::data::DeviceSet;
 use crate::error::StageError;
-use crate::networks::{self, Network};
-use crate::weights::{self, Head, Installed};
+use crate::networks::{self, Network, Trial, Use};
 
 /// Runs a `train` stage.
 ///
@@ -32,8 +30,8 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     let params: TrainParams = context.params()?;
     params::check(&params)?;
     let (data, validation) = image_sets(context, &params)?;
-    let network = networks::build(&params.net, data.channels(), data.classes.len(), context.rng, context.device)?;
-    start_from_weights(context, &params, &*network)?;
+    let network = start::network(context, &params.net, params.pretrained.as_ref(), &data)?;
+    try_out(context, &params, &data, &*network)?;
     let mut training = Training::new(context, params, data, validation, network)?;
 
     let mut keeper = ProgressKeeper::new(context, &training.params);
@@ -92,38 +90,23 @@ fn check_validation(data: &DeviceSet, validation: &DeviceSet) -> Result<(), Stag
     same_classes("the training set", &data.classes, "the validation set", &validation.classes)
 }
 
-/// Fills the network with the weights of the need `weights`, if there is one.
-fn start_from_weights(
+/// Tries a network from elsewhere on a batch as the training will see it.
+fn try_out(
     context: &mut Context<'_>,
     params: &TrainParams,
+    data: &DeviceSet,
     network: &dyn Network,
 ) -> Result<(), StageError> {
-    let input = match context.inputs("weights")[..] {
-        [] if params.pretrained.is_some() => {
-            return Err(StageError::setting("pretrained", "needs a `weights` input, a file to take them from"));
-        }
-        [] => return Ok(()),
-        [input] => input,
-        ref more => {
-            return Err(StageError::Slot { slot: "weights", expected: "one input or none", found: more.len() });
-        }
-    };
-    let slot = || input.slot.clone();
-    let bytes = data::read(input)?;
-    let file =
-        weights::File::open(&bytes).map_err(|source| StageError::Weights { slot: slot(), source: source.into() })?;
-    let pretrained = params.pretrained.clone().unwrap_or_default();
-    let head = match pretrained.head {
-        HeadWeights::Keep => Head::Keep,
-        HeadWeights::Replace => Head::Replace(networks::head_name(&params.net)),
-    };
-    let installed = weights::install(network, &file, head, pretrained.entry.as_deref())
-        .map_err(|source| StageError::Install { slot: slot(), source })?;
-    let Installed { taken, prefix, passed_over } = installed;
-    let under = if prefix.is_empty() { String::new() } else { format!(" under `{prefix}`") };
-    context
-        .reporter
-        .log(format!("starting from {taken} tensors of `weights`{under}; {passed_over} others passed over"));
+    if network.program().is_none() {
+        return Ok(());
+    }
+    let indices: Vec<u64> = (0..data.len().min(TRIED) as u64).collect();
+    let (images, labels) = data.training_batch(&indices, &params.augmentation, context.rng, 0)?;
+    let logits = params.net.classes().map_or(data.classes.len(), |own| own as usize);
+    let trial = Trial { images: &images, labels: &labels, logits, usage: Use::Train };
+    if let Some(warning) = networks::probe(network, &trial)? {
+        context.reporter.warn(warning);
+    }
     Ok(())
 }
 
@@ -169,10 +152,7 @@ fn choose_epoch(training: &mut Training, epochs: Vec<EpochMetrics>) -> Result<Tr
 
 fn write_checkpoint(context: &Context<'_>, training: Training) -> Result<(), StageError> {
     let Training { params, data, network, .. } = training;
-    let checkpoint = Checkpoint { net: params.net, channels: data.channels(), classes: data.classes.clone(), network };
-    let bytes =
-        checkpoint.to_bytes().map_err(|error| StageError::Encode { output: "checkpoint", source: error.into() })?;
-    context.write("checkpoint", &bytes)
+    start::write(context, params.net, &data, network)
 }
 
 fn write_metrics(context: &Context<'_>, metrics: &TrainingMetrics) -> Result<(), StageError> {

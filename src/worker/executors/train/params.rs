@@ -20,6 +20,12 @@ pub(super) fn check(params: &TrainParams) -> Result<(), StageError> {
         return Err(StageError::setting("stop_at_accuracy", "must be between 0 and 1"));
     }
     check_schedule(&params.schedule)?;
+    if params.net.is_script() && !params.precision.is_fp32() {
+        return Err(StageError::setting(
+            "precision",
+            "must be left out: a TorchScript network computes in 32-bit floats",
+        ));
+    }
     check_method(params)?;
     if let Some(check) = &params.overfitting_check {
         for (name, value) in [("overfitting_check.every", check.every), ("overfitting_check.images", check.images)] {

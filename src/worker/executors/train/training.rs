@@ -266,6 +266,11 @@ impl Training {
     ) -> Result<(), StageError> {
         let epoch = u64::from(epoch);
         let (images, labels) = self.data.training_batch(indices, &self.params.augmentation, context.rng, epoch)?;
+        if self.network.program().is_some() {
+            // A script may draw from libtorch's generator, for dropout say.
+            let seed = context.rng.stream("generator of libtorch", &[epoch, index as u64]).below(1 << 53);
+            tch::manual_seed(seed as i64);
+        }
         let step = Step { images: &images, labels: &labels, indices, epoch, rates };
         let found = match self.params.method.clone() {
             TrainingMethod::Standard => self.standard(context, index, &step)?,
