@@ -29,8 +29,9 @@ impl Builder<'_> {
         self.entities.link(ROOT, "license", &license);
         let workflow = self.workflow.clone();
         self.entities.link(ROOT, "mainEntity", &workflow);
-        for file in self.entities.of_type("File") {
-            self.entities.link(ROOT, "hasPart", &file);
+        let folders = self.entities.of_type("Dataset").into_iter().filter(|id| id != ROOT);
+        for part in self.entities.of_type("File").into_iter().chain(folders) {
+            self.entities.link(ROOT, "hasPart", &part);
         }
         for action in self.entities.of_type("CreateAction") {
             self.entities.link(ROOT, "mentions", &action);

@@ -125,6 +125,15 @@ fn dataset(params: &Json, output: &str) -> Set {
             let classes = params.get("classes").and_then(Json::as_array).map(|names| names.len() as u64);
             Set { channels: Some(1), classes, ..Set::default() }
         }
+        Some("npz" | "npy") => {
+            let classes = params.get("classes").and_then(Json::as_array).map(|names| names.len() as u64);
+            Set { classes, ..Set::default() }
+        }
+        Some("parquet") => {
+            let classes = params.get("classes").and_then(Json::as_array).map(|names| names.len() as u64);
+            let (resize, crop) = (number("resize"), number("center_crop"));
+            Set { classes, seen: square(crop), shortest: crop.or(resize), ..three }
+        }
         Some("cifar10") => Set { classes: Some(10), seen: Some([32, 32]), shortest: Some(32), ..three },
         Some("tiny_imagenet") => Set { seen: square(number("resize")), ..three },
         Some("caltech256") => {

@@ -25,7 +25,7 @@ use super::validate::{Validator, key};
 use crate::number::Real;
 use crate::stage_kinds::{
     CommandOutput, CommandParams, DatasetParams, EvaluateParams, FigureSpec, FileParams, MaskingParams,
-    PretrainedParams, PublishedSpec, SaliencyParams, Source, StageKind, TableSpec, TrainParams, TransformParams,
+    PretrainedParams, PublishedSpec, SaliencyParams, Source, StageKind, TableSpec, TrainParams, TransformParams, Way,
     WorstCaseParams,
 };
 
@@ -291,11 +291,16 @@ impl Reading<'_> {
     /// Moves the sources out of the parameters into inputs: the key covers a file's content, not its location.
     fn take_sources(&mut self, params: &mut DatasetParams) -> Vec<(String, Source, YamlPath)> {
         let mut sources = Vec::new();
-        for (names, source) in params.sources() {
-            let trail: Vec<Step> = names.iter().map(|name| key(name)).collect();
+        for (way, source) in params.sources() {
+            let step = |way: &Way| match way {
+                Way::Key(name) => key(name),
+                Way::Index(index) => Step::Index(*index),
+            };
+            let trail: Vec<Step> = way.iter().map(step).collect();
+            let slot = way.iter().map(Way::to_string).collect::<Vec<_>>().join(".");
             let source = std::mem::take(source);
             self.sense.check_source(&source, &trail);
-            sources.push((names.join("."), source, self.origin.path(&trail)));
+            sources.push((slot, source, self.origin.path(&trail)));
         }
         sources
     }

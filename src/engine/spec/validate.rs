@@ -204,7 +204,12 @@ impl<'a> Validator<'a> {
                     self.problem(&[], "a data set of classes needs a `test` or a `test_share`", Some(help));
                 }
             }
-            DatasetParams::Idx { .. } | DatasetParams::Cifar10 { .. } | DatasetParams::TinyImagenet { .. } => {}
+            DatasetParams::Parquet { resize, center_crop, .. } => self.check_crop(*resize, *center_crop),
+            DatasetParams::Idx { .. }
+            | DatasetParams::Npz { .. }
+            | DatasetParams::Npy { .. }
+            | DatasetParams::Cifar10 { .. }
+            | DatasetParams::TinyImagenet { .. } => {}
         }
     }
 

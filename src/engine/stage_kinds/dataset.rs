@@ -24,6 +24,84 @@ pub enum DatasetParams {
         #[schemars(length(min = 1))]
         classes: Vec<String>,
     },
+    /// A file of NumPy with several arrays, as `numpy.savez` writes it and MedMNIST and Keras publish it. Images are
+    /// unsigned bytes or floats from 0 to 1, N × height × width or N × height × width × 1 or 3; labels are whole
+    /// numbers from 0, N or N × 1.
+    Npz {
+        /// The `.npz` file.
+        archive: Source,
+        /// The names of the training arrays; `train_images` and `train_labels`, or `x_train` and `y_train`, if not
+        /// given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        train: Option<ArrayNames>,
+        /// The names of the test arrays; `test_images` and `test_labels`, `x_test` and `y_test`, or `val_images` and
+        /// `val_labels`, if not given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        test: Option<ArrayNames>,
+        /// Names of the classes, in the order of their labels; their numbers if not given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(length(min = 1))]
+        classes: Option<Vec<String>>,
+        /// Only the first so many images of each class, in training and in test set.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(min = 1))]
+        limit_per_class: Option<u32>,
+    },
+    /// Arrays of NumPy in files of their own, as `numpy.save` writes them; otherwise as the format `npz`.
+    Npy {
+        /// Training images and labels.
+        train: ArrayFiles,
+        /// Test images and labels.
+        test: ArrayFiles,
+        /// Names of the classes, in the order of their labels; their numbers if not given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(length(min = 1))]
+        classes: Option<Vec<String>>,
+        /// Only the first so many images of each class, in training and in test set.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(min = 1))]
+        limit_per_class: Option<u32>,
+    },
+    /// Parquet files of the Hugging Face hub, plain or compressed by Snappy or zstd: a column of encoded images
+    /// (`struct {bytes, path}`; JPEG, PNG, BMP or WebP) and one of class numbers. The names of the classes are in their
+    /// metadata.
+    Parquet {
+        /// The files of the training set, in their order.
+        #[schemars(length(min = 1))]
+        train: Vec<Source>,
+        /// The files of the test set, in their order.
+        #[schemars(length(min = 1))]
+        test: Vec<Source>,
+        /// The column of the images; the only column of encoded images if not given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        image: Option<String>,
+        /// The column of the class numbers.
+        #[serde(default = "label")]
+        label: String,
+        /// Names of the classes, in the order of their labels; those of the metadata if not given, or else their
+        /// numbers.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(length(min = 1))]
+        classes: Option<Vec<String>>,
+        /// The shorter side that images are resized to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(min = 1, max = 4096))]
+        resize: Option<u32>,
+        /// How they are resized.
+        #[serde(default)]
+        filter: Filter,
+        /// The side of the square in their middle that is cut out in the end. Needed where images have different sizes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(min = 1, max = 4096))]
+        center_crop: Option<u32>,
+        /// Only the first so many images of each class, in training and in test set.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(min = 1))]
+        limit_per_class: Option<u32>,
+        /// What becomes of images that cannot be decoded.
+        #[serde(default)]
+        broken: Broken,
+    },
     /// CIFAR-10 (Krizhevsky 2009): 60,000 colour images of 32 × 32, of which 10,000 are for testing. Either the binary
     /// or the Python archive of its authors.
     Cifar10 {
@@ -154,6 +232,44 @@ pub struct IdxFiles {
     pub labels: Source,
 }
 
+/// Names of an array of images and of that of their labels, without `.npy`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ArrayNames {
+    /// The images.
+    pub images: String,
+    /// Their labels.
+    pub labels: String,
+}
+
+/// A `.npy` file of images and that of their labels.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ArrayFiles {
+    /// The images.
+    pub images: Source,
+    /// Their labels.
+    pub labels: Source,
+}
+
+/// A step on the way to a source within parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// A key of a mapping.
+    Key(&'static str),
+    /// A place in a list, from 0.
+    Index(usize),
+}
+
+impl std::fmt::Display for Way {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Way::Key(name) => f.write_str(name),
+            Way::Index(index) => index.fmt(f),
+        }
+    }
+}
+
 /// A folder on disk or in an archive: exactly one of `folder` and `archive`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -194,6 +310,10 @@ pub enum Broken {
     Skip,
 }
 
+fn label() -> String {
+    "label".to_owned()
+}
+
 fn fifth() -> Real {
     Real::new(0.2)
 }
@@ -207,26 +327,45 @@ fn side_224() -> u32 {
 }
 
 impl DatasetParams {
-    /// The sources, each with the names that lead to it.
-    pub fn sources(&mut self) -> Vec<(Vec<&'static str>, &mut Source)> {
+    /// The sources, each with the way that leads to it.
+    pub fn sources(&mut self) -> Vec<(Vec<Way>, &mut Source)> {
+        use Way::{Index, Key};
         match self {
-            DatasetParams::Idx { train, test, .. } => vec![
-                (vec!["train", "images"], &mut train.images),
-                (vec!["train", "labels"], &mut train.labels),
-                (vec!["test", "images"], &mut test.images),
-                (vec!["test", "labels"], &mut test.labels),
+            DatasetParams::Idx {
+                train: IdxFiles { images: train_images, labels: train_labels },
+                test: IdxFiles { images: test_images, labels: test_labels },
+                ..
+            }
+            | DatasetParams::Npy {
+                train: ArrayFiles { images: train_images, labels: train_labels },
+                test: ArrayFiles { images: test_images, labels: test_labels },
+                ..
+            } => vec![
+                (vec![Key("train"), Key("images")], train_images),
+                (vec![Key("train"), Key("labels")], train_labels),
+                (vec![Key("test"), Key("images")], test_images),
+                (vec![Key("test"), Key("labels")], test_labels),
             ],
             DatasetParams::Cifar10 { archive, .. }
             | DatasetParams::TinyImagenet { archive, .. }
-            | DatasetParams::Caltech256 { archive, .. } => vec![(vec!["archive"], archive)],
+            | DatasetParams::Caltech256 { archive, .. }
+            | DatasetParams::Npz { archive, .. } => vec![(vec![Key("archive")], archive)],
+            DatasetParams::Parquet { train, test, .. } => {
+                let parts = [("train", train), ("test", test)].into_iter();
+                parts
+                    .flat_map(|(part, shards)| {
+                        shards.iter_mut().enumerate().map(move |(at, shard)| (vec![Key(part), Index(at)], shard))
+                    })
+                    .collect()
+            }
             DatasetParams::ImageFolder { folder, archive, train, test, .. } => {
                 let mut sources = Vec::new();
-                sources.extend(folder.as_mut().map(|folder| (vec!["folder"], folder.source())));
-                sources.extend(archive.as_mut().map(|archive| (vec!["archive"], archive)));
+                sources.extend(folder.as_mut().map(|folder| (vec![Key("folder")], folder.source())));
+                sources.extend(archive.as_mut().map(|archive| (vec![Key("archive")], archive)));
                 for (part, place) in [("train", train), ("test", test)] {
                     let Some(Folder { folder, archive, .. }) = place else { continue };
-                    sources.extend(folder.as_mut().map(|folder| (vec![part, "folder"], folder.source())));
-                    sources.extend(archive.as_mut().map(|archive| (vec![part, "archive"], archive)));
+                    sources.extend(folder.as_mut().map(|folder| (vec![Key(part), Key("folder")], folder.source())));
+                    sources.extend(archive.as_mut().map(|archive| (vec![Key(part), Key("archive")], archive)));
                 }
                 sources
             }

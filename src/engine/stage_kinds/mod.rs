@@ -38,7 +38,7 @@ pub use attack::{
 };
 pub use augmentation::Augmentation;
 pub use command::{CommandOutput, CommandParams, RESERVED_RESULTS, Run, ShownOutput};
-pub use dataset::{Broken, Classes, DatasetParams, Folder, IdxFiles};
+pub use dataset::{ArrayFiles, ArrayNames, Broken, Classes, DatasetParams, Folder, IdxFiles, Way};
 pub use evaluate::EvaluateParams;
 pub use figure::{
     CurvesSpec, FigureParams, FigureSpec, MapsParams, MapsSpec, MapsTag, SamplesParams, SamplesSpec, SamplesTag, Scale,

@@ -67,6 +67,27 @@ fn of_dataset(params: &DatasetParams) -> Work {
     let square = |side: Option<u32>| side.map(|side| f64::from(side) * f64::from(side));
     match params {
         DatasetParams::Idx { train: _, test: _, classes: _ } => Work::new("idx", 1.0, None),
+        DatasetParams::Npz { archive: _, train: _, test: _, classes: _, limit_per_class } => {
+            Work::new("npz", 1.0, *limit_per_class)
+        }
+        DatasetParams::Npy { train: _, test: _, classes: _, limit_per_class } => {
+            Work::new("npy", 1.0, *limit_per_class)
+        }
+        DatasetParams::Parquet {
+            train,
+            test,
+            image: _,
+            label: _,
+            classes: _,
+            resize,
+            filter: _,
+            center_crop,
+            limit_per_class,
+            broken: _,
+        } => Work {
+            pixels: square(center_crop.or(*resize)),
+            ..Work::new(format!("parquet {} {}", train.len(), test.len()), 1.0, *limit_per_class)
+        },
         DatasetParams::Cifar10 { archive: _, limit_per_class } => Work::new("cifar10", 1.0, *limit_per_class),
         DatasetParams::TinyImagenet { archive: _, resize, limit_per_class, broken: _ } => {
             Work { pixels: square(*resize), ..Work::new("tiny_imagenet", 1.0, *limit_per_class) }

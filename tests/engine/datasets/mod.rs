@@ -4,5 +4,6 @@
 mod archives;
 mod broken;
 mod good;
+mod hub;
 mod layouts;
 mod pack;

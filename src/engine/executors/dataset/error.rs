@@ -2,6 +2,7 @@
 
 use super::archive::ArchiveError;
 use super::idx::IdxError;
+use super::npy::NpyError;
 use crate::folder::FolderError;
 use crate::pickle::PickleError;
 
@@ -26,6 +27,12 @@ pub(in crate::executors) enum DatasetError {
     Content { file: String, name: String, reason: String },
     #[error("{file}: `{name}` cannot be read: {source}")]
     Pickle { file: String, name: String, source: PickleError },
+    #[error("{file}: {source}")]
+    Npy { file: String, source: NpyError },
+    #[error("{file} does not have the arrays {wanted}; it has {there}: name them with `train` and `test`")]
+    NoArrays { file: String, wanted: String, there: String },
+    #[error("{file}: {reason}")]
+    Unfit { file: String, reason: String },
     #[error("{file} has no images {place}")]
     NoImages { file: String, place: String },
     #[error("the test set has the class `{class}`, which the training set has not{hint}")]

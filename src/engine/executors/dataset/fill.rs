@@ -54,7 +54,7 @@ pub(super) struct Filled {
 }
 
 /// Enough of a file's digest to tell it from any other.
-type Fingerprint = [u8; 16];
+pub(super) type Fingerprint = [u8; 16];
 
 /// What else the line on both sets tells.
 #[derive(Debug, Default, Clone, Copy)]
@@ -155,7 +155,7 @@ fn stored(file: &[u8], plan: &Plan<'_>) -> Result<Stored, String> {
     Ok((image.planes(), [image.height, image.width]))
 }
 
-fn fingerprint(file: &[u8]) -> Fingerprint {
+pub(super) fn fingerprint(file: &[u8]) -> Fingerprint {
     let mut fingerprint = Fingerprint::default();
     let length = fingerprint.len();
     fingerprint.copy_from_slice(&blake3::hash(file).as_bytes()[..length]);

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::ops::ControlFlow;
 
 use super::archive::Archive;
-use super::{cifar_pickle, idx};
+use super::{cifar_pickle, idx, npy, parquet};
 
 /// Lists an archive and reads its files.
 pub fn archive(bytes: &[u8]) {
@@ -28,4 +28,22 @@ pub fn cifar_pickle(bytes: &[u8]) {
     if let Ok(Some(batch)) = cifar_pickle::read(bytes) {
         assert!(batch.pixels.len() <= bytes.len() && batch.labels.len() <= bytes.len());
     }
+}
+
+/// Reads an array of NumPy as images and as labels.
+pub fn npy(bytes: &[u8]) {
+    _ = npy::labels(bytes);
+    let Ok(mut images) = npy::Images::open(bytes) else { return };
+    for _ in 0..images.count.min(4) {
+        if images.read().is_err() {
+            return;
+        }
+    }
+}
+
+/// Reads a Parquet file of images.
+pub fn parquet(bytes: &[u8]) {
+    let mut file = tempfile::tempfile_in("/dev/shm").expect("a file in memory");
+    file.write_all(bytes).expect("room in memory");
+    _ = parquet::read(file);
 }

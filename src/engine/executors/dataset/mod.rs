@@ -2,6 +2,7 @@
 //! knows its layout; `archive` and `fill` know how files are read and sets are written.
 
 mod archive;
+mod arrays;
 mod caltech256;
 mod cifar10;
 mod cifar_pickle;
@@ -14,6 +15,8 @@ mod idx;
 mod idx_files;
 mod image_folder;
 mod layout;
+mod npy;
+mod parquet;
 mod picture;
 mod survey;
 mod tiny_imagenet;
@@ -50,6 +53,8 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageErr
         DatasetParams::Caltech256 { archive, .. } => {
             caltech256::run(job, reporter, &open(job, "archive", archive, reporter)?, &params)
         }
+        DatasetParams::Npz { .. } | DatasetParams::Npy { .. } => arrays::run(job, reporter, &params),
+        DatasetParams::Parquet { .. } => parquet::run(job, reporter, &params),
         DatasetParams::ImageFolder { .. } => image_folder::run(job, reporter, &params),
     }
 }

@@ -1,6 +1,7 @@
-//! Archives, and folders on disk, as lists of files that are read where they lie: zip and tar, plain or compressed, told apart by their first
-//! bytes, or a folder as it was listed. Nothing is unpacked under a name that an archive chose. Links within an archive are followed; names that lead
-//! out of it, and archives that unfold into much more than they are, are refused.
+//! Archives, and folders on disk, as lists of files that are read where they lie: zip and tar, plain or compressed,
+//! told apart by their first bytes, or a folder as it was listed. Nothing is unpacked under a name that an archive
+//! chose. Links within an archive are followed; names that lead out of it, and archives that unfold into much more than
+//! they are, are refused.
 
 mod pax;
 mod tape;
@@ -23,14 +24,14 @@ use crate::folder::{Folder, FolderFile};
 use crate::regular::read_regular;
 
 /// More files than any data set of the field has in one archive: ImageNet has 1.3 million.
-const MAX_ENTRIES: usize = 4_000_000;
+pub(super) const MAX_ENTRIES: usize = 4_000_000;
 /// The largest file within an archive that is read: a batch of CIFAR-10 has 31 MB, the largest painting of Painter by
 /// Numbers below 100 MB.
-const MAX_ENTRY: u64 = 1 << 30;
+pub(super) const MAX_ENTRY: u64 = 1 << 30;
 /// How many times its own size an archive may unfold to, once that is much. Images hardly compress; CIFAR-10 has 1.1.
-const MAX_RATIO: u64 = 100;
+pub(super) const MAX_RATIO: u64 = 100;
 /// What counts as much.
-const MUCH: u64 = 64 << 20;
+pub(super) const MUCH: u64 = 64 << 20;
 
 /// Why an archive cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -147,6 +148,15 @@ impl Archive {
         let entries = files.into_iter().enumerate().map(entry).collect();
         let shown = path.display().to_string();
         Archive { shown, entries, empty, left_out, bytes: Bytes::Folder(path) }
+    }
+
+    /// Pieces of a file by name, first byte and size.
+    pub(super) fn of_pieces(shown: &str, pieces: Vec<(String, u64, u64)>, file: File) -> io::Result<Self> {
+        let entry =
+            |(name, at, size): (String, u64, u64)| Entry { name, content: Content { size, place: Place::At(at) } };
+        let entries = pieces.into_iter().map(entry).collect();
+        let (shown, bytes) = (shown.to_owned(), Bytes::Tar(Shared::new(file)?));
+        Ok(Archive { shown, entries, empty: Vec::new(), left_out: Vec::new(), bytes })
     }
 
     /// The bytes of a file in it. Several threads may read at a time.
