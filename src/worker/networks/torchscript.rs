@@ -131,7 +131,7 @@ pub(super) fn brief(error: &TchError) -> String {
     };
     let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty());
     let what = lines().filter_map(|line| line.split_once("Error: ")).next_back().map(|(_, what)| what);
-    let place = lines().filter(|line| line.starts_with("File \"")).next_back();
+    let place = lines().rfind(|line| line.starts_with("File \""));
     let what = what.or_else(|| lines().next()).unwrap_or("no reason given").trim_end_matches('.');
     place.map_or_else(|| what.to_owned(), |place| format!("{what} ({})", place.trim_end_matches(':')))
 }

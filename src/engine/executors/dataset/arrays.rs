@@ -89,7 +89,7 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter, params: &DatasetParams) ->
 /// Names of classes that have none: their numbers.
 pub(super) fn numbered(file: &str, labels: &[i64]) -> Result<Vec<String>, DatasetError> {
     let most = labels.iter().copied().max().unwrap_or(0);
-    if most >= MAX_CLASSES || most < 1 {
+    if !(1..MAX_CLASSES).contains(&most) {
         let reason =
             format!("labels go up to {most}; a set without `classes` has labels from 0 to at most {}", MAX_CLASSES - 1);
         return Err(DatasetError::Unfit { file: file.to_owned(), reason });
