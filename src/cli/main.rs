@@ -5,13 +5,14 @@ mod again;
 mod args;
 mod commands;
 mod excerpt;
+mod nearby;
 mod progress;
 mod report;
 mod ui;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 use args::{Cli, Command};
 
@@ -23,12 +24,14 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == atflow::keeper::ARGUMENT) {
         return commands::keep::run();
     }
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let parsed = Cli::command().try_get_matches().and_then(|found| Ok((Cli::from_arg_matches(&found)?, found)));
+    let (mut cli, found) = match parsed {
+        Ok(parsed) => parsed,
         // clap prints help to standard output and errors to standard error, and its exit code 2 is ours for a wrong
         // command line.
         Err(error) => error.exit(),
     };
+    nearby::adopt(&found, &mut cli.command);
     let is_json = cli.command.prints_json();
     let result = match cli.command {
         Command::Init(args) => commands::init::run(&args),

@@ -11,8 +11,8 @@ use atflow::plain::plain;
 use atflow::protocol::{Failure, FailureCode};
 use atflow::scheduler::{RunError, WorkerError};
 use atflow::signing::KeyError;
-use atflow::spec::{Place, Problem, Problems};
-use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, SourceCode};
+use atflow::spec::{Place, Problem, Problems, Warning};
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, Severity, SourceCode};
 
 use crate::again::with_cache;
 use crate::excerpt::Excerpt;
@@ -52,6 +52,7 @@ impl CliError {
             span: None,
             label: String::new(),
             at: None,
+            is_warning: false,
         }
         .into()
     }
@@ -204,6 +205,22 @@ impl From<RunError> for CliError {
     }
 }
 
+/// Prints the warnings of a pipeline to standard error.
+pub(crate) fn warn(warnings: &[Warning]) {
+    for warning in warnings {
+        eprint_drawn(&render(&Shown { is_warning: true, ..warning.problem.clone().into() }));
+    }
+}
+
+/// Returns the warnings of a pipeline for programs.
+pub(crate) fn warnings_json(warnings: &[Warning]) -> serde_json::Value {
+    let warning = |Warning { lint, problem }: &Warning| {
+        let at = problem.place.as_ref().map(ToString::to_string);
+        serde_json::json!({ "name": lint.name(), "message": problem.message, "help": problem.help, "at": at })
+    };
+    warnings.iter().map(warning).collect()
+}
+
 /// What is shown of a failed stage, whose log is in this cache. Its texts may come from any program.
 pub(crate) fn stage_failure(stage: &str, failure: &Failure, cache: &Path) -> String {
     let help = match failure.code {
@@ -222,6 +239,7 @@ pub(crate) fn stage_failure(stage: &str, failure: &Failure, cache: &Path) -> Str
         span: None,
         label: String::new(),
         at: None,
+        is_warning: false,
     })
 }
 
@@ -236,6 +254,7 @@ struct Shown {
     label: String,
     /// File, line and column.
     at: Option<String>,
+    is_warning: bool,
 }
 
 impl From<Problem> for Shown {
@@ -244,7 +263,7 @@ impl From<Problem> for Shown {
         let (source, span) = problem.place.as_ref().map(shown).unzip();
         let at = problem.place.as_ref().map(ToString::to_string);
         let Problem { message, help, label, .. } = problem;
-        Shown { message, causes: Vec::new(), help, source, span, label, at }
+        Shown { message, causes: Vec::new(), help, source, span, label, at, is_warning: false }
     }
 }
 
@@ -258,6 +277,10 @@ impl std::fmt::Display for Shown {
 impl std::error::Error for Shown {}
 
 impl Diagnostic for Shown {
+    fn severity(&self) -> Option<Severity> {
+        Some(if self.is_warning { Severity::Warning } else { Severity::Error })
+    }
+
     fn help<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
         self.help.as_ref().map(|help| Box::new(plain(help)) as Box<dyn std::fmt::Display>)
     }

@@ -2,6 +2,7 @@
 
 mod bundle;
 mod init;
+mod place;
 mod results;
 
 use std::ffi::OsString;
@@ -166,7 +167,7 @@ pub(crate) const CACHE: &str = "cache";
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CacheArgs {
-    /// The cache's folder
+    /// The cache's folder; where there is none here, one beside the pipeline or above it in its project
     #[arg(long, value_name = "DIR", env = "ATFLOW_CACHE", default_value = CACHE, value_parser = OsStringValueParser::new().map(cache))]
     pub cache: PathBuf,
 }

@@ -51,7 +51,8 @@ use atflow::plan::{Goals, History, PlanContext, RerunRequest, Standing, Standing
 use atflow::scheduler::Interrupt;
 use atflow::signing::PublicKey;
 use atflow::spec::{
-    Instance, InstanceId, OutputSpec, Overrides, PerInstance, PipelineSpec, Problem, Problems, expand, suggestion,
+    Instance, InstanceId, OutputSpec, Overrides, PerInstance, PipelineSpec, Problem, Problems, Warning, expand,
+    suggestion, warnings,
 };
 use atflow::stage_kinds::StageKind;
 
@@ -71,6 +72,8 @@ pub(crate) struct Loaded {
     /// Neither is ever freed: a program that ends need not take thousands of stages apart.
     pub spec: ManuallyDrop<PipelineSpec>,
     pub overrides: Overrides,
+    /// What the pipeline has most likely by mistake.
+    pub warnings: Vec<Warning>,
     pub graph: ManuallyDrop<Graph>,
     pub cache: Cache,
     pub sources: ExternalInputs,
@@ -91,7 +94,9 @@ impl Loaded {
     pub(crate) fn open(file: &Path, targets: &[String], args: &ChangeArgs, access: Access) -> Result<Self, CliError> {
         let overrides = Overrides { profile: args.profile.clone(), set: args.set.clone() };
         let spec = ManuallyDrop::new(PipelineSpec::read(file, &overrides)?);
-        let graph = ManuallyDrop::new(Graph::new(expand(&spec)?));
+        let instances = expand(&spec)?;
+        let warnings = warnings(&spec, &overrides, &instances);
+        let graph = ManuallyDrop::new(Graph::new(instances));
         let (named, are_named) = (targets.to_vec(), !targets.is_empty());
         let targets = graph.targets(targets).map_err(Problems)?;
         let wanted = graph.reached_from(&targets);
@@ -125,7 +130,7 @@ impl Loaded {
         let forced = is_forced.values().map(|is_forced| is_forced.then_some(RerunRequest::Force)).collect();
         let file = file.to_owned();
         let goals = Goals { wanted, forced, needed, rerun_from: None };
-        Ok(Loaded { file, spec, overrides, graph, cache, sources, goals, targets: named })
+        Ok(Loaded { file, spec, overrides, warnings, graph, cache, sources, goals, targets: named })
     }
 
     /// The same with results made anew from some depth; an error names what that depth needs and cannot make.
@@ -317,6 +322,34 @@ pub(crate) fn worker_program() -> PathBuf {
     }
     let own = std::env::current_exe().unwrap_or_default();
     own.with_file_name("atflow-worker")
+}
+
+/// Refuses a run that is sure to need a worker where there is none, before anything runs.
+pub(crate) fn check_worker(loaded: &Loaded) -> Result<(), CliError> {
+    let program = worker_program();
+    if program.is_file() {
+        return Ok(());
+    }
+    let (standings, history) = (loaded.survey()?, loaded.history());
+    let lacks = |id: &InstanceId| {
+        let instance = loaded.graph.instance(*id);
+        instance.kind.needs_worker()
+            && match standings[*id] {
+                Some(Standing::Stale(..)) => true,
+                // What never ran here does not turn out fresh.
+                Some(Standing::Pending(_)) => !loaded.cache.has_remote() && history.last_key(&instance.name).is_none(),
+                _ => false,
+            }
+    };
+    let stale: Vec<&str> = loaded.graph.ids().filter(lacks).map(|id| loaded.graph.instance(id).name.as_str()).collect();
+    let Some((first, rest)) = stale.split_first() else { return Ok(()) };
+    let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+    let message = format!("{first}{more} cannot run: the worker is missing, there is no {}", program.display());
+    let help = "atflow-worker links libtorch and computes trainings, attacks and transforms; `cargo install` leaves it \
+                out. `make install PREFIX=DIR` in atflow's repository builds both programs with libtorch and puts them \
+                side by side, and $ATFLOW_WORKER names a worker elsewhere. Tables and figures of existing predictions \
+                need none: `--from predictions`";
+    Err(CliError::environment(message).help(help))
 }
 
 /// This program, for the processes that keep programs of stages.

@@ -7,7 +7,7 @@ use atflow::plan::{PlannedStage, PlannedState, plan};
 
 use super::{Loaded, elsewhere, jobs, saved_plan};
 use crate::args::PlanArgs;
-use crate::report::{CliError, Exit};
+use crate::report::{CliError, Exit, warn, warnings_json};
 use crate::ui;
 
 pub(crate) fn run(args: &PlanArgs) -> Result<Exit, CliError> {
@@ -40,12 +40,14 @@ pub(crate) fn show(loaded: &Loaded, how: &Shown) -> Result<Exit, CliError> {
     let of = CostInputs { context: loaded.context(), goals: &loaded.goals, standings: &standings };
     let price = price(&of, &stages, how.jobs, how.sizes);
     let text = if how.json {
-        let mut json = serde_json::json!({ "stages": stages, "price": price });
+        let mut json =
+            serde_json::json!({ "stages": stages, "price": price, "warnings": warnings_json(&loaded.warnings) });
         if let Some(passed_over) = elsewhere::passed_over_json(&loaded.cache) {
             json["passed_over"] = passed_over;
         }
         format!("{json}\n")
     } else {
+        warn(&loaded.warnings);
         words(&stages, how.all, &price) + &elsewhere::passed_over_words(&loaded.cache)
     };
     ui::print_either(how.json, &text)?;

@@ -12,10 +12,12 @@ use atflow::stage_kinds::StageKind;
 use atflow::verify::reproduce::{Published, Question, Reproduction};
 
 use super::lay_out::{LaidOut, lay_out};
-use super::{Loaded, diff, elsewhere, interrupt, jobs, keeper_program, plan, report, saved_plan, worker_program};
+use super::{
+    Loaded, check_worker, diff, elsewhere, interrupt, jobs, keeper_program, plan, report, saved_plan, worker_program,
+};
 use crate::args::RunArgs;
 use crate::progress::{Progress, RunFacts, run_finished};
-use crate::report::{CliError, Exit, eprint};
+use crate::report::{CliError, Exit, eprint, warn};
 use crate::ui;
 
 /// By so many percentage points numbers may differ from published ones, where another processor or device may round
@@ -66,6 +68,12 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
     let jobs = jobs(args.jobs);
     if args.dry_run {
         return plan::show(&loaded, &plan::Shown { json: args.json, all: false, jobs, sizes: false });
+    }
+    if !args.json && !args.quiet {
+        warn(&loaded.warnings);
+    }
+    if !args.keep_going {
+        check_worker(&loaded)?;
     }
     // Hours of work are not begun that cannot end well, unless somebody wants what there can be.
     if !args.keep_going && !loaded.sources.awaited().is_empty() {

@@ -12,7 +12,7 @@ use super::coordinates::Coordinates;
 use super::source::beside;
 use super::source::{Place, SourceFile, YamlPath};
 use super::substitute::scalar_text;
-use super::sweep::SweepStand;
+use super::sweep_stand::SweepStand;
 use crate::dense_map::{DenseId, DenseMap};
 use crate::numerics::Numerics;
 use crate::stage_kinds::{Source, StageKind};

@@ -3,6 +3,7 @@
 //! files → [`PipelineSpec`] (keys and names checked) → [`Instance`]s (matrices multiplied out, parameters checked,
 //! references resolved).
 
+mod allow;
 mod baseline;
 mod build;
 mod command;
@@ -17,6 +18,7 @@ mod headings;
 mod include;
 mod instance;
 mod lenient;
+mod lint;
 mod load;
 mod matrix;
 mod mockup;
@@ -45,6 +47,7 @@ mod source;
 mod stage;
 mod substitute;
 mod sweep;
+mod sweep_stand;
 mod template;
 mod transform;
 mod uses;
@@ -53,8 +56,10 @@ mod view;
 mod watch;
 mod yaml;
 
+pub use allow::Lint;
 pub use expand::expand;
 pub use instance::{ExternalInput, Instance, InstanceId, Need, OutputSpec, PerInstance, fits_on_gpu};
+pub use lint::{Warning, warnings};
 pub use params::schema;
 pub(crate) use pattern::Pattern;
 pub use pipeline::PipelineSpec;

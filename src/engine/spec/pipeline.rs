@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde_yaml::{Mapping, Value};
 
+use super::allow::Lint;
 use super::diagnostics::Lost;
 use super::include::Read;
 use super::problem::{Problem, Problems};
@@ -35,6 +36,8 @@ pub struct PipelineSpec {
     /// The parameters as declared, before a profile or the command line changed them.
     declared: Mapping,
     pub(super) stages: Vec<StageSpec>,
+    /// The warnings that each file allows.
+    allow: Vec<(Arc<SourceFile>, Vec<Lint>)>,
     /// Stages that are declared but unreadable.
     pub(super) unreadable: HashSet<String>,
     pub(super) lost: Lost,
@@ -69,6 +72,14 @@ impl PipelineSpec {
         self.stages.iter().map(|stage| stage.name.clone()).collect()
     }
 
+    /// Returns whether a warning is allowed: by the file of its place, or by one of its stages.
+    pub(super) fn allows(&self, lint: Lint, place: Option<&Place>, stages: &[String]) -> bool {
+        let is_its = |file: &Arc<SourceFile>| place.is_some_and(|place| Arc::ptr_eq(&place.file, file));
+        let by_file = self.allow.iter().any(|(file, allowed)| is_its(file) && allowed.contains(&lint));
+        let by_stage = |stage: &StageSpec| stages.contains(&stage.name) && stage.allow.contains(&lint);
+        by_file || self.stages.iter().any(by_stage)
+    }
+
     /// Returns the index of a stage.
     pub(super) fn stage(&self, name: &str) -> Option<usize> {
         self.by_name.get(name).copied()
@@ -88,12 +99,14 @@ impl PipelineSpec {
         let mut unreadable = HashSet::new();
         let mut lost = Lost { anything: !is_whole, names: HashSet::new() };
         let mut name = String::new();
+        let mut allow = Vec::new();
         for document in &documents {
             let mut reader = Reader { file: &document.file, problems: Vec::new() };
             reader.known_keys(&document.top, &YamlPath::default(), &TOP_KEYS, "a pipeline file", top_hint);
             find_lost(&document.top, &mut lost);
             // A standalone pipeline can also be included: its name counts only when it is the requested file.
             name = reader.name(&document.top);
+            allow.push((document.file.clone(), reader.allow(&document.top, &YamlPath::default())));
             settings.declare(&mut reader, &document.top, &mut lost);
             for stage in reader.stages(&document.top, &mut unreadable) {
                 match by_name.get(&stage.name) {
@@ -129,6 +142,7 @@ impl PipelineSpec {
             is_mockup,
             declared,
             stages,
+            allow,
             unreadable,
             lost,
             places,

@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
+use super::allow::Lint;
 use super::params;
 use crate::numerics::Numerics;
 use crate::stage_kinds::StageKind;
@@ -46,6 +47,7 @@ pub fn pipeline_schema() -> Json {
                 "type": "object", "additionalProperties": false, "properties": defaults
             },
             "pipeline": {"description": "Its name: names the folder of its results. The file's name if there is none.", "type": "string", "pattern": NAME},
+            "allow": allow_schema("of this file"),
             "numerics": numerics_schema(),
             "params": {"description": "Values that stages take as `${name}` and that `--set name=value` overrides.", "type": "object"},
             "profiles": {
@@ -76,6 +78,13 @@ fn reference_schema() -> Json {
     json!({
         "description": "A parameter or an axis of the matrix, `${name}` or `${name.part}`.",
         "type": "string", "pattern": r"\$\{[^}]+\}"
+    })
+}
+
+fn allow_schema(whose: &str) -> Json {
+    json!({
+        "description": format!("Warnings {whose} that are meant, and are not told."),
+        "type": "array", "items": {"enum": Lint::ALL.map(Lint::name)}
     })
 }
 
@@ -116,6 +125,7 @@ fn stage_schema() -> Json {
         "additionalProperties": false,
         "properties": {
             "kind": {"description": "What the stage does.", "enum": names},
+            "allow": allow_schema("of the stage"),
             "about": {"description": "What it is there for, in words.", "type": "string"},
             "matrix": {
                 "description": "Axes; the stage has an instance for each combination of their values.",

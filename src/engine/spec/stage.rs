@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_yaml::{Mapping, Value};
 
+use super::allow::Lint;
 use super::describe::describe;
 use super::origin::LostParts;
 use super::params;
@@ -27,6 +28,8 @@ pub(super) struct StageSpec {
     pub threads: Option<Value>,
     pub gpu: Option<Value>,
     pub time_limit: Option<Value>,
+    /// Warnings that are meant.
+    pub allow: Vec<Lint>,
     pub matrix: Vec<AxisSpec>,
     /// Points added to the matrix, and points excluded from it.
     pub include: Vec<Value>,
@@ -83,9 +86,10 @@ pub(super) enum AxisValues {
     Unknown,
 }
 
-pub(super) const STAGE_KEYS: [&str; 12] = [
+pub(super) const STAGE_KEYS: [&str; 13] = [
     "kind",
     "about",
+    "allow",
     "matrix",
     "include",
     "exclude",
@@ -208,6 +212,7 @@ impl Reader<'_> {
             misplaced: strange.iter().map(|key| (*key).to_owned()).collect(),
         };
         self.check_about(map, &path);
+        let allow = self.allow(map, &path);
         let matrix = self.matrix(map, &path);
         let include = self.points(map, "include", lost.matrix, &path);
         let exclude = self.points(map, "exclude", lost.matrix, &path);
@@ -230,6 +235,7 @@ impl Reader<'_> {
             threads: map.get("threads").cloned(),
             gpu: map.get("gpu").cloned(),
             time_limit: map.get("time_limit").cloned(),
+            allow,
             matrix,
             include,
             exclude,

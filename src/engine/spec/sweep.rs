@@ -13,6 +13,7 @@ use super::diagnostics::Lost;
 use super::problem::Problem;
 use super::stage::{StageSpec, check_label, label_of};
 use super::substitute::{Scope, scalar_text};
+use super::sweep_stand::SweepStand;
 use super::watch::Watch;
 use crate::stage_kinds::StageKind;
 
@@ -31,18 +32,6 @@ pub(super) struct SweptParam {
     values: Vec<(Arc<str>, Arc<Value>)>,
     /// Whether names of instances have the value: it was given on the command line.
     is_named: bool,
-}
-
-/// The value of a swept parameter at which an instance stands.
-#[derive(Debug, Clone)]
-pub(super) struct SweepStand {
-    /// The parameter's position in the sweep.
-    pub param: usize,
-    pub name: Arc<str>,
-    pub label: Arc<str>,
-    pub value: Arc<Value>,
-    /// Whether the instance's name has the value.
-    pub is_named: bool,
 }
 
 /// All swept parameters, and the points.

@@ -1,0 +1,83 @@
+//! Warnings: what is most likely a mistake is told with its place, stops nothing, and can be allowed.
+
+use crate::support::Space;
+
+const PIPELINE: &str = r#"params: {eps: 8/255, steps: 5, left_over: 3}
+stages:
+  data: {kind: command, with: {run: "echo", outputs: {train: t, test: u}}}
+  model:
+    kind: train
+    needs: {data: data.train, validation: data.test}
+    with:
+      net: {arch: resnet, width: 8, blocks: [1]}
+      epochs: 2
+      stop_at_accuracy: 0.9
+      adversary: {attack: pgd, eps: "${eps}", step: 2/255, steps: "${steps}"}
+  attacked:
+    kind: evaluate
+    needs: {model: model, set: data.test}
+    with: {attack: {attack: pgd, eps: 4/255, step: 1/255, steps: "${steps}"}}
+  in-l2:
+    kind: evaluate
+    needs: {model: model, set: data.test}
+    with: {attack: {attack: pgd, norm: l2, eps: "${eps}", step: 1/255, steps: "${steps}"}}
+"#;
+
+#[test]
+fn each_warning_has_a_place_and_advice() {
+    let space = Space::new();
+    space.write("p.yaml", PIPELINE);
+    let plan = space.run(&["plan", "p.yaml"]);
+    assert_eq!(plan.code, Some(0), "{}", plan.seen());
+    insta::assert_snapshot!(plan.stderr);
+    let json: serde_json::Value = serde_json::from_str(&space.run(&["plan", "p.yaml", "--json"]).stdout).unwrap();
+    let warnings = json["warnings"].as_array().unwrap();
+    let told: Vec<String> = warnings.iter().map(|warning| format!("{} {}", warning["name"], warning["at"])).collect();
+    insta::assert_snapshot!(told.join("\n"));
+}
+
+#[test]
+fn a_file_or_a_stage_allows_what_it_means() {
+    let space = Space::new();
+    let stage = "  model:\n    kind: train\n";
+    let allowed = PIPELINE.replace(stage, &format!("{stage}    allow: [eps-differs, norm-differs, test-selects]\n"));
+    space.write("p.yaml", format!("allow: [unused-param]\n{allowed}"));
+    assert_eq!(space.run(&["plan", "p.yaml"]).stderr, "");
+    space.write("p.yaml", format!("allow: [unused-parm]\n{PIPELINE}"));
+    insta::assert_snapshot!(space.run(&["plan", "p.yaml"]).seen());
+}
+
+#[test]
+fn what_an_author_may_have_meant_is_not_told() {
+    let space = Space::new();
+    let quiet = |text: String| {
+        space.write("p.yaml", text);
+        let told = space.run(&["plan", "p.yaml"]).stderr;
+        assert!(!told.contains("attacks within"), "{told}");
+    };
+    // Radii that the author lists, and a radius beside that of the training.
+    let listed = "matrix: {radius: [2/255, 4/255]}\n    with: {attack: {attack: pgd, eps: \"${radius}\"";
+    quiet(PIPELINE.replace("with: {attack: {attack: pgd, eps: 4/255", listed).replace("norm: l2", "norm: inf"));
+    quiet(PIPELINE.replace("norm: l2", "norm: inf"));
+    // Two parameters are two decisions.
+    let two = PIPELINE.replace("{eps: 8/255", "{eps: 8/255, radius: 4/255").replace("eps: 4/255", "eps: \"${radius}\"");
+    quiet(two.replace("norm: l2", "norm: inf").replace("eps: \"${eps}\", step: 1/255", "eps: 8/255, step: 1/255"));
+}
+
+#[test]
+fn a_run_tells_warnings_once_and_the_pipelines_here_have_none() {
+    let space = Space::new();
+    space.write(
+        "p.yaml",
+        "params: {unused: 1}\nstages:\n  a: {kind: command, with: {run: 'echo > o', outputs: {o: o}}}\n",
+    );
+    let ran = space.run(&["run", "p.yaml"]);
+    assert_eq!(ran.stderr.matches("nothing uses the parameter `unused`").count(), 1, "{}", ran.seen());
+    assert!(!space.run(&["run", "p.yaml", "-q"]).stderr.contains("unused"));
+    let here = concat!(env!("CARGO_MANIFEST_DIR"), "/pipelines");
+    for name in ["quickstart", "fashion", "paper", "beyond"] {
+        let plan = space.run(&["plan", &format!("{here}/{name}.yaml"), "--json"]);
+        let json: serde_json::Value = serde_json::from_str(&plan.stdout).unwrap();
+        assert_eq!(json["warnings"].to_string(), "[]", "{name}");
+    }
+}
