@@ -145,3 +145,33 @@ fn hostile_files_are_refused_in_time() {
         assert!(started.elapsed() < Duration::from_secs(20), "{told}: {:?}", started.elapsed());
     }
 }
+
+#[test]
+fn a_file_of_weights_has_one_key_alone_and_in_a_list_and_its_shards_another() {
+    let space = Space::new();
+    space.write("cifar.tar.gz", include_bytes!("../engine/datasets/fixtures/cifar-10-python.tar.gz"));
+    space.write("a.bin", "one part");
+    space.write("b.bin", "another part");
+    let train = |weights: &str| {
+        format!(
+            "{{kind: train, needs: {{data: cifar.train, weights: {weights}}}, with: {{epochs: 1, net: {{arch: wideresnet}}}}}}"
+        )
+    };
+    space.write(
+        "p.yaml",
+        format!(
+            "stages:\n  cifar: {{kind: dataset, with: {{format: cifar10, archive: {{path: cifar.tar.gz}}}}}}\n  \
+             a: {{kind: file, with: {{source: {{path: a.bin}}}}}}\n  b: {{kind: file, with: {{source: {{path: b.bin}}}}}}\n  \
+             alone: {}\n  listed: {}\n  shards: {}\n",
+            train("a"),
+            train("[a]"),
+            train("[a, b]")
+        ),
+    );
+    assert_eq!(space.ran(&["cifar", "a", "b"]), ["a", "b", "cifar"]);
+    space.run(&["plan", "p.yaml", "--save", "plan.json"]);
+    let plan: serde_json::Value = serde_json::from_str(&space.read("plan.json")).unwrap();
+    let key = |stage: &str| plan["stages"][stage]["key"].as_str().unwrap_or_else(|| panic!("{plan}")).to_owned();
+    assert_eq!(key("alone"), key("listed"));
+    assert_ne!(key("alone"), key("shards"));
+}

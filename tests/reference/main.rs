@@ -68,6 +68,7 @@ fn section(kind: StageKind, described: &mut BTreeMap<String, Value>) -> String {
 
 fn how_many(slot: &Slot) -> &'static str {
     match (slot.many, slot.optional) {
+        (true, true) if slot.parts => "optional; several are the parts of one",
         (true, _) => "one or more",
         (false, true) => "optional",
         (false, false) => "",

@@ -10,6 +10,7 @@ mod parity;
 mod portable;
 mod pretrained;
 mod properties;
+mod published;
 mod resume;
 mod saliency;
 mod stories;

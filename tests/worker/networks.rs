@@ -22,7 +22,7 @@ macro_rules! weights_file {
     };
 }
 
-fn fixture(name: &str) -> Tensor {
+pub(crate) fn fixture(name: &str) -> Tensor {
     let fixtures = SafeTensors::deserialize(FIXTURES).unwrap();
     let view = fixtures.tensor(name).unwrap_or_else(|error| panic!("{name}: {error}"));
     let kind = if view.dtype() == safetensors::Dtype::F64 { Kind::Double } else { Kind::Float };
@@ -55,7 +55,7 @@ fn values(name: &str, shape: &[i64]) -> Tensor {
     Tensor::from_slice(&values).view(shape)
 }
 
-fn net(description: Value) -> Net {
+pub(crate) fn net(description: Value) -> Net {
     serde_json::from_value(description).unwrap()
 }
 
@@ -69,7 +69,7 @@ fn filled(description: Value, classes: usize) -> Box<dyn Network> {
 }
 
 /// The first so many images of the script.
-fn images(count: i64, side: i64) -> Tensor {
+pub(crate) fn images(count: i64, side: i64) -> Tensor {
     let values = uniform("images", (count * 3 * side * side) as usize);
     let values: Vec<f32> = values.into_iter().map(|u| u as f32).collect();
     Tensor::from_slice(&values).view([count, 3, side, side])
@@ -117,13 +117,13 @@ fn every() -> [(&'static str, Value, usize, i64, Option<f64>); 15] {
 }
 
 /// The largest difference of two tensors, as a share of the second one's largest value.
-fn off(found: &Tensor, expected: &Tensor) -> f64 {
+pub(crate) fn off(found: &Tensor, expected: &Tensor) -> f64 {
     assert_eq!(found.size(), expected.size());
     let scale = expected.abs().max().double_value(&[]);
     (found.detach() - expected).abs().max().double_value(&[]) / scale
 }
 
-fn logits_of(network: &dyn Network, images: &Tensor) -> Tensor {
+pub(crate) fn logits_of(network: &dyn Network, images: &Tensor) -> Tensor {
     tch::no_grad(|| network.forward(images, Mode::Eval).unwrap())
 }
 

@@ -205,3 +205,11 @@ pub(crate) fn training(more: Value) -> Value {
 pub(crate) fn pgd(eps: f64, steps: u32, start: &str) -> Value {
     json!({"attack": "pgd", "eps": eps, "step": 2.0 / 255.0, "steps": steps, "start": start})
 }
+
+/// Grey images of one size, of two classes in turn.
+pub(crate) fn sized_shapes(count: usize, channels: usize, side: usize) -> ImageSet {
+    let pixels = (0..count * channels * side * side).map(|at| (at % 251) as u8).collect();
+    let labels = (0..count).map(|index| (index % 2) as i32).collect();
+    let classes = ["even", "odd"].map(str::to_owned).to_vec();
+    ImageSet { pixels, shape: [count, channels, side, side], labels, texture: None, classes }
+}

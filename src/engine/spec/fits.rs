@@ -159,7 +159,7 @@ fn text<'a>(params: &'a Json, name: &str) -> Option<&'a str> {
 /// Returns the network of a training that takes only images of some sizes or has no feature maps.
 fn net(params: &Json) -> Option<Net> {
     let net = params.get("net")?;
-    matches!(text(net, "arch"), Some("vit" | "convnext")).then(|| Net::deserialize(net).ok()).flatten()
+    matches!(text(net, "arch"), Some("vit" | "convnext" | "torchscript")).then(|| Net::deserialize(net).ok()).flatten()
 }
 
 /// Says how the images that a network sees differ from those that it takes.

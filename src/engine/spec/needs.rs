@@ -52,14 +52,15 @@ impl Expander<'_> {
                 found.is_whole = false;
                 continue;
             }
-            found.needs.extend(references.into_iter().map(|reference| reference.fills(name, many)));
+            let is_labelled = many && (references.len() > 1 || slot.is_none_or(|slot| !slot.parts));
+            found.needs.extend(references.into_iter().map(|reference| reference.fills(name, is_labelled)));
         }
         for slot in slots.iter().filter(|slot| stage.needs.iter().all(|(name, _)| name != slot.name)) {
             // An axis over instances fills the need of the same name.
             let axis = stage.matrix.iter().zip(stands).find(|(axis, _)| axis.name == slot.name);
             match axis {
                 Some((_, Stand { reference: Some(reference), .. })) => {
-                    found.needs.push(reference.clone().fills(slot.name, slot.many));
+                    found.needs.push(reference.clone().fills(slot.name, slot.many && !slot.parts));
                 }
                 Some((_, stand)) if is_unknown(&stand.value) => found.is_whole = false,
                 _ if slot.optional => {}

@@ -18,8 +18,8 @@ const MOST_TOKENS: u32 = 1 << 14;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PreactResnet18 {
-    /// Whose code it is. The three differ where names do not tell: weights of another build load or fail, and give other
-    /// logits where they load.
+    /// Whose code it is; `rice` if it is not given. The three differ where names do not tell: weights of another build
+    /// fail to load, or load and give other logits.
     #[serde(default, skip_serializing_if = "is_default")]
     pub build: PreactBuild,
     /// Channels of the first group, 64 in every published network; fewer make a small one of the same build.
@@ -54,8 +54,8 @@ pub enum PreactBuild {
 }
 
 /// A wide residual network (Zagoruyko and Komodakis 2016) as in the PyTorch code of DeepMind (Gowal et al. 2020;
-/// `DMWideResNet` of RobustBench). It differs from `wideresnet` in names, activation, and the padding at stride 2, which
-/// is that of TensorFlow. Weights start as PyTorch starts them.
+/// `DMWideResNet` of RobustBench). It differs from `wideresnet` in names, activation, and the padding at stride 2,
+/// which is that of TensorFlow. Weights start as PyTorch starts them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DmWideResnet {
@@ -67,7 +67,7 @@ pub struct DmWideResnet {
     #[serde(default = "dm_widen")]
     #[schemars(range(min = 1, max = 128))]
     pub widen: u32,
-    /// The activation after each batch norm; its name is in no file of weights.
+    /// The activation after each batch norm, `swish` if it is not given; its name is in no file of weights.
     #[serde(default, skip_serializing_if = "is_default")]
     pub activation: Activation,
     /// Logits, at least as many as the data have classes; as many as these if it is not given.
@@ -94,8 +94,8 @@ pub enum Activation {
 }
 
 /// A vision transformer (Dosovitskiy et al. 2021) with a class token. Names of tensors and initial weights as in timm's
-/// `VisionTransformer`; layer norms have ε = 1e-6, GELU is exact. The defaults of `dim`, `depth` and `heads` are those of
-/// DeiT-Ti (Touvron et al. 2021, table 1).
+/// `VisionTransformer`; layer norms have ε = 1e-6, GELU is exact. The defaults of `dim`, `depth` and `heads` are those
+/// of DeiT-Ti (Touvron et al. 2021, table 1).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Vit {

@@ -37,6 +37,9 @@ pub struct Slot {
     pub takes: ArtifactType,
     /// Whether it takes several inputs.
     pub many: bool,
+    /// Whether several inputs are parts of one thing. A single one then has no label, so its key is that of a slot for
+    /// one input.
+    pub parts: bool,
     /// Whether a stage may leave it empty.
     pub optional: bool,
     /// Which output of a stage with several fitting ones is meant if none is named.
@@ -55,7 +58,7 @@ pub struct Output {
 }
 
 const fn slot(name: &'static str, takes: ArtifactType, prefers: &'static str) -> Slot {
-    Slot { name, takes, many: false, optional: false, prefers }
+    Slot { name, takes, many: false, parts: false, optional: false, prefers }
 }
 
 const fn output(name: &'static str, is: ArtifactType) -> Output {
@@ -73,8 +76,8 @@ impl StageKind {
         const SET: Slot = slot("set", ArtifactType::Images, "test");
         const MODEL: Slot = slot("model", ArtifactType::Checkpoint, "checkpoint");
         const RESULTS: Slot = Slot { many: true, ..slot("results", ArtifactType::Predictions, "predictions") };
-        const WEIGHTS: Slot = Slot { optional: true, ..slot("weights", ArtifactType::File, "file") };
-        const NETWORK: Slot = Slot { name: "network", ..WEIGHTS };
+        const NETWORK: Slot = Slot { optional: true, ..slot("network", ArtifactType::File, "file") };
+        const WEIGHTS: Slot = Slot { name: "weights", many: true, parts: true, ..NETWORK };
         match self {
             StageKind::Dataset | StageKind::File | StageKind::Command => &[],
             StageKind::Transform => {
@@ -83,8 +86,8 @@ impl StageKind {
                     &[
                         Slot { prefers: "test", ..DATA },
                         Slot { optional: true, ..slot("style", ArtifactType::Images, "train") },
-                        Slot { name: "encoder", ..WEIGHTS },
-                        Slot { name: "decoder", ..WEIGHTS },
+                        Slot { name: "encoder", ..NETWORK },
+                        Slot { name: "decoder", ..NETWORK },
                     ]
                 }
             }

@@ -10,8 +10,8 @@ use super::train::{HeadWeights, Pretrained};
 /// statistics of batch norms included.
 ///
 /// Needs: `data`, an image set, for channels and classes; `weights`, a file of weights, a state dict as `torch.save`
-/// writes it or safetensors; `network`, a TorchScript file, if `net` is `torchscript`. A TorchScript file has weights
-/// of its own, so `weights` is optional beside it. Output: `checkpoint`.
+/// writes it or safetensors, or all shards of one; `network`, a TorchScript file, if `net` is `torchscript`. A
+/// TorchScript file has weights of its own, so `weights` is optional beside it. Output: `checkpoint`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PretrainedParams {

@@ -11,9 +11,9 @@ use crate::number::Real;
 /// Trains a network with stochastic gradient descent on cross-entropy, adversarially or not.
 ///
 /// Needs: `data`, an image set to train on; `validation`, an image set whose accuracy is measured after each epoch
-/// (optional); `weights`, a file of weights to start from, a state dict as `torch.save` writes it or safetensors
-/// (optional); `network`, a TorchScript file, if `net` is `torchscript`. Outputs: `checkpoint`, the weights after the
-/// last epoch; `metrics`, numbers of every epoch as JSON.
+/// (optional); `weights`, a file of weights to start from, a state dict as `torch.save` writes it or safetensors, or
+/// all shards of one (optional); `network`, a TorchScript file, if `net` is `torchscript`. Outputs: `checkpoint`, the
+/// weights after the last epoch; `metrics`, numbers of every epoch as JSON.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainParams {

@@ -9,7 +9,7 @@ use crate::context::Context;
 use crate::data::{self, DeviceSet};
 use crate::error::StageError;
 use crate::networks::{self, Network};
-use crate::weights::{self, Head, Installed};
+use crate::weights::{self, File, Head, Installed, WeightsError};
 
 /// Makes the network of a stage from its needs `network` and `weights`, for the images and classes of a set.
 ///
@@ -47,26 +47,33 @@ fn fill(
     pretrained: Option<&Pretrained>,
     network: &dyn Network,
 ) -> Result<(), StageError> {
-    let Some(input) = one_or_none(context, "weights")? else {
+    let inputs = context.inputs("weights");
+    if inputs.is_empty() {
         return match pretrained {
             Some(_) => Err(StageError::setting("pretrained", "needs a `weights` input, a file to take them from")),
             None => Ok(()),
         };
-    };
-    let slot = || input.slot.clone();
-    let bytes = data::read(input)?;
+    }
+    let bytes = inputs.iter().map(|input| data::read(input)).collect::<Result<Vec<_>, _>>()?;
     let file =
-        weights::File::open(&bytes).map_err(|source| StageError::Weights { slot: slot(), source: source.into() })?;
+        joined(&bytes).map_err(|source| StageError::Weights { slot: "weights".to_owned(), source: source.into() })?;
     let pretrained = pretrained.cloned().unwrap_or_default();
     let head = head(net, pretrained.head)?;
     let installed = weights::install(network, &file, head, pretrained.entry.as_deref())
-        .map_err(|source| StageError::Install { slot: slot(), source })?;
-    let Installed { taken, prefix, passed_over } = installed;
+        .map_err(|source| StageError::Install { slot: "weights".to_owned(), source })?;
+    let Installed { taken, prefix, passed_over, is_normalised } = installed;
     let under = if prefix.is_empty() { String::new() } else { format!(" under `{prefix}`") };
-    context
-        .reporter
-        .log(format!("starting from {taken} tensors of `weights`{under}; {passed_over} others passed over"));
+    let normalised = if is_normalised { "; it normalises images as the network does" } else { "" };
+    context.reporter.log(format!(
+        "starting from {taken} tensors of `weights`{under}; {passed_over} others passed over{normalised}"
+    ));
     Ok(())
+}
+
+/// Opens a file of weights, or joins the parts of one.
+fn joined(parts: &[Vec<u8>]) -> Result<File<'_>, WeightsError> {
+    let mut files = parts.iter().map(|bytes| File::open(bytes)).collect::<Result<Vec<_>, _>>()?;
+    if files.len() == 1 { Ok(files.remove(0)) } else { File::join(files) }
 }
 
 fn head(net: &Net, wanted: HeadWeights) -> Result<Head<'static>, StageError> {

@@ -1,7 +1,7 @@
 //! Layers without batch norm, which vision transformers and ConvNeXt consist of: layer norm, perceptron, attention.
 //!
-//! A layer is the same in training and evaluation, so freezing only copies it. Layer norm and softmax compute in F32 for
-//! any input, and return its type.
+//! A layer is the same in training and evaluation, so freezing only copies it. Layer norm and softmax compute in F32
+//! for any input, and return its type.
 
 use tch::{Kind, TchError, Tensor};
 
@@ -10,8 +10,8 @@ use super::state::{Role, State};
 
 /// The constant that layer norm adds to the variance: that of timm's vision transformers and ConvNeXt.
 const EPSILON: f64 = 1e-6;
-/// Standard deviation of initial weights: timm's `trunc_normal_(std=0.02)`. It cuts at ±2, which is a hundred deviations
-/// away and never drawn.
+/// Standard deviation of initial weights: timm's `trunc_normal_(std=0.02)`. It cuts at ±2, which is a hundred
+/// deviations away and never drawn.
 pub(super) const DEVIATION: f32 = 0.02;
 
 /// A layer norm of the last dimension.

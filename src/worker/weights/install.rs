@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use tch::{TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
+use super::normalisation;
 use super::place::{self, Misfit, Neighbours, Place, WantedTensor};
 use super::{File, WeightsError};
 use crate::networks::{Entry, Network};
@@ -34,6 +35,14 @@ pub enum InstallError {
         /// Another one.
         second: String,
     },
+    /// The file normalises images in another way than the network.
+    #[error("the file normalises images by its `{names}`, and the network in another way: write `{line}` in `net`")]
+    Normalisation {
+        /// The names of the file's mean and standard deviation.
+        names: String,
+        /// What makes the network the same.
+        line: String,
+    },
     /// A selected tensor cannot be read.
     #[error(transparent)]
     Weights(#[from] WeightsError),
@@ -51,6 +60,8 @@ pub struct Installed {
     pub prefix: String,
     /// Number of other tensors in the file.
     pub passed_over: usize,
+    /// Whether the file has a normalisation of images; it is then that of the network.
+    pub is_normalised: bool,
 }
 
 /// Fills the network's tensors, parameters and running statistics, from the dictionary and prefix where they fit.
@@ -78,13 +89,14 @@ pub fn install(
     let wanted: Vec<WantedTensor> = entries.iter().map(|entry| wanted(entry)).collect();
     let places = place::find(file.listed(), &wanted, Neighbours::Layer(layer), entry).map_err(InstallError::Differ)?;
     let (place, values) = the_one(file, places)?;
+    let is_normalised = compare_normalisation(network, file, &place.prefix)?;
     let _guard = tch::no_grad_guard();
     for (entry, values) in entries.iter().zip(&values) {
         entry.tensor.shallow_clone().f_copy_(values)?;
     }
     let taken = values.len() + install_counters(file, &place, &counters)?;
     let passed_over = file.listed().len() - taken;
-    Ok(Installed { taken, prefix: place.prefix, passed_over })
+    Ok(Installed { taken, prefix: place.prefix, passed_over, is_normalised })
 }
 
 fn wanted(entry: &Entry) -> WantedTensor {
@@ -110,6 +122,33 @@ fn install_counters(file: &File<'_>, place: &Place, counters: &[&Entry]) -> Resu
         entry.tensor.shallow_clone().f_copy_(&value.f_view_as(&entry.tensor)?)?;
     }
     Ok(values.len())
+}
+
+/// Checks that the network normalises images as the file does; returns whether the file says so.
+fn compare_normalisation(network: &dyn Network, file: &File<'_>, prefix: &str) -> Result<bool, InstallError> {
+    let Some(own) = network.normalisation() else { return Ok(false) };
+    let own = own.values()?;
+    let names = place::names(file.listed());
+    let channels = own.as_ref().map_or_else(|| channels(network), |[mean, _]| mean.len());
+    let Some(numbers) = normalisation::find(&names, file.listed(), prefix, channels) else { return Ok(false) };
+    let values: Vec<Vec<f64>> = file
+        .load(&numbers)?
+        .iter()
+        .map(|tensor| Vec::try_from(tensor.f_to_kind(Kind::Double)?.f_flatten(0, -1)?))
+        .collect::<Result<_, _>>()?;
+    match normalisation::difference([&values[0], &values[1]], own.as_ref()) {
+        Some(line) => {
+            let names = numbers.map(|number| file.listed()[number].name.as_str()).join("` and `");
+            Err(InstallError::Normalisation { names, line })
+        }
+        None => Ok(true),
+    }
+}
+
+/// Returns the channels of the images that a network takes: those of its first convolution.
+fn channels(network: &dyn Network) -> usize {
+    let first = network.state().entries().iter().map(|entry| entry.tensor.size()).find(|shape| shape.len() == 4);
+    first.map_or(0, |shape| shape[1] as usize)
 }
 
 /// Returns the named tensors from the place that holds all of them, or else the subset that the file has.

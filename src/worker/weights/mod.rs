@@ -3,11 +3,12 @@
 //! Never executes anything in a file. Knows nothing about this program's own checkpoints, which have stricter rules.
 
 mod install;
+mod normalisation;
 mod place;
 mod state_dict;
 mod torch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use atflow::pickle::PickleError;
 use safetensors::SafeTensors;
@@ -26,6 +27,12 @@ pub enum WeightsError {
         "it is no file of weights: neither safetensors nor what `torch.save` writes (an archive with `data.pkl`, or the older stream)"
     )]
     Form,
+    /// The list of a sharded file.
+    #[error("it lists the files that hold the weights: name those in `weights`, and leave the list out")]
+    Index,
+    /// A tensor is in several of the files.
+    #[error("the tensor `{0}` is in two of the files, which must be the parts of one")]
+    Twice(String),
     /// A truncated or invalid safetensors file.
     #[error("it is no whole safetensors file")]
     Safetensors(#[from] safetensors::SafeTensorError),
@@ -109,6 +116,8 @@ enum Source<'a> {
     Safetensors(SafeTensors<'a>),
     Torch(torch::SavedFile<'a>),
     Ready(Vec<Tensor>),
+    /// Several files, and for each tensor its file and its index there.
+    Parts(Vec<File<'a>>, Vec<[usize; 2]>),
 }
 
 impl<'a> File<'a> {
@@ -135,6 +144,8 @@ impl<'a> File<'a> {
                 dictionary: 0,
             });
             return Ok(File { listed: listed.collect(), source: Source::Safetensors(file) });
+        } else if bytes.starts_with(b"{") {
+            return Err(WeightsError::Index);
         } else {
             return Err(WeightsError::Form);
         };
@@ -152,6 +163,26 @@ impl<'a> File<'a> {
         File { listed, source: Source::Ready(ready) }
     }
 
+    /// Joins the parts of a file, such as the shards of a large one.
+    ///
+    /// # Errors
+    /// [`WeightsError::Twice`] if two parts have a tensor of the same name.
+    pub fn join(parts: Vec<File<'a>>) -> Result<Self, WeightsError> {
+        let mut listed: Vec<ListedTensor> = Vec::new();
+        let mut places = Vec::new();
+        let mut names = BTreeSet::new();
+        for (part, file) in parts.iter().enumerate() {
+            for (number, tensor) in file.listed.iter().enumerate() {
+                if !names.insert(&tensor.name) {
+                    return Err(WeightsError::Twice(tensor.name.clone()));
+                }
+                listed.push(tensor.clone());
+                places.push([part, number]);
+            }
+        }
+        Ok(File { listed, source: Source::Parts(parts, places) })
+    }
+
     /// Returns every tensor of the file.
     pub fn listed(&self) -> &[ListedTensor] {
         &self.listed
@@ -160,6 +191,10 @@ impl<'a> File<'a> {
     /// Reads some tensors by index, on the CPU, each in its stored type. All of them must be finite.
     fn load(&self, numbers: &[usize]) -> Result<Vec<Tensor>, WeightsError> {
         let tensors = match &self.source {
+            Source::Parts(parts, places) => {
+                let load = |&number: &usize| parts[places[number][0]].load(&[places[number][1]]);
+                return Ok(numbers.iter().map(load).collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect());
+            }
             Source::Torch(saved) => saved.load(numbers, &self.listed)?,
             Source::Ready(tensors) => numbers.iter().map(|&number| tensors[number].shallow_clone()).collect(),
             Source::Safetensors(file) => numbers

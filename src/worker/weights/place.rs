@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
-use super::ListedTensor;
+use super::{ListedTensor, normalisation};
 
 /// A tensor to find.
 #[derive(Debug, Clone)]
@@ -52,6 +52,8 @@ pub struct Misfit {
     first_wanted: String,
     /// Only the last layer has another shape.
     only_head: bool,
+    /// The architecture whose names the file has, if it is another one.
+    seems: Option<&'static str>,
 }
 
 /// Name parts that wrappers insert at any position.
@@ -79,6 +81,22 @@ const TRAINING: [&str; 20] = [
     "epoch",
     "rng_state",
     "callbacks",
+];
+
+/// Modules that public code saves with a network and never uses in it: a second copy of the first group (TRADES and its
+/// copies), and a probe of the first layers that shares their tensors (Andriushchenko and Flammarion 2020).
+const UNUSED: [&str; 2] = ["sub_block1", "model_preact_hl1"];
+
+/// A tensor of each architecture that no other has, and how a pipeline writes it.
+const SIGNS: [(&str, &str); 8] = [
+    ("init_conv.weight", "arch: dm_wide_resnet"),
+    ("block1.layer.0.conv1.weight", "arch: wideresnet"),
+    ("patch_embed.proj.weight", "arch: vit"),
+    ("stages.0.blocks.0.conv_dw.weight", "arch: convnext"),
+    ("layer2.0.downsample.0.weight", "a ResNet with stem: imagenet"),
+    ("layer2.0.shortcut.1.weight", "a ResNet with stem: cifar"),
+    ("bn.weight", "arch: preact_resnet18, build: rice"),
+    ("layer2.0.shortcut.0.weight", "arch: preact_resnet18"),
 ];
 
 /// Returns the names of a file without wrapper parts, each with its index.
@@ -184,6 +202,8 @@ fn strangers<'a>(
                         || name.ends_with("num_batches_tracked")
                         || !dictionaries.contains(&listed.dictionary)
                         || TRAINING.contains(&name.split('.').next().unwrap_or_default())
+                        || UNUSED.contains(&name.split('.').next().unwrap_or_default())
+                        || normalisation::is_part(name)
                 }
             };
             !known.contains(name) && !may_stand
@@ -235,6 +255,7 @@ fn misfit(
         common: common(names),
         first: names.keys().next().cloned(),
         first_wanted: wanted.first().map(|wanted| wanted.name.clone()).unwrap_or_default(),
+        seems: seems(names, wanted),
     }
 }
 
@@ -252,6 +273,14 @@ fn nearest(missing: &WantedTensor, names: &BTreeMap<String, usize>, listed: &[Li
         .filter(|((ends, _), _)| *ends > 0)
         .max()
         .map(|(_, name)| name.clone())
+}
+
+/// Returns the architecture whose names a file has, if the wanted names are not of that one.
+fn seems(names: &BTreeMap<String, usize>, wanted: &[WantedTensor]) -> Option<&'static str> {
+    let ends_in =
+        |name: &str, sign: &str| name.strip_suffix(sign).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    let found = SIGNS.iter().find(|(sign, _)| names.keys().any(|name| ends_in(name, sign)))?;
+    wanted.iter().all(|wanted| wanted.name != found.0).then_some(found.1)
 }
 
 /// Returns the longest common prefix of all names that ends in a dot, or an empty text.
@@ -285,6 +314,9 @@ impl fmt::Display for Misfit {
         }
         if self.prefix.is_empty() && !self.common.is_empty() {
             write!(f, "; the file's names start with `{}`, the network's with `{}`", self.common, self.first_wanted)?;
+        }
+        if let Some(arch) = self.seems {
+            write!(f, "; its names are those of `{arch}`")?;
         }
         if self.only_head {
             write!(f, "; `pretrained: {{head: replace}}` takes all but the last layer")?;
