@@ -40,10 +40,7 @@ pub enum ExportError {
     #[error(transparent)]
     Format(#[from] FormatError),
     /// The checkpoint holds its network itself, a program.
-    #[error(
-        "its network is a TorchScript file, which the checkpoint itself holds: `modeling.py` would run no code of a checkpoint; \
-         `atflow show` names the file, and docs/own-network.md loads it in PyTorch"
-    )]
+    #[error("it holds its TorchScript network itself; docs/own-network.md loads both in PyTorch")]
     Script,
     /// The exported code has no such network.
     #[error("`modeling.py` has no network `{0}`")]
