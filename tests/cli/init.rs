@@ -75,6 +75,7 @@ fn images_that_are_no_data_set_are_told_and_nothing_is_written() {
         ("gone", "gone"),
         ("one", "has one class, `cat`"),
         ("notes.txt", "it is no zip, tar or gzip archive"),
+        ("cells.npz", "write `format: npz` yourself"),
         (".", "the pipeline would lie among the images"),
         ("other", "has no images in folders of classes"),
         ("vanished", "has the folder `dog` without an image that is read (its files: 1 .tiff)"),

@@ -21,8 +21,17 @@ const SHOWN: usize = 10;
 const APART: &str =
     "what a run writes would change the data set; name a folder beside it: `atflow init DIR --images …`";
 
+/// Endings of files that data sets can be made of, without files of images in them.
+const ARRAYS: [&str; 3] = ["npz", "npy", "parquet"];
+
 /// Returns the pipeline, and what to tell of the images.
 pub(super) fn starter(images: &Path, dir: &Path) -> Result<(Starter, String), CliError> {
+    let ending = images.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    if ARRAYS.contains(&ending) {
+        let message = format!("{} holds no files of images, and those are what `init` looks at", images.display());
+        return Err(CliError::environment(message)
+            .help(format!("write `format: {ending}` yourself: docs/own-data.md shows how")));
+    }
     let scratch = tempfile::tempdir().map_err(|error| CliError::environment(format!("no scratch folder: {error}")))?;
     let seen = survey_images(images, scratch.path()).map_err(|failure| {
         let help = "each class has a folder of its own, beside the others or in `train/` and `test/`";

@@ -89,12 +89,12 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter, params: &DatasetParams) ->
 /// Names of classes that have none: their numbers.
 pub(super) fn numbered(file: &str, labels: &[i64]) -> Result<Vec<String>, DatasetError> {
     let most = labels.iter().copied().max().unwrap_or(0);
-    if !(1..MAX_CLASSES).contains(&most) {
-        let reason =
-            format!("labels go up to {most}; a set without `classes` has labels from 0 to at most {}", MAX_CLASSES - 1);
-        return Err(DatasetError::Unfit { file: file.to_owned(), reason });
-    }
-    Ok((0..=most).map(|label| label.to_string()).collect())
+    let reason = match most {
+        ..1 => "there are not two classes in its labels, and a network has nothing to tell apart".to_owned(),
+        MAX_CLASSES.. => format!("its labels go up to {most}, and there are at most {MAX_CLASSES} classes"),
+        _ => return Ok((0..=most).map(|label| label.to_string()).collect()),
+    };
+    Err(DatasetError::Unfit { file: file.to_owned(), reason })
 }
 
 impl<'a> Arrays<'a> {

@@ -7,8 +7,9 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use ::parquet::basic::Type as Physical;
+use ::parquet::basic::{Compression, Type as Physical};
 use ::parquet::errors::ParquetError;
+use ::parquet::file::metadata::ParquetMetaData;
 use ::parquet::file::reader::{FileReader, SerializedFileReader};
 use ::parquet::record::{Field, Row};
 use ::parquet::schema::types::Type;
@@ -140,6 +141,11 @@ impl Columns<'_> {
         let failed = |reason: String| DatasetError::Unfit { file: shown.to_owned(), reason };
         let unread = |error: ParquetError| failed(format!("it is no Parquet file, is damaged or cut off: {error}"));
         let reader = SerializedFileReader::new(file).map_err(unread)?;
+        if let Some(name) = foreign_compression(reader.metadata()) {
+            return Err(
+                failed(format!("it is compressed by {name}, which is not read: write it with snappy or zstd")).into()
+            );
+        }
         let about = reader.metadata().file_metadata();
         let schema = about.schema();
         let projection = self.projection(schema).map_err(failed)?;
@@ -192,6 +198,16 @@ impl Columns<'_> {
         let columns = vec![encoded(image).ok_or("it has no images")?, (*label).clone()];
         Type::group_type_builder(schema.name()).with_fields(columns).build().map_err(|error| error.to_string())
     }
+}
+
+/// The name of a compression of a file that is not read.
+fn foreign_compression(about: &ParquetMetaData) -> Option<String> {
+    let columns = about.row_groups().iter().flat_map(|group| group.columns());
+    let is_read =
+        |how: &Compression| matches!(how, Compression::UNCOMPRESSED | Compression::SNAPPY | Compression::ZSTD(_));
+    let foreign = columns.map(|column| column.compression()).find(|how| !is_read(how))?;
+    // Some have their level in brackets.
+    format!("{foreign:?}").split('(').next().map(str::to_lowercase)
 }
 
 /// The part of a column of encoded images that is read, its `bytes`; nothing if it is no such column.
