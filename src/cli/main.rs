@@ -4,6 +4,7 @@
 mod again;
 mod args;
 mod commands;
+mod complete;
 mod excerpt;
 mod nearby;
 mod progress;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == atflow::keeper::ARGUMENT) {
         return commands::keep::run();
     }
+    clap_complete::CompleteEnv::with_factory(Cli::command).var(complete::VARIABLE).complete();
     let parsed = Cli::command().try_get_matches().and_then(|found| Ok((Cli::from_arg_matches(&found)?, found)));
     let (mut cli, found) = match parsed {
         Ok(parsed) => parsed,

@@ -59,7 +59,9 @@ fn the_schema_and_completions_are_printed() {
     let space = Space::new();
     let schema: serde_json::Value = serde_json::from_str(&space.run(&["schema"]).stdout).unwrap();
     assert_eq!(schema["properties"]["stages"]["type"], "object");
-    for (shell, word) in [("bash", "complete -F"), ("zsh", "#compdef atflow"), ("fish", "complete -c atflow")] {
+    for (shell, word) in
+        [("bash", "-F _clap_complete_atflow"), ("zsh", "#compdef atflow"), ("fish", "complete --keep-order")]
+    {
         let ran = space.run(&["completions", shell]);
         assert!(ran.code == Some(0) && ran.stdout.contains(word), "{shell}");
     }

@@ -3,6 +3,7 @@
 mod absent;
 mod bad;
 mod bucket;
+mod complete;
 mod data;
 mod depth;
 mod errors;

@@ -29,6 +29,27 @@ fn the_reference_is_up_to_date() {
     }
 }
 
+#[test]
+fn editors_find_a_current_schema_in_every_pipeline_here() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines");
+    let expected = serde_json::to_string_pretty(&pipeline_schema()).unwrap() + "\n";
+    let path = folder.join("pipeline.schema.json");
+    if std::env::var_os("ATFLOW_BLESS").is_some() {
+        std::fs::write(&path, expected).unwrap();
+    } else {
+        let found = std::fs::read_to_string(&path).unwrap();
+        assert!(found == expected, "pipelines/pipeline.schema.json is out of date: ATFLOW_BLESS=1 writes it anew");
+    }
+    for (folder, schema) in [(folder.clone(), ""), (folder.join("paper"), "../")] {
+        let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        for file in files.filter(|file| file.extension().is_some_and(|end| end == "yaml")) {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let expected = format!("# yaml-language-server: $schema={schema}pipeline.schema.json\n");
+            assert!(text.starts_with(&expected), "{} does not name the schema in its first line", file.display());
+        }
+    }
+}
+
 /// The section of a kind. `described` has the types that stand in the sections before it.
 fn section(kind: StageKind, described: &mut BTreeMap<String, Value>) -> String {
     let schema = schema(kind);

@@ -6,6 +6,7 @@ use atflow::plan::rerun_from::RerunFrom;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{CacheArgs, key_value};
+use crate::complete;
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -16,6 +17,7 @@ pub(crate) struct BundleArgs {
     #[arg(required = true)]
     pub pipeline: Option<PathBuf>,
     /// Stages, instances (`model/standard`) or patterns (`tested/pgd-*/*`); all if none is given
+    #[arg(add = complete::targets())]
     pub targets: Vec<String>,
     /// The file to write, NAME.tar.zst
     #[arg(long, short, value_name = "FILE", required = true)]
@@ -28,10 +30,10 @@ pub(crate) struct BundleArgs {
     #[arg(long, value_name = "LICENCE")]
     pub license: Option<String>,
     /// Override a parameter, as in `--set eps=4/255`
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value, add = complete::settings())]
     pub set: Vec<(String, String)>,
     /// Use a profile of the pipeline, a named set of parameters
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = complete::profiles())]
     pub profile: Option<String>,
     #[command(flatten)]
     pub cache: CacheArgs,

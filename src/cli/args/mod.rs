@@ -4,6 +4,7 @@ mod bundle;
 mod init;
 mod place;
 mod results;
+mod setup;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -18,10 +19,13 @@ pub(crate) use results::{
     DataArgs, DataFormat, DiffArgs, DiffFormat, ExportArgs, FindArgs, LogArgs, NameArgs, ReportArgs, RunsArgs,
     StatusArgs, TableArgs, TableFormat,
 };
+pub(crate) use setup::{CompletionsArgs, KeygenArgs, SchemaArgs, SchemaName, ShellName};
+
+use crate::complete;
 
 /// A build system for experiments on adversarially trained networks.
 #[derive(Debug, Parser)]
-#[command(name = "atflow", version, about, propagate_version = true, disable_help_subcommand = true)]
+#[command(name = "atflow", version, about, propagate_version = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -112,6 +116,7 @@ pub(crate) struct PipelineArgs {
     /// The pipeline file
     pub pipeline: PathBuf,
     /// Stages, instances (`model/standard`) or patterns (`tested/pgd-*/*`); all if none is given
+    #[arg(add = complete::targets())]
     pub targets: Vec<String>,
     #[command(flatten)]
     pub changes: ChangeArgs,
@@ -121,15 +126,15 @@ pub(crate) struct PipelineArgs {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ChangeArgs {
     /// Override a parameter, as in `--set eps=4/255`; `eps=2/255,4/255` takes each value in turn
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value, add = complete::settings())]
     pub set: Vec<(String, String)>,
     /// Use a profile of the pipeline, a named set of parameters
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = complete::profiles())]
     pub profile: Option<String>,
     #[command(flatten)]
     pub cache: CacheArgs,
     /// Run these even if they are fresh
-    #[arg(long, value_name = "TARGET")]
+    #[arg(long, value_name = "TARGET", add = complete::targets())]
     pub force: Vec<String>,
     /// Read results from a remote cache: a web server (https://…), a bucket (s3://…, gs://…, az://…; credentials from
     /// the environment), or a folder
@@ -163,7 +168,7 @@ impl ChangeArgs {
 const PATIENCE: u16 = 30;
 
 /// The cache's folder unless somebody says otherwise.
-pub(crate) const CACHE: &str = "cache";
+pub(crate) const CACHE: &str = atflow::cache::USUAL_FOLDER;
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CacheArgs {
@@ -173,11 +178,17 @@ pub(crate) struct CacheArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  atflow run p.yaml                          all stages that are stale
+  atflow run p.yaml robustness 'tested/*/8'  a table, and some instances of a stage
+  atflow run p.yaml --set eps=2/255,4/255    both values of a parameter
+  atflow run p.yaml --from predictions       tables anew, compared with the published ones")]
 pub(crate) struct RunArgs {
     /// The pipeline file
     #[arg(required_unless_present = "plan")]
     pub pipeline: Option<PathBuf>,
     /// Stages, instances (`model/standard`) or patterns (`tested/pgd-*/*`); all if none is given
+    #[arg(add = complete::targets())]
     pub targets: Vec<String>,
     /// Run a plan saved by `atflow plan --save`, if nothing it shows has changed
     #[arg(long, value_name = "FILE", conflicts_with_all = ["pipeline", "targets", "set", "profile", "force", "from"])]
@@ -221,6 +232,10 @@ pub(crate) struct RunArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  atflow plan p.yaml                  what is stale, why, and what it costs
+  atflow plan p.yaml --set eps=4/255  the same with another parameter
+  atflow plan p.yaml --save p.plan    for `atflow run --plan p.plan`")]
 pub(crate) struct PlanArgs {
     #[command(flatten)]
     pub pipeline: PipelineArgs,
@@ -250,7 +265,7 @@ pub(crate) struct WhyArgs {
     /// The pipeline file; that of the last run if only a stage is given
     pub pipeline: Option<PathBuf>,
     /// A stage, an instance (`model/standard`) or a pattern (`tested/pgd-*/*`)
-    #[arg(required = true)]
+    #[arg(required = true, add = complete::targets())]
     pub stage: String,
     #[command(flatten)]
     pub changes: ChangeArgs,
@@ -265,6 +280,7 @@ pub(crate) struct VerifyArgs {
     #[arg(requires = "targets")]
     pub pipeline: Option<PathBuf>,
     /// Stages, instances (`model/standard`) or patterns to rerun, and no others
+    #[arg(add = complete::targets())]
     pub targets: Vec<String>,
     /// Compare numbers only, within so many percentage points
     #[arg(long, value_name = "POINTS", value_parser = tolerance, requires = "targets")]
@@ -291,10 +307,10 @@ pub(crate) struct VerifyArgs {
     #[arg(long, conflicts_with = "targets")]
     pub repair: bool,
     /// Override a parameter, as in `--set eps=4/255`
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value, add = complete::settings())]
     pub set: Vec<(String, String)>,
     /// Use a profile of the pipeline, a named set of parameters
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = complete::profiles())]
     pub profile: Option<String>,
     #[command(flatten)]
     pub cache: CacheArgs,
@@ -320,7 +336,7 @@ pub(crate) struct GcArgs {
     #[arg(long, value_name = "NAME", requires = "pipelines")]
     pub profile: Vec<String>,
     /// Also keep their results with this parameter overridden, as in `--set eps=4/255`; several apply together
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value, requires = "pipelines")]
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value, add = complete::settings(), requires = "pipelines")]
     pub set: Vec<(String, String)>,
     /// Keep the results and logs of the last so many runs
     #[arg(long, value_name = "N", default_value_t = 10)]
@@ -352,10 +368,10 @@ pub(crate) struct GraphArgs {
     #[arg(long, short)]
     pub all: bool,
     /// Override a parameter, as in `--set eps=4/255`
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value, add = complete::settings())]
     pub set: Vec<(String, String)>,
     /// Use a profile of the pipeline, a named set of parameters
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = complete::profiles())]
     pub profile: Option<String>,
     #[command(flatten)]
     pub cache: CacheArgs,
@@ -382,42 +398,6 @@ pub(crate) struct DoctorArgs {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct SchemaArgs {
-    /// What to describe
-    #[arg(value_enum, default_value_t = SchemaName::Pipeline)]
-    pub of: SchemaName,
-}
-
-/// What has a JSON schema.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum SchemaName {
-    /// A pipeline file
-    Pipeline,
-    /// A line of `atflow run --json`
-    Run,
-    /// A run in `atflow status --json`
-    Status,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct CompletionsArgs {
-    /// The shell
-    #[arg(value_enum)]
-    pub shell: ShellName,
-}
-
-/// A shell that completions are written for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ShellName {
-    /// `atflow completions bash > ~/.local/share/bash-completion/completions/atflow`
-    Bash,
-    /// `atflow completions zsh > "${fpath[1]}/_atflow"`
-    Zsh,
-    /// `atflow completions fish > ~/.config/fish/completions/atflow.fish`
-    Fish,
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct PushArgs {
     #[command(flatten)]
     pub pipeline: PipelineArgs,
@@ -425,15 +405,6 @@ pub(crate) struct PushArgs {
     /// ATFLOW_SIGN_PASSWORD
     #[arg(long, value_name = "KEYFILE")]
     pub sign: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct KeygenArgs {
-    /// File for the secret key; the public key goes to the same name with `.pub`
-    pub file: PathBuf,
-    /// Protect the secret key with a password: prompted for, or read from ATFLOW_SIGN_PASSWORD
-    #[arg(long)]
-    pub password: bool,
 }
 
 #[derive(Debug, Args)]

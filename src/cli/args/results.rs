@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::{CacheArgs, key_value};
+use crate::complete;
 
 /// An instance of a pipeline that was run.
 #[derive(Debug, Args)]
 pub(crate) struct NameArgs {
     /// The instance, such as `model/standard`; for `show` also a file of a results folder
+    #[arg(add = complete::targets())]
     pub stage: String,
     #[command(flatten)]
     pub found: FindArgs,
@@ -141,6 +143,7 @@ pub(crate) struct DataArgs {
     pub pipeline: PathBuf,
     /// Stages, instances (`model/standard`) or patterns (`tested/pgd-*/*`), and what they are made from; all if none is
     /// given
+    #[arg(add = complete::targets())]
     pub targets: Vec<String>,
     /// Formats of the files; several with commas
     #[arg(long, value_enum, value_delimiter = ',', default_value = "parquet")]
@@ -149,10 +152,10 @@ pub(crate) struct DataArgs {
     #[arg(long, short, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Override a parameter, as in `--set eps=4/255`
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value, add = complete::settings())]
     pub set: Vec<(String, String)>,
     /// Use a profile of the pipeline, a named set of parameters
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = complete::profiles())]
     pub profile: Option<String>,
     #[command(flatten)]
     pub cache: CacheArgs,
@@ -185,15 +188,15 @@ pub(crate) struct TableArgs {
     #[arg(value_name = "PIPELINE")]
     pub file: Option<PathBuf>,
     /// The table's stage
-    #[arg(required = true)]
+    #[arg(required = true, add = complete::targets())]
     pub name: String,
     #[command(flatten)]
     pub found: FindArgs,
     /// Override a parameter, as in `--set eps=4/255`
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value, requires = "file")]
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value, add = complete::settings(), requires = "file")]
     pub set: Vec<(String, String)>,
     /// Use a profile of the pipeline, a named set of parameters
-    #[arg(long, value_name = "NAME", requires = "file")]
+    #[arg(long, value_name = "NAME", requires = "file", add = complete::profiles())]
     pub profile: Option<String>,
     /// Output format
     #[arg(long, value_enum, default_value_t = TableFormat::Md)]

@@ -47,6 +47,9 @@ pub use stat::{SourceDigests, StatMemo};
 /// Version of the layout. A cache of another version is refused, never changed.
 pub const CACHE_FORMAT: u32 = 1;
 
+/// Usual name of a cache's folder.
+pub const USUAL_FOLDER: &str = "cache";
+
 /// Folders that every cache has.
 const FOLDERS: [&str; 4] = ["objects", "actions", "runs", "tmp"];
 

@@ -27,6 +27,8 @@ pub struct PipelineSpec {
     pub files: Vec<Arc<SourceFile>>,
     /// The pipeline's name, which names its results folder.
     pub name: String,
+    /// The profiles, in the order of the files.
+    pub profiles: Vec<String>,
     /// The parameters; one that is swept has its values as one text.
     pub(super) params: Mapping,
     /// The parameters with several values, and those that are coordinates.
@@ -131,12 +133,14 @@ impl PipelineSpec {
             let problem = Problem::at(place, format!("{} has no stages", file.name()), "no stage here");
             problems.push(problem.help("a stage is `NAME: {kind: …, needs: …, with: …}` under `stages:`"));
         }
+        let profiles = settings.profile_names();
         let Settings { params, places, is_mockup, sweeps, .. } = settings;
         let sweep = Sweep::new(sweeps, &stages, &params, &lost)?;
         let spec = PipelineSpec {
             file,
             files,
             name,
+            profiles,
             params,
             sweep,
             is_mockup,

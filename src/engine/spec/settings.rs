@@ -126,6 +126,11 @@ impl Settings {
         }
     }
 
+    /// Returns the names of the profiles, in the order of the files.
+    pub(super) fn profile_names(&self) -> Vec<String> {
+        self.profiles.iter().map(|(name, _)| name.clone()).collect()
+    }
+
     /// Checks the profiles against all parameters, then applies the selected one and the command-line settings.
     pub(super) fn apply(&mut self, overrides: &Overrides, file: &str, lost: &Lost, problems: &mut Vec<Problem>) {
         let declared: Vec<String> = self.params.keys().filter_map(Value::as_str).map(str::to_owned).collect();
