@@ -1,4 +1,5 @@
-//! The instances that there are at one point of a sweep, by the names that they would have in a run of that point alone.
+//! The instances that there are at one point of a sweep, by the names that they would have in a run of that point
+//! alone.
 
 use std::collections::HashMap;
 

@@ -1,6 +1,7 @@
 //! Coordinates of the matrix as columns: `STAGE.AXIS`, as pipelines name them.
 //!
-//! A swept parameter is the column `params.NAME`. The columns depend on the pipeline alone, and not on what the cache holds.
+//! A swept parameter is the column `params.NAME`. The columns depend on the pipeline alone, and not on what the cache
+//! holds.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
