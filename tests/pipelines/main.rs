@@ -1,6 +1,7 @@
 //! Stories of the shipped pipelines through both real programs, engine and worker, at the size of their smallest
 //! profiles.
 
+mod animals;
 mod fashion;
 mod paper;
 mod quickstart;
