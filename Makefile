@@ -9,7 +9,7 @@ ARGS ?=
 prefix := $(patsubst ~/%,$(HOME)/%,$(PREFIX))
 setup_libtorch := $(PYTHON) tools/setup_libtorch.py
 
-.PHONY: help setup tools build quickstart paper test lint install clean
+.PHONY: help setup tools build quickstart paper test lint site install clean
 
 help: ## this list
 	@echo 'make TARGET, where TARGET is one of:'
@@ -45,6 +45,8 @@ test: build ## all tests
 	$(PYTHON) -m unittest discover -s tests/browser
 	$(PYTHON) -m unittest discover -s tests/notebook
 	$(PYTHON) -m unittest discover -s tests/crate
+	$(PYTHON) -m unittest discover -s tests/pytorch
+	$(PYTHON) -m unittest discover -s tests/site
 	cargo test --release --workspace --locked
 
 lint: setup ## formatting, width of prose, licences, clippy and rustdoc, warnings as errors
@@ -54,6 +56,9 @@ lint: setup ## formatting, width of prose, licences, clippy and rustdoc, warning
 	else echo 'cargo-deny is missing: licences were not checked (cargo install --locked cargo-deny)' >&2; fi
 	cargo clippy --release --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --release --workspace --no-deps --locked
+
+site: ## the documentation as a site, in site/
+	$(PYTHON) tools/docs_site.py site
 
 install: build ## copy atflow and its worker to PREFIX/bin (default ~/.local)
 	@mkdir -p "$(prefix)/bin"

@@ -62,10 +62,10 @@ class Tutorial(unittest.TestCase):
                 where = Path((space / "where").read_text().strip())
                 if line.startswith("atflow init"):
                     self.shorten(space / "surfaces/pipeline.yaml")
-        results = space / "surfaces/results/surfaces"
+        results = space / "surfaces/results/photos"
         for name in ("robustness.md", "saturation.tex", "smoothgrad.pdf", "report.html"):
             self.assertTrue((results / name).exists(), name)
-        self.assertTrue((space / "surfaces/export/surfaces/model-pgd/modeling.py").exists())
+        self.assertTrue((space / "surfaces/export/photos/model-pgd/modeling.py").exists())
 
     def shorten(self, pipeline: Path) -> None:
         text = pipeline.read_text(encoding="utf-8")
