@@ -22,7 +22,7 @@ from virtual_environment import programs  # noqa: E402
 ATFLOW = Path(os.environ.get("ATFLOW") or ROOT / "atflow").absolute()
 PAGE = ROOT / "docs/tutorial.md"
 # The reader waits some minutes for the experiment; a test trains on fewer images for fewer epochs.
-SHORTER = {"epochs": "1"}
+SHORTER = {"epochs": "1", "images_per_class": "60"}
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
@@ -63,7 +63,7 @@ class Tutorial(unittest.TestCase):
                 if line.startswith("atflow init"):
                     self.shorten(space / "surfaces/pipeline.yaml")
         results = space / "surfaces/results/photos"
-        for name in ("robustness.md", "saturation.tex", "smoothgrad.pdf", "report.html"):
+        for name in ("robustness.md", "saturation.tex", "smoothgrad.png", "report.html"):
             self.assertTrue((results / name).exists(), name)
         self.assertTrue((space / "surfaces/export/photos/model-pgd/modeling.py").exists())
 
