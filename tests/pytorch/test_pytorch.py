@@ -97,7 +97,9 @@ class PyTorch(unittest.TestCase):
         self.space = Path(folder.name)
 
     def atflow(self, *args: str) -> str:
-        done = subprocess.run([ATFLOW, *args], cwd=self.space, capture_output=True, text=True)
+        # A cache beside the pipelines of this repository would serve otherwise, and be written to.
+        environment = {**os.environ, "ATFLOW_CACHE": "cache"}
+        done = subprocess.run([ATFLOW, *args], cwd=self.space, env=environment, capture_output=True, text=True)
         self.assertEqual(done.returncode, 0, done.stderr)
         return done.stdout
 

@@ -410,7 +410,7 @@ fn what_cannot_be_repainted_is_told() {
             other("decoder", &swapped),
             "`decoder` does not hold the weights that it should: its tensor `1.bias` has the shape [6], not [4]",
         ),
-        (good.clone(), other("decoder", b"{}"), "it is no file of weights"),
+        (good.clone(), other("decoder", b"no weights"), "it is no file of weights"),
         (tiny, networks.clone(), "are 8 × 8; AdaIN needs at least 9 pixels a side"),
         (two, networks.clone(), "have 2 channels"),
         (good.clone(), Vec::new(), "expected one input as `encoder`, found 0"),
