@@ -60,12 +60,13 @@ lint: setup ## formatting, width of prose, licences, clippy and rustdoc, warning
 site: ## the documentation as a site, in site/
 	$(PYTHON) tools/docs_site.py site
 
-install: build ## copy atflow and its worker to PREFIX/bin (default ~/.local)
+install: build ## copy atflow and its worker to PREFIX/bin (default ~/.local), and the man pages to PREFIX/share/man
 	@mkdir -p "$(prefix)/bin"
 	@target=$$(dirname "$$(readlink atflow)") && for program in atflow atflow-worker; do \
 	    cp -f "$$target/$$program" "$(prefix)/bin/.$$program.new" && mv -f "$(prefix)/bin/.$$program.new" "$(prefix)/bin/$$program" \
 	        && echo "$(prefix)/bin/$$program" || exit; \
 	done
+	@"$(prefix)/bin/atflow" man "$(prefix)/share/man/man1" >/dev/null
 
 clean: ## remove what was built here; libtorch, cache/ and results/ stay
 	cargo clean

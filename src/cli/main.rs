@@ -55,6 +55,7 @@ fn main() -> ExitCode {
         Command::Keygen(args) => commands::keygen::run(&args),
         Command::Schema(args) => commands::schema::run(&args),
         Command::Completions(args) => commands::completions::run(&args),
+        Command::Man(args) => commands::man::run(&args),
         Command::Table(args) => commands::table::run(&args),
         Command::Bundle(args) => commands::bundle::run(&args),
         Command::Push(args) => commands::push::run(&args),

@@ -18,6 +18,20 @@ fn offered(space: &Space, shell: &str, words: &[&str]) -> Vec<String> {
 }
 
 #[test]
+fn man_pages_tell_of_every_command() {
+    let space = Space::new();
+    let ran = space.run(&["man", "share/man1"]);
+    assert_eq!(ran.stdout, "wrote share/man1/atflow.1\n", "{}", ran.seen());
+    let page = |name: &str| std::fs::read_to_string(space.path().join("share/man1").join(name)).unwrap();
+    assert!(page("atflow.1").contains("atflow\\-run(1)"), "{}", page("atflow.1"));
+    assert!(page("atflow-run.1").contains("atflow run p.yaml"), "{}", page("atflow-run.1"));
+    assert!(page("atflow-bundle-check.1").contains("Check every file of a bundle"));
+    space.write("file", "");
+    let ran = space.run(&["man", "file"]);
+    assert_eq!(ran.code, Some(2), "{}", ran.seen());
+}
+
+#[test]
 fn stages_instances_parameters_and_profiles_are_completed_in_every_shell() {
     let space = Space::new();
     space.write("p.yaml", PIPELINE);

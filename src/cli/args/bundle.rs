@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use atflow::plan::rerun_from::RerunFrom;
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{CacheArgs, key_value};
+use super::{CacheArgs, examples, key_value};
 use crate::complete;
 
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, after_help = examples::BUNDLE)]
 pub(crate) struct BundleArgs {
     #[command(subcommand)]
     pub action: Option<BundleAction>,

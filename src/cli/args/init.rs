@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::examples;
+
 #[derive(Debug, Args)]
+#[command(after_help = examples::INIT)]
 pub(crate) struct InitArgs {
     /// Folder for the pipeline; made if it is not there
     #[arg(default_value = ".")]

@@ -1,6 +1,7 @@
 //! The command line as typed. What it means is in the commands.
 
 mod bundle;
+mod examples;
 mod init;
 mod place;
 mod results;
@@ -19,7 +20,7 @@ pub(crate) use results::{
     DataArgs, DataFormat, DiffArgs, DiffFormat, ExportArgs, FindArgs, LogArgs, NameArgs, ReportArgs, RunsArgs,
     StatusArgs, TableArgs, TableFormat,
 };
-pub(crate) use setup::{CompletionsArgs, KeygenArgs, SchemaArgs, SchemaName, ShellName};
+pub(crate) use setup::{CompletionsArgs, KeygenArgs, ManArgs, SchemaArgs, SchemaName, ShellName};
 
 use crate::complete;
 
@@ -40,6 +41,7 @@ pub(crate) enum Command {
     /// Show what would run, and why
     Plan(PlanArgs),
     /// Show what a stage made, from what, where and how
+    #[command(after_help = examples::SHOW)]
     Show(NameArgs),
     /// Explain why a stage is stale or fresh
     Why(WhyArgs),
@@ -79,6 +81,8 @@ pub(crate) enum Command {
     Schema(SchemaArgs),
     /// Generate shell completions
     Completions(CompletionsArgs),
+    /// Write man pages, one for each command
+    Man(ManArgs),
 }
 
 impl Command {
@@ -105,7 +109,8 @@ impl Command {
             | Command::Schema(_)
             | Command::Init(_)
             | Command::Keygen(_)
-            | Command::Completions(_) => false,
+            | Command::Completions(_)
+            | Command::Man(_) => false,
         }
     }
 }
@@ -178,11 +183,7 @@ pub(crate) struct CacheArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  atflow run p.yaml                          all stages that are stale
-  atflow run p.yaml robustness 'tested/*/8'  a table, and some instances of a stage
-  atflow run p.yaml --set eps=2/255,4/255    both values of a parameter
-  atflow run p.yaml --from predictions       tables anew, compared with the published ones")]
+#[command(after_help = examples::RUN)]
 pub(crate) struct RunArgs {
     /// The pipeline file
     #[arg(required_unless_present = "plan")]
@@ -232,10 +233,7 @@ pub(crate) struct RunArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  atflow plan p.yaml                  what is stale, why, and what it costs
-  atflow plan p.yaml --set eps=4/255  the same with another parameter
-  atflow plan p.yaml --save p.plan    for `atflow run --plan p.plan`")]
+#[command(after_help = examples::PLAN)]
 pub(crate) struct PlanArgs {
     #[command(flatten)]
     pub pipeline: PipelineArgs,
@@ -260,7 +258,7 @@ pub(crate) struct PlanArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(allow_missing_positional = true)]
+#[command(allow_missing_positional = true, after_help = examples::WHY)]
 pub(crate) struct WhyArgs {
     /// The pipeline file; that of the last run if only a stage is given
     pub pipeline: Option<PathBuf>,
@@ -275,6 +273,7 @@ pub(crate) struct WhyArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::VERIFY)]
 pub(crate) struct VerifyArgs {
     /// The pipeline whose targets to rerun; without one, the whole cache is checked
     #[arg(requires = "targets")]
@@ -329,6 +328,7 @@ pub(crate) struct VerifyArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::GC)]
 pub(crate) struct GcArgs {
     /// Pipelines whose current results to keep
     pub pipelines: Vec<PathBuf>,
@@ -358,6 +358,7 @@ pub(crate) struct GcArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::GRAPH)]
 pub(crate) struct GraphArgs {
     /// The pipeline file
     pub pipeline: PathBuf,
@@ -389,6 +390,7 @@ pub(crate) enum GraphFormat {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::DOCTOR)]
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
     pub cache: CacheArgs,
@@ -398,6 +400,7 @@ pub(crate) struct DoctorArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::PUSH)]
 pub(crate) struct PushArgs {
     #[command(flatten)]
     pub pipeline: PipelineArgs,
@@ -408,6 +411,7 @@ pub(crate) struct PushArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::PULL)]
 pub(crate) struct PullArgs {
     #[command(flatten)]
     pub pipeline: PipelineArgs,
@@ -470,5 +474,34 @@ fn device(text: &str) -> Result<String, String> {
         "cuda" => Ok("cuda:0".to_owned()),
         _ if is_cuda || text == "auto" || text == "cpu" => Ok(text.to_owned()),
         _ => Err("expected auto, cpu or cuda:N".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::Cli;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_examples_that_it_takes() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let lines: Vec<&str> = help.lines().filter(|line| line.trim_start().contains("atflow ")).collect();
+            assert!(!lines.is_empty(), "`atflow {}` has no example", command.get_name());
+            for line in lines.into_iter().filter(|line| line.starts_with("  atflow ")) {
+                // A comment stands behind two spaces, and what a shell does behind `>`.
+                let typed = line.trim_start().split("  ").next().unwrap_or_default();
+                let typed = typed.split(" > ").next().unwrap_or_default();
+                let words = shlex::split(typed).unwrap_or_default();
+                assert_eq!(words.get(1).map(String::as_str), Some(command.get_name()), "{line}");
+                assert!(Cli::try_parse_from(&words).is_ok(), "{typed}");
+            }
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{CacheArgs, key_value};
+use super::{CacheArgs, examples, key_value};
 use crate::complete;
 
 /// An instance of a pipeline that was run.
@@ -22,6 +22,7 @@ pub(crate) struct NameArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::LOG)]
 pub(crate) struct LogArgs {
     #[command(flatten)]
     pub name: NameArgs,
@@ -31,6 +32,7 @@ pub(crate) struct LogArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::STATUS)]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     pub cache: CacheArgs,
@@ -52,6 +54,7 @@ pub(crate) struct FindArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::RUNS)]
 pub(crate) struct RunsArgs {
     /// Show one run: a name from the list, or `last`, `last-1`, …
     pub run: Option<String>,
@@ -66,6 +69,7 @@ pub(crate) struct RunsArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::DIFF)]
 pub(crate) struct DiffArgs {
     /// The earlier run: a name from `atflow runs`, `last-1`, or a results folder [default: the newest one before the
     /// other with other results]
@@ -83,6 +87,7 @@ pub(crate) struct DiffArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::REPORT)]
 pub(crate) struct ReportArgs {
     /// The pipeline file whose last run to report [default: the last run of all]
     pub pipeline: Option<PathBuf>,
@@ -114,7 +119,7 @@ pub(crate) struct ReportArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(allow_missing_positional = true)]
+#[command(allow_missing_positional = true, after_help = examples::EXPORT)]
 pub(crate) struct ExportArgs {
     /// The pipeline file; that of the last run if only a stage is given
     pub pipeline: Option<PathBuf>,
@@ -138,6 +143,7 @@ pub(crate) struct ExportArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::DATA)]
 pub(crate) struct DataArgs {
     /// The pipeline file
     pub pipeline: PathBuf,
@@ -182,7 +188,7 @@ pub(crate) enum DiffFormat {
 }
 
 #[derive(Debug, Args)]
-#[command(allow_missing_positional = true)]
+#[command(allow_missing_positional = true, after_help = examples::TABLE)]
 pub(crate) struct TableArgs {
     /// The pipeline file: the table as the pipeline has it now, from what is there; without it, that of the last run
     #[arg(value_name = "PIPELINE")]

@@ -1,10 +1,13 @@
-//! Options of the commands that set things up: schema, completions, keygen.
+//! Options of the commands that set things up: schema, completions, keygen, man pages.
 
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::examples;
+
 #[derive(Debug, Args)]
+#[command(after_help = examples::SCHEMA)]
 pub(crate) struct SchemaArgs {
     /// What to describe
     #[arg(value_enum, default_value_t = SchemaName::Pipeline)]
@@ -49,10 +52,18 @@ pub(crate) enum ShellName {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::KEYGEN)]
 pub(crate) struct KeygenArgs {
     /// File for the secret key; the public key goes to the same name with `.pub`
     pub file: PathBuf,
     /// Protect the secret key with a password: prompted for, or read from ATFLOW_SIGN_PASSWORD
     #[arg(long)]
     pub password: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = examples::MAN)]
+pub(crate) struct ManArgs {
+    /// The folder to write; pages of the same names are replaced
+    pub dir: PathBuf,
 }

@@ -16,6 +16,7 @@ pub(crate) mod keygen;
 mod lay_out;
 mod live_log;
 pub(crate) mod log;
+pub(crate) mod man;
 pub(crate) mod plan;
 pub(crate) mod pull;
 pub(crate) mod push;
@@ -337,7 +338,7 @@ pub(crate) fn check_worker(loaded: &Loaded) -> Result<(), CliError> {
             && match standings[*id] {
                 Some(Standing::Stale(..)) => true,
                 // What never ran here does not turn out fresh.
-                Some(Standing::Pending(_)) => !loaded.cache.has_remote() && history.last_key(&instance.name).is_none(),
+                Some(Standing::Pending(_)) => !loaded.cache.has_remote() && history.last_key(instance).is_none(),
                 _ => false,
             }
     };
