@@ -56,6 +56,33 @@ stages:
     with: {{attack: {{attack: fgsm, eps: 8/255}}, limit: 50}}
 """
 
+# A network with batch statistics, a counter and a buffer of bytes.
+SCRIPT = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.fc = nn.Conv2d(1, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.Linear(8 * 14 * 14, 10)
+        self.register_buffer("order", torch.arange(10, dtype=torch.uint8))
+
+    def forward(self, x):
+        return self.fc(torch.relu(self.norm(self.conv(x))).flatten(1))[:, self.order.long()]
+
+torch.manual_seed(0)
+torch.jit.script(Net()).save("net.pt")
+"""
+
+OWN = STORY.split("  model:")[0] + """
+  net: {kind: file, with: {source: {path: net.pt}}}
+  model:
+    kind: train
+    needs: {data: fashion.train, network: net}
+    with: {net: {arch: torchscript, mean: [0.286], std: [0.353]}, epochs: 1, batch_size: 32, optimizer: {lr: 0.05}, limit: 128}
+  tested: {kind: evaluate, needs: {model: model, set: fashion.test}, with: {limit: 100}}
+"""
+
 # Prints for an exported network, a set and predictions how often the predictions differ, and by how much the losses do.
 COMPARE = """
 import json, sys
@@ -119,6 +146,20 @@ class PyTorch(unittest.TestCase):
                 different, loss = json.loads(done.stdout)
                 self.assertEqual(different, 0)
                 self.assertLess(loss, 1e-4)
+
+    @unittest.skipIf(lacks("torch"), lacks("torch"))
+    def test_a_torchscript_network_is_exported_with_its_program(self) -> None:
+        subprocess.run([PYTHON, "-W", "ignore", "-c", SCRIPT], cwd=self.space, check=True)
+        (self.space / "p.yaml").write_text(OWN)
+        self.atflow("run", "p.yaml", "-q")
+        self.atflow("export", "model", "-o", "own")
+        files = ["own", self.output("fashion", "test"), self.output("tested", "predictions")]
+        done = subprocess.run([PYTHON, "-W", "ignore", "-c", COMPARE, *files], cwd=self.space, capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        different, loss = json.loads(done.stdout)
+        self.assertEqual(different, 0)
+        self.assertLess(loss, 1e-4)
+        self.assertIn("This checkpoint holds a program", (self.space / "own/README.md").read_text())
 
     @unittest.skipIf(lacks("torch", "torchattacks"), lacks("torch", "torchattacks"))
     def test_an_attack_of_torchattacks_stands_in_a_table(self) -> None:

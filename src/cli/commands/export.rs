@@ -108,7 +108,7 @@ fn check_folder(folder: &Path) -> Result<(), CliError> {
 fn cannot_export(error: &ExportError) -> CliError {
     let message = format!("the checkpoint cannot be exported: {}", causes(error).join(": "));
     match error {
-        ExportError::Network(_) | ExportError::Script => CliError::environment(message),
+        ExportError::Network(_) => CliError::environment(message),
         _ => CliError::environment(message)
             .help("`atflow verify --repair` puts a damaged file aside; a run makes it again"),
     }

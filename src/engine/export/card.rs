@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value as Json;
 
-use super::ExportSource;
+use super::{ExportSource, TORCHSCRIPT};
 use crate::cache::Manifest;
 use crate::formats::Predictions;
 use crate::plan::Standing;
@@ -36,6 +36,12 @@ pub(super) fn card(source: ExportSource<'_>, metadata: &Json) -> String {
         classes.len(),
         classes.join(", "),
     );
+    if arch == TORCHSCRIPT {
+        text.push_str(
+            "**This checkpoint holds a program.** PyTorch runs the TorchScript program of the network, which may read and\n\
+             write files. Load it only if you trust whoever made it.\n\n",
+        );
+    }
     text.push_str(&accuracies(source));
     text.push_str(&training(manifest));
     // What a pipeline says may hold what is private.

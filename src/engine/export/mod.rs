@@ -27,6 +27,9 @@ pub const CARD: &str = "README.md";
 /// The files of such a folder.
 pub const FILES: [&str; 4] = [WEIGHTS, MODELING, CONFIG, CARD];
 
+/// What a checkpoint calls a network that is a TorchScript program.
+const TORCHSCRIPT: &str = "torchscript";
+
 /// The code of the networks, which needs PyTorch alone.
 const MODELING_CODE: &str = include_str!("modeling.py");
 
@@ -39,9 +42,6 @@ pub enum ExportError {
     /// The file is no checkpoint.
     #[error(transparent)]
     Format(#[from] FormatError),
-    /// The checkpoint holds its network itself, a program.
-    #[error("it holds its TorchScript network itself; docs/own-network.md loads both in PyTorch")]
-    Script,
     /// The exported code has no such network.
     #[error("`modeling.py` has no network `{0}`")]
     Network(String),
@@ -76,11 +76,8 @@ pub fn files(source: ExportSource<'_>) -> Result<BTreeMap<&'static str, Vec<u8>>
     let weights = source.results.cache.read(digest)?;
     let metadata: Json = formats::read_metadata("checkpoint", &weights)?;
     let arch = metadata.pointer("/net/arch").and_then(Json::as_str).unwrap_or_default();
-    if arch == "torchscript" {
-        return Err(ExportError::Script);
-    }
-    // The table at the end of the code lists its networks.
-    if !MODELING_CODE.contains(&format!("    \"{arch}\": ")) {
+    // The table at the end of the code lists its networks. A TorchScript network is in the checkpoint itself.
+    if arch != TORCHSCRIPT && !MODELING_CODE.contains(&format!("    \"{arch}\": ")) {
         return Err(ExportError::Network(arch.to_owned()));
     }
     let config = config(source, digest, &metadata);

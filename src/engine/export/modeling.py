@@ -5,9 +5,11 @@
     model = load("model.safetensors")                 # in evaluation mode
     logits = model(images)                            # images: N x C x H x W, floats from 0 to 1
 
-Needs PyTorch and nothing else. A checkpoint holds data only: loading one runs no code of its own.
+Needs PyTorch and nothing else. A checkpoint holds data only, and loading one runs no code of its own. The one exception
+is a TorchScript network (`net.arch` is `torchscript`): its program is in the checkpoint, and may read and write files.
 """
 
+import io
 import json
 from pathlib import Path
 
@@ -16,11 +18,18 @@ from torch import nn
 from torch.nn import functional as F
 
 
+# Names of safetensors. Networks of this file have F32 alone; the buffers of a TorchScript network may be of any type.
+TYPES = {
+    "F32": torch.float32, "F64": torch.float64, "F16": torch.float16, "BF16": torch.bfloat16, "BOOL": torch.bool,
+    "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64,
+}
+
+
 def load(path, device="cpu"):
     """The network of a checkpoint, in evaluation mode. `path` is the file, or the folder with `model.safetensors`."""
     path = Path(path)
     metadata, weights = read(path / "model.safetensors" if path.is_dir() else path)
-    model = build(metadata)
+    model = build(metadata, weights.pop("torchscript/program", None))
     lacking, unknown = model.network.load_state_dict(weights, strict=False)
     lacking = [name for name in lacking if not name.endswith("num_batches_tracked")]
     if lacking or unknown:
@@ -28,14 +37,21 @@ def load(path, device="cpu"):
     return model.to(device).eval()
 
 
-def build(metadata):
-    """A network with initial weights, from the metadata of a checkpoint: `net`, `channels`, `classes`."""
+def build(metadata, program=None):
+    """A network with initial weights, from the metadata of a checkpoint: `net`, `channels`, `classes`.
+
+    `program` holds the bytes of a TorchScript file, for a network that has one.
+    """
     net = dict(metadata["net"])
     arch, mean, std = net.pop("arch"), net.pop("mean", []), net.pop("std", [])
-    if arch not in NETWORKS:
-        raise ValueError(f"this file knows no network `{arch}`, only {', '.join(NETWORKS)}")
     logits = net.pop("classes", None) or len(metadata["classes"])
-    model = Classifier(NETWORKS[arch](channels=metadata["channels"], logits=logits, **net), mean, std)
+    if program is not None:
+        network = torch.jit.load(io.BytesIO(program.numpy().tobytes()), map_location="cpu")
+    elif arch in NETWORKS:
+        network = NETWORKS[arch](channels=metadata["channels"], logits=logits, **net)
+    else:
+        raise ValueError(f"this file knows no network `{arch}`, only {', '.join(NETWORKS)}")
+    model = Classifier(network, mean, std)
     model.classes = metadata["classes"]
     return model
 
@@ -50,11 +66,14 @@ def read(path):
         raise ValueError(f"{path} is no checkpoint that this file can read, but `{metadata['format']}`")
     tensors = {}
     for name, entry in header.items():
-        if entry["dtype"] != "F32":
-            raise ValueError(f"the tensor {name} is of type {entry['dtype']}, not F32")
+        if entry["dtype"] not in TYPES:
+            raise ValueError(f"the tensor {name} is of type {entry['dtype']}, which this file cannot read")
         start, end = (8 + length + offset for offset in entry["data_offsets"])
-        # Aligned, as a view into the file need not be.
-        tensors[name] = torch.frombuffer(data[start:end], dtype=torch.float32).view(entry["shape"])
+        if start == end:
+            tensors[name] = torch.empty(entry["shape"], dtype=TYPES[entry["dtype"]])
+        else:
+            # Aligned, as a view into the file need not be.
+            tensors[name] = torch.frombuffer(data[start:end], dtype=TYPES[entry["dtype"]]).view(entry["shape"])
     return metadata, tensors
 
 
