@@ -64,6 +64,37 @@ fn what_an_author_may_have_meant_is_not_told() {
     quiet(two.replace("norm: l2", "norm: inf").replace("eps: \"${eps}\", step: 1/255", "eps: 8/255, step: 1/255"));
 }
 
+const FOLDER: &str = r#"stages:
+  photos: {kind: dataset, with: {format: image_folder, folder: photos, test_share: 0.5}}
+  mixed: {kind: transform, needs: {data: photos.test}, with: {op: sample, count: 10}}
+  model:
+    kind: train
+    needs: {data: photos.train}
+    with: {net: {arch: resnet, width: 8, blocks: [1]}, epochs: 2, limit: 100}
+  tested: {kind: evaluate, needs: {model: model, set: mixed}, with: {limit: 5}}
+"#;
+
+#[test]
+fn the_first_images_of_a_folder_of_classes_are_told() {
+    let space = Space::new();
+    for class in ["ant", "bee"] {
+        let image = image::GrayImage::new(4, 4);
+        for index in 0..4 {
+            let file = space.path().join(format!("photos/{class}/{index}.png"));
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            image.save(file).unwrap();
+        }
+    }
+    space.write("p.yaml", FOLDER);
+    insta::assert_snapshot!(space.run(&["plan", "p.yaml"]).stderr);
+    let lines = space.run(&["run", "p.yaml", "photos", "--json"]).stdout;
+    let first: serde_json::Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_eq!((&first["event"], &first["name"]), (&"warning".into(), &"sorted-limit".into()), "{lines}");
+    assert!(first["at"].as_str().unwrap().starts_with("p.yaml:7:"), "{first}");
+    space.write("p.yaml", format!("allow: [sorted-limit]\n{FOLDER}"));
+    assert_eq!(space.run(&["plan", "p.yaml"]).stderr, "");
+}
+
 #[test]
 fn a_run_tells_warnings_once_and_the_pipelines_here_have_none() {
     let space = Space::new();

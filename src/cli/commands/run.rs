@@ -16,7 +16,7 @@ use super::{
     Loaded, check_worker, diff, elsewhere, interrupt, jobs, keeper_program, plan, report, saved_plan, worker_program,
 };
 use crate::args::RunArgs;
-use crate::progress::{Progress, RunFacts, run_finished};
+use crate::progress::{Progress, RunFacts, likely_mistakes, run_finished};
 use crate::report::{CliError, Exit, eprint, warn};
 use crate::ui;
 
@@ -69,7 +69,9 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
     if args.dry_run {
         return plan::show(&loaded, &plan::Shown { json: args.json, all: false, jobs, sizes: false });
     }
-    if !args.json && !args.quiet {
+    if args.json {
+        likely_mistakes(&loaded.warnings);
+    } else if !args.quiet {
         warn(&loaded.warnings);
     }
     if !args.keep_going {

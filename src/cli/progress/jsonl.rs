@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use atflow::event::{Assembled, Elsewhere, RunEstimate, RunEvent, RunSummary, Status};
 use atflow::protocol::{Failure, StageProgress};
+use atflow::spec::Warning;
 use atflow::stage_kinds::StageKind;
 use atflow::verify::reproduce::Reproduction;
 use schemars::JsonSchema;
@@ -142,7 +143,18 @@ enum What<'a> {
     /// A file of an instance has come from the remote cache.
     Fetched { stage: &'a str, bytes: u64 },
     /// Something that the user should know and that does not stop the run.
-    Warning { message: &'a str },
+    Warning {
+        message: &'a str,
+        /// Name of a likely mistake in the pipeline, as in `allow`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name: Option<&'a str>,
+        /// What to do about it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        help: Option<&'a str>,
+        /// Where it is: `FILE:LINE:COLUMN`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        at: Option<String>,
+    },
     /// The last line.
     RunFinished {
         outcome: Outcome,
@@ -230,6 +242,14 @@ pub(crate) fn run_finished(summary: &RunSummary, error: Option<&str>, told: &Run
     print(What::RunFinished { outcome, ran, cached, failed, skipped, seconds, more });
 }
 
+/// Prints the likely mistakes in a pipeline, before its run starts.
+pub(crate) fn likely_mistakes(warnings: &[Warning]) {
+    for Warning { lint, problem } in warnings {
+        let at = problem.place.as_ref().map(ToString::to_string);
+        print(What::Warning { message: &problem.message, name: Some(lint.name()), help: problem.help.as_deref(), at });
+    }
+}
+
 fn print(what: What<'_>) {
     let line = serde_json::to_string(&Line { what, time: jiff::Timestamp::now().to_string() }).unwrap_or_default();
     if ui::print_data(&format!("{line}\n")).is_err() {
@@ -266,7 +286,7 @@ impl JsonLines {
             RunEvent::Fetching { stage, done, total } if done == total => What::Fetched { stage, bytes: *total },
             RunEvent::Fetching { .. } => return,
             RunEvent::StageReopened { stage, output } => What::StageReopened { stage, output },
-            RunEvent::Warning(message) => What::Warning { message },
+            RunEvent::Warning(message) => What::Warning { message, name: None, help: None, at: None },
         });
     }
 }

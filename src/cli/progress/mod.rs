@@ -19,7 +19,7 @@ use crate::args::RunArgs;
 use crate::report::{eprint, eprint_drawn, stage_failure};
 use crate::ui;
 pub(crate) use frame::{left_words, pace_words};
-pub(crate) use jsonl::{RunFacts, SoFar, line_schema, run_finished, schema_of};
+pub(crate) use jsonl::{RunFacts, SoFar, likely_mistakes, line_schema, run_finished, schema_of};
 
 /// The display of one run.
 pub(crate) struct Progress {

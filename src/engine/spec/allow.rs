@@ -19,11 +19,14 @@ pub enum Lint {
     NormDiffers,
     /// A training stops by its accuracy on the images that it is tested on.
     TestSelects,
+    /// The first images of a set whose images come class by class.
+    SortedLimit,
 }
 
 impl Lint {
     /// All of them.
-    pub const ALL: [Lint; 4] = [Lint::UnusedParam, Lint::EpsDiffers, Lint::NormDiffers, Lint::TestSelects];
+    pub const ALL: [Lint; 5] =
+        [Lint::UnusedParam, Lint::EpsDiffers, Lint::NormDiffers, Lint::TestSelects, Lint::SortedLimit];
 
     /// Returns its name in `allow`.
     pub fn name(self) -> &'static str {
@@ -32,6 +35,7 @@ impl Lint {
             Lint::EpsDiffers => "eps-differs",
             Lint::NormDiffers => "norm-differs",
             Lint::TestSelects => "test-selects",
+            Lint::SortedLimit => "sorted-limit",
         }
     }
 }

@@ -29,7 +29,7 @@ pub struct Warning {
 /// Returns the warnings of a pipeline, by place. `instances` are all of it, in their order.
 pub fn warnings(spec: &PipelineSpec, overrides: &Overrides, instances: &[Instance]) -> Vec<Warning> {
     let search = Search { spec, overrides, instances };
-    let found = [search.unused(), search.reaches(), search.selections()].concat();
+    let found = [search.unused(), search.reaches(), search.selections(), search.first_classes()].concat();
     let is_told = |found: &Found| !spec.allows(found.lint, found.problem.place.as_ref(), &found.stages);
     let told: Vec<Found> = found.into_iter().filter(is_told).collect();
     let in_order = spec.in_order(told.iter().map(|found| found.problem.clone()).collect());
@@ -195,6 +195,41 @@ impl<'a> Search<'a> {
         }
         found
     }
+
+    /// Stages that take the first images of a folder of classes. A sample of it is in the same order.
+    fn first_classes(&self) -> Vec<Found> {
+        let mut seen = BTreeSet::new();
+        let limited = self.instances.iter().filter(|instance| instance.params.get("limit").is_some_and(Json::is_u64));
+        let found = limited.filter_map(|instance| {
+            let need = ["data", "set"].iter().find_map(|slot| instance.need(slot))?;
+            let folder = self.folder_of(need)?;
+            seen.insert(&instance.stage).then(|| first_class(instance, &folder.name))
+        });
+        found.collect()
+    }
+
+    /// Returns the folder or archive with a folder for each class from which the images of an input come; `None` if
+    /// they come from elsewhere.
+    fn folder_of(&self, need: &Need) -> Option<&'a Instance> {
+        let from = self.input(need);
+        match from.kind {
+            StageKind::Dataset => (from.params.get("format")?.as_str()? == "image_folder").then_some(from),
+            StageKind::Transform => self.folder_of(from.need("data")?),
+            _ => None,
+        }
+    }
+}
+
+fn first_class(instance: &Instance, folder: &str) -> Found {
+    let place = Place::value(&instance.file, instance.path.key("with").key("limit"));
+    let message = format!(
+        "`{}` takes the first images of `{folder}`, which come class by class: the last classes may be missing",
+        instance.name
+    );
+    let problem = Problem::at(place, message, "the first classes");
+    let help = "draw images of all classes with a transform `op: sample`, or set `limit_per_class` at the data set";
+    let stages = vec![instance.stage.clone()];
+    Found { lint: Lint::SortedLimit, problem: advised(problem, help, Lint::SortedLimit), stages }
 }
 
 fn selection(training: &Instance, tested: &Instance, set: &str) -> Found {
