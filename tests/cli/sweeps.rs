@@ -100,6 +100,9 @@ fn a_sweep_is_told_in_plans_runs_and_differences() {
     assert!(why.stdout.contains("attacked/pgd/eps=2_255 is fresh"), "{}", why.seen());
     let told = space.run(&["diff"]).stdout;
     assert!(told.contains("1/255,2/255,4/255"), "{told}");
+    // A run without the sweep is an earlier state of every instance of it.
+    let why = space.run(&["why", "p.yaml", "attacked/pgd/eps=3_255", "--set", "eps=2/255,3/255"]);
+    insta::assert_snapshot!("why_a_swept_instance_is_stale", why.seen());
 }
 
 #[test]

@@ -159,7 +159,6 @@ struct Walk<'w, 'a, 'h> {
 impl Walk<'_, '_, '_> {
     fn look(&mut self, id: InstanceId, before: Option<Action>) {
         let asked = self.asked;
-        let name = &asked.context.graph.instance(id).name;
         match &asked.standings[id] {
             Some(Standing::Stale(_, StaleReason::Forced(RerunRequest::Assemble))) => {
                 return self.cause(id, StaleCause::Elsewhere);
@@ -176,7 +175,12 @@ impl Walk<'_, '_, '_> {
                 self.go(producer, id, None);
             }
         }
-        let nearest = || asked.history.nearest(name, &asked.record(id, None)).map(|manifest| manifest.record);
+        let nearest = || {
+            asked
+                .history
+                .nearest(asked.context.graph.instance(id), &asked.record(id, None))
+                .map(|manifest| manifest.record)
+        };
         let Some(before) = before.or_else(nearest) else {
             return self.without_record(id);
         };
@@ -196,9 +200,9 @@ impl Walk<'_, '_, '_> {
     /// Adds the cause of an instance whose earlier action is unknown.
     fn without_record(&mut self, id: InstanceId) {
         let asked = self.asked;
-        let name = &asked.context.graph.instance(id).name;
-        let what = match (asked.history.last_key(name), &asked.standings[id]) {
-            (None, _) if asked.history.has_failed(name) => StaleCause::OnlyFailed,
+        let instance = asked.context.graph.instance(id);
+        let what = match (asked.history.last_key(instance), &asked.standings[id]) {
+            (None, _) if asked.history.has_failed(&instance.name) => StaleCause::OnlyFailed,
             (None, _) => StaleCause::NeverRun,
             (Some(last), Some(Standing::Stale(record, _))) if record.key() != last => StaleCause::RecordGone,
             (Some(_), _) => StaleCause::ResultGone,
@@ -235,7 +239,7 @@ impl Walk<'_, '_, '_> {
         let gave = |old: &Manifest| {
             old.outputs.get(&need.output).map(|blob| format!("blake3:{}", blob.digest)).as_ref() == was
         };
-        match asked.history.find(&asked.context.graph.instance(need.from).name, gave) {
+        match asked.history.find(asked.context.graph.instance(need.from), gave) {
             Some(old) if old.record != manifest.record => self.go(need.from, id, Some(old.record)),
             _ => {
                 let (from, made) = (asked.context.graph.instance(need.from).name.clone(), &manifest.made);

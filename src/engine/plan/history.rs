@@ -42,44 +42,40 @@ impl<'a> History<'a> {
         History { cache, runs: RefCell::new((Vec::new(), Box::new(runs))) }
     }
 
-    /// Returns the manifest of `name` nearest to `record`, among the latest runs.
+    /// Returns the manifest of an instance nearest to `record`, among the latest runs.
     ///
-    /// It is the one with the fewest differences; the newer one wins a tie.
-    pub fn nearest(&self, name: &str, record: &Action) -> Option<Manifest> {
-        let manifests = self.recent_keys(name).into_iter().filter_map(|key| self.cache.lookup(key));
+    /// It is the one with the fewest differences; the newer one wins a tie. An instance of a sweep has an earlier state
+    /// in runs without the sweep, too.
+    pub fn nearest(&self, instance: &Instance, record: &Action) -> Option<Manifest> {
+        let manifests = self.recent_keys(instance).into_iter().filter_map(|key| self.cache.lookup(key));
         manifests.min_by_key(|manifest| difference::changes(&manifest.record, record).len())
     }
 
     /// Returns the distinct keys of an instance in the latest runs, newest first.
-    fn recent_keys(&self, name: &str) -> Vec<ActionKey> {
+    fn recent_keys(&self, instance: &Instance) -> Vec<ActionKey> {
         let mut runs = self.runs.borrow_mut();
         let (read, rest) = &mut *runs;
         let missing = MAX_RECENT_RUNS.saturating_sub(read.len());
         read.extend(rest.by_ref().take(missing));
         let mut keys: Vec<ActionKey> = Vec::new();
-        for key in read.iter().take(MAX_RECENT_RUNS).filter_map(|run| run.keys.get(name)) {
-            if !keys.contains(key) {
-                keys.push(*key);
+        for key in read.iter().take(MAX_RECENT_RUNS).filter_map(|run| key_in(run, instance)) {
+            if !keys.contains(&key) {
+                keys.push(key);
             }
         }
         keys
     }
 
-    /// Whether `key` is the last key that the runs recorded for an instance.
-    pub fn knows(&self, name: &str, key: ActionKey) -> bool {
-        self.last_key(name) == Some(key)
-    }
-
-    /// Returns the newest manifest of `name` that `fits` accepts.
-    pub fn find(&self, name: &str, fits: impl Fn(&Manifest) -> bool) -> Option<Manifest> {
+    /// Returns the newest manifest of an instance that `fits` accepts.
+    pub fn find(&self, instance: &Instance, fits: impl Fn(&Manifest) -> bool) -> Option<Manifest> {
         let mut runs = self.runs.borrow_mut();
         let (read, rest) = &mut *runs;
         read.extend(rest);
         let mut tried: Vec<ActionKey> = Vec::new();
-        read.iter().filter_map(|run| run.keys.get(name)).find_map(|key| {
-            let is_new = !tried.contains(key);
-            tried.push(*key);
-            self.cache.lookup(*key).filter(|manifest| is_new && fits(manifest))
+        read.iter().filter_map(|run| key_in(run, instance)).find_map(|key| {
+            let is_new = !tried.contains(&key);
+            tried.push(key);
+            self.cache.lookup(key).filter(|manifest| is_new && fits(manifest))
         })
     }
 
@@ -103,13 +99,13 @@ impl<'a> History<'a> {
     }
 
     /// Returns the last key that the runs recorded for an instance.
-    pub fn last_key(&self, name: &str) -> Option<ActionKey> {
+    pub fn last_key(&self, instance: &Instance) -> Option<ActionKey> {
         let mut runs = self.runs.borrow_mut();
-        let known = runs.0.iter().find_map(|run| run.keys.get(name)).copied();
+        let known = runs.0.iter().find_map(|run| key_in(run, instance));
         known.or_else(|| {
             let (read, rest) = &mut *runs;
             rest.by_ref().find_map(|run| {
-                let key = run.keys.get(name).copied();
+                let key = key_in(&run, instance);
                 read.push(run);
                 key
             })
@@ -119,7 +115,7 @@ impl<'a> History<'a> {
     /// Describes in a few words why an instance is stale.
     pub fn reason(&self, instance: &Instance, record: &Action, absence: &StaleReason) -> String {
         let is_unknown = matches!(absence, StaleReason::Unknown);
-        let before = if is_unknown { self.nearest(&instance.name, record) } else { None };
+        let before = if is_unknown { self.nearest(instance, record) } else { None };
         self.reason_beside(instance, record, absence, before.as_ref())
     }
 
@@ -136,7 +132,7 @@ impl<'a> History<'a> {
             StaleReason::Output(name) => return format!("its output `{name}` is gone from the cache"),
             StaleReason::Unknown => {}
         }
-        let Some(last_key) = self.last_key(&instance.name) else {
+        let Some(last_key) = self.last_key(instance) else {
             return if self.has_failed(&instance.name) { "failed so far" } else { "never run" }.to_owned();
         };
         let Some(before) = before else {
@@ -152,4 +148,9 @@ impl<'a> History<'a> {
             [first, rest @ ..] => format!("{} (and {} more)", masked(&first.to_string()), rest.len()),
         }
     }
+}
+
+/// Returns the key of an instance in a run, or that which it had there without the sweep.
+fn key_in(run: &RunRecord, instance: &Instance) -> Option<ActionKey> {
+    run.keys.get(&instance.name).or_else(|| run.keys.get(instance.unswept_name())).copied()
 }

@@ -52,7 +52,7 @@ pub fn plan(graph: &Graph, standings: &Standings, goals: &Goals, history: &Histo
             Standing::Pending(_) => Cow::Owned(graph.record_by(id, |_, _| String::new(), |_| String::new())),
         };
         let is_fresh = matches!(standing, Standing::Fresh(..));
-        let before = if is_fresh { None } else { history.nearest(&instance.name, &record) };
+        let before = if is_fresh { None } else { history.nearest(instance, &record) };
         let estimate = match standing {
             Standing::Fresh(_, manifest) => Some(Estimate { seconds: manifest.made.seconds, is_scaled: false }),
             _ => {

@@ -78,7 +78,7 @@ impl Preview<'_> {
         {
             return (State::Made, Some(blob));
         }
-        match history.find(&self.context.graph.instance(need.from).name, |manifest| output(manifest).is_some()) {
+        match history.find(self.context.graph.instance(need.from), |manifest| output(manifest).is_some()) {
             Some(manifest) => (State::Stale, output(&manifest)),
             None => (State::Missing, None),
         }

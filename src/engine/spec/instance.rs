@@ -182,6 +182,14 @@ impl Instance {
         self.sweep.iter().any(|stand| stand.is_named)
     }
 
+    /// Returns the name that it has without a sweep: `model/pgd` for `model/pgd/eps=2_255`. Runs without the sweep know
+    /// it by that name.
+    pub fn unswept_name(&self) -> &str {
+        let named = self.sweep.iter().filter(|stand| stand.is_named);
+        let length: usize = named.map(|stand| "/=".len() + stand.name.len() + stand.label.len()).sum();
+        &self.name[..self.name.len() - length]
+    }
+
     /// Puts the values of swept parameters into its name and into those of its results: `model/pgd/eps=2_255`.
     pub(super) fn name_sweep(&mut self) {
         let named = self.sweep.iter().filter(|stand| stand.is_named);
