@@ -202,6 +202,17 @@ fn runs_tell_what_changed_and_a_run_tells_which_numbers_moved() {
     assert_eq!(runs["runs"].as_array().unwrap().len(), 3);
     assert_eq!(runs["runs"][0]["cached"], 4);
 
+    // A stage that is added, and one that is gone.
+    let whole = std::fs::read_to_string(space.path().join("p.yaml")).unwrap();
+    let more = "  more:\n    kind: command\n    matrix: {n: [1, 2]}\n    with: {run: 'echo ${n} > ${out.o}', outputs: {o: o}}\n";
+    space.write("p.yaml", whole.clone() + more);
+    run(&space, &[]);
+    let newest = || space.run(&["runs"]).stdout.lines().nth(1).unwrap().to_owned();
+    assert!(newest().ends_with("new more ×2"), "{}", newest());
+    space.write("p.yaml", whole);
+    run(&space, &["--force", "attacked/pgd"]);
+    assert!(newest().ends_with("gone more ×2"), "{}", newest());
+
     // One run by its name.
     let name = runs["runs"][1]["run"].as_str().unwrap().to_owned();
     let one = space.run(&["runs", &name]).stdout;

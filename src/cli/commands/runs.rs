@@ -101,19 +101,32 @@ pub(super) fn changed_words(before: Option<&RunRecord>, run: &RunRecord) -> Stri
         parts.extend(changed.iter().map(|(name, change)| change_words(name, change)));
     }
     if parts.is_empty() {
-        let stages = changed_stages(before, run);
-        let times = |count: usize| if count > 1 { format!(" ×{count}") } else { String::new() };
-        let names: Vec<String> = stages.iter().map(|(name, diff)| format!("{name}{}", times(diff.changed))).collect();
-        parts.extend((!names.is_empty()).then(|| format!("stages {}", ui::some(&names))));
+        let stages = stages_between(before, run);
+        parts.extend(named("stages", &stages, |diff| diff.changed));
+        parts.extend(named("new", &stages, |diff| diff.added));
+        parts.extend(named("gone", &stages, |diff| diff.removed));
     }
     if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") }
 }
 
-/// Returns the stages that changed between two runs, as far as both got to them: a run of one target is no change of
-/// the others.
-fn changed_stages(before: &RunRecord, run: &RunRecord) -> BTreeMap<String, StageDiff> {
-    let all = stage_diffs(&before.keys, &run.keys).into_iter().filter(|(_, diff)| diff.changed > 0);
-    all.map(|(name, diff)| (name, StageDiff { changed: diff.changed, ..StageDiff::default() })).collect()
+/// Returns the stages that changed between two runs. Runs of other targets, and runs that did not end well, are
+/// compared as far as both got: what only one of them reached is neither new nor gone.
+fn stages_between(before: &RunRecord, run: &RunRecord) -> BTreeMap<String, StageDiff> {
+    let is_whole = |run: &RunRecord| run.outcome == Some(RunOutcome::Done);
+    let are_alike = before.targets == run.targets && is_whole(before) && is_whole(run);
+    let seen = |diff: StageDiff| {
+        if are_alike { diff } else { StageDiff { changed: diff.changed, ..StageDiff::default() } }
+    };
+    let all = stage_diffs(&before.keys, &run.keys).into_iter().map(|(name, diff)| (name, seen(diff)));
+    all.filter(|(_, diff)| *diff != StageDiff::default()).collect()
+}
+
+/// Returns the stages of which `count` counts any, as in `new saturated ×8`.
+fn named(word: &str, stages: &BTreeMap<String, StageDiff>, count: impl Fn(&StageDiff) -> usize) -> Option<String> {
+    let times = |count: usize| if count > 1 { format!(" ×{count}") } else { String::new() };
+    let counted = stages.iter().map(|(name, diff)| (name, count(diff))).filter(|(_, count)| *count > 0);
+    let names: Vec<String> = counted.map(|(name, count)| format!("{name}{}", times(count))).collect();
+    (!names.is_empty()).then(|| format!("{word} {}", ui::some(&names)))
 }
 
 /// Returns a stage with the number of its instances that changed: `tested ×48`.
@@ -199,7 +212,7 @@ fn run_json(before: Option<&RunRecord>, run: &RunRecord) -> serde_json::Value {
         "failed": run.failed.keys().collect::<Vec<_>>(),
         "before": before.map(|before| before.id.short()),
         "changed": before.map(|before| parameters_between(before, run)),
-        "stages": before.map(|before| changed_stages(before, run)),
+        "stages": before.map(|before| stages_between(before, run)),
     })
 }
 
