@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use atflow::address::masked;
+use atflow::shell_words::quoted;
 use atflow::spec::Overrides;
 
 use crate::args::CACHE;
@@ -41,13 +42,4 @@ fn absolute(path: &Path) -> Cow<'_, Path> {
         return std::env::current_dir().map_or(Cow::Borrowed(path), Cow::Owned);
     }
     std::path::absolute(path).map_or(Cow::Borrowed(path), Cow::Owned)
-}
-
-/// A word as a shell takes it.
-fn quoted(word: &str) -> Cow<'_, str> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c);
-    if word.chars().all(is_plain) {
-        return Cow::Borrowed(word);
-    }
-    shlex::try_quote(word).unwrap_or(Cow::Borrowed(word))
 }

@@ -43,6 +43,7 @@ pub mod results_folder;
 pub mod ro_crate;
 pub mod run_diff;
 pub mod scheduler;
+pub mod shell_words;
 pub mod signing;
 pub mod spec;
 pub mod stage_kinds;

@@ -1,6 +1,5 @@
 //! Instructions for whoever gets a bundle: what it holds, how to rerun it from each depth, and what that took.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
@@ -8,6 +7,7 @@ use super::{About, CACHE, stages_that_run};
 use crate::cache::Manifest;
 use crate::graph::Graph;
 use crate::plan::rerun_from::RerunFrom;
+use crate::shell_words::quoted;
 use crate::spec::{InstanceId, PerInstance};
 use crate::stage_kinds::StageKind;
 
@@ -62,16 +62,11 @@ pub fn instructions(of: &Instructions<'_>) -> String {
 
 fn command(about: &About, file: &str, depth: RerunFrom) -> String {
     let mut parts = vec![format!("atflow run {}", quoted(file))];
-    parts.extend(about.targets.iter().map(|target| quoted(target)));
+    parts.extend(about.targets.iter().map(|target| quoted(target).into_owned()));
     parts.extend(about.profile.iter().map(|profile| format!("--profile {}", quoted(profile))));
     parts.extend(about.set.iter().map(|(key, value)| format!("--set {}", quoted(&format!("{key}={value}")))));
     parts.push(format!("--remote {CACHE} --from {}", depth.name()));
     parts.join(" ")
-}
-
-/// Returns a word as a shell takes it; one that no shell takes stays as it is.
-fn quoted(word: &str) -> String {
-    shlex::try_quote(word).map_or_else(|_| word.to_owned(), Cow::into_owned)
 }
 
 /// Returns how many stages of each kind there are: `evaluate (48), table (3)`.

@@ -9,6 +9,7 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use atflow::fsio;
+use atflow::shell_words::quoted;
 
 use super::schema::pipeline_schema_text;
 use crate::args::InitArgs;
@@ -21,7 +22,7 @@ const SCHEMA: &str = "pipeline.schema.json";
 const IGNORED: &str = ".gitignore";
 
 /// Folders that a run makes: git need not keep them.
-const IGNORE: &str = "# What atflow makes, and makes again.\n/cache/\n/results/\n";
+const IGNORE: &str = "# What atflow makes, and makes again.\n/cache/\n/results/\n/export/\n";
 
 pub(crate) fn run(args: &InitArgs) -> Result<Exit, CliError> {
     let path = |name: &str| if args.dir == Path::new(".") { PathBuf::from(name) } else { args.dir.join(name) };
@@ -39,10 +40,19 @@ pub(crate) fn run(args: &InitArgs) -> Result<Exit, CliError> {
     write(&path(PIPELINE), &text)?;
     write(&path(SCHEMA), &pipeline_schema_text())?;
     let ignored = match path(IGNORED).symlink_metadata() {
-        Ok(_) => format!("kept {}: add /cache/ and /results/ to it, if they are not there\n", path(IGNORED).display()),
+        Ok(_) => {
+            format!(
+                "kept {}: add /cache/, /results/ and /export/ to it, if they are not there\n",
+                path(IGNORED).display()
+            )
+        }
         Err(_) => write(&path(IGNORED), IGNORE).map(|()| String::new())?,
     };
-    let enter = if args.dir == Path::new(".") { String::new() } else { format!("cd {}\n", shown(&args.dir)) };
+    let enter = if args.dir == Path::new(".") {
+        String::new()
+    } else {
+        format!("cd {}\n", quoted(&args.dir.display().to_string()))
+    };
     ui::print(&format!(
         "{seen}wrote {}, and {SCHEMA} beside it, which editors read\n{ignored}\n{enter}\
          atflow plan {PIPELINE}                  what would run\n\
@@ -51,12 +61,6 @@ pub(crate) fn run(args: &InitArgs) -> Result<Exit, CliError> {
         path(PIPELINE).display()
     ))?;
     Ok(Exit::Done)
-}
-
-/// A folder as it is typed in a shell.
-fn shown(folder: &Path) -> String {
-    let folder = folder.display().to_string();
-    shlex::try_quote(&folder).map_or_else(|_| folder.clone(), |quoted| quoted.into_owned())
 }
 
 fn is_there(path: &Path) -> CliError {
