@@ -59,7 +59,7 @@ pub(in crate::executors) enum DatasetError {
     OneClass { file: String, class: String },
     #[error(
         "{file} has the folder `{folder}` without an image that is read (its files: {files}): as a class it would vanish \
-         and the labels behind it move; convert its images to PNG, or take the folder out of the archive"
+         and the labels behind it move; convert its images to PNG, or move that folder elsewhere"
     )]
     Vanished { file: String, folder: String, files: String },
     #[error(
