@@ -149,7 +149,9 @@ class PyTorch(unittest.TestCase):
 
     @unittest.skipIf(lacks("torch"), lacks("torch"))
     def test_a_torchscript_network_is_exported_with_its_program(self) -> None:
-        subprocess.run([PYTHON, "-W", "ignore", "-c", SCRIPT], cwd=self.space, check=True)
+        # TorchScript reads the source of a class from its file.
+        (self.space / "net.py").write_text(SCRIPT)
+        subprocess.run([PYTHON, "-W", "ignore", "net.py"], cwd=self.space, check=True)
         (self.space / "p.yaml").write_text(OWN)
         self.atflow("run", "p.yaml", "-q")
         self.atflow("export", "model", "-o", "own")
