@@ -130,6 +130,7 @@ fn a_training_takes_the_shards_of_one_file_and_no_two_files_with_the_same_tensor
     for (files, words) in [
         ([SHARDS[0], SHARDS[0]], "is in two of the files"),
         ([SHARDS[0], br#"{"weight_map": {}}"#], "name those in `weights`, and leave the list out"),
+        ([SHARDS[0], b"{}"], "it is no file of weights"),
     ] {
         let inputs = inputs(&engine, &files);
         let failure = engine.fail(StageKind::Train, params(normalised(vit.clone())), inputs);

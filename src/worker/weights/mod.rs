@@ -80,6 +80,12 @@ pub enum WeightsError {
     Torch(#[from] TchError),
 }
 
+/// Whether a file lists the shards of another, as the Hugging Face hub writes such lists.
+fn is_index(bytes: &[u8]) -> bool {
+    const KEY: &[u8] = b"\"weight_map\"";
+    bytes.starts_with(b"{") && bytes.windows(KEY.len()).any(|part| part == KEY)
+}
+
 fn hint(error: &PickleError) -> &'static str {
     match error {
         PickleError::Global { .. } => "; save `model.state_dict()` alone, or as safetensors",
@@ -144,7 +150,7 @@ impl<'a> File<'a> {
                 dictionary: 0,
             });
             return Ok(File { listed: listed.collect(), source: Source::Safetensors(file) });
-        } else if bytes.starts_with(b"{") {
+        } else if is_index(bytes) {
             return Err(WeightsError::Index);
         } else {
             return Err(WeightsError::Form);
