@@ -16,7 +16,7 @@ fn a_pipeline_to_start_from_is_written_once_and_plans() {
     let ran = good(&space, &["init"]);
     assert!(ran.stdout.contains("atflow run pipeline.yaml"), "{}", ran.stdout);
     insta::assert_snapshot!("init", space.read("pipeline.yaml"));
-    assert_eq!(space.read(".gitignore"), "# What atflow makes, and makes again.\n/cache/\n/results/\n");
+    assert_eq!(space.read(".gitignore"), "# What atflow makes, and makes again.\n/cache/\n/results/\n/export/\n");
     assert_eq!(space.read("pipeline.schema.json"), good(&space, &["schema"]).stdout);
     let plan = good(&space, &["plan", "pipeline.yaml"]);
     assert!(plan.stdout.contains("model/standard") && plan.stdout.contains("model/pgd"), "{}", plan.stdout);
@@ -32,7 +32,7 @@ fn a_pipeline_to_start_from_is_written_once_and_plans() {
 
     space.write("mine/.gitignore", "*.log\n");
     let ran = good(&space, &["init", "mine"]);
-    assert!(ran.stdout.contains("kept mine/.gitignore: add /cache/ and /results/ to it"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("kept mine/.gitignore: add /cache/, /results/ and /export/ to it"), "{}", ran.stdout);
     assert_eq!(space.read("mine/.gitignore"), "*.log\n");
 }
 
