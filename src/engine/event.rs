@@ -113,7 +113,7 @@ pub enum Status {
 
 /// How many results came from a remote cache.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Elsewhere {
+pub struct RemoteCount {
     /// All of them.
     pub results: usize,
     /// Those that a trusted key signed.
@@ -146,7 +146,7 @@ pub struct RunSummary {
     pub seconds: f64,
     /// Results that were not computed here, by the remote cache that they came from.
     #[serde(skip)]
-    pub elsewhere: BTreeMap<String, Elsewhere>,
+    pub elsewhere: BTreeMap<String, RemoteCount>,
     /// Results from elsewhere that were assembled here again.
     #[serde(skip)]
     pub assembled: Vec<Assembled>,

@@ -164,13 +164,13 @@ impl Graph {
         outputs: impl Fn(InstanceId) -> &'a Outputs,
         sources: impl Fn(&ExternalInput) -> String,
     ) -> Action {
-        self.record_by(id, |_, need| format!("blake3:{}", outputs(need.from)[&need.output].digest), sources)
+        self.action_by(id, |_, need| format!("blake3:{}", outputs(need.from)[&need.output].digest), sources)
     }
 
     /// Like [`Graph::record`], with a function for the identity of each input, by its name in the action and its need.
     ///
     /// Both the hashed and the explained action are built here, and nowhere else.
-    pub fn record_by(
+    pub fn action_by(
         &self,
         id: InstanceId,
         input: impl Fn(&str, &Need) -> String,

@@ -27,7 +27,7 @@ pub enum Sent {
     /// The remote has it, signed with the given key.
     Signed,
     /// The remote has it. It was computed elsewhere, so it is not signed; it keeps its original signature, if any.
-    Elsewhere,
+    FromRemote,
     /// The remote keeps another run's manifest of the same key.
     OtherManifest,
     /// The remote keeps the manifest with a signature of another key.
@@ -55,7 +55,7 @@ pub fn send(remote: &Remote, manifest: &Manifest, signer: Option<&Signer>) -> Re
     let done = match (&manifest.from, signer) {
         (None, None) => Sent::Unsigned,
         (None, Some(_)) => Sent::Signed,
-        (Some(_), _) => Sent::Elsewhere,
+        (Some(_), _) => Sent::FromRemote,
     };
     let Some(signature) = signature_of(&text)? else {
         remote.put_manifest(key, text.as_bytes())?;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use atflow::cache::Access;
-use atflow::plan::Standing;
+use atflow::plan::CacheStatus;
 use atflow::results_folder::default_folder;
 use atflow::spec::Overrides;
 use atflow::tidy::{Exported, TABLES, TidyError, TidyFormat, TidySource, export};
@@ -23,8 +23,8 @@ pub(crate) fn run(args: &DataArgs) -> Result<Exit, CliError> {
     let mut loaded = Loaded::open(&args.pipeline, &args.targets, &changes, Access::Look)?;
     // A result that is known is current, even if a file of it is gone: that costs some rows, and is told.
     loaded.goals.needed = loaded.graph.per_instance(false);
-    let standings = loaded.survey()?;
-    if !standings.values().any(|standing| matches!(standing, Some(Standing::Fresh(..)))) {
+    let status_of = loaded.survey()?;
+    if !status_of.values().any(|status| matches!(status, Some(CacheStatus::Fresh(..)))) {
         let message = format!("{} has no result of this pipeline as it is now", args.cache.cache.display());
         return Err(CliError::environment(message).help(format!("`{}` makes them", with_targets(args, &args.targets))));
     }
@@ -37,7 +37,7 @@ pub(crate) fn run(args: &DataArgs) -> Result<Exit, CliError> {
         overrides: &loaded.overrides,
         graph: &loaded.graph,
         cache: &loaded.cache,
-        standings: &standings,
+        status_of: &status_of,
     };
     let exported = export(source, &folder, &formats).map_err(|error| cannot_write(&error))?;
     let paths: String = exported.files.iter().map(|file| format!("{}\n", file.display())).collect();

@@ -6,7 +6,7 @@ use atflow::cache::{Access, Blob, Manifest};
 use atflow::export::{ExportError, ExportSource, FILES, checkpoint_output, files};
 use atflow::external_inputs::causes;
 use atflow::fsio::{self, FileError};
-use atflow::plan::{Standing, Standings};
+use atflow::plan::{CacheStatus, CacheStatuses};
 use atflow::spec::{InstanceId, Problems};
 use atflow::tidy::TidySource;
 
@@ -24,15 +24,15 @@ pub(crate) fn run(args: &ExportArgs) -> Result<Exit, CliError> {
     let mut loaded = Loaded::open(&file, &[], &changes, Access::Look)?;
     // A result that is known is current, even if its file is gone: the checkpoint alone must be there.
     loaded.goals.needed = loaded.graph.per_instance(false);
-    let standings = loaded.survey()?;
+    let status_of = loaded.survey()?;
     let of = instance(&loaded, &args.stage)?;
-    let (manifest, checkpoint) = made(&loaded, &standings, of)?;
+    let (manifest, checkpoint) = made(&loaded, &status_of, of)?;
     let results = TidySource {
         spec: &loaded.spec,
         overrides: &loaded.overrides,
         graph: &loaded.graph,
         cache: &loaded.cache,
-        standings: &standings,
+        status_of: &status_of,
     };
     let source = ExportSource { results, of, manifest, checkpoint, license: args.license.as_deref() };
     let files = files(source).map_err(|error| cannot_export(&error))?;
@@ -73,10 +73,10 @@ fn instance(loaded: &Loaded, name: &str) -> Result<InstanceId, CliError> {
 }
 
 /// The current result of an instance, and its checkpoint.
-fn made<'a>(loaded: &Loaded, standings: &'a Standings, of: InstanceId) -> Result<(&'a Manifest, Blob), CliError> {
+fn made<'a>(loaded: &Loaded, status_of: &'a CacheStatuses, of: InstanceId) -> Result<(&'a Manifest, Blob), CliError> {
     let instance = loaded.graph.instance(of);
     let command = format!("`{}` makes it", loaded.run_command(std::slice::from_ref(&instance.name)));
-    let Some(Standing::Fresh(_, manifest)) = &standings[of] else {
+    let Some(CacheStatus::Fresh(_, manifest)) = &status_of[of] else {
         return Err(CliError::environment(format!("{} is not up to date", instance.name)).help(command));
     };
     let blob = checkpoint_output(instance.kind).and_then(|output| manifest.outputs.get(output));

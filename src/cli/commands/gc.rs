@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use atflow::cache::{Access, Cache};
 use atflow::gc::{FileClass, FileCount, Keep, collect, survey};
-use atflow::plan::{StaleReason, Standing};
+use atflow::plan::{CacheStatus, StaleReason};
 use atflow::spec::{Overrides, PipelineSpec};
 use atflow::stage_kinds::StageKind;
 
@@ -80,13 +80,13 @@ fn reached(cache: &Cache, args: &GcArgs) -> Result<Keep, CliError> {
     }
     for (file, changes) in ways(args)? {
         let loaded = Loaded::open(file, &[], &changes, Access::Read)?;
-        for (id, standing) in loaded.survey()? {
-            match standing {
-                Some(Standing::Fresh(key, manifest)) => {
+        for (id, status) in loaded.survey()? {
+            match status {
+                Some(CacheStatus::Fresh(key, manifest)) => {
                     keep.keys.insert(key);
                     going_on.extend(manifest.record.onward_key());
                 }
-                Some(Standing::Stale(record, absence)) => {
+                Some(CacheStatus::Stale(record, absence)) => {
                     going_on.extend([record.key()].into_iter().chain(record.onward_key()));
                     // Its result is recorded; what is left of it is reached.
                     if !matches!(absence, StaleReason::Unknown) {
@@ -94,7 +94,7 @@ fn reached(cache: &Cache, args: &GcArgs) -> Result<Keep, CliError> {
                     }
                 }
                 // Its key is known only when what it needs has run.
-                Some(Standing::Pending(_)) => is_told &= loaded.graph.instance(id).kind != StageKind::Train,
+                Some(CacheStatus::Pending(_)) => is_told &= loaded.graph.instance(id).kind != StageKind::Train,
                 None => {}
             }
         }

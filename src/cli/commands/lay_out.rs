@@ -9,7 +9,7 @@ use atflow::action::ActionKey;
 use atflow::cache::{CacheError, Manifest, StatMemo};
 use atflow::event::RunSummary;
 use atflow::external_inputs::ExternalInputs;
-use atflow::plan::{Goals, PlanContext, Standing, survey};
+use atflow::plan::{CacheStatus, Goals, PlanContext, survey};
 use atflow::results::TableDocument;
 use atflow::results_folder::{LaidOutBy, ResultFile, ResultsFolder, default_folder};
 use atflow::spec::{Instance, InstanceId, OutputSpec};
@@ -145,9 +145,9 @@ fn fresh_keys(loaded: &Loaded, ids: &[InstanceId]) -> Option<BTreeMap<InstanceId
     let sources = ExternalInputs::check(graph, &wanted, &mut StatMemo::open(cache)).ok()?;
     let (forced, needed) = (graph.per_instance(None), graph.per_instance(false));
     let goals = Goals { wanted, forced, needed, rerun_from: None };
-    let standings = survey(PlanContext { graph, cache, sources: &sources }, &goals).ok()?;
-    let fresh = |id: &InstanceId| match &standings[*id] {
-        Some(Standing::Fresh(key, _)) => Some((*id, *key)),
+    let status_of = survey(PlanContext { graph, cache, sources: &sources }, &goals).ok()?;
+    let fresh = |id: &InstanceId| match &status_of[*id] {
+        Some(CacheStatus::Fresh(key, _)) => Some((*id, *key)),
         _ => None,
     };
     Some(ids.iter().filter_map(fresh).collect())

@@ -6,7 +6,6 @@ pub(crate) mod completions;
 pub(crate) mod data;
 pub(crate) mod diff;
 pub(crate) mod doctor;
-mod elsewhere;
 pub(crate) mod export;
 pub(crate) mod gc;
 pub(crate) mod graph;
@@ -21,6 +20,7 @@ pub(crate) mod plan;
 pub(crate) mod pull;
 pub(crate) mod push;
 mod ran_pipeline;
+mod remote_results;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod runs;
@@ -48,7 +48,7 @@ use atflow::graph::Graph;
 use atflow::numerics::{Arithmetic, Numerics};
 use atflow::plan::missing::{Missing, missing};
 use atflow::plan::rerun_from::{RerunFrom, reads_only_predictions};
-use atflow::plan::{Goals, History, PlanContext, RerunRequest, Standing, Standings, survey};
+use atflow::plan::{CacheStatus, CacheStatuses, Goals, History, PlanContext, RerunRequest, survey};
 use atflow::scheduler::Interrupt;
 use atflow::signing::PublicKey;
 use atflow::spec::{
@@ -145,7 +145,7 @@ impl Loaded {
             return Err(CliError::environment(message).help("leave one of the two out"));
         }
         for (forced, is_anew) in self.goals.forced.values_mut().zip(depth.forced_stages(&self.graph).into_values()) {
-            *forced = forced.or(is_anew.then_some(RerunRequest::Anew(depth)));
+            *forced = forced.or(is_anew.then_some(RerunRequest::From(depth)));
         }
         // What may not be made, and was not asked for, need only be known.
         for (needed, is_barred) in self.goals.needed.values_mut().zip(barred.into_values()) {
@@ -169,7 +169,7 @@ impl Loaded {
 
     /// Which wanted instances run in any case, by id.
     pub(crate) fn forced_stages(&self) -> PerInstance<bool> {
-        let runs = |order: &Option<RerunRequest>| matches!(order, Some(RerunRequest::Anew(_) | RerunRequest::Force));
+        let runs = |order: &Option<RerunRequest>| matches!(order, Some(RerunRequest::From(_) | RerunRequest::Force));
         self.goals
             .wanted
             .values()
@@ -224,14 +224,14 @@ impl Loaded {
     }
 
     /// How every wanted instance stands.
-    pub(crate) fn survey(&self) -> Result<Standings, CliError> {
+    pub(crate) fn survey(&self) -> Result<CacheStatuses, CliError> {
         Ok(survey(self.context(), &self.goals)?)
     }
 
     /// Every wanted instance that is fresh, and its manifest.
     pub(crate) fn fresh(&self) -> Result<Vec<(InstanceId, Manifest)>, CliError> {
-        let fresh = self.survey()?.into_iter().filter_map(|(id, standing)| match standing {
-            Some(Standing::Fresh(_, manifest)) => Some((id, *manifest)),
+        let fresh = self.survey()?.into_iter().filter_map(|(id, status)| match status {
+            Some(CacheStatus::Fresh(_, manifest)) => Some((id, *manifest)),
             _ => None,
         });
         Ok(fresh.collect())
@@ -331,14 +331,14 @@ pub(crate) fn check_worker(loaded: &Loaded) -> Result<(), CliError> {
     if program.is_file() {
         return Ok(());
     }
-    let (standings, history) = (loaded.survey()?, loaded.history());
+    let (status_of, history) = (loaded.survey()?, loaded.history());
     let lacks = |id: &InstanceId| {
         let instance = loaded.graph.instance(*id);
         instance.kind.needs_worker()
-            && match standings[*id] {
-                Some(Standing::Stale(..)) => true,
+            && match status_of[*id] {
+                Some(CacheStatus::Stale(..)) => true,
                 // What never ran here does not turn out fresh.
-                Some(Standing::Pending(_)) => !loaded.cache.has_remote() && history.last_key(instance).is_none(),
+                Some(CacheStatus::Pending(_)) => !loaded.cache.has_remote() && history.last_key(instance).is_none(),
                 _ => false,
             }
     };

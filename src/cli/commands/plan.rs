@@ -5,7 +5,7 @@ use atflow::plan::estimate::{CostEstimate, CostInputs, price};
 use atflow::plan::rerun_from::RerunFrom;
 use atflow::plan::{PlannedStage, PlannedState, plan};
 
-use super::{Loaded, elsewhere, jobs, saved_plan};
+use super::{Loaded, jobs, remote_results, saved_plan};
 use crate::args::PlanArgs;
 use crate::report::{CliError, Exit, warn, warnings_json};
 use crate::ui;
@@ -35,20 +35,20 @@ pub(crate) struct Shown {
 
 /// Prints the plan of a pipeline.
 pub(crate) fn show(loaded: &Loaded, how: &Shown) -> Result<Exit, CliError> {
-    let standings = loaded.survey()?;
-    let stages = plan(&loaded.graph, &standings, &loaded.goals, &loaded.history());
-    let of = CostInputs { context: loaded.context(), goals: &loaded.goals, standings: &standings };
+    let status_of = loaded.survey()?;
+    let stages = plan(&loaded.graph, &status_of, &loaded.goals, &loaded.history());
+    let of = CostInputs { context: loaded.context(), goals: &loaded.goals, status_of: &status_of };
     let price = price(&of, &stages, how.jobs, how.sizes);
     let text = if how.json {
         let mut json =
             serde_json::json!({ "stages": stages, "price": price, "warnings": warnings_json(&loaded.warnings) });
-        if let Some(passed_over) = elsewhere::passed_over_json(&loaded.cache) {
+        if let Some(passed_over) = remote_results::passed_over_json(&loaded.cache) {
             json["passed_over"] = passed_over;
         }
         format!("{json}\n")
     } else {
         warn(&loaded.warnings);
-        words(&stages, how.all, &price) + &elsewhere::passed_over_words(&loaded.cache)
+        words(&stages, how.all, &price) + &remote_results::passed_over_words(&loaded.cache)
     };
     ui::print_either(how.json, &text)?;
     Ok(Exit::Done)

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use atflow::cache::{Access, Obtained};
 
-use super::{Loaded, elsewhere};
+use super::{Loaded, remote_results};
 use crate::args::PullArgs;
 use crate::report::{CliError, Exit, eprint};
 use crate::ui;
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &PullArgs) -> Result<Exit, CliError> {
         ui::count(files, "file"),
         ui::bytes(bytes)
     ));
-    eprint(&elsewhere::passed_over_words(&loaded.cache));
+    eprint(&remote_results::passed_over_words(&loaded.cache));
     let missing = loaded.goals.wanted.marked().count() - results;
     if missing > 0 {
         let them = if missing == 1 { "it" } else { "them" };

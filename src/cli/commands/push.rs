@@ -145,7 +145,7 @@ fn signed_words(sent: &BTreeMap<Sent, Vec<String>>, signer: &Signer) -> String {
         match how {
             Sent::Unsigned => String::new(),
             Sent::Signed => format!("{count} signed; `--trust {}` takes these and no others\n", signer.public()),
-            Sent::Elsewhere => format!("{count} not signed with this key, because computed elsewhere: {some}\n"),
+            Sent::FromRemote => format!("{count} not signed with this key, because computed elsewhere: {some}\n"),
             Sent::OtherManifest => {
                 format!("warning: {count} made by another run, there already, and left unsigned: {some}\n")
             }

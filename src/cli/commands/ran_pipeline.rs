@@ -6,7 +6,7 @@ use std::path::Path;
 use atflow::action::ActionKey;
 use atflow::cache::{Access, RunOutcome, RunRecord};
 use atflow::fsio::{self, Context, FileError};
-use atflow::plan::Standing;
+use atflow::plan::CacheStatus;
 use atflow::redact::Redaction;
 use atflow::report::RunResults;
 use atflow::ro_crate::{self, Contents, ExtraFile, Files, Layout, License, METADATA_FILE};
@@ -62,12 +62,12 @@ pub(super) fn of_run(results: &RunResults, file: Option<&Path>, cache: &CacheArg
 
 /// Returns the instances that a run and the pipeline do not have in common.
 fn changed(loaded: &Loaded, run: &RunRecord) -> Result<Vec<String>, CliError> {
-    let standings = loaded.survey()?;
+    let status_of = loaded.survey()?;
     let mut now = BTreeMap::new();
-    for (id, standing) in standings.iter() {
-        let key = match standing {
+    for (id, status) in status_of.iter() {
+        let key = match status {
             None => continue,
-            Some(Standing::Fresh(key, _)) => Some(*key),
+            Some(CacheStatus::Fresh(key, _)) => Some(*key),
             Some(_) => None,
         };
         now.insert(loaded.graph.instance(id).name.as_str(), key);

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use atflow::cache::{Cache, Origin};
-use atflow::event::{Elsewhere, RunSummary};
+use atflow::event::{RemoteCount, RunSummary};
 use atflow::plan::rerun_from::RerunFrom;
 use atflow::signing::Doubt;
 use atflow::verify::reproduce::Reproduction;
@@ -29,7 +29,7 @@ pub(crate) fn taken_words(summary: &RunSummary) -> String {
     words
 }
 
-fn came_from(remote: &str, count: &Elsewhere) -> String {
+fn came_from(remote: &str, count: &RemoteCount) -> String {
     let signed = match count.signed {
         0 => "no signature was checked".to_owned(),
         signed if signed == count.results => "signed by a trusted key".to_owned(),

@@ -9,11 +9,12 @@ use atflow::plan::rerun_from::RerunFrom;
 use atflow::scheduler::{self, Ended, Options};
 use atflow::spec::{PerInstance, Problem, Problems};
 use atflow::stage_kinds::StageKind;
-use atflow::verify::reproduce::{Published, Question, Reproduction};
+use atflow::verify::reproduce::{Published, Reproduction, ReproductionCheck};
 
 use super::lay_out::{LaidOut, lay_out};
 use super::{
-    Loaded, check_worker, diff, elsewhere, interrupt, jobs, keeper_program, plan, report, saved_plan, worker_program,
+    Loaded, check_worker, diff, interrupt, jobs, keeper_program, plan, remote_results, report, saved_plan,
+    worker_program,
 };
 use crate::args::RunArgs;
 use crate::progress::{Progress, RunFacts, likely_mistakes, run_finished};
@@ -90,9 +91,9 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
         let message = "--tolerance compares what --from makes anew with what was published";
         return Err(CliError::environment(message).help("add --from, or leave --tolerance out"));
     }
-    let anew = loaded.forced_stages();
+    let forced = loaded.forced_stages();
     let published = match loaded.goals.rerun_from {
-        Some(_) => Some(Published::find(loaded.context(), &loaded.goals.wanted, &anew)?),
+        Some(_) => Some(Published::find(loaded.context(), &loaded.goals.wanted, &forced)?),
         None => None,
     };
     loaded.cache.clear_abandoned();
@@ -109,7 +110,7 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
     let observer = &mut |event: RunEvent| progress.event(event);
     let Ended { summary, broken } = scheduler::run(loaded.context(), &options, &interrupt, observer);
     progress.finish();
-    let passed_over = elsewhere::passed_over_json(&loaded.cache);
+    let passed_over = remote_results::passed_over_json(&loaded.cache);
     let Outcome { summary, reproduced, results, .. } =
         ended.insert(Outcome { summary, reproduced: None, passed_over, results: None });
     // What is there is laid out, whatever else went wrong.
@@ -119,17 +120,17 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
     if let Some(error) = broken.map(CliError::from).or(not_laid_out).or(not_reported) {
         return Err(error);
     }
-    *reproduced = compare(args, &loaded, &anew, published.as_ref(), summary)?;
+    *reproduced = compare(args, &loaded, &forced, published.as_ref(), summary)?;
     let told = reproduced.as_ref();
     if !args.json && !args.quiet {
         eprint(&closing_words(summary));
         eprint(&laid_out.words());
         eprint(&moved(&loaded, summary));
-        eprint(&elsewhere::taken_words(summary));
-        eprint(&elsewhere::passed_over_words(&loaded.cache));
+        eprint(&remote_results::taken_words(summary));
+        eprint(&remote_results::passed_over_words(&loaded.cache));
     }
     if let Some(told) = told.filter(|told| !args.json && (!args.quiet || !told.different.is_empty())) {
-        eprint(&elsewhere::reproduced_words(told));
+        eprint(&remote_results::reproduced_words(told));
     }
     Ok(match summary {
         _ if summary.interrupted => Exit::Interrupted,
@@ -167,17 +168,17 @@ fn moved(loaded: &Loaded, summary: &RunSummary) -> String {
 fn compare(
     args: &RunArgs,
     loaded: &Loaded,
-    anew: &PerInstance<bool>,
+    forced: &PerInstance<bool>,
     published: Option<&Published>,
     summary: &RunSummary,
 ) -> Result<Option<Reproduction>, CliError> {
     let (Some(depth), Some(published)) = (loaded.goals.rerun_from, published) else { return Ok(None) };
     let made = |id| summary.keys.get(&loaded.graph.instance(id).name).and_then(|key| loaded.cache.lookup(*key));
-    let question = Question {
+    let question = ReproductionCheck {
         graph: &loaded.graph,
         cache: &loaded.cache,
         depth,
-        anew,
+        forced,
         tolerance: args.tolerance.or((depth != RerunFrom::Predictions).then_some(TOLERANCE)),
     };
     Ok(Some(question.compare(published, made)?))

@@ -10,7 +10,7 @@ use atflow::plain::plain_line;
 use atflow::results_folder::FolderManifest;
 
 use super::attempts::{Failed, Tries};
-use super::elsewhere::origin_words;
+use super::remote_results::origin_words;
 use super::{describe_arithmetic, show_file};
 use crate::args::NameArgs;
 use crate::report::{CliError, Exit, eprint};

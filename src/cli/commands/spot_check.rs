@@ -14,7 +14,7 @@ use atflow::verify::{self, Compared, Verdict};
 
 use super::run::TOLERANCE;
 use super::verify::{compared_lines, run_beside};
-use super::{Loaded, elsewhere};
+use super::{Loaded, remote_results};
 use crate::args::{ChangeArgs, VerifyArgs};
 use crate::report::{CliError, Exit};
 use crate::ui;
@@ -53,8 +53,8 @@ pub(crate) fn run(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
         return Err(nothing_to_recompute(&loaded, &drawn, &place));
     }
     let again: Vec<InstanceId> = drawn.drawn.iter().map(|(id, _)| *id).collect();
-    let wanted = drawn.standings.values().map(Option::is_some).collect();
-    let (beside, summary) = run_beside(&loaded, wanted, &drawn.standings, &again, args)?;
+    let wanted = drawn.status_of.values().map(Option::is_some).collect();
+    let (beside, summary) = run_beside(&loaded, wanted, &drawn.status_of, &again, args)?;
     let tolerance = args.tolerance.unwrap_or(TOLERANCE);
     let mut found = SpotCheckReport {
         seed,
@@ -98,7 +98,7 @@ fn unforeseeable() -> u64 {
 }
 
 fn nothing_to_recompute(loaded: &Loaded, drawn: &Draw, place: &str) -> CliError {
-    let passed_over = elsewhere::passed_over_words(&loaded.cache);
+    let passed_over = remote_results::passed_over_words(&loaded.cache);
     match drawn.unobtainable.as_slice() {
         [] => CliError::environment(format!("there are no predictions of the targets in {place}\n{passed_over}"))
             .help("name another remote cache, or run the targets first"),
@@ -195,7 +195,7 @@ impl SpotCheckReport {
             self.of,
             100.0 * probability
         ));
-        text.push_str(&elsewhere::passed_over_words(&loaded.cache));
+        text.push_str(&remote_results::passed_over_words(&loaded.cache));
         text
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use atflow::cache::{Access, Cache, Manifest};
 use atflow::plan::preview::Preview;
-use atflow::plan::{History, Standing};
+use atflow::plan::{CacheStatus, History};
 use atflow::results::TableDocument;
 use atflow::spec::{Overrides, PipelineSpec, Problems, expand};
 use atflow::stage_kinds::StageKind;
@@ -70,11 +70,11 @@ fn as_it_is_now(file: &Path, overrides: Overrides, args: &TableArgs) -> Result<T
         return Err(CliError::environment(message).help(format!("name one of them: {}", names.join(", "))));
     };
     no_table(loaded.graph.instance(*id).kind, &args.name)?;
-    let standings = loaded.survey()?;
-    if let Some(Standing::Fresh(_, manifest)) = &standings[*id] {
+    let status_of = loaded.survey()?;
+    if let Some(CacheStatus::Fresh(_, manifest)) = &status_of[*id] {
         return recorded(&loaded.cache, manifest, &args.name);
     }
-    let preview = Preview { context: loaded.context(), standings: &standings };
+    let preview = Preview { context: loaded.context(), status_of: &status_of };
     let history = History::of_profile(&loaded.cache, loaded.name(), loaded.overrides.profile.as_deref());
     preview.table(*id, &history).map_err(|failure| {
         let causes = failure.causes.iter().map(|cause| format!(": {cause}")).collect::<String>();

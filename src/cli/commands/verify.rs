@@ -4,7 +4,7 @@ use std::path::Path;
 
 use atflow::cache::{Access, Cache, Checked, Flaw, FlawKind};
 use atflow::event::{RunEvent, RunSummary, Status};
-use atflow::plan::{Goals, PlanContext, RerunRequest, Standing, Standings};
+use atflow::plan::{CacheStatus, CacheStatuses, Goals, PlanContext, RerunRequest};
 use atflow::results::{Cell, TableDocument};
 use atflow::scheduler::{self, Options};
 use atflow::spec::{InstanceId, PerInstance, Problems};
@@ -104,13 +104,13 @@ fn flaw_words(flaw: &Flaw) -> String {
 pub(super) fn run_beside(
     loaded: &Loaded,
     wanted: PerInstance<bool>,
-    standings: &Standings,
+    status_of: &CacheStatuses,
     ids: &[InstanceId],
     args: &VerifyArgs,
 ) -> Result<(verify::ScratchCache, RunSummary), CliError> {
     let targets = loaded.graph.marking(ids.iter().copied());
     loaded.cache.clear_abandoned();
-    let beside = verify::beside(loaded.context(), standings, &targets).map_err(|error| explain(error, loaded))?;
+    let beside = verify::beside(loaded.context(), status_of, &targets).map_err(|error| explain(error, loaded))?;
     let goals = Goals {
         wanted,
         // By name and not by a missing result: a stage that is no target may have the same key.
@@ -158,14 +158,14 @@ fn rerun(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
         let message = "--tolerance compares numbers, and none of the targets is a `table` or an `evaluate` stage";
         return Err(CliError::environment(message).help("leave it out to compare bytes"));
     }
-    let standings = loaded.survey()?;
-    let (beside, summary) = run_beside(&loaded, loaded.goals.wanted.clone(), &standings, &ids, args)?;
+    let status_of = loaded.survey()?;
+    let (beside, summary) = run_beside(&loaded, loaded.goals.wanted.clone(), &status_of, &ids, args)?;
     let mut compared: Vec<Compared> = Vec::new();
     let mut unlike: Vec<DifferingCell> = Vec::new();
     for id in ids {
         let name = &loaded.graph.instance(id).name;
         let rerun = summary.keys.get(name).and_then(|key| beside.cache.lookup(*key));
-        if let (Some(Standing::Fresh(_, recorded)), Some(rerun)) = (&standings[id], rerun) {
+        if let (Some(CacheStatus::Fresh(_, recorded)), Some(rerun)) = (&status_of[id], rerun) {
             let outputs = verify::compare(&loaded.cache, recorded, &beside.cache, &rerun, args.tolerance);
             compared.extend(outputs.into_iter().map(|output| Compared { stage: name.clone(), ..output }));
             if rerun.record.kind == StageKind::Table {

@@ -2,9 +2,9 @@
 
 use atflow::address::masked;
 use atflow::cache::{Access, Manifest};
-use atflow::plan::causes::{Cause, Contents, Question, StaleCause};
+use atflow::plan::causes::{Cause, CauseQuery, Contents, StaleCause};
 use atflow::plan::difference::Change;
-use atflow::plan::{PlannedState, Resumption, Standing};
+use atflow::plan::{CacheStatus, PlannedState, Resumption};
 use atflow::spec::{At, InstanceId, Problems, Written};
 
 use super::{Loaded, file_of_last_run};
@@ -22,27 +22,27 @@ pub(crate) fn run(args: &WhyArgs) -> Result<Exit, CliError> {
     };
     let loaded = Loaded::open(&file, std::slice::from_ref(&args.stage), &args.changes, Access::Look)?.from(None)?;
     let ids = loaded.graph.targets(std::slice::from_ref(&args.stage)).map_err(Problems)?;
-    let standings = loaded.survey()?;
+    let status_of = loaded.survey()?;
     let history = loaded.history();
-    let question = Question {
+    let question = CauseQuery {
         spec: &loaded.spec,
         overrides: &loaded.overrides,
         context: loaded.context(),
-        standings: &standings,
+        status_of: &status_of,
         history: &history,
     };
     let mut answers: Vec<serde_json::Value> = Vec::new();
     let mut text = String::new();
     for id in ids {
-        let Some(standing) = &standings[id] else { continue };
+        let Some(status) = &status_of[id] else { continue };
         let causes = question.causes(id);
         if args.json {
-            answers.push(json(&loaded, id, standing, &causes));
+            answers.push(json(&loaded, id, status, &causes));
         } else {
             if !text.is_empty() {
                 text.push('\n');
             }
-            text.push_str(&words(&loaded, id, standing, &causes));
+            text.push_str(&words(&loaded, id, status, &causes));
         }
     }
     if args.json {
@@ -53,15 +53,15 @@ pub(crate) fn run(args: &WhyArgs) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-fn json(loaded: &Loaded, id: InstanceId, standing: &Standing, causes: &[Cause]) -> serde_json::Value {
+fn json(loaded: &Loaded, id: InstanceId, status: &CacheStatus, causes: &[Cause]) -> serde_json::Value {
     let instance = loaded.graph.instance(id);
     let mut answer = serde_json::json!({
-        "name": instance.name, "kind": instance.kind, "state": standing.state(), "causes": causes,
+        "name": instance.name, "kind": instance.kind, "state": status.state(), "causes": causes,
     });
-    if let Some(goes_on) = goes_on(loaded, id, standing) {
+    if let Some(goes_on) = goes_on(loaded, id, status) {
         answer["goes_on"] = serde_json::json!(goes_on);
     }
-    if let Standing::Fresh(key, manifest) = standing {
+    if let CacheStatus::Fresh(key, manifest) = status {
         answer["key"] = serde_json::json!(key);
         answer["record"] = serde_json::json!(manifest.record);
         answer["made"] = serde_json::json!(manifest.made);
@@ -70,20 +70,20 @@ fn json(loaded: &Loaded, id: InstanceId, standing: &Standing, causes: &[Cause]) 
 }
 
 /// The progress from which a stale training goes on.
-fn goes_on(loaded: &Loaded, id: InstanceId, standing: &Standing) -> Option<Resumption> {
-    let Standing::Stale(record, _) = standing else { return None };
-    Resumption::of(&loaded.cache, record, loaded.forced_stages()[id])
+fn goes_on(loaded: &Loaded, id: InstanceId, status: &CacheStatus) -> Option<Resumption> {
+    let CacheStatus::Stale(action, _) = status else { return None };
+    Resumption::of(&loaded.cache, action, loaded.forced_stages()[id])
 }
 
-fn words(loaded: &Loaded, id: InstanceId, standing: &Standing, causes: &[Cause]) -> String {
+fn words(loaded: &Loaded, id: InstanceId, status: &CacheStatus, causes: &[Cause]) -> String {
     let name = &loaded.graph.instance(id).name;
-    let state = match (standing, standing.state()) {
-        (Standing::Fresh(key, manifest), _) => return fresh_words(loaded, id, &key.to_string(), manifest),
+    let state = match (status, status.state()) {
+        (CacheStatus::Fresh(key, manifest), _) => return fresh_words(loaded, id, &key.to_string(), manifest),
         (_, PlannedState::Pending) => "pending: what it needs has to run first, and it may turn out fresh",
         _ => "stale: it has to run",
     };
     let mut text = format!("{name} is {state}\n");
-    if let Some(goes_on) = goes_on(loaded, id, standing) {
+    if let Some(goes_on) = goes_on(loaded, id, status) {
         text.push_str(&format!("it {}\n", goes_on.words()));
     }
     let groups = groups(causes);
@@ -177,7 +177,7 @@ fn sentence(what: &StaleCause) -> String {
     match what {
         StaleCause::NeverRun => "it never ran".to_owned(),
         StaleCause::OnlyFailed => "it has failed so far; `atflow log` shows what it said".to_owned(),
-        StaleCause::Elsewhere => "its result came from elsewhere, and what it is made of can be had".to_owned(),
+        StaleCause::FromRemote => "its result came from elsewhere, and what it is made of can be had".to_owned(),
         StaleCause::Forced => "it is asked for with --force".to_owned(),
         StaleCause::ResultGone => "its result is gone from the cache".to_owned(),
         StaleCause::RecordGone => "it changed, and what it was made from before is gone from the cache".to_owned(),
@@ -192,16 +192,16 @@ fn sentence(what: &StaleCause) -> String {
 
 fn fresh_words(loaded: &Loaded, id: InstanceId, key: &str, manifest: &Manifest) -> String {
     let instance = loaded.graph.instance(id);
-    let (made, record) = (&manifest.made, &manifest.record);
+    let (made, action) = (&manifest.made, &manifest.record);
     let mut text = format!("{} is fresh: the cache has the result of the same record\n", instance.name);
     let mut line = |name: &str, value: String| text.push_str(&format!("  {name:9}{value}\n"));
     line("key", key.to_owned());
     let renamed = if made.stage == instance.name { String::new() } else { format!(", as {}", made.stage) };
     line("made", format!("{} in {} on {}{renamed}", made.at, ui::duration(made.seconds), made.host));
-    let seed = record.seed.map(|seed| format!(", seed {seed}")).unwrap_or_default();
-    line("code", format!("{}, version {}{seed}", record.kind, record.version));
-    line("compared", record.params.to_string());
-    for (input, digest) in &record.inputs {
+    let seed = action.seed.map(|seed| format!(", seed {seed}")).unwrap_or_default();
+    line("code", format!("{}, version {}{seed}", action.kind, action.version));
+    line("compared", action.params.to_string());
+    for (input, digest) in &action.inputs {
         let need = loaded.graph.inputs(id).find(|(name, _)| name == input).map(|(_, need)| need);
         let from = need.map(|need| format!("  {}.{}", loaded.graph.instance(need.from).name, need.output));
         line("input", format!("{input}  {}{}", short(digest), from.unwrap_or_default()));

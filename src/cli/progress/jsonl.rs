@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use atflow::event::{Assembled, Elsewhere, RunEstimate, RunEvent, RunSummary, Status};
+use atflow::event::{Assembled, RemoteCount, RunEstimate, RunEvent, RunSummary, Status};
 use atflow::protocol::{Failure, StageProgress};
 use atflow::spec::Warning;
 use atflow::stage_kinds::StageKind;
@@ -192,7 +192,7 @@ struct More<'a> {
     /// Number of results, and of signed ones, by the remote cache that they came from.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "BTreeMap<String, BTreeMap<String, usize>>")]
-    elsewhere: &'a BTreeMap<String, Elsewhere>,
+    elsewhere: &'a BTreeMap<String, RemoteCount>,
     /// Tables and figures that a remote cache has and that were assembled here.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     #[schemars(with = "Vec<Value>")]

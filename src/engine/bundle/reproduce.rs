@@ -23,7 +23,7 @@ pub struct Instructions<'a> {
     /// Their manifests.
     pub manifests: &'a BTreeMap<InstanceId, Manifest>,
     /// Sources that are not in the bundle: the name of each, and how to get it.
-    pub elsewhere: &'a BTreeMap<String, String>,
+    pub not_packed: &'a BTreeMap<String, String>,
 }
 
 /// Returns the instructions as Markdown.
@@ -120,9 +120,9 @@ fn what_is_in_it(of: &Instructions<'_>) -> String {
         }
     };
     let mut text = format!("## What it holds\n\n{held}");
-    if !of.elsewhere.is_empty() {
+    if !of.not_packed.is_empty() {
         text.push_str("\nThese sources are not in it. A run gets those with an address itself when it needs them:\n\n");
-        for (name, how) in of.elsewhere {
+        for (name, how) in of.not_packed {
             _ = writeln!(text, "- `{name}`: {how}");
         }
     }

@@ -92,7 +92,7 @@ impl Cache {
     }
 
     /// Like [`Cache::lookup`], for an action whose key is `key`: compares the actions and hashes nothing.
-    pub fn lookup_record(&self, record: &Action, key: ActionKey) -> Option<Manifest> {
+    pub fn lookup_action(&self, record: &Action, key: ActionKey) -> Option<Manifest> {
         let manifest = self.read_file(key).filter(|manifest| manifest.record == *record)?;
         match self.doubt(&manifest) {
             None => Some(manifest),

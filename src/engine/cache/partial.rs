@@ -48,8 +48,8 @@ impl Action {
         if params.schedule.depends_on_epochs() {
             return None;
         }
-        let mut record = self.clone();
-        Arc::make_mut(&mut record.params).as_object_mut()?.remove("epochs");
-        Some(record.key())
+        let mut action = self.clone();
+        Arc::make_mut(&mut action.params).as_object_mut()?.remove("epochs");
+        Some(action.key())
     }
 }

@@ -27,12 +27,12 @@ impl Cache {
     /// # Errors
     /// [`CacheError::Remote`] if the remote could not be asked. A remote manifest that is unreadable or of another key
     /// counts as absent.
-    pub fn find(&self, record: &Action, key: ActionKey) -> Result<Option<Manifest>, CacheError> {
-        if let Some(manifest) = self.lookup_record(record, key) {
+    pub fn find(&self, action: &Action, key: ActionKey) -> Result<Option<Manifest>, CacheError> {
+        if let Some(manifest) = self.lookup_action(action, key) {
             return Ok(Some(manifest));
         }
         match &self.remote {
-            Some(remote) => self.fetch_manifest(remote, record, key),
+            Some(remote) => self.fetch_manifest(remote, action, key),
             None => Ok(None),
         }
     }
@@ -46,15 +46,15 @@ impl Cache {
         let Some(remote) = &self.remote else { return Ok(()) };
         wanted.sort_unstable_by_key(|(_, key)| *key);
         wanted.dedup_by_key(|(_, key)| *key);
-        wanted.retain(|(record, key)| self.lookup_record(record, *key).is_none());
-        for fetched in at_once(&wanted, |(record, key)| self.fetch_manifest(remote, record, *key)) {
+        wanted.retain(|(action, key)| self.lookup_action(action, *key).is_none());
+        for fetched in at_once(&wanted, |(action, key)| self.fetch_manifest(remote, action, *key)) {
             fetched?;
         }
         Ok(())
     }
 
-    fn fetch_manifest(&self, remote: &Remote, record: &Action, key: ActionKey) -> Result<Option<Manifest>, CacheError> {
-        let manifest = self.ask(remote, record, key)?;
+    fn fetch_manifest(&self, remote: &Remote, action: &Action, key: ActionKey) -> Result<Option<Manifest>, CacheError> {
+        let manifest = self.ask(remote, action, key)?;
         if let Some(manifest) = &manifest {
             self.commit(manifest)?;
         }
@@ -65,21 +65,21 @@ impl Cache {
     ///
     /// # Errors
     /// As [`Cache::find`].
-    pub fn elsewhere(&self, wanted: &[(Action, ActionKey)]) -> Result<Vec<Option<Manifest>>, CacheError> {
+    pub fn remote_manifests(&self, wanted: &[(Action, ActionKey)]) -> Result<Vec<Option<Manifest>>, CacheError> {
         match &self.remote {
-            Some(remote) => at_once(wanted, |(record, key)| self.ask(remote, record, *key)).into_iter().collect(),
+            Some(remote) => at_once(wanted, |(action, key)| self.ask(remote, action, *key)).into_iter().collect(),
             None => Ok(vec![None; wanted.len()]),
         }
     }
 
     /// Asks the remote cache for a manifest and sets its origin. An untrusted manifest counts as absent.
-    fn ask(&self, remote: &Remote, record: &Action, key: ActionKey) -> Result<Option<Manifest>, CacheError> {
+    fn ask(&self, remote: &Remote, action: &Action, key: ActionKey) -> Result<Option<Manifest>, CacheError> {
         if self.guard.as_ref().is_some_and(|guard| guard.has_refused(key)) {
             return Ok(None);
         }
-        let Some(text) = remote.manifest(key, longest_manifest(record))? else { return Ok(None) };
+        let Some(text) = remote.manifest(key, longest_manifest(action))? else { return Ok(None) };
         let Ok(mut manifest) = serde_json::from_str::<Manifest>(&text) else { return Ok(None) };
-        if manifest.format != MANIFEST_FORMAT || manifest.record != *record {
+        if manifest.format != MANIFEST_FORMAT || manifest.record != *action {
             return Ok(None);
         }
         let mut signed = None;

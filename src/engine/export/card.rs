@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use super::{ExportSource, TORCHSCRIPT};
 use crate::cache::Manifest;
 use crate::formats::Predictions;
-use crate::plan::Standing;
+use crate::plan::CacheStatus;
 use crate::redact::Redaction;
 use crate::results::{Number, measure, percent};
 use crate::spec::Instance;
@@ -86,8 +86,8 @@ fn accuracies(source: ExportSource<'_>) -> String {
         if !has_predictions || Subject::of(source.results, instance).model.as_ref() != model {
             continue;
         }
-        match &source.results.standings[id] {
-            Some(Standing::Fresh(_, manifest)) => match accuracy(source, manifest) {
+        match &source.results.status_of[id] {
+            Some(CacheStatus::Fresh(_, manifest)) => match accuracy(source, manifest) {
                 Some(number) => rows.push_str(&row(source, instance, &number)),
                 None => unmade.push(instance.name.as_str()),
             },

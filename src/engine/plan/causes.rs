@@ -12,7 +12,7 @@ use crate::address::Address;
 use crate::cache::Manifest;
 use crate::external_inputs::CheckedSource;
 use crate::plan::difference::{self, Change};
-use crate::plan::{History, PlanContext, RerunRequest, StaleReason, Standing, Standings};
+use crate::plan::{CacheStatus, CacheStatuses, History, PlanContext, RerunRequest, StaleReason};
 use crate::spec::{self, InstanceId, Need, Overrides, PipelineSpec, Written};
 use crate::stage_kinds::StageKind;
 
@@ -44,7 +44,8 @@ pub enum StaleCause {
     /// The user requested a rerun, for example with `--force`.
     Forced,
     /// Its result came from a remote cache, and it can be assembled locally.
-    Elsewhere,
+    #[serde(rename = "elsewhere")]
+    FromRemote,
     /// Its action did not change, but its result is gone from the cache.
     ResultGone,
     /// Its action changed, and the earlier one is gone from the cache.
@@ -92,7 +93,7 @@ pub struct Contents {
 }
 
 /// Data that an explanation reads.
-pub struct Question<'a, 'h> {
+pub struct CauseQuery<'a, 'h> {
     /// Pipeline as written.
     pub spec: &'a PipelineSpec,
     /// Changes from the command line.
@@ -100,12 +101,12 @@ pub struct Question<'a, 'h> {
     /// Pipeline, cache and external files.
     pub context: PlanContext<'a>,
     /// States of the instances in question and of everything that they need.
-    pub standings: &'a Standings,
+    pub status_of: &'a CacheStatuses,
     /// Earlier runs.
     pub history: &'a History<'h>,
 }
 
-impl Question<'_, '_> {
+impl CauseQuery<'_, '_> {
     /// Returns the causes of an instance, each at the instance where it arises. A fresh instance has none.
     pub fn causes(&self, id: InstanceId) -> Vec<Cause> {
         let mut walk = Walk {
@@ -115,7 +116,7 @@ impl Question<'_, '_> {
             open: vec![(id, None)],
             causes: Vec::new(),
         };
-        if matches!(self.standings[id], Some(Standing::Fresh(..))) {
+        if matches!(self.status_of[id], Some(CacheStatus::Fresh(..))) {
             return Vec::new();
         }
         while let Some((id, before)) = walk.open.pop() {
@@ -127,27 +128,27 @@ impl Question<'_, '_> {
     /// Returns the action of an instance, as far as it is known now.
     ///
     /// An input whose producer is not fresh keeps its value from `before`, so it makes no difference.
-    fn record(&self, id: InstanceId, before: Option<&Action>) -> Action {
-        match &self.standings[id] {
-            Some(Standing::Fresh(_, manifest)) => return manifest.record.clone(),
-            Some(Standing::Stale(record, _)) => return (**record).clone(),
-            Some(Standing::Pending(_)) | None => {}
+    fn action(&self, id: InstanceId, before: Option<&Action>) -> Action {
+        match &self.status_of[id] {
+            Some(CacheStatus::Fresh(_, manifest)) => return manifest.record.clone(),
+            Some(CacheStatus::Stale(action, _)) => return (**action).clone(),
+            Some(CacheStatus::Pending(_)) | None => {}
         }
         let input = |name: &str, need: &Need| {
-            let now = match &self.standings[need.from] {
-                Some(Standing::Fresh(_, manifest)) => {
+            let now = match &self.status_of[need.from] {
+                Some(CacheStatus::Fresh(_, manifest)) => {
                     manifest.outputs.get(&need.output).map(|blob| format!("blake3:{}", blob.digest))
                 }
-                _ => before.and_then(|record| record.inputs.get(name)).cloned(),
+                _ => before.and_then(|action| action.inputs.get(name)).cloned(),
             };
             now.unwrap_or_default()
         };
-        self.context.graph.record_by(id, input, |source| self.context.sources.get(id, source).identity())
+        self.context.graph.action_by(id, input, |source| self.context.sources.get(id, source).identity())
     }
 }
 
 struct Walk<'w, 'a, 'h> {
-    asked: &'w Question<'a, 'h>,
+    asked: &'w CauseQuery<'a, 'h>,
     /// Next instance on the path to the instance in question.
     towards: HashMap<InstanceId, InstanceId>,
     seen: HashSet<InstanceId>,
@@ -159,34 +160,34 @@ struct Walk<'w, 'a, 'h> {
 impl Walk<'_, '_, '_> {
     fn look(&mut self, id: InstanceId, before: Option<Action>) {
         let asked = self.asked;
-        match &asked.standings[id] {
-            Some(Standing::Stale(_, StaleReason::Forced(RerunRequest::Assemble))) => {
-                return self.cause(id, StaleCause::Elsewhere);
+        match &asked.status_of[id] {
+            Some(CacheStatus::Stale(_, StaleReason::Forced(RerunRequest::Assemble))) => {
+                return self.cause(id, StaleCause::FromRemote);
             }
-            Some(Standing::Stale(_, StaleReason::Forced(_))) => return self.cause(id, StaleCause::Forced),
-            Some(Standing::Stale(_, StaleReason::Output(output))) => {
+            Some(CacheStatus::Stale(_, StaleReason::Forced(_))) => return self.cause(id, StaleCause::Forced),
+            Some(CacheStatus::Stale(_, StaleReason::Output(output))) => {
                 return self.cause(id, StaleCause::OutputGone { output: output.clone() });
             }
             _ => {}
         }
         let unfinished: Vec<InstanceId> = asked.context.graph.producers(id).collect();
         for producer in unfinished {
-            if !matches!(asked.standings[producer], Some(Standing::Fresh(..))) {
+            if !matches!(asked.status_of[producer], Some(CacheStatus::Fresh(..))) {
                 self.go(producer, id, None);
             }
         }
         let nearest = || {
             asked
                 .history
-                .nearest(asked.context.graph.instance(id), &asked.record(id, None))
+                .nearest(asked.context.graph.instance(id), &asked.action(id, None))
                 .map(|manifest| manifest.record)
         };
         let Some(before) = before.or_else(nearest) else {
-            return self.without_record(id);
+            return self.without_action(id);
         };
-        let now = asked.record(id, Some(&before));
+        let now = asked.action(id, Some(&before));
         let changes = difference::changes(&before, &now);
-        if changes.is_empty() && matches!(asked.standings[id], Some(Standing::Stale(..))) {
+        if changes.is_empty() && matches!(asked.status_of[id], Some(CacheStatus::Stale(..))) {
             return self.cause(id, StaleCause::ResultGone);
         }
         for change in changes {
@@ -198,13 +199,13 @@ impl Walk<'_, '_, '_> {
     }
 
     /// Adds the cause of an instance whose earlier action is unknown.
-    fn without_record(&mut self, id: InstanceId) {
+    fn without_action(&mut self, id: InstanceId) {
         let asked = self.asked;
         let instance = asked.context.graph.instance(id);
-        let what = match (asked.history.last_key(instance), &asked.standings[id]) {
+        let what = match (asked.history.last_key(instance), &asked.status_of[id]) {
             (None, _) if asked.history.has_failed(&instance.name) => StaleCause::OnlyFailed,
             (None, _) => StaleCause::NeverRun,
-            (Some(last), Some(Standing::Stale(record, _))) if record.key() != last => StaleCause::RecordGone,
+            (Some(last), Some(CacheStatus::Stale(action, _))) if action.key() != last => StaleCause::RecordGone,
             (Some(_), _) => StaleCause::ResultGone,
         };
         self.cause(id, what);
@@ -234,7 +235,7 @@ impl Walk<'_, '_, '_> {
             let new = contents(source.identity(), bytes);
             return self.cause(id, StaleCause::Source { slot: input.to_owned(), file, old, new });
         };
-        let Some(Standing::Fresh(_, manifest)) = &asked.standings[need.from] else { return };
+        let Some(CacheStatus::Fresh(_, manifest)) = &asked.status_of[need.from] else { return };
         let was = before.inputs.get(input);
         let gave = |old: &Manifest| {
             old.outputs.get(&need.output).map(|blob| format!("blake3:{}", blob.digest)).as_ref() == was

@@ -182,7 +182,7 @@ mod tests {
     use super::*;
     use crate::stage_kinds::StageKind;
 
-    fn record(params: Json, inputs: &[(&str, &str)]) -> Action {
+    fn action(params: Json, inputs: &[(&str, &str)]) -> Action {
         let inputs: BTreeMap<String, String> = inputs.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect();
         Action {
             format: 1,
@@ -201,8 +201,8 @@ mod tests {
 
     #[test]
     fn changes_are_told_with_their_values() {
-        let old = record(json!({"epochs": 4, "adversary": {"attack": "pgd", "eps": 8.0 / 255.0}}), &[("data", "a")]);
-        let new = record(
+        let old = action(json!({"epochs": 4, "adversary": {"attack": "pgd", "eps": 8.0 / 255.0}}), &[("data", "a")]);
+        let new = action(
             json!({"epochs": 4, "adversary": {"attack": "pgd", "eps": 4.0 / 255.0}, "limit": 5}),
             &[("data", "b")],
         );
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn of_a_list_the_items_are_told_that_changed() {
-        let list = |items: Json| record(json!({"rates": items}), &[]);
+        let list = |items: Json| action(json!({"rates": items}), &[]);
         let old = list(json!([{"at": 1, "lr": 0.5}, {"at": 2, "lr": 0.25}, 3]));
         let changes = |items| told(&old, &list(items));
         assert_eq!(
@@ -228,8 +228,8 @@ mod tests {
 
     #[test]
     fn inputs_that_come_and_go_are_told() {
-        let old = record(json!({}), &[("model", "a")]);
-        let new = record(json!({}), &[("set", "a")]);
+        let old = action(json!({}), &[("model", "a")]);
+        let new = action(json!({}), &[("set", "a")]);
         assert_eq!(told(&old, &new), ["input set is new", "input model is gone"]);
     }
 }

@@ -6,7 +6,7 @@
 use serde_json::Value as Json;
 
 use super::history::History;
-use super::state::{Standing, Standings};
+use super::state::{CacheStatus, CacheStatuses};
 use crate::action::Action;
 use crate::cache::Manifest;
 use crate::graph::Graph;
@@ -51,7 +51,7 @@ pub(super) struct Estimate {
 /// Output ratios of instances, filled in while a graph is walked from producers to consumers.
 pub(super) struct Durations<'a, 'h> {
     graph: &'a Graph,
-    standings: &'a Standings,
+    status_of: &'a CacheStatuses,
     history: &'a History<'h>,
     /// `None` if the ratio is unknown.
     scales: PerInstance<Option<Scale>>,
@@ -61,7 +61,7 @@ pub(super) struct Durations<'a, 'h> {
 pub(super) struct WorkRequest<'a> {
     pub id: InstanceId,
     /// Action that it would run.
-    pub record: &'a Action,
+    pub action: &'a Action,
     /// Whether all its inputs are known.
     pub is_whole: bool,
     /// Nearest earlier manifest.
@@ -69,8 +69,8 @@ pub(super) struct WorkRequest<'a> {
 }
 
 impl<'a, 'h> Durations<'a, 'h> {
-    pub(super) fn new(graph: &'a Graph, standings: &'a Standings, history: &'a History<'h>) -> Self {
-        Durations { graph, standings, history, scales: graph.per_instance(Some(Scale::UNIT)) }
+    pub(super) fn new(graph: &'a Graph, status_of: &'a CacheStatuses, history: &'a History<'h>) -> Self {
+        Durations { graph, status_of, history, scales: graph.per_instance(Some(Scale::UNIT)) }
     }
 
     /// Estimates the duration of an instance. The caller must ask about its producers first.
@@ -105,26 +105,26 @@ impl<'a, 'h> Durations<'a, 'h> {
         let inputs = inputs?;
         if kind == StageKind::Command {
             let are_alike = inputs.iter().all(|(_, scale)| alike_numbers(1.0, scale.all()));
-            return (are_alike && alike(&before.params, &asked.record.params)).then_some((1.0, Scale::UNIT));
+            return (are_alike && alike(&before.params, &asked.action.params)).then_some((1.0, Scale::UNIT));
         }
-        if asked.is_whole && !same_files(self.graph, asked.id, before, asked.record) {
+        if asked.is_whole && !same_files(self.graph, asked.id, before, asked.action) {
             return None;
         }
         let is_set = |(need, _): &&(&Need, Scale)| ["data", "set"].contains(&need.slot.as_str());
         let is_model = |(need, _): &&(&Need, Scale)| ["model", "models"].contains(&need.slot.as_str());
         let set = inputs.iter().find(is_set).map_or(Scale::UNIT, |(_, scale)| *scale);
         let pass = inputs.iter().filter(is_model).map(|(_, scale)| scale.pass).reduce(f64::max).unwrap_or(1.0);
-        if before.params == asked.record.params {
+        if before.params == asked.action.params {
             let factor = set.images * set.pixels * pass;
-            return is_countable(kind, &asked.record.params, set).then_some((factor, set));
+            return is_countable(kind, &asked.action.params, set).then_some((factor, set));
         }
-        let (then, now) = (stage_kinds::work(kind, &before.params)?, stage_kinds::work(kind, &asked.record.params)?);
+        let (then, now) = (stage_kinds::work(kind, &before.params)?, stage_kinds::work(kind, &asked.action.params)?);
         beside(kind, &then, &now, set, pass)
     }
 
     /// Returns the ratio of an input to the earlier one.
     fn input(&self, need: &Need, before: Option<&String>) -> Option<Scale> {
-        let Some(Standing::Fresh(_, manifest)) = &self.standings[need.from] else { return self.scales[need.from] };
+        let Some(CacheStatus::Fresh(_, manifest)) = &self.status_of[need.from] else { return self.scales[need.from] };
         let blob = manifest.outputs.get(&need.output)?;
         if before.is_none_or(|before| *before == format!("blake3:{}", blob.digest)) {
             return Some(Scale::UNIT);

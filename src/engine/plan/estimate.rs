@@ -14,7 +14,7 @@ use crate::external_inputs::CheckedSource;
 use crate::fetch;
 use crate::graph::Graph;
 use crate::plan::lost::read_from_fresh;
-use crate::plan::{Goals, PlanContext, PlannedStage, Standing, Standings, must_be_there};
+use crate::plan::{CacheStatus, CacheStatuses, Goals, PlanContext, PlannedStage, must_be_there};
 use crate::spec::{InstanceId, PerInstance, fits_on_gpu};
 use crate::stage_kinds::Source;
 
@@ -47,19 +47,19 @@ pub struct CostInputs<'a> {
     /// Goals of the survey.
     pub goals: &'a Goals,
     /// States of the instances, by id.
-    pub standings: &'a Standings,
+    pub status_of: &'a CacheStatuses,
 }
 
 /// Estimates the cost of a survey and of the plan made from it. `ask` allows asking servers for file sizes.
 pub fn price(of: &CostInputs<'_>, stages: &[PlannedStage], jobs: usize, ask: bool) -> CostEstimate {
-    let CostInputs { context, standings, .. } = *of;
+    let CostInputs { context, status_of, .. } = *of;
     let graph = context.graph;
-    let looked_at = graph.ids().filter(|id| standings[*id].is_some());
+    let looked_at = graph.ids().filter(|id| status_of[*id].is_some());
     let mut seconds: PerInstance<Option<f64>> = graph.per_instance(None);
     let mut gpu: PerInstance<f64> = graph.per_instance(0.0);
     let mut never_ran = 0;
     for (id, stage) in looked_at.zip(stages) {
-        if !matches!(standings[id], Some(Standing::Fresh(..))) {
+        if !matches!(status_of[id], Some(CacheStatus::Fresh(..))) {
             never_ran += usize::from(stage.seconds.is_none());
             seconds[id] = Some(stage.seconds.unwrap_or(0.0));
             if stage.on_gpu {
@@ -67,7 +67,7 @@ pub fn price(of: &CostInputs<'_>, stages: &[PlannedStage], jobs: usize, ask: boo
             }
         }
     }
-    let files = to_fetch(context, standings);
+    let files = to_fetch(context, status_of);
     let sizes: Vec<Option<u64>> = files.iter().map(|source| fetch::size(source, ask)).collect();
     let blobs = blobs_to_fetch(of);
     CostEstimate {
@@ -79,14 +79,14 @@ pub fn price(of: &CostInputs<'_>, stages: &[PlannedStage], jobs: usize, ask: boo
         fetch_files: files.len() + blobs.len(),
         fetch_bytes: sizes.iter().flatten().chain(blobs.values()).sum(),
         fetch_unknown: sizes.iter().filter(|size| size.is_none()).count(),
-        by_hand: by_hand(context, standings),
+        by_hand: by_hand(context, status_of),
     }
 }
 
 /// Returns the remote files that stages will read and that the cache lacks, each once.
-fn to_fetch(context: PlanContext<'_>, standings: &Standings) -> Vec<Source> {
+fn to_fetch(context: PlanContext<'_>, status_of: &CacheStatuses) -> Vec<Source> {
     let mut files: Vec<(String, Source)> = Vec::new();
-    for checked in to_read(context, standings) {
+    for checked in to_read(context, status_of) {
         if let CheckedSource::Remote { source } = checked {
             let identity = checked.identity();
             if !context.cache.fetched(&identity).is_some_and(|blob| context.cache.has(blob)) {
@@ -103,32 +103,32 @@ fn to_fetch(context: PlanContext<'_>, standings: &Standings) -> Vec<Source> {
 ///
 /// These are inputs of stages that may run, requested outputs, and result files.
 fn blobs_to_fetch(of: &CostInputs<'_>) -> BTreeMap<Digest, u64> {
-    let CostInputs { context: PlanContext { graph, cache, .. }, goals, standings } = *of;
+    let CostInputs { context: PlanContext { graph, cache, .. }, goals, status_of } = *of;
     if !cache.has_remote() {
         return BTreeMap::new();
     }
     let mut blobs: Vec<Blob> = Vec::new();
     for id in graph.ids() {
-        if let Some(Standing::Fresh(_, manifest)) = &standings[id] {
+        if let Some(CacheStatus::Fresh(_, manifest)) = &status_of[id] {
             let outputs = graph.instance(id).outputs.iter().filter(|output| must_be_there(output, goals.needed[id]));
             blobs.extend(outputs.filter_map(|output| manifest.outputs.get(&output.name)));
         }
-        blobs.extend(read_from_fresh(graph, standings, id).map(|(.., blob)| blob));
+        blobs.extend(read_from_fresh(graph, status_of, id).map(|(.., blob)| blob));
     }
     blobs.into_iter().filter(|blob| !cache.has(*blob)).map(|blob| (blob.digest, blob.size)).collect()
 }
 
 /// Returns the files of pending or stale stages that a person has to fetch, each once.
-fn by_hand(context: PlanContext<'_>, standings: &Standings) -> Vec<PathBuf> {
-    let awaited = to_read(context, standings).filter_map(CheckedSource::awaited);
+fn by_hand(context: PlanContext<'_>, status_of: &CacheStatuses) -> Vec<PathBuf> {
+    let awaited = to_read(context, status_of).filter_map(CheckedSource::awaited);
     let files: BTreeSet<PathBuf> = awaited.map(Path::to_owned).collect();
     files.into_iter().collect()
 }
 
 /// Returns the sources of the stages that may run.
-fn to_read<'a>(context: PlanContext<'a>, standings: &'a Standings) -> impl Iterator<Item = &'a CheckedSource> {
+fn to_read<'a>(context: PlanContext<'a>, status_of: &'a CacheStatuses) -> impl Iterator<Item = &'a CheckedSource> {
     let PlanContext { graph, sources, .. } = context;
-    let runs = |id: &InstanceId| matches!(standings[*id], Some(Standing::Stale(..) | Standing::Pending(_)));
+    let runs = |id: &InstanceId| matches!(status_of[*id], Some(CacheStatus::Stale(..) | CacheStatus::Pending(_)));
     let of = move |id: InstanceId| graph.instance(id).sources.iter().map(move |need| sources.get(id, need));
     graph.ids().filter(runs).flat_map(of)
 }

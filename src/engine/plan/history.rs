@@ -46,9 +46,9 @@ impl<'a> History<'a> {
     ///
     /// It is the one with the fewest differences; the newer one wins a tie. An instance of a sweep has an earlier state
     /// in runs without the sweep, too.
-    pub fn nearest(&self, instance: &Instance, record: &Action) -> Option<Manifest> {
+    pub fn nearest(&self, instance: &Instance, action: &Action) -> Option<Manifest> {
         let manifests = self.recent_keys(instance).into_iter().filter_map(|key| self.cache.lookup(key));
-        manifests.min_by_key(|manifest| difference::changes(&manifest.record, record).len())
+        manifests.min_by_key(|manifest| difference::changes(&manifest.record, action).len())
     }
 
     /// Returns the distinct keys of an instance in the latest runs, newest first.
@@ -113,17 +113,17 @@ impl<'a> History<'a> {
     }
 
     /// Describes in a few words why an instance is stale.
-    pub fn reason(&self, instance: &Instance, record: &Action, absence: &StaleReason) -> String {
+    pub fn reason(&self, instance: &Instance, action: &Action, absence: &StaleReason) -> String {
         let is_unknown = matches!(absence, StaleReason::Unknown);
-        let before = if is_unknown { self.nearest(instance, record) } else { None };
-        self.reason_beside(instance, record, absence, before.as_ref())
+        let before = if is_unknown { self.nearest(instance, action) } else { None };
+        self.reason_beside(instance, action, absence, before.as_ref())
     }
 
     /// Like [`History::reason`], with the [nearest](History::nearest) earlier manifest given.
     pub(super) fn reason_beside(
         &self,
         instance: &Instance,
-        record: &Action,
+        action: &Action,
         absence: &StaleReason,
         before: Option<&Manifest>,
     ) -> String {
@@ -136,11 +136,11 @@ impl<'a> History<'a> {
             return if self.has_failed(&instance.name) { "failed so far" } else { "never run" }.to_owned();
         };
         let Some(before) = before else {
-            let is_same = last_key == record.key();
+            let is_same = last_key == action.key();
             let reason = if is_same { "its result is gone from the cache" } else { "changed since its last run" };
             return reason.to_owned();
         };
-        let changes = difference::changes(&before.record, record);
+        let changes = difference::changes(&before.record, action);
         match changes.as_slice() {
             [] => "its result is gone from the cache".to_owned(),
             // The text of a command may contain an address with a password.

@@ -17,9 +17,9 @@ pub(super) const PARALLEL_BATCH: usize = 128;
 impl PlanContext<'_> {
     /// Returns the action and the key of an instance with known inputs.
     pub fn action<'o>(&self, id: InstanceId, outputs: impl Fn(InstanceId) -> &'o Outputs) -> (Action, ActionKey) {
-        let record = self.graph.record(id, outputs, |need| self.sources.get(id, need).identity());
-        let key = record.key();
-        (record, key)
+        let action = self.graph.record(id, outputs, |need| self.sources.get(id, need).identity());
+        let key = action.key();
+        (action, key)
     }
 
     /// Checks whether an instance with known inputs is stale.
@@ -34,9 +34,9 @@ impl PlanContext<'_> {
         outputs: impl Fn(InstanceId) -> &'o Outputs,
         needed: bool,
     ) -> Result<Staleness, CacheError> {
-        let (record, key) = self.action(id, outputs);
-        let manifest = self.cache.find(&record, key)?;
-        Ok(self.classify(id, CacheLookup { key, ahead: false, found: manifest.ok_or(record) }, needed))
+        let (action, key) = self.action(id, outputs);
+        let manifest = self.cache.find(&action, key)?;
+        Ok(self.classify(id, CacheLookup { key, ahead: false, found: manifest.ok_or(action) }, needed))
     }
 
     /// Checks many instances with known inputs at once: on all cores here, in one batch in the remote cache.
@@ -65,7 +65,7 @@ impl PlanContext<'_> {
         let key = look.key;
         let manifest = match look.found {
             Ok(manifest) => manifest,
-            Err(record) => return Staleness::Stale(Box::new(record), StaleReason::Unknown),
+            Err(action) => return Staleness::Stale(Box::new(action), StaleReason::Unknown),
         };
         let missing = self.graph.instance(id).outputs.iter().find(|output| {
             let is_there =
@@ -87,12 +87,12 @@ impl PlanContext<'_> {
         read: &mut HashMap<ActionKey, Manifest>,
     ) -> Result<Vec<CacheLookup>, CacheError> {
         let is_read =
-            |record: &Action, key: &ActionKey| read.get(key).is_some_and(|manifest| manifest.record == *record);
+            |action: &Action, key: &ActionKey| read.get(key).is_some_and(|manifest| manifest.record == *action);
         let look = |id: &InstanceId| {
-            let (record, key) = self.action(*id, &outputs);
-            let ahead = is_read(&record, &key);
-            let manifest = if ahead { None } else { self.cache.lookup_record(&record, key) };
-            CacheLookup { key, ahead, found: manifest.ok_or(record) }
+            let (action, key) = self.action(*id, &outputs);
+            let ahead = is_read(&action, &key);
+            let manifest = if ahead { None } else { self.cache.lookup_action(&action, key) };
+            CacheLookup { key, ahead, found: manifest.ok_or(action) }
         };
         let mut looks: Vec<CacheLookup> = if ids.len() < PARALLEL_BATCH {
             ids.iter().map(look).collect()
@@ -100,18 +100,18 @@ impl PlanContext<'_> {
             ids.par_iter().map(look).collect()
         };
         let absent = |look: &CacheLookup| match &look.found {
-            Err(record) if !look.ahead => Some((record.clone(), look.key)),
+            Err(action) if !look.ahead => Some((action.clone(), look.key)),
             _ => None,
         };
         if self.cache.has_remote() {
             self.cache.prefetch(looks.iter().filter_map(absent).collect())?;
         }
         for look in &mut looks {
-            if let Err(record) = &look.found {
-                let manifest = match read.remove(&look.key).filter(|manifest| manifest.record == *record) {
+            if let Err(action) = &look.found {
+                let manifest = match read.remove(&look.key).filter(|manifest| manifest.record == *action) {
                     Some(manifest) => Some(manifest),
                     // Another instance with the same key may have removed it.
-                    None if look.ahead || self.cache.has_remote() => self.cache.find(record, look.key)?,
+                    None if look.ahead || self.cache.has_remote() => self.cache.find(action, look.key)?,
                     None => None,
                 };
                 if let Some(manifest) = manifest {

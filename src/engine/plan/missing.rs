@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use super::lookup::must_be_there;
 use super::lost::read_from_fresh;
 use super::rerun_from::RerunFrom;
-use super::state::{StaleReason, Standing, Standings};
+use super::state::{CacheStatus, CacheStatuses, StaleReason};
 use super::{Goals, PlanContext};
 use crate::cache::{Blob, Cache, CacheError};
 use crate::digest::Digest;
@@ -41,25 +41,25 @@ pub struct Missing {
 ///
 /// # Errors
 /// [`CacheError`] if the remote cache could not be asked.
-pub fn missing(context: PlanContext<'_>, goals: &Goals, standings: &Standings) -> Result<Vec<Missing>, CacheError> {
+pub fn missing(context: PlanContext<'_>, goals: &Goals, status_of: &CacheStatuses) -> Result<Vec<Missing>, CacheError> {
     let PlanContext { graph, cache, .. } = context;
     let forbidden = goals.forbidden(graph);
-    let gone = gone(context, goals, &forbidden, standings)?;
+    let gone = gone(context, goals, &forbidden, status_of)?;
     let mut trainings = Trainings { cache, shapes: None };
     let mut lacks = graph.per_instance(false);
     let mut untrained = graph.per_instance(false);
     let mut hidden_by: PerInstance<Option<InstanceId>> = graph.per_instance(None);
     for id in graph.ids() {
-        let Some(standing) = &standings[id] else { continue };
-        let is_fresh = matches!(standing, Standing::Fresh(..)) && !gone[id];
+        let Some(status) = &status_of[id] else { continue };
+        let is_fresh = matches!(status, CacheStatus::Fresh(..)) && !gone[id];
         let is_training = graph.instance(id).kind == StageKind::Train && !is_fresh;
         untrained[id] = is_training || graph.producers(id).any(|from| untrained[from]);
-        lacks[id] = match standing {
-            Standing::Fresh(..) => gone[id],
-            Standing::Stale(..) => forbidden[id],
-            Standing::Pending(_) if !forbidden[id] => false,
-            Standing::Pending(_) if graph.producers(id).any(|from| lacks[from]) => true,
-            Standing::Pending(producer) => {
+        lacks[id] = match status {
+            CacheStatus::Fresh(..) => gone[id],
+            CacheStatus::Stale(..) => forbidden[id],
+            CacheStatus::Pending(_) if !forbidden[id] => false,
+            CacheStatus::Pending(_) if graph.producers(id).any(|from| lacks[from]) => true,
+            CacheStatus::Pending(producer) => {
                 let is_nowhere = graph.instance(id).kind == StageKind::Train && !trainings.has(graph, id)?;
                 hidden_by[id] = Some(*producer).filter(|_| is_nowhere && cache.has_remote());
                 is_nowhere
@@ -72,7 +72,7 @@ pub fn missing(context: PlanContext<'_>, goals: &Goals, standings: &Standings) -
         Missing {
             stage: instance.name.clone(),
             kind: instance.kind,
-            is_known: gone[id] || matches!(standings[id], Some(Standing::Stale(_, StaleReason::Output(_)))),
+            is_known: gone[id] || matches!(status_of[id], Some(CacheStatus::Stale(_, StaleReason::Output(_)))),
             made_from: if untrained[id] { RerunFrom::Scratch } else { RerunFrom::Checkpoints },
             hidden_by: hidden_by[id].map(|stage| graph.instance(stage).name.clone()),
         }
@@ -99,7 +99,7 @@ impl Trainings<'_> {
                 none.insert(whole.map(|manifest| manifest.record.shape()).collect())
             }
         };
-        Ok(shapes.contains(&graph.record_by(id, |_, _| String::new(), |_| String::new()).shape()))
+        Ok(shapes.contains(&graph.action_by(id, |_, _| String::new(), |_| String::new()).shape()))
     }
 }
 
@@ -108,20 +108,20 @@ fn gone(
     context: PlanContext<'_>,
     goals: &Goals,
     forbidden: &PerInstance<bool>,
-    standings: &Standings,
+    status_of: &CacheStatuses,
 ) -> Result<PerInstance<bool>, CacheError> {
     let PlanContext { graph, cache, .. } = context;
     let mut read: Vec<(InstanceId, Blob)> = Vec::new();
     for id in graph.ids() {
-        match &standings[id] {
+        match &status_of[id] {
             None => {}
-            Some(Standing::Fresh(_, manifest)) => {
+            Some(CacheStatus::Fresh(_, manifest)) => {
                 let instance = graph.instance(id);
                 let outputs = instance.outputs.iter().filter(|output| must_be_there(output, goals.needed[id]));
                 read.extend(outputs.filter_map(|output| Some((id, *manifest.outputs.get(&output.name)?))));
             }
-            Some(Standing::Stale(..) | Standing::Pending(_)) => {
-                read.extend(read_from_fresh(graph, standings, id).map(|(from, _, blob)| (from, blob)));
+            Some(CacheStatus::Stale(..) | CacheStatus::Pending(_)) => {
+                read.extend(read_from_fresh(graph, status_of, id).map(|(from, _, blob)| (from, blob)));
             }
         }
     }

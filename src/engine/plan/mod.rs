@@ -2,11 +2,11 @@
 //!
 //! The scheduler asks the same questions of one instance at a time during a run. This module runs nothing.
 
+mod assembly;
 pub mod causes;
 pub mod diagram;
 pub mod difference;
 mod duration;
-mod elsewhere;
 pub mod estimate;
 mod history;
 mod lookup;
@@ -30,7 +30,7 @@ pub use history::History;
 pub use lookup::must_be_there;
 pub use planned_stage::{PlannedStage, plan};
 pub use resumption::Resumption;
-pub use state::{PlannedState, RerunRequest, StaleReason, Staleness, Standing, Standings};
+pub use state::{CacheStatus, CacheStatuses, PlannedState, RerunRequest, StaleReason, Staleness};
 pub use survey::survey;
 pub(crate) use survey::waves;
 

@@ -8,7 +8,7 @@ use super::Goals;
 use super::duration::{Durations, Estimate, WorkRequest};
 use super::history::History;
 use super::resumption::Resumption;
-use super::state::{PlannedState, RerunRequest, Standing, Standings};
+use super::state::{CacheStatus, CacheStatuses, PlannedState, RerunRequest};
 use crate::graph::Graph;
 use crate::protocol;
 use crate::spec::InstanceId;
@@ -40,43 +40,43 @@ pub struct PlannedStage {
 }
 
 /// Turns a survey into plan lines, one for each surveyed instance. `goals` must be those of the survey.
-pub fn plan(graph: &Graph, standings: &Standings, goals: &Goals, history: &History) -> Vec<PlannedStage> {
-    let mut durations = Durations::new(graph, standings, history);
+pub fn plan(graph: &Graph, status_of: &CacheStatuses, goals: &Goals, history: &History) -> Vec<PlannedStage> {
+    let mut durations = Durations::new(graph, status_of, history);
     let tell = |id: InstanceId| {
         let instance = graph.instance(id);
-        let standing = standings[id].as_ref()?;
-        let record = match standing {
-            Standing::Fresh(_, manifest) => Cow::Borrowed(&manifest.record),
-            Standing::Stale(record, _) => Cow::Borrowed(&**record),
+        let status = status_of[id].as_ref()?;
+        let action = match status {
+            CacheStatus::Fresh(_, manifest) => Cow::Borrowed(&manifest.record),
+            CacheStatus::Stale(action, _) => Cow::Borrowed(&**action),
             // Unknown inputs are left empty: they do not affect which earlier action is nearest.
-            Standing::Pending(_) => Cow::Owned(graph.record_by(id, |_, _| String::new(), |_| String::new())),
+            CacheStatus::Pending(_) => Cow::Owned(graph.action_by(id, |_, _| String::new(), |_| String::new())),
         };
-        let is_fresh = matches!(standing, Standing::Fresh(..));
-        let before = if is_fresh { None } else { history.nearest(instance, &record) };
-        let estimate = match standing {
-            Standing::Fresh(_, manifest) => Some(Estimate { seconds: manifest.made.seconds, is_scaled: false }),
+        let is_fresh = matches!(status, CacheStatus::Fresh(..));
+        let before = if is_fresh { None } else { history.nearest(instance, &action) };
+        let estimate = match status {
+            CacheStatus::Fresh(_, manifest) => Some(Estimate { seconds: manifest.made.seconds, is_scaled: false }),
             _ => {
-                let is_whole = matches!(standing, Standing::Stale(..));
-                durations.of(&WorkRequest { id, record: &record, is_whole, before: before.as_ref() })
+                let is_whole = matches!(status, CacheStatus::Stale(..));
+                durations.of(&WorkRequest { id, action: &action, is_whole, before: before.as_ref() })
             }
         };
-        let goes_on = match standing {
-            Standing::Stale(record, _) => {
+        let goes_on = match status {
+            CacheStatus::Stale(action, _) => {
                 let is_rerun = goals.forced[id].is_some_and(|order| order != RerunRequest::Assemble);
-                Resumption::of(history.cache(), record, is_rerun)
+                Resumption::of(history.cache(), action, is_rerun)
             }
-            Standing::Fresh(..) | Standing::Pending(_) => None,
+            CacheStatus::Fresh(..) | CacheStatus::Pending(_) => None,
         };
-        let mut state = standing.state();
-        let reason = match (standing, goals.forced[id]) {
-            (Standing::Fresh(..), _) => "up to date".to_owned(),
-            (Standing::Stale(_, absence), _) => history.reason_beside(instance, &record, absence, before.as_ref()),
+        let mut state = status.state();
+        let reason = match (status, goals.forced[id]) {
+            (CacheStatus::Fresh(..), _) => "up to date".to_owned(),
+            (CacheStatus::Stale(_, absence), _) => history.reason_beside(instance, &action, absence, before.as_ref()),
             // It runs whatever its producers make.
-            (Standing::Pending(_), Some(order)) if order != RerunRequest::Assemble => {
+            (CacheStatus::Pending(_), Some(order)) if order != RerunRequest::Assemble => {
                 state = PlannedState::Stale;
                 order.words()
             }
-            (Standing::Pending(producer), _) => format!("needs {}", graph.instance(*producer).name),
+            (CacheStatus::Pending(producer), _) => format!("needs {}", graph.instance(*producer).name),
         };
         let on_gpu = before.is_some_and(|before| protocol::is_gpu(&before.made.device));
         let share_left = goes_on.map_or(1.0, Resumption::share_left);

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use crate::cache::{Blob, Manifest};
 use crate::executors;
 use crate::external_inputs::CheckedSource;
-use crate::plan::{History, PlanContext, Standing, Standings};
+use crate::plan::{CacheStatus, CacheStatuses, History, PlanContext};
 use crate::protocol::{Failure, Input, Job};
 use crate::results::{State, TableDocument};
 use crate::spec::{InstanceId, Need};
@@ -20,7 +20,7 @@ pub struct Preview<'a> {
     /// Pipeline, cache and external files.
     pub context: PlanContext<'a>,
     /// States of the instances, by id.
-    pub standings: &'a Standings,
+    pub status_of: &'a CacheStatuses,
 }
 
 impl Preview<'_> {
@@ -73,7 +73,7 @@ impl Preview<'_> {
         let output = |manifest: &Manifest| {
             manifest.outputs.get(&need.output).copied().filter(|blob| self.context.cache.has(*blob))
         };
-        if let Some(Standing::Fresh(_, manifest)) = &self.standings[need.from]
+        if let Some(CacheStatus::Fresh(_, manifest)) = &self.status_of[need.from]
             && let Some(blob) = output(manifest)
         {
             return (State::Made, Some(blob));

@@ -23,13 +23,13 @@ impl Resumption {
     ///
     /// The worker has the last word. It begins anew if a setting outside the key differs, such as the device or the
     /// number of threads, and says so in the log.
-    pub fn of(cache: &Cache, record: &Action, is_rerun: bool) -> Option<Self> {
-        if record.kind != StageKind::Train {
+    pub fn of(cache: &Cache, action: &Action, is_rerun: bool) -> Option<Self> {
+        if action.kind != StageKind::Train {
             return None;
         }
-        let epochs = TrainParams::deserialize(&*record.params).ok()?.epochs;
-        let onward = if is_rerun { None } else { record.onward_key() };
-        let keys = std::iter::once(record.key()).chain(onward);
+        let epochs = TrainParams::deserialize(&*action.params).ok()?.epochs;
+        let onward = if is_rerun { None } else { action.onward_key() };
+        let keys = std::iter::once(action.key()).chain(onward);
         let kept = keys.filter_map(|key| finished_epochs(&cache.partial_path(key)));
         let epoch = kept.filter(|epoch| (1..=epochs).contains(epoch)).max()?;
         Some(Resumption { epoch, epochs })

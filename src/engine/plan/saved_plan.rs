@@ -12,7 +12,7 @@ use crate::external_inputs::ExternalInputs;
 use crate::graph::Graph;
 use crate::plan::difference::{self, Change};
 use crate::plan::rerun_from::RerunFrom;
-use crate::plan::{PlannedState, Standing, Standings};
+use crate::plan::{CacheStatus, CacheStatuses, PlannedState};
 use crate::spec::InstanceId;
 
 /// Version of the saved-plan format. Other versions are refused.
@@ -79,14 +79,14 @@ pub enum PlanDrift {
 }
 
 /// Returns the stages of a survey in the form that a saved plan holds.
-pub fn stages(graph: &Graph, sources: &ExternalInputs, standings: &Standings) -> BTreeMap<String, SavedStage> {
+pub fn stages(graph: &Graph, sources: &ExternalInputs, status_of: &CacheStatuses) -> BTreeMap<String, SavedStage> {
     let keep = |id: InstanceId| {
-        let standing = standings[id].as_ref()?;
+        let status = status_of[id].as_ref()?;
         let instance = graph.instance(id);
-        let key = match standing {
-            Standing::Fresh(key, _) => Some(*key),
-            Standing::Stale(record, _) => Some(record.key()),
-            Standing::Pending(_) => None,
+        let key = match status {
+            CacheStatus::Fresh(key, _) => Some(*key),
+            CacheStatus::Stale(record, _) => Some(record.key()),
+            CacheStatus::Pending(_) => None,
         };
         let source = |need: &crate::spec::ExternalInput| (need.slot.clone(), sources.get(id, need).identity());
         let own = Action {
@@ -98,7 +98,7 @@ pub fn stages(graph: &Graph, sources: &ExternalInputs, standings: &Standings) ->
             seed: instance.recorded_seed(),
             inputs: instance.sources.iter().map(source).collect(),
         };
-        Some((instance.name.clone(), SavedStage { state: standing.state(), key, own }))
+        Some((instance.name.clone(), SavedStage { state: status.state(), key, own }))
     };
     graph.ids().filter_map(keep).collect()
 }

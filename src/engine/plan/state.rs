@@ -21,7 +21,7 @@ pub enum PlannedState {
 
 /// State of an instance, with its manifest, its action, or the producer that it waits for.
 #[derive(Debug)]
-pub enum Standing {
+pub enum CacheStatus {
     /// Its result is in the cache.
     Fresh(ActionKey, Box<Manifest>),
     /// It has to run.
@@ -30,19 +30,19 @@ pub enum Standing {
     Pending(InstanceId),
 }
 
-impl Standing {
+impl CacheStatus {
     /// Returns the plain state.
     pub fn state(&self) -> PlannedState {
         match self {
-            Standing::Fresh(..) => PlannedState::Fresh,
-            Standing::Stale(..) => PlannedState::Stale,
-            Standing::Pending(_) => PlannedState::Pending,
+            CacheStatus::Fresh(..) => PlannedState::Fresh,
+            CacheStatus::Stale(..) => PlannedState::Stale,
+            CacheStatus::Pending(_) => PlannedState::Pending,
         }
     }
 }
 
 /// States of the instances of a pipeline; `None` for those that nobody wants.
-pub type Standings = PerInstance<Option<Standing>>;
+pub type CacheStatuses = PerInstance<Option<CacheStatus>>;
 
 /// Staleness of an instance whose inputs are all known.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ pub enum RerunRequest {
     /// The user named the instance.
     Force,
     /// The user chose a rerun level that includes the instance.
-    Anew(RerunFrom),
+    From(RerunFrom),
     /// The result came from a remote cache, and its inputs are obtainable: assemble it locally.
     Assemble,
 }
@@ -80,7 +80,7 @@ impl RerunRequest {
     pub fn words(self) -> String {
         match self {
             RerunRequest::Force => "asked for with --force".to_owned(),
-            RerunRequest::Anew(depth) => format!("made anew with --from {}", depth.name()),
+            RerunRequest::From(depth) => format!("made anew with --from {}", depth.name()),
             RerunRequest::Assemble => "assembled here: its result came from elsewhere".to_owned(),
         }
     }

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use rayon::prelude::*;
 
-use super::elsewhere::assembled_here;
+use super::assembly::assembled_here;
 use super::lookup::{CacheLookup, PARALLEL_BATCH};
 use super::lost;
-use super::state::{RerunRequest, StaleReason, Staleness, Standing, Standings};
+use super::state::{CacheStatus, CacheStatuses, RerunRequest, StaleReason, Staleness};
 use super::{Goals, PlanContext};
 use crate::action::ActionKey;
 use crate::cache::{CacheError, Manifest};
@@ -18,20 +18,20 @@ use crate::spec::{InstanceId, PerInstance};
 ///
 /// # Errors
 /// [`CacheError`] if the remote cache could not be asked.
-pub fn survey(context: PlanContext<'_>, goals: &Goals) -> Result<Standings, CacheError> {
+pub fn survey(context: PlanContext<'_>, goals: &Goals) -> Result<CacheStatuses, CacheError> {
     let PlanContext { graph, cache, .. } = context;
-    let mut standings: Standings = graph.ids().map(|_| None).collect();
+    let mut status_of: CacheStatuses = graph.ids().map(|_| None).collect();
     let waves = waves(graph, &goals.wanted);
     // A wave is read in one batch. In long chains the waves are small, so the newest run predicts which manifests to
     // read.
     let is_chain = waves.iter().map(Vec::len).sum::<usize>() < waves.len() * PARALLEL_BATCH;
     let mut read = if is_chain { read_ahead(context, &waves) } else { HashMap::new() };
     for wave in waves.iter().cloned() {
-        let is_fresh = |producer: &InstanceId| matches!(standings[*producer], Some(Standing::Fresh(..)));
+        let is_fresh = |producer: &InstanceId| matches!(status_of[*producer], Some(CacheStatus::Fresh(..)));
         let pending = |id: InstanceId| graph.producers(id).filter(|producer| !is_fresh(producer)).min();
         let (open, known): (Vec<InstanceId>, Vec<InstanceId>) = wave.into_iter().partition(|id| pending(*id).is_some());
-        let outputs = |producer: InstanceId| match &standings[producer] {
-            Some(Standing::Fresh(_, manifest)) => &manifest.outputs,
+        let outputs = |producer: InstanceId| match &status_of[producer] {
+            Some(CacheStatus::Fresh(_, manifest)) => &manifest.outputs,
             _ => unreachable!("producers were found fresh before"),
         };
         let open: Vec<(InstanceId, Option<InstanceId>)> = open.into_iter().map(|id| (id, pending(id))).collect();
@@ -40,21 +40,21 @@ pub fn survey(context: PlanContext<'_>, goals: &Goals) -> Result<Standings, Cach
         let assessed: Vec<Staleness> = known.iter().zip(looks).map(classify).collect();
         let assembled = assembled_here(context, goals, &known, &assessed, outputs)?;
         for (id, producer) in open {
-            standings[id] = producer.map(Standing::Pending);
+            status_of[id] = producer.map(CacheStatus::Pending);
         }
         for ((id, assessment), is_assembled) in known.into_iter().zip(assessed).zip(assembled) {
             let order = goals.forced[id].filter(|order| *order != RerunRequest::Assemble || is_assembled);
-            standings[id] = Some(match (assessment, order) {
-                (Staleness::Fresh(key, manifest), None) => Standing::Fresh(key, manifest),
+            status_of[id] = Some(match (assessment, order) {
+                (Staleness::Fresh(key, manifest), None) => CacheStatus::Fresh(key, manifest),
                 (Staleness::Fresh(_, manifest), Some(order)) => {
-                    Standing::Stale(Box::new(manifest.record), StaleReason::Forced(order))
+                    CacheStatus::Stale(Box::new(manifest.record), StaleReason::Forced(order))
                 }
-                (Staleness::Stale(record, absence), _) => Standing::Stale(record, absence),
+                (Staleness::Stale(action, absence), _) => CacheStatus::Stale(action, absence),
             });
         }
     }
-    lost::mark(graph, cache, &waves, &mut standings)?;
-    Ok(standings)
+    lost::mark(graph, cache, &waves, &mut status_of)?;
+    Ok(status_of)
 }
 
 /// Reads the manifests of the newest run on all cores: the survey asks for most of them next.

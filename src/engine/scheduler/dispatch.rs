@@ -75,9 +75,9 @@ impl Scheduler<'_> {
         // The remote cache is asked when an instance is settled, and not twice.
         let cache = self.context.cache.clone().offline();
         let context = PlanContext { cache: &cache, ..self.context };
-        let Ok(standings) = survey(context, goals) else { return };
-        let stages = plan(self.context.graph, &standings, goals, &self.journal.history);
-        let cost = CostInputs { context, goals, standings: &standings };
+        let Ok(status_of) = survey(context, goals) else { return };
+        let stages = plan(self.context.graph, &status_of, goals, &self.journal.history);
+        let cost = CostInputs { context, goals, status_of: &status_of };
         let wall = price(&cost, &stages, self.options.jobs, false).wall;
         let may_run = stages.into_iter().filter(|stage| stage.state != PlannedState::Fresh);
         let stages = may_run.map(|stage| (stage.name, stage.seconds)).collect();

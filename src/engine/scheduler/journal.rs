@@ -42,9 +42,9 @@ impl<'a> Journal<'a> {
     }
 
     /// Notes a stage that ran when the user stopped the run.
-    pub(super) fn note_interrupted(&mut self, name: String, record: Action, seconds: f64) {
+    pub(super) fn note_interrupted(&mut self, name: String, action: Action, seconds: f64) {
         let at = jiff::Timestamp::now().to_string();
-        self.run.interrupted.insert(name, Interrupted { record, at, seconds });
+        self.run.interrupted.insert(name, Interrupted { record: action, at, seconds });
     }
 
     /// Notes an instance that failed or was not tried.

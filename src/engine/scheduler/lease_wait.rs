@@ -73,7 +73,7 @@ impl Scheduler<'_> {
         }
         let mut wanted = Wanted::default();
         for id in self.context.graph.ids().filter(|id| self.options.goals.wanted[*id]) {
-            wanted.shapes.insert(self.context.graph.record_by(id, |_, _| String::new(), |_| String::new()).shape());
+            wanted.shapes.insert(self.context.graph.action_by(id, |_, _| String::new(), |_| String::new()).shape());
             let sources = &self.context.graph.instance(id).sources;
             wanted.fetched.extend(sources.iter().map(|need| self.context.sources.get(id, need).identity()));
         }

@@ -37,7 +37,7 @@ impl Scheduler<'_> {
         let cache = self.context.cache.clone();
         self.threads.start(move || {
             let mut running = running;
-            let recorded = match record(&cache, &mut running, &sources, made) {
+            let recorded = match action(&cache, &mut running, &sources, made) {
                 Ok((manifest, rotten)) => {
                     // Not earlier: until the result is recorded, the progress is all there is.
                     cache.drop_partial(running.key);
@@ -107,7 +107,7 @@ impl Scheduler<'_> {
 }
 
 /// Records the result of a stage; returns the manifest and the new paths of corrupt blobs that had the same names.
-fn record(
+fn action(
     cache: &Cache,
     running: &mut Running,
     sources: &[CheckedSource],

@@ -32,8 +32,8 @@ impl RemoteResults {
     }
 
     /// Counts the results that were used as they are, by remote cache.
-    pub(super) fn counts(&self) -> BTreeMap<String, event::Elsewhere> {
-        let mut counts: BTreeMap<String, event::Elsewhere> = BTreeMap::new();
+    pub(super) fn counts(&self) -> BTreeMap<String, event::RemoteCount> {
+        let mut counts: BTreeMap<String, event::RemoteCount> = BTreeMap::new();
         for origin in self.taken.values() {
             let count = counts.entry(origin.remote.clone()).or_default();
             count.results += 1;

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use crate::cache::{Cache, Manifest};
 use crate::fsio::{self, FileError};
 use crate::graph::Graph;
-use crate::plan::{Standing, Standings};
+use crate::plan::{CacheStatus, CacheStatuses};
 use crate::spec::{InstanceId, Overrides, PipelineSpec};
 
 pub use self::subject::Subject;
@@ -82,8 +82,8 @@ pub struct TidySource<'a> {
     pub graph: &'a Graph,
     /// The cache with their results.
     pub cache: &'a Cache,
-    /// How each instance stands; those without a standing are left out without a word.
-    pub standings: &'a Standings,
+    /// Status of each instance in the cache; instances without one are left out.
+    pub status_of: &'a CacheStatuses,
 }
 
 /// What was written, and what was not.
@@ -108,12 +108,14 @@ pub fn export(source: TidySource<'_>, folder: &Path, formats: &[TidyFormat]) -> 
     let mut tables = Tables::create(source, folder, formats)?;
     let mut exported = Exported::default();
     let mut reader = Reader::new(source.cache);
-    for (id, standing) in source.standings.iter() {
-        let Some(standing) = standing else { continue };
-        tables.stage(id, standing)?;
+    for (id, status) in source.status_of.iter() {
+        let Some(status) = status else { continue };
+        tables.stage(id, status)?;
         let name = &source.graph.instance(id).name;
-        match standing {
-            Standing::Fresh(_, manifest) => add_result(&mut tables, &mut reader, (id, name), manifest, &mut exported)?,
+        match status {
+            CacheStatus::Fresh(_, manifest) => {
+                add_result(&mut tables, &mut reader, (id, name), manifest, &mut exported)?
+            }
             _ => exported.unmade.push(name.clone()),
         }
     }

@@ -3,7 +3,7 @@
 use super::cell::{Cell, Column, ColumnType};
 use crate::address::masked;
 use crate::cache::Manifest;
-use crate::plan::{PlannedState, Standing};
+use crate::plan::{CacheStatus, PlannedState};
 use crate::spec::Instance;
 
 /// Its own columns.
@@ -31,12 +31,12 @@ pub(super) fn columns() -> Vec<Column> {
 }
 
 /// Its cells of one instance; what a result tells is missing where there is none.
-pub(super) fn cells(instance: &Instance, standing: &Standing) -> Vec<Cell> {
-    let manifest = match standing {
-        Standing::Fresh(_, manifest) => Some(&**manifest),
+pub(super) fn cells(instance: &Instance, status: &CacheStatus) -> Vec<Cell> {
+    let manifest = match status {
+        CacheStatus::Fresh(_, manifest) => Some(&**manifest),
         _ => None,
     };
-    let state = match standing.state() {
+    let state = match status.state() {
         PlannedState::Fresh => "fresh",
         PlannedState::Stale => "stale",
         PlannedState::Pending => "pending",

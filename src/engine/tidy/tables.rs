@@ -11,7 +11,7 @@ use super::predicted::{OUTPUT, Reader, holders, references};
 use super::{TABLES, TidyError, TidyFormat, TidySource, epochs, images, metrics, stages, subject};
 use crate::cache::{Blob, Manifest};
 use crate::formats::TrainingMetrics;
-use crate::plan::Standing;
+use crate::plan::CacheStatus;
 use crate::spec::{Instance, InstanceId, PerInstance};
 use crate::stage_kinds::StageKind;
 
@@ -35,10 +35,10 @@ pub(super) struct Tables<'a> {
 impl<'a> Tables<'a> {
     /// Begins the files of all tables.
     pub(super) fn create(source: TidySource<'a>, folder: &Path, formats: &[TidyFormat]) -> Result<Self, TidyError> {
-        let TidySource { graph, standings, .. } = source;
+        let TidySource { graph, status_of, .. } = source;
         let (written, has_predictions) = (Written::of(graph), holders(graph));
         let is_training = |id: &InstanceId| graph.instance(*id).kind == StageKind::Train;
-        let wanted = || graph.ids().filter(|id| standings[*id].is_some());
+        let wanted = || graph.ids().filter(|id| status_of[*id].is_some());
         let evaluated = Axes::of(graph, &written, wanted().filter(|id| has_predictions[*id]));
         let trained = Axes::of(graph, &written, wanted().filter(is_training));
         let all = Axes::of(graph, &written, wanted());
@@ -61,9 +61,9 @@ impl<'a> Tables<'a> {
     }
 
     /// Adds an instance to `stages`.
-    pub(super) fn stage(&mut self, id: InstanceId, standing: &Standing) -> Result<(), TidyError> {
+    pub(super) fn stage(&mut self, id: InstanceId, status: &CacheStatus) -> Result<(), TidyError> {
         let instance = self.source.graph.instance(id);
-        self.stages.row(lead(instance, &self.all).into_iter().chain(stages::cells(instance, standing)));
+        self.stages.row(lead(instance, &self.all).into_iter().chain(stages::cells(instance, status)));
         self.stages.end_stage()
     }
 
@@ -118,7 +118,7 @@ impl<'a> Tables<'a> {
 
     /// Finds the predictions of the untransformed images by the same model, if a table compares with them.
     fn reference(&self, id: InstanceId, own: Blob, reader: &mut Reader<'_>) -> Option<Reference> {
-        let Some(Standing::Fresh(_, manifest)) = &self.source.standings[*self.references.get(&id)?] else {
+        let Some(CacheStatus::Fresh(_, manifest)) = &self.source.status_of[*self.references.get(&id)?] else {
             return None;
         };
         let blob = *manifest.outputs.get(OUTPUT)?;

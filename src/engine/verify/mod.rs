@@ -15,7 +15,7 @@ use crate::cache::{Blob, Cache, CacheError, Manifest};
 use crate::external_inputs::CheckedSource;
 use crate::formats::Predictions;
 use crate::fsio::{self, Context};
-use crate::plan::{PlanContext, Standing, Standings};
+use crate::plan::{CacheStatus, CacheStatuses, PlanContext};
 use crate::results::{Cell, TableDocument, measure};
 use crate::spec::{InstanceId, PerInstance};
 use crate::stage_kinds::{Metric, StageKind};
@@ -58,22 +58,22 @@ pub struct ScratchCache {
 /// [`VerifyError`].
 pub fn beside(
     context: PlanContext<'_>,
-    standings: &Standings,
+    status_of: &CacheStatuses,
     targets: &PerInstance<bool>,
 ) -> Result<ScratchCache, VerifyError> {
     let PlanContext { graph, cache: real, .. } = context;
     // Inside the real cache: borrowed blobs are hard links, which do not cross file systems.
     let folder = real.scratch()?;
     let cache = Cache::open(&folder.path().join("cache"))?;
-    for id in graph.ids().filter(|id| standings[*id].is_some()) {
-        let Some(manifest) = fresh(standings, id) else {
+    for id in graph.ids().filter(|id| status_of[*id].is_some()) {
+        let Some(manifest) = fresh(status_of, id) else {
             if targets[id] {
                 return Err(VerifyError::NotFresh { stage: graph.instance(id).name.clone() });
             }
             continue;
         };
         if targets[id] {
-            borrow_inputs(context, &cache, standings, targets, id)?;
+            borrow_inputs(context, &cache, status_of, targets, id)?;
         } else {
             cache.commit(manifest)?;
             // A stage counts as done only if its result files exist.
@@ -87,9 +87,9 @@ pub fn beside(
     Ok(ScratchCache { cache, _folder: folder })
 }
 
-fn fresh(standings: &Standings, id: InstanceId) -> Option<&Manifest> {
-    match &standings[id] {
-        Some(Standing::Fresh(_, manifest)) => Some(manifest),
+fn fresh(status_of: &CacheStatuses, id: InstanceId) -> Option<&Manifest> {
+    match &status_of[id] {
+        Some(CacheStatus::Fresh(_, manifest)) => Some(manifest),
         _ => None,
     }
 }
@@ -97,14 +97,14 @@ fn fresh(standings: &Standings, id: InstanceId) -> Option<&Manifest> {
 fn borrow_inputs(
     context: PlanContext<'_>,
     cache: &Cache,
-    standings: &Standings,
+    status_of: &CacheStatuses,
     targets: &PerInstance<bool>,
     id: InstanceId,
 ) -> Result<(), VerifyError> {
     let PlanContext { graph, cache: real, sources } = context;
     let instance = graph.instance(id);
     for need in instance.needs.iter().filter(|need| !targets[need.from]) {
-        let blob = fresh(standings, need.from).and_then(|manifest| manifest.outputs.get(&need.output));
+        let blob = fresh(status_of, need.from).and_then(|manifest| manifest.outputs.get(&need.output));
         let Some(blob) = blob.filter(|blob| real.has(**blob)) else {
             let stage = graph.instance(need.from).name.clone();
             return Err(VerifyError::Gone { stage, output: need.output.clone() });

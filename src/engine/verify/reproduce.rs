@@ -53,7 +53,7 @@ impl Published {
                 }
                 let none = Outputs::new();
                 let (record, key) = context.action(id, |producer| base(producer).unwrap_or(&none));
-                match cache.lookup_record(&record, key) {
+                match cache.lookup_action(&record, key) {
                     Some(manifest) if manifest.from.is_some() => published[id] = Some(manifest),
                     manifest => {
                         let is_asked = of[id] || manifest.is_none();
@@ -65,7 +65,7 @@ impl Published {
                 }
             }
             let (ids, wanted): (Vec<InstanceId>, Vec<(Action, ActionKey)>) = asked.into_iter().unzip();
-            for (id, manifest) in ids.into_iter().zip(cache.elsewhere(&wanted)?) {
+            for (id, manifest) in ids.into_iter().zip(cache.remote_manifests(&wanted)?) {
                 published[id] = manifest;
             }
         }
@@ -126,7 +126,7 @@ pub struct Unjudged {
 
 /// What to compare, and how.
 #[derive(Debug, Clone, Copy)]
-pub struct Question<'a> {
+pub struct ReproductionCheck<'a> {
     /// Instances of the pipeline.
     pub graph: &'a Graph,
     /// Cache with the results.
@@ -134,12 +134,12 @@ pub struct Question<'a> {
     /// Level from which the results were recomputed.
     pub depth: RerunFrom,
     /// Marks the recomputed instances, by id.
-    pub anew: &'a PerInstance<bool>,
+    pub forced: &'a PerInstance<bool>,
     /// Allowed difference of numbers, in percentage points; `None` requires the same bytes.
     pub tolerance: Option<f64>,
 }
 
-impl Question<'_> {
+impl ReproductionCheck<'_> {
     /// Compares the recomputed results, whose manifests `made` returns, with the published ones.
     ///
     /// # Errors
@@ -162,7 +162,7 @@ impl Question<'_> {
             unpublished: Vec::new(),
             remotes: BTreeSet::new(),
         };
-        for id in self.graph.ids().filter(|id| self.anew[*id]) {
+        for id in self.graph.ids().filter(|id| self.forced[*id]) {
             let Some(made) = made(id).filter(|made| made.from.is_none()) else { continue };
             told.results += 1;
             let name = &self.graph.instance(id).name;
@@ -181,8 +181,8 @@ impl Question<'_> {
     /// Counts the predictions or checkpoints that the results were computed from.
     fn read(&self) -> usize {
         let mut read = HashSet::new();
-        for id in self.graph.ids().filter(|id| self.anew[*id]) {
-            for need in self.graph.instance(id).needs.iter().filter(|need| !self.anew[need.from]) {
+        for id in self.graph.ids().filter(|id| self.forced[*id]) {
+            for need in self.graph.instance(id).needs.iter().filter(|need| !self.forced[need.from]) {
                 let kind = self.graph.instance(need.from).kind;
                 let counts = match self.depth {
                     RerunFrom::Predictions => {

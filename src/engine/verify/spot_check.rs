@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::cache::{Cache, CacheError, Manifest, Obtained};
 use crate::graph::Graph;
-use crate::plan::{Standing, Standings};
+use crate::plan::{CacheStatus, CacheStatuses};
 use crate::random::permutation;
 use crate::spec::{InstanceId, PerInstance};
 use crate::stage_kinds::StageKind;
@@ -44,7 +44,7 @@ pub struct Draw {
     /// Drawn instances that cannot be recomputed.
     pub unobtainable: Vec<Unobtainable>,
     /// States of the drawn instances and of everything that they need, by id.
-    pub standings: Standings,
+    pub status_of: CacheStatuses,
 }
 
 /// Marks the wanted `evaluate` instances, by id.
@@ -89,10 +89,10 @@ pub fn draw(
     let reached = graph.reached_from(&ids);
     let stands = |id: InstanceId| {
         let manifest = recorded.base(id).filter(|_| reached[id])?;
-        Some(Standing::Fresh(manifest.record.key(), Box::new(manifest.clone())))
+        Some(CacheStatus::Fresh(manifest.record.key(), Box::new(manifest.clone())))
     };
-    let standings = graph.ids().map(stands).collect();
-    Ok(Draw { population: all.len(), drawn, unobtainable, standings })
+    let status_of = graph.ids().map(stands).collect();
+    Ok(Draw { population: all.len(), drawn, unobtainable, status_of })
 }
 
 /// Returns the first unobtainable input of an instance. If there is none, all inputs are here afterwards.

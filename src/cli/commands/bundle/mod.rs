@@ -50,7 +50,7 @@ fn pack(args: &BundleArgs) -> Result<Exit, CliError> {
         crate::args::BundleDepth::Checkpoints => "with predictions and checkpoints",
     });
     eprint(&format!("{}, {}, {with}\n", ui::count(count, "file"), ui::bytes(size)));
-    for (name, how) in &stage.elsewhere {
+    for (name, how) in &stage.not_packed {
         eprint(&format!("not in it: {name}: {how}\n"));
     }
     Ok(Exit::Done)

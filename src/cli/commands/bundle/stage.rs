@@ -29,7 +29,7 @@ pub(super) struct Stage {
     pub folder: PathBuf,
     pub about: About,
     /// Sources that are not in it, and how to get them.
-    pub elsewhere: BTreeMap<String, String>,
+    pub not_packed: BTreeMap<String, String>,
     keys: BTreeMap<String, ActionKey>,
 }
 
@@ -62,7 +62,7 @@ impl Stage {
             graph: &loaded.graph,
             wanted,
             manifests: &manifests,
-            elsewhere: &sources.elsewhere,
+            not_packed: &sources.not_packed,
         });
         let blobs = copy_blobs(&loaded, wanted, with, &manifests, &folder)?;
         for path in &sent {
@@ -94,7 +94,7 @@ impl Stage {
         let mut files = crate_files(&results, &loaded, beside)?;
         files.insert(format!("{CACHE}/VERSION"), format!("{CACHE_FORMAT}\n").into_bytes());
         write_files(&folder, &files).map_err(|error| cannot_write(&error))?;
-        Ok(Stage { folder, about, elsewhere: sources.elsewhere, keys })
+        Ok(Stage { folder, about, not_packed: sources.not_packed, keys })
     }
 
     /// Checks that a run of the bundle finds every result in it. What was left out of its texts because it is private
@@ -170,7 +170,7 @@ struct Sources {
     /// Folders that travel along, by identity.
     folders: BTreeMap<String, Folder>,
     /// Those that do not, and how to get them.
-    elsewhere: BTreeMap<String, String>,
+    not_packed: BTreeMap<String, String>,
 }
 
 impl Sources {
@@ -190,11 +190,11 @@ impl Sources {
                 match (checked, &need.source.by_hand) {
                     (CheckedSource::Remote { source }, _) => {
                         let urls: Vec<String> = source.urls().map(masked).collect();
-                        sources.elsewhere.insert(checked.identity(), urls.join(" or "));
+                        sources.not_packed.insert(checked.identity(), urls.join(" or "));
                     }
                     // Whoever may not fetch it by a program may not pass it on either.
                     (_, Some(by_hand)) if need.source.published().is_some() => {
-                        sources.elsewhere.insert(name, by_hand.trim().replace('\n', " "));
+                        sources.not_packed.insert(name, by_hand.trim().replace('\n', " "));
                     }
                     (_, Some(_)) => _ = unnamed.insert(name),
                     (_, None) if Path::new(&name).is_absolute() => _ = fixed.insert(name),

@@ -8,7 +8,7 @@ mod svg;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::graph::Graph;
-use crate::plan::{PlannedState, Standings};
+use crate::plan::{CacheStatuses, PlannedState};
 use crate::spec::PerInstance;
 use crate::stage_kinds::StageKind;
 
@@ -39,8 +39,8 @@ pub struct Diagram {
 }
 
 impl Diagram {
-    /// Builds the diagram of a graph: a box for each stage, or for each instance if `all`. `standings` may be empty.
-    pub fn new(graph: &Graph, standings: &Standings, all: bool) -> Self {
+    /// Builds the diagram of a graph: a box for each stage, or for each instance if `all`. `status_of` may be empty.
+    pub fn new(graph: &Graph, status_of: &CacheStatuses, all: bool) -> Self {
         let mut diagram = Diagram::default();
         let mut boxes: BTreeMap<&str, usize> = BTreeMap::new();
         let mut of: PerInstance<usize> = PerInstance::default();
@@ -61,8 +61,8 @@ impl Diagram {
             }
             let node = &mut diagram.nodes[index];
             node.count += 1;
-            if let Some(Some(standing)) = standings.get(id) {
-                *node.states.entry(standing.state()).or_default() += 1;
+            if let Some(Some(status)) = status_of.get(id) {
+                *node.states.entry(status.state()).or_default() += 1;
             }
             of.push(index);
             diagram.edges.extend(graph.producers(id).map(|producer| (of[producer], index)));
