@@ -17,12 +17,17 @@ fn model(engine: &mut Engine, adversary: Value) -> Vec<u8> {
 
 /// The same model with logits so large that their softmax is 0 and 1 in 32 bits: predictions stay, gradients are zero.
 fn masked(checkpoint: &[u8]) -> Vec<u8> {
+    scaled(checkpoint, 1e6)
+}
+
+/// The same model with logits times a factor.
+fn scaled(checkpoint: &[u8], factor: f32) -> Vec<u8> {
     let file = SafeTensors::deserialize(checkpoint).unwrap();
     let metadata: Value = formats::read_metadata("checkpoint", checkpoint).unwrap();
     let scaled: Vec<(String, Vec<usize>, Vec<u8>)> = file
         .iter()
         .map(|(name, view)| {
-            let factor = if name.starts_with("linear") { 1e6 } else { 1.0 };
+            let factor = if name.starts_with("linear") { factor } else { 1.0 };
             let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()) * factor);
             (name.to_owned(), view.shape().to_vec(), values.flat_map(f32::to_le_bytes).collect())
         })
@@ -108,34 +113,58 @@ fn attacks_that_do_not_fit_a_model_say_why() {
     assert_eq!(square.attack.unwrap().gradients, None);
 }
 
+/// Checks a model: the report, the names of the checks that warn, the report for people, and the summary.
+fn look(engine: &mut Engine, model: &[u8]) -> (Value, Vec<String>, String, String) {
+    let set = engine.input("set", &shapes(60, 1, 2).to_bytes().unwrap());
+    let inputs = vec![engine.input("model", model), set];
+    // So many steps that five times as many break no further image.
+    let params = json!({"eps": 0.1, "steps": 60, "restarts": 2, "queries": 150});
+    let ([json, markdown], summary) = engine.run(StageKind::Masking, params, inputs, ["json", "markdown"]);
+    let report: Value = serde_json::from_slice(&json).unwrap();
+    let warned: Vec<String> = report["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|check| check["verdict"] == "warn")
+        .map(|check| check["name"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(report["warnings"], warned.len());
+    (report, warned, String::from_utf8(markdown).unwrap(), summary)
+}
+
+/// Logits times a thousand leave every decision as it is, and hide some images from PGD on cross-entropy.
+#[test]
+fn the_scale_of_logits_hides_no_image_from_the_checks() {
+    let mut engine = Engine::ready();
+    let honest = model(&mut engine, json!({"attack": "none"}));
+    let (report, ..) = look(&mut engine, &honest);
+    let (clean, found) = (report["clean"].clone(), report["pgd"].as_f64().unwrap());
+    let mut hidden = 0;
+    for factor in [10.0, 100.0, 1000.0, 10_000.0] {
+        let (report, warned, markdown, _) = look(&mut engine, &scaled(&honest, factor));
+        assert_eq!(report["clean"], clean, "{markdown}");
+        let margin = report["checks"].as_array().unwrap().iter().find(|check| check["name"] == "scale of logits");
+        let margin = margin.unwrap()["numbers"]["other"].as_f64().unwrap() / 100.0;
+        assert!(margin <= found + 0.02, "times {factor}, the margin finds less: {markdown}");
+        let hides = report["pgd"].as_f64().unwrap() - margin > 0.02;
+        hidden += usize::from(hides);
+        assert_eq!(warned.iter().any(|name| name == "scale of logits"), hides, "times {factor}: {markdown}");
+    }
+    assert!(hidden > 0, "no scale hides anything: the test shows nothing");
+}
+
 #[test]
 fn masked_gradients_are_found_and_honest_ones_pass() {
     let mut engine = Engine::ready();
     let honest = model(&mut engine, pgd(0.03, 3, "zero"));
     let masked = masked(&honest);
-    let set = engine.input("set", &shapes(60, 1, 2).to_bytes().unwrap());
-    let mut look = |model: &[u8]| {
-        let inputs = vec![engine.input("model", model), set.clone()];
-        // So many steps that five times as many break no further image.
-        let params = json!({"eps": 0.1, "steps": 60, "restarts": 2, "queries": 150});
-        let ([json, markdown], summary) = engine.run(StageKind::Masking, params, inputs, ["json", "markdown"]);
-        let report: Value = serde_json::from_slice(&json).unwrap();
-        let checks = report["checks"].as_array().unwrap();
-        let warned: Vec<String> = checks
-            .iter()
-            .filter(|check| check["verdict"] == "warn")
-            .map(|check| check["name"].as_str().unwrap().to_owned())
-            .collect();
-        assert_eq!(report["warnings"], warned.len());
-        (report, warned, String::from_utf8(markdown).unwrap(), summary)
-    };
-    let (report, warned, markdown, summary) = look(&honest);
+    let (report, warned, markdown, summary) = look(&mut engine, &honest);
     assert!(warned.is_empty(), "{markdown}");
-    assert_eq!(summary, "all 11 checks pass (n = 60)");
+    assert_eq!(summary, "all 12 checks pass (n = 60)");
     assert!(report["pgd"].as_f64().unwrap() < report["clean"].as_f64().unwrap(), "{markdown}");
 
-    let (report, warned, markdown, summary) = look(&masked);
-    for name in ["gradients", "large radius", "black box"] {
+    let (report, warned, markdown, summary) = look(&mut engine, &masked);
+    for name in ["gradients", "large radius", "black box", "scale of logits"] {
         assert!(warned.iter().any(|warned| warned == name), "{name}: {markdown}");
     }
     assert_eq!(report["pgd"], report["clean"], "PGD finds nothing");

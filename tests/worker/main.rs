@@ -5,6 +5,7 @@ mod attacks;
 mod carlini_wagner;
 mod data;
 mod ensembles;
+mod losses;
 mod networks;
 mod parity;
 mod portable;

@@ -13,7 +13,7 @@ use super::origin::Origin;
 use super::source::{Part, Place, Step};
 use super::stage::StageSpec;
 use super::validate::key;
-use crate::stage_kinds::{Attack, ImageSide, Member, Net, StageKind};
+use crate::stage_kinds::{Attack, Demand, ImageSide, Member, Net, StageKind};
 
 /// Minimum side in pixels that AdaIN's networks accept.
 const LEAST_SIDE_OF_STYLE: u64 = 9;
@@ -314,13 +314,12 @@ impl Checker<'_, '_> {
             return;
         };
         let Ok(attack) = Attack::deserialize(attack) else { return };
-        let Some((member, name)) = attack.most_demanding() else { return };
-        let needed = member.needs_classes();
+        let Some(Demand { attack, classes: needed, parameter }) = attack.most_demanding() else { return };
         if logits >= u64::from(needed) {
             return;
         }
-        let trail: Vec<&str> = trail.iter().copied().chain([name]).collect();
-        let message = format!("the attack `{}` needs {needed} classes, and the {whose} has {logits}", member.name());
+        let trail: Vec<&str> = trail.iter().copied().chain([parameter]).collect();
+        let message = format!("the attack `{attack}` needs {needed} classes, and the {whose} has {logits}");
         self.tell(&trail, message, "too few classes", Some("choose an attack or a loss that needs fewer"));
     }
 

@@ -33,8 +33,8 @@ use serde::{Deserialize, Serialize};
 
 pub use architectures::{Activation, Convnext, DmWideResnet, PreactBuild, PreactResnet18, Vit};
 pub use attack::{
-    Apgd, ApgdLoss, Attack, AttackParams, AttackProblem, Autoattack, BaseGrid, Cw, Direction, Fab, Fgsm, Iterate,
-    Member, NoAttack, Norm, Pgd, Spatial, Square, Start,
+    Apgd, ApgdLoss, Attack, AttackLoss, AttackParams, AttackProblem, Autoattack, BaseGrid, Cw, Demand, Direction, Fab,
+    Fgsm, Iterate, Member, NoAttack, Norm, Pgd, Spatial, Square, Start,
 };
 pub use augmentation::Augmentation;
 pub use command::{CommandOutput, CommandParams, RESERVED_RESULTS, Run, ShownOutput};
@@ -167,13 +167,14 @@ impl StageKind {
             // 2: programs get a declared environment. What they made of a variable that nobody declared, a credential
             // say, may stand in older results.
             StageKind::Command => 2,
+            // 2: a twelfth check, PGD on the margin of the logits, which the scale of the logits does not hide from.
+            StageKind::Masking => 2,
             // 1: first version of each.
             StageKind::File
             | StageKind::Transform
             | StageKind::Train
             | StageKind::Pretrained
-            | StageKind::WorstCase
-            | StageKind::Masking => 1,
+            | StageKind::WorstCase => 1,
         }
     }
 

@@ -1,21 +1,20 @@
 //! APGD: projected gradient descent with momentum and a step length that is halved when progress stalls.
 //!
-//! See Croce and Hein 2020, algorithm 1. The loss is cross-entropy or the difference of logits ratio, untargeted or
-//! targeted. Follows the authors' code, except for the random numbers, and that an image leaves at its first
+//! See Croce and Hein 2020, algorithm 1. The loss is cross-entropy, a margin, or the difference of logits ratio,
+//! untargeted or targeted. Follows the authors' code, except for the random numbers, and that an image leaves at its first
 //! misclassified point.
 
-use atflow::stage_kinds::{Apgd, ApgdLoss, Attack, Member, Norm};
+use atflow::stage_kinds::{Apgd, ApgdLoss, Attack, AttackLoss, Norm};
 use tch::{Kind, TchError, Tensor};
 
 use super::active_set::ActiveSet;
-use super::attacked_model::{AttackedModel, Loss, cross_entropy, misclassified};
+use super::attacked_model::{AttackedModel, Loss, misclassified};
 use super::ball::{Ball, unit_l2};
 use super::ensemble::{self, SubAttack, targeted};
+use super::losses::{self, cross_entropy, dlr, dlr_targeted, probability_margin};
 use super::{Adversary, Batch};
 use crate::error::StageError;
 
-/// Keeps the difference of logits ratio finite: added to the spread of the logits that it divides by.
-const SMALLEST_SPREAD: f64 = 1e-12;
 /// Weight of the new step; the rest continues the previous step.
 const MOMENTUM: f64 = 0.75;
 
@@ -25,17 +24,17 @@ impl Adversary for Apgd {
     }
 
     fn sub_attacks(&self, classes: usize, name: &str) -> Result<Option<Vec<SubAttack>>, StageError> {
-        let member = match self.loss {
-            ApgdLoss::Ce => Member::ApgdCe,
-            ApgdLoss::Dlr => Member::ApgdDlr,
-            ApgdLoss::DlrTargeted => Member::ApgdT,
-        };
-        Ok(Some(vec![ensemble::sub_attack(member, Attack::Apgd(self.clone()), classes, format!("{name}.loss"))?]))
+        Ok(Some(vec![ensemble::sub_attack(
+            self.loss.member(),
+            Attack::Apgd(self.clone()),
+            classes,
+            format!("{name}.loss"),
+        )?]))
     }
 
     fn runs(&self, classes: usize) -> u32 {
         match self.loss {
-            ApgdLoss::Ce | ApgdLoss::Dlr => self.restarts,
+            ApgdLoss::Ce | ApgdLoss::Dlr | ApgdLoss::Margin | ApgdLoss::ProbabilityMargin => self.restarts,
             ApgdLoss::DlrTargeted => self.restarts.saturating_mul(targeted(self.targets, classes)),
         }
     }
@@ -52,6 +51,8 @@ fn run_once(model: &mut AttackedModel<'_>, batch: &Batch<'_>, apgd: &Apgd, run: 
     let (purpose, target) = match apgd.loss {
         ApgdLoss::Ce => ("apgd ce start", None),
         ApgdLoss::Dlr => ("apgd dlr start", None),
+        ApgdLoss::Margin => ("apgd margin start", None),
+        ApgdLoss::ProbabilityMargin => ("apgd pm start", None),
         ApgdLoss::DlrTargeted => ("apgd t start", Some(target(model, batch, run / apgd.restarts)?)),
     };
     let start = Ball::new(batch.images, apgd.norm, apgd.eps.get())?.far_point(batch, model.rng, purpose, run)?;
@@ -123,30 +124,11 @@ pub fn climb(
 fn loss<'a>(loss: ApgdLoss, target: Option<&'a Tensor>) -> Box<Loss<'a>> {
     match (loss, target) {
         (ApgdLoss::Ce, _) => Box::new(cross_entropy),
+        (ApgdLoss::Margin, _) => Box::new(losses::loss(AttackLoss::Margin)),
+        (ApgdLoss::ProbabilityMargin, _) => Box::new(probability_margin),
         (ApgdLoss::DlrTargeted, Some(target)) => Box::new(move |logits, labels| dlr_targeted(logits, labels, target)),
         (ApgdLoss::Dlr | ApgdLoss::DlrTargeted, _) => Box::new(dlr),
     }
-}
-
-/// Computes the difference of logits ratio (equation 6): −(z_y − max of the others) / (z_π1 − z_π3).
-///
-/// z_π is sorted in descending order.
-fn dlr(logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
-    let (sorted, order) = logits.f_sort(1, true)?;
-    let rank = |rank: i64| sorted.f_select(1, rank);
-    let truth = logits.f_gather(1, &labels.f_unsqueeze(1)?, false)?.f_squeeze_dim(1)?;
-    let is_right = order.f_select(1, 0)?.f_eq_tensor(labels)?;
-    let other = rank(1)?.f_where_self(&is_right, &rank(0)?)?;
-    truth.f_sub(&other)?.f_neg()?.f_div(&rank(0)?.f_sub(&rank(2)?)?.f_add_scalar(SMALLEST_SPREAD)?)
-}
-
-/// Computes the targeted difference of logits ratio (equation 7): −(z_y − z_t) / (z_π1 − (z_π3 + z_π4) / 2).
-fn dlr_targeted(logits: &Tensor, labels: &Tensor, target: &Tensor) -> Result<Tensor, TchError> {
-    let (sorted, _) = logits.f_sort(1, true)?;
-    let rank = |rank: i64| sorted.f_select(1, rank);
-    let of = |class: &Tensor| logits.f_gather(1, &class.f_unsqueeze(1)?, false)?.f_squeeze_dim(1);
-    let spread = rank(0)?.f_sub(&rank(2)?.f_add(&rank(3)?)?.f_mul_scalar(0.5)?)?.f_add_scalar(SMALLEST_SPREAD)?;
-    of(labels)?.f_sub(&of(target)?)?.f_neg()?.f_div(&spread)
 }
 
 /// Schedule of step-length checks: after 22 % of all steps, then after 3 % less each time, but at least 6 % (section

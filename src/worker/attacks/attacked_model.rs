@@ -5,9 +5,10 @@
 use std::collections::HashSet;
 
 use atflow::formats::Gradients;
-use tch::{Device, Kind, Reduction, TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use super::Batch;
+use super::losses::cross_entropy;
 use crate::error::StageError;
 use crate::networks::Frozen;
 use crate::rng::Rng;
@@ -170,19 +171,6 @@ impl GradientQuery {
 /// Returns which images are misclassified, Bool, N. Of equal logits the first counts.
 pub(super) fn misclassified(logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
     logits.f_argmax(1, false)?.f_ne_tensor(labels)
-}
-
-/// Computes the margin z_y − max of the others, N: below 0 for misclassified images.
-pub(super) fn margin(logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
-    let labels = labels.f_unsqueeze(1)?;
-    let truth = logits.f_gather(1, &labels, false)?.f_squeeze_dim(1)?;
-    let others = logits.f_scatter_value(1, &labels, f64::NEG_INFINITY)?;
-    truth.f_sub(&others.f_amax([1i64].as_slice(), false)?)
-}
-
-/// Computes the cross-entropy of the true classes, N.
-pub(super) fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
-    logits.f_cross_entropy_loss(labels, None::<&Tensor>, Reduction::None, -100, 0.0)
 }
 
 /// Computes the gradient, w.r.t. `inputs`, of the cross-entropy of the true classes, summed over the batch.

@@ -7,7 +7,8 @@ use atflow::stage_kinds::Cw;
 use tch::{Kind, TchError, Tensor};
 
 use super::adam::Adam;
-use super::attacked_model::{AttackedModel, margin};
+use super::attacked_model::AttackedModel;
+use super::losses::margin;
 use super::{Adversary, Batch};
 use crate::arithmetic::square_root;
 use crate::error::StageError;

@@ -60,6 +60,8 @@ fn of_ensemble(ensemble: &Autoattack, member: Member) -> Attack {
         Member::ApgdCe => apgd(ApgdLoss::Ce),
         Member::ApgdDlr => apgd(ApgdLoss::Dlr),
         Member::ApgdT => apgd(ApgdLoss::DlrTargeted),
+        Member::ApgdMargin => apgd(ApgdLoss::Margin),
+        Member::ApgdPm => apgd(ApgdLoss::ProbabilityMargin),
         Member::FabT => Attack::Fab(Fab { norm, eps, steps, targets }),
         Member::Square => Attack::Square(Square { queries, ..Square::standard(norm, eps) }),
     }

@@ -3,7 +3,7 @@
 //! Every attack works on a frozen network, so batch statistics cannot change, and computes gradients for the images
 //! only. Knows nothing about training and evaluation.
 //!
-//! From the bottom up: `attacked_model` wraps the network, `ball` defines the allowed points, and `active_set` tracks
+//! From the bottom up: `losses` are what attacks raise, `attacked_model` wraps the network, `ball` defines the allowed points, and `active_set` tracks
 //! the images still under attack. `successive_runs` keeps the best points of several runs. `adam` and `lbfgs` are
 //! optimisers. `pgd` (also FGSM), `spatial`, `apgd`, `fab`, `square` and `cw` are attacks, and `ensemble` runs several
 //! of them in sequence.
@@ -17,6 +17,7 @@ mod cw;
 mod ensemble;
 pub mod fab;
 pub mod lbfgs;
+mod losses;
 mod pgd;
 pub mod spatial;
 pub mod square;

@@ -1,11 +1,13 @@
-//! Gradient ascent on the loss within a ball, with a fixed step length: FGSM in one step, PGD in several.
+//! Gradient ascent on the loss within a ball, with a fixed step length: FGSM in one step, PGD in several, MI-FGSM with
+//! momentum.
 
 use atflow::stage_kinds::{Direction, Fgsm, Iterate, Norm, Pgd, Start};
-use tch::{Kind, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use super::active_set::ActiveSet;
-use super::attacked_model::{AttackedModel, GradientQuery, cross_entropy, misclassified};
+use super::attacked_model::{AttackedModel, misclassified};
 use super::ball::{Ball, unit_l2};
+use super::losses::{LossFn, cross_entropy, loss};
 use super::successive_runs::SuccessiveRuns;
 use super::{Adversary, Batch};
 use crate::error::StageError;
@@ -15,6 +17,9 @@ struct Steps {
     norm: Norm,
     eps: f64,
     step: f64,
+    loss: LossFn,
+    /// Weight of earlier gradients.
+    momentum: f64,
     steps: u32,
     direction: Direction,
     iterate: Iterate,
@@ -24,15 +29,17 @@ impl Adversary for Fgsm {
     fn perturb(&self, model: &mut AttackedModel<'_>, batch: &Batch<'_>) -> Result<Tensor, StageError> {
         let Fgsm { eps, start, step } = self;
         let (step, iterate) = (step.unwrap_or(*eps).get(), Iterate::Last);
-        let steps = Steps { norm: Norm::Inf, eps: eps.get(), step, steps: 1, direction: Direction::Sign, iterate };
+        let (norm, eps, direction) = (Norm::Inf, eps.get(), Direction::Sign);
+        let steps = Steps { norm, eps, step, loss: cross_entropy, momentum: 0.0, steps: 1, direction, iterate };
         attack(model, batch, &steps, *start, 1)
     }
 }
 
 impl Adversary for Pgd {
     fn perturb(&self, model: &mut AttackedModel<'_>, batch: &Batch<'_>) -> Result<Tensor, StageError> {
-        let &Pgd { norm, eps, step, steps, start, direction, iterate, restarts } = self;
-        let steps = Steps { norm, eps: eps.get(), step: step.get(), steps, direction, iterate };
+        let &Pgd { norm, eps, step, loss: of, momentum, steps, start, direction, iterate, restarts } = self;
+        let (eps, step, momentum) = (eps.get(), step.get(), momentum.get());
+        let steps = Steps { norm, eps, step, loss: loss(of), momentum, steps, direction, iterate };
         attack(model, batch, &steps, start, restarts)
     }
 }
@@ -82,24 +89,44 @@ fn ascend(
     }
     let ball = Ball::new(batch.images, steps.norm, steps.eps)?;
     let mut points = start;
+    let mut earlier = None;
     for step in 0..steps.steps {
         let query = match step {
-            0 => model.first_gradient(&points, batch, &cross_entropy)?,
-            _ => model.gradient(&points, batch.labels, &cross_entropy)?,
+            0 => model.first_gradient(&points, batch, &steps.loss)?,
+            _ => model.gradient(&points, batch.labels, &steps.loss)?,
         };
-        points = move_on(&ball, &points, query, steps)?;
+        points = move_on(&ball, &points, query.gradient, &mut earlier, steps)?;
     }
     Ok(points)
 }
 
-/// Takes one step and projects the result.
-fn move_on(ball: &Ball<'_>, points: &Tensor, query: GradientQuery, steps: &Steps) -> Result<Tensor, StageError> {
-    let mut gradient = query.gradient;
+/// Takes one step and projects the result; `earlier` is the sum of the gradients so far, if there is momentum.
+fn move_on(
+    ball: &Ball<'_>,
+    points: &Tensor,
+    gradient: Tensor,
+    earlier: &mut Option<Tensor>,
+    steps: &Steps,
+) -> Result<Tensor, StageError> {
+    let mut gradient = if steps.momentum > 0.0 { with_momentum(gradient, earlier, steps.momentum)? } else { gradient };
     let mut direction = match steps.direction {
         Direction::Sign => gradient.f_sign_()?,
         Direction::Gradient => unit_l2(&gradient)?,
     };
     Ok(ball.project(direction.f_mul_scalar_(steps.step)?.f_add_(points)?)?)
+}
+
+/// Adds a gradient of L1 norm 1 to the earlier ones (Dong et al. 2018, equation 6). One of zeros adds nothing.
+fn with_momentum(gradient: Tensor, earlier: &mut Option<Tensor>, momentum: f64) -> Result<Tensor, TchError> {
+    let length = gradient.f_abs()?.f_sum_dim_intlist([1i64, 2, 3].as_slice(), true, Kind::Float)?;
+    let unit = gradient.f_div(&length.f_clamp_min(f64::from(f32::MIN_POSITIVE))?)?;
+    let sum = match earlier {
+        Some(earlier) => earlier.f_mul_scalar(momentum)?.f_add(&unit)?,
+        None => unit,
+    };
+    // The step takes the sign in place.
+    *earlier = Some(sum.f_detach_copy()?);
+    Ok(sum)
 }
 
 /// Evaluates every visited point, including the last.
@@ -109,11 +136,12 @@ fn best(model: &mut AttackedModel<'_>, batch: &Batch<'_>, start: Tensor, steps: 
     let mut active = ActiveSet::all(batch)?;
     let mut points = start;
     let mut best = points.shallow_clone();
+    let mut earlier = None;
     let mut best_loss = Tensor::f_full(batch.labels.size(), f64::NEG_INFINITY, (Kind::Float, batch.images.device()))?;
     for step in 0..=steps.steps {
         let mut query = match step {
-            0 => model.first_gradient(&points, batch, &cross_entropy)?,
-            _ => model.gradient(&points, &active.labels, &cross_entropy)?,
+            0 => model.first_gradient(&points, batch, &steps.loss)?,
+            _ => model.gradient(&points, &active.labels, &steps.loss)?,
         };
         let better = query.losses.f_gt_tensor(&best_loss)?;
         best = points.f_where_self(&better.f_view([-1, 1, 1, 1])?, &best)?;
@@ -121,7 +149,8 @@ fn best(model: &mut AttackedModel<'_>, batch: &Batch<'_>, start: Tensor, steps: 
         if steps.iterate == Iterate::WorstCase {
             let wrong = misclassified(&query.logits, &active.labels)?;
             if let Some(remaining) = active.remove(&wrong, &points)? {
-                for tensor in [&mut points, &mut best, &mut best_loss, &mut query.gradient] {
+                let tensors = [&mut points, &mut best, &mut best_loss, &mut query.gradient];
+                for tensor in tensors.into_iter().chain(&mut earlier) {
                     remaining.keep(tensor, 0)?;
                 }
             }
@@ -130,7 +159,8 @@ fn best(model: &mut AttackedModel<'_>, batch: &Batch<'_>, start: Tensor, steps: 
             }
         }
         if step < steps.steps {
-            points = move_on(&Ball::new(&active.images, steps.norm, steps.eps)?, &points, query, steps)?;
+            let ball = Ball::new(&active.images, steps.norm, steps.eps)?;
+            points = move_on(&ball, &points, query.gradient, &mut earlier, steps)?;
         }
     }
     Ok(active.finish(&best)?)

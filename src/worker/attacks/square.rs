@@ -8,9 +8,10 @@ use atflow::stage_kinds::{Attack, Member, Norm, Square};
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::active_set::ActiveSet;
-use super::attacked_model::{self, AttackedModel};
+use super::attacked_model::AttackedModel;
 use super::ball::{Ball, SMALLEST_NORM, l2};
 use super::ensemble::{self, SubAttack};
+use super::losses;
 use super::{Adversary, Batch};
 use crate::arithmetic::square_root;
 use crate::error::StageError;
@@ -50,7 +51,7 @@ fn run_once(model: &mut AttackedModel<'_>, batch: &Batch<'_>, square: &Square, r
         Norm::Inf => ball.project_then_clamp(&batch.images.f_add(&draws.stripes()?.f_mul_scalar(eps)?)?)?,
         Norm::L2 => full_radius(&ball, batch.images, &draws.tiles()?, eps)?,
     };
-    let mut margin = attacked_model::margin(&model.logits(&best)?, batch.labels)?;
+    let mut margin = losses::margin(&model.logits(&best)?, batch.labels)?;
     leave(&mut active, &mut draws, &mut best, &mut margin)?;
     for query in 0..square.queries {
         if active.is_empty() {
@@ -69,7 +70,7 @@ fn run_once(model: &mut AttackedModel<'_>, batch: &Batch<'_>, square: &Square, r
                 next_l2(&active.images, &best, [&into, &out_of], &bumps, eps)?
             }
         };
-        let new_margin = attacked_model::margin(&model.logits(&new)?, &active.labels)?;
+        let new_margin = losses::margin(&model.logits(&new)?, &active.labels)?;
         let better = new_margin.f_lt_tensor(&margin)?.f_logical_or(&new_margin.f_le(0.0)?)?;
         best = new.f_where_self(&better.f_view([-1, 1, 1, 1])?, &best)?;
         margin = new_margin.f_where_self(&better, &margin)?;

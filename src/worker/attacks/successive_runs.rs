@@ -5,7 +5,8 @@
 use tch::{Device, TchError, Tensor};
 
 use super::Batch;
-use super::attacked_model::{AttackedModel, cross_entropy, misclassified};
+use super::attacked_model::{AttackedModel, misclassified};
+use super::losses::cross_entropy;
 use crate::error::StageError;
 
 /// The best point of each image so far: a misclassified one, else the one with the largest cross-entropy.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use atflow::formats::{Gradients, Predictions};
 use atflow::number::Real;
-use atflow::stage_kinds::{Attack, Direction, Fgsm, Iterate, MaskingParams, Norm, Pgd, Square, Start};
+use atflow::stage_kinds::{Attack, AttackLoss, Direction, Fgsm, Iterate, MaskingParams, Norm, Pgd, Square, Start};
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 use tch::{Kind, TchError, Tensor};
@@ -175,6 +175,7 @@ impl Subject<'_> {
         let attack = both.attack.as_ref();
         let broken_by = attack.and_then(|attack| attack.ensemble.as_ref()).map_or(&[][..], |e| &e.broken_by);
         let beyond = self.points(broken_by.iter().filter(|&&by| by == 1).count());
+        let vanished = (0..clean.len()).filter(|&index| clean.correct(index) && clean.loss[index] == 0.0).count();
         let (clean, black_box) = (self.accuracy(&clean), self.accuracy(&both));
         let base = black_box + beyond;
         checks.push(self.gradients(attack.and_then(|attack| attack.gradients)));
@@ -189,6 +190,8 @@ impl Subject<'_> {
         checks.push(self.no_gain("restarts", base, restarted, &starts));
         let without = "what PGD leaves, attacked without gradients (Square),";
         checks.push(self.no_gain("black box", base, black_box, without));
+        let on_margin = self.accuracy(&self.attacked(&self.pgd_on_margin(), reporter)?);
+        checks.push(self.scale(base, on_margin, vanished));
         let single = self.accuracy(&self.attacked(&self.single_step(), reporter)?);
         checks.push(self.no_gain("single step", base, single, "one step (FGSM)"));
         checks.push(Check::new(
@@ -256,23 +259,23 @@ impl Subject<'_> {
         let start = if restarts.is_some() { Start::Random } else { Start::Zero };
         let restarts = restarts.unwrap_or(1);
         let (eps, step, iterate) = (Real::new(eps), Real::new(step), Iterate::WorstCase);
-        Attack::Pgd(Pgd { norm, eps, step, steps, start, direction, iterate, restarts })
+        Attack::Pgd(Pgd { start, direction, iterate, restarts, ..Pgd::plain(norm, eps, step, steps) })
+    }
+
+    /// Returns PGD on a loss that stays as steep however large the logits are. Large logits make the gradient of
+    /// cross-entropy vanish, and hide a network from PGD without hiding it from anybody else.
+    fn pgd_on_margin(&self) -> Attack {
+        match self.pgd(self.params.eps.get(), self.params.steps, None) {
+            Attack::Pgd(pgd) => Attack::Pgd(Pgd { loss: AttackLoss::Margin, ..pgd }),
+            other => other,
+        }
     }
 
     fn single_step(&self) -> Attack {
         let eps = self.params.eps;
         match self.params.norm {
             Norm::Inf => Attack::Fgsm(Fgsm { eps, start: Start::Zero, step: None }),
-            Norm::L2 => Attack::Pgd(Pgd {
-                norm: Norm::L2,
-                eps,
-                step: eps,
-                steps: 1,
-                start: Start::Zero,
-                direction: Direction::Gradient,
-                iterate: Iterate::Last,
-                restarts: 1,
-            }),
+            Norm::L2 => Attack::Pgd(Pgd { direction: Direction::Gradient, ..Pgd::plain(Norm::L2, eps, eps, 1) }),
         }
     }
 
@@ -376,6 +379,22 @@ impl Subject<'_> {
             rise <= self.tolerance(),
             format!("with ε times 0, 1/4, 1/2, 1, 2, 4 PGD leaves {steps} %"),
             json!({"eps": ladder.iter().map(|p| p.0).collect::<Vec<_>>(), "accuracy": ladder.iter().map(|p| p.1).collect::<Vec<_>>()}),
+        )
+    }
+
+    /// Checks that large logits do not hide images from PGD. `vanished` images have a cross-entropy that rounds to 0.
+    ///
+    /// The margin is a little stronger than cross-entropy on many an honest network. Only where cross-entropy vanishes
+    /// is that a sign of masking.
+    fn scale(&self, pgd: f64, on_margin: f64, vanished: usize) -> Check {
+        Check::new(
+            "scale of logits",
+            pgd - on_margin <= self.tolerance() || self.points(vanished) <= self.tolerance(),
+            format!(
+                "PGD leaves {pgd:.1} %, on the margin of the logits {on_margin:.1} %; cross-entropy rounds to 0 for \
+                 {vanished} images that are right"
+            ),
+            json!({"pgd": pgd, "other": on_margin, "loss_of_zero": vanished}),
         )
     }
 

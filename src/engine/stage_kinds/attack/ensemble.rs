@@ -3,7 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AttackParams, AttackProblem, GRADIENT, Iterate, Norm, Pgd, above_zero, at_least_one, product, radius};
+use super::{
+    AttackParams, AttackProblem, Demand, GRADIENT, Iterate, Norm, Pgd, above_zero, at_least_one, product, radius,
+};
 use crate::number::Real;
 
 /// Projected gradient descent with momentum and a step length that is halved where it does not help (Croce and Hein
@@ -63,7 +65,9 @@ impl AttackParams for Apgd {
     fn passes(&self) -> f64 {
         let Apgd { norm: _, eps: _, loss, steps, restarts, targets, rho: _ } = self;
         match loss {
-            ApgdLoss::Ce | ApgdLoss::Dlr => GRADIENT * product(&[*steps, *restarts]),
+            ApgdLoss::Ce | ApgdLoss::Dlr | ApgdLoss::Margin | ApgdLoss::ProbabilityMargin => {
+                GRADIENT * product(&[*steps, *restarts])
+            }
             ApgdLoss::DlrTargeted => GRADIENT * product(&[*steps, *restarts, *targets]),
         }
     }
@@ -72,13 +76,8 @@ impl AttackParams for Apgd {
         Some(Iterate::WorstCase)
     }
 
-    fn most_demanding(&self) -> Option<(Member, &'static str)> {
-        let member = match self.loss {
-            ApgdLoss::Ce => Member::ApgdCe,
-            ApgdLoss::Dlr => Member::ApgdDlr,
-            ApgdLoss::DlrTargeted => Member::ApgdT,
-        };
-        Some((member, "loss"))
+    fn most_demanding(&self) -> Option<Demand> {
+        Some(self.loss.member().demand("loss"))
     }
 }
 
@@ -94,6 +93,23 @@ pub enum ApgdLoss {
     Dlr,
     /// The same towards one class after another. Needs four classes.
     DlrTargeted,
+    /// The largest other logit minus that of the true class.
+    Margin,
+    /// The largest other probability minus that of the true class (Xie et al. 2024, arXiv 2411.15210).
+    ProbabilityMargin,
+}
+
+impl ApgdLoss {
+    /// The attack that APGD is on this loss.
+    pub const fn member(self) -> Member {
+        match self {
+            ApgdLoss::Ce => Member::ApgdCe,
+            ApgdLoss::Dlr => Member::ApgdDlr,
+            ApgdLoss::DlrTargeted => Member::ApgdT,
+            ApgdLoss::Margin => Member::ApgdMargin,
+            ApgdLoss::ProbabilityMargin => Member::ApgdPm,
+        }
+    }
 }
 
 /// Random search: changes one square of the image at a time and keeps what lowers the margin (Andriushchenko et al.
@@ -154,8 +170,8 @@ impl AttackParams for Square {
         Some(Iterate::WorstCase)
     }
 
-    fn most_demanding(&self) -> Option<(Member, &'static str)> {
-        Some((Member::Square, "attack"))
+    fn most_demanding(&self) -> Option<Demand> {
+        Some(Member::Square.demand("attack"))
     }
 }
 
@@ -203,8 +219,8 @@ impl AttackParams for Fab {
         Some(Iterate::WorstCase)
     }
 
-    fn most_demanding(&self) -> Option<(Member, &'static str)> {
-        Some((Member::FabT, "attack"))
+    fn most_demanding(&self) -> Option<Demand> {
+        Some(Member::FabT.demand("attack"))
     }
 }
 
@@ -256,6 +272,10 @@ pub enum Member {
     FabT,
     /// Square.
     Square,
+    /// APGD on the margin of the logits. No member of AutoAttack.
+    ApgdMargin,
+    /// APGD on the margin of the probabilities. No member of AutoAttack.
+    ApgdPm,
 }
 
 impl Member {
@@ -267,13 +287,20 @@ impl Member {
             Member::ApgdT => "apgd_t",
             Member::FabT => "fab_t",
             Member::Square => "square",
+            Member::ApgdMargin => "apgd_margin",
+            Member::ApgdPm => "apgd_pm",
         }
+    }
+
+    /// What it needs of a network, where `parameter` chooses it.
+    pub const fn demand(self, parameter: &'static str) -> Demand {
+        Demand { attack: self.name(), classes: self.needs_classes(), parameter }
     }
 
     /// How many classes a network needs for it: as many logits as the attack compares.
     pub const fn needs_classes(self) -> u32 {
         match self {
-            Member::ApgdCe | Member::FabT | Member::Square => 2,
+            Member::ApgdCe | Member::FabT | Member::Square | Member::ApgdMargin | Member::ApgdPm => 2,
             Member::ApgdDlr => 3,
             Member::ApgdT => 4,
         }
@@ -311,7 +338,7 @@ impl AttackParams for Autoattack {
     fn passes(&self) -> f64 {
         let Autoattack { norm: _, eps: _, attacks, pgd, steps, queries, targets } = self;
         let member = |member: &Member| match member {
-            Member::ApgdCe | Member::ApgdDlr => GRADIENT * product(&[*steps]),
+            Member::ApgdCe | Member::ApgdDlr | Member::ApgdMargin | Member::ApgdPm => GRADIENT * product(&[*steps]),
             Member::ApgdT | Member::FabT => GRADIENT * product(&[*steps, *targets]),
             Member::Square => product(&[*queries]),
         };
@@ -322,9 +349,9 @@ impl AttackParams for Autoattack {
         Some(Iterate::WorstCase)
     }
 
-    fn most_demanding(&self) -> Option<(Member, &'static str)> {
+    fn most_demanding(&self) -> Option<Demand> {
         let most = self.attacks.iter().copied().max_by_key(|member| member.needs_classes());
-        most.map(|member| (member, "attacks"))
+        most.map(|member| member.demand("attacks"))
     }
 }
 

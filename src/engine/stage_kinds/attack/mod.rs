@@ -3,6 +3,7 @@
 
 mod cw;
 mod ensemble;
+mod pgd;
 mod spatial;
 
 use schemars::JsonSchema;
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use cw::Cw;
 pub use ensemble::{Apgd, ApgdLoss, Autoattack, Fab, Member, Square};
+pub use pgd::{AttackLoss, Pgd};
 pub use spatial::{BaseGrid, Spatial};
 
 use crate::number::Real;
@@ -75,11 +77,21 @@ pub trait AttackParams {
     /// Which of the points that it visits it gives back; nothing where there is no choice.
     fn iterate(&self) -> Option<Iterate>;
 
-    /// Which member of AutoAttack compares the most classes, itself or the likes of it, and the parameter that chooses
-    /// it; nothing where any number of classes will do.
-    fn most_demanding(&self) -> Option<(Member, &'static str)> {
+    /// What compares the most classes in it; nothing where any number of classes will do.
+    fn most_demanding(&self) -> Option<Demand> {
         None
     }
+}
+
+/// What an attack needs of a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Demand {
+    /// What needs it: the name of an attack.
+    pub attack: &'static str,
+    /// Number of classes that it compares.
+    pub classes: u32,
+    /// The parameter that chooses it.
+    pub parameter: &'static str,
 }
 
 /// Passes forward that the gradient of the images costs.
@@ -116,7 +128,7 @@ impl Attack {
     }
 
     /// [`AttackParams::most_demanding`].
-    pub fn most_demanding(&self) -> Option<(Member, &'static str)> {
+    pub fn most_demanding(&self) -> Option<Demand> {
         self.params().most_demanding()
     }
 
@@ -190,77 +202,6 @@ impl AttackParams for Fgsm {
     }
 }
 
-/// Repeated gradient steps, each clamped to [0, 1] and then projected on the ball of radius `eps` (Madry et al. 2018;
-/// the order is the authors').
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Pgd {
-    /// The norm that bounds the perturbation.
-    #[serde(default)]
-    pub norm: Norm,
-    /// Radius of the ball, in pixel units of [0, 1]; at most 1 for the L-infinity norm.
-    #[schemars(extend("minimum" = 0))]
-    pub eps: Real,
-    /// Length of one step, in the same units; above 0. With `direction: sign` it is the change of each pixel, whatever
-    /// the norm.
-    #[schemars(extend("exclusiveMinimum" = 0))]
-    pub step: Real,
-    /// Number of steps; at least 1.
-    #[schemars(range(min = 1))]
-    pub steps: u32,
-    /// Where the first step starts.
-    #[serde(default)]
-    pub start: Start,
-    /// Where a step leads.
-    #[serde(default, skip_serializing_if = "is_default")]
-    #[schemars(extend("default" = "sign"))]
-    pub direction: Direction,
-    /// Which of the visited points is given back.
-    #[serde(default, skip_serializing_if = "is_default")]
-    #[schemars(extend("default" = "last"))]
-    pub iterate: Iterate,
-    /// How often the attack is run, each time from another random start, at least 1. Each restart attacks the images
-    /// that are still classified correctly; of several points the first misclassified one is given back, or that of the
-    /// largest loss.
-    #[serde(default = "once", skip_serializing_if = "is_once")]
-    #[schemars(range(min = 1), extend("default" = 1))]
-    pub restarts: u32,
-}
-
-impl Pgd {}
-
-impl AttackParams for Pgd {
-    fn check(&self) -> Result<(), AttackProblem> {
-        radius(self.norm, self.eps)?;
-        above_zero("step", self.step)?;
-        at_least_one("steps", self.steps)?;
-        at_least_one("restarts", self.restarts)?;
-        if self.norm == Norm::Inf && self.direction == Direction::Gradient {
-            return Err(AttackProblem::new("direction", "can be `gradient` with `norm: l2` only"));
-        }
-        if self.restarts > 1 && self.start == Start::Zero {
-            return Err(AttackProblem::new(
-                "restarts",
-                "above 1 need `start: random`: from the same start they all end alike",
-            ));
-        }
-        Ok(())
-    }
-
-    fn family(&self) -> String {
-        "gradient".to_owned()
-    }
-
-    fn passes(&self) -> f64 {
-        let Pgd { norm: _, eps: _, step: _, steps, start: _, direction: _, iterate: _, restarts } = self;
-        GRADIENT * product(&[*steps, *restarts])
-    }
-
-    fn iterate(&self) -> Option<Iterate> {
-        Some(self.iterate)
-    }
-}
-
 /// A norm of the perturbation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -287,7 +228,8 @@ pub enum Start {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
-    /// Along the sign of the gradient, as the authors of the paper step in either norm.
+    /// Along the sign of the gradient, as the authors of the paper step in either norm. In the L2 ball this is much the
+    /// weaker direction: on one network it left 49.3 % where `gradient` left 22.0 %.
     #[default]
     Sign,
     /// Along the gradient divided by its L2 norm, as most libraries step in the L2 ball.
@@ -325,15 +267,6 @@ fn product(factors: &[u32]) -> f64 {
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
-}
-
-const fn once() -> u32 {
-    1
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
-const fn is_once(restarts: &u32) -> bool {
-    *restarts == 1
 }
 
 fn radius(norm: Norm, eps: Real) -> Result<(), AttackProblem> {

@@ -1,0 +1,93 @@
+"""Attacks of atflow and of torchattacks image by image, on a network of the quickstart.
+
+    python tests/pytorch/beside_torchattacks.py pipelines/quickstart.yaml pgd 200
+
+Needs torch and torchattacks. $ATFLOW names the program [default: ./atflow]; $ATFLOW_CACHE a cache, in which the network is trained once. It prints
+a table for a page: how many images are right after the attack of each, and which images only one of both breaks. Attacks draw their own random
+numbers, so a few images differ; torchattacks has FAB, Square, APGD and AutoAttack from the authors' code.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import torchattacks
+
+ROOT = Path(__file__).resolve().parents[2]
+ATFLOW = Path(os.environ.get("ATFLOW") or ROOT / "atflow").absolute()
+os.environ.setdefault("ATFLOW_CACHE", str(Path("cache").absolute()))
+EPS, L2 = 8 / 255, 1.0
+
+
+def cases(model):
+    """Name, the attack of atflow, the attack of torchattacks."""
+    norms = (("Linf", "inf", "8/255", EPS), ("L2", "l2", L2, L2))
+    yield "PGD-20, random start", {"attack": "pgd", "eps": "8/255", "step": "2/255", "steps": 20, "start": "random"}, torchattacks.PGD(model, EPS, 2 / 255, 20)
+    yield "MI-FGSM, 10 steps", {"attack": "pgd", "eps": "8/255", "step": "2/255", "steps": 10, "momentum": 1}, torchattacks.MIFGSM(model, EPS, 2 / 255, 10)
+    yield "PGD-20, L2", {"attack": "pgd", "norm": "l2", "eps": L2, "step": 0.2, "steps": 20, "direction": "gradient"}, torchattacks.PGDL2(model, L2, 0.2, 20, random_start=False)
+    for name, norm, eps, radius in norms:
+        yield f"APGD-CE, {name}", {"attack": "apgd", "norm": norm, "eps": eps, "steps": 50}, torchattacks.APGD(model, name, radius, steps=50)
+        yield f"APGD-T, {name}", {"attack": "apgd", "norm": norm, "eps": eps, "steps": 50, "loss": "dlr_targeted", "targets": 9}, torchattacks.APGDT(model, name, radius, steps=50, n_classes=10)
+        yield f"FAB-T, {name}", {"attack": "fab", "norm": norm, "eps": eps, "steps": 50, "targets": 9}, torchattacks.FAB(model, name, radius, steps=50, n_classes=10, multi_targeted=True)
+        yield f"Square, {name}", {"attack": "square", "norm": norm, "eps": eps, "queries": 1000}, torchattacks.Square(model, name, radius, n_queries=1000)
+    yield "AutoAttack, Linf", {"attack": "autoattack", "eps": "8/255", "queries": 5000}, torchattacks.AutoAttack(model, "Linf", EPS, n_classes=10)
+
+
+def read(path):
+    data = bytearray(Path(path).read_bytes())
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(bytes(data[8 : 8 + length]))
+    header.pop("__metadata__")
+    types = {"U8": torch.uint8, "I32": torch.int32, "F32": torch.float32}
+    part = lambda entry: data[8 + length + entry["data_offsets"][0] : 8 + length + entry["data_offsets"][1]]
+    return {name: torch.frombuffer(part(entry), dtype=types[entry["dtype"]]).view(entry["shape"]) for name, entry in header.items()}
+
+
+def atflow(*args):
+    return subprocess.run([ATFLOW, *args], check=True, capture_output=True, text=True).stdout
+
+
+def outputs(stage):
+    return {name: output["path"] for name, output in json.loads(atflow("show", stage, "--json"))["outputs"].items()}
+
+
+def main(pipeline, variant, count):
+    folder = Path(tempfile.mkdtemp())
+    network = f"model/{variant}"
+    atflow("run", pipeline, network, "-q", "--out", str(folder / "out"))
+    atflow("export", pipeline, network, "-o", str(folder / "network"))
+    sys.path.insert(0, str(folder / "network"))
+    from modeling import load
+
+    model = load(folder / "network")
+    stages = {f"under-{at}": (name, attack) for at, (name, attack, _) in enumerate(cases(model))}
+    text = json.dumps({
+        "include": [str(Path(pipeline).absolute())],
+        "stages": {stage: {"kind": "evaluate", "needs": {"model": network, "set": "fashion.test"}, "with": {"attack": attack, "limit": count}} for stage, (_, attack) in stages.items()},
+    })
+    (folder / "p.yaml").write_text("pipeline: beside\n" + text[1:-1].replace('"include":', "include:", 1).replace(', "stages":', "\nstages:", 1))
+    print("| attack | right: atflow | torchattacks | broken by atflow only | by torchattacks only | seconds |")
+    print("| --- | ---: | ---: | ---: | ---: | --- |")
+    for stage, (name, _, theirs) in zip(stages, cases(model)):
+        began = time.monotonic()
+        atflow("run", str(folder / "p.yaml"), stage, "-q", "--out", str(folder / "out"))
+        ours = time.monotonic() - began
+        found = read(outputs(stage)["predictions"])
+        data = read(outputs("fashion")["test"])
+        images, labels = data["images"][:count].float() / 255, data["labels"][:count].long()
+        began = time.monotonic()
+        adversarial = torch.cat([theirs(*part) for part in zip(images.split(100), labels.split(100))])
+        seconds = time.monotonic() - began
+        with torch.no_grad():
+            right = model(adversarial).argmax(1) == labels
+        mine = found["predicted"].long() == labels
+        print(f"| {name} | {mine.sum()} | {right.sum()} | {(~mine & right).sum()} | {(mine & ~right).sum()} | {ours:.0f} and {seconds:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
