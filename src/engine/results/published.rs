@@ -18,7 +18,7 @@ pub enum Verdict {
     /// No further away than the table's tolerance; of shares also no further than half of the published one, and than
     /// half of what that lacks to 100 %.
     WithinTolerance,
-    /// One of the two lies in the 95 % interval of the other; the published one is taken as measured on as many images
+    /// The two differ by no more than two samples do at 95 %; the published one is taken as measured on as many images
     /// as this one.
     WithinSamplingError,
     /// None of these.
@@ -269,17 +269,29 @@ fn allowed(metric: Metric, published: f64, points: f64) -> f64 {
     if metric.is_share() { points.min(published / 2.0).min((100.0 - published) / 2.0) } else { points }
 }
 
-/// Whether one of two shares, 0 to 1, lies in the 95 % interval of the other. The published one is a sample as well: at
-/// 0 of 10,000 images, 2 of 10,000 are no other finding, though the interval of the 2 leaves 0 out. How many images it
-/// was measured on is taken to be as many as ours; a mean of ratios or of seeds has no such count. What a definition
-/// gives is no sample.
+/// Whether two shares, 0 to 1, differ by no more than chance at 95 %: both are samples. How many images the published
+/// one was measured on is taken to be as many as ours. A mean of ratios or of seeds has no such count: then the
+/// published number has to lie in its interval. What a definition gives is no sample.
 fn within_sampling_error(metric: Metric, ours: &Number, published: f64, scale: f64) -> bool {
-    let within = |(low, high): (f64, f64), value: f64| low * scale <= value + SLACK && value <= high * scale + SLACK;
-    let theirs =
-        (metric.is_share() && ours.hits.is_some() && !ours.fixed && ours.n > 0 && (0.0..=100.0).contains(&published))
-            .then(|| wilson(published / scale, ours.n));
-    ours.low.zip(ours.high).is_some_and(|ends| within(ends, published))
-        || theirs.zip(ours.value).is_some_and(|(ends, value)| within(ends, value * scale))
+    let is_share = metric.is_share() && ours.hits.is_some() && !ours.fixed && ours.n > 0;
+    match ours.value {
+        Some(value) if is_share && (0.0..=100.0).contains(&published) => {
+            is_chance((value, ours.n), (published / scale, ours.n))
+        }
+        _ => ours
+            .low
+            .zip(ours.high)
+            .is_some_and(|(low, high)| low * scale <= published + SLACK && published <= high * scale + SLACK),
+    }
+}
+
+/// Whether 0 lies in the 95 % interval of the difference of two independent shares, each with its number of images: the
+/// interval of Newcombe, Interval estimation for the difference between independent proportions, Statistics in Medicine
+/// 17 (1998), method 10, from the Wilson intervals of the two.
+fn is_chance(one: (f64, u64), other: (f64, u64)) -> bool {
+    let ((upper, of_upper), (lower, of_lower)) = if one.0 >= other.0 { (one, other) } else { (other, one) };
+    let (down, up) = (upper - wilson(upper, of_upper).0, wilson(lower, of_lower).1 - lower);
+    upper - lower <= down.hypot(up) + SLACK
 }
 
 fn judge(metric: Metric, ours: &Number, printed: Option<Printed>, tolerance: Option<f64>) -> PublishedComparison {
@@ -360,6 +372,38 @@ mod tests {
         assert_eq!(verdict(mean, 0.0, 2, Some(1.5)), Verdict::Different);
         let loss = Number { value: Some(0.4), ..Number::default() };
         assert_eq!(judge(Metric::Loss, &loss, printed("0.30"), Some(0.2)).verdict, Verdict::WithinTolerance);
+    }
+
+    /// Two runs of the same truth, every outcome with its probability: at most about 5 % are called different. Where
+    /// one number only had to lie outside of the interval of the other, it was one in six.
+    #[test]
+    fn equal_runs_are_called_different_as_seldom_as_it_says() {
+        let n = 120_u64;
+        let ln_factorial = |n: u64| (1..=n).map(|k| (k as f64).ln()).sum::<f64>();
+        let chances = |p: f64| -> Vec<f64> {
+            let chance = |k: u64| {
+                let ways = ln_factorial(n) - ln_factorial(k) - ln_factorial(n - k);
+                (ways + k as f64 * p.ln() + (n - k) as f64 * (1.0 - p).ln()).exp()
+            };
+            (0..=n).map(chance).collect()
+        };
+        for p in [0.03, 0.2, 0.5, 0.8] {
+            let chances = chances(p);
+            let (mut called, mut outside) = (0.0, 0.0);
+            for (a, of_a) in chances.iter().enumerate() {
+                let (share, interval) = (a as f64 / n as f64, wilson(a as f64 / n as f64, n));
+                for (b, of_b) in chances.iter().enumerate() {
+                    let other = b as f64 / n as f64;
+                    called += if is_chance((share, n), (other, n)) { 0.0 } else { of_a * of_b };
+                    outside += if (interval.0..=interval.1).contains(&other) { 0.0 } else { of_a * of_b };
+                }
+            }
+            assert!(called < 0.06, "{p}: {called}");
+            assert!(outside > 0.1, "{p}: {outside}");
+        }
+        // statsmodels 0.15.0, confint_proportions_2indep(hits, 1000, 300, 1000, method="newcomb"): [-0.0009, 0.0807] of
+        // 340 hits, [0.0001, 0.0817] of 341.
+        assert!(is_chance((0.340, 1000), (0.300, 1000)) && !is_chance((0.300, 1000), (0.341, 1000)));
     }
 
     #[test]
