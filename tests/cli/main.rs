@@ -32,6 +32,7 @@ mod results;
 mod rot;
 mod scenarios;
 mod secrets;
+mod seeds;
 mod server;
 mod shared;
 mod sharing;

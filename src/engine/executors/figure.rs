@@ -12,7 +12,8 @@ use crate::stage_kinds::FigureParams;
 /// A published number and how it was printed; for each curve one for each value of the axis.
 type Beside = Vec<Vec<Option<(f64, String)>>>;
 
-/// Slots `value` and `reference`, labelled `SERIES/X`, and `published`; outputs `svg`, `png`, `pdf`, `csv`.
+/// Slots `value` and `reference`, labelled `SERIES/X` or `SERIES/X/SEED`, and `published`; outputs `svg`, `png`, `pdf`,
+/// `csv`.
 pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageError> {
     let params: FigureParams = params(job)?;
     let (labels, values) = (params.x_labels.len(), params.x_values.len());
@@ -21,7 +22,7 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageErr
     }
     let column = |label: &String| grid::Column { label: label.clone(), metric: params.metric, batch_mean: None };
     let columns: Vec<grid::Column> = params.x_labels.iter().map(column).collect();
-    let cells = Grid::new(job, &params.series, &columns, &[])?.cells(None, None, reporter)?;
+    let cells = Grid::new(job, &params.series, &columns, &params.over)?.cells(None, None, reporter)?;
     let told = grid::told(&cells);
 
     let beside = beside(job, &params)?;
@@ -31,7 +32,7 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageErr
         title: params.title.clone(),
         x_name: params.x_name.clone(),
         y_name: params.metric.title().to_owned(),
-        y_note: note(&cells),
+        y_note: note(&cells, params.over.len()),
         x: params.x_values.iter().map(|value| value.get()).collect(),
         x_labels: params.x_labels.iter().map(named).collect(),
         scale: params.scale,
@@ -93,7 +94,7 @@ fn numbers(params: &FigureParams, cells: &[Vec<Option<Cell>>], beside: &Beside) 
 }
 
 /// How many images stand behind the numbers, and whether a number is known without any.
-fn note(cells: &[Vec<Option<Cell>>]) -> String {
+fn note(cells: &[Vec<Option<Cell>>], seeds: usize) -> String {
     let numbers = || cells.iter().flatten().flatten().map(|cell| cell.number).filter(|number| number.value.is_some());
     let counts = || numbers().map(|number| number.n);
     let n = match counts().min().zip(counts().max()) {
@@ -102,7 +103,8 @@ fn note(cells: &[Vec<Option<Cell>>]) -> String {
         Some((least, most)) => format!("; n = {} to {}", thousands(least), thousands(most)),
     };
     let fixed = if numbers().any(|number| number.fixed) { "; no band where 100 % by definition" } else { "" };
-    n + fixed
+    let seeds = if seeds > 0 { format!("; mean of {seeds} seeds") } else { String::new() };
+    n + &seeds + fixed
 }
 
 fn series(name: String, cells: &[Option<Cell>]) -> Series {

@@ -151,6 +151,7 @@ impl<'a> Grid<'a> {
         reader: &mut Reader,
         is_lenient: bool,
     ) -> Result<(), StageError> {
+        let mut of_seeds: BTreeMap<(usize, usize), Vec<Comparison>> = BTreeMap::new();
         for (&place, input) in self.values.iter().filter(|(place, _)| place.0 != to) {
             let (row, column, seed) = place;
             let other_place = (to, column, seed);
@@ -163,14 +164,21 @@ impl<'a> Grid<'a> {
             // One result twice is equal to itself, and so are two models where both are right by definition.
             let are_equal =
                 input.digest == other.digest || (self.is_reference(place) && self.is_reference(other_place));
-            match (compared, &mut grid[row][column]) {
-                (Ok(compared), Some(cell)) => {
-                    cell.compared = Some(if are_equal { compared.by_definition() } else { compared });
+            match compared {
+                Ok(compared) => {
+                    let compared = if are_equal { compared.by_definition() } else { compared };
+                    of_seeds.entry((row, column)).or_default().push(compared);
                 }
-                (Err(source), _) if !is_lenient => {
-                    return Err(StageError::Metric { cell: input.label.clone(), source });
-                }
-                _ => {}
+                Err(source) if !is_lenient => return Err(StageError::Metric { cell: input.label.clone(), source }),
+                Err(_) => {}
+            }
+        }
+        for ((row, column), compared) in of_seeds {
+            if let Some(cell) = &mut grid[row][column] {
+                cell.compared = match compared.as_slice() {
+                    [one] if self.seeds == [""] => Some(*one),
+                    several => Some(Comparison::over_seeds(several)),
+                };
             }
         }
         Ok(())

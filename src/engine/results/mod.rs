@@ -9,6 +9,7 @@ mod measure;
 mod paired;
 mod published;
 mod spread;
+mod student;
 mod table;
 mod tex;
 mod tex_floats;

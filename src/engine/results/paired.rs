@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::counts::Z;
-use super::measure::{MetricError, outcomes, same_images};
+use super::measure::{MetricError, mean_and_deviation, outcomes, same_images};
+use super::student::{quantile, two_sided};
 use crate::formats::Predictions;
 use crate::stage_kinds::Metric;
 
@@ -31,6 +32,10 @@ pub struct Comparison {
     pub only_other: u64,
     /// Images that count for both.
     pub n: u64,
+    /// Over how many seeds the difference is averaged; then interval and p are those of Student's t. 0 where nothing is
+    /// averaged.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub seeds: usize,
     /// Whether the two are equal by definition, whatever the models do: then nothing is tested.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fixed: bool,
@@ -68,11 +73,43 @@ impl Comparison {
         Comparison { difference: Some((b - c) / n as f64), low, high, p, ..untested }
     }
 
+    /// The mean of the differences of several seeds, with the interval and the two-sided p of the paired t-test. Both
+    /// leave out how the images were drawn. Fewer than two differences, and equal ones, are not tested. Counts of
+    /// images are sums over the seeds; `n` is that of the seed with the fewest.
+    pub(crate) fn over_seeds(of: &[Comparison]) -> Self {
+        let sum = |count: fn(&Comparison) -> u64| of.iter().map(count).sum();
+        let values: Vec<f64> = of.iter().filter_map(|one| one.difference).collect();
+        let untested = Comparison {
+            only_this: sum(|one| one.only_this),
+            only_other: sum(|one| one.only_other),
+            n: of.iter().map(|one| one.n).min().unwrap_or(0),
+            seeds: values.len(),
+            fixed: !of.is_empty() && of.iter().all(|one| one.fixed),
+            ..Comparison::default()
+        };
+        let Some((mean, deviation)) = mean_and_deviation(values.iter().copied()) else { return untested };
+        let untested = Comparison { difference: Some(mean), ..untested };
+        match deviation.filter(|deviation| *deviation > 0.0 && !untested.fixed) {
+            None => untested,
+            Some(deviation) => {
+                let (error, freedom) = (deviation / (values.len() as f64).sqrt(), values.len() - 1);
+                let reach = quantile(freedom) * error;
+                let (low, high) = (Some((mean - reach).max(-1.0)), Some((mean + reach).min(1.0)));
+                Comparison { low, high, p: Some(two_sided(mean / error, freedom)), ..untested }
+            }
+        }
+    }
+
     /// The same where a definition makes the two equal: of one set of predictions compared with itself.
     #[must_use]
     pub fn by_definition(self) -> Self {
         Comparison { low: None, high: None, p: None, fixed: true, ..self }
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+const fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// The 95 % interval of a difference of paired shares after Agresti and Min, Simple improved confidence intervals for

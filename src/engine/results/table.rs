@@ -294,6 +294,7 @@ pub(super) mod tests {
             only_this: 10,
             only_other: 40,
             n: 2000,
+            seeds: 0,
             fixed: false,
         };
         let beside = |value, difference, verdict| {

@@ -215,8 +215,11 @@ fn unequal_columns(table: &TableDocument) -> Option<String> {
 /// What an interval leaves out.
 fn of_images_alone(table: &TableDocument) -> Option<String> {
     let has_interval = table.places().any(|(.., cell)| cell.number.low.is_some());
-    (has_interval && table.over.is_empty()).then(|| {
-        "An interval is over images: another seed of a training may change a number by more than that.".to_owned()
+    has_interval.then(|| match table.over.is_empty() {
+        true => {
+            "An interval is over images: another seed of a training may change a number by more than that.".to_owned()
+        }
+        false => "An interval is over seeds: other images may change a number by more than that.".to_owned(),
     })
 }
 
@@ -277,12 +280,24 @@ fn comparisons(table: &TableDocument, compare: &Compare, intervals: bool) -> Vec
     let compared = || table.places().filter_map(|(.., cell)| cell.compared.as_ref());
     let families: Vec<usize> = compared().map(|found| found.family).filter(|size| *size > 0).collect();
     let label = comparison_label(&compare.to);
-    let interval = if intervals { " [95 % interval of Agresti and Min, of each comparison alone]" } else { "" };
+    let of_seeds = !table.over.is_empty();
+    let (what, interval, test) = if of_seeds {
+        let what = format!("the mean over seeds of the difference to {} of the same seed", compare.to);
+        (what, "Student's t", "paired t-test over seeds")
+    } else {
+        (format!("the difference to {}", compare.to), "Agresti and Min", "exact McNemar test")
+    };
+    let interval =
+        if intervals { format!(" [95 % interval of {interval}, of each comparison alone]") } else { String::new() };
     let mut notes = vec![format!(
-        "{label}: the difference to {} on the same images, in percentage points{interval}, p of the exact McNemar \
-         test, and that p after Holm's correction{both}.",
-        compare.to,
+        "{label}: {what} on the same images, in percentage points{interval}, p of the {test}, and that p after Holm's \
+         correction{both}.",
     )];
+    if of_seeds {
+        notes.push(
+            "The test takes seeds as drawn and images as given: few seeds find large differences only.".to_owned(),
+        );
+    }
     if let Some((least, most)) = families.iter().min().zip(families.iter().max()) {
         let sizes = match (*least, *most) {
             (1, 1) => "1 comparison".to_owned(),

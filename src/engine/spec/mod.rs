@@ -39,6 +39,7 @@ mod reader;
 mod refs;
 mod schema;
 mod schema_check;
+mod seeds;
 mod settings;
 mod shell;
 mod shown;

@@ -126,6 +126,7 @@ impl PipelineSpec {
             }
             problems.append(&mut reader.problems);
         }
+        settings.apply_seeds(&lost, &mut problems);
         let declared = settings.params.clone();
         settings.apply(overrides, &file.name(), &lost, &mut problems);
         if stages.is_empty() && problems.is_empty() {

@@ -10,8 +10,8 @@ use super::problem::Problem;
 use super::source::{Place, SourceFile, YamlPath};
 
 /// The keys of a pipeline file.
-pub(super) const TOP_KEYS: [&str; 8] =
-    ["pipeline", "include", "allow", "numerics", "params", "profiles", "defaults", "stages"];
+pub(super) const TOP_KEYS: [&str; 9] =
+    ["pipeline", "include", "allow", "numerics", "params", "seeds", "profiles", "defaults", "stages"];
 
 /// Reads one file and collects its problems.
 pub(super) struct Reader<'a> {

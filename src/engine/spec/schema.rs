@@ -49,6 +49,11 @@ pub fn pipeline_schema() -> Json {
             "pipeline": {"description": "Its name: names the folder of its results. The file's name if there is none.", "type": "string", "pattern": NAME},
             "allow": allow_schema("of this file"),
             "numerics": numerics_schema(),
+            "seeds": {
+                "description": "The seeds that the pipeline is run with: a number of them, or a list. Stages that read the parameter `seed` run once \
+                    for each; tables and curves average over them.",
+                "anyOf": [{"type": "integer", "minimum": 1, "maximum": 100}, {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}}]
+            },
             "params": {"description": "Values that stages take as `${name}` and that `--set name=value` overrides.", "type": "object"},
             "profiles": {
                 "description": "Named sets of parameters, for `--profile`.",

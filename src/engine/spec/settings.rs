@@ -12,6 +12,7 @@ use super::mockup;
 use super::poison::has_unknown;
 use super::problem::Problem;
 use super::reader::Reader;
+use super::seeds::{self, Seeds};
 use super::source::{Place, YamlPath};
 use super::sweep::{self, SweptParam};
 use super::watch::is_part;
@@ -35,6 +36,8 @@ pub(super) struct Settings {
     pub is_mockup: bool,
     /// The parameters with several values from the command line.
     pub sweeps: Vec<SweptParam>,
+    /// The seeds that the files ask for; those of the last file count.
+    seeds: Option<Seeds>,
     /// The profiles by name, in order.
     profiles: Vec<(String, Profile)>,
 }
@@ -43,6 +46,7 @@ pub(super) struct Settings {
 #[derive(Default)]
 struct Profile {
     settings: Vec<Setting>,
+    seeds: Option<Seeds>,
     is_mockup: bool,
 }
 
@@ -57,6 +61,7 @@ impl Settings {
     pub(super) fn declare(&mut self, reader: &mut Reader, top: &Mapping, lost: &mut Lost) {
         let root = YamlPath::default();
         let path = root.key("params");
+        self.seeds = reader.seeds(top, &root).or(self.seeds.take());
         let Some(params) = reader.mapping(top, "params", &root) else { return self.declare_profiles(reader, top) };
         for (key, value) in reader.words(params, &path) {
             let place = Place::key(reader.file, path.key(key));
@@ -106,10 +111,18 @@ impl Settings {
                 self.profiles.push((name.to_owned(), Profile::default()));
                 self.profiles.len() - 1
             });
+            if !self.params.contains_key(seeds::KEY) {
+                let seeds = reader.seeds(values, &path);
+                let profile = &mut self.profiles[position].1;
+                profile.seeds = seeds.or(profile.seeds.take());
+            }
             for (key, value) in reader.words(values, &path) {
                 let profile = &mut self.profiles[position].1;
                 if key == mockup::KEY {
                     profile.is_mockup |= read_mockup(reader, value, &path);
+                    continue;
+                }
+                if key == seeds::KEY && !self.params.contains_key(seeds::KEY) {
                     continue;
                 }
                 let place = Place::key(reader.file, path.key(key));
@@ -131,6 +144,38 @@ impl Settings {
         self.profiles.iter().map(|(name, _)| name.clone()).collect()
     }
 
+    /// Makes the seeds that the files ask for a sweep. They are no change of the files, unlike those of a profile.
+    pub(super) fn apply_seeds(&mut self, lost: &Lost, problems: &mut Vec<Problem>) {
+        if let Some(seeds) = self.seeds.take() {
+            let varied = self.vary(&seeds);
+            problems.extend(varied.err().filter(|_| !lost.may_have(seeds::PARAM)));
+        }
+    }
+
+    /// Gives the parameter `seed` several values, or the one if there is one.
+    fn vary(&mut self, seeds: &Seeds) -> Result<(), Problem> {
+        let Some(target) = self.params.get_mut(seeds::PARAM) else {
+            let message = format!("`{}` varies the parameter `{1}`, and there is none", seeds::KEY, seeds::PARAM);
+            let problem = match &seeds.place {
+                Some(place) => Problem::at(place.clone(), message, "seeds of what"),
+                None => Problem::anywhere(message),
+            };
+            return Err(problem
+                .help("declare `seed: 0` under `params`, and write `seed: \"${seed}\"` at the stages that train"));
+        };
+        self.sweeps.retain(|swept| &*swept.name != seeds::PARAM);
+        match seeds.values.as_slice() {
+            [one] => *target = (*one).into(),
+            several => {
+                let values = several.iter().map(|&seed| seed.into()).collect();
+                let swept = SweptParam::new(seeds::PARAM, values)?.averaged();
+                *target = swept.written();
+                self.sweeps.push(swept);
+            }
+        }
+        Ok(())
+    }
+
     /// Checks the profiles against all parameters, then applies the selected one and the command-line settings.
     pub(super) fn apply(&mut self, overrides: &Overrides, file: &str, lost: &Lost, problems: &mut Vec<Problem>) {
         let declared: Vec<String> = self.params.keys().filter_map(Value::as_str).map(str::to_owned).collect();
@@ -143,10 +188,12 @@ impl Settings {
                 }
             }
         }
+        let mut of_profile = None;
         if let Some(wanted) = &overrides.profile {
             match self.profiles.iter().find(|(name, _)| name == wanted) {
                 Some((_, profile)) => {
                     self.is_mockup = profile.is_mockup;
+                    of_profile.clone_from(&profile.seeds);
                     for setting in &profile.settings {
                         self.params.insert(setting.key.as_str().into(), setting.value.clone());
                     }
@@ -158,6 +205,9 @@ impl Settings {
                 }
             }
         }
+        if let Some(seeds) = of_profile {
+            problems.extend(self.vary(&seeds).err());
+        }
         for (key, text) in &overrides.set {
             if let Err(problem) = self.set(key, text, &declared, file, lost) {
                 problems.push(problem);
@@ -167,6 +217,13 @@ impl Settings {
 
     /// Gives a parameter the value of a `--set`, or its values if they are a sweep.
     fn set(&mut self, key: &str, text: &str, declared: &[String], file: &str, lost: &Lost) -> Result<(), Problem> {
+        if key == seeds::KEY && !self.params.contains_key(seeds::KEY) {
+            let value = match sweep::parts(text).as_slice() {
+                [one] => read_value(key, one)?,
+                several => several.iter().map(|part| read_value(key, part)).collect::<Result<_, _>>()?,
+            };
+            return self.vary(&seeds::from_command_line(&value)?);
+        }
         let Some(target) = sweep::find(&mut self.params, key) else {
             let first = key.split('.').next().unwrap_or_default();
             let unknown = || Problem::anywhere(format!("--set {key}: {file} has no parameter `{key}`"));

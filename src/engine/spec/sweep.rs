@@ -30,8 +30,10 @@ pub(super) struct SweptParam {
     pub name: Arc<str>,
     /// Its values and their labels.
     values: Vec<(Arc<str>, Arc<Value>)>,
-    /// Whether names of instances have the value: it was given on the command line.
+    /// Whether names of instances have the value: it was given on the command line, or by `seeds`.
     is_named: bool,
+    /// Whether tables and curves average over the values unless they name the parameter.
+    is_averaged: bool,
 }
 
 /// All swept parameters, and the points.
@@ -73,7 +75,12 @@ impl SweptParam {
             }
             labelled.push((label.into(), value.into()));
         }
-        Ok(SweptParam { name: name.into(), values: labelled, is_named: true })
+        Ok(SweptParam { name: name.into(), values: labelled, is_named: true, is_averaged: false })
+    }
+
+    /// Has tables and curves average over the values.
+    pub(super) fn averaged(self) -> Self {
+        SweptParam { is_averaged: true, ..self }
     }
 
     /// Returns all values as one text: `1/255,2/255`.
@@ -151,7 +158,7 @@ impl Sweep {
 
     /// Returns where a parameter stands at a point.
     pub(super) fn stand(&self, param: usize, point: usize) -> SweepStand {
-        let SweptParam { name, values, is_named } = &self.params[param];
+        let SweptParam { name, values, is_named, .. } = &self.params[param];
         let (label, value) = &values[self.points[point].at[param]];
         SweepStand { param, name: name.clone(), label: label.clone(), value: value.clone(), is_named: *is_named }
     }
@@ -161,13 +168,34 @@ impl Sweep {
         self.params.iter().flat_map(|param| param.values.iter().map(|(_, value)| value))
     }
 
-    /// Returns the parameters whose values a stage joins: those that it names as coordinates.
+    /// Returns the coordinate that a table or curves average over because the pipeline has several seeds, and they say
+    /// nothing else.
+    pub(super) fn averaged_by(&self, stage: &StageSpec) -> Option<&str> {
+        let written = || [Some(&stage.with), stage.defaults.as_deref()].into_iter().flatten();
+        let is_drawn = match stage.kind? {
+            StageKind::Table => true,
+            StageKind::Figure => {
+                let draws = written().find_map(|with| with.get("draw")?.as_str());
+                draws.is_none_or(|draws| draws == "curves")
+            }
+            _ => false,
+        };
+        let says_over = written().any(|with| with.get("over").is_some_and(|over| !over.is_null()));
+        let named = coordinates(stage);
+        let mut averaged = self.params.iter().filter(|param| param.is_averaged && !named.contains(&*param.name));
+        averaged.next().filter(|_| is_drawn && !says_over).map(|param| &*param.name)
+    }
+
+    /// Returns the parameters whose values a stage joins: those that it names as coordinates, and the seeds that it
+    /// averages over.
     pub(super) fn joined_by(&self, stage: &StageSpec) -> BTreeSet<usize> {
         if self.params.is_empty() {
             return BTreeSet::new();
         }
         let named = coordinates(stage);
-        let is_named = |(_, param): &(usize, &SweptParam)| named.contains(&&*param.name);
+        let averaged = self.averaged_by(stage);
+        let is_named =
+            |(_, param): &(usize, &SweptParam)| named.contains(&&*param.name) || averaged == Some(&*param.name);
         self.params.iter().enumerate().filter(is_named).map(|(position, _)| position).collect()
     }
 
@@ -227,7 +255,12 @@ fn read_by_coordinates(swept: &[SweptParam], stages: &[StageSpec], params: &Mapp
         let value = scope.apply(&value).0.into_owned();
         let label = label_of(&value).filter(|label| check_label(label).is_ok());
         let values = label.map(|label| vec![(label.into(), value.into())]);
-        found.extend(values.map(|values| SweptParam { name: name.into(), values, is_named: false }));
+        found.extend(values.map(|values| SweptParam {
+            name: name.into(),
+            values,
+            is_named: false,
+            is_averaged: false,
+        }));
     }
     found
 }

@@ -58,6 +58,11 @@ pub struct CurvesSpec {
     pub original: Option<Real>,
     /// The coordinate with a curve for each value.
     pub series: String,
+    /// A coordinate that is averaged over, such as the seed of trainings: points are then means, and bands the
+    /// intervals of the means by Student's t. With `seeds` in the pipeline, curves average over these unless they name
+    /// `seed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over: Option<String>,
     /// The number drawn.
     #[serde(default)]
     pub cell: Metric,
@@ -141,7 +146,7 @@ pub enum Scale {
 }
 
 /// Curves as they are hashed and drawn. Inputs: slots `value` and `reference` as of a table, each labelled `SERIES/X`,
-/// X as in `x_labels`.
+/// or `SERIES/X/SEED` where `over` has seeds; X as in `x_labels`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FigureParams {
     /// A caption.
@@ -157,6 +162,9 @@ pub struct FigureParams {
     pub scale: Scale,
     /// Names of the curves, in order.
     pub series: Vec<String>,
+    /// What is averaged over, in order; empty where nothing is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub over: Vec<String>,
     /// The number drawn.
     pub metric: Metric,
     /// What is shown instead of a label.

@@ -152,8 +152,10 @@ impl StageKind {
             // is fixed by definition or rests on one seed; seeds of the same predictions count once; published numbers
             // have their own decimals, by which `same` is decided. 5: LaTeX is never scaled: columns that do not fit go
             // on below; fractions are shown as they are written. The numbers are the same. 6: a table for LaTeX that is
-            // taller than a page is several floats. The numbers are the same.
-            StageKind::Table => 6,
+            // taller than a page is several floats. The numbers are the same. 7: sampling error is that of two samples;
+            // rows are compared over seeds, and a table over seeds says what its interval leaves out. The numbers are
+            // the same.
+            StageKind::Table => 7,
             // 2: the column `share` of the CSV is `value`. Numbers and pictures are the same. 3: text of samples grows
             // with wide pictures; curves and numbers are the same. 4: no interval where a number is fixed by
             // definition; curves tell n. The other numbers are the same. 5: a new output, `pdf`; the text of samples is

@@ -43,10 +43,11 @@ pub struct TableSpec {
     pub batch_mean: Option<u32>,
     /// A coordinate that is averaged over, such as the seed of trainings: cells are then mean, standard deviation, and
     /// the interval of the mean. Seeds with the same predictions count once; fewer than two that count have no
-    /// interval.
+    /// interval. With `seeds` in the pipeline, a table averages over these unless it names `seed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub over: Option<String>,
     /// Compares every row with one of them, on the same images; each p is told as it is and corrected for its family.
+    /// With seeds, the differences of one seed each are averaged, and the test is the paired t-test over seeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compare: Option<Compare>,
     /// Published numbers to stand beside those of the table.

@@ -138,6 +138,16 @@ impl<'a> Grid<'a> {
         Ok(labels)
     }
 
+    /// Returns the coordinate to average over where the table or figure names none: the seeds of the pipeline, if any
+    /// result has them.
+    pub(super) fn seeds(&self) -> Option<String> {
+        let spec = self.expander.spec;
+        let stage = &spec.stages[spec.stage(&self.table.stage)?];
+        let seeds = spec.sweep.averaged_by(stage)?;
+        let has_seeds = |id: &InstanceId| self.expander.instance(*id).coordinates.get(seeds).is_some();
+        self.results.iter().any(has_seeds).then(|| seeds.to_owned())
+    }
+
     /// Groups the results by their labels of some coordinates; skips results that lack one of them.
     pub(super) fn by_labels(&self, coordinates: &[&str]) -> ByLabels<'a> {
         let mut found = ByLabels::new();

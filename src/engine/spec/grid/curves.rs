@@ -19,11 +19,19 @@ pub(super) fn resolve(grid: &mut Grid, spec: &CurvesSpec) -> Result<FigureParams
     }
     let series = told(&mut wrong, grid.labels(&spec.series, &with.key("series")));
     let points = points(grid, spec, &with, &mut wrong);
-    let fitting = grid.by_labels(&[&spec.series, &spec.x]);
-    for curve in &series {
-        let originals = fill_curve(grid, spec, curve, &points, &fitting, &mut wrong);
+    let average = spec.over.clone().or_else(|| grid.seeds());
+    let over = match &average {
+        None => Vec::new(),
+        Some(coordinate) => told(&mut wrong, grid.labels(coordinate, &with.key("over"))),
+    };
+    let coordinates: Vec<&str> = [spec.series.as_str(), &spec.x].into_iter().chain(average.as_deref()).collect();
+    let fitting = grid.by_labels(&coordinates);
+    let seeds: Vec<Option<&str>> =
+        if over.is_empty() { vec![None] } else { over.iter().map(|seed| Some(seed.as_str())).collect() };
+    for (curve, seed) in series.iter().flat_map(|curve| seeds.iter().map(move |seed| (curve, *seed))) {
+        let originals = fill_curve(grid, spec, (curve, seed), &points, &fitting, &mut wrong);
         if let Some(original) = spec.original.filter(|_| grid.is_certain) {
-            told(&mut wrong, fill_original(grid, spec, curve, original, &originals));
+            told(&mut wrong, fill_original(grid, spec, (curve, seed), original, &originals));
         }
     }
     let x_labels: Vec<String> = points.iter().map(|(_, label)| label.clone()).collect();
@@ -40,6 +48,7 @@ pub(super) fn resolve(grid: &mut Grid, spec: &CurvesSpec) -> Result<FigureParams
         x_labels,
         scale: spec.scale,
         series,
+        over,
         metric: spec.cell,
         names,
         published,
@@ -79,11 +88,19 @@ fn points(grid: &Grid, spec: &CurvesSpec, with: &YamlPath, wrong: &mut Vec<Probl
     points
 }
 
+/// A curve, and the seed of one of the results behind each of its points.
+type Curve<'a> = (&'a str, Option<&'a str>);
+
+/// Returns the label of a point's result.
+fn place((curve, seed): Curve<'_>, x: &str) -> String {
+    seed.map_or_else(|| format!("{curve}/{x}"), |seed| format!("{curve}/{x}/{seed}"))
+}
+
 /// Takes the results of one curve; returns the results of the untransformed sets that belong to them, with repeats.
 fn fill_curve(
     grid: &mut Grid,
     spec: &CurvesSpec,
-    curve: &str,
+    curve: Curve<'_>,
     points: &[(Real, String)],
     fitting: &ByLabels,
     wrong: &mut Vec<Problem>,
@@ -91,8 +108,9 @@ fn fill_curve(
     let path = grid.table.path.key("with").key("x");
     let mut originals = Vec::new();
     for (_, label) in points.iter().filter(|(value, _)| Some(*value) != spec.original) {
-        let found = fitting.get(&[curve, label.as_str()][..]).map_or(&[][..], Vec::as_slice);
-        told(wrong, grid.cell(found, &format!("{curve}/{label}"), spec.cell, &path));
+        let labels: Vec<&str> = [curve.0, label.as_str()].into_iter().chain(curve.1).collect();
+        let found = fitting.get(&labels).map_or(&[][..], Vec::as_slice);
+        told(wrong, grid.cell(found, &place(curve, label), spec.cell, &path));
         originals.extend(found.iter().filter_map(|id| grid.untransformed.of(*id)));
     }
     originals
@@ -102,7 +120,7 @@ fn fill_curve(
 fn fill_original(
     grid: &mut Grid,
     spec: &CurvesSpec,
-    curve: &str,
+    curve: Curve<'_>,
     original: Real,
     results: &[InstanceId],
 ) -> Result<(), Vec<Problem>> {
@@ -111,11 +129,11 @@ fn fill_original(
     results.sort_unstable();
     results.dedup();
     if results.is_empty() {
-        let message = format!("no result of `{curve}` is of the untransformed set, without attack");
+        let message = format!("no result of `{}` is of the untransformed set, without attack", curve.0);
         let help = "add the stage that makes them to the needs of this one, or remove `original`";
         return Err(vec![grid.problem(path, message).help(help)]);
     }
-    grid.cell(&results, &format!("{curve}/{original}"), spec.cell, &path)
+    grid.cell(&results, &place(curve, &original.to_string()), spec.cell, &path)
 }
 
 /// Finds the published number of each point; the untransformed set has none.

@@ -45,7 +45,9 @@ struct Table<'s> {
     with: YamlPath,
     rows: Vec<String>,
     columns: Vec<ColumnSpec>,
-    /// The labels to average over; empty without `over`.
+    /// The coordinate to average over.
+    average: Option<String>,
+    /// Its labels; empty without one.
     over: Vec<String>,
 }
 
@@ -56,11 +58,12 @@ impl<'s> Table<'s> {
         let mut wrong = Vec::new();
         let rows = told(&mut wrong, grid.labels(&spec.rows, &with.key("rows")));
         let columns = columns(grid, &spec.columns, &with.key("columns"), &mut wrong);
-        let over = match &spec.over {
+        let average = spec.over.clone().or_else(|| grid.seeds());
+        let over = match &average {
             None => Vec::new(),
             Some(coordinate) => told(&mut wrong, grid.labels(coordinate, &with.key("over"))),
         };
-        let table = Table { spec, with, rows, columns, over };
+        let table = Table { spec, with, rows, columns, average, over };
         wrong.extend(table.check_options(grid));
         if wrong.is_empty() { Ok(table) } else { Err(wrong) }
     }
@@ -100,10 +103,6 @@ impl<'s> Table<'s> {
             let help = "compare in a table of `accuracy` or `accuracy_on_correct`";
             wrong.push(grid.problem(path.clone(), message).help(help));
         }
-        if self.spec.over.is_some() {
-            let message = "`compare` is of single models on the same images, `over` averages over several";
-            wrong.push(grid.problem(path, message).help("remove one of the two, or make two tables"));
-        }
         wrong
     }
 
@@ -127,7 +126,7 @@ impl<'s> Table<'s> {
     /// Returns the coordinates that select the results of a column's cells: of the row, the filter, and `over`.
     fn coordinates<'c>(&'c self, column: &'c ColumnSpec) -> Vec<&'c str> {
         let filter = column.filter.keys().map(String::as_str);
-        [self.spec.rows.as_str()].into_iter().chain(filter).chain(self.spec.over.as_deref()).collect()
+        [self.spec.rows.as_str()].into_iter().chain(filter).chain(self.average.as_deref()).collect()
     }
 
     /// Takes the results of one column, which `fitting` has by the labels of the column's coordinates.
