@@ -12,6 +12,7 @@ mod portable;
 mod pretrained;
 mod properties;
 mod published;
+mod recipes;
 mod resume;
 mod saliency;
 mod stories;

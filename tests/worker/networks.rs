@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use atflow::number::Real;
-use atflow::stage_kinds::{Net, Sgd};
+use atflow::stage_kinds::{Net, OptimizerParams};
 use atflow_worker::attacks::input_gradient;
 use atflow_worker::executors::optimizer::Optimizer;
 use atflow_worker::networks::{self, Mode, Network, Role};
@@ -177,7 +177,12 @@ fn gradients_and_a_step_of_training_are_those_of_pytorch() {
         let Some(tolerance) = tolerance else { continue };
         let network = filled(description, classes);
         let (images, labels) = (images(8, side), Tensor::from_slice(&[0i64, 1, 2, 3, 4, 0, 1, 2]));
-        let sgd = Sgd { lr: Real::new(0.01), momentum: Real::new(0.9), weight_decay: Real::new(5e-4) };
+        let sgd = OptimizerParams {
+            lr: Real::new(0.01),
+            momentum: Real::new(0.9),
+            weight_decay: Real::new(5e-4),
+            ..OptimizerParams::default()
+        };
         let mut optimizer = Optimizer::new(&sgd, network.state().parameters()).unwrap();
         let entries = || network.state().entries().iter();
         let loss_in = |mode| {

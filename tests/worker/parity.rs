@@ -3,7 +3,7 @@
 
 use atflow::formats;
 use atflow::number::Real;
-use atflow::stage_kinds::{Attack, Net, Sgd};
+use atflow::stage_kinds::{Attack, Net, OptimizerParams};
 use atflow_worker::attacks::{self, Batch};
 use atflow_worker::checkpoint::Checkpoint;
 use atflow_worker::executors::optimizer::Optimizer;
@@ -84,7 +84,12 @@ fn attacks_are_those_of_pytorch() {
 fn two_steps_of_training_are_those_of_pytorch() {
     let model = model();
     let (images, labels) = (fixture("images"), fixture("labels"));
-    let sgd = Sgd { lr: Real::new(0.1), momentum: Real::new(0.9), weight_decay: Real::new(0.05) };
+    let sgd = OptimizerParams {
+        lr: Real::new(0.1),
+        momentum: Real::new(0.9),
+        weight_decay: Real::new(0.05),
+        ..OptimizerParams::default()
+    };
     let mut optimizer = Optimizer::new(&sgd, model.network.state().parameters()).unwrap();
     for step in [1, 2] {
         let logits = model.network.forward(&images, Mode::Train).unwrap();
@@ -105,7 +110,12 @@ fn gradients_of_convolutions_are_those_of_doubles() {
         let [n, c, h, w] = sizes;
         Tensor::randn([n, h, w, c], (Kind::Float, Device::Cpu)).permute([0, 3, 1, 2])
     };
-    let sgd = Sgd { lr: Real::new(1.0), momentum: Real::new(0.0), weight_decay: Real::new(0.0) };
+    let sgd = OptimizerParams {
+        lr: Real::new(1.0),
+        momentum: Real::new(0.0),
+        weight_decay: Real::new(0.0),
+        ..OptimizerParams::default()
+    };
     for (from, to) in [(1, 4), (4, 8), (8, 16), (12, 24), (16, 16), (16, 32), (64, 128)] {
         for (kernel, stride) in [(1, 1), (1, 2), (3, 1), (3, 2)] {
             for (batch, side) in [(6, 8), (16, 14)] {

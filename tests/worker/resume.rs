@@ -30,7 +30,7 @@ fn inputs(engine: &Engine) -> Vec<Input> {
 }
 
 /// What comes out of a training that is left alone.
-fn undisturbed(params: Value) -> [Vec<u8>; 2] {
+pub(crate) fn undisturbed(params: Value) -> [Vec<u8>; 2] {
     let mut engine = Engine::ready();
     let inputs = inputs(&engine);
     engine.run(StageKind::Train, params, inputs, OUTPUTS).0
@@ -67,6 +67,19 @@ fn go_on(engine: &mut Engine, params: Value) -> ([Vec<u8>; 2], String) {
     let (outcome, heard) = engine.finish(id);
     outcome.unwrap();
     (OUTPUTS.map(|name| fs::read(engine.path(&format!("{id}-{name}"))).unwrap()), log_of(&heard))
+}
+
+/// What comes out of a training whose worker is killed after so many epochs, and which another worker ends.
+pub(crate) fn broken_off(params: Value, after: usize) -> [Vec<u8>; 2] {
+    let mut engine = Engine::ready();
+    engine.partial = Some(engine.path("partial/own"));
+    let folder = engine.partial.clone().unwrap();
+    break_off(&mut engine, &params, after, |engine, _| engine.kill());
+    let mut second = Engine::ready();
+    second.partial = Some(folder);
+    let (outputs, log) = go_on(&mut second, params);
+    assert!(log.contains("\nresumed after epoch "), "{log}");
+    outputs
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::fs;
 use atflow::formats::Predictions;
 use atflow::number::Real;
 use atflow::protocol::{Event, FailureCode, Input, Request};
-use atflow::stage_kinds::{Attack, Net, Sgd, StageKind};
+use atflow::stage_kinds::{Attack, Net, OptimizerParams, StageKind};
 use atflow_worker::attacks::{self, Batch};
 use atflow_worker::checkpoint::Checkpoint;
 use atflow_worker::executors::optimizer::Optimizer;
@@ -90,7 +90,12 @@ fn attacks_move_images_as_those_on_the_built_in_network_and_as_pytorch_does() {
 #[test]
 fn two_steps_of_training_are_those_of_pytorch_and_leave_a_frozen_copy_alone() {
     let (model, images, labels) = (resnet(), fixture("images"), fixture("labels"));
-    let sgd = Sgd { lr: Real::new(0.1), momentum: Real::new(0.9), weight_decay: Real::new(0.05) };
+    let sgd = OptimizerParams {
+        lr: Real::new(0.1),
+        momentum: Real::new(0.9),
+        weight_decay: Real::new(0.05),
+        ..OptimizerParams::default()
+    };
     // It chooses other kernels for these shapes, so the copy computes after it.
     let mut optimizer = Optimizer::new(&sgd, model.network.state().parameters()).unwrap();
     let frozen = model.network.freeze().unwrap();

@@ -224,6 +224,7 @@ impl Reading<'_> {
             StageKind::Evaluate => {
                 let params = self.typed::<EvaluateParams>(value)?;
                 self.sense.check_attack("attack", &params.attack);
+                self.sense.check_reach(&params.attack);
                 self.canonical(&params)
             }
             StageKind::WorstCase => {

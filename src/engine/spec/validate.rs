@@ -16,7 +16,7 @@ use crate::address::Address;
 use crate::fetch::{self, FetchError};
 use crate::number::Real;
 use crate::stage_kinds::{
-    Attack, Augmentation, Classes, CommandOutput, DatasetParams, Folder, Fourier, HeadWeights, Images, Mask,
+    Attack, Augmentation, Classes, CommandOutput, DatasetParams, Fgsm, Folder, Fourier, HeadWeights, Images, Mask,
     MaskingParams, Net, NetProblem, PretrainedParams, Run, Source, StageKind, Text, TrainParams, TrainingMethod,
 };
 
@@ -93,7 +93,12 @@ impl<'a> Validator<'a> {
                 }
             }
             StageKind::Pretrained => _ = part(value, &["net"]).map(|net| self.check_net(&net)),
-            StageKind::Evaluate => _ = part(value, &["attack"]).map(|attack| self.check_attack("attack", &attack)),
+            StageKind::Evaluate => {
+                if let Some(attack) = part(value, &["attack"]) {
+                    self.check_attack("attack", &attack);
+                    self.check_reach(&attack);
+                }
+            }
             StageKind::Saliency => _ = part(value, &["images"]).map(|images| self.check_images(&images)),
             StageKind::Command => {
                 _ = part(value, &["outputs"]).map(|outputs| self.check_outputs(&outputs));
@@ -290,6 +295,10 @@ impl<'a> Validator<'a> {
             self.check_attack("holdout.attack", &holdout.attack);
         }
         self.check_method(&params.method, &params.adversary);
+        if params.weight_perturbation.is_some() && matches!(params.method, TrainingMethod::Free(_)) {
+            let message = "the method `free` has one gradient for weights and images, and no step uphill before it";
+            self.problem(&[key("weight_perturbation")], message, Some("remove it, or choose another `method`"));
+        }
         self.check_augmentation(&params.augmentation);
     }
 
@@ -311,6 +320,15 @@ impl<'a> Validator<'a> {
         if let Err(problem) = attack.check() {
             let trail: Vec<Step> = name.split('.').chain(problem.name.split('.')).map(key).collect();
             self.problem(&trail, format!("`{}` {}", problem.name, problem.problem), None);
+        }
+    }
+
+    /// Checks that the images of an evaluation stay within the radius that it tells.
+    pub(super) fn check_reach(&mut self, attack: &Attack) {
+        if matches!(attack, Attack::Fgsm(Fgsm { noise: Some(_), .. })) {
+            let trail = [key("attack"), key("noise")];
+            let message = "`noise` leaves the ball of radius `eps`: it is for the adversary of a training";
+            self.problem(&trail, message, Some("remove it, or attack with `start: random`"));
         }
     }
 

@@ -281,7 +281,7 @@ impl LearningSeries {
             TrainingMethod::Standard => (is_none(&params.adversary), !is_none(&params.adversary)),
             TrainingMethod::Free(_) => (false, true),
             // It measures the accuracy on clean images, too.
-            TrainingMethod::Trades(_) => (true, true),
+            TrainingMethod::Trades(_) | TrainingMethod::Mart(_) => (true, true),
         };
         let checked = params.overfitting_check.is_some();
         let held_out = params.holdout.as_ref().map(|holdout| is_none(&holdout.attack));

@@ -15,6 +15,7 @@ mod masking;
 mod metric;
 mod net;
 mod net_problem;
+mod optimizer;
 mod ports;
 mod pretrained;
 mod print;
@@ -52,6 +53,7 @@ pub use masking::MaskingParams;
 pub use metric::Metric;
 pub use net::{ImageSide, MOST_BLOCKS, MOST_CHANNELS, Net, StandardResnet, Stem, Torchscript, WideResnet};
 pub use net_problem::NetProblem;
+pub use optimizer::{Average, OptimizerName, OptimizerParams, Rate, Schedule, WeightPerturbation};
 pub use ports::{ArtifactType, Output, Slot};
 pub use pretrained::PretrainedParams;
 pub use print::{Bold, LegendPlace, PictureSize, TexLayout};
@@ -63,8 +65,8 @@ pub use table::{
 };
 pub use text::Text;
 pub use train::{
-    AdversarialBatches, Free, HeadWeights, Holdout, KeptEpoch, OverfittingCheck, Precision, Pretrained, Rate, Schedule,
-    Sgd, Trades, TrainParams, TrainingMethod,
+    AdversarialBatches, Free, HeadWeights, Holdout, KeptEpoch, OverfittingCheck, Precision, Pretrained, Trades,
+    TrainParams, TrainingMethod,
 };
 pub use transform::{
     Assembly, CueConflict, Filter, Fourier, Mask, PatchShuffle, Sample, Saturate, Stylize, TransformParams,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::attack::Attack;
 use super::augmentation::Augmentation;
 use super::net::Net;
+use super::optimizer::{Average, OptimizerParams, Schedule, WeightPerturbation, is_zero};
 use crate::number::Real;
 
 /// Trains a network with stochastic gradient descent on cross-entropy, adversarially or not.
@@ -37,10 +38,21 @@ pub struct TrainParams {
     pub precision: Precision,
     /// The optimiser.
     #[serde(default)]
-    pub optimizer: Sgd,
+    pub optimizer: OptimizerParams,
     /// How the learning rate changes.
     #[serde(default)]
     pub schedule: Schedule,
+    /// Share of the target that is spread over all classes in the cross-entropy that is trained on, 0 to below 1 (Szegedy
+    /// et al. 2016, section 7). Attacks see the true class alone.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1, "default" = 0))]
+    pub label_smoothing: Real,
+    /// An average of the weights along the training. It is what is validated, and what the checkpoint holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub average: Option<Average>,
+    /// Steps at weights that are moved uphill first (adversarial weight perturbation). Not with the method `free`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_perturbation: Option<WeightPerturbation>,
     /// Who perturbs the training images.
     #[serde(default)]
     pub adversary: Attack,
@@ -69,83 +81,6 @@ pub struct TrainParams {
 
 fn default_batch_size() -> u32 {
     128
-}
-
-/// Stochastic gradient descent as in PyTorch: weight decay is added to the gradient, momentum without dampening.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Sgd {
-    /// Learning rate at its highest, above 0.
-    #[schemars(extend("exclusiveMinimum" = 0))]
-    pub lr: Real,
-    /// Momentum, 0 to 1.
-    #[schemars(extend("minimum" = 0, "maximum" = 1))]
-    pub momentum: Real,
-    /// Weight decay of every parameter, batch norm included, as in the authors' code.
-    #[schemars(extend("minimum" = 0))]
-    pub weight_decay: Real,
-}
-
-impl Default for Sgd {
-    fn default() -> Self {
-        Sgd { lr: Real::new(0.1), momentum: Real::new(0.9), weight_decay: Real::new(5e-4) }
-    }
-}
-
-/// The learning rate as a function of time.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "shape", rename_all = "lowercase", deny_unknown_fields)]
-pub enum Schedule {
-    /// The same throughout.
-    Constant,
-    /// Linear from 0 to `lr` over the first `warmup` share of all steps, then linear back to 0.
-    Triangle {
-        /// Share of the steps spent rising, 0 to 1.
-        #[schemars(extend("minimum" = 0, "maximum" = 1))]
-        warmup: Real,
-    },
-    /// Divided by ten at the start of each of these epochs, counted from 1.
-    Steps {
-        /// The epochs.
-        #[schemars(inner(range(min = 1)))]
-        drop_at: Vec<u32>,
-    },
-    /// One rate for some epochs, then another; `lr` of the optimiser is not used. Past the table the last rate goes on,
-    /// as in the authors' code, which trains one epoch more than it is told.
-    Table {
-        /// The rates, in order; at least one.
-        #[schemars(length(min = 1))]
-        rates: Vec<Rate>,
-    },
-}
-
-/// A learning rate and how long it lasts.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Rate {
-    /// For so many epochs, at least 1.
-    #[schemars(range(min = 1))]
-    pub epochs: u32,
-    /// The learning rate, above 0.
-    #[schemars(extend("exclusiveMinimum" = 0))]
-    pub lr: Real,
-}
-
-impl Schedule {
-    /// Whether the rate at some epoch depends on how many epochs there are in all: if not, a longer training goes on
-    /// where a shorter one ended.
-    pub const fn depends_on_epochs(&self) -> bool {
-        match self {
-            Schedule::Constant | Schedule::Steps { .. } | Schedule::Table { .. } => false,
-            Schedule::Triangle { .. } => true,
-        }
-    }
-}
-
-impl Default for Schedule {
-    fn default() -> Self {
-        Schedule::Triangle { warmup: Real::new(0.2) }
-    }
 }
 
 /// Which batches of an epoch the adversary perturbs.
@@ -201,6 +136,10 @@ pub enum TrainingMethod {
     /// deviation 0.001 (Zhang et al. 2019, equation 5 and algorithm 1). The network is in evaluation mode while it is
     /// attacked.
     Trades(Trades),
+    /// MART: boosted cross-entropy of the perturbed images plus `beta` times KL(clean ‖ perturbed), weighted by how wrong
+    /// the network is on the clean image (Wang et al. 2020, equations 8 to 11, as in the authors' code). The perturbation
+    /// ascends the cross-entropy, from a normal draw of deviation 0.001. The authors take `beta: 5`.
+    Mart(Trades),
 }
 
 impl TrainingMethod {
@@ -222,11 +161,11 @@ pub struct Free {
     pub eps: Real,
 }
 
-/// Parameters of [`TrainingMethod::Trades`].
+/// Parameters of [`TrainingMethod::Trades`] and of [`TrainingMethod::Mart`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Trades {
-    /// Weight of the divergence, 1/λ in the paper; not below 0.
+    /// Weight of the divergence, 1/λ in the paper of TRADES, λ in that of MART; not below 0.
     #[schemars(extend("minimum" = 0))]
     pub beta: Real,
     /// Radius of the ball, in pixel units of [0, 1]; 0 to 1.

@@ -158,6 +158,9 @@ fn of_training(params: &TrainParams) -> Work {
         precision,
         optimizer: _,
         schedule: _,
+        label_smoothing: _,
+        average: _,
+        weight_perturbation,
         adversary,
         adversarial_batches,
         augmentation,
@@ -170,10 +173,13 @@ fn of_training(params: &TrainParams) -> Work {
         AdversarialBatches::All => 1.0,
         AdversarialBatches::Alternate => 0.5,
     };
+    // The gradient is taken twice.
+    let update = if weight_perturbation.is_some() { 2.0 * UPDATE } else { UPDATE };
     let (how, step) = match method {
-        TrainingMethod::Standard => ("standard", UPDATE + attacked * adversary.params().passes()),
+        TrainingMethod::Standard => ("standard", update + attacked * adversary.params().passes()),
         TrainingMethod::Free(free) => ("free", UPDATE * f64::from(free.replays)),
-        TrainingMethod::Trades(trades) => ("trades", 2.0 * UPDATE + GRADIENT * f64::from(trades.steps)),
+        TrainingMethod::Trades(trades) => ("trades", 2.0 * update + GRADIENT * f64::from(trades.steps)),
+        TrainingMethod::Mart(mart) => ("mart", 2.0 * update + GRADIENT * f64::from(mart.steps)),
     };
     // These are work of their own beside the epochs, and nobody knows how much of it: another one is another training.
     let checked = overfitting_check.as_ref().map(|OverfittingCheck { every, images, attack }| {

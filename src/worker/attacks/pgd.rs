@@ -11,6 +11,7 @@ use super::losses::{LossFn, cross_entropy, loss};
 use super::successive_runs::SuccessiveRuns;
 use super::{Adversary, Batch};
 use crate::error::StageError;
+use crate::rng::{DrawTensor, Stream};
 
 /// The parameters of the ascent.
 struct Steps {
@@ -27,7 +28,11 @@ struct Steps {
 
 impl Adversary for Fgsm {
     fn perturb(&self, model: &mut AttackedModel<'_>, batch: &Batch<'_>) -> Result<Tensor, StageError> {
-        let Fgsm { eps, start, step } = self;
+        let Fgsm { eps, start, step, noise } = self;
+        if let Some(noise) = noise {
+            let step = step.unwrap_or(*eps).get();
+            return noisy_step(model, batch, noise.get() * eps.get(), step);
+        }
         let (step, iterate) = (step.unwrap_or(*eps).get(), Iterate::Last);
         let (norm, eps, direction) = (Norm::Inf, eps.get(), Direction::Sign);
         let steps = Steps { norm, eps, step, loss: cross_entropy, momentum: 0.0, steps: 1, direction, iterate };
@@ -42,6 +47,17 @@ impl Adversary for Pgd {
         let steps = Steps { norm, eps, step, loss: loss(of), momentum, steps, direction, iterate };
         attack(model, batch, &steps, start, restarts)
     }
+}
+
+/// Takes one signed step from noise that is uniform in ± `reach`; nothing is projected but onto [0, 1] (de Jorge et al.
+/// 2022, algorithm 1).
+fn noisy_step(model: &mut AttackedModel<'_>, batch: &Batch<'_>, reach: f64, step: f64) -> Result<Tensor, StageError> {
+    let (shape, device) = (&batch.images.size()[1..], batch.images.device());
+    let draw = |stream: &mut Stream| 2.0 * stream.unit() - 1.0;
+    let noise = model.rng.tensor("n-fgsm noise", &[batch.epoch], batch.indices, shape, device, draw)?;
+    let start = noise.f_mul_scalar(reach)?.f_add_(batch.images)?.f_clamp_(0.0, 1.0)?;
+    let mut gradient = model.first_gradient(&start, batch, &cross_entropy)?.gradient;
+    Ok(gradient.f_sign_()?.f_mul_scalar_(step)?.f_add_(&start)?.f_clamp_(0.0, 1.0)?)
 }
 
 /// Attacks a batch `restarts` times (at least once).

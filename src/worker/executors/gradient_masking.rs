@@ -274,7 +274,7 @@ impl Subject<'_> {
     fn single_step(&self) -> Attack {
         let eps = self.params.eps;
         match self.params.norm {
-            Norm::Inf => Attack::Fgsm(Fgsm { eps, start: Start::Zero, step: None }),
+            Norm::Inf => Attack::Fgsm(Fgsm { eps, start: Start::Zero, step: None, noise: None }),
             Norm::L2 => Attack::Pgd(Pgd { direction: Direction::Gradient, ..Pgd::plain(Norm::L2, eps, eps, 1) }),
         }
     }

@@ -179,11 +179,22 @@ pub struct Fgsm {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub step: Option<Real>,
+    /// The step starts at noise drawn uniformly from ± so many times ε, and the perturbation is not cut to the ball
+    /// afterwards: N-FGSM (de Jorge et al. 2022, who take 2). For trainings only, because it leaves the ball.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("minimum" = 0))]
+    pub noise: Option<Real>,
 }
 
 impl AttackParams for Fgsm {
     fn check(&self) -> Result<(), AttackProblem> {
         radius(Norm::Inf, self.eps)?;
+        if let Some(noise) = self.noise {
+            not_below_zero("noise", noise)?;
+            if self.start == Start::Random {
+                return Err(AttackProblem::new("noise", "is a start of its own: leave `start` out"));
+            }
+        }
         self.step.map_or(Ok(()), |step| above_zero("step", step))
     }
 
@@ -193,7 +204,7 @@ impl AttackParams for Fgsm {
     }
 
     fn passes(&self) -> f64 {
-        let Fgsm { eps: _, start: _, step: _ } = self;
+        let Fgsm { eps: _, start: _, step: _, noise: _ } = self;
         GRADIENT
     }
 

@@ -2,11 +2,13 @@
 //!
 //! The submodules check the parameters, run an epoch, and save progress.
 
+mod average;
 mod methods;
 mod metrics;
 mod params;
 mod progress;
 mod training;
+mod weight_perturbation;
 
 use std::rc::Rc;
 
@@ -125,7 +127,9 @@ fn train(
         context.reporter.log(describe(&metrics, training.params.epochs));
         epochs.push(metrics);
         if training.chooses_best() && best_epoch(epochs) == Some(epoch) {
+            training.swap_average()?;
             training.remember_best()?;
+            training.swap_average()?;
         }
         if catastrophic_overfitting(epochs) == Some(epoch) {
             let text = "the accuracy under the attack of `overfitting_check` fell by more than 20 points, the training's own did not";
@@ -143,7 +147,10 @@ fn choose_epoch(training: &mut Training, epochs: Vec<EpochMetrics>) -> Result<Tr
     let kept_epoch = match training.chooses_best() {
         // The progress is already saved: a longer training continues from the last epoch.
         true => training.take_best()?.and(best_epoch(&epochs)),
-        false => training.params.holdout.as_ref().and(epochs.last()).map(|last| last.epoch),
+        false => {
+            training.swap_average()?;
+            training.params.holdout.as_ref().and(epochs.last()).map(|last| last.epoch)
+        }
     };
     let is_checked = training.params.overfitting_check.is_some();
     let catastrophic_overfitting = is_checked.then(|| catastrophic_overfitting(&epochs));

@@ -1,6 +1,6 @@
 //! Checks the parameters of a training for what their types cannot express.
 
-use atflow::stage_kinds::{Attack, TrainParams, TrainingMethod};
+use atflow::stage_kinds::{Attack, Average, TrainParams, TrainingMethod};
 
 use super::super::optimizer::check_schedule;
 use crate::attacks;
@@ -27,6 +27,7 @@ pub(super) fn check(params: &TrainParams) -> Result<(), StageError> {
         ));
     }
     check_method(params)?;
+    check_weights(params)?;
     if let Some(check) = &params.overfitting_check {
         for (name, value) in [("overfitting_check.every", check.every), ("overfitting_check.images", check.images)] {
             if value == 0 {
@@ -44,6 +45,30 @@ pub(super) fn check(params: &TrainParams) -> Result<(), StageError> {
     attacks::check(&params.adversary, "adversary")
 }
 
+fn check_weights(params: &TrainParams) -> Result<(), StageError> {
+    if !(0.0..1.0).contains(&params.label_smoothing.get()) {
+        return Err(StageError::setting("label_smoothing", "must be at least 0 and below 1"));
+    }
+    match &params.average {
+        Some(Average::Ema { decay }) if !(0.0..1.0).contains(&decay.get()) => {
+            return Err(StageError::setting("average.decay", "must be at least 0 and below 1"));
+        }
+        Some(Average::Swa { from }) if *from == 0 => {
+            return Err(StageError::setting("average.from", "counts epochs from 1"));
+        }
+        _ => {}
+    }
+    match &params.weight_perturbation {
+        Some(_) if matches!(params.method, TrainingMethod::Free(_)) => {
+            Err(StageError::setting("weight_perturbation", "does not go with the method `free`"))
+        }
+        Some(perturbation) if perturbation.gamma.get() < 0.0 || perturbation.from == 0 => {
+            Err(StageError::setting("weight_perturbation", "must have a `gamma` of at least 0 and count epochs from 1"))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn check_method(params: &TrainParams) -> Result<(), StageError> {
     let ball = |eps: f64| match (0.0..=1.0).contains(&eps) {
         true => Ok(()),
@@ -59,7 +84,7 @@ fn check_method(params: &TrainParams) -> Result<(), StageError> {
             at_least("replays", free.replays > 0, "at least 1")?;
             ball(free.eps.get())?;
         }
-        TrainingMethod::Trades(trades) => {
+        TrainingMethod::Trades(trades) | TrainingMethod::Mart(trades) => {
             at_least("beta", trades.beta.get() >= 0.0, "at least 0")?;
             at_least("step", trades.step.get() > 0.0, "above 0")?;
             at_least("steps", trades.steps > 0, "at least 1")?;

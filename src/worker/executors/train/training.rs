@@ -8,19 +8,21 @@ use std::rc::Rc;
 use atflow::formats::{AdversarialMetrics, EpochMetrics};
 use atflow::protocol::ProgressMetrics;
 use atflow::stage_kinds::{
-    AdversarialBatches, Attack, Free, KeptEpoch, Precision, Trades, TrainParams, TrainingMethod,
+    AdversarialBatches, Attack, Free, KeptEpoch, Precision, Trades, TrainParams, TrainingMethod, WeightPerturbation,
 };
 use tch::{Kind, Reduction, TchError, Tensor};
 
 use super::super::optimizer::{Optimizer, learning_rate};
 use super::super::{grouped, limited, percent};
-use super::methods::{SharedPerturbation, divergence, trades_attack};
+use super::average::WeightAverage;
+use super::methods::{Ascent, SharedPerturbation, ascend_from_noise, divergence, mart_loss};
 use super::metrics::Tally;
+use super::weight_perturbation;
 use crate::attacks::{self, Batch};
 use crate::context::{Context, Report};
 use crate::data::DeviceSet;
 use crate::error::StageError;
-use crate::networks::{Mode, Network};
+use crate::networks::{Mode, Network, Role};
 
 /// Validation images computed at once.
 const VALIDATION_BATCH: usize = 256;
@@ -28,6 +30,10 @@ const VALIDATION_BATCH: usize = 256;
 const PERTURBATION: &str = "perturbation";
 /// Prefix of the best epoch's tensors in the saved state.
 const BEST: &str = "best/";
+/// Prefix of the averaged tensors in the saved state.
+const AVERAGE: &str = "average/";
+/// Prefix of the optimiser's state beside momentum.
+const OPTIMIZER: &str = "optimizer/";
 
 /// A training in progress.
 pub(super) struct Training {
@@ -42,6 +48,8 @@ pub(super) struct Training {
     held_out: Vec<u64>,
     /// The network's tensors after the best epoch so far, by name, if requested.
     best: BTreeMap<String, Tensor>,
+    /// The average that is evaluated in place of the weights.
+    average: Option<WeightAverage>,
     /// Batches per epoch.
     batches: u64,
     /// The perturbation of free adversarial training.
@@ -99,6 +107,7 @@ impl Training {
             order.into_iter().take(check.images as usize).map(|index| members[index]).collect()
         });
         let (perturbation, best) = (SharedPerturbation::default(), BTreeMap::new());
+        let average = params.average.clone().map(|rule| WeightAverage::new(rule, &*network)).transpose()?;
         Ok(Training {
             params,
             data,
@@ -108,6 +117,7 @@ impl Training {
             members,
             held_out,
             best,
+            average,
             batches,
             perturbation,
             checked,
@@ -117,7 +127,11 @@ impl Training {
     /// Returns the state that the next epoch needs besides weights and momentum, by name.
     pub(super) fn state(&self) -> BTreeMap<String, &Tensor> {
         let best = self.best.iter().map(|(name, tensor)| (format!("{BEST}{name}"), tensor));
-        self.perturbation.state().map(|rows| (PERTURBATION.to_owned(), rows)).into_iter().chain(best).collect()
+        let average = self.average.iter().flat_map(WeightAverage::state);
+        let average = average.map(|(name, tensor)| (format!("{AVERAGE}{name}"), tensor));
+        let optimizer = self.optimizer.more().into_iter().map(|(name, tensor)| (format!("{OPTIMIZER}{name}"), tensor));
+        let perturbation = self.perturbation.state().map(|rows| (PERTURBATION.to_owned(), rows));
+        perturbation.into_iter().chain(best).chain(average).chain(optimizer).collect()
     }
 
     /// Restores the result of [`Training::state`].
@@ -125,6 +139,14 @@ impl Training {
         let device = self.data.device();
         for (name, tensor) in state {
             let tensor = tensor.f_to_device(device)?;
+            if let Some((name, average)) = name.strip_prefix(AVERAGE).zip(self.average.as_mut()) {
+                average.restore(name, &tensor)?;
+                continue;
+            }
+            if let Some(name) = name.strip_prefix(OPTIMIZER) {
+                self.optimizer.restore_more(name, &tensor)?;
+                continue;
+            }
             match name.strip_prefix(BEST) {
                 Some(name) => _ = self.best.insert(name.to_owned(), tensor),
                 None if name == PERTURBATION => self.perturbation.restore(tensor),
@@ -137,6 +159,11 @@ impl Training {
     /// Returns whether the checkpoint is that of the best epoch.
     pub(super) fn chooses_best(&self) -> bool {
         self.params.holdout.as_ref().is_some_and(|holdout| holdout.keep == KeptEpoch::Best)
+    }
+
+    /// Exchanges weights and their average, if there is one: what is evaluated and kept is the average.
+    pub(super) fn swap_average(&mut self) -> Result<(), TchError> {
+        self.average.as_mut().map_or(Ok(()), |average| average.swap(&*self.network))
     }
 
     /// Saves the current network as the best one.
@@ -163,7 +190,7 @@ impl Training {
     const fn replays(&self) -> u64 {
         match &self.params.method {
             TrainingMethod::Free(free) => free.replays as u64,
-            TrainingMethod::Standard | TrainingMethod::Trades(_) => 1,
+            TrainingMethod::Standard | TrainingMethod::Trades(_) | TrainingMethod::Mart(_) => 1,
         }
     }
 
@@ -207,6 +234,9 @@ impl Training {
             let rates: Vec<f64> = (0..replays).map(rate).collect();
             lr = rates.last().copied().unwrap_or(lr);
             self.batch(context, epoch, index, indices, &rates, [&mut all, &mut attacked])?;
+            if let Some(average) = &mut self.average {
+                average.after_step(&*self.network, step)?;
+            }
             context.reporter.count_images(indices.len());
             if context.reporter.is_report_due(step + 1, steps) {
                 let (loss, correct) = all.read()?;
@@ -241,7 +271,11 @@ impl Training {
         } else {
             None
         };
-        Ok(EpochMetrics {
+        if let Some(average) = &mut self.average {
+            average.after_epoch(&*self.network, epoch)?;
+        }
+        self.swap_average()?;
+        let metrics = EpochMetrics {
             epoch,
             lr,
             train_loss: loss,
@@ -250,7 +284,9 @@ impl Training {
             validation_accuracy: self.validate(context, epoch)?,
             checked_accuracy: self.check(context, epoch)?,
             holdout_accuracy: self.hold_out(context)?,
-        })
+        };
+        self.swap_average()?;
+        Ok(metrics)
     }
 
     /// Trains on one batch; `index` counts from 0 within the epoch. Updates the tallies of all and of the perturbed
@@ -276,6 +312,7 @@ impl Training {
             TrainingMethod::Standard => self.standard(context, index, &step)?,
             TrainingMethod::Free(free) => self.free(context, &free, &step)?,
             TrainingMethod::Trades(trades) => self.trades(context, &trades, &step)?,
+            TrainingMethod::Mart(mart) => self.mart(context, &mart, &step)?,
         };
         let correct = |logits: &Tensor| logits.f_argmax(1, false)?.f_eq_tensor(&labels)?.f_sum(Kind::Int64);
         let count = indices.len() as u64;
@@ -310,14 +347,72 @@ impl Training {
         } else {
             step.images.shallow_clone()
         };
-        let (logits, loss) = tch::with_grad(|| {
-            let logits = self.logits(&images)?;
-            let loss = cross_entropy(&logits, step.labels)?;
-            self.optimizer.step(&loss, step.rates[0])?;
-            Ok::<_, TchError>((logits.f_detach()?, loss.f_detach()?))
+        let found = self.descend(step, |training| {
+            let logits = training.logits(&images)?;
+            let loss = training.cross_entropy(&logits, step.labels)?;
+            Ok((loss, logits, None))
         })?;
-        let attacked = is_attacked.then(|| (logits.shallow_clone(), loss.shallow_clone()));
-        Ok(StepMetrics { logits, loss, attacked })
+        let attacked = is_attacked.then(|| (found.logits.shallow_clone(), found.loss.shallow_clone()));
+        Ok(StepMetrics { attacked, ..found })
+    }
+
+    /// Takes one step down the gradient of an objective: a loss, the logits that it is of, and the logits of perturbed
+    /// images, if those are others.
+    fn descend(
+        &mut self,
+        step: &Step<'_>,
+        objective: impl Fn(&Self) -> Result<(Tensor, Tensor, Option<Tensor>), TchError>,
+    ) -> Result<StepMetrics, StageError> {
+        let perturbation = self.params.weight_perturbation.clone();
+        let moves = match perturbation.filter(|perturbation| u64::from(perturbation.from) <= step.epoch) {
+            None => None,
+            Some(perturbation) => Some(self.move_uphill(&perturbation, &objective)?),
+        };
+        let found = tch::with_grad(|| {
+            let (loss, logits, perturbed) = objective(self)?;
+            self.optimizer.step(&loss, step.rates[0])?;
+            let (logits, loss) = (logits.f_detach()?, loss.f_detach()?);
+            let attacked = match perturbed {
+                None => None,
+                Some(perturbed) => {
+                    let perturbed = perturbed.f_detach()?;
+                    let loss = cross_entropy(&perturbed, step.labels, 0.0)?;
+                    Some((perturbed, loss))
+                }
+            };
+            Ok::<_, TchError>(StepMetrics { logits, loss, attacked })
+        })?;
+        if let Some(moves) = moves {
+            weight_perturbation::restore(self.optimizer.parameters(), &moves)?;
+        }
+        Ok(found)
+    }
+
+    /// Moves the weights up the gradient of the objective, without a trace in the statistics of batch norms.
+    fn move_uphill(
+        &mut self,
+        perturbation: &WeightPerturbation,
+        objective: &impl Fn(&Self) -> Result<(Tensor, Tensor, Option<Tensor>), TchError>,
+    ) -> Result<Vec<Option<Tensor>>, StageError> {
+        let state = self.network.state();
+        let buffers: Vec<Tensor> = state
+            .entries()
+            .iter()
+            .filter(|entry| entry.role == Role::Buffer)
+            .map(|entry| entry.tensor.shallow_clone())
+            .collect();
+        let before = buffers.iter().map(Tensor::f_detach_copy).collect::<Result<Vec<_>, _>>()?;
+        let gradients = tch::with_grad(|| self.optimizer.gradients(&objective(self)?.0))?;
+        let _guard = tch::no_grad_guard();
+        for (mut buffer, before) in buffers.into_iter().zip(&before) {
+            buffer.f_copy_(before)?;
+        }
+        Ok(weight_perturbation::perturb(self.optimizer.parameters(), &gradients, perturbation.gamma.get())?)
+    }
+
+    /// Computes the cross-entropy that is trained on, the mean over images.
+    fn cross_entropy(&self, logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
+        cross_entropy(logits, labels, self.params.label_smoothing.get())
     }
 
     fn free(&mut self, context: &mut Context<'_>, free: &Free, step: &Step<'_>) -> Result<StepMetrics, StageError> {
@@ -328,7 +423,7 @@ impl Training {
             let (logits, loss, gradient) = tch::with_grad(|| {
                 let images = step.images.f_add(&rows)?.f_detach()?.f_set_requires_grad(true)?;
                 let logits = self.logits(&images)?;
-                let loss = cross_entropy(&logits, step.labels)?;
+                let loss = self.cross_entropy(&logits, step.labels)?;
                 let gradient = self.optimizer.step_and_ask(&loss, lr, &images)?;
                 Ok::<_, TchError>((logits.f_detach()?, loss.f_detach()?, gradient))
             })?;
@@ -346,19 +441,36 @@ impl Training {
         trades: &Trades,
         step: &Step<'_>,
     ) -> Result<StepMetrics, StageError> {
+        let images = self.from_noise(context, trades, &Ascent::Divergence, step)?;
+        self.descend(step, |training| {
+            let (clean, perturbed) = (training.logits(step.images)?, training.logits(&images)?);
+            let apart = divergence(&clean, &perturbed)?.f_mul_scalar(trades.beta.get())?;
+            let loss = training.cross_entropy(&clean, step.labels)?.f_add(&apart)?;
+            Ok((loss, clean, Some(perturbed)))
+        })
+    }
+
+    fn mart(&mut self, context: &mut Context<'_>, mart: &Trades, step: &Step<'_>) -> Result<StepMetrics, StageError> {
+        let images = self.from_noise(context, mart, &Ascent::CrossEntropy, step)?;
+        self.descend(step, |training| {
+            let (clean, perturbed) = (training.logits(step.images)?, training.logits(&images)?);
+            let entropy = training.cross_entropy(&perturbed, step.labels)?;
+            let loss = mart_loss(&clean, &perturbed, step.labels, &entropy, mart.beta.get())?;
+            Ok((loss, clean, Some(perturbed)))
+        })
+    }
+
+    /// Returns the images of a step as the adversary of a method makes them.
+    fn from_noise(
+        &self,
+        context: &mut Context<'_>,
+        trades: &Trades,
+        ascent: &Ascent,
+        step: &Step<'_>,
+    ) -> Result<Tensor, StageError> {
         let frozen = self.network.freeze_as(self.kind())?;
         let reporter = &mut context.reporter;
-        let images =
-            trades_attack(trades, &*frozen, &step.attacked(), context.rng, &mut || reporter.check_cancelled())?;
-        tch::with_grad(|| {
-            let (clean, perturbed) = (self.logits(step.images)?, self.logits(&images)?);
-            let apart = divergence(&clean, &perturbed)?.f_mul_scalar(trades.beta.get())?;
-            let loss = cross_entropy(&clean, step.labels)?.f_add(&apart)?;
-            self.optimizer.step(&loss, step.rates[0])?;
-            let (perturbed, loss) = (perturbed.f_detach()?, loss.f_detach()?);
-            let of_perturbed = cross_entropy(&perturbed, step.labels)?;
-            Ok(StepMetrics { logits: clean.f_detach()?, loss, attacked: Some((perturbed, of_perturbed)) })
-        })
+        ascend_from_noise(trades, ascent, &*frozen, &step.attacked(), context.rng, &mut || reporter.check_cancelled())
     }
 
     /// Returns the accuracy on the images of `overfitting_check` under its attack, or `None` in epochs without a check.
@@ -425,6 +537,6 @@ impl Step<'_> {
     }
 }
 
-fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
-    logits.f_cross_entropy_loss(labels, None::<&Tensor>, Reduction::Mean, -100, 0.0)
+fn cross_entropy(logits: &Tensor, labels: &Tensor, smoothing: f64) -> Result<Tensor, TchError> {
+    logits.f_cross_entropy_loss(labels, None::<&Tensor>, Reduction::Mean, -100, smoothing)
 }
