@@ -131,16 +131,16 @@ impl Default for Schedule {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "name", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Average {
-    /// The exponential moving average of all steps: after step t, counted from 0, the average keeps min(`decay`, (1 + t) /
-    /// (10 + t)) of itself, so that the first weights are soon forgotten. Statistics of batch norms are those of the last
-    /// step (Rebuffi et al. 2021, section 4.1).
+    /// The exponential moving average of all steps: after step t, counted from 0, the average keeps min(`decay`, (1 + t)
+    /// / (10 + t)) of itself, so that the first weights are soon forgotten. Statistics of batch norms are those of the
+    /// last step (Rebuffi et al. 2021, section 4.1).
     Ema {
         /// Share of itself that the average keeps in a step; 0 to below 1.
         #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
         decay: Real,
     },
-    /// The mean over the ends of epochs, from epoch `from` on: stochastic weight averaging (Izmailov et al. 2018). Until
-    /// then it is the weights themselves. Statistics of batch norms are averaged as well, and not measured anew.
+    /// The mean over the ends of epochs, from epoch `from` on: stochastic weight averaging (Izmailov et al. 2018).
+    /// Until then it is the weights themselves. Statistics of batch norms are averaged as well, and not measured anew.
     Swa {
         /// The first epoch that counts, from 1.
         #[schemars(range(min = 1))]

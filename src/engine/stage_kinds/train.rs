@@ -42,8 +42,8 @@ pub struct TrainParams {
     /// How the learning rate changes.
     #[serde(default)]
     pub schedule: Schedule,
-    /// Share of the target that is spread over all classes in the cross-entropy that is trained on, 0 to below 1 (Szegedy
-    /// et al. 2016, section 7). Attacks see the true class alone.
+    /// Share of the target that is spread over all classes in the cross-entropy that is trained on, 0 to below 1
+    /// (Szegedy et al. 2016, section 7). Attacks see the true class alone.
     #[serde(default, skip_serializing_if = "is_zero")]
     #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1, "default" = 0))]
     pub label_smoothing: Real,
@@ -136,9 +136,9 @@ pub enum TrainingMethod {
     /// deviation 0.001 (Zhang et al. 2019, equation 5 and algorithm 1). The network is in evaluation mode while it is
     /// attacked.
     Trades(Trades),
-    /// MART: boosted cross-entropy of the perturbed images plus `beta` times KL(clean ‖ perturbed), weighted by how wrong
-    /// the network is on the clean image (Wang et al. 2020, equations 8 to 11, as in the authors' code). The perturbation
-    /// ascends the cross-entropy, from a normal draw of deviation 0.001. The authors take `beta: 5`.
+    /// MART: boosted cross-entropy of the perturbed images plus `beta` times KL(clean ‖ perturbed), weighted by how
+    /// wrong the network is on the clean image (Wang et al. 2020, equations 8 to 11, as in the authors' code). The
+    /// perturbation ascends the cross-entropy, from a normal draw of deviation 0.001. The authors take `beta: 5`.
     Mart(Trades),
 }
 

@@ -343,9 +343,9 @@ mod tests {
     const ADAMW_FAST: [[f32; 2]; 3] = [[0.9, -1.9], [0.8911941, -1.878577], [0.8846518, -1.94004]];
     const NESTEROV: [[f32; 2]; 3] = [[0.4205, -1.791], [0.5494553, -1.779886], [0.4821874, -2.476033]];
 
-    /// python: p = torch.tensor([1., -2.], requires_grad=True); o = torch.optim.AdamW([p], lr=0.1, weight_decay=0.05), and
-    /// SGD([p], lr=0.1, momentum=0.9, weight_decay=0.05, nesterov=True); after the gradients (3, -1), (-2, 0.5) and (0, 4)
-    /// each in a step, print(p). PyTorch 2.11.0.
+    /// python: p = torch.tensor([1., -2.], requires_grad=True); o = torch.optim.AdamW([p], lr=0.1, weight_decay=0.05),
+    /// and SGD([p], lr=0.1, momentum=0.9, weight_decay=0.05, nesterov=True); after the gradients (3, -1), (-2, 0.5) and
+    /// (0, 4) each in a step, print(p). PyTorch 2.11.0.
     #[test]
     fn steps_are_those_of_pytorch() {
         let cases = [

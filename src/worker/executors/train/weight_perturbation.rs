@@ -7,8 +7,8 @@ use crate::arithmetic::square_root;
 /// Keeps the direction of a layer without gradient finite.
 const SMALLEST: f64 = 1e-20;
 
-/// Moves each layer's weights up its gradient by `gamma` times their norm; returns the moves, to take back. Vectors, such
-/// as biases and batch norms, stay.
+/// Moves each layer's weights up its gradient by `gamma` times their norm; returns the moves, to take back. Vectors,
+/// such as biases and batch norms, stay.
 ///
 /// # Errors
 /// Returns the error from libtorch.
