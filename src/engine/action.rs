@@ -33,10 +33,10 @@ pub struct Action {
     pub kind: StageKind,
     /// The version of the kind's code ([`StageKind::version`]).
     pub version: u32,
-    /// How a worker's arithmetic is held, for kinds that a worker runs.
+    /// CPU kernels that the worker may use, for kinds that a worker runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub numerics: Option<Numerics>,
-    /// Canonical parameters, shared with the instance that it is of.
+    /// Canonical parameters, shared with the instance.
     pub params: Arc<Json>,
     /// The seed, for kinds that draw random numbers; for a command only where one is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,5 +1,5 @@
-//! What came of a stage in the last runs: its newest interruption and failure, where nothing went well after them, and
-//! its newest result.
+//! Attempts at a stage in recent runs: its newest result, and its newest interruption and failure if no success
+//! followed them.
 
 use std::fs::File;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! What `atflow` does when the engine starts it to keep programs of stages. No command for people.
+//! Hidden command: the engine starts `atflow` with it to supervise the programs of stages.
 
 use std::process::ExitCode;
 
@@ -7,8 +7,8 @@ use atflow::keeper;
 use crate::report::{Exit, eprint};
 
 pub(crate) fn run() -> ExitCode {
-    // What ends the programs of a terminal must not end this one before what it keeps. Where no handler can be set, its
-    // group of its own keeps most of it away.
+    // A terminal's Ctrl-C must not end this process before the programs that it supervises. If no handler can be set,
+    // its own process group keeps most such signals away.
     _ = ctrlc::set_handler(|| ());
     match keeper::serve() {
         Ok(()) => Exit::Done.into(),

@@ -1,5 +1,4 @@
-//! Lays results in their folder at the end of a run, and finds the files there that are not as the pipeline has them
-//! now.
+//! Writes results to their folder at the end of a run, and finds outdated files there.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;

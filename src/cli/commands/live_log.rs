@@ -1,4 +1,4 @@
-//! The log of a stage that is running in another process, as far as it is, and on until the stage ends.
+//! Prints the log of a stage that is running in another process, and follows it until the stage ends.
 
 use std::fs::File;
 use std::io::Read;

@@ -1,4 +1,4 @@
-//! One command a file, and what several of them begin with: a pipeline read, expanded, and its targets found.
+//! One file per command. Shared by several: reading and expanding a pipeline, and finding its targets.
 
 mod attempts;
 pub(crate) mod bundle;

@@ -1,5 +1,5 @@
-//! What is said of results that came from elsewhere: how many were taken, how many were passed over, and how those made
-//! here compare with them.
+//! Messages about remote results: how many were used, how many were ignored, and how locally computed results compare
+//! with them.
 
 use std::collections::BTreeMap;
 

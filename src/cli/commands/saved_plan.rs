@@ -1,4 +1,4 @@
-//! Plans that are kept in files: `atflow plan --save` and `atflow run --plan`.
+//! Plans saved in files: `atflow plan --save` and `atflow run --plan`.
 
 use std::path::Path;
 

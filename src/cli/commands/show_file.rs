@@ -1,4 +1,4 @@
-//! `atflow show FILE`: what a file of a results folder is, or any file whose bytes the cache knows.
+//! `atflow show FILE`: identifies a file of a results folder, or any file whose bytes are in the cache.
 
 use std::path::Path;
 

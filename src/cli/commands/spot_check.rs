@@ -1,5 +1,5 @@
-//! `atflow verify PIPELINE TARGET… --remote URL`: recomputes a drawn share of the predictions that targets rest on from
-//! published checkpoints.
+//! `atflow verify PIPELINE TARGET… --remote URL`: recomputes a random sample of the targets' predictions from published
+//! checkpoints.
 
 use std::hash::{BuildHasher, Hasher};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Earlier runs of a pipeline, read only as far back as somebody asks.
+//! Earlier runs of a pipeline, read lazily.
 
 use std::cell::RefCell;
 

@@ -60,7 +60,7 @@ impl PlanContext<'_> {
         })
     }
 
-    /// Judges an instance by what the cache has under its key.
+    /// Classifies an instance as fresh or stale by what the cache has under its key.
     pub(super) fn classify(&self, id: InstanceId, look: CacheLookup, needed: bool) -> Staleness {
         let key = look.key;
         let manifest = match look.found {

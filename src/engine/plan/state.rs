@@ -1,4 +1,7 @@
 //! States of instances in a plan, and the reasons for them.
+//!
+//! [`Staleness`] is of an instance whose inputs are all known: a run has these only. [`CacheStatus`] is of an instance
+//! in a plan, where an input may have to be made first. [`PlannedState`] is that in a word, as it is shown and saved.
 
 use serde::{Deserialize, Serialize};
 

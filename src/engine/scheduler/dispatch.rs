@@ -66,13 +66,13 @@ impl Scheduler<'_> {
         Ok(())
     }
 
-    /// Tells once how long the run may take, by what this cache knows.
+    /// Emits, once per run, an estimate of its duration from the local cache.
     fn estimate(&mut self) {
         if std::mem::replace(&mut self.is_estimated, true) {
             return;
         }
         let goals = &self.options.goals;
-        // The remote cache is asked when an instance is settled, and not twice.
+        // Offline: settling an instance queries the remote cache anyway.
         let cache = self.context.cache.clone().offline();
         let context = PlanContext { cache: &cache, ..self.context };
         let Ok(status_of) = survey(context, goals) else { return };

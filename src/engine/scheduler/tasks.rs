@@ -1,4 +1,4 @@
-//! Tasks of a run: what ready instances are to run, which must run although they are fresh, and which may not run.
+//! Tasks of a run: which ready instances will run, which must run although they are fresh, and which may not run.
 
 use std::collections::HashMap;
 

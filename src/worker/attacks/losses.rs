@@ -1,4 +1,4 @@
-//! The losses that attacks raise: one number for each image, from logits and true classes.
+//! The losses that attacks maximise: one number for each image, from logits and true classes.
 
 use atflow::stage_kinds::AttackLoss;
 use tch::{Kind, Reduction, TchError, Tensor};

@@ -3,9 +3,11 @@
 //! Every attack works on a frozen network, so batch statistics cannot change, and computes gradients for the images
 //! only. Knows nothing about training and evaluation.
 //!
-//! From the bottom up: `losses` are what attacks raise, `attacked_model` wraps the network, `ball` defines the allowed points, and `active_set` tracks
-//! the images still under attack. `successive_runs` keeps the best points of several runs. `adam` and `lbfgs` are
-//! optimisers. `pgd` (also FGSM), `spatial`, `apgd`, `fab`, `square` and `cw` are attacks, and `ensemble` runs several
+//! From the bottom up: `losses` are what attacks maximise, `attacked_model` wraps the network, `ball` defines the
+//! allowed points, and `active_set` tracks the images still under attack. `successive_runs` keeps the best points of
+//! several runs. `adam` and `lbfgs` are optimisers.
+//!
+//! `pgd` (also FGSM), `spatial`, `apgd`, `fab`, `square` and `cw` are attacks, and `ensemble` runs several
 //! of them in sequence.
 
 mod active_set;

@@ -62,7 +62,8 @@ fn noisy_step(model: &mut AttackedModel<'_>, batch: &Batch<'_>, reach: f64, step
 
 /// Attacks a batch `restarts` times (at least once).
 ///
-/// Each restart attacks the images that are still classified correctly, and keeps their points with the largest loss.
+/// Each restart attacks the images that are still classified correctly. It replaces a point if the new one is
+/// misclassified or has a larger loss.
 fn attack(
     model: &mut AttackedModel<'_>,
     batch: &Batch<'_>,

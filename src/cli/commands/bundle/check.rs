@@ -1,4 +1,4 @@
-//! `atflow bundle check` and `atflow bundle unpack`: a bundle as somebody else made it, read as hostile.
+//! `atflow bundle check` and `atflow bundle unpack`: read a bundle as hostile input.
 
 use std::fs::File;
 use std::io::BufReader;

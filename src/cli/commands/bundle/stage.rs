@@ -1,4 +1,4 @@
-//! Lays out what a bundle holds in a folder, and checks that a run finds there what it needs.
+//! Assembles a bundle's contents in a folder, and checks that a run finds everything it needs there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

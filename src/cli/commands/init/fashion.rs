@@ -1,4 +1,4 @@
-//! The pipeline of a person without images at hand: Fashion-MNIST, fetched from its publisher.
+//! The starter pipeline without `--images`: Fashion-MNIST, fetched from its publisher.
 
 use super::starter::{Starter, list, of_255};
 

@@ -1,4 +1,4 @@
-//! The pipeline of a person with images of their own: what was seen of them, and values that fit it.
+//! The starter pipeline with `--images`: what the images are like, and parameter values that fit them.
 
 use std::path::{Component, Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! `atflow init`: a pipeline to start from, its schema for editors, and what git shall pass over. Never overwrites.
+//! `atflow init`: a pipeline to start from, its schema for editors, and a `.gitignore`. Never overwrites.
 
 mod fashion;
 mod images;

@@ -1,4 +1,4 @@
-//! Line charts as inline SVG: they take the colours of the page, so they can be read in the light and in the dark.
+//! Line charts as inline SVG: they use the colours of the page, so they work in light and dark mode.
 
 use std::fmt::Write as _;
 

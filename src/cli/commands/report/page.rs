@@ -1,4 +1,4 @@
-//! The page of a report: what stands in it, section by section.
+//! The page of a report, section by section.
 
 use std::collections::BTreeMap;
 

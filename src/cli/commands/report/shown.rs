@@ -1,4 +1,4 @@
-//! Files that commands laid among the results: pictures are shown, short texts stand in the page, the others are named.
+//! Files that `command` stages put among the results. The page shows pictures and short texts, and names the others.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! The tables of a report: each number with its interval, its published neighbour, and the results behind it.
+//! The tables of a report: each number with its interval, the published number, and the results behind it.
 
 use atflow::cache::Cache;
 use atflow::report::RunResults;

@@ -71,8 +71,8 @@ pub(in crate::executors) fn decode<const D: usize>(file: &[u8]) -> Result<Idx<D>
         Some(bytes) if bytes <= MAX_BYTES => bytes,
         _ => return Err(IdxError::TooLarge { shape }),
     };
-    // Nothing is reserved on the header's word: the vector grows with what is there. One byte more than declared is
-    // asked for, which tells whether the file ends, and makes the gzip reader check its sum.
+    // The header is untrusted, so no memory is reserved for it: the vector grows as bytes arrive. Reading one byte more
+    // than declared detects trailing data and makes the gzip reader verify its checksum.
     let mut bytes = vec![];
     let read = reader.take(expected + 1).read_to_end(&mut bytes);
     read.map_err(|source| corrupt(header.len() + bytes.len(), source))?;
