@@ -164,6 +164,8 @@ fn parquet_files_that_are_no_data_set_say_why() {
         (json!({}), "paths.parquet", "row 0 has no image in its file: `bytes` is empty"),
         (json!({"classes": ["cat"]}), "train-0.parquet", "`train.0 row 1`, has label 1, and classes are 0 to 0"),
         (json!({}), "keras.npz", "it is no Parquet file"),
+        // Found by fuzzing: the length of a column is below zero, on which the library panics.
+        (json!({}), "misplaced.parquet", "a column stands outside of the file"),
     ] {
         let failure = parquet(params.clone(), &[train], &["test.parquet"]).failure();
         assert!(failure.message.contains(words), "{params} {train}: {failure:?}");

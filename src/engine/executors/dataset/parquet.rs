@@ -140,7 +140,12 @@ impl Columns<'_> {
     ) -> Result<(), StageError> {
         let failed = |reason: String| DatasetError::Unfit { file: shown.to_owned(), reason };
         let unread = |error: ParquetError| failed(format!("it is no Parquet file, is damaged or cut off: {error}"));
+        let size = file.metadata().map_err(|error| failed(error.to_string()))?.len();
         let reader = SerializedFileReader::new(file).map_err(unread)?;
+        if has_misplaced_columns(reader.metadata(), size) {
+            let reason = "it is damaged or cut off: a column stands outside of the file".to_owned();
+            return Err(failed(reason).into());
+        }
         if let Some(name) = foreign_compression(reader.metadata()) {
             return Err(
                 failed(format!("it is compressed by {name}, which is not read: write it with snappy or zstd")).into()
@@ -198,6 +203,17 @@ impl Columns<'_> {
         let columns = vec![encoded(image).ok_or("it has no images")?, (*label).clone()];
         Type::group_type_builder(schema.name()).with_fields(columns).build().map_err(|error| error.to_string())
     }
+}
+
+/// Whether a column stands outside of a file of so many bytes. The library takes its place for granted, and panics.
+fn has_misplaced_columns(about: &ParquetMetaData, size: u64) -> bool {
+    let mut columns = about.row_groups().iter().flat_map(|group| group.columns());
+    columns.any(|column| {
+        let start = column.dictionary_page_offset().unwrap_or_else(|| column.data_page_offset());
+        let (start, length) = (u64::try_from(start).ok(), u64::try_from(column.compressed_size()).ok());
+        let end = start.zip(length).and_then(|(start, length)| start.checked_add(length));
+        end.is_none_or(|end| end > size)
+    })
 }
 
 /// The name of a compression of a file that is not read.
