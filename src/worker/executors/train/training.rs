@@ -441,7 +441,7 @@ impl Training {
         trades: &Trades,
         step: &Step<'_>,
     ) -> Result<StepMetrics, StageError> {
-        let images = self.from_noise(context, trades, &Ascent::Divergence, step)?;
+        let images = self.ascended(context, trades, &Ascent::Divergence, step)?;
         self.descend(step, |training| {
             let (clean, perturbed) = (training.logits(step.images)?, training.logits(&images)?);
             let apart = divergence(&clean, &perturbed)?.f_mul_scalar(trades.beta.get())?;
@@ -451,7 +451,7 @@ impl Training {
     }
 
     fn mart(&mut self, context: &mut Context<'_>, mart: &Trades, step: &Step<'_>) -> Result<StepMetrics, StageError> {
-        let images = self.from_noise(context, mart, &Ascent::CrossEntropy, step)?;
+        let images = self.ascended(context, mart, &Ascent::CrossEntropy, step)?;
         self.descend(step, |training| {
             let (clean, perturbed) = (training.logits(step.images)?, training.logits(&images)?);
             let entropy = training.cross_entropy(&perturbed, step.labels)?;
@@ -461,7 +461,7 @@ impl Training {
     }
 
     /// Returns the images of a step as the adversary of a method makes them.
-    fn from_noise(
+    fn ascended(
         &self,
         context: &mut Context<'_>,
         trades: &Trades,
