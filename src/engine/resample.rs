@@ -19,6 +19,9 @@ pub enum Filter {
     Bilinear,
     /// A windowed sinc of three lobes: sharper; Pillow's `ANTIALIAS` of old.
     Lanczos,
+    /// A box: the mean of the old pixels below a new one. Of `pixelate` alone, no set is resized by it.
+    #[serde(skip)]
+    Box,
 }
 
 impl Filter {
@@ -26,6 +29,7 @@ impl Filter {
         match self {
             Filter::Bilinear => 1.0,
             Filter::Lanczos => 3.0,
+            Filter::Box => 0.5,
         }
     }
 
@@ -35,6 +39,8 @@ impl Filter {
             Filter::Bilinear => (1.0 - x.abs()).max(0.0),
             Filter::Lanczos if (-3.0..3.0).contains(&x) => sinc(x) * sinc(x / 3.0),
             Filter::Lanczos => 0.0,
+            // Half open as in Pillow, so that no old pixel is counted twice.
+            Filter::Box => f64::from(u8::from(x > -0.5 && x <= 0.5)),
         }
     }
 }

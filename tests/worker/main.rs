@@ -3,6 +3,7 @@
 
 mod attacks;
 mod carlini_wagner;
+mod corruptions;
 mod data;
 mod ensembles;
 mod losses;

@@ -20,7 +20,7 @@ use crate::support::{Engine, shapes};
 const EMULATED: Duration = Duration::from_secs(1200);
 
 /// The digest of each result, made on an Intel Xeon with AMX; an emulated EPYC gave the same.
-const GOLDEN: [(&str, &str); 17] = [
+const GOLDEN: [(&str, &str); 19] = [
     ("dm_wide_resnet", "732cf5d3ca19a978384cd723e848bd78a03a04e5cf81ef0c0180078225259823"),
     ("vit", "c9057fe7b69bb57fe18b90425aee5521b03702b30c16688d596dbd614b9c01db"),
     ("convnext", "4c039b369ee553665dde9080eab0dac50d8004cfe32880e4a41172536d79b936"),
@@ -34,6 +34,8 @@ const GOLDEN: [(&str, &str); 17] = [
     ("cw", "ea55febf037e60102b8da3c5a6423a77335cdf0d9542e6458b117d83bfd9ac51"),
     ("fourier", "c3dfdebdffa7438d60713490c35d70a6ca046a50820e01136b962a4feac44adb"),
     ("saturate", "2cb8507eea83eaa74a8bb3d32fca607e7ede3437e5bdda707103ec9493e4c01e"),
+    ("shot_noise", "4b402bf62d250086998d6f63cb6877e886440692aef7c74bbf95aeb054bae934"),
+    ("defocus_blur", "280b82e74bd5183f0845f34987101837ee1cd969053517ba9d7ccc2665cb10c6"),
     ("patch_shuffle", "806046e3f2e59d24a6de04e16dd0221f10c137d99a973ef72a9d5c5cd868f958"),
     ("smoothgrad", "67e9e2c44d6856ecbf2ea36d2fb7b36027e3a5757401c62132b6914fdff44e42"),
     ("grad_cam", "595bdff38c3d455f33b07af6271c2f61ab1c86e634b745b8d504c24c9f2d15cc"),
@@ -104,6 +106,8 @@ fn results(mut engine: Engine) -> BTreeMap<&'static str, String> {
     let transforms = [
         ("saturate", json!({"op": "saturate", "level": 8})),
         ("patch_shuffle", json!({"op": "patch_shuffle", "k": 2})),
+        ("shot_noise", json!({"op": "corrupt", "kind": "shot_noise", "severity": 3})),
+        ("defocus_blur", json!({"op": "corrupt", "kind": "defocus_blur", "severity": 2})),
         ("fourier", json!({"op": "fourier", "filter": "low_pass", "radius": 2.5})),
     ];
     for (name, params) in transforms {

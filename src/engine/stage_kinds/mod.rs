@@ -5,6 +5,7 @@ mod architectures;
 mod attack;
 mod augmentation;
 mod command;
+mod corrupt;
 mod dataset;
 mod evaluate;
 mod figure;
@@ -39,6 +40,7 @@ pub use attack::{
 };
 pub use augmentation::Augmentation;
 pub use command::{CommandOutput, CommandParams, RESERVED_RESULTS, Run, ShownOutput};
+pub use corrupt::{Corrupt, Corruption, SeverityTable};
 pub use dataset::{ArrayFiles, ArrayNames, Broken, Classes, DatasetParams, Folder, IdxFiles, Way};
 pub use evaluate::EvaluateParams;
 pub use figure::{

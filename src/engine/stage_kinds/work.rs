@@ -142,6 +142,7 @@ fn of_transform(params: &TransformParams) -> Work {
         TransformParams::Sample(sample) => Work::new(params.name(), 1.0, Some(sample.count)),
         TransformParams::Saturate(_)
         | TransformParams::PatchShuffle(_)
+        | TransformParams::Corrupt(_)
         | TransformParams::Fourier(_)
         | TransformParams::Stylize(_)
         | TransformParams::CueConflict(_) => Work::new(params.name(), 1.0, None),

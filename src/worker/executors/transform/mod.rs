@@ -3,6 +3,7 @@
 //! Transforms keep labels and order, and convert pixels back to bytes. Knows nothing about classifiers.
 
 pub mod adain;
+pub mod corruptions;
 pub mod fourier;
 pub mod pixels;
 mod sample;
@@ -12,7 +13,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use atflow::formats::{ImageHead, ImageWriter, Sizes, WriteError};
-use atflow::stage_kinds::{CueConflict, Fourier, PatchShuffle, Sample, Saturate, Stylize, TransformParams};
+use atflow::stage_kinds::{Corrupt, CueConflict, Fourier, PatchShuffle, Sample, Saturate, Stylize, TransformParams};
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::grouped;
@@ -40,6 +41,7 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
         TransformParams::Fourier(params) => filter(context, &set, &params)?,
         TransformParams::Stylize(params) => stylize(context, &set, &params)?,
         TransformParams::CueConflict(params) => cue_conflict(context, &set, &params)?,
+        TransformParams::Corrupt(params) => corrupt(context, &set, &params)?,
         TransformParams::Sample(Sample { count }) => return sample::draw(context, &set, count),
     };
     Ok(format!("{} images {done}", grouped(set.len() as u64)))
@@ -85,6 +87,23 @@ fn shuffle_patches(
         Ok(target)
     })?;
     Ok(format!("shuffled in {k} × {k} pieces"))
+}
+
+fn corrupt(context: &mut Context<'_>, set: &Rc<DeviceSet>, params: &Corrupt) -> Result<String, StageError> {
+    let [channels, height, width] = set.shape.map(|side| side as usize);
+    let table = params.table(height, width);
+    let Some(corrupter) = corruptions::Corrupter::new(params.kind, table, params.severity) else {
+        return Err(StageError::setting("severity", "must be from 1 to 5"));
+    };
+    each_batch(context, set, set.texture.clone(), |context, images, indices| {
+        let source = bytes(&images)?;
+        let images = source.chunks(channels * height * width).zip(indices);
+        let corrupted = images.flat_map(|(image, &index)| {
+            corrupter.apply(image, [channels, height, width], &mut context.rng.stream("corrupt", &[index]))
+        });
+        Ok(corrupted.collect())
+    })?;
+    Ok(format!("corrupted with severity {}", params.severity))
 }
 
 fn filter(context: &mut Context<'_>, set: &Rc<DeviceSet>, params: &Fourier) -> Result<String, StageError> {
