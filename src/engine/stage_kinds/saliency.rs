@@ -55,7 +55,8 @@ impl SaliencyParams {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "name", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Method {
-    /// The plain gradient (Simonyan et al. 2013).
+    /// The plain gradient of log p(true class) (Simonyan et al. 2013, who take that of the class's score). It is the
+    /// gradient with respect to the normalised image: `std` times the gradient with respect to pixels in [0, 1].
     Grad,
     /// The mean gradient over noisy copies of the image (Smilkov et al. 2017). As in the authors' code the noise is
     /// added to the normalised image, and its standard deviation is `spread` times the range (maximum minus minimum) of
@@ -70,8 +71,9 @@ pub enum Method {
         #[schemars(extend("minimum" = 0))]
         spread: Real,
     },
-    /// Integrated gradients (Sundararajan et al. 2017): the mean gradient on the way from a black image, times the
-    /// difference from it. The integral is computed by the midpoint rule.
+    /// Integrated gradients (Sundararajan et al. 2017) of log p(true class): the mean gradient on the way from a black
+    /// image, times the difference from it. Before absolute values are taken they sum to what the image adds to log p
+    /// of black, and not to its probability or logit. The integral is computed by the midpoint rule.
     IntegratedGradients {
         /// Points on the way, at least 1.
         #[serde(default = "default_steps")]
