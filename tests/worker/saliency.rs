@@ -225,3 +225,42 @@ fn a_vision_transformer_has_gradients_of_its_own_size_and_nothing_for_grad_cam()
     let failure = engine.fail(StageKind::Train, params, vec![data]);
     assert!(failure.message.contains("8 × 8 pixels, and the network takes 16 × 16"), "{failure:?}");
 }
+
+#[test]
+fn stability_is_measured_where_it_is_asked_for() {
+    let mut engine = Engine::ready();
+    let (models, sets) = gallery(&mut engine);
+    let mut numbers = |stability: Value, models: &[Input]| {
+        let mut params = json!({"images": {"first": 4}, "method": {"name": "grad"}});
+        if !stability.is_null() {
+            params["stability"] = stability;
+        }
+        let outputs = ["csv", "markdown", "numbers", "maps", "grid"];
+        let ([csv, markdown, ..], _) = engine.run(StageKind::Saliency, params, [models, &sets[..1]].concat(), outputs);
+        (String::from_utf8(csv).unwrap(), String::from_utf8(markdown).unwrap())
+    };
+    let (without, text) = numbers(Value::Null, &models);
+    assert!(!without.contains("stability") && !text.contains("instability"), "{without}{text}");
+    let (with, text) = numbers(json!({"radius": 0.001, "draws": 3}), &models);
+    assert!(with.starts_with(&without), "the other measures stay as they are:\n{without}{with}");
+    assert!(text.contains("| input instability | output instability | label kept |"), "{text}");
+    let value = |csv: &str, measure: &str, model: &str| -> f64 {
+        let line = csv.lines().find(|line| line.starts_with(&format!("{measure},plain,{model},,")));
+        line.unwrap_or_else(|| panic!("{measure} of {model} in\n{csv}")).split(',').nth(4).unwrap().parse().unwrap()
+    };
+    for model in ["short", "long"] {
+        assert_eq!(value(&with, "label_kept", model), 1.0, "so near, no label changes");
+        assert!(value(&with, "relative_input_stability", model) > 0.0, "{with}");
+        assert!(value(&with, "relative_output_stability", model) > 0.0, "{with}");
+    }
+    // More draws have no smaller maximum, and a model's numbers do not depend on the others.
+    let (more, _) = numbers(json!({"radius": 0.001, "draws": 9}), &models[1..]);
+    let of = |csv: &str| value(csv, "relative_input_stability", "long");
+    assert!(of(&more) >= of(&with), "{more}{with}");
+    assert_eq!(numbers(json!({"radius": 0.001, "draws": 3}), &models[1..]).0.lines().last(), with.lines().last());
+    for (asked, words) in [(json!({"draws": 0}), "at least 1"), (json!({"radius": 2}), "above 0 and at most 1")] {
+        let params = json!({"images": [0], "stability": asked});
+        let failure = engine.fail(StageKind::Saliency, params, vec![models[0].clone(), sets[0].clone()]);
+        assert!(failure.message.contains(words), "{failure:?}");
+    }
+}

@@ -59,7 +59,7 @@ pub use optimizer::{Average, OptimizerName, OptimizerParams, Rate, Schedule, Wei
 pub use ports::{ArtifactType, Output, Slot};
 pub use pretrained::PretrainedParams;
 pub use print::{Bold, LegendPlace, PictureSize, TexLayout};
-pub use saliency::{Method, SaliencyParams};
+pub use saliency::{Method, SaliencyParams, Stability};
 pub use source::{FileParams, FolderPath, Source};
 pub use table::{
     Column, ColumnSpec, ColumnsSpec, Compare, Family, PairedTest, PublishedDetails, PublishedParams, PublishedSpec,

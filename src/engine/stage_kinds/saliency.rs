@@ -35,6 +35,41 @@ pub struct SaliencyParams {
     /// given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub show: Option<u32>,
+    /// Also measures how stable the maps are, with so many draws around each image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stability: Option<Stability>,
+}
+
+/// How far maps change when images hardly do: relative input and output stability, after Agarwal et al. 2022
+/// ("Rethinking stability for attribution-based explanations").
+///
+/// With map e, logits h, and 2-norms, each image x has the largest of the ratios over the draws x′ of its predicted
+/// class. The input ratio is (|e(x′) − e(x)| / |e(x)|) / (|x′ − x| / |x|), for pixels in [0, 1]. The output ratio is
+/// (|e(x′) − e(x)| / |e(x)|) / |h(x′) − h(x)|. No denominator is below 1e-6. Small is stable. Agarwal et al. divide
+/// pixel by pixel, which is infinite at black pixels; here norms are divided. The seed of the draws is the stage's.
+/// SmoothGrad has the same noise for x and x′.
+///
+/// Measures: `relative_input_stability`, `relative_output_stability`, and `label_kept`, the share of draws that keep
+/// the predicted class.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Stability {
+    /// Each pixel is moved by up to this much, drawn uniformly, and cut at 0 and 1; above 0 and at most 1.
+    #[serde(default = "default_radius")]
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 1))]
+    pub radius: Real,
+    /// Draws around each image, at least 1.
+    #[serde(default = "default_draws")]
+    #[schemars(range(min = 1))]
+    pub draws: u32,
+}
+
+fn default_radius() -> Real {
+    Real::new(0.05)
+}
+
+fn default_draws() -> u32 {
+    10
 }
 
 /// How many images are drawn where they are not listed one by one.

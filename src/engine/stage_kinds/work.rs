@@ -259,7 +259,7 @@ fn of_masking(params: &MaskingParams) -> Work {
 }
 
 fn of_saliency(params: &SaliencyParams) -> Work {
-    let SaliencyParams { title: _, headings: _, method, images, show: _ } = params;
+    let SaliencyParams { title: _, headings: _, method, images, show: _, stability } = params;
     let (name, gradients) = match method {
         Method::Grad => ("grad", 1),
         Method::Smoothgrad { samples, spread: _ } => ("smoothgrad", *samples),
@@ -270,7 +270,8 @@ fn of_saliency(params: &SaliencyParams) -> Work {
         Images::Listed(list) => u32::try_from(list.len()).ok(),
         Images::Chosen(chosen) => chosen.count.or(chosen.first),
     };
-    Work::new(name, f64::from(gradients), images)
+    let maps = 1.0 + stability.as_ref().map_or(0.0, |stability| f64::from(stability.draws));
+    Work::new(name, f64::from(gradients) * maps, images)
 }
 
 #[cfg(test)]

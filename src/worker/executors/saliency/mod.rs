@@ -7,12 +7,13 @@ mod drawing;
 pub mod maps;
 pub mod numbers;
 mod report;
+mod stability;
 
 use std::rc::Rc;
 
 use atflow::formats::{self, FormatError};
 use atflow::picture::grouped_sheet_png;
-use atflow::stage_kinds::{Images, Method, SaliencyParams};
+use atflow::stage_kinds::{Images, Method, SaliencyParams, Stability};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde::Serialize;
@@ -48,13 +49,14 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     let comparison = Comparison::read(context)?;
     let images = chosen(&comparison.params.images, &comparison.sets)?;
     let shown = comparison.params.shown(images.len());
-    let mut measurements = Measurements::new(&comparison.model_names, &comparison.set_names);
+    let mut measurements = Measurements::new(&comparison.model_names, &comparison.set_names, comparison.further());
     let mut rows = Vec::new();
     for (position, &index) in images.iter().enumerate() {
         let maps = comparison.maps(context, index, [position, images.len()])?;
         for (set, maps) in maps.into_iter().enumerate() {
             let planes = comparison.sets[set].pixels(index as usize)?;
-            measurements.add_image(set, &maps, &numbers::sobel(&planes, comparison.size()));
+            let stabilities = comparison.stabilities(context, set, index, &maps)?;
+            measurements.add_image(set, &maps, &numbers::sobel(&planes, comparison.size()), &stabilities);
             if position < shown {
                 rows.push(drawing::Row { heading: comparison.heading(set, index as usize), planes, maps });
             }
@@ -83,6 +85,7 @@ impl Comparison {
     fn read(context: &mut Context<'_>) -> Result<Self, StageError> {
         let params: SaliencyParams = context.params()?;
         check(&params.method)?;
+        params.stability.as_ref().map_or(Ok(()), check_stability)?;
         let (set_names, sets) = sets(context)?;
         let (model_names, networks) = models(context, &params.method, &sets)?;
         Ok(Comparison { params, set_names, sets, model_names, networks })
@@ -136,6 +139,30 @@ impl Comparison {
             maps.push(of_set);
         }
         Ok(maps)
+    }
+
+    /// Returns the measures of each model beyond those of every stage.
+    fn further(&self) -> &'static [&'static str] {
+        if self.params.stability.is_some() { &stability::MEASURES } else { &[] }
+    }
+
+    /// Measures the stability of the maps of one image: the values of [`Self::further`] by model.
+    fn stabilities(
+        &self,
+        context: &Context<'_>,
+        set: usize,
+        index: u64,
+        maps: &[Vec<f32>],
+    ) -> Result<Vec<Option<f64>>, StageError> {
+        let Some(asked) = &self.params.stability else { return Ok(Vec::new()) };
+        let (image, label) = self.sets[set].batch(&[index])?;
+        let subject = stability::Subject { image: &image, label: &label, index };
+        let mut values = Vec::new();
+        for (network, map) in self.networks.iter().zip(maps) {
+            let how = (&self.params.method, asked);
+            values.extend(stability::measure(context, how, &**network, &subject, map)?.values());
+        }
+        Ok(values)
     }
 
     /// Returns the heading of an image's row: its class, and its set if there are several.
@@ -199,6 +226,16 @@ fn check(method: &Method) -> Result<(), StageError> {
             Err(StageError::setting("method.spread", "must not be below 0"))
         }
         Method::IntegratedGradients { steps: 0 } => Err(StageError::setting("method.steps", "must be at least 1")),
+        _ => Ok(()),
+    }
+}
+
+fn check_stability(stability: &Stability) -> Result<(), StageError> {
+    match stability {
+        Stability { draws: 0, .. } => Err(StageError::setting("stability.draws", "must be at least 1")),
+        Stability { radius, .. } if !(radius.get() > 0.0 && radius.get() <= 1.0) => {
+            Err(StageError::setting("stability.radius", "must be above 0 and at most 1"))
+        }
         _ => Ok(()),
     }
 }

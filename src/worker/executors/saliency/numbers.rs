@@ -52,8 +52,8 @@ struct Document<'a> {
 }
 
 impl<'a> Measurements<'a> {
-    /// Creates an empty collection.
-    pub(super) fn new(models: &'a [String], sets: &'a [String]) -> Self {
+    /// Creates an empty collection; `further` names measures of each model whose values come with each image.
+    pub(super) fn new(models: &'a [String], sets: &'a [String], further: &[&'static str]) -> Self {
         let measure_of = |measure, set: &'a String, model: &'a String, other: Option<&'a String>| ImageValues {
             measure,
             set,
@@ -78,12 +78,16 @@ impl<'a> Measurements<'a> {
                     }
                 }
             }
+            for model in models {
+                measures.extend(further.iter().map(|measure| measure_of(measure, set, model, None)));
+            }
         }
         Measurements { models, sets, measures }
     }
 
-    /// Measures the maps of all models on one image of set number `set`; `edges` are that image's edges.
-    pub(super) fn add_image(&mut self, set: usize, maps: &[Vec<f32>], edges: &[f32]) {
+    /// Measures the maps of all models on one image of set number `set`; `edges` are that image's edges, `further` the
+    /// values of the further measures, model by model.
+    pub(super) fn add_image(&mut self, set: usize, maps: &[Vec<f32>], edges: &[f32], further: &[Option<f64>]) {
         let drawn: Vec<Vec<f32>> = maps.iter().map(|map| rendered(map)).collect();
         let models = maps.len();
         let mut values = Vec::new();
@@ -101,6 +105,7 @@ impl<'a> Measurements<'a> {
                 (0..models).flat_map(|a| (a + 1..models).map(move |b| (a, b))).map(|(a, b)| Some(between(a, b))),
             );
         }
+        values.extend(further);
         // In the same order as in `new`.
         let of_set = self.measures.len() / self.sets.len().max(1);
         for (measure, value) in self.measures[set * of_set..].iter_mut().zip(values) {
@@ -270,13 +275,13 @@ mod tests {
     #[test]
     fn every_number_has_its_place_and_its_count() {
         let (models, sets) = (["a", "b", "c, d"].map(str::to_owned), ["plain", "dark"].map(str::to_owned));
-        let mut measurements = Measurements::new(&models, &sets);
+        let mut measurements = Measurements::new(&models, &sets, &["label_kept"]);
         let map = |peak: usize| (0..16).map(|at| f32::from(u8::from(at == peak))).collect::<Vec<f32>>();
         let edges: Vec<f32> = (0..16).map(|at| at as f32).collect();
         for _ in 0..2 {
-            measurements.add_image(0, &[map(1), map(1), map(2)], &edges);
+            measurements.add_image(0, &[map(1), map(1), map(2)], &edges, &[Some(1.0), None, Some(0.5)]);
         }
-        measurements.add_image(1, &[vec![0.0; 16], map(3), map(15)], &edges);
+        measurements.add_image(1, &[vec![0.0; 16], map(3), map(15)], &edges, &[None; 3]);
         let csv = measurements.csv();
         let has = |line: &str| assert!(csv.lines().any(|found| found == line), "{line} in\n{csv}");
         has("measure,set,model,other,mean,sd,n");
@@ -285,6 +290,7 @@ mod tests {
         has("l1,plain,a,\"c, d\",0.125000,0.000000,2");
         has("l1,plain,a,,0.062500,0.000000,2");
         has("l2,plain,\"c, d\",,0.353553,0.000000,2");
+        has("label_kept,plain,\"c, d\",,0.500000,0.000000,2");
         has("edge_iou,dark,\"c, d\",,0.333333,,1");
         assert!(!csv.contains("gini,dark,a"), "a map of zeros has no Gini index");
         let json: serde_json::Value =

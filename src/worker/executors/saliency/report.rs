@@ -6,7 +6,7 @@ use super::numbers::MeasureSummary;
 use crate::executors::grouped;
 
 /// The columns of a model's line: the measure, its heading, and its explanation.
-const OF_MODEL: [(&str, &str, &str); 4] = [
+const OF_MODEL: [(&str, &str, &str); 7] = [
     ("gini", "Gini index", "sparsity, 0 where all pixels are equal, towards 1 the fewer hold the sum"),
     (
         "edge_iou",
@@ -15,7 +15,23 @@ const OF_MODEL: [(&str, &str, &str); 4] = [
     ),
     ("edge_rank_correlation", "edge rank correlation", "Spearman's, of the map with the image's edges"),
     ("l1", "mean distance", "mean absolute difference of the drawn maps, 0 to 1, from each of the other models"),
+    ("relative_input_stability", "input instability", "largest relative change of the map over that of the image"),
+    (
+        "relative_output_stability",
+        "output instability",
+        "largest relative change of the map over the change of the logits",
+    ),
+    ("label_kept", "label kept", "share of draws that keep the predicted class; the others do not count"),
 ];
+
+/// Whether a column stands in a report of these numbers.
+fn stands(measure: &str, models: usize, numbers: &[&MeasureSummary<'_>]) -> bool {
+    match measure {
+        "l1" => models > 1,
+        "gini" | "edge_iou" | "edge_rank_correlation" => true,
+        _ => numbers.iter().any(|number| number.measure == measure),
+    }
+}
 
 /// The subject of the report.
 pub(super) struct About<'a> {
@@ -43,7 +59,7 @@ pub(super) fn markdown(about: &About<'_>, numbers: &[MeasureSummary<'_>], headin
     }
     text += "\nMean ± standard deviation over the images.";
     for (measure, name, words) in OF_MODEL {
-        if measure != "l1" || about.models.len() > 1 {
+        if stands(measure, about.models.len(), &numbers.iter().collect::<Vec<_>>()) {
             text += &format!(" {}{}: {words}.", name[..1].to_uppercase(), &name[1..]);
         }
     }
@@ -64,7 +80,7 @@ fn method(method: &Method) -> String {
 
 /// Renders one line per model.
 fn models(models: &[String], numbers: &[&MeasureSummary<'_>]) -> String {
-    let columns: Vec<_> = OF_MODEL.iter().filter(|(measure, ..)| *measure != "l1" || models.len() > 1).collect();
+    let columns: Vec<_> = OF_MODEL.iter().filter(|(measure, ..)| stands(measure, models.len(), numbers)).collect();
     let head: Vec<&str> = columns.iter().map(|(_, name, _)| *name).collect();
     let mut text = format!("\n| model | {} |\n| --- |{}\n", head.join(" | "), " ---: |".repeat(head.len()));
     for model in models {
