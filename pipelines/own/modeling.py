@@ -11,6 +11,7 @@ is a TorchScript network (`net.arch` is `torchscript`): its program is in the ch
 
 import io
 import json
+import math
 from pathlib import Path
 
 import torch
@@ -138,11 +139,26 @@ def project(block, name, source, target, stride):
     setattr(block, name, nn.Sequential(*layers))
 
 
+def blurred(x, sigma):
+    """A Gaussian blur of each channel, divided at the border by the part of the kernel that lies inside."""
+    radius = math.ceil(3 * sigma)
+    heights = [math.exp(-0.5 * (at / sigma) ** 2) for at in range(-radius, radius + 1)]
+    kernel = torch.tensor([height / sum(heights) for height in heights], dtype=x.dtype, device=x.device)
+    ones = torch.ones_like(x[:1, :1])
+    for size in ((1, len(kernel)), (len(kernel), 1)):
+        of_one = kernel.view(1, 1, *size)
+        padding = (size[0] // 2, size[1] // 2)
+        part = F.conv2d(ones, of_one, padding=padding)
+        x = F.conv2d(x, of_one.expand(x.shape[1], 1, *size), padding=padding, groups=x.shape[1]) / part
+    return x
+
+
 class ResNet(nn.Module):
     """A residual network; names of the CIFAR code or of torchvision, as the stem is."""
 
-    def __init__(self, block, blocks, width, stem, channels, logits):
+    def __init__(self, block, blocks, width, stem, channels, logits, smooth=None):
         super().__init__()
+        self.smooth = smooth
         cifar = stem == "cifar"
         self.conv1 = conv(channels, width, 3) if cifar else conv(channels, width, 7, 2)
         self.bn1 = nn.BatchNorm2d(width)
@@ -160,10 +176,13 @@ class ResNet(nn.Module):
         setattr(self, self.head, nn.Linear(source, logits))
 
     def forward(self, x):
-        x = self.pool(F.relu(self.bn1(self.conv1(x))))
+        x = self.blur("stem", self.pool(F.relu(self.bn1(self.conv1(x)))))
         for group in range(self.groups):
-            x = getattr(self, f"layer{group + 1}")(x)
+            x = self.blur("groups", getattr(self, f"layer{group + 1}")(x))
         return getattr(self, self.head)(x.mean((2, 3)))
+
+    def blur(self, after, x):
+        return blurred(x, self.smooth["sigma"]) if self.smooth and self.smooth["after"] == after else x
 
 
 class WideBlock(nn.Module):

@@ -169,6 +169,29 @@ fn assert_checksums(found: &BTreeMap<&str, Tensor>, name: &str, tolerance: f64) 
     }
 }
 
+/// The numbers are those of `fixtures/make_smooth.py`, whose networks are the exported PyTorch code.
+#[test]
+fn a_blur_of_feature_maps_is_that_of_the_exported_code() {
+    let smooth = |sigma: f64, after: &str| {
+        let smooth = json!({"sigma": sigma, "after": after});
+        filled(json!({"arch": "resnet", "width": 4, "blocks": [1, 2], "smooth": smooth}), 3)
+    };
+    for (after, expected) in [
+        ("stem", [-0.043654_f32, -0.025994, 0.088451, -0.025555, -0.012143, 0.099966]),
+        ("groups", [-0.04544, -0.023339, 0.092111, -0.028724, -0.010003, 0.100874]),
+    ] {
+        let (network, expected) = (smooth(0.8, after), Tensor::from_slice(&expected).view([2, 3]));
+        assert!(off(&logits_of(&*network, &images(2, 8)), &expected) < 1e-4, "{after}");
+        assert!(off(&network.freeze().unwrap().forward(&images(2, 8)).unwrap(), &expected) < 1e-4, "{after}, frozen");
+    }
+    let plain = filled(json!({"arch": "resnet", "width": 4, "blocks": [1, 2]}), 3);
+    let hardly = logits_of(&*smooth(0.01, "groups"), &images(2, 8));
+    assert!(off(&hardly, &logits_of(&*plain, &images(2, 8))) < 1e-6, "so narrow a blur is none");
+    let wide = json!({"arch": "resnet18", "stem": "cifar", "width": 2, "smooth": {"sigma": 17, "after": "stem"}});
+    let refused = networks::build_blank(&net(wide), 3, 3, Device::Cpu).map(|_| ()).unwrap_err();
+    assert!(refused.to_string().contains("at most 16"), "{refused}");
+}
+
 #[test]
 fn gradients_and_a_step_of_training_are_those_of_pytorch() {
     // A training of another test may choose other kernels between two passes: here all have the same.

@@ -21,6 +21,7 @@ mod ports;
 mod pretrained;
 mod print;
 mod saliency;
+mod smooth;
 mod source;
 mod table;
 mod text;
@@ -60,6 +61,7 @@ pub use ports::{ArtifactType, Output, Slot};
 pub use pretrained::PretrainedParams;
 pub use print::{Bold, LegendPlace, PictureSize, TexLayout};
 pub use saliency::{Method, SaliencyParams, Stability};
+pub use smooth::{Smooth, SmoothAfter};
 pub use source::{FileParams, FolderPath, Source};
 pub use table::{
     Column, ColumnSpec, ColumnsSpec, Compare, Family, PairedTest, PublishedDetails, PublishedParams, PublishedSpec,

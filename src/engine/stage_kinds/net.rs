@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::architectures::{Convnext, DmWideResnet, PreactResnet18, Vit};
 use super::net_problem::NetProblem;
+use super::smooth::Smooth;
 use crate::number::Real;
 
 /// A network. It owns its normalisation: images go in as values in [0, 1].
@@ -27,6 +28,9 @@ pub enum Net {
         /// Standard deviation of each input channel; divides it.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         std: Vec<Real>,
+        /// A blur of feature maps.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        smooth: Option<Smooth>,
     },
     /// ResNet-18 (He et al. 2016, table 1): four groups of 2, 2, 2 and 2 basic blocks.
     Resnet18(StandardResnet),
@@ -205,6 +209,9 @@ pub struct StandardResnet {
     /// Standard deviation of each input channel; divides it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub std: Vec<Real>,
+    /// A blur of feature maps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smooth: Option<Smooth>,
 }
 
 /// The beginning of a residual network.

@@ -199,12 +199,13 @@ fn of_training(params: &TrainParams) -> Work {
 
 /// How a network is built, and the work of one pass: that of its blocks, which grows with the square of their channels.
 fn of_net(net: &Net) -> (String, f64) {
-    let standard = |name: &str, StandardResnet { stem, width, classes: _, mean: _, std: _ }: &StandardResnet| {
-        (format!("{name} {stem:?}"), f64::from(*width) * f64::from(*width))
-    };
+    let standard =
+        |name: &str, StandardResnet { stem, width, classes: _, mean: _, std: _, smooth: _ }: &StandardResnet| {
+            (format!("{name} {stem:?}"), f64::from(*width) * f64::from(*width))
+        };
     let wide = |depth: u32, widen: u32| f64::from(widen) * f64::from(widen) * f64::from(depth.saturating_sub(4));
     match net {
-        Net::Resnet { width, blocks, mean: _, std: _ } => {
+        Net::Resnet { width, blocks, mean: _, std: _, smooth: _ } => {
             // From group to group channels double and resolution halves: every block is as much work.
             let blocks: f64 = blocks.iter().map(|&count| f64::from(count)).sum();
             ("resnet".to_owned(), f64::from(*width) * f64::from(*width) * blocks)

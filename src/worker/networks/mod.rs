@@ -2,6 +2,7 @@
 //!
 //! Knows nothing about training, attacks or files.
 
+mod blur;
 mod convnext;
 mod layers;
 mod preact;
@@ -201,14 +202,16 @@ fn make(
 ) -> Result<Box<dyn Network>, StageError> {
     let (normalisation, logits) = sized(net, channels, classes, device)?;
     let standard = |net: &StandardResnet, blocks: [u32; 4], inside| {
-        resnet::Shape::new((net.width, &blocks), inside, net.stem, channels, logits)
+        let shape = resnet::Shape::new((net.width, &blocks), inside, net.stem, channels, logits)?;
+        shape.smoothed(net.smooth.as_ref())
     };
     let preact = |plan: preact::Plan, normalisation| -> Result<Box<dyn Network>, StageError> {
         Ok(Box::new(preact::PreactResnet::new(&plan, normalisation, rng, device)?))
     };
     let shape = match net {
-        Net::Resnet { width, blocks, .. } => {
-            resnet::Shape::new((*width, blocks), resnet::Inside::Basic, Stem::Cifar, channels, logits)?
+        Net::Resnet { width, blocks, smooth, .. } => {
+            let shape = resnet::Shape::new((*width, blocks), resnet::Inside::Basic, Stem::Cifar, channels, logits)?;
+            shape.smoothed(smooth.as_ref())?
         }
         Net::Resnet18(net) => standard(net, [2, 2, 2, 2], resnet::Inside::Basic)?,
         Net::Resnet34(net) => standard(net, [3, 4, 6, 3], resnet::Inside::Basic)?,

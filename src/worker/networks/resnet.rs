@@ -4,9 +4,10 @@
 //! Tensor names follow the most widely copied PyTorch code for each: the CIFAR code has `layer2.0.shortcut.0` and
 //! `linear`, torchvision has `layer2.0.downsample.0` and `fc`.
 
-use atflow::stage_kinds::{self, Stem};
+use atflow::stage_kinds::{self, Smooth, Stem};
 use tch::{Device, Kind, TchError, Tensor};
 
+use super::blur::{self, Smoothing};
 use super::layers::{Conv, ConvNorm, ConvShape, Linear, Normalisation, pool};
 use super::state::{ConvInit, State, channels_last};
 use super::{Frozen, Mode, Network};
@@ -38,6 +39,7 @@ pub(super) struct Shape {
     stem: Stem,
     channels: i64,
     classes: i64,
+    smooth: Option<Smooth>,
 }
 
 impl Shape {
@@ -66,7 +68,13 @@ impl Shape {
             groups.push((i64::from(count), out));
             out *= 2;
         }
-        Ok(Shape { groups, inside, stem, channels: channels as i64, classes: classes as i64 })
+        Ok(Shape { groups, inside, stem, channels: channels as i64, classes: classes as i64, smooth: None })
+    }
+
+    /// Adds a blur of feature maps.
+    pub(super) fn smoothed(self, smooth: Option<&Smooth>) -> Result<Self, StageError> {
+        blur::check(smooth)?;
+        Ok(Shape { smooth: smooth.cloned(), ..self })
     }
 
     /// Returns the name of the last layer.
@@ -87,6 +95,7 @@ pub(super) struct Resnet {
     /// Whether a max-pool follows the stem.
     pooled: bool,
     blocks: Vec<Block>,
+    smoothing: Option<Smoothing>,
     linear: Linear,
 }
 
@@ -117,7 +126,9 @@ impl Resnet {
             }
         }
         let linear = Linear::new(&mut state, Shape::head(shape.stem), from, shape.classes)?;
-        Ok(Resnet { state, normalisation, stem, pooled: shape.stem == Stem::Imagenet, blocks, linear })
+        let groups: Vec<i64> = shape.groups.iter().map(|&(count, _)| count).collect();
+        let smoothing = shape.smooth.as_ref().map(|smooth| Smoothing::new(smooth, &groups));
+        Ok(Resnet { state, normalisation, stem, pooled: shape.stem == Stem::Imagenet, blocks, smoothing, linear })
     }
 }
 
@@ -132,10 +143,8 @@ impl Network for Resnet {
 
     fn classify(&self, normalised: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
         let features = self.stem.forward(&channels_last(normalised)?, mode)?.f_relu()?;
-        let mut features = if self.pooled { max_pool(&features)? } else { features };
-        for block in &self.blocks {
-            features = block.forward(&features, mode)?;
-        }
+        let features = if self.pooled { max_pool(&features)? } else { features };
+        let features = through(&self.blocks, self.smoothing.as_ref(), features, |block, x| block.forward(x, mode))?;
         self.linear.forward(&pool(&features)?)
     }
 
@@ -146,6 +155,7 @@ impl Network for Resnet {
             stem: self.stem.freeze(kind)?,
             pooled: self.pooled,
             blocks: self.blocks.iter().map(|block| block.freeze(kind)).collect::<Result<_, _>>()?,
+            smoothing: self.smoothing.clone(),
             linear: self.linear.freeze(kind)?,
         }))
     }
@@ -153,6 +163,21 @@ impl Network for Resnet {
     fn state(&self) -> &State {
         &self.state
     }
+}
+
+/// Passes what the stem gave through all blocks, with the blur where the network has one.
+fn through<B>(
+    blocks: &[B],
+    smoothing: Option<&Smoothing>,
+    stem: Tensor,
+    forward: impl Fn(&B, &Tensor) -> Result<Tensor, TchError>,
+) -> Result<Tensor, TchError> {
+    let Some(smoothing) = smoothing else {
+        return blocks.iter().try_fold(stem, |features, block| forward(block, &features));
+    };
+    let stem = smoothing.after_stem(stem)?;
+    let mut numbered = blocks.iter().enumerate();
+    numbered.try_fold(stem, |features, (at, block)| smoothing.after_block(at, forward(block, &features)?))
 }
 
 /// A residual block: relu(inside(x) + shortcut(x)).
@@ -232,6 +257,7 @@ struct FrozenResnet {
     stem: Conv,
     pooled: bool,
     blocks: Vec<FrozenBlock>,
+    smoothing: Option<Smoothing>,
     linear: Linear,
 }
 
@@ -243,11 +269,8 @@ impl Frozen for FrozenResnet {
     fn features(&self, normalised: &Tensor) -> Result<Tensor, TchError> {
         let input = channels_last(&normalised.f_to_kind(self.kind)?)?;
         let features = self.stem.forward(&input)?.f_relu_()?;
-        let mut features = if self.pooled { max_pool(&features)? } else { features };
-        for block in &self.blocks {
-            features = block.forward(&features)?;
-        }
-        Ok(features)
+        let features = if self.pooled { max_pool(&features)? } else { features };
+        through(&self.blocks, self.smoothing.as_ref(), features, FrozenBlock::forward)
     }
 
     fn head(&self, features: &Tensor) -> Result<Tensor, TchError> {
