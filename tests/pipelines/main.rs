@@ -5,4 +5,5 @@ mod animals;
 mod fashion;
 mod paper;
 mod quickstart;
+mod saliency;
 mod support;
