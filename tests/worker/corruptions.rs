@@ -87,7 +87,9 @@ fn a_set_is_corrupted_by_the_table_of_its_size_and_by_its_seed() {
     };
     let noise = |table: Option<&str>| {
         let mut params = json!({"op": "corrupt", "kind": "gaussian_noise", "severity": 3});
-        table.map(|table| params["table"] = json!(table));
+        if let Some(table) = table {
+            params["table"] = json!(table);
+        }
         params
     };
     let small = corrupt(1, noise(None));

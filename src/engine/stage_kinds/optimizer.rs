@@ -131,9 +131,9 @@ impl Default for Schedule {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "name", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Average {
-    /// The exponential moving average of all steps: after step t, counted from 0, the average keeps min(`decay`, (1 + t)
-    /// / (10 + t)) of itself, so that the first weights are soon forgotten. Statistics of batch norms are those of the
-    /// last step (Rebuffi et al. 2021, section 4.1).
+    /// The exponential moving average of all steps: after step t, counted from 0, the average keeps the lesser of
+    /// `decay` and (1 + t) / (10 + t) of itself, so that the first weights are soon forgotten. Statistics of batch
+    /// norms are those of the last step (Rebuffi et al. 2021, section 4.1).
     Ema {
         /// Share of itself that the average keeps in a step; 0 to below 1.
         #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]

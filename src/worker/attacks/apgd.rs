@@ -1,8 +1,8 @@
 //! APGD: projected gradient descent with momentum and a step length that is halved when progress stalls.
 //!
 //! See Croce and Hein 2020, algorithm 1. The loss is cross-entropy, a margin, or the difference of logits ratio,
-//! untargeted or targeted. Follows the authors' code, except for the random numbers, and that an image leaves at its first
-//! misclassified point.
+//! untargeted or targeted. Follows the authors' code, except for the random numbers, and that an image leaves at its
+//! first misclassified point.
 
 use atflow::stage_kinds::{Apgd, ApgdLoss, Attack, AttackLoss, Norm};
 use tch::{Kind, TchError, Tensor};

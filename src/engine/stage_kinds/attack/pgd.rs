@@ -111,8 +111,8 @@ impl AttackParams for Pgd {
     }
 }
 
-/// What an attack raises. Cross-entropy hardly changes where logits are large and its gradient may vanish; the others do
-/// not depend on the scale of the logits, or saturate elsewhere.
+/// What an attack raises. Cross-entropy hardly changes where logits are large and its gradient may vanish; the others
+/// do not depend on the scale of the logits, or saturate elsewhere.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AttackLoss {
