@@ -112,3 +112,47 @@ fn a_run_tells_warnings_once_and_the_pipelines_here_have_none() {
         assert_eq!(json["warnings"].to_string(), "[]", "{name}");
     }
 }
+
+const SEEDED: &str = r#"params: {seed: 0}
+seeds: 2
+stages:
+  photos: {kind: command, with: {run: "echo", outputs: {train: t, test: u}}}
+  model:
+    kind: train
+    needs: {data: photos.train}
+    with: {net: {arch: resnet, width: 8, blocks: [1]}, epochs: 2}
+    seed: "${seed}"
+  saturated: {kind: transform, needs: {data: photos.test}, seed: 3, with: {op: saturate, level: 64}}
+  attacked:
+    kind: evaluate
+    needs: {model: model, set: saturated}
+    matrix: {steps: [1, 5]}
+    seed: "${seed}"
+    with: {attack: {attack: pgd, eps: 8/255, step: 1/255, steps: "${steps}", start: zero}}
+"#;
+
+#[test]
+fn a_seed_where_nothing_is_drawn_is_told_once_a_stage() {
+    let space = Space::new();
+    space.write("p.yaml", SEEDED);
+    let plan = space.run(&["plan", "p.yaml"]);
+    assert_eq!(plan.code, Some(0), "{}", plan.seen());
+    for told in ["`saturated` draws nothing", "`attacked` draws nothing", "p.yaml:10:", "p.yaml:15:", "remove `seed`"] {
+        assert!(plan.stderr.contains(told), "{told}: {}", plan.stderr);
+    }
+    assert_eq!(plan.stderr.matches("draws nothing").count(), 2, "{}", plan.stderr);
+    space.write("p.yaml", format!("allow: [idle-seed]\n{SEEDED}"));
+    assert_eq!(space.run(&["plan", "p.yaml"]).stderr, "");
+}
+
+#[test]
+fn a_seed_that_one_instance_draws_by_is_not_told() {
+    let space = Space::new();
+    let drawn = SEEDED.replace("steps: [1, 5]", "from: [zero, random]").replace("start: zero", "start: \"${from}\"");
+    let drawn = drawn
+        .replace("\"${steps}\"", "5")
+        .replace("seed: 3, with: {op: saturate, level: 64}", "seed: 3, with: {op: sample, count: 5}");
+    space.write("p.yaml", drawn);
+    let plan = space.run(&["plan", "p.yaml"]);
+    assert_eq!((plan.code, plan.stderr.as_str()), (Some(0), ""), "{}", plan.seen());
+}

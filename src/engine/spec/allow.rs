@@ -21,12 +21,14 @@ pub enum Lint {
     TestSelects,
     /// The first images of a set whose images come class by class.
     SortedLimit,
+    /// A seed where nothing is drawn.
+    IdleSeed,
 }
 
 impl Lint {
     /// All of them.
-    pub const ALL: [Lint; 5] =
-        [Lint::UnusedParam, Lint::EpsDiffers, Lint::NormDiffers, Lint::TestSelects, Lint::SortedLimit];
+    pub const ALL: [Lint; 6] =
+        [Lint::UnusedParam, Lint::EpsDiffers, Lint::NormDiffers, Lint::TestSelects, Lint::SortedLimit, Lint::IdleSeed];
 
     /// Returns its name in `allow`.
     pub fn name(self) -> &'static str {
@@ -36,6 +38,7 @@ impl Lint {
             Lint::NormDiffers => "norm-differs",
             Lint::TestSelects => "test-selects",
             Lint::SortedLimit => "sorted-limit",
+            Lint::IdleSeed => "idle-seed",
         }
     }
 }

@@ -15,7 +15,7 @@ use super::provenance::{At, Written, written};
 use super::settings::Overrides;
 use super::source::Place;
 use crate::dense_map::DenseId;
-use crate::stage_kinds::StageKind;
+use crate::stage_kinds::{StageKind, draws};
 
 /// A warning.
 #[derive(Debug, Clone)]
@@ -29,7 +29,8 @@ pub struct Warning {
 /// Returns the warnings of a pipeline, by place. `instances` are all of it, in their order.
 pub fn warnings(spec: &PipelineSpec, overrides: &Overrides, instances: &[Instance]) -> Vec<Warning> {
     let search = Search { spec, overrides, instances };
-    let found = [search.unused(), search.reaches(), search.selections(), search.first_classes()].concat();
+    let found =
+        [search.unused(), search.reaches(), search.selections(), search.first_classes(), search.idle_seeds()].concat();
     let is_told = |found: &Found| !spec.allows(found.lint, found.problem.place.as_ref(), &found.stages);
     let told: Vec<Found> = found.into_iter().filter(is_told).collect();
     let in_order = spec.in_order(told.iter().map(|found| found.problem.clone()).collect());
@@ -208,6 +209,16 @@ impl<'a> Search<'a> {
         found.collect()
     }
 
+    /// Seeds of stages of which no instance draws anything.
+    fn idle_seeds(&self) -> Vec<Found> {
+        let draws = |instance: &&Instance| draws(instance.kind, &instance.params);
+        let drawing: BTreeSet<&str> = self.instances.iter().filter(draws).map(|one| one.stage.as_str()).collect();
+        let mut seen = BTreeSet::new();
+        let seeded = self.instances.iter().filter(|instance| instance.is_seeded);
+        let idle = seeded.filter(|one| !drawing.contains(one.stage.as_str()) && seen.insert(&one.stage));
+        idle.map(idle_seed).collect()
+    }
+
     /// Returns the folder or archive with a folder for each class from which the images of an input come; `None` if
     /// they come from elsewhere.
     fn folder_of(&self, need: &Need) -> Option<&'a Instance> {
@@ -230,6 +241,21 @@ fn first_class(instance: &Instance, folder: &str) -> Found {
     let help = "draw images of all classes with a transform `op: sample`, or set `limit_per_class` at the data set";
     let stages = vec![instance.stage.clone()];
     Found { lint: Lint::SortedLimit, problem: advised(problem, help, Lint::SortedLimit), stages }
+}
+
+fn idle_seed(instance: &Instance) -> Found {
+    let place = Place::key(&instance.file, instance.path.key("seed"));
+    let message = format!(
+        "`{}` draws nothing at random with these parameters: its seed changes its key, and no result",
+        instance.stage
+    );
+    let problem = Problem::at(place, message, "of no use");
+    let help = "remove `seed`: runs that differ only in it repeat the same work";
+    Found {
+        lint: Lint::IdleSeed,
+        problem: advised(problem, help, Lint::IdleSeed),
+        stages: vec![instance.stage.clone()],
+    }
 }
 
 fn selection(training: &Instance, tested: &Instance, set: &str) -> Found {

@@ -151,7 +151,7 @@ fn stage_schema() -> Json {
             },
             "with": {"description": "The parameters of its kind.", "type": "object"},
             "seed": {
-                "description": "The seed of its random draws; 0 if there is none.",
+                "description": "The seed of its random draws; 0 if there is none. Where the parameters draw nothing, it is of no use: leave it out.",
                 "anyOf": [{"type": "integer", "minimum": 0}, {"$ref": "#/$defs/reference"}]
             },
             "numerics": numerics_schema(),

@@ -49,6 +49,16 @@ pub enum Corruption {
     Pixelate,
 }
 
+impl Corruption {
+    /// Whether it draws random numbers; otherwise its seed changes nothing.
+    pub const fn draws(self) -> bool {
+        match self {
+            Corruption::GaussianNoise | Corruption::ShotNoise | Corruption::ImpulseNoise => true,
+            Corruption::DefocusBlur | Corruption::Brightness | Corruption::Contrast | Corruption::Pixelate => false,
+        }
+    }
+}
+
 /// Whose strengths a severity means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

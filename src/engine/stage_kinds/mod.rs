@@ -7,6 +7,7 @@ mod augmentation;
 mod command;
 mod corrupt;
 mod dataset;
+mod draws;
 mod evaluate;
 mod figure;
 mod headings;
@@ -43,6 +44,7 @@ pub use augmentation::Augmentation;
 pub use command::{CommandOutput, CommandParams, RESERVED_RESULTS, Run, ShownOutput};
 pub use corrupt::{Corrupt, Corruption, SeverityTable};
 pub use dataset::{ArrayFiles, ArrayNames, Broken, Classes, DatasetParams, Folder, IdxFiles, Way};
+pub use draws::draws;
 pub use evaluate::EvaluateParams;
 pub use figure::{
     CurvesSpec, FigureParams, FigureSpec, MapsParams, MapsSpec, MapsTag, SamplesParams, SamplesSpec, SamplesTag, Scale,

@@ -121,6 +121,13 @@ pub enum Method {
     GradCam,
 }
 
+impl Method {
+    /// Whether the method draws random numbers. The images have a seed of their own.
+    pub const fn draws(&self) -> bool {
+        matches!(self, Method::Smoothgrad { .. })
+    }
+}
+
 impl Default for Method {
     fn default() -> Self {
         Method::Smoothgrad { samples: default_samples(), spread: default_spread() }

@@ -75,6 +75,21 @@ impl TransformParams {
     }
 }
 
+impl TransformParams {
+    /// Whether the operation draws random numbers; otherwise its seed changes nothing.
+    pub fn draws(&self) -> bool {
+        match self {
+            TransformParams::Saturate(_) => false,
+            TransformParams::Fourier(fourier) => fourier.filter == Filter::Random,
+            TransformParams::Corrupt(corrupt) => corrupt.kind.draws(),
+            TransformParams::PatchShuffle(_)
+            | TransformParams::Stylize(_)
+            | TransformParams::CueConflict(_)
+            | TransformParams::Sample(_) => true,
+        }
+    }
+}
+
 /// Saturation as parameters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -58,6 +58,10 @@ impl AttackParams for Cw {
         GRADIENT * f64::from(*search_steps) * f64::from(*steps)
     }
 
+    fn draws(&self) -> bool {
+        false
+    }
+
     fn iterate(&self) -> Option<Iterate> {
         Some(Iterate::WorstCase)
     }

@@ -72,6 +72,10 @@ impl AttackParams for Apgd {
         }
     }
 
+    fn draws(&self) -> bool {
+        true
+    }
+
     fn iterate(&self) -> Option<Iterate> {
         Some(Iterate::WorstCase)
     }
@@ -166,6 +170,10 @@ impl AttackParams for Square {
         product(&[*queries, *restarts])
     }
 
+    fn draws(&self) -> bool {
+        true
+    }
+
     fn iterate(&self) -> Option<Iterate> {
         Some(Iterate::WorstCase)
     }
@@ -213,6 +221,10 @@ impl AttackParams for Fab {
     fn passes(&self) -> f64 {
         let Fab { norm: _, eps: _, steps, targets } = self;
         GRADIENT * product(&[*steps, *targets])
+    }
+
+    fn draws(&self) -> bool {
+        false
     }
 
     fn iterate(&self) -> Option<Iterate> {
@@ -343,6 +355,11 @@ impl AttackParams for Autoattack {
             Member::Square => product(&[*queries]),
         };
         pgd.as_ref().map_or(0.0, AttackParams::passes) + attacks.iter().map(member).sum::<f64>()
+    }
+
+    fn draws(&self) -> bool {
+        let does = |member: &Member| *member != Member::FabT;
+        self.attacks.iter().any(does) || self.pgd.as_ref().is_some_and(AttackParams::draws)
     }
 
     fn iterate(&self) -> Option<Iterate> {

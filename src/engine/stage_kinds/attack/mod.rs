@@ -74,6 +74,9 @@ pub trait AttackParams {
     /// Passes forward that an attack on one image makes about as much work as; more than that where images leave early.
     fn passes(&self) -> f64;
 
+    /// Whether it draws random numbers; otherwise its seed changes nothing.
+    fn draws(&self) -> bool;
+
     /// Which of the points that it visits it gives back; nothing where there is no choice.
     fn iterate(&self) -> Option<Iterate>;
 
@@ -156,6 +159,10 @@ impl AttackParams for NoAttack {
         0.0
     }
 
+    fn draws(&self) -> bool {
+        false
+    }
+
     fn iterate(&self) -> Option<Iterate> {
         None
     }
@@ -206,6 +213,10 @@ impl AttackParams for Fgsm {
     fn passes(&self) -> f64 {
         let Fgsm { eps: _, start: _, step: _, noise: _ } = self;
         GRADIENT
+    }
+
+    fn draws(&self) -> bool {
+        self.start == Start::Random || self.noise.is_some()
     }
 
     fn iterate(&self) -> Option<Iterate> {

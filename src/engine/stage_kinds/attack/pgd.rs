@@ -102,6 +102,10 @@ impl AttackParams for Pgd {
         GRADIENT * product(&[*steps, *restarts])
     }
 
+    fn draws(&self) -> bool {
+        self.start == Start::Random
+    }
+
     fn iterate(&self) -> Option<Iterate> {
         Some(self.iterate)
     }

@@ -88,6 +88,10 @@ impl AttackParams for Spatial {
         GRADIENT * product(&[*steps, *max_iter])
     }
 
+    fn draws(&self) -> bool {
+        false
+    }
+
     fn iterate(&self) -> Option<Iterate> {
         Some(Iterate::Last)
     }
