@@ -31,6 +31,8 @@ mod tests {
     #[test]
     fn attacks_draw_by_their_parameters() {
         let pgd = |start| json!({"attack": "pgd", "eps": 0.1, "step": 0.1, "steps": 1, "start": start});
+        // The attack that an ensemble begins with is PGD, without its name.
+        let inner = json!({"eps": 0.1, "step": 0.1, "steps": 1, "start": "random"});
         let cases = [
             (json!({"attack": "none"}), false),
             (json!({"attack": "fgsm", "eps": 0.1}), false),
@@ -45,7 +47,7 @@ mod tests {
             (json!({"attack": "cw", "eps": 0.1}), false),
             (json!({"attack": "autoattack", "eps": 0.1}), true),
             (json!({"attack": "autoattack", "eps": 0.1, "attacks": ["fab_t"]}), false),
-            (json!({"attack": "autoattack", "eps": 0.1, "attacks": ["fab_t"], "pgd": pgd("random")}), true),
+            (json!({"attack": "autoattack", "eps": 0.1, "attacks": ["fab_t"], "pgd": inner}), true),
         ];
         for (attack, does) in cases {
             let params = json!({"attack": attack});
