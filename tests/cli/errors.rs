@@ -100,7 +100,7 @@ stages:
       epochs: four
       adversary: {attack: pgd, eps: "${eps}", stepp: 2/255, steps: 5}
       optimizer: {momentum: 2}
-      schedule: {shape: cosine}
+      schedule: {shape: cyclic}
 "#
     ));
 }
