@@ -189,8 +189,10 @@ impl Engine {
 
     /// Kills a worker of this run; says whether that was while it started.
     pub(crate) fn kill_worker(&mut self, pid: u32) -> bool {
-        let is_starting = age_of(pid).is_some_and(|age| age < START);
-        kill(pid);
+        // Stopped first: what is seen of it is still so when it is killed.
+        signal(pid, "STOP");
+        let is_starting = threads_of(pid) == Some(1);
+        signal(pid, "KILL");
         // Whoever is killed at the start has no stage yet.
         self.workers_killed += u32::from(!is_starting);
         is_starting
@@ -228,17 +230,9 @@ impl Drop for Engine {
     }
 }
 
-/// How long a worker takes at least before it has a stage: loading libtorch, and starting anew with a declared
-/// environment.
-const START: Duration = Duration::from_millis(250);
-
-/// How long ago a process was started.
-fn age_of(pid: u32) -> Option<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let ticks: f64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
-    let uptime: f64 = std::fs::read_to_string("/proc/uptime").ok()?.split_whitespace().next()?.parse().ok()?;
-    // The kernel counts 100 ticks a second on every machine that this runs on.
-    Duration::try_from_secs_f64(uptime - ticks / 100.0).ok()
+/// How many threads a process has. A worker has one until it listens for its first stage, however fast the machine.
+fn threads_of(pid: u32) -> Option<usize> {
+    Some(std::fs::read_dir(format!("/proc/{pid}/task")).ok()?.count())
 }
 
 /// The children of a process that run a program of this name.
@@ -253,7 +247,7 @@ pub(crate) fn processes_of(parent: u32, name: &str) -> Vec<u32> {
     .collect()
 }
 
-fn kill(pid: u32) {
+fn signal(pid: u32, name: &str) {
     // It may have ended by itself.
-    _ = Command::new("kill").args(["-KILL", &pid.to_string()]).stderr(Stdio::null()).status();
+    _ = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).stderr(Stdio::null()).status();
 }
