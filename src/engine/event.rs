@@ -75,9 +75,9 @@ pub enum RunEvent {
         /// The output.
         output: String,
     },
-    /// A file of an instance is being fetched from the remote cache.
+    /// Files that an instance reads or has as outputs are being fetched from the remote cache.
     Fetching {
-        /// The name of the instance that made it.
+        /// Its name.
         stage: String,
         /// Bytes that are here.
         done: u64,

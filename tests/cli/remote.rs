@@ -402,3 +402,59 @@ fn manifests_are_asked_for_together() {
         assert_eq!(asked.len(), 17, "VERSION, and each manifest once, the absent one too: {asked:?}");
     }
 }
+
+/// A table over twenty inputs of different lengths.
+const WIDE: &str = r#"
+stages:
+  each:
+    kind: command
+    matrix: {x: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, a, b, c, d, e, f, g, h, i, j]}
+    with: {run: "echo made >> $HOME/runs; echo ${x} > ${out.n}", outputs: {n: n}}
+  table:
+    kind: command
+    needs: {of: each}
+    with: {run: "cat ../in/of/* > ${out.t}", outputs: {t: t}}
+"#;
+
+#[test]
+fn inputs_are_fetched_together() {
+    let made = Space::new();
+    made.write("p.yaml", WIDE);
+    made.ran(&[]);
+    let server = serve(made.path().join("cache"), Fault::Slow);
+    let space = Space::new();
+    space.write("p.yaml", WIDE.replace("cat ", "cat  "));
+    let ran = space.run(&["run", "p.yaml", "table", "--json", "--remote", &server.url]);
+    assert_eq!(ran.code, Some(0), "{}", ran.seen());
+    assert!(!space.path().join("runs").exists(), "no input is made again");
+    let asked = server.asked.lock().unwrap().clone();
+    let blobs = asked.iter().filter(|path| path.starts_with("objects/")).count();
+    assert_eq!(blobs, 20, "each blob once: {asked:?}");
+    assert!(server.together.load(Ordering::SeqCst) > 4, "{asked:?}");
+    let events: Vec<serde_json::Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let fetched: Vec<_> = events.iter().filter(|event| event["event"] == "fetched").collect();
+    assert_eq!(fetched.len(), 1, "{fetched:?}");
+    assert_eq!((&fetched[0]["stage"], &fetched[0]["bytes"]), (&"table".into(), &40.into()));
+}
+
+#[test]
+fn of_many_inputs_a_lost_one_is_made_again_and_a_failing_server_ends_the_run() {
+    let made = Space::new();
+    made.write("p.yaml", WIDE);
+    made.ran(&[]);
+    let lost = digest_of(&made, "each/7", "n");
+    std::fs::remove_file(made.path().join("cache/objects").join(&lost[..2]).join(&lost)).unwrap();
+    let server = serve(made.path().join("cache"), Fault::None);
+    let space = Space::new();
+    space.write("p.yaml", WIDE.replace("cat ", "cat  "));
+    let ran = space.run(&["run", "p.yaml", "table", "--remote", &server.url]);
+    assert_eq!(ran.code, Some(0), "{}", ran.seen());
+    assert_eq!(space.read("runs").lines().count(), 1, "the lost one alone: {}", ran.seen());
+
+    let silent = serve(made.path().join("cache"), Fault::SilentBlobs);
+    let space = Space::new();
+    space.write("p.yaml", WIDE.replace("cat ", "cat  "));
+    let ran = space.run(&["run", "p.yaml", "table", "--remote", &silent.url, "--patience", "1"]);
+    assert_eq!(ran.code, Some(2), "{}", ran.seen());
+    assert!(ran.stderr.contains("it may be silent for 1 s"), "{}", ran.stderr);
+}

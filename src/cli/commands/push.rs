@@ -1,5 +1,6 @@
 //! `atflow push`.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 
 use atflow::cache::remote::{Remote, at_once};
@@ -8,10 +9,12 @@ use atflow::digest::Digest;
 use atflow::publish::{PublishError, Sent, send};
 use atflow::signing::Signer;
 use atflow::spec::InstanceId;
+use indicatif::ProgressBar;
 
 use super::keygen::password;
 use super::{Loaded, patience};
 use crate::args::{ChangeArgs, PushArgs};
+use crate::progress::bar_of_bytes;
 use crate::report::{CliError, Exit, eprint};
 use crate::ui;
 
@@ -29,7 +32,8 @@ pub(crate) fn run(args: &PushArgs) -> Result<Exit, CliError> {
     let signer = args.sign.as_deref().map(|file| Signer::open(file, || password(false))).transpose()?;
     let remote = Remote::create(to, patience(&args.pipeline.changes)).map_err(CacheError::from)?;
     let results = loaded.fresh()?;
-    let mut push = Push { loaded: &loaded, remote: &remote, seen: HashSet::new(), copied: Copied::default() };
+    let bar = bar_of_bytes(size_of(&results));
+    let mut push = Push { loaded: &loaded, remote: &remote, seen: HashSet::new(), copied: Copied::default(), bar };
     let mut sent_as: BTreeMap<Sent, Vec<String>> = BTreeMap::new();
     // A few at a time: what was copied before a stop counts, because blobs that are there are not sent again and
     // manifests follow theirs soon.
@@ -42,6 +46,7 @@ pub(crate) fn run(args: &PushArgs) -> Result<Exit, CliError> {
             sent_as.entry(sent?).or_default().push(name);
         }
     }
+    push.bar.finish_and_clear();
     let Copied { files, bytes, lost } = push.copied;
     let results = results.len();
     eprint(&format!(
@@ -66,6 +71,18 @@ pub(crate) fn run(args: &PushArgs) -> Result<Exit, CliError> {
     Ok(if lost > 0 || (signer.is_some() && is_unsigned) { Exit::StageFailed } else { Exit::Done })
 }
 
+/// Returns the blobs of a result: its outputs and its log.
+fn blobs_of(manifest: &Manifest) -> impl Iterator<Item = &Blob> {
+    manifest.outputs.values().chain([&manifest.made.log])
+}
+
+/// Returns the bytes of all blobs of results, each counted once.
+fn size_of(results: &[(InstanceId, Manifest)]) -> u64 {
+    let mut seen = HashSet::new();
+    let blobs = results.iter().flat_map(|(_, manifest)| blobs_of(manifest));
+    blobs.filter(|blob| seen.insert(blob.digest)).map(|blob| blob.size).sum()
+}
+
 /// Copies the blobs of results.
 struct Push<'a> {
     loaded: &'a Loaded,
@@ -73,6 +90,7 @@ struct Push<'a> {
     /// Blobs that earlier results had, too.
     seen: HashSet<Digest>,
     copied: Copied,
+    bar: ProgressBar,
 }
 
 /// What came of the blobs so far.
@@ -89,8 +107,14 @@ struct Copied {
 impl<'a> Push<'a> {
     /// Copies the blobs of some results. One that is lost here is told, and keeps no other from it.
     fn send_blobs(&mut self, results: &[(InstanceId, Manifest)]) -> Result<(), CliError> {
-        let blobs = self.blobs(results);
-        let put = |(blob, _): &(Blob, &str)| self.remote.put_blob(*blob, &self.loaded.cache.object_path(blob.digest));
+        let mut blobs = self.blobs(results);
+        // The last file to go is then a short one, and does not keep the others waiting.
+        blobs.sort_by_key(|(blob, _)| Reverse(blob.size));
+        let put = |(blob, _): &(Blob, &str)| {
+            let put = self.remote.put_blob(*blob, &self.loaded.cache.object_path(blob.digest));
+            self.bar.inc(blob.size);
+            put
+        };
         for ((blob, name), put) in blobs.iter().zip(at_once(&blobs, put)) {
             match put {
                 Ok(true) => {
@@ -112,12 +136,12 @@ impl<'a> Push<'a> {
         let mut blobs = Vec::new();
         for (id, manifest) in results {
             let name = loaded.graph.instance(*id).name.as_str();
-            let outputs = manifest.outputs.values().chain([&manifest.made.log]);
-            for blob in outputs.filter(|blob| self.seen.insert(blob.digest)) {
+            for blob in blobs_of(manifest).filter(|blob| self.seen.insert(blob.digest)) {
                 if loaded.cache.has(*blob) {
                     blobs.push((*blob, name));
                 } else {
-                    eprint(&format!("warning: a file of {name} is gone from this cache and is not copied\n"));
+                    let words = format!("warning: a file of {name} is gone from this cache and is not copied\n");
+                    self.bar.suspend(|| eprint(&words));
                     self.copied.lost += 1;
                 }
             }
@@ -130,10 +154,11 @@ impl<'a> Push<'a> {
         // A cache that cannot be written keeps what it has.
         let kept = self.loaded.cache.quarantine(blob.digest).ok().flatten();
         let kept = kept.map_or(String::new(), |kept| format!("; it was moved to {}", kept.display()));
-        eprint(&format!(
+        let words = format!(
             "warning: a file of {name} has other bytes than its digest says and is not copied{kept}; \
              a run makes it again\n"
-        ));
+        );
+        self.bar.suspend(|| eprint(&words));
         self.copied.lost += 1;
     }
 }

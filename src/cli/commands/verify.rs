@@ -11,12 +11,11 @@ use atflow::spec::{InstanceId, PerInstance, Problems};
 use atflow::stage_kinds::StageKind;
 use atflow::verify::reproduce::Unjudged;
 use atflow::verify::{self, Compared, Difference, Verdict, VerifyError};
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Loaded, interrupt, jobs, keeper_program, spot_check, table, worker_program};
 use crate::again;
 use crate::args::{ChangeArgs, VerifyArgs};
-use crate::progress::Progress;
+use crate::progress::{Progress, bar_of_bytes};
 use crate::report::{CliError, Exit};
 use crate::ui;
 
@@ -36,10 +35,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Exit, CliError> {
 /// Reads the whole cache.
 fn check(args: &VerifyArgs) -> Result<Exit, CliError> {
     let cache = Cache::open_to(Access::Read, &args.cache.cache)?;
-    let bar = ProgressBar::new(0);
-    // The template is a constant; one that is wrong shows as the default bar.
-    let style = ProgressStyle::with_template("{wide_bar:.cyan/dim} {bytes} of {total_bytes}  {binary_bytes_per_sec}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let bar = bar_of_bytes(0);
     let checked = cache.check(&|done, all| {
         bar.set_length(all);
         bar.set_position(done);

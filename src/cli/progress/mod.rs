@@ -1,6 +1,7 @@
 //! How a run is shown: JSON lines for programs, live rows on a terminal, plain lines elsewhere. Each takes
 //! [`RunEvent`]s and knows nothing else.
 
+mod bytes;
 mod fancy;
 mod frame;
 mod jsonl;
@@ -18,6 +19,7 @@ use atflow::protocol::StageProgress;
 use crate::args::RunArgs;
 use crate::report::{eprint, eprint_drawn, stage_failure};
 use crate::ui;
+pub(crate) use bytes::bar_of_bytes;
 pub(crate) use frame::{left_words, pace_words};
 pub(crate) use jsonl::{RunFacts, SoFar, likely_mistakes, line_schema, run_finished, schema_of};
 

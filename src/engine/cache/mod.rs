@@ -23,7 +23,7 @@ use std::sync::Arc;
 use crate::action::ActionKey;
 use crate::cache::remote::{Remote, RemoteError};
 use crate::digest::ReadError;
-use crate::fetch::Patience;
+use crate::fetch::{FetchError, Patience};
 use crate::fsio::{self, Context, FileError};
 use crate::host::{is_gone, machine, made_by, owner, tag};
 
@@ -40,7 +40,7 @@ pub use live::{FoundRun, LIVE_FORMAT, LiveRun, LiveStage, LiveWait, Sign};
 pub(crate) use manifest::longest_manifest;
 pub use manifest::{Blob, MANIFEST_FORMAT, Made, Manifest};
 pub use origin::Origin;
-pub use read_through::Obtained;
+pub use read_through::{Obtained, SharedProgress};
 pub use runs::{FailedStage, Interrupted, RunId, RunOutcome, RunRecord, ShownFile, Unmade};
 pub use stat::{SourceDigests, StatMemo};
 
@@ -97,6 +97,13 @@ pub enum CacheError {
         /// Content of its VERSION file.
         found: String,
     },
+}
+
+impl CacheError {
+    /// Whether the caller stopped a fetch, and nothing failed.
+    pub fn is_stopped(&self) -> bool {
+        matches!(self, CacheError::Remote(RemoteError::Fetch(FetchError::Stopped)))
+    }
 }
 
 /// Purpose of opening a cache.

@@ -3,10 +3,17 @@
 //!
 //! Fetched files stay in the local cache.
 
+use std::cmp::Reverse;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
 use super::{Blob, Cache, CacheError, MANIFEST_FORMAT, Manifest, Origin, longest_manifest};
 use crate::action::{Action, ActionKey};
 use crate::cache::remote::{Remote, RemoteError, at_once};
 use crate::fetch::{FetchError, Progress};
+
+/// Progress of several fetches at once: told the bytes that have come for all of them; says whether to go on.
+pub type SharedProgress<'a> = dyn Fn(u64) -> ControlFlow<()> + Sync + 'a;
 
 /// Outcome of obtaining a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,6 +125,9 @@ impl Cache {
             return Ok(Obtained::Here);
         }
         let Some(remote) = &self.remote else { return Ok(Obtained::Missing) };
+        if progress(0, Some(blob.size)).is_break() {
+            return Err(RemoteError::Fetch(FetchError::Stopped).into());
+        }
         // Each blob has one fetch place: an interrupted fetch resumes there, and two runs do not fetch the same blob.
         let is_over = &mut || progress(0, Some(blob.size)).is_break();
         let Some((file, _lock)) = self.fetch_place(&format!("blake3:{}", blob.digest), is_over)? else {
@@ -142,5 +152,56 @@ impl Cache {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Makes blobs available here, several at once and the largest first; returns their outcomes, in order.
+    ///
+    /// # Errors
+    /// As [`Cache::obtain`]. The first failure stops the other fetches; a later one continues where they stopped.
+    pub fn obtain_all(&self, blobs: &[Blob], progress: &SharedProgress<'_>) -> Result<Vec<Obtained>, CacheError> {
+        let order = largest_first(blobs);
+        let (came, failed) = (AtomicU64::new(0), AtomicBool::new(false));
+        let ended = at_once(&order, |at| {
+            let mut counted = 0;
+            let outcome = self.obtain(blobs[*at], &mut |done, _| {
+                // A fetch that has to start again counts down.
+                let more = done.wrapping_sub(std::mem::replace(&mut counted, done));
+                let all = came.fetch_add(more, Ordering::Relaxed).wrapping_add(more);
+                if failed.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { progress(all) }
+            });
+            failed.fetch_or(outcome.is_err(), Ordering::Relaxed);
+            outcome
+        });
+        let mut outcomes: Vec<(usize, Obtained)> = Vec::with_capacity(blobs.len());
+        let mut stopped = None;
+        for (at, outcome) in order.into_iter().zip(ended) {
+            match outcome {
+                Ok(outcome) => outcomes.push((at, outcome)),
+                // Perhaps only because another one failed.
+                Err(error) if error.is_stopped() => stopped = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        outcomes.sort_unstable_by_key(|(at, _)| *at);
+        stopped.map_or_else(|| Ok(outcomes.into_iter().map(|(_, outcome)| outcome).collect()), Err)
+    }
+}
+
+/// Returns the order in which to fetch blobs: the last one to come is a short one, and does not keep the others waiting.
+fn largest_first(blobs: &[Blob]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..blobs.len()).collect();
+    order.sort_by_key(|at| Reverse(blobs[*at].size));
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+
+    #[test]
+    fn the_largest_blob_is_fetched_first() {
+        let blobs = [3, 70, 5, 70].map(|size| Blob { digest: Digest::of(b""), size });
+        assert_eq!(largest_first(&blobs), [1, 3, 2, 0]);
     }
 }

@@ -61,12 +61,18 @@ impl Agents {
     }
 }
 
+/// Idle connections to keep to one server: as many as a remote cache uses at once.
+const KEPT_CONNECTIONS: usize = 16;
+
 fn config(patience: &Patience) -> ureq::config::ConfigBuilder<ureq::typestate::AgentScope> {
     ureq::Agent::config_builder()
         .http_status_as_error(false)
         // They are followed here, where they can be looked at; signed questions are for one address.
         .max_redirects(0)
         .max_redirects_will_error(false)
+        // Many files are fetched at once, over connections that are kept for the next ones.
+        .max_idle_connections_per_host(KEPT_CONNECTIONS)
+        .max_idle_connections(4 * KEPT_CONNECTIONS)
         .timeout_resolve(Some(patience.connect))
         .timeout_connect(Some(patience.connect))
         .timeout_recv_response(Some(patience.stall))

@@ -4,23 +4,23 @@ use std::ops::ControlFlow;
 use std::sync::mpsc::{self, RecvTimeoutError};
 
 use super::{MESSAGE_WAIT, Scheduler};
-use crate::cache::remote::RemoteError;
 use crate::cache::{Blob, CacheError, Manifest, Obtained};
 use crate::event::RunEvent;
-use crate::fetch::FetchError;
 use crate::plan::must_be_there;
-use crate::spec::InstanceId;
+use crate::spec::{InstanceId, Need};
 
-/// Message of a fetch in progress.
+/// Message of fetches in progress.
 enum FetchNews {
-    Progress(u64, Option<u64>),
-    Ended(Result<Obtained, CacheError>),
+    /// Bytes that have come for all blobs.
+    Progress(u64),
+    Ended(Result<Vec<Obtained>, CacheError>),
 }
 
 impl Scheduler<'_> {
     /// Fetches the required outputs of a fresh instance; returns the first one that is missing everywhere.
     pub(super) fn fetch_outputs(&mut self, id: InstanceId, manifest: &Manifest) -> Result<Option<String>, CacheError> {
         let graph = self.context.graph;
+        let (mut names, mut blobs) = (Vec::new(), Vec::new());
         for output in graph.instance(id).outputs.iter().filter(|it| must_be_there(it, self.options.goals.needed[id])) {
             // Without a remote cache, the lookup has just found it.
             if output.result.is_none() && !self.context.cache.has_remote() {
@@ -36,53 +36,73 @@ impl Scheduler<'_> {
                     "output `{output}` of {name} had other bytes than its digest says; it was moved to {kept} and is made again"
                 )));
             }
-            if !self.fetch_blob(id, blob)? {
-                return Ok(Some(output.name.clone()));
-            }
+            names.push(&output.name);
+            blobs.push(blob);
         }
-        Ok(None)
+        let are_here = self.fetch_blobs(id, &blobs)?;
+        Ok(names.into_iter().zip(are_here).find(|(_, is_here)| !is_here).map(|(name, _)| name.clone()))
     }
 
-    /// Makes a blob available here, from the remote cache if necessary.
+    /// Fetches the inputs of an instance; returns which of its needs are here. A need whose producer is not done is
+    /// not.
+    pub(super) fn fetch_inputs(&mut self, id: InstanceId) -> Result<Vec<bool>, CacheError> {
+        let needs = &self.context.graph.instance(id).needs;
+        let made = |need: &Need| self.states.outputs(need.from).and_then(|outputs| outputs.get(&need.output)).copied();
+        let inputs: Vec<Option<Blob>> = needs.iter().map(made).collect();
+        let blobs: Vec<Blob> = inputs.iter().flatten().copied().collect();
+        let mut are_here = self.fetch_blobs(id, &blobs)?.into_iter();
+        Ok(inputs.iter().map(|input| input.is_some() && are_here.next() == Some(true)).collect())
+    }
+
+    /// Makes blobs available here for an instance, from the remote cache if necessary; returns which are here.
     ///
-    /// Returns `false` if no cache has it, or if the user wants to stop.
-    pub(super) fn fetch_blob(&mut self, of: InstanceId, blob: Blob) -> Result<bool, CacheError> {
-        if self.context.cache.has(blob) {
-            return Ok(true);
+    /// A blob is not here if no cache has it, or if the user wants to stop.
+    fn fetch_blobs(&mut self, id: InstanceId, blobs: &[Blob]) -> Result<Vec<bool>, CacheError> {
+        let has = |blob: &Blob| self.context.cache.has(*blob);
+        let mut absent: Vec<Blob> = blobs.iter().filter(|blob| !has(blob)).copied().collect();
+        absent.sort_unstable_by_key(|blob| blob.digest);
+        absent.dedup();
+        if !absent.is_empty() && self.context.cache.has_remote() {
+            self.fetch_absent(id, absent)?;
         }
-        if !self.context.cache.has_remote() {
-            return Ok(false);
-        }
-        let stage = self.name(of);
+        Ok(blobs.iter().map(|blob| self.context.cache.has(*blob)).collect())
+    }
+
+    /// Fetches blobs that are not here, as far as the remote cache has them and the user does not stop.
+    fn fetch_absent(&mut self, id: InstanceId, absent: Vec<Blob>) -> Result<(), CacheError> {
+        let stage = self.name(id);
+        let total = absent.iter().map(|blob| blob.size).sum();
         let (cache, interrupt) = (self.context.cache.clone(), self.interrupt.clone());
         let (sender, told) = mpsc::channel();
-        // The fetch has its own thread, which the run abandons on a stop: a server may be silent for long.
+        // The fetches have their own thread, which the run abandons on a stop: a server may be silent for long.
         std::thread::spawn(move || {
-            let progress = &mut |done: u64, total: Option<u64>| {
-                _ = sender.send(FetchNews::Progress(done, total));
+            let ended = cache.obtain_all(&absent, &|done| {
+                _ = sender.send(FetchNews::Progress(done));
                 if interrupt.requests() > 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            };
-            let ended = cache.obtain(blob, progress);
+            });
             _ = sender.send(FetchNews::Ended(ended));
         });
+        let mut shown = None;
         loop {
             match told.recv_timeout(MESSAGE_WAIT) {
-                Ok(FetchNews::Progress(done, total)) => {
-                    let total = total.unwrap_or(blob.size);
+                // Several fetches tell, and what one says may be overtaken.
+                Ok(FetchNews::Progress(done)) if shown.is_none_or(|shown| done > shown) => {
                     self.emit(RunEvent::Fetching { stage: stage.clone(), done, total });
+                    shown = Some(done);
                 }
-                Ok(FetchNews::Ended(Ok(Obtained::Here | Obtained::Fetched))) => return Ok(true),
-                Ok(FetchNews::Ended(Ok(Obtained::Missing))) => return Ok(false),
-                Ok(FetchNews::Ended(Ok(Obtained::Wrong(message)))) => {
-                    self.emit(RunEvent::Warning(message));
-                    return Ok(false);
+                Ok(FetchNews::Progress(_)) => {}
+                Ok(FetchNews::Ended(Ok(outcomes))) => {
+                    for outcome in outcomes {
+                        if let Obtained::Wrong(message) = outcome {
+                            self.emit(RunEvent::Warning(message));
+                        }
+                    }
+                    return Ok(());
                 }
-                Ok(FetchNews::Ended(Err(CacheError::Remote(RemoteError::Fetch(FetchError::Stopped))))) => {
-                    return Ok(false);
-                }
+                Ok(FetchNews::Ended(Err(error))) if error.is_stopped() => return Ok(()),
                 Ok(FetchNews::Ended(Err(error))) => return Err(error),
                 Err(RecvTimeoutError::Timeout) if self.interrupt.requests() == 0 => {}
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Ok(false),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Ok(()),
             }
         }
     }

@@ -65,18 +65,14 @@ impl Scheduler<'_> {
         let mut lost: Vec<(InstanceId, String)> = Vec::new();
         let mut awaited: Vec<InstanceId> = Vec::new();
         let graph = self.context.graph;
-        for need in &graph.instance(id).needs {
-            let blob = self.states.outputs(need.from).and_then(|outputs| outputs.get(&need.output)).copied();
-            let there = match blob {
-                Some(blob) => self.fetch_blob(need.from, blob)?,
-                // The producer is not done: it already runs again for another consumer.
-                None => false,
-            };
-            if there || awaited.contains(&need.from) {
+        let are_here = self.fetch_inputs(id)?;
+        for (need, is_here) in graph.instance(id).needs.iter().zip(are_here) {
+            if is_here || awaited.contains(&need.from) {
                 continue;
             }
             awaited.push(need.from);
-            if blob.is_some() {
+            // A producer that is not done already runs again for another consumer.
+            if self.states.outputs(need.from).is_some_and(|outputs| outputs.contains_key(&need.output)) {
                 lost.push((need.from, need.output.clone()));
             }
         }

@@ -48,15 +48,8 @@ impl Scheduler<'_> {
     pub(super) fn is_assembled_here(&mut self, id: InstanceId, manifest: &Manifest) -> Result<bool, CacheError> {
         let Some(origin) = &manifest.from else { return Ok(false) };
         let graph = self.context.graph;
-        for need in &graph.instance(id).needs {
-            let blob = self.states.outputs(need.from).and_then(|outputs| outputs.get(&need.output)).copied();
-            let is_here = match blob {
-                Some(blob) => self.fetch_blob(need.from, blob)?,
-                None => false,
-            };
-            if is_here {
-                continue;
-            }
+        let are_here = self.fetch_inputs(id)?;
+        if let Some((need, _)) = graph.instance(id).needs.iter().zip(are_here).find(|(_, is_here)| !is_here) {
             if self.interrupt.requests() == 0 {
                 let (stage, input) = (self.name(id), self.name(need.from));
                 self.emit(RunEvent::Warning(format!(
