@@ -66,6 +66,12 @@ impl CliError {
         self
     }
 
+    /// The same with another exit code.
+    #[must_use]
+    pub(crate) fn exits(self, exit: Exit) -> Self {
+        CliError { exit, ..self }
+    }
+
     /// The same with what led to it, outermost first.
     #[must_use]
     pub(crate) fn because(mut self, causes: Vec<String>) -> Self {

@@ -46,6 +46,28 @@ pub fn free_space(path: &Path) -> io::Result<u64> {
     Ok(space.f_bavail.saturating_mul(space.f_frsize))
 }
 
+/// Whether a path is on a file system that other machines write to, or that may be: NFS, SMB, FUSE, Lustre and the like.
+/// One that cannot be asked counts as such.
+pub fn is_on_network(path: &Path) -> bool {
+    // Numbers of statfs(2) and of the file systems' own sources.
+    const NETWORK: [u32; 13] = [
+        0x6969,      // NFS
+        0x517b,      // SMB
+        0xfe53_4d42, // SMB2
+        0xff53_4d42, // CIFS
+        0x6573_5546, // FUSE
+        0x0bd0_0bd0, // Lustre
+        0x4750_4653, // GPFS
+        0x00c3_6400, // Ceph
+        0x5346_414f, // AFS
+        0x6b41_4653, // AFS of the kernel
+        0x1983_0326, // BeeGFS
+        0x0102_1997, // 9P
+        0xaad7_aaea, // PanFS
+    ];
+    rustix::fs::statfs(path).map_or(true, |system| NETWORK.contains(&(system.f_type as u32)))
+}
+
 /// Returns the folder that a path is in: `.` for a bare name.
 pub fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))

@@ -22,6 +22,7 @@ mod live;
 mod machine;
 mod mockup;
 mod nearby;
+mod noop;
 mod own_data;
 mod print;
 mod programs;

@@ -221,6 +221,9 @@ pub(crate) struct RunArgs {
     /// Only show what would run, as `plan` does
     #[arg(long)]
     pub dry_run: bool,
+    /// Compare what is remembered of a run with nothing to do with what this run finds
+    #[arg(long)]
+    pub check: bool,
     /// Print one JSON object a line
     #[arg(long)]
     pub json: bool,

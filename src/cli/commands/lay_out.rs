@@ -10,14 +10,13 @@ use atflow::event::RunSummary;
 use atflow::external_inputs::ExternalInputs;
 use atflow::plan::{CacheStatus, Goals, PlanContext, survey};
 use atflow::results::TableDocument;
-use atflow::results_folder::{LaidOutBy, ResultFile, ResultsFolder, default_folder};
+use atflow::results_folder::{LaidOutBy, MANIFEST_FILE, ResultFile, ResultsFolder, default_folder};
 use atflow::spec::{Instance, InstanceId, OutputSpec};
 use atflow::stage_kinds::StageKind;
 use serde_json::json;
 
 use super::Loaded;
 use crate::report::CliError;
-use crate::ui;
 
 /// What lies in the results folder at the end of a run.
 pub(super) struct LaidOut {
@@ -29,16 +28,15 @@ pub(super) struct LaidOut {
     outdated: Vec<(String, String)>,
     /// The report, if one was written.
     pub(super) report: Option<PathBuf>,
+    /// The tables among the results, as text.
+    pub(super) tables: String,
+    /// Paths that were read to find all this: files of the folder and of the cache.
+    pub(super) looked_at: Vec<PathBuf>,
 }
 
-/// Lays out what the run made or found, and prints the tables among it. A result that cannot be laid out does not stop
-/// the others; returns the first error.
-pub(super) fn lay_out(
-    loaded: &Loaded,
-    summary: &RunSummary,
-    out: Option<&Path>,
-    print: bool,
-) -> (LaidOut, Option<CliError>) {
+/// Lays out what the run made or found. A result that cannot be laid out does not stop the others; returns the first
+/// error.
+pub(super) fn lay_out(loaded: &Loaded, summary: &RunSummary, out: Option<&Path>) -> (LaidOut, Option<CliError>) {
     let default = || default_folder(loaded.name(), &loaded.overrides);
     let path = out.map_or_else(default, Path::to_owned);
     let mut folder = ResultsFolder::open(path, loaded.name(), &loaded.file);
@@ -47,7 +45,9 @@ pub(super) fn lay_out(
         profile: loaded.overrides.profile.clone(),
         parameters: loaded.spec.overridden(),
     };
-    let (mut files, mut first) = (Vec::new(), None);
+    let (mut files, mut tables, mut first) = (Vec::new(), String::new(), None);
+    let mut looked_at = vec![folder.path.join(MANIFEST_FILE)];
+    looked_at.extend(folder.manifest.files.keys().map(|name| folder.path.join(name)));
     for id in loaded.goals.wanted.marked() {
         let instance = loaded.graph.instance(id);
         if instance.outputs.iter().all(|output| output.result.is_none()) {
@@ -57,15 +57,20 @@ pub(super) fn lay_out(
             continue;
         };
         let laid_out = folder.lay_out(&loaded.cache, instance, &manifest, &by).map_err(cannot_lay_out);
+        looked_at.extend(manifest.outputs.values().map(|blob| loaded.cache.object_path(blob.digest)));
         let laid_out = laid_out.and_then(|paths| {
             files.extend(paths);
-            if print && instance.kind == StageKind::Table { print_table(loaded, instance, &manifest) } else { Ok(()) }
+            if instance.kind == StageKind::Table {
+                tables.push_str(&table_text(loaded, instance, &manifest)?);
+            }
+            Ok(())
         });
         first = first.or(laid_out.err());
     }
     let outdated = mark_outdated(&mut folder, loaded, summary);
     first = first.or(folder.save().map_err(cannot_lay_out).err());
-    (LaidOut { folder: folder.path, files, outdated, report: None }, first)
+    looked_at.extend(files.iter().cloned());
+    (LaidOut { folder: folder.path, files, outdated, report: None, tables, looked_at }, first)
 }
 
 impl LaidOut {
@@ -152,13 +157,13 @@ fn fresh_keys(loaded: &Loaded, ids: &[InstanceId]) -> Option<BTreeMap<InstanceId
     Some(ids.iter().filter_map(fresh).collect())
 }
 
-/// Prints a table; of a sweep, its name before it, as the tables of all values have one title.
-fn print_table(loaded: &Loaded, instance: &Instance, manifest: &Manifest) -> Result<(), CliError> {
+/// Returns a table as text; of a sweep, its name before it, as the tables of all values have one title.
+fn table_text(loaded: &Loaded, instance: &Instance, manifest: &Manifest) -> Result<String, CliError> {
     let bytes = loaded.cache.read(loaded.cache.output(manifest, "json")?.digest);
     let bytes = bytes.map_err(|error| CliError::environment(error.to_string()))?;
     let table = TableDocument::from_json(&bytes).map_err(|error| CliError::environment(error.to_string()))?;
     let name = if instance.is_of_sweep() { format!("{}\n\n", instance.name) } else { String::new() };
-    ui::print(&format!("{name}{}\n", atflow::results::markdown(&table)))
+    Ok(format!("{name}{}\n", atflow::results::markdown(&table)))
 }
 
 fn cannot_lay_out(error: CacheError) -> CliError {

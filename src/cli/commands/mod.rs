@@ -16,6 +16,7 @@ mod lay_out;
 mod live_log;
 pub(crate) mod log;
 pub(crate) mod man;
+mod noop;
 pub(crate) mod plan;
 pub(crate) mod pull;
 pub(crate) mod push;

@@ -12,6 +12,7 @@ use atflow::stage_kinds::StageKind;
 use atflow::verify::reproduce::{Published, Reproduction, ReproductionCheck};
 
 use super::lay_out::{LaidOut, lay_out};
+use super::noop::{NoOp, nothing_to_do};
 use super::{
     Loaded, check_worker, diff, interrupt, jobs, keeper_program, plan, remote_results, report, saved_plan,
     worker_program,
@@ -58,6 +59,12 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, CliError> {
 
 /// Runs; leaves in `ended` how far the run came.
 fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> Result<Exit, CliError> {
+    let noop = NoOp::of(args);
+    if let Some(noop) = &noop
+        && noop.answer(args)?
+    {
+        return Ok(Exit::Done);
+    }
     let access = if args.dry_run { Access::Look } else { Access::Write };
     let loaded = match (&args.plan, &args.pipeline) {
         (Some(plan), _) => saved_plan::open(plan, &args.changes, access)?,
@@ -114,7 +121,10 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
     let Outcome { summary, reproduced, results, .. } =
         ended.insert(Outcome { summary, reproduced: None, passed_over, results: None });
     // What is there is laid out, whatever else went wrong.
-    let (mut laid_out, not_laid_out) = lay_out(&loaded, summary, args.out.as_deref(), !args.json && !args.quiet);
+    let (mut laid_out, not_laid_out) = lay_out(&loaded, summary, args.out.as_deref());
+    if !args.json && !args.quiet {
+        ui::print(&laid_out.tables)?;
+    }
     let not_reported = report_on(args, &loaded, summary, &mut laid_out).err();
     *results = Some(laid_out.json());
     if let Some(error) = broken.map(CliError::from).or(not_laid_out).or(not_reported) {
@@ -122,12 +132,26 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
     }
     *reproduced = compare(args, &loaded, &forced, published.as_ref(), summary)?;
     let told = reproduced.as_ref();
-    if !args.json && !args.quiet {
-        eprint(&closing_words(summary));
-        eprint(&laid_out.words());
-        eprint(&moved(&loaded, summary));
-        eprint(&remote_results::taken_words(summary));
-        eprint(&remote_results::passed_over_words(&loaded.cache));
+    if !args.json {
+        let words = [
+            laid_out.words(),
+            moved(&loaded, summary),
+            remote_results::taken_words(summary),
+            remote_results::passed_over_words(&loaded.cache),
+        ]
+        .concat();
+        if !args.quiet {
+            eprint(&closing_words(summary));
+            eprint(&words);
+        }
+        if noop.is_some_and(|noop| noop.keep(&loaded, summary, &laid_out, words)) {
+            let wrong = "the memo of this command was wrong: it says that nothing has changed";
+            let help = "it is removed, and this run did without it; please report what you changed before this run";
+            if args.check {
+                return Err(CliError::environment(wrong).help(help).exits(Exit::Differs));
+            }
+            eprint(&format!("warning: {wrong}; {help}\n"));
+        }
     }
     if let Some(told) = told.filter(|told| !args.json && (!args.quiet || !told.different.is_empty())) {
         eprint(&remote_results::reproduced_words(told));
@@ -194,12 +218,10 @@ fn closing_words(summary: &RunSummary) -> String {
         }
     }
     let what = match summary {
-        RunSummary { ran: 0, failed: 0, skipped: 0, .. } => {
-            format!("nothing to do: {} up to date", ui::count(summary.cached, "stage"))
-        }
-        _ => parts.join(", "),
+        RunSummary { ran: 0, failed: 0, skipped: 0, .. } => nothing_to_do(summary.cached, summary.seconds),
+        _ => format!("{} ({})\n", parts.join(", "), ui::duration(summary.seconds)),
     };
-    let mut words = format!("{what} ({})\n", ui::duration(summary.seconds));
+    let mut words = what;
     if summary.interrupted {
         words.push_str("stopped; run the same command again to go on\n");
     }

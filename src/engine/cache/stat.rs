@@ -37,7 +37,7 @@ struct Entry {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Stamp {
+pub(super) struct Stamp {
     size: u64,
     inode: u64,
     modified: i128,
@@ -45,7 +45,7 @@ struct Stamp {
 }
 
 impl Stamp {
-    fn of(path: &Path) -> io::Result<Self> {
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
         let metadata = std::fs::metadata(path)?;
         let time = |seconds: i64, nanoseconds: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
         Ok(Stamp {
@@ -59,7 +59,7 @@ impl Stamp {
 
 impl Stamp {
     /// Whether the file is old enough at a time, in nanoseconds, for its stamp to tell the next change.
-    fn is_settled(&self, now: i128) -> bool {
+    pub(super) fn is_settled(&self, now: i128) -> bool {
         now - self.modified.max(self.changed) > SETTLED_NANOSECONDS
     }
 }
