@@ -1,15 +1,17 @@
 //! Saliency maps: numbers against Captum and scipy, and the stage's pictures, maps and measures.
 
+use std::collections::BTreeMap;
+
 use atflow::protocol::{FailureCode, Input};
 use atflow::stage_kinds::StageKind;
-use atflow_worker::executors::saliency::{maps, numbers};
+use atflow_worker::executors::saliency::{maps, numbers, similarity};
 use atflow_worker::networks::Mode;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
 use crate::parity;
-use crate::support::{Engine, shapes, training};
+use crate::support::{Engine, shapes, sized_shapes, training};
 use crate::transforms::{assert_close, fixture};
 
 /// What a method gives for each image of the fixtures, stacked.
@@ -65,6 +67,25 @@ fn measures_are_those_of_scipy() {
     let map: Vec<f32> = Vec::try_from(fixture("measures/map").view(-1)).unwrap();
     let correlation = numbers::rank_correlation(&map, &edges).unwrap();
     assert_close(&Tensor::from_slice(&[correlation as f32]), "measures/rank_correlation", 1e-6);
+}
+
+/// `fixtures/make_similarity.py` made the numbers.
+#[test]
+fn similarities_are_those_of_scikit_image_and_scipy() {
+    let file = SafeTensors::deserialize(include_bytes!("fixtures/similarity.safetensors")).unwrap();
+    for name in ["near", "far", "one"] {
+        let values = |key: &str| -> Vec<f32> {
+            let view = file.tensor(&format!("{name}/{key}")).unwrap();
+            view.data().chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
+        };
+        let shape = file.tensor(&format!("{name}/first")).unwrap().shape().to_vec();
+        let (first, second) = (values("first"), values("second"));
+        let ssim = similarity::ssim(&first, &second, [shape[0], shape[1]]).unwrap();
+        let correlation = numbers::rank_correlation(&first, &second).unwrap();
+        for (found, expected) in [(ssim, values("ssim")[0]), (correlation, values("rank_correlation")[0])] {
+            assert!((found - f64::from(expected)).abs() < 1e-6, "{name}: {found} and {expected}");
+        }
+    }
 }
 
 #[test]
@@ -263,4 +284,92 @@ fn stability_is_measured_where_it_is_asked_for() {
         let failure = engine.fail(StageKind::Saliency, params, vec![models[0].clone(), sets[0].clone()]);
         assert!(failure.message.contains(words), "{failure:?}");
     }
+}
+
+/// The F32 tensors of a checkpoint by name.
+fn tensors(checkpoint: &[u8]) -> BTreeMap<String, Vec<u8>> {
+    let file = SafeTensors::deserialize(checkpoint).unwrap();
+    file.iter().map(|(name, view)| (name.to_owned(), view.data().to_vec())).collect()
+}
+
+#[test]
+fn upper_layers_are_random_again_and_lower_ones_stay() {
+    let mut engine = Engine::ready();
+    let bytes = shapes(60, 1, 1).to_bytes().unwrap();
+    let data = engine.input("data", &bytes);
+    let params = training(json!({"epochs": 3}));
+    let ([trained, _], _) = engine.run(StageKind::Train, params, vec![data], ["checkpoint", "metrics"]);
+    let model = engine.input("model", &trained);
+    let randomise = |engine: &mut Engine, down_to: &str| {
+        let params = json!({"down_to": down_to});
+        engine.run(StageKind::Randomised, params, vec![model.clone()], ["checkpoint"])
+    };
+    let before = tensors(&trained);
+    for (down_to, random) in [
+        ("linear", &["linear"][..]),
+        ("layer2", &["layer2", "linear"]),
+        ("layer1.0.conv2", &["layer1.0.conv2", "layer1.0.bn2", "layer2", "linear"]),
+        ("conv1", &["conv1", "bn1", "layer", "linear"]),
+    ] {
+        let ([made], summary) = randomise(&mut engine, down_to);
+        assert!(summary.ends_with("parameters random"), "{summary}");
+        for (name, values) in tensors(&made) {
+            // Running statistics are no parameters: the authors' code initialises trainable variables alone.
+            let should_change = random.iter().any(|layer| name.starts_with(layer)) && !name.contains("running");
+            // An untrained shift is 0 as the trained one may be; weights differ for sure.
+            let is_weight = name.ends_with("weight");
+            assert!(values == before[&name] || should_change, "{down_to}: {name} stays");
+            assert!(values != before[&name] || !should_change || !is_weight, "{down_to}: {name} changes");
+        }
+        assert_eq!(randomise(&mut engine, down_to).0[0], made, "one seed gives one network");
+    }
+    let first = randomise(&mut engine, "linear").0;
+    engine.seed += 1;
+    assert_ne!(randomise(&mut engine, "linear").0, first, "another seed gives another");
+    let failure = engine.fail(StageKind::Randomised, json!({"down_to": "layer9"}), vec![model]);
+    assert_eq!(failure.code, FailureCode::Invalid);
+    let words = "`layer9`, and the network's layers are `conv1`, `bn1`, `layer1`, `layer2`, `linear`";
+    assert!(failure.message.contains(words), "{failure:?}");
+}
+
+#[test]
+fn similarity_is_measured_where_it_is_asked_for() {
+    let mut engine = Engine::ready();
+    let set = sized_shapes(24, 1, 12).to_bytes().unwrap();
+    let data = engine.input("data", &set);
+    let ([trained, _], _) =
+        engine.run(StageKind::Train, training(json!({"epochs": 1})), vec![data], ["checkpoint", "metrics"]);
+    let model =
+        |label: &str, bytes: &[u8], engine: &Engine| Input { label: label.to_owned(), ..engine.input("models", bytes) };
+    let ([random], _) = engine.run(
+        StageKind::Randomised,
+        json!({"down_to": "conv1"}),
+        vec![engine.input("model", &trained)],
+        ["checkpoint"],
+    );
+    let (a, b) = (model("trained", &trained, &engine), model("again", &trained, &engine));
+    let models = [a, b, model("random", &random, &engine)];
+    let set = engine.input("set", &set);
+    let mut draw = |similarity: bool| {
+        let params = json!({"images": {"first": 4}, "method": {"name": "grad"}, "similarity": similarity});
+        let inputs = [&models[..], &[set.clone()]].concat();
+        let outputs = ["csv", "markdown", "numbers", "maps", "grid"];
+        let ([csv, markdown, ..], _) = engine.run(StageKind::Saliency, params, inputs, outputs);
+        (String::from_utf8(csv).unwrap(), String::from_utf8(markdown).unwrap())
+    };
+    let (without, text) = draw(false);
+    assert!(!without.contains("ssim") && !text.contains("SSIM"), "{without}{text}");
+    let (with, text) = draw(true);
+    assert!(with.starts_with(&without), "the other measures stay as they are:\n{without}{with}");
+    for measure in ["rank_correlation", "ssim"] {
+        assert!(with.contains(&format!("{measure},,trained,again,1.000000,0.000000,4\n")), "{with}");
+        let of_random = with.lines().find(|line| line.starts_with(&format!("{measure},,trained,random,"))).unwrap();
+        let mean: f64 = of_random.split(',').nth(4).unwrap().parse().unwrap();
+        assert!(mean < 0.99, "{of_random}");
+    }
+    assert!(text.contains("Similarity to the maps of trained:\n\n| model | rank correlation | SSIM |\n"), "{text}");
+    assert!(text.contains("| again | 1.000 ± 0.000 | 1.000 ± 0.000 |\n| random |"), "{text}");
+    let params = json!({"images": [0], "similarity": true});
+    let failure = engine.fail(StageKind::Saliency, params, vec![models[0].clone(), set]);
+    assert!(failure.message.contains("two models or more"), "{failure:?}");
 }

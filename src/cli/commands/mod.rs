@@ -249,7 +249,7 @@ fn too_shallow(depth: RerunFrom, missing: &[Missing], has_remote: bool) -> CliEr
     let what = |missing: &Missing| {
         let sort = match missing.kind {
             StageKind::Evaluate => "predictions",
-            StageKind::Train | StageKind::Pretrained => "checkpoint",
+            StageKind::Train | StageKind::Pretrained | StageKind::Randomised => "checkpoint",
             _ => "result",
         };
         let more = match &missing.hidden_by {

@@ -91,6 +91,7 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, Failure> {
         kind @ (StageKind::Transform
         | StageKind::Train
         | StageKind::Pretrained
+        | StageKind::Randomised
         | StageKind::Evaluate
         | StageKind::Masking
         | StageKind::Saliency) => Err(StageError::Kind { kind }),

@@ -65,9 +65,11 @@ pub(super) fn check(
         StageKind::Saliency => {
             checker.models_see_sets("models", "set");
             checker.feature_maps();
+            checker.similarity();
         }
         StageKind::WorstCase => checker.worst_case(),
         StageKind::Pretrained => checker.network(),
+        StageKind::Randomised => checker.layers(),
         StageKind::Transform => checker.transform(),
         _ => {}
     }
@@ -100,9 +102,20 @@ impl Expander<'_> {
         }
     }
 
+    /// Returns the instance that made the model of a need; of a randomised one that which made the model it is from.
+    fn maker(&self, need: &Need) -> &Instance {
+        let mut made = self.instance(need.from);
+        while made.kind == StageKind::Randomised
+            && let Some(model) = made.need("model")
+        {
+            made = self.instance(model.from);
+        }
+        made
+    }
+
     /// Returns the known facts about the model of a need.
     fn model(&self, need: &Need) -> Model {
-        let made = self.instance(need.from);
+        let made = self.maker(need);
         let makes_model = matches!(made.kind, StageKind::Train | StageKind::Pretrained);
         let Some(data) = made.need("data").filter(|_| makes_model) else { return Model::default() };
         let set = self.set(data);
@@ -358,13 +371,32 @@ impl Checker<'_, '_> {
     fn sides(&mut self, models: &str, sets: &str) {
         let instance = self.instance;
         for model in instance.needs.iter().filter(|need| need.slot == models) {
-            let Some(net) = net(&self.expander.instance(model.from).params) else { continue };
+            let Some(net) = net(&self.expander.maker(model).params) else { continue };
             for need in instance.needs.iter().filter(|need| need.slot == sets) {
                 if let Some(clash) = self.expander.set(need).seen.and_then(|seen| side_clash(&net, seen)) {
                     let message = format!("images of {} have {clash}", self.shown(need));
                     self.tell_at(self.need_place(sets), message, "another size", None);
                 }
             }
+        }
+    }
+
+    /// Checks that the layers to randomise are those of a network of this program.
+    fn layers(&mut self) {
+        let Some(need) = self.instance.need("model") else { return };
+        let made = self.expander.maker(need);
+        if net(&made.params).is_some_and(|net| net.is_script()) {
+            let message = format!("the network of `{}` is a TorchScript file, which has no initial weights", made.name);
+            self.tell_at(self.need_place("model"), message, "cannot be randomised", None);
+        }
+    }
+
+    /// Checks that there are two models whose maps can be alike.
+    fn similarity(&mut self) {
+        let models = self.instance.needs.iter().filter(|need| need.slot == "models").count();
+        if models < 2 && self.instance.params.get("similarity").and_then(Json::as_bool) == Some(true) {
+            let message = "`similarity` compares maps of two models or more, and there is one".to_owned();
+            self.tell(&["similarity"], message, "nothing to compare", Some("remove it, or name other `models`"));
         }
     }
 
@@ -376,7 +408,7 @@ impl Checker<'_, '_> {
         }
         for need in instance.needs.iter().filter(|need| need.slot == "models") {
             let model = self.expander.instance(need.from);
-            if net(&model.params).is_some_and(|net| !net.has_feature_maps()) {
+            if net(&self.expander.maker(need).params).is_some_and(|net| !net.has_feature_maps()) {
                 let message = format!("Grad-CAM weighs feature maps, and the network of `{}` has none", model.name);
                 let help = "choose another method: grad, smoothgrad, integrated_gradients";
                 self.tell(&["method"], message, "needs feature maps", Some(help));

@@ -25,8 +25,8 @@ use super::validate::{Validator, key};
 use crate::number::Real;
 use crate::stage_kinds::{
     CommandOutput, CommandParams, DatasetParams, EvaluateParams, FigureSpec, FileParams, MaskingParams,
-    PretrainedParams, PublishedSpec, SaliencyParams, Source, StageKind, TableSpec, TrainParams, TransformParams, Way,
-    WorstCaseParams,
+    PretrainedParams, PublishedSpec, RandomisedParams, SaliencyParams, Source, StageKind, TableSpec, TrainParams,
+    TransformParams, Way, WorstCaseParams,
 };
 
 /// The parameters of one instance.
@@ -52,6 +52,7 @@ pub fn schema(kind: StageKind) -> &'static Json {
         StageKind::Transform => of::<TransformParams>(),
         StageKind::Train => of::<TrainParams>(),
         StageKind::Pretrained => of::<PretrainedParams>(),
+        StageKind::Randomised => of::<RandomisedParams>(),
         StageKind::Evaluate => of::<EvaluateParams>(),
         StageKind::WorstCase => of::<WorstCaseParams>(),
         StageKind::Masking => of::<MaskingParams>(),
@@ -219,6 +220,14 @@ impl Reading<'_> {
             StageKind::Pretrained => {
                 let params = self.typed::<PretrainedParams>(value)?;
                 self.sense.check_pretrained(&params);
+                self.canonical(&params)
+            }
+            StageKind::Randomised => {
+                let params = self.typed::<RandomisedParams>(value)?;
+                if params.down_to.is_empty() {
+                    let help = Some("write `conv1`, say, or the name of another layer");
+                    self.sense.problem(&[key("down_to")], "`down_to` is the name of a layer; this is empty", help);
+                }
                 self.canonical(&params)
             }
             StageKind::Evaluate => {

@@ -1,6 +1,7 @@
 //! Problems of a pipeline, as facts with a place in the file. The command line decides how to display them.
 
 use super::source::Place;
+use crate::stage_kinds::StageKind;
 
 /// One problem.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,6 +55,9 @@ pub(super) fn nearest<'a>(wrong: &str, valid: impl IntoIterator<Item = &'a str>)
     distances.filter(is_near).min().map(|(_, name)| name)
 }
 
+/// How many valid names are listed: as many as there are kinds of stage. Longer lists help nobody.
+const LISTED: usize = StageKind::ALL.len();
+
 /// Returns advice on the intended spelling of `wrong`.
 pub fn suggestion<'a>(wrong: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let valid: Vec<&str> = valid.into_iter().collect();
@@ -61,7 +65,7 @@ pub fn suggestion<'a>(wrong: &str, valid: impl IntoIterator<Item = &'a str>) -> 
         (Some(name), _) => Some(format!("did you mean `{name}`?")),
         (None, []) => None,
         (None, [only]) => Some(format!("the only valid name is `{only}`")),
-        (None, names) if names.len() <= 12 => {
+        (None, names) if names.len() <= LISTED => {
             Some(format!("valid: {}", names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")))
         }
         _ => None,

@@ -21,6 +21,7 @@ mod optimizer;
 mod ports;
 mod pretrained;
 mod print;
+mod randomised;
 mod saliency;
 mod smooth;
 mod source;
@@ -62,6 +63,7 @@ pub use optimizer::{Average, OptimizerName, OptimizerParams, Rate, Schedule, Wei
 pub use ports::{ArtifactType, Output, Slot};
 pub use pretrained::PretrainedParams;
 pub use print::{Bold, LegendPlace, PictureSize, TexLayout};
+pub use randomised::RandomisedParams;
 pub use saliency::{Method, SaliencyParams, Stability};
 pub use smooth::{Smooth, SmoothAfter};
 pub use source::{FileParams, FolderPath, Source};
@@ -94,6 +96,8 @@ pub enum StageKind {
     Train,
     /// Makes a checkpoint from weights that were trained elsewhere.
     Pretrained,
+    /// Makes a checkpoint whose upper layers are random.
+    Randomised,
     /// Predicts every image of a set, attacked or not.
     Evaluate,
     /// Joins several evaluations: for each image the worst.
@@ -112,12 +116,13 @@ pub enum StageKind {
 
 impl StageKind {
     /// Every kind, in the order of the documentation.
-    pub const ALL: [StageKind; 12] = [
+    pub const ALL: [StageKind; 13] = [
         StageKind::Dataset,
         StageKind::File,
         StageKind::Transform,
         StageKind::Train,
         StageKind::Pretrained,
+        StageKind::Randomised,
         StageKind::Evaluate,
         StageKind::WorstCase,
         StageKind::Masking,
@@ -135,6 +140,7 @@ impl StageKind {
             StageKind::Transform => "transform",
             StageKind::Train => "train",
             StageKind::Pretrained => "pretrained",
+            StageKind::Randomised => "randomised",
             StageKind::Evaluate => "evaluate",
             StageKind::WorstCase => "worst_case",
             StageKind::Masking => "masking",
@@ -184,6 +190,7 @@ impl StageKind {
             | StageKind::Transform
             | StageKind::Train
             | StageKind::Pretrained
+            | StageKind::Randomised
             | StageKind::WorstCase => 1,
         }
     }
@@ -195,6 +202,7 @@ impl StageKind {
             StageKind::Transform
                 | StageKind::Train
                 | StageKind::Pretrained
+                | StageKind::Randomised
                 | StageKind::Evaluate
                 | StageKind::Masking
                 | StageKind::Saliency

@@ -102,6 +102,7 @@ impl StageKind {
                 }
             }
             StageKind::Pretrained => const { &[DATA, WEIGHTS, NETWORK] },
+            StageKind::Randomised => const { &[MODEL] },
             StageKind::Evaluate | StageKind::Masking => const { &[MODEL, SET] },
             StageKind::WorstCase => const { &[RESULTS] },
             StageKind::Saliency => {
@@ -134,7 +135,9 @@ impl StageKind {
             StageKind::Train => {
                 const { &[output("checkpoint", ArtifactType::Checkpoint), output("metrics", ArtifactType::File)] }
             }
-            StageKind::Pretrained => const { &[output("checkpoint", ArtifactType::Checkpoint)] },
+            StageKind::Pretrained | StageKind::Randomised => {
+                const { &[output("checkpoint", ArtifactType::Checkpoint)] }
+            }
             StageKind::Evaluate | StageKind::WorstCase => const { &[output("predictions", ArtifactType::Predictions)] },
             StageKind::Masking => const { &[result("json", "json"), result("markdown", "md")] },
             StageKind::Saliency => {

@@ -35,6 +35,13 @@ pub struct SaliencyParams {
     /// given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub show: Option<u32>,
+    /// Also measures how similar the maps of each two models are: Spearman's rank correlation and SSIM (Adebayo et al.
+    /// 2018, "Sanity checks for saliency maps"). Maps have no sign here: the correlation is that of absolute values.
+    /// SSIM is that of Wang et al. 2004, of the maps as drawn: a Gaussian window of 11 × 11 pixels with σ = 1.5, so
+    /// maps with a side below 11 have none. Both are 1 for equal maps. `markdown` has them for the first model and
+    /// each other.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub similarity: bool,
     /// Also measures how stable the maps are, with so many draws around each image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stability: Option<Stability>,

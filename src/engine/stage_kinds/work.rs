@@ -9,8 +9,8 @@ use serde_json::Value as Json;
 use super::attack::GRADIENT;
 use super::{
     AdversarialBatches, Augmentation, Convnext, DatasetParams, DmWideResnet, EvaluateParams, Holdout, Images,
-    MaskingParams, Method, Net, OverfittingCheck, PreactResnet18, PretrainedParams, SaliencyParams, StageKind,
-    StandardResnet, Torchscript, TrainParams, TrainingMethod, TransformParams, Vit, WideResnet,
+    MaskingParams, Method, Net, OverfittingCheck, PreactResnet18, PretrainedParams, RandomisedParams, SaliencyParams,
+    StageKind, StandardResnet, Torchscript, TrainParams, TrainingMethod, TransformParams, Vit, WideResnet,
 };
 
 /// A pass forward and backward that gives the gradient of the weights, in passes forward.
@@ -48,6 +48,10 @@ pub fn work(kind: StageKind, params: &Json) -> Option<Work> {
         StageKind::Pretrained => {
             let PretrainedParams { net, head: _, entry: _ } = read(params)?;
             Work::new(of_net(&net).0, 1.0, Some(1))
+        }
+        StageKind::Randomised => {
+            let RandomisedParams { down_to: _ } = read(params)?;
+            Work::new("", 1.0, Some(1))
         }
         StageKind::Evaluate => {
             let EvaluateParams { attack, batch_size: _, limit } = read(params)?;
@@ -260,7 +264,7 @@ fn of_masking(params: &MaskingParams) -> Work {
 }
 
 fn of_saliency(params: &SaliencyParams) -> Work {
-    let SaliencyParams { title: _, headings: _, method, images, show: _, stability } = params;
+    let SaliencyParams { title: _, headings: _, method, images, show: _, similarity: _, stability } = params;
     let (name, gradients) = match method {
         Method::Grad => ("grad", 1),
         Method::Smoothgrad { samples, spread: _ } => ("smoothgrad", *samples),

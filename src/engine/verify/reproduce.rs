@@ -188,7 +188,9 @@ impl ReproductionCheck<'_> {
                     RerunFrom::Predictions => {
                         kind == StageKind::Evaluate || matches!(need.slot.as_str(), "value" | "reference" | "results")
                     }
-                    RerunFrom::Checkpoints => matches!(kind, StageKind::Train | StageKind::Pretrained),
+                    RerunFrom::Checkpoints => {
+                        matches!(kind, StageKind::Train | StageKind::Pretrained | StageKind::Randomised)
+                    }
                     RerunFrom::Scratch => false,
                 };
                 if counts {

@@ -6,6 +6,7 @@ pub mod evaluate;
 pub mod gradient_masking;
 pub mod optimizer;
 pub mod pretrained;
+pub mod randomised;
 pub mod saliency;
 mod start;
 pub mod train;
@@ -29,6 +30,7 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
         StageKind::Transform => transform::run(context),
         StageKind::Train => train::run(context),
         StageKind::Pretrained => pretrained::run(context),
+        StageKind::Randomised => randomised::run(context),
         StageKind::Evaluate => evaluate::run(context),
         StageKind::Masking => gradient_masking::run(context),
         StageKind::Saliency => saliency::run(context),

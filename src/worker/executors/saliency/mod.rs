@@ -7,6 +7,7 @@ mod drawing;
 pub mod maps;
 pub mod numbers;
 mod report;
+pub mod similarity;
 mod stability;
 
 use std::rc::Rc;
@@ -49,7 +50,9 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     let comparison = Comparison::read(context)?;
     let images = chosen(&comparison.params.images, &comparison.sets)?;
     let shown = comparison.params.shown(images.len());
-    let mut measurements = Measurements::new(&comparison.model_names, &comparison.set_names, comparison.further());
+    let similarity = comparison.params.similarity.then(|| comparison.size());
+    let further = comparison.further();
+    let mut measurements = Measurements::new(&comparison.model_names, &comparison.set_names, similarity, further);
     let mut rows = Vec::new();
     for (position, &index) in images.iter().enumerate() {
         let maps = comparison.maps(context, index, [position, images.len()])?;
@@ -88,6 +91,9 @@ impl Comparison {
         params.stability.as_ref().map_or(Ok(()), check_stability)?;
         let (set_names, sets) = sets(context)?;
         let (model_names, networks) = models(context, &params.method, &sets)?;
+        if params.similarity && networks.len() < 2 {
+            return Err(StageError::setting("similarity", "compares maps of two models or more, and there is one"));
+        }
         Ok(Comparison { params, set_names, sets, model_names, networks })
     }
 

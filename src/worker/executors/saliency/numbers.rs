@@ -1,4 +1,4 @@
-//! Measures saliency maps: sparsity, agreement with edges, and distances between two models' maps.
+//! Measures saliency maps: sparsity, agreement with edges, and how two models' maps differ.
 //!
 //! Knows neither networks nor file locations.
 
@@ -7,13 +7,20 @@ use atflow::results::csv_line;
 use atflow::stage_kinds::Method;
 use serde::Serialize;
 
+use super::similarity::ssim;
+
 /// The share of pixels that count as the strongest of a map or an image.
 const STRONGEST: f64 = 0.1;
+
+/// Names of the similarities of two models' maps, in the order of their values.
+pub(super) const SIMILARITIES: [&str; 2] = ["rank_correlation", "ssim"];
 
 /// All measurements, image by image.
 pub(super) struct Measurements<'a> {
     models: &'a [String],
     sets: &'a [String],
+    /// Height and width of the maps, if their similarity is measured.
+    similarity: Option<[usize; 2]>,
     measures: Vec<ImageValues<'a>>,
 }
 
@@ -52,8 +59,14 @@ struct Document<'a> {
 }
 
 impl<'a> Measurements<'a> {
-    /// Creates an empty collection; `further` names measures of each model whose values come with each image.
-    pub(super) fn new(models: &'a [String], sets: &'a [String], further: &[&'static str]) -> Self {
+    /// Creates an empty collection. `similarity` is the height and width of the maps, if their similarity is asked for.
+    /// `further` names measures of each model whose values come with each image.
+    pub(super) fn new(
+        models: &'a [String],
+        sets: &'a [String],
+        similarity: Option<[usize; 2]>,
+        further: &[&'static str],
+    ) -> Self {
         let measure_of = |measure, set: &'a String, model: &'a String, other: Option<&'a String>| ImageValues {
             measure,
             set,
@@ -72,17 +85,16 @@ impl<'a> Measurements<'a> {
                 for model in models.iter().filter(|_| models.len() > 1) {
                     measures.push(measure_of(measure, set, model, None));
                 }
-                for (at, model) in models.iter().enumerate() {
-                    for other in &models[at + 1..] {
-                        measures.push(measure_of(measure, set, model, Some(other)));
-                    }
-                }
+                measures.extend(pairs(models).map(|(model, other)| measure_of(measure, set, model, Some(other))));
+            }
+            for measure in SIMILARITIES.into_iter().filter(|_| similarity.is_some()) {
+                measures.extend(pairs(models).map(|(model, other)| measure_of(measure, set, model, Some(other))));
             }
             for model in models {
                 measures.extend(further.iter().map(|measure| measure_of(measure, set, model, None)));
             }
         }
-        Measurements { models, sets, measures }
+        Measurements { models, sets, similarity, measures }
     }
 
     /// Measures the maps of all models on one image of set number `set`; `edges` are that image's edges, `further` the
@@ -101,9 +113,12 @@ impl<'a> Measurements<'a> {
                 let mean = |a| others(a).map(|b| between(a, b)).sum::<f64>() / (models - 1) as f64;
                 values.extend((0..models).map(|a| Some(mean(a))));
             }
-            values.extend(
-                (0..models).flat_map(|a| (a + 1..models).map(move |b| (a, b))).map(|(a, b)| Some(between(a, b))),
-            );
+            let indices: Vec<usize> = (0..models).collect();
+            values.extend(pairs(&indices).map(|(&a, &b)| Some(between(a, b))));
+        }
+        if let Some(size) = self.similarity {
+            values.extend(pairs(maps).map(|(a, b)| rank_correlation(a, b)));
+            values.extend(pairs(&drawn).map(|(a, b)| ssim(a, b, size)));
         }
         values.extend(further);
         // In the same order as in `new`.
@@ -150,6 +165,11 @@ impl<'a> Measurements<'a> {
         }
         text
     }
+}
+
+/// Returns each two items, the earlier first.
+fn pairs<T>(items: &[T]) -> impl Iterator<Item = (&T, &T)> {
+    items.iter().enumerate().flat_map(|(at, item)| items[at + 1..].iter().map(move |other| (item, other)))
 }
 
 /// Returns the Gini index of non-negative values (Hurley & Rickard 2009).
@@ -275,7 +295,7 @@ mod tests {
     #[test]
     fn every_number_has_its_place_and_its_count() {
         let (models, sets) = (["a", "b", "c, d"].map(str::to_owned), ["plain", "dark"].map(str::to_owned));
-        let mut measurements = Measurements::new(&models, &sets, &["label_kept"]);
+        let mut measurements = Measurements::new(&models, &sets, None, &["label_kept"]);
         let map = |peak: usize| (0..16).map(|at| f32::from(u8::from(at == peak))).collect::<Vec<f32>>();
         let edges: Vec<f32> = (0..16).map(|at| at as f32).collect();
         for _ in 0..2 {

@@ -1,8 +1,9 @@
-//! Renders saliency measurements as Markdown: one line per model, and the distances between each two models' maps.
+//! Renders saliency measurements as Markdown: one line per model, the distances between each two models' maps, and how
+//! similar they are to those of the first model.
 
 use atflow::stage_kinds::Method;
 
-use super::numbers::MeasureSummary;
+use super::numbers::{MeasureSummary, SIMILARITIES};
 use crate::executors::grouped;
 
 /// The columns of a model's line: the measure, its heading, and its explanation.
@@ -56,12 +57,16 @@ pub(super) fn markdown(about: &About<'_>, numbers: &[MeasureSummary<'_>], headin
         if about.models.len() > 2 {
             text += &distances(about.models, &of_set);
         }
+        text += &similarities(about.models, &of_set);
     }
     text += "\nMean ± standard deviation over the images.";
     for (measure, name, words) in OF_MODEL {
         if stands(measure, about.models.len(), &numbers.iter().collect::<Vec<_>>()) {
             text += &format!(" {}{}: {words}.", name[..1].to_uppercase(), &name[1..]);
         }
+    }
+    if numbers.iter().any(|number| number.measure == SIMILARITIES[0]) {
+        text += " Rank correlation: Spearman's, of two maps. SSIM: structural similarity of two drawn maps.";
     }
     text.push('\n');
     text
@@ -88,10 +93,7 @@ fn models(models: &[String], numbers: &[&MeasureSummary<'_>]) -> String {
             let number = numbers
                 .iter()
                 .find(|number| number.measure == *measure && number.model == model && number.other.is_none());
-            number.map_or("–".to_owned(), |number| match number.sd {
-                Some(sd) => format!("{:.3} ± {sd:.3}", number.mean),
-                None => format!("{:.3}", number.mean),
-            })
+            number.map_or("–".to_owned(), value)
         };
         let cells: Vec<String> = columns.iter().map(cell).collect();
         text += &format!("| {model} | {} |\n", cells.join(" | "));
@@ -120,6 +122,34 @@ fn distances(models: &[String], numbers: &[&MeasureSummary<'_>]) -> String {
         text += &format!("| {model} | {} |\n", cells.join(" | "));
     }
     text
+}
+
+/// Renders how similar the maps of the other models are to those of the first; nothing if that was not measured.
+fn similarities(models: &[String], numbers: &[&MeasureSummary<'_>]) -> String {
+    let cell = |measure, model: &String| {
+        let is_it = |number: &&&MeasureSummary<'_>| {
+            number.measure == measure && *number.model == models[0] && number.other == Some(model)
+        };
+        numbers.iter().find(is_it).map_or("–".to_owned(), value)
+    };
+    if !numbers.iter().any(|number| SIMILARITIES.contains(&number.measure)) {
+        return String::new();
+    }
+    let mut text = format!("\nSimilarity to the maps of {}:\n\n", models[0]);
+    text += "| model | rank correlation | SSIM |\n| --- | ---: | ---: |\n";
+    for model in &models[1..] {
+        let [correlation, ssim] = SIMILARITIES.map(|measure| cell(measure, model));
+        text += &format!("| {model} | {correlation} | {ssim} |\n");
+    }
+    text
+}
+
+/// Renders a mean, with its standard deviation if it has one.
+fn value(number: &&MeasureSummary<'_>) -> String {
+    match number.sd {
+        Some(sd) => format!("{:.3} ± {sd:.3}", number.mean),
+        None => format!("{:.3}", number.mean),
+    }
 }
 
 #[cfg(test)]
