@@ -257,3 +257,33 @@ fn a_cuda_library_that_cannot_be_loaded_is_not_passed_over_in_silence() {
     let Some(Event::Log { line, .. }) = heard.first() else { panic!("no warning in the log: {heard:?}") };
     assert!(line.starts_with("computing on the CPU: ") && line.contains("cannot be loaded"), "{line}");
 }
+
+#[test]
+fn ranks_of_both_classes_are_kept_where_they_are_asked_for() {
+    let mut engine = Engine::ready();
+    let mut set = shapes(30, 1, 1);
+    set.texture = Some(set.labels.iter().map(|label| (label + 1) % 3).collect());
+    let plain = shapes(30, 1, 1).to_bytes().unwrap();
+    let data = engine.input("data", &plain);
+    let ([checkpoint, _], _) =
+        engine.run(StageKind::Train, training(json!({"epochs": 1})), vec![data], ["checkpoint", "metrics"]);
+    let mut evaluate = |set: &[u8], params: Value| {
+        let inputs = vec![engine.input("model", &checkpoint), engine.input("set", set)];
+        let ([bytes], _) = engine.run(StageKind::Evaluate, params, inputs, ["predictions"]);
+        Predictions::from_bytes(&bytes).unwrap()
+    };
+    let conflict = set.to_bytes().unwrap();
+    let without = evaluate(&conflict, json!({}));
+    assert_eq!((&without.label_rank, &without.texture_rank), (&None, &None));
+    for attack in [json!({"attack": "none"}), json!({"attack": "apgd", "eps": 0.1, "steps": 3})] {
+        let with = evaluate(&conflict, json!({"attack": attack, "ranks": true, "batch_size": 7}));
+        let (label, texture) = (with.label_rank.clone().unwrap(), with.texture_rank.clone().unwrap());
+        for at in 0..with.len() {
+            assert_eq!(label[at] == 1, with.correct(at), "{attack}: image {at}");
+            assert_eq!(texture[at] == 1, with.predicted[at] == set.texture.as_ref().unwrap()[at]);
+            assert!(label[at] != texture[at] && (1..=3).contains(&label[at]) && (1..=3).contains(&texture[at]));
+        }
+    }
+    let of_plain = evaluate(&plain, json!({"ranks": true}));
+    assert!(of_plain.label_rank.is_some() && of_plain.texture_rank.is_none());
+}

@@ -29,6 +29,10 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageErr
             Some(worst) => {
                 let fits = same_images(&predictions, worst, "in the first of them");
                 fits.map_err(|source| StageError::OtherImages { input: name(input), source })?;
+                // Ranks that one of them lacks are known of no image that it is worst at.
+                if predictions.label_rank.is_none() {
+                    (worst.label_rank, worst.texture_rank) = (None, None);
+                }
                 join(worst, &predictions, &mut broken_by, index);
             }
         }
@@ -55,6 +59,13 @@ fn join(worst: &mut Predictions, other: &Predictions, broken_by: &mut [i32], ind
         worst.predicted[at] = other.predicted[at];
         worst.probability[at] = other.probability[at];
         worst.loss[at] = other.loss[at];
+        for (worst, other) in
+            [(&mut worst.label_rank, &other.label_rank), (&mut worst.texture_rank, &other.texture_rank)]
+        {
+            if let (Some(worst), Some(other)) = (worst, other) {
+                worst[at] = other[at];
+            }
+        }
         if is_broken {
             *by = index;
         }

@@ -12,8 +12,8 @@ const FORMAT: &str = "predictions/1";
 
 /// What a model said of each image of a set; all of the same length, in the order of the set.
 ///
-/// File: tensors `labels`, `predicted`, of a cue-conflict set `texture`, and under several attacks `broken_by`, I32,
-/// `probability` and `loss`, F32, all of shape N; metadata `{"format": "predictions/1"}` and, under an attack, what
+/// File: tensors `labels`, `predicted`, of a cue-conflict set `texture`, on request `label_rank` and `texture_rank`, and
+/// under several attacks `broken_by`, I32, `probability` and `loss`, F32, all of shape N; metadata `{"format": "predictions/1"}` and, under an attack, what
 /// [`UnderAttack`] says.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Predictions {
@@ -21,6 +21,11 @@ pub struct Predictions {
     pub labels: Vec<i32>,
     /// In a cue-conflict set: the class whose texture the image wears.
     pub texture: Option<Vec<i32>>,
+    /// The rank of the true class among the logits, from 1 for the largest; of equal logits the first class ranks
+    /// first. Nothing where the evaluation was not asked for it.
+    pub label_rank: Option<Vec<i32>>,
+    /// The same of the texture's class.
+    pub texture_rank: Option<Vec<i32>>,
     /// The class with the largest logit; the first of equals.
     pub predicted: Vec<i32>,
     /// Softmax probability of the true class, 0 to 1.
@@ -103,7 +108,11 @@ impl Predictions {
         let floats = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
         let shape = || vec![self.labels.len()];
         let (labels, predicted) = (i32_bytes(&self.labels), i32_bytes(&self.predicted));
-        let texture = self.texture.as_deref().map(i32_bytes);
+        let optional = [
+            ("texture", self.texture.as_deref().map(i32_bytes)),
+            ("label_rank", self.label_rank.as_deref().map(i32_bytes)),
+            ("texture_rank", self.texture_rank.as_deref().map(i32_bytes)),
+        ];
         let (probability, loss) = (floats(&self.probability), floats(&self.loss));
         let mut tensors = vec![
             ("labels", TensorView::new(Dtype::I32, shape(), &labels)?),
@@ -111,8 +120,10 @@ impl Predictions {
             ("probability", TensorView::new(Dtype::F32, shape(), &probability)?),
             ("loss", TensorView::new(Dtype::F32, shape(), &loss)?),
         ];
-        if let Some(texture) = &texture {
-            tensors.push(("texture", TensorView::new(Dtype::I32, shape(), texture)?));
+        for (name, values) in &optional {
+            if let Some(values) = values {
+                tensors.push((name, TensorView::new(Dtype::I32, shape(), values)?));
+            }
         }
         let attack = self.attack.as_ref();
         let ensemble = attack.and_then(|attack| attack.ensemble.as_ref());
@@ -151,21 +162,20 @@ impl Predictions {
                 return Err(FormatError::Tensor { artifact: ARTIFACT, tensor: name });
             }
         }
-        let texture = optional_i32s(ARTIFACT, &file, "texture")?;
-        if texture.as_ref().is_some_and(|texture| texture.len() != labels.len()) {
-            return Err(FormatError::Tensor { artifact: ARTIFACT, tensor: "texture" });
-        }
+        let optional = |tensor: &'static str| {
+            let values = optional_i32s(ARTIFACT, &file, tensor)?;
+            let fits = values.as_ref().is_none_or(|values| values.len() == labels.len());
+            if fits { Ok(values) } else { Err(FormatError::Tensor { artifact: ARTIFACT, tensor }) }
+        };
+        let (texture, broken_by) = (optional("texture")?, optional("broken_by")?);
+        let (label_rank, texture_rank) = (optional("label_rank")?, optional("texture_rank")?);
         let Metadata { attack, iterate, gradients, attacks, .. } = metadata;
-        let broken_by = optional_i32s(ARTIFACT, &file, "broken_by")?;
-        if broken_by.as_ref().is_some_and(|broken_by| broken_by.len() != labels.len()) {
-            return Err(FormatError::Tensor { artifact: ARTIFACT, tensor: "broken_by" });
-        }
         let ensemble = attacks.zip(broken_by).map(|(attacks, broken_by)| Ensemble { attacks, broken_by });
         // Parameters that are `null` look as though there were none; what else is said of an attack tells.
         let is_attacked = attack.is_some() || iterate.is_some() || gradients.is_some() || ensemble.is_some();
         let (spec, iterate) = (attack.unwrap_or_default(), iterate.unwrap_or_default());
         let attack = is_attacked.then_some(UnderAttack { spec, iterate, gradients, ensemble });
-        Ok(Predictions { labels, texture, predicted, probability, loss, attack })
+        Ok(Predictions { labels, texture, label_rank, texture_rank, predicted, probability, loss, attack })
     }
 }
 
@@ -178,6 +188,8 @@ mod tests {
         let some = Predictions {
             labels: vec![0, 1, 2],
             texture: Some(vec![1, 0, 0]),
+            label_rank: Some(vec![1, 3, 1]),
+            texture_rank: Some(vec![2, 1, 3]),
             predicted: vec![0, 2, 2],
             probability: vec![0.9, 0.25, 0.5],
             loss: vec![0.1, 1.4, 0.7],

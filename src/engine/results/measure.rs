@@ -52,6 +52,9 @@ pub enum MetricError {
     /// The metric is of cue-conflict sets, and this is none.
     #[error("a shape bias needs predictions of a cue-conflict set, which say whose texture each image wears")]
     NoTexture,
+    /// The metric is of ranks, and the evaluation did not keep them.
+    #[error("a reciprocal rank needs predictions with ranks: write `ranks: true` at the evaluation")]
+    NoRanks,
     /// The two predictions are of sets of different size.
     #[error("the predictions are of {value} images, those {of} of {reference}")]
     Lengths {
@@ -99,6 +102,10 @@ pub fn measure(
     match (metric, batch_mean) {
         (Metric::ProbabilityOfTrueClass, _) => Ok(mean(&value.probability, 1.0)),
         (Metric::Loss, _) => Ok(mean(&value.loss, f64::INFINITY)),
+        (Metric::ShapeReciprocalRank | Metric::TextureReciprocalRank, _) => {
+            let reciprocals = reciprocal_ranks(metric, value)?;
+            Ok(self::mean(reciprocals.into_iter(), 1.0))
+        }
         (Metric::AccuracyOnCorrect, Some(batch)) => Ok(mean_of_batches(&outcomes(metric, value, reference)?, batch)),
         _ => Ok(Number::from(counted(&outcomes(metric, value, reference)?))),
     }
@@ -123,7 +130,7 @@ pub(super) fn outcomes(
         same_images(value, reference, UNTRANSFORMED)?;
         return Ok(each(&|image| reference.correct(image).then(|| value.correct(image))));
     }
-    if matches!(metric, Metric::ProbabilityOfTrueClass | Metric::Loss) {
+    if matches!(metric, Metric::ProbabilityOfTrueClass | Metric::Loss) || metric.needs_ranks() {
         return Ok(each(&|_| None));
     }
     let texture = value.texture.as_ref().ok_or(MetricError::NoTexture)?;
@@ -135,6 +142,15 @@ pub(super) fn outcomes(
         Metric::ShapeShare => each(&|image| conflict(image).then(|| shape(image))),
         _ => each(&|image| conflict(image).then(|| wears(image))),
     })
+}
+
+/// 1 / rank of the shape's or the texture's class, of the images whose two classes differ.
+fn reciprocal_ranks(metric: Metric, value: &Predictions) -> Result<Vec<f64>, MetricError> {
+    let texture = value.texture.as_ref().ok_or(MetricError::NoTexture)?;
+    let ranks = if metric == Metric::ShapeReciprocalRank { &value.label_rank } else { &value.texture_rank };
+    let ranks = ranks.as_ref().ok_or(MetricError::NoRanks)?;
+    let conflicts = (0..value.len()).filter(|&image| texture[image] != value.labels[image]);
+    Ok(conflicts.map(|image| 1.0 / f64::from(ranks[image].max(1))).collect())
 }
 
 fn counted(outcomes: &[Option<bool>]) -> Counts {
@@ -281,6 +297,23 @@ pub(super) mod tests {
         assert_eq!(of(Metric::ShapeBiasCoverage), number(3, 4));
         assert_eq!(of(Metric::ShapeShare), number(2, 4));
         assert_eq!(of(Metric::TextureShare), number(1, 4));
+    }
+
+    #[test]
+    fn reciprocal_ranks_are_those_of_images_whose_two_classes_differ() {
+        let mut some = predictions(&[0, 0, 0, 1], &[0, 0, 2, 1]);
+        some.texture = Some(vec![1, 1, 2, 1]);
+        let of = |some: &Predictions, metric| measure(metric, None, some, None);
+        assert_eq!(of(&some, Metric::ShapeReciprocalRank), Err(MetricError::NoRanks));
+        some.label_rank = Some(vec![1, 1, 4, 1]);
+        some.texture_rank = Some(vec![2, 10, 1, 1]);
+        let shape = of(&some, Metric::ShapeReciprocalRank).unwrap();
+        assert_eq!((shape.value, shape.n, shape.hits), (Some((1.0 + 1.0 + 0.25) / 3.0), 3, None));
+        assert!(shape.high == Some(1.0) && shape.low.unwrap() < 0.75, "{shape:?}");
+        let texture = of(&some, Metric::TextureReciprocalRank).unwrap();
+        assert!((texture.value.unwrap() - (0.5 + 0.1 + 1.0) / 3.0).abs() < 1e-12);
+        some.texture = None;
+        assert_eq!(of(&some, Metric::ShapeReciprocalRank), Err(MetricError::NoTexture));
     }
 
     #[test]

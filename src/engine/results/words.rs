@@ -373,9 +373,11 @@ const fn images(metric: Metric) -> &'static str {
     match metric {
         Metric::AccuracyOnCorrect => "images that the same model classifies correctly untransformed",
         Metric::ShapeBias => "images decided for the class of their shape or of their texture",
-        Metric::ShapeBiasCoverage | Metric::ShapeShare | Metric::TextureShare => {
-            "images whose shape and texture differ"
-        }
+        Metric::ShapeBiasCoverage
+        | Metric::ShapeShare
+        | Metric::TextureShare
+        | Metric::ShapeReciprocalRank
+        | Metric::TextureReciprocalRank => "images whose shape and texture differ",
         Metric::Accuracy | Metric::ProbabilityOfTrueClass | Metric::Loss => "images",
     }
 }

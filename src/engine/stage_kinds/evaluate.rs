@@ -24,6 +24,10 @@ pub struct EvaluateParams {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub limit: Option<u32>,
+    /// Also keeps the rank of the true class among all logits, and of a cue-conflict set that of the texture's class,
+    /// for the metrics `shape_reciprocal_rank` and `texture_reciprocal_rank`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ranks: bool,
 }
 
 fn default_batch_size() -> u32 {

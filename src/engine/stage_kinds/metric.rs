@@ -26,11 +26,18 @@ pub enum Metric {
     ShapeShare,
     /// Of a cue-conflict set: the share of images decided for the texture's class.
     TextureShare,
+    /// Of a cue-conflict set: the mean of 1/r, where r is the rank of the shape's class among all logits, 1 for the
+    /// largest (Kim et al. 2026, arXiv 2603.10834, RB_S of REFINED-BIAS). It is 100 % if the shape's class always comes
+    /// first, and 50 % if it always comes second. The evaluation needs `ranks: true`. Images whose two classes are the
+    /// same do not count.
+    ShapeReciprocalRank,
+    /// The same of the texture's class (RB_T). Kim et al. have other images for each cue; here both are in one image.
+    TextureReciprocalRank,
 }
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Metric; 8] = [
+    pub const ALL: [Metric; 10] = [
         Metric::Accuracy,
         Metric::AccuracyOnCorrect,
         Metric::ProbabilityOfTrueClass,
@@ -39,6 +46,8 @@ impl Metric {
         Metric::ShapeBiasCoverage,
         Metric::ShapeShare,
         Metric::TextureShare,
+        Metric::ShapeReciprocalRank,
+        Metric::TextureReciprocalRank,
     ];
 
     /// The name, as pipeline files and artifacts spell it.
@@ -52,6 +61,8 @@ impl Metric {
             Metric::ShapeBiasCoverage => "shape_bias_coverage",
             Metric::ShapeShare => "shape_share",
             Metric::TextureShare => "texture_share",
+            Metric::ShapeReciprocalRank => "shape_reciprocal_rank",
+            Metric::TextureReciprocalRank => "texture_reciprocal_rank",
         }
     }
 
@@ -66,6 +77,8 @@ impl Metric {
             Metric::ShapeBiasCoverage => "coverage of the shape bias",
             Metric::ShapeShare => "share decided for the shape",
             Metric::TextureShare => "share decided for the texture",
+            Metric::ShapeReciprocalRank => "mean reciprocal rank of the shape",
+            Metric::TextureReciprocalRank => "mean reciprocal rank of the texture",
         }
     }
 
@@ -77,6 +90,12 @@ impl Metric {
     /// Whether it needs to know whose texture each image wears, which only cue-conflict sets tell.
     pub const fn needs_texture(self) -> bool {
         matches!(self, Metric::ShapeBias | Metric::ShapeBiasCoverage | Metric::ShapeShare | Metric::TextureShare)
+            || self.needs_ranks()
+    }
+
+    /// Whether it needs the ranks of classes among the logits, which an evaluation keeps on request.
+    pub const fn needs_ranks(self) -> bool {
+        matches!(self, Metric::ShapeReciprocalRank | Metric::TextureReciprocalRank)
     }
 
     /// Whether it says of each image yes or no, so that two models can be compared image by image.

@@ -54,7 +54,7 @@ pub fn work(kind: StageKind, params: &Json) -> Option<Work> {
             Work::new("", 1.0, Some(1))
         }
         StageKind::Evaluate => {
-            let EvaluateParams { attack, batch_size: _, limit } = read(params)?;
+            let EvaluateParams { attack, batch_size: _, limit, ranks: _ } = read(params)?;
             Work::new(attack.params().family(), 1.0 + attack.params().passes(), limit)
         }
         StageKind::Masking => of_masking(&read(params)?),

@@ -57,7 +57,11 @@ pub(super) fn rows(
 /// Returns a number as tables have it; nothing if these predictions have no such number.
 fn number(metric: Metric, predictions: &Predictions, reference: Option<&Reference>) -> Option<Number> {
     let has_texture = predictions.texture.is_some();
-    if (metric.needs_texture() && !has_texture) || (metric.needs_reference() && reference.is_none()) {
+    let has_ranks = predictions.label_rank.is_some();
+    if (metric.needs_texture() && !has_texture)
+        || (metric.needs_ranks() && !has_ranks)
+        || (metric.needs_reference() && reference.is_none())
+    {
         return None;
     }
     // Other images than the reference's make the table fail that sets them side by side, and the run says why.

@@ -37,6 +37,7 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
         set: &set,
         count,
         batch_size: params.batch_size,
+        ranks: params.ranks,
         network: &*network,
         rng: context.rng,
     };
@@ -77,6 +78,8 @@ pub(super) struct Request<'a> {
     pub(super) count: usize,
     /// Images computed at once.
     pub(super) batch_size: u32,
+    /// Whether to keep the ranks of the true class and of the texture's.
+    pub(super) ranks: bool,
     pub(super) network: &'a dyn Frozen,
     pub(super) rng: Rng,
 }
@@ -90,6 +93,8 @@ pub(super) fn evaluate(request: &Request<'_>, reporter: &mut Reporter<'_>) -> Re
     let result = Predictions {
         labels: set.host_labels[..count].to_vec(),
         texture: set.texture.as_ref().map(|texture| texture[..count].to_vec()),
+        label_rank: request.ranks.then(|| vec![0; count]),
+        texture_rank: set.texture.as_ref().filter(|_| request.ranks).map(|_| vec![0; count]),
         predicted: vec![-1; count],
         probability: vec![0.0; count],
         loss: vec![0.0; count],
@@ -120,6 +125,8 @@ struct Output {
     predicted: i32,
     probability: f32,
     loss: f32,
+    /// The ranks of the true class and of the texture's, as far as they are asked for.
+    ranks: [Option<i32>; 2],
 }
 
 impl Evaluation<'_, '_> {
@@ -196,6 +203,12 @@ impl Evaluation<'_, '_> {
         self.result.predicted[output.index] = output.predicted;
         self.result.probability[output.index] = output.probability;
         self.result.loss[output.index] = output.loss;
+        let Predictions { label_rank, texture_rank, .. } = &mut self.result;
+        for (ranks, rank) in [label_rank, texture_rank].into_iter().zip(output.ranks) {
+            if let (Some(ranks), Some(rank)) = (ranks, rank) {
+                ranks[output.index] = rank;
+            }
+        }
         self.result.correct(output.index)
     }
 
@@ -212,23 +225,54 @@ impl Evaluation<'_, '_> {
         let mut check_cancelled = || reporter.check_cancelled();
         let mut victim = AttackedModel::new(network, rng, &mut check_cancelled).counted(&mut self.gradient_stats);
         let points = perturb(&mut victim, &batch)?;
-        let [predicted, probability, loss] = predict(&network.forward(&points)?, &labels)?;
+        let logits = network.forward(&points)?;
+        let [predicted, probability, loss] = predict(&logits, &labels)?;
         let (predicted, probability) = (Vec::<i32>::try_from(predicted)?, Vec::<f32>::try_from(probability)?);
         let losses = Vec::<f32>::try_from(loss)?;
         self.reporter.count_images(indices.len());
         if let Some(at) = losses.iter().position(|loss| !loss.is_finite()) {
             return Err(StageError::NotFinite { index: indices[at] as usize });
         }
-        let outputs = indices.iter().zip(predicted).zip(probability).zip(losses);
-        let output =
-            |(((&index, predicted), probability), loss)| Output { index: index as usize, predicted, probability, loss };
+        let ranks = self.ranks(&logits, &labels, indices)?;
+        let outputs = indices.iter().zip(predicted).zip(probability).zip(losses).enumerate();
+        let output = |(at, (((&index, predicted), probability), loss)): (usize, _)| {
+            let ranks = ranks.each_ref().map(|ranks| ranks.as_ref().map(|ranks: &Vec<i32>| ranks[at]));
+            Output { index: index as usize, predicted, probability, loss, ranks }
+        };
         Ok(outputs.map(output).collect())
+    }
+
+    /// Computes the ranks of the true class and of the texture's, as far as they are asked for.
+    fn ranks(&self, logits: &Tensor, labels: &Tensor, indices: &[u64]) -> Result<[Option<Vec<i32>>; 2], StageError> {
+        let &Request { set, ranks, .. } = self.request;
+        if !ranks {
+            return Ok([None, None]);
+        }
+        let textures = set.texture.as_ref().map(|texture| {
+            let classes: Vec<i64> = indices.iter().map(|&index| i64::from(texture[index as usize])).collect();
+            Tensor::f_from_slice(&classes)?.f_to_device(logits.device())
+        });
+        let ranks = |classes: &Tensor| Ok::<_, StageError>(Vec::<i32>::try_from(rank(logits, classes)?)?);
+        Ok([Some(ranks(labels)?), textures.transpose()?.as_ref().map(ranks).transpose()?])
     }
 }
 
 /// Returns a report whose only number is an accuracy, 0 to 1.
 fn report(message: String, accuracy: f64) -> Report {
     Report { message, metrics: ProgressMetrics { accuracy: Some(accuracy), ..ProgressMetrics::default() } }
+}
+
+/// Computes the rank of a class of each image among its logits (N × classes), 1 for the largest: I32, N, on the CPU.
+///
+/// Of equal logits the first class ranks first, as in `argmax`.
+fn rank(logits: &Tensor, classes: &Tensor) -> Result<Tensor, TchError> {
+    let classes = classes.f_unsqueeze(1)?;
+    let own = logits.f_gather(1, &classes, false)?;
+    let order = Tensor::f_arange(logits.size()[1], (Kind::Int64, logits.device()))?;
+    let before = logits.f_eq_tensor(&own)?.f_logical_and(&order.f_lt_tensor(&classes)?)?;
+    let count =
+        logits.f_gt_tensor(&own)?.f_logical_or(&before)?.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Int)?;
+    count.f_add_scalar(1)?.f_to_device(Device::Cpu)
 }
 
 /// Computes predictions from logits (N × classes) and true classes, as CPU tensors of shape N.
@@ -241,4 +285,18 @@ fn predict(logits: &Tensor, labels: &Tensor) -> Result<[Tensor; 3], TchError> {
     let predicted = logits.f_argmax(1, false)?.f_to_kind(Kind::Int)?;
     let host = |tensor: Tensor| tensor.f_to_device(Device::Cpu);
     Ok([host(predicted)?, host(truth.f_exp()?)?, host(truth.f_neg()?)?])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_count_larger_logits_and_earlier_equals() {
+        let logits = Tensor::from_slice2(&[[0.5_f32, 2.0, 0.5, -1.0], [1.0, 1.0, 1.0, 1.0]]);
+        for (classes, expected) in [([1_i64, 0], [1, 1]), ([0, 1], [2, 2]), ([2, 2], [3, 3]), ([3, 3], [4, 4])] {
+            let found = rank(&logits, &Tensor::from_slice(&classes)).unwrap();
+            assert_eq!(Vec::<i32>::try_from(found).unwrap(), expected);
+        }
+    }
 }

@@ -187,6 +187,12 @@ impl<'a> Grid<'a> {
             let help = "need results of a set that a transform with `op: cue_conflict` makes, or choose another `cell`";
             return Err(vec![self.problem(path.clone(), message).help(help)]);
         }
+        if metric.needs_ranks() && self.is_certain && !self.keeps_ranks(result) {
+            let (metric, name) = (metric.name(), &self.expander.instance(result).name);
+            let message = format!("`{metric}` needs ranks, and `{name}` does not keep them");
+            let help = "write `ranks: true` among the parameters of that evaluation";
+            return Err(vec![self.problem(path.clone(), message).help(help)]);
+        }
         self.push("value", label, result);
         if metric.needs_reference() && self.is_certain {
             let reference = self.untransformed.of(result).ok_or_else(|| {
@@ -201,6 +207,17 @@ impl<'a> Grid<'a> {
             self.push("reference", label, reference);
         }
         Ok(())
+    }
+
+    /// Whether predictions may hold ranks: those of an evaluation that is asked for them, of a worst case of such, or of
+    /// a command.
+    fn keeps_ranks(&self, result: InstanceId) -> bool {
+        let made = self.expander.instance(result);
+        match made.kind {
+            StageKind::Evaluate => made.params.get("ranks").and_then(serde_json::Value::as_bool).unwrap_or(false),
+            StageKind::WorstCase => made.needs.iter().all(|need| self.keeps_ranks(need.from)),
+            _ => true,
+        }
     }
 
     /// Describes how to distinguish several results that fit one cell.
