@@ -34,6 +34,10 @@ stages:
     matrix: {model: {each: model}, eps: "${radii}"}
     needs: {set: digits.test}
     with: {attack: {attack: pgd, eps: "${eps}", step: 1/255, steps: 2}}
+  maps:
+    kind: saliency
+    needs: {models: model, set: digits.test}
+    with: {images: [0, 1], method: {name: grad}, stability: {draws: 1}}
   other:
     kind: command
     with: {run: "cp $HOME/predictions ${out.predictions}", outputs: {predictions: p}}
@@ -54,6 +58,11 @@ def say(**event): print(json.dumps(event), flush=True)
 say(event="hello", protocol=PROTOCOL, version="0.1.0", libtorch="2.11.0", device="cpu", device_name="a CPU")
 EPOCH = {"epoch": 1, "lr": 0.1, "train_loss": 2.5, "train_accuracy": 0.25}
 EPOCHS = [EPOCH, {**EPOCH, "epoch": 2, "adversarial": {"images": 2, "loss": 3.5, "accuracy": 0.125}, "holdout_accuracy": 0.5}]
+NUMBERS = [
+    {"measure": "gini", "set": "", "model": "a", "mean": 0.5, "sd": None, "n": 1},
+    {"measure": "l1", "set": "", "model": "a", "other": "b", "mean": 0.25, "sd": 0.125, "n": 2},
+    {"measure": "relative_input_stability", "set": "", "model": "b", "mean": 2.5, "sd": 1.5, "n": 2},
+]
 for line in sys.stdin:
     job = json.loads(line)
     for name, path in job["outputs"].items():
@@ -62,6 +71,8 @@ for line in sys.stdin:
             shutil.copy(own if os.path.exists(own) else os.environ["HOME"] + "/predictions", path)
         elif name == "metrics":
             json.dump({"epochs": EPOCHS, "kept_epoch": 1}, open(path, "w"))
+        elif name == "numbers":
+            json.dump({"format": "saliency-numbers/1", "numbers": NUMBERS}, open(path, "w"))
         else:
             open(path, "w").write(job["stage"])
     say(event="finished", id=job["id"], summary="made", peak_memory=1)
@@ -133,7 +144,7 @@ fn every_number_is_a_row_with_its_coordinates_and_its_type() {
     let space = space();
     run(&space, &["run", "p.yaml"]);
     let ran = run(&space, &["data", "p.yaml", "--format", "csv,parquet,csv"]);
-    let names = ["metrics", "images", "epochs", "stages"];
+    let names = ["metrics", "images", "epochs", "saliency", "stages"];
     let files =
         names.map(|name| format!("results/story/data/{name}.parquet\nresults/story/data/{name}.csv\n")).concat();
     assert_eq!((ran.stdout, ran.stderr.as_str()), (files, ""));
@@ -151,6 +162,13 @@ fn every_number_is_a_row_with_its_coordinates_and_its_type() {
     insta::assert_snapshot!("images", lines(&shown, &["index", "attacked/a", "b/dark-64"]));
     let epochs = ["name", "seed", "epoch", "train_loss", "adversarial_loss", "holdout_accuracy", "kept"];
     insta::assert_snapshot!("epochs", csv(&space, "epochs", &epochs));
+    let saliency = ["name", "seed", "method", "set", "model", "other", "measure", "mean", "sd", "n"];
+    insta::assert_snapshot!(csv(&space, "saliency", &saliency), @r"
+    name,seed,method,set,model,other,measure,mean,sd,n
+    maps,0,grad,,a,,gini,0.5,,1
+    maps,0,grad,,a,b,l1,0.25,0.125,2
+    maps,0,grad,,b,,relative_input_stability,2.5,1.5,2
+    ");
     let stages = ["name", "kind", "seed", "state", "device", "libtorch", "summary"];
     insta::assert_snapshot!("stages", csv(&space, "stages", &stages));
 
@@ -182,7 +200,7 @@ fn the_same_results_give_the_same_files_and_what_is_missing_is_told() {
     run(&space, &["run", "p.yaml"]);
     run(&space, &["data", "p.yaml"]);
     run(&space, &["data", "p.yaml", "--out", "again"]);
-    for name in ["metrics", "images", "epochs", "stages"] {
+    for name in ["metrics", "images", "epochs", "saliency", "stages"] {
         let read = |folder: &str| std::fs::read(space.path().join(folder).join(format!("{name}.parquet"))).unwrap();
         assert_eq!(read("results/story/data"), read("again"), "{name}");
     }
@@ -190,7 +208,7 @@ fn the_same_results_give_the_same_files_and_what_is_missing_is_told() {
     // Other parameters: what they reach is left out, and the command that makes it is named.
     let ran = run(&space, &["data", "p.yaml", "--set", "rate=0.2", "--out", "again"]);
     insta::assert_snapshot!(ran.stderr, @r"
-    left out: 13 stages without a current result: model/a, model/b, tested/a/digits.test, tested/a/dark-0.5, tested/a/dark-64, tested/b/digits.test, and 7 more
+    left out: 14 stages without a current result: model/a, model/b, tested/a/digits.test, tested/a/dark-0.5, tested/a/dark-64, tested/b/digits.test, and 8 more
     `atflow run p.yaml --set rate=0.2` makes them
     ");
     run(&space, &["data", "p.yaml", "--set", "rate=0.2", "--format", "csv"]);

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use atflow::digest::Digest;
-use atflow::formats;
+use atflow::formats::{self, Predictions};
 use atflow::protocol::{Event, FailureCode, PROTOCOL_VERSION, Request};
 use atflow::stage_kinds::StageKind;
 use atflow_worker::checkpoint::Checkpoint;

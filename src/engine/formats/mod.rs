@@ -1,5 +1,5 @@
 //! The artifacts that engine and worker exchange through the cache: image sets, predictions and saliency maps, each
-//! one safetensors file, and the metrics of a training, JSON. Knows bytes and shapes only, not how they were made.
+//! one safetensors file; the metrics of a training and the measures of saliency maps, JSON. Knows bytes and shapes only, not how they were made.
 //! `docs/artifact-formats.md` tells the same for readers in other languages.
 //!
 //! All of them are deterministic: the same content gives the same bytes. safetensors sorts tensors by itself; its
@@ -9,6 +9,7 @@
 mod images;
 mod maps;
 mod predictions;
+mod saliency_numbers;
 mod training;
 mod training_progress;
 
@@ -21,6 +22,7 @@ use serde::de::DeserializeOwned;
 pub use images::{ImageHead, ImageReader, ImageSet, ImageWriter, Layout, Seen, Sizes, View, WriteError, centre};
 pub use maps::SaliencyMaps;
 pub use predictions::{Ensemble, Gradients, Predictions, UnderAttack};
+pub use saliency_numbers::{SaliencyNumber, SaliencyNumbers};
 pub use training::{AdversarialMetrics, EpochMetrics, TrainingMetrics};
 pub use training_progress::{TRAINING_PROGRESS_FILE, TRAINING_PROGRESS_FORMAT, finished_epochs};
 

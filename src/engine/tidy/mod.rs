@@ -1,5 +1,5 @@
-//! Every result of a pipeline as rows of four tables, for pandas, polars and R: `metrics`, `images`, `epochs` and
-//! `stages`. `docs/data.md` describes their columns.
+//! Every result of a pipeline as rows of five tables, for pandas, polars and R: `metrics`, `images`, `epochs`,
+//! `saliency` and `stages`. `docs/data.md` describes their columns.
 //!
 //! Rows come from the graph, the manifests and the blobs alone, in the order of the graph. So the same results give the
 //! same bytes. Predictions are read one stage at a time, and rows leave memory in groups.
@@ -13,6 +13,7 @@ mod images;
 mod metrics;
 mod parquet;
 mod predicted;
+mod saliency;
 mod stages;
 mod subject;
 mod tables;
@@ -53,7 +54,7 @@ impl TidyFormat {
 }
 
 /// Names of the tables, which are the names of their files.
-pub const TABLES: [&str; 4] = ["metrics", "images", "epochs", "stages"];
+pub const TABLES: [&str; 5] = ["metrics", "images", "epochs", "saliency", "stages"];
 
 /// Why rows cannot be written.
 #[derive(Debug, thiserror::Error)]

@@ -1,4 +1,4 @@
-//! The four tables while they are written: which of them a result has rows in.
+//! The five tables while they are written: which of them a result has rows in.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,9 +8,9 @@ use super::coordinates::{Axes, Written};
 use super::frame::{Finished, Frame};
 use super::metrics::Reference;
 use super::predicted::{OUTPUT, Reader, holders, references};
-use super::{TABLES, TidyError, TidyFormat, TidySource, epochs, images, metrics, stages, subject};
+use super::{TABLES, TidyError, TidyFormat, TidySource, epochs, images, metrics, saliency, stages, subject};
 use crate::cache::{Blob, Manifest};
-use crate::formats::TrainingMetrics;
+use crate::formats::{SaliencyNumbers, TrainingMetrics};
 use crate::plan::CacheStatus;
 use crate::spec::{Instance, InstanceId, PerInstance};
 use crate::stage_kinds::StageKind;
@@ -22,13 +22,15 @@ pub(super) struct Tables<'a> {
     source: TidySource<'a>,
     has_predictions: PerInstance<bool>,
     references: HashMap<InstanceId, InstanceId>,
-    /// Coordinates of the evaluations, of the trainings, and of all instances.
+    /// Coordinates of the evaluations, of the trainings, of the saliency maps, and of all instances.
     evaluated: Axes,
     trained: Axes,
+    drawn: Axes,
     all: Axes,
     metrics: Frame,
     images: Frame,
     epochs: Frame,
+    saliency: Frame,
     stages: Frame,
 }
 
@@ -37,27 +39,42 @@ impl<'a> Tables<'a> {
     pub(super) fn create(source: TidySource<'a>, folder: &Path, formats: &[TidyFormat]) -> Result<Self, TidyError> {
         let TidySource { graph, status_of, .. } = source;
         let (written, has_predictions) = (Written::of(graph), holders(graph));
-        let is_training = |id: &InstanceId| graph.instance(*id).kind == StageKind::Train;
+        let is_of = |kind: StageKind| move |id: &InstanceId| graph.instance(*id).kind == kind;
         let wanted = || graph.ids().filter(|id| status_of[*id].is_some());
         let evaluated = Axes::of(graph, &written, wanted().filter(|id| has_predictions[*id]));
-        let trained = Axes::of(graph, &written, wanted().filter(is_training));
+        let trained = Axes::of(graph, &written, wanted().filter(is_of(StageKind::Train)));
+        let drawn = Axes::of(graph, &written, wanted().filter(is_of(StageKind::Saliency)));
         let all = Axes::of(graph, &written, wanted());
         let of_evaluation = [names(&evaluated), subject::columns()].concat();
         let columns = [
             [of_evaluation.clone(), metrics::columns()].concat(),
             [of_evaluation, images::columns()].concat(),
             [names(&trained), epochs::columns()].concat(),
+            [names(&drawn), saliency::columns()].concat(),
             [names(&all), stages::columns()].concat(),
         ];
         let mut frames = Vec::new();
         for (name, columns) in TABLES.into_iter().zip(columns) {
             frames.push(Frame::create(folder, name, columns, formats)?);
         }
-        let Ok([metrics, images, epochs, stages]) = <[Frame; 4]>::try_from(frames) else {
+        let Ok([metrics, images, epochs, saliency, stages]) = <[Frame; 5]>::try_from(frames) else {
             unreachable!("there are as many frames as tables");
         };
         let references = references(graph);
-        Ok(Tables { source, has_predictions, references, evaluated, trained, all, metrics, images, epochs, stages })
+        Ok(Tables {
+            source,
+            has_predictions,
+            references,
+            evaluated,
+            trained,
+            drawn,
+            all,
+            metrics,
+            images,
+            epochs,
+            saliency,
+            stages,
+        })
     }
 
     /// Adds an instance to `stages`.
@@ -69,8 +86,12 @@ impl<'a> Tables<'a> {
 
     /// Returns the output of an instance that has rows in a table beside `stages`.
     pub(super) fn output_with_rows(&self, id: InstanceId) -> Option<&'static str> {
-        let is_training = self.source.graph.instance(id).kind == StageKind::Train;
-        if self.has_predictions[id] { Some(OUTPUT) } else { is_training.then_some(EPOCHS) }
+        match self.source.graph.instance(id).kind {
+            _ if self.has_predictions[id] => Some(OUTPUT),
+            StageKind::Train => Some(EPOCHS),
+            StageKind::Saliency => Some(saliency::OUTPUT),
+            _ => None,
+        }
     }
 
     /// Adds the rows of that output. Returns why its file cannot be read, if it cannot.
@@ -81,15 +102,17 @@ impl<'a> Tables<'a> {
         blob: Blob,
         reader: &mut Reader<'_>,
     ) -> Result<Option<String>, TidyError> {
-        let added = match self.has_predictions[id] {
-            true => self.evaluation(id, manifest, blob, reader),
-            false => self.training(id, manifest, blob, reader),
+        let added = match self.output_with_rows(id) {
+            Some(OUTPUT) => self.evaluation(id, manifest, blob, reader),
+            Some(saliency::OUTPUT) => self.maps(id, manifest, blob, reader),
+            _ => self.training(id, manifest, blob, reader),
         };
         match added {
             Ok(()) => {
                 self.metrics.end_stage()?;
                 self.images.end_stage()?;
                 self.epochs.end_stage()?;
+                self.saliency.end_stage()?;
                 Ok(None)
             }
             Err(reason) => Ok(Some(reason)),
@@ -134,10 +157,19 @@ impl<'a> Tables<'a> {
         Ok(())
     }
 
+    fn maps(&mut self, id: InstanceId, manifest: &Manifest, blob: Blob, reader: &Reader<'_>) -> Result<(), String> {
+        let numbers = SaliencyNumbers::from_bytes(&reader.bytes(blob)?).map_err(|error| error.to_string())?;
+        let lead = lead(self.source.graph.instance(id), &self.drawn);
+        for row in saliency::rows(manifest, &numbers) {
+            self.saliency.row(lead.iter().cloned().chain(row));
+        }
+        Ok(())
+    }
+
     /// Returns the complete files.
     pub(super) fn finish(self) -> Result<Vec<Finished>, TidyError> {
         let mut files = Vec::new();
-        for frame in [self.metrics, self.images, self.epochs, self.stages] {
+        for frame in [self.metrics, self.images, self.epochs, self.saliency, self.stages] {
             files.extend(frame.finish()?);
         }
         Ok(files)
