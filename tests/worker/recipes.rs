@@ -3,7 +3,10 @@
 
 use atflow::formats::Predictions;
 use atflow::stage_kinds::StageKind;
+use atflow_worker::networks::Statistics;
+use safetensors::SafeTensors;
 use serde_json::{Value, json};
+use tch::{Kind, Tensor};
 
 use crate::resume::{broken_off, undisturbed};
 use crate::support::{Engine, shapes, training};
@@ -55,4 +58,44 @@ fn the_checkpoint_is_the_average_that_was_validated() {
         assert!((right as f64 / 30.0 - told).abs() < 1e-9, "{name}: {right} of 30, told {told}");
         assert_ne!(undisturbed(training(plain))[0], checkpoint, "{name}");
     }
+}
+
+/// `fixtures/make_statistics.py` made the numbers.
+#[test]
+fn measured_statistics_are_those_of_update_bn() {
+    let model = crate::parity::model();
+    let images = model.network.normalise(&crate::parity::fixture("images")).unwrap();
+    let mut statistics = Statistics::new(&*model.network).unwrap();
+    for (start, count) in [(0, 4), (4, 2)] {
+        statistics.add(&*model.network, &images.narrow(0, start, count)).unwrap();
+    }
+    statistics.finish().unwrap();
+    let file = SafeTensors::deserialize(include_bytes!("fixtures/statistics.safetensors")).unwrap();
+    let entries = model.network.state().entries().iter().filter(|entry| entry.name.contains("running"));
+    let mut count = 0;
+    for entry in entries {
+        let view = file.tensor(&entry.name).unwrap();
+        let expected = Tensor::from_data_size(view.data(), &[view.shape()[0] as i64], Kind::Float);
+        let worst = (&entry.tensor - &expected).abs().max().double_value(&[]);
+        assert!(worst < 1e-5, "{} is off by {worst}", entry.name);
+        count += 1;
+    }
+    assert_eq!(count, file.len());
+}
+
+/// The default measures statistics; `averaged` is what it was before, and another network.
+#[test]
+fn statistics_of_averaged_weights_are_measured_unless_they_are_to_be_averaged() {
+    let swa = |more: Value| {
+        let mut average = json!({"name": "swa", "from": 2});
+        average.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let [checkpoint, _] = undisturbed(training(json!({"average": average})));
+        let file = SafeTensors::deserialize(&checkpoint).unwrap();
+        let tensor = |name: &str| file.tensor(name).unwrap().data().to_vec();
+        [tensor("conv1.weight"), tensor("bn1.running_var")]
+    };
+    let (measured, averaged) = (swa(json!({})), swa(json!({"statistics": "averaged"})));
+    assert_eq!(swa(json!({"statistics": "measured"})), measured);
+    assert_eq!(measured[0], averaged[0], "the weights are the same");
+    assert_ne!(measured[1], averaged[1]);
 }

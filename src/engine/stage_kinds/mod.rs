@@ -59,7 +59,7 @@ pub use masking::MaskingParams;
 pub use metric::Metric;
 pub use net::{ImageSide, MOST_BLOCKS, MOST_CHANNELS, Net, StandardResnet, Stem, Torchscript, WideResnet};
 pub use net_problem::NetProblem;
-pub use optimizer::{Average, OptimizerName, OptimizerParams, Rate, Schedule, WeightPerturbation};
+pub use optimizer::{Average, OptimizerName, OptimizerParams, Rate, Schedule, SwaStatistics, WeightPerturbation};
 pub use ports::{ArtifactType, Output, Slot};
 pub use pretrained::PretrainedParams;
 pub use print::{Bold, LegendPlace, PictureSize, TexLayout};

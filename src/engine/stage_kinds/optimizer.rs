@@ -140,12 +140,28 @@ pub enum Average {
         decay: Real,
     },
     /// The mean over the ends of epochs, from epoch `from` on: stochastic weight averaging (Izmailov et al. 2018).
-    /// Until then it is the weights themselves. Statistics of batch norms are averaged as well, and not measured anew.
+    /// Until then it is the weights themselves.
     Swa {
         /// The first epoch that counts, from 1.
         #[schemars(range(min = 1))]
         from: u32,
+        /// Where the statistics of batch norms come from.
+        #[serde(default)]
+        statistics: SwaStatistics,
     },
+}
+
+/// The statistics of batch norms that averaged weights have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SwaStatistics {
+    /// Measured anew after each epoch that counts, by one pass over the training images, clean and augmented as in that
+    /// epoch: the mean over batches, as `torch.optim.swa_utils.update_bn` has it (Izmailov et al. 2018, algorithm 1).
+    /// TorchScript networks have averaged ones all the same, because what their buffers are is not known.
+    #[default]
+    Measured,
+    /// Averaged as the weights are.
+    Averaged,
 }
 
 /// Adversarial weight perturbation: each step first moves every layer's weights up the gradient of the loss by `gamma`

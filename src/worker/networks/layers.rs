@@ -14,7 +14,7 @@ use crate::error::StageError;
 /// PyTorch's default for `BatchNorm2d`: the constant added to the variance.
 const EPSILON: f64 = 1e-5;
 /// PyTorch's default for `BatchNorm2d`: the weight of the batch statistics in the running update.
-const MOMENTUM: f64 = 0.1;
+pub(super) const MOMENTUM: f64 = 0.1;
 
 /// Per-channel normalisation, (image − mean) / std.
 #[derive(Debug)]

@@ -10,6 +10,7 @@ mod preact_resnet;
 mod probe;
 mod resnet;
 mod state;
+mod statistics;
 mod tokens;
 mod torchscript;
 mod vit;
@@ -24,6 +25,7 @@ use crate::rng::Rng;
 pub use layers::Normalisation;
 pub use probe::{Trial, Use, probe};
 pub use state::{ConvInit, Entry, Role, State};
+pub use statistics::Statistics;
 
 /// Maximum number of image channels; memory is allocated by this number, so a larger one is an error.
 const MOST_CHANNELS: usize = 1 << 12;

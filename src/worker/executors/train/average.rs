@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use atflow::stage_kinds::Average;
+use atflow::stage_kinds::{Average, SwaStatistics};
 use tch::{Kind, TchError, Tensor};
 
 use crate::networks::{Network, Role};
@@ -42,9 +42,14 @@ impl WeightAverage {
 
     /// Takes in the weights after an epoch, counted from 1.
     pub(super) fn after_epoch(&mut self, network: &dyn Network, epoch: u32) -> Result<(), TchError> {
-        let Average::Swa { from } = self.rule else { return Ok(()) };
+        let Average::Swa { from, .. } = self.rule else { return Ok(()) };
         let before = f64::from(epoch.saturating_sub(from));
         self.mix(network, before / (before + 1.0), true)
+    }
+
+    /// Returns whether the average after an epoch, counted from 1, needs statistics that are measured.
+    pub(super) fn wants_statistics(&self, epoch: u32) -> bool {
+        matches!(self.rule, Average::Swa { from, statistics: SwaStatistics::Measured } if epoch >= from)
     }
 
     /// Keeps a share of the average and adds the rest of the network. Statistics are mixed on request, and copied

@@ -53,7 +53,7 @@ fn check_weights(params: &TrainParams) -> Result<(), StageError> {
         Some(Average::Ema { decay }) if !(0.0..1.0).contains(&decay.get()) => {
             return Err(StageError::setting("average.decay", "must be at least 0 and below 1"));
         }
-        Some(Average::Swa { from }) if *from == 0 => {
+        Some(Average::Swa { from, .. }) if *from == 0 => {
             return Err(StageError::setting("average.from", "counts epochs from 1"));
         }
         _ => {}

@@ -22,7 +22,7 @@ use crate::attacks::{self, Batch};
 use crate::context::{Context, Report};
 use crate::data::DeviceSet;
 use crate::error::StageError;
-use crate::networks::{Mode, Network, Role};
+use crate::networks::{Mode, Network, Role, Statistics};
 
 /// Validation images computed at once.
 const VALIDATION_BATCH: usize = 256;
@@ -275,6 +275,7 @@ impl Training {
             average.after_epoch(&*self.network, epoch)?;
         }
         self.swap_average()?;
+        self.measure_statistics(context, epoch)?;
         let metrics = EpochMetrics {
             epoch,
             lr,
@@ -287,6 +288,24 @@ impl Training {
         };
         self.swap_average()?;
         Ok(metrics)
+    }
+
+    /// Measures the statistics of batch norms on the averaged weights, which the network has now, if they want it.
+    fn measure_statistics(&self, context: &mut Context<'_>, epoch: u32) -> Result<(), StageError> {
+        let is_wanted = self.average.as_ref().is_some_and(|average| average.wants_statistics(epoch));
+        let has_statistics = self.network.state().entries().iter().any(|entry| entry.role == Role::Buffer);
+        if !is_wanted || !has_statistics || self.network.program().is_some() {
+            return Ok(());
+        }
+        let mut statistics = Statistics::new(&*self.network)?;
+        for indices in self.members.chunks(self.params.batch_size as usize) {
+            context.reporter.check_cancelled()?;
+            let augmentation = &self.params.augmentation;
+            let (images, _) = self.data.training_batch(indices, augmentation, context.rng, u64::from(epoch))?;
+            let normalised = self.network.normalise(&images)?.f_to_kind(self.kind())?;
+            statistics.add(&*self.network, &normalised)?;
+        }
+        Ok(statistics.finish()?)
     }
 
     /// Trains on one batch; `index` counts from 0 within the epoch. Updates the tallies of all and of the perturbed
