@@ -118,24 +118,7 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError::Torch`] or [`CheckpointError::Format`].
     pub fn to_bytes(&self) -> Result<Vec<u8>, CheckpointError> {
-        let mut values = Vec::new();
-        for entry in self.network.state().entries() {
-            values.push((entry.name.as_str(), StoredTensor::of(&entry.tensor)?));
-        }
-        let program = self.network.program();
-        let mut views =
-            values.iter().map(|(name, stored)| Ok((*name, stored.view()?))).collect::<Result<Vec<_>, FormatError>>()?;
-        if let Some(program) = program {
-            views.push((PROGRAM, TensorView::new(Dtype::U8, vec![program.len()], program)?));
-        }
-        let metadata = Metadata {
-            format: FORMAT.to_owned(),
-            net: self.net.clone(),
-            channels: self.channels,
-            classes: self.classes.clone(),
-            torchscript: program.map(Digest::of),
-        };
-        Ok(formats::write(views, &metadata)?)
+        encode(&self.net, self.channels, &self.classes, &*self.network)
     }
 
     /// Reads a checkpoint from a file's bytes and loads its network onto a device.
@@ -172,6 +155,36 @@ impl Checkpoint {
         }
         Ok(Checkpoint { net, channels, classes, network })
     }
+}
+
+/// Encodes a checkpoint of these parts, as [`Checkpoint::to_bytes`].
+///
+/// # Errors
+/// [`CheckpointError::Torch`] or [`CheckpointError::Format`].
+pub fn encode(
+    net: &Net,
+    channels: usize,
+    classes: &[String],
+    network: &dyn Network,
+) -> Result<Vec<u8>, CheckpointError> {
+    let mut values = Vec::new();
+    for entry in network.state().entries() {
+        values.push((entry.name.as_str(), StoredTensor::of(&entry.tensor)?));
+    }
+    let program = network.program();
+    let mut views =
+        values.iter().map(|(name, stored)| Ok((*name, stored.view()?))).collect::<Result<Vec<_>, FormatError>>()?;
+    if let Some(program) = program {
+        views.push((PROGRAM, TensorView::new(Dtype::U8, vec![program.len()], program)?));
+    }
+    let metadata = Metadata {
+        format: FORMAT.to_owned(),
+        net: net.clone(),
+        channels,
+        classes: classes.to_vec(),
+        torchscript: program.map(Digest::of),
+    };
+    Ok(formats::write(views, &metadata)?)
 }
 
 /// Returns whether a checkpoint says that it holds a TorchScript network.

@@ -214,6 +214,13 @@ fn images_held_out_choose_the_epoch_whose_weights_are_kept() {
     assert_eq!(metrics["kept_epoch"], first);
     assert_eq!(tensors(&best[0]), tensors(&ended[0]));
     assert!(first < 5, "the test shows something: {held:?}");
+    // One training gives both.
+    let (last, _) = train(&mut engine, params("last", 5), vec![]);
+    let inputs = vec![data(&engine)];
+    let ([checkpoint, at_end, metrics], _) =
+        engine.run(StageKind::Train, params("both", 5), inputs, ["checkpoint", "last", "metrics"]);
+    assert_eq!((tensors(&checkpoint), tensors(&at_end)), (tensors(&best[0]), tensors(&last[0])));
+    assert_eq!(serde_json::from_slice::<Value>(&metrics).unwrap()["kept_epoch"], first);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde_json::Value as Json;
 use serde_yaml::{Mapping, Value};
 
 use super::command::{self, Used};
@@ -162,6 +163,7 @@ impl Expander<'_> {
             _ => declared_outputs,
         };
         let kind = stage.kind.unwrap_or(StageKind::Command);
+        let outputs = outputs(kind, &point.name, declared_outputs, knows_params.then_some(&*json));
         let source = |(slot, source, path)| ExternalInput { slot, source, path };
         let mut instance = Instance {
             stage: stage.name.clone(),
@@ -175,7 +177,7 @@ impl Expander<'_> {
             time_limit: self.time_limit(stage, axes, notes),
             needs: needs.needs,
             sources: sources.into_iter().map(source).collect(),
-            outputs: outputs(kind, &point.name, declared_outputs),
+            outputs,
             coordinates: point.coordinates,
             sweep: Vec::new(),
             axes: (shared.axes.clone(), stands.iter().map(|stand| stand.value.clone()).collect()),
@@ -321,15 +323,22 @@ fn read_params(
     params
 }
 
-/// Returns the outputs of the instance `name`: of a command those that the author declares, else those of the kind.
-fn outputs(kind: StageKind, name: &str, declared: BTreeMap<String, CommandOutput>) -> Vec<OutputSpec> {
+/// Returns the outputs of the instance `name`: of a command those that the author declares, else those of the kind that
+/// its parameters ask for. Without parameters, which are wrong then, it has all of them.
+fn outputs(
+    kind: StageKind,
+    name: &str,
+    declared: BTreeMap<String, CommandOutput>,
+    params: Option<&Json>,
+) -> Vec<OutputSpec> {
     if kind == StageKind::Command {
         let output = |(name, output): (String, CommandOutput)| OutputSpec { name, result: output.shown() };
         return declared.into_iter().map(output).collect();
     }
     let result = |ending| format!("{}.{ending}", name.replace('/', "-"));
     let output = |output: &Output| OutputSpec { name: output.name.into(), result: output.result.map(result) };
-    kind.outputs().iter().map(output).collect()
+    let is_made = |output: &&Output| params.is_none_or(|params| kind.makes(output.name, params));
+    kind.outputs().iter().filter(is_made).map(output).collect()
 }
 
 /// Returns the names that a command uses.

@@ -105,6 +105,9 @@ impl Expander<'_> {
         for reference in found {
             let instance = self.instance(reference.instance);
             let tail = instance.tail().replace('/', "-");
+            // A training may have two checkpoints, whose labels must differ.
+            let is_last = reference.output.as_deref() == Some("last");
+            let tail = if is_last { format!("{tail}.last") } else { tail };
             let has_axes = instance.name.contains('/');
             reference.label = match (&reference.output, one_stage && has_axes, has_axes) {
                 (_, true, _) => tail,
@@ -143,7 +146,10 @@ impl<'a> Maker<'a> {
     /// Creates a producer from an instance; `None` if its outputs are unknown.
     pub(super) fn of(instance: &'a Instance) -> Option<Self> {
         if instance.kind != StageKind::Command {
-            return Maker::of_kind(&instance.stage, instance.kind);
+            let is_made = |name: &str| instance.outputs.iter().any(|output| output.name == name);
+            let mut maker = Maker::of_kind(&instance.stage, instance.kind)?;
+            maker.outputs.retain(|(name, _)| is_made(name));
+            return Some(maker);
         }
         let outputs = instance.outputs.iter().map(|output| (output.name.as_str(), ArtifactType::File)).collect();
         (!instance.outputs.is_empty()).then_some(Maker { stage: &instance.stage, kind: instance.kind, outputs })
@@ -163,7 +169,12 @@ impl<'a> Maker<'a> {
         let names = || outputs.iter().map(|(name, _)| *name);
         if let Some(wanted) = wanted {
             return match outputs.iter().find(|(name, _)| *name == wanted) {
-                None => Err((format!("`{stage}` has no output `{wanted}`"), suggestion(wanted, names()))),
+                None => {
+                    let is_of_kind = kind.outputs().iter().any(|output| output.name == wanted);
+                    // Only trainings have an output that their parameters ask for.
+                    let help = is_of_kind.then(|| "a training makes it with `holdout: {keep: both}`".to_owned());
+                    Err((format!("`{stage}` has no output `{wanted}`"), help.or_else(|| suggestion(wanted, names()))))
+                }
                 Some((_, is)) if fits(*is) => Ok(wanted.to_owned()),
                 Some((_, is)) => {
                     let expected = slot.map_or("a file", |slot| slot.takes.name());

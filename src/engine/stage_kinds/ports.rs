@@ -1,7 +1,12 @@
 //! What each kind takes and gives: its slots for inputs and its outputs. Knows nothing of the stages that are joined by
 //! them.
 
+use serde_json::Value as Json;
+
 use super::StageKind;
+
+/// The output of a training with the weights of its last epoch, beside those of the best one.
+const LAST: &str = "last";
 
 /// What sort of artifact a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,6 +128,13 @@ impl StageKind {
         }
     }
 
+    /// Whether a stage with these canonical parameters makes an output of its kind: a training makes `last` only if it
+    /// keeps two epochs.
+    pub fn makes(self, output: &str, params: &Json) -> bool {
+        let keeps_both = || params.pointer("/holdout/keep").and_then(Json::as_str) == Some("both");
+        self != StageKind::Train || output != LAST || keeps_both()
+    }
+
     /// The outputs of a kind; empty for `command`, which names its own.
     pub const fn outputs(self) -> &'static [Output] {
         match self {
@@ -133,7 +145,13 @@ impl StageKind {
             StageKind::File => const { &[output("file", ArtifactType::File)] },
             StageKind::Transform => const { &[output("images", ArtifactType::Images)] },
             StageKind::Train => {
-                const { &[output("checkpoint", ArtifactType::Checkpoint), output("metrics", ArtifactType::File)] }
+                const {
+                    &[
+                        output("checkpoint", ArtifactType::Checkpoint),
+                        output(LAST, ArtifactType::Checkpoint),
+                        output("metrics", ArtifactType::File),
+                    ]
+                }
             }
             StageKind::Pretrained | StageKind::Randomised => {
                 const { &[output("checkpoint", ArtifactType::Checkpoint)] }

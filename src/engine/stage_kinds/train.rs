@@ -14,7 +14,8 @@ use crate::number::Real;
 /// Needs: `data`, an image set to train on; `validation`, an image set whose accuracy is measured after each epoch
 /// (optional); `weights`, a file of weights to start from, a state dict as `torch.save` writes it or safetensors, or
 /// all shards of one (optional); `network`, a TorchScript file, if `net` is `torchscript`. Outputs: `checkpoint`, the
-/// weights after the last epoch; `metrics`, numbers of every epoch as JSON.
+/// weights after the last epoch or after the one that `holdout` keeps; `last`, those after the last epoch, only with
+/// `keep: both`; `metrics`, numbers of every epoch as JSON.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainParams {
@@ -250,4 +251,6 @@ pub enum KeptEpoch {
     Best,
     /// Those of the last one.
     Last,
+    /// Those of the best one, and those of the last one as the output `last`: one training for a comparison of both.
+    Both,
 }

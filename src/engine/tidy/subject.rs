@@ -9,7 +9,7 @@ use crate::stage_kinds::StageKind;
 /// What an evaluation is of, as far as it is of such.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Subject {
-    /// The instance that made the model.
+    /// The instance that made the model; `model.last` for the last epoch of a training that keeps two.
     pub model: Option<String>,
     /// The seed of the model's training.
     pub model_seed: Option<u64>,
@@ -31,11 +31,17 @@ impl Subject {
             let of = Subject::of(source, source.graph.instance(need.from));
             return Subject { attack, eps: None, eps_written: None, ..of };
         }
-        let model = instance.need("model").map(|need| source.graph.instance(need.from));
+        let need = instance.need("model");
+        let model = need.map(|need| source.graph.instance(need.from));
+        // A training with two checkpoints is two models.
+        let name = need.map(|need| match need.output.as_str() {
+            "last" => format!("{}.{}", source.graph.instance(need.from).name, need.output),
+            _ => source.graph.instance(need.from).name.clone(),
+        });
         let eps = instance.params.pointer("/attack/eps").and_then(serde_json::Value::as_f64);
         let attack = instance.params.pointer("/attack/attack").and_then(serde_json::Value::as_str);
         Subject {
-            model: model.map(|model| model.name.clone()),
+            model: name,
             model_seed: model.filter(|model| model.kind == StageKind::Train).map(|model| model.seed),
             set: instance.need("set").map(|need| set_name(source, need)),
             attack: attack.map(str::to_owned),

@@ -30,6 +30,6 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     let parameters = entries.iter().filter(|entry| entry.role == Role::Parameter);
     let count: usize = parameters.map(|entry| entry.tensor.numel()).sum();
     let summary = format!("{} parameters in {} tensors", grouped(count as u64), grouped(entries.len() as u64));
-    start::write(context, params.net, &data, network)?;
+    start::write(context, "checkpoint", &params.net, &data, &*network)?;
     Ok(summary)
 }

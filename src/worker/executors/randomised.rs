@@ -3,7 +3,7 @@
 use atflow::stage_kinds::RandomisedParams;
 
 use super::grouped;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint;
 use crate::context::Context;
 use crate::error::StageError;
 use crate::networks::{self, Entry, Role};
@@ -26,8 +26,8 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
         let problem = format!("is `{down_to}`, and the network's layers are {}", layers(entries).join(", "));
         StageError::setting("down_to", problem)
     })?;
-    let (channels, classes) = (trained.channels, trained.classes.clone());
-    let network = networks::build(&trained.net, channels, classes.len(), context.rng, context.device)?;
+    let (channels, classes) = (trained.channels, trained.classes.len());
+    let network = networks::build(&trained.net, channels, classes, context.rng, context.device)?;
     let mut random = 0;
     let no_grad = tch::no_grad_guard();
     for (at, (new, old)) in network.state().entries().iter().zip(entries).enumerate() {
@@ -40,9 +40,8 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     drop(no_grad);
     let total: usize =
         entries.iter().filter(|entry| entry.role == Role::Parameter).map(|entry| entry.tensor.numel()).sum();
-    let checkpoint = Checkpoint { net: trained.net.clone(), channels, classes, network };
-    let bytes =
-        checkpoint.to_bytes().map_err(|error| StageError::Encode { output: "checkpoint", source: error.into() })?;
+    let bytes = checkpoint::encode(&trained.net, trained.channels, &trained.classes, &*network);
+    let bytes = bytes.map_err(|error| StageError::Encode { output: "checkpoint", source: error.into() })?;
     context.write("checkpoint", &bytes)?;
     Ok(format!("{} of {} parameters random", grouped(random as u64), grouped(total as u64)))
 }

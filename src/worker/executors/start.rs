@@ -4,7 +4,7 @@
 use atflow::protocol::Input;
 use atflow::stage_kinds::{HeadWeights, Net, Pretrained};
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint;
 use crate::context::Context;
 use crate::data::{self, DeviceSet};
 use crate::error::StageError;
@@ -87,18 +87,17 @@ fn head(net: &Net, wanted: HeadWeights) -> Result<Head<'static>, StageError> {
     }
 }
 
-/// Writes the output `checkpoint`: the network, for the channels and classes of a set.
+/// Writes a checkpoint as an output: the network, for the channels and classes of a set.
 ///
 /// # Errors
 /// [`StageError::Encode`], or those of [`Context::write`].
 pub(super) fn write(
     context: &Context<'_>,
-    net: Net,
+    output: &'static str,
+    net: &Net,
     data: &DeviceSet,
-    network: Box<dyn Network>,
+    network: &dyn Network,
 ) -> Result<(), StageError> {
-    let checkpoint = Checkpoint { net, channels: data.channels(), classes: data.classes.clone(), network };
-    let bytes =
-        checkpoint.to_bytes().map_err(|error| StageError::Encode { output: "checkpoint", source: error.into() })?;
-    context.write("checkpoint", &bytes)
+    let bytes = checkpoint::encode(net, data.channels(), &data.classes, network);
+    context.write(output, &bytes.map_err(|error| StageError::Encode { output, source: error.into() })?)
 }

@@ -40,9 +40,14 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     let mut epochs = keeper.resume(context, &mut training)?;
     train(context, &mut keeper, &mut training, &mut epochs)?;
 
+    if training.keeps_last_too() {
+        training.swap_average()?;
+        write_checkpoint(context, "last", &training)?;
+        training.swap_average()?;
+    }
     let metrics = choose_epoch(&mut training, epochs)?;
     let summary = metrics.epochs.last().map_or_else(String::new, |last| describe(last, training.params.epochs));
-    write_checkpoint(context, training)?;
+    write_checkpoint(context, "checkpoint", &training)?;
     write_metrics(context, &metrics)?;
     Ok(summary)
 }
@@ -157,9 +162,8 @@ fn choose_epoch(training: &mut Training, epochs: Vec<EpochMetrics>) -> Result<Tr
     Ok(TrainingMetrics { epochs, catastrophic_overfitting, kept_epoch })
 }
 
-fn write_checkpoint(context: &Context<'_>, training: Training) -> Result<(), StageError> {
-    let Training { params, data, network, .. } = training;
-    start::write(context, params.net, &data, network)
+fn write_checkpoint(context: &Context<'_>, output: &'static str, training: &Training) -> Result<(), StageError> {
+    start::write(context, output, &training.params.net, &training.data, &*training.network)
 }
 
 fn write_metrics(context: &Context<'_>, metrics: &TrainingMetrics) -> Result<(), StageError> {

@@ -158,7 +158,12 @@ impl Training {
 
     /// Returns whether the checkpoint is that of the best epoch.
     pub(super) fn chooses_best(&self) -> bool {
-        self.params.holdout.as_ref().is_some_and(|holdout| holdout.keep == KeptEpoch::Best)
+        self.params.holdout.as_ref().is_some_and(|holdout| matches!(holdout.keep, KeptEpoch::Best | KeptEpoch::Both))
+    }
+
+    /// Returns whether the weights of the last epoch are an output of their own.
+    pub(super) fn keeps_last_too(&self) -> bool {
+        self.params.holdout.as_ref().is_some_and(|holdout| holdout.keep == KeptEpoch::Both)
     }
 
     /// Exchanges weights and their average, if there is one: what is evaluated and kept is the average.
