@@ -34,6 +34,7 @@ stages:
     matrix:
       net:
         small: {{arch: resnet, width: 4, blocks: [1, 2], mean: [0.286], std: [0.353]}}
+        standardised: {{arch: resnet, width: 4, blocks: [1], standardise: true}}
         cifar18: {{arch: resnet18, stem: cifar, width: 4}}
         imagenet34: {{arch: resnet34, stem: imagenet, width: 4}}
         imagenet50: {{arch: resnet50, stem: imagenet, width: 4, classes: 12}}

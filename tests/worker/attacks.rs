@@ -41,8 +41,14 @@ pub(crate) fn tensor_of(file: &SafeTensors<'_>, name: &str) -> Tensor {
 
 fn network() -> Box<dyn Frozen> {
     let reals = |values: [f64; 2]| values.map(Real::new).to_vec();
-    let net =
-        Net::Resnet { width: 6, blocks: vec![1, 1], mean: reals([0.4, 0.6]), std: reals([0.25, 0.5]), smooth: None };
+    let net = Net::Resnet {
+        width: 6,
+        blocks: vec![1, 1],
+        mean: reals([0.4, 0.6]),
+        std: reals([0.25, 0.5]),
+        standardise: false,
+        smooth: None,
+    };
     let fixtures = fixtures();
     let weights = fixtures.iter().filter_map(|(name, view)| Some((name.strip_prefix("weights/")?.to_owned(), view)));
     let metadata = json!({"format": "checkpoint/1", "net": net, "channels": 2, "classes": ["a", "b", "c", "d", "e"]});

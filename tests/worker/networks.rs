@@ -419,3 +419,37 @@ fn hostile_shapes_and_nesting_cost_nothing() {
     assert!(weights::read(&stream(&nested)).unwrap_err().to_string().contains("holds no dictionary"));
     assert!(weights::read(&stream(b"]q\x00h\x00a.")).unwrap_err().to_string().contains("holds no dictionary"));
 }
+
+/// `fixtures/make_standardised.py` made the numbers with TensorFlow.
+#[test]
+fn images_are_standardised_one_by_one_as_in_tensorflow_and_gradients_go_through() {
+    let file = SafeTensors::deserialize(include_bytes!("fixtures/standardised.safetensors")).unwrap();
+    let tensor = |name: &str| {
+        let view = file.tensor(name).unwrap();
+        let shape: Vec<i64> = view.shape().iter().map(|&side| side as i64).collect();
+        Tensor::from_data_size(view.data(), &shape, Kind::Float)
+    };
+    let close = |found: &Tensor, name: &str| {
+        let expected = tensor(name);
+        let worst = ((found - &expected).abs() / expected.abs().clamp_min(1.0)).max().double_value(&[]);
+        assert!(worst < 1e-5, "{name} is off by {worst}");
+    };
+    for net in [
+        json!({"arch": "resnet", "width": 4, "blocks": [1], "standardise": true}),
+        json!({"arch": "vit", "side": 8, "patch": 4, "dim": 12, "depth": 1, "standardise": true}),
+    ] {
+        let net: Net = serde_json::from_value(net).unwrap();
+        let network = networks::build(&net, 3, 2, Rng::new(1), Device::Cpu).unwrap();
+        let images = tensor("images").set_requires_grad(true);
+        let found = network.normalise(&images).unwrap();
+        close(&found, "standardised");
+        close(&network.freeze().unwrap().normalise(&images).unwrap(), "standardised");
+        let loss = (&found * tensor("weights")).sum(Kind::Float);
+        close(&Tensor::run_backward(&[loss], &[&images], false, false)[0], "gradient");
+        // An image of one colour has a deviation of 0, and a gradient all the same.
+        let plain = Tensor::full([1, 3, 6, 5], 0.25, (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let loss = (network.normalise(&plain).unwrap() * tensor("weights").narrow(0, 0, 1)).sum(Kind::Float);
+        let gradient = &Tensor::run_backward(&[loss], &[&plain], false, false)[0];
+        assert!(gradient.isfinite().all().int64_value(&[]) == 1 && gradient.abs().max().double_value(&[]) > 0.1);
+    }
+}

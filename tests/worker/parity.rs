@@ -35,7 +35,14 @@ pub(crate) fn fixture(name: &str) -> Tensor {
 
 fn net() -> Net {
     let reals = |values: [f64; 2]| values.map(Real::new).to_vec();
-    Net::Resnet { width: 4, blocks: vec![1, 2], mean: reals([0.4, 0.6]), std: reals([0.25, 0.5]), smooth: None }
+    Net::Resnet {
+        width: 4,
+        blocks: vec![1, 2],
+        mean: reals([0.4, 0.6]),
+        std: reals([0.25, 0.5]),
+        standardise: false,
+        smooth: None,
+    }
 }
 
 /// The network with the weights that PyTorch gave it, through the checkpoint's format.
@@ -168,7 +175,8 @@ fn transforms_are_those_of_numpy() {
 
 #[test]
 fn initial_weights_have_the_spread_of_pytorchs_defaults() {
-    let net = Net::Resnet { width: 32, blocks: vec![1, 1], mean: vec![], std: vec![], smooth: None };
+    let net =
+        Net::Resnet { width: 32, blocks: vec![1, 1], mean: vec![], std: vec![], standardise: false, smooth: None };
     let network = atflow_worker::networks::build(&net, 3, 10, Rng::new(4), Device::Cpu).unwrap();
     for entry in network.state().entries() {
         let (name, shape) = (entry.name.as_str(), entry.tensor.size());

@@ -107,7 +107,7 @@ fn batches_change_predictions_by_rounding_only_and_an_attack_of_nothing_changes_
 
 #[test]
 fn attacks_stay_in_their_ball_and_in_range() {
-    let net = Net::Resnet { width: 4, blocks: vec![1, 1], mean: vec![], std: vec![], smooth: None };
+    let net = Net::Resnet { width: 4, blocks: vec![1, 1], mean: vec![], std: vec![], standardise: false, smooth: None };
     let network = networks::build(&net, 1, 3, Rng::new(2), Device::Cpu).unwrap().freeze().unwrap();
     let mut set = shapes(10, 1, 3);
     // Black and white, so that [0, 1] cuts the ball.

@@ -36,6 +36,10 @@ pub struct PreactResnet18 {
     /// Standard deviation of each input channel; divides it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub std: Vec<Real>,
+    /// Standardises each image by itself, in place of `mean` and `std`: (x − m) / max(s, 1/√n), where m and s are mean
+    /// and standard deviation of all n values of the image in [0, 1], as `tf.image.per_image_standardization` has it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub standardise: bool,
 }
 
 /// The builds of pre-activation ResNet-18 of which weights are published.
@@ -80,6 +84,10 @@ pub struct DmWideResnet {
     /// Standard deviation of each input channel; divides it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub std: Vec<Real>,
+    /// Standardises each image by itself, in place of `mean` and `std`: (x − m) / max(s, 1/√n), where m and s are mean
+    /// and standard deviation of all n values of the image in [0, 1], as `tf.image.per_image_standardization` has it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub standardise: bool,
 }
 
 /// An activation.
@@ -131,6 +139,10 @@ pub struct Vit {
     /// Standard deviation of each input channel; divides it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub std: Vec<Real>,
+    /// Standardises each image by itself, in place of `mean` and `std`: (x − m) / max(s, 1/√n), where m and s are mean
+    /// and standard deviation of all n values of the image in [0, 1], as `tf.image.per_image_standardization` has it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub standardise: bool,
 }
 
 impl Vit {
@@ -181,6 +193,10 @@ pub struct Convnext {
     /// Standard deviation of each input channel; divides it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub std: Vec<Real>,
+    /// Standardises each image by itself, in place of `mean` and `std`: (x − m) / max(s, 1/√n), where m and s are mean
+    /// and standard deviation of all n values of the image in [0, 1], as `tf.image.per_image_standardization` has it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub standardise: bool,
 }
 
 impl Convnext {

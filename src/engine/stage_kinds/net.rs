@@ -28,6 +28,11 @@ pub enum Net {
         /// Standard deviation of each input channel; divides it.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         std: Vec<Real>,
+        /// Standardises each image by itself, in place of `mean` and `std`: (x − m) / max(s, 1/√n), where m and s are
+        /// mean and standard deviation of all n values of the image in [0, 1], as `tf.image.per_image_standardization`
+        /// has it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        standardise: bool,
         /// A blur of feature maps.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         smooth: Option<Smooth>,
@@ -110,6 +115,10 @@ impl Net {
         let (mean, std) = self.normalisation();
         let mut problems = Vec::new();
         let mut tell = |name, index, problem: String, help| problems.push(NetProblem { name, index, problem, help });
+        if self.standardises() && !(mean.is_empty() && std.is_empty()) {
+            let help = "remove `mean` and `std`: each image has its own";
+            tell("standardise", None, "stands beside `mean` and `std`".to_owned(), Some(help));
+        }
         match (mean.len(), std.len()) {
             (1.., 0) => {
                 let help = "add `std: [1]`, with a 1 for every channel, to subtract the mean and divide by nothing";
@@ -151,6 +160,20 @@ impl Net {
             Net::Vit(net) => (&net.mean, &net.std),
             Net::Convnext(net) => (&net.mean, &net.std),
             Net::Torchscript(net) => (&net.mean, &net.std),
+        }
+    }
+
+    /// Whether each image is standardised by its own mean and deviation.
+    pub const fn standardises(&self) -> bool {
+        match self {
+            Net::Resnet { standardise, .. } => *standardise,
+            Net::Resnet18(net) | Net::Resnet34(net) | Net::Resnet50(net) => net.standardise,
+            Net::Wideresnet(net) => net.standardise,
+            Net::DmWideResnet(net) => net.standardise,
+            Net::PreactResnet18(net) => net.standardise,
+            Net::Vit(net) => net.standardise,
+            Net::Convnext(net) => net.standardise,
+            Net::Torchscript(net) => net.standardise,
         }
     }
 
@@ -209,6 +232,10 @@ pub struct StandardResnet {
     /// Standard deviation of each input channel; divides it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub std: Vec<Real>,
+    /// Standardises each image by itself, in place of `mean` and `std`: (x − m) / max(s, 1/√n), where m and s are mean
+    /// and standard deviation of all n values of the image in [0, 1], as `tf.image.per_image_standardization` has it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub standardise: bool,
     /// A blur of feature maps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub smooth: Option<Smooth>,
@@ -249,6 +276,10 @@ pub struct WideResnet {
     /// Standard deviation of each input channel; divides it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub std: Vec<Real>,
+    /// Standardises each image by itself, in place of `mean` and `std`: (x − m) / max(s, 1/√n), where m and s are mean
+    /// and standard deviation of all n values of the image in [0, 1], as `tf.image.per_image_standardization` has it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub standardise: bool,
 }
 
 fn standard_width() -> u32 {
@@ -274,6 +305,10 @@ pub struct Torchscript {
     /// Standard deviation of each input channel; divides it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub std: Vec<Real>,
+    /// Standardises each image by itself, in place of `mean` and `std`: (x − m) / max(s, 1/√n), where m and s are mean
+    /// and standard deviation of all n values of the image in [0, 1], as `tf.image.per_image_standardization` has it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub standardise: bool,
 }
 
 fn wide_depth() -> u32 {

@@ -204,12 +204,12 @@ fn of_training(params: &TrainParams) -> Work {
 /// How a network is built, and the work of one pass: that of its blocks, which grows with the square of their channels.
 fn of_net(net: &Net) -> (String, f64) {
     let standard =
-        |name: &str, StandardResnet { stem, width, classes: _, mean: _, std: _, smooth: _ }: &StandardResnet| {
+        |name: &str, StandardResnet { stem, width, classes: _, mean: _, std: _, standardise: _, smooth: _ }: &StandardResnet| {
             (format!("{name} {stem:?}"), f64::from(*width) * f64::from(*width))
         };
     let wide = |depth: u32, widen: u32| f64::from(widen) * f64::from(widen) * f64::from(depth.saturating_sub(4));
     match net {
-        Net::Resnet { width, blocks, mean: _, std: _, smooth: _ } => {
+        Net::Resnet { width, blocks, mean: _, std: _, standardise: _, smooth: _ } => {
             // From group to group channels double and resolution halves: every block is as much work.
             let blocks: f64 = blocks.iter().map(|&count| f64::from(count)).sum();
             ("resnet".to_owned(), f64::from(*width) * f64::from(*width) * blocks)
@@ -217,29 +217,31 @@ fn of_net(net: &Net) -> (String, f64) {
         Net::Resnet18(net) => standard("resnet18", net),
         Net::Resnet34(net) => standard("resnet34", net),
         Net::Resnet50(net) => standard("resnet50", net),
-        Net::Wideresnet(WideResnet { depth, widen, classes: _, mean: _, std: _ }) => {
+        Net::Wideresnet(WideResnet { depth, widen, classes: _, mean: _, std: _, standardise: _ }) => {
             ("wideresnet".to_owned(), wide(*depth, *widen))
         }
-        Net::DmWideResnet(DmWideResnet { depth, widen, activation, classes: _, mean: _, std: _ }) => {
+        Net::DmWideResnet(DmWideResnet { depth, widen, activation, classes: _, mean: _, std: _, standardise: _ }) => {
             (format!("dm_wide_resnet {activation:?}"), wide(*depth, *widen))
         }
-        Net::PreactResnet18(PreactResnet18 { build: _, width, classes: _, mean: _, std: _ }) => {
+        Net::PreactResnet18(PreactResnet18 { build: _, width, classes: _, mean: _, std: _, standardise: _ }) => {
             ("preact_resnet18".to_owned(), f64::from(*width) * f64::from(*width))
         }
         Net::Vit(net) => ("vit".to_owned(), of_vit(net)),
-        Net::Convnext(Convnext { patch, width, blocks, classes: _, mean: _, std: _ }) => {
+        Net::Convnext(Convnext { patch, width, blocks, classes: _, mean: _, std: _, standardise: _ }) => {
             let blocks: f64 = blocks.iter().map(|&count| f64::from(count)).sum();
             let width = f64::from(*width) / f64::from(*patch);
             ("convnext".to_owned(), width * width * blocks)
         }
         // The file knows how much work its layers are.
-        Net::Torchscript(Torchscript { classes: _, mean: _, std: _ }) => ("torchscript".to_owned(), 1.0),
+        Net::Torchscript(Torchscript { classes: _, mean: _, std: _, standardise: _ }) => {
+            ("torchscript".to_owned(), 1.0)
+        }
     }
 }
 
 /// The multiplications of a vision transformer for each pixel: those of its linear layers, and those of attention.
 fn of_vit(net: &Vit) -> f64 {
-    let Vit { side, patch, dim, depth, heads: _, mlp, classes: _, mean: _, std: _ } = net;
+    let Vit { side, patch, dim, depth, heads: _, mlp, classes: _, mean: _, std: _, standardise: _ } = net;
     let [side, patch, dim, depth, mlp] = [side, patch, dim, depth, mlp].map(|&number| f64::from(number));
     let tokens = (side / patch) * (side / patch);
     depth * (dim * dim * (4.0 + 2.0 * mlp) + 2.0 * tokens * dim) / (patch * patch)

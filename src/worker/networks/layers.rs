@@ -4,6 +4,7 @@
 //! its parameters and statistics in F32 for any input. Layer norms and attention are in `tokens`.
 
 use atflow::number::Real;
+use atflow::stage_kinds::Net;
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::Mode;
@@ -16,13 +17,28 @@ const EPSILON: f64 = 1e-5;
 /// PyTorch's default for `BatchNorm2d`: the weight of the batch statistics in the running update.
 pub(super) const MOMENTUM: f64 = 0.1;
 
-/// Per-channel normalisation, (image − mean) / std.
+/// What is done to images in [0, 1] before the first layer.
 #[derive(Debug)]
-pub struct Normalisation(Option<(Tensor, Tensor)>);
+pub enum Normalisation {
+    /// Nothing.
+    None,
+    /// (image − mean) / std, with a mean and a deviation for each channel.
+    Channels(Tensor, Tensor),
+    /// (image − m) / max(s, 1/√n), with m and s of all n values of the image.
+    PerImage,
+}
 
 impl Normalisation {
-    /// Creates the normalisation from the author's lists: both empty, or one number per channel.
-    pub(super) fn new(mean: &[Real], std: &[Real], channels: usize, device: Device) -> Result<Self, StageError> {
+    /// Creates the normalisation of a network for images of so many channels: its lists are empty, or have one number
+    /// per channel.
+    pub(super) fn new(net: &Net, channels: usize, device: Device) -> Result<Self, StageError> {
+        let (mean, std) = net.normalisation();
+        if net.standardises() {
+            return match mean.is_empty() && std.is_empty() {
+                true => Ok(Normalisation::PerImage),
+                false => Err(StageError::setting("net.standardise", "stands beside `mean` and `std`")),
+            };
+        }
         for (name, list) in [("net.mean", mean), ("net.std", std)] {
             if !list.is_empty() && list.len() != channels {
                 let problem = format!("has {} numbers, but the images have {channels} channels", list.len());
@@ -33,35 +49,54 @@ impl Normalisation {
             return Err(StageError::setting("net.std", "must be above 0"));
         }
         if mean.is_empty() && std.is_empty() {
-            return Ok(Normalisation(None));
+            return Ok(Normalisation::None);
         }
         let column = |list: &[Real], default: f32| -> Result<Tensor, TchError> {
             let values: Vec<f32> =
                 (0..channels).map(|c| list.get(c).map_or(default, |real| real.get() as f32)).collect();
             Tensor::f_from_slice(&values)?.f_view([1, channels as i64, 1, 1])?.f_to_device(device)
         };
-        Ok(Normalisation(Some((column(mean, 0.0)?, column(std, 1.0)?))))
+        Ok(Normalisation::Channels(column(mean, 0.0)?, column(std, 1.0)?))
     }
 
     pub(super) fn forward(&self, images: &Tensor) -> Result<Tensor, TchError> {
-        match &self.0 {
-            Some((mean, std)) => images.f_sub(mean)?.f_div(std),
-            None => Ok(images.shallow_clone()),
+        match self {
+            Normalisation::Channels(mean, std) => images.f_sub(mean)?.f_div(std),
+            Normalisation::None => Ok(images.shallow_clone()),
+            Normalisation::PerImage => standardised(images),
         }
     }
 
-    /// Returns the mean and the standard deviation of each channel; `None` if images are taken as they are.
+    /// Returns the mean and the standard deviation of each channel; `None` if channels have none.
     ///
     /// # Errors
     /// Returns the error from libtorch.
     pub fn values(&self) -> Result<Option<[Vec<f64>; 2]>, TchError> {
         let list = |column: &Tensor| Vec::try_from(column.f_to_device(Device::Cpu)?.f_flatten(0, -1)?);
-        self.0.as_ref().map(|(mean, std)| Ok([list(mean)?, list(std)?])).transpose()
+        match self {
+            Normalisation::Channels(mean, std) => Ok(Some([list(mean)?, list(std)?])),
+            Normalisation::None | Normalisation::PerImage => Ok(None),
+        }
     }
 
     pub(super) fn share(&self) -> Self {
-        Normalisation(self.0.as_ref().map(|(mean, std)| (mean.shallow_clone(), std.shallow_clone())))
+        match self {
+            Normalisation::None => Normalisation::None,
+            Normalisation::Channels(mean, std) => Normalisation::Channels(mean.shallow_clone(), std.shallow_clone()),
+            Normalisation::PerImage => Normalisation::PerImage,
+        }
     }
+}
+
+/// Standardises each image of N × C × H × W by its own mean and deviation, with a gradient.
+///
+/// The floor stands under the root, where it is that of the deviation, so an image of one colour has a gradient, too.
+fn standardised(images: &Tensor) -> Result<Tensor, TchError> {
+    let values: i64 = images.size()[1..].iter().product();
+    let all = [1i64, 2, 3];
+    let centred = images.f_sub(&images.f_mean_dim(all.as_slice(), true, None)?)?;
+    let variance = centred.f_mul(&centred)?.f_mean_dim(all.as_slice(), true, None)?;
+    centred.f_div(&square_root(&variance.f_clamp_min(1.0 / values.max(1) as f64)?)?)
 }
 
 /// A batch norm layer.

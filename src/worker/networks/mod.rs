@@ -270,8 +270,7 @@ fn sized(
         let problem = format!("cannot be made for {channels} channels and {logits} classes");
         return Err(StageError::setting("net", problem));
     }
-    let (mean, std) = net.normalisation();
-    let normalisation = layers::Normalisation::new(mean, std, channels, device)?;
+    let normalisation = layers::Normalisation::new(net, channels, device)?;
     Ok((normalisation, logits))
 }
 
