@@ -132,17 +132,29 @@ stages:
 "#;
 
 #[test]
-fn a_seed_where_nothing_is_drawn_is_told_once_a_stage() {
+fn a_seed_where_nothing_is_drawn_is_refused_once_a_stage() {
     let space = Space::new();
     space.write("p.yaml", SEEDED);
     let plan = space.run(&["plan", "p.yaml"]);
-    assert_eq!(plan.code, Some(0), "{}", plan.seen());
+    assert_eq!(plan.code, Some(2), "{}", plan.seen());
     for told in ["`saturated` draws nothing", "`attacked` draws nothing", "p.yaml:10:", "p.yaml:15:", "remove `seed`"] {
         assert!(plan.stderr.contains(told), "{told}: {}", plan.stderr);
     }
     assert_eq!(plan.stderr.matches("draws nothing").count(), 2, "{}", plan.stderr);
     space.write("p.yaml", format!("allow: [idle-seed]\n{SEEDED}"));
     assert_eq!(space.run(&["plan", "p.yaml"]).stderr, "");
+}
+
+#[test]
+fn a_seed_that_another_parameter_may_give_a_use_is_told() {
+    let space = Space::new();
+    let sometimes = SEEDED.replace("seed: 0}", "seed: 0, from: zero}").replace("start: zero", "start: \"${from}\"");
+    space.write("p.yaml", sometimes.replace("seed: 3, ", ""));
+    let plan = space.run(&["plan", "p.yaml"]);
+    assert_eq!(plan.code, Some(0), "{}", plan.seen());
+    assert!(plan.stderr.contains("`attacked` draws nothing at random with these parameters"), "{}", plan.stderr);
+    let plan = space.run(&["plan", "p.yaml", "--set", "from=random"]);
+    assert!(!plan.stderr.contains("draws nothing"), "{}", plan.seen());
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde_yaml::Mapping;
 
 use super::diagnostics::{Diagnostics, MAX_PROBLEMS};
+use super::idle_seed;
 use super::instance::{Instance, InstanceId, PerInstance};
 use super::pipeline::PipelineSpec;
 use super::problem::{Problem, Problems};
@@ -122,7 +123,10 @@ impl Order<'_> {
         if !notes.missing.is_empty() {
             return self.wait(stage, notes.missing);
         }
+        let is_well = notes.problems.is_empty();
         self.problems.extend(notes.problems);
+        let all = || instances.iter().flatten().flatten();
+        self.problems.extend(is_well.then(|| idle_seed::check(spec, stage, all())).flatten());
         match instances {
             Some(instances) => self.expander.add(stage, instances, &mut self.problems),
             None => _ = self.expander.unknown.insert(stage.name.clone()),

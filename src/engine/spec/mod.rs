@@ -15,6 +15,7 @@ mod expand;
 mod fits;
 mod grid;
 mod headings;
+mod idle_seed;
 mod include;
 mod instance;
 mod lenient;
