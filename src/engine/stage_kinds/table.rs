@@ -139,7 +139,10 @@ pub enum PairedTest {
 
 /// Where published numbers are: a CSV file, relative to the pipeline file. Its first column has the labels of rows, its
 /// first line those of columns; shares are in percent. A row or a column of the table is found by its label; the
-/// columns of a coordinate also by `AXIS=LABEL` (`p=64`).
+/// columns of a coordinate also by `AXIS=LABEL`: `p=64` is the column of results with the label 64 on the axis `p`.
+///
+/// In the table each number that was published has a verdict: `=` for one that is equal to it when rounded to its
+/// decimals, `≈` within the tolerance, `~` within sampling error, `≠` none of these, `?` nothing to compare with it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum PublishedSpec {

@@ -64,7 +64,7 @@ pub struct TrainParams {
     #[serde(default)]
     pub augmentation: Augmentation,
     /// Stop after the first epoch whose accuracy on `validation` reaches this share, 0 to 1: the paper's underfit
-    /// model.
+    /// model. Accuracy is measured after whole epochs, so the network may be far better than this after its first one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minimum" = 0, "maximum" = 1))]
     pub stop_at_accuracy: Option<Real>,
