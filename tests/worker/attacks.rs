@@ -74,7 +74,11 @@ impl Subjects {
         }
     }
 
-    fn batch(&self) -> Batch<'_> {
+    pub(crate) fn network(&self) -> &dyn Frozen {
+        &*self.network
+    }
+
+    pub(crate) fn batch(&self) -> Batch<'_> {
         Batch { images: &self.images, labels: &self.labels, indices: &self.indices, epoch: 0 }
     }
 
@@ -311,6 +315,7 @@ fn attacks_within(norm: &str, eps: f64) -> Vec<Value> {
         with(json!({"attack": "apgd", "steps": 8, "loss": "dlr_targeted", "targets": 3})),
         with(json!({"attack": "square", "queries": 30})),
         with(json!({"attack": "fab", "steps": 6, "targets": 2})),
+        with(json!({"attack": "malt", "steps": 8, "targets": 2, "candidates": 3})),
         with(json!({"attack": "autoattack", "steps": 6, "queries": 20, "targets": 2})),
     ];
     if norm == "l2" && step > 0.0 {

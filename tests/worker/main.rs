@@ -7,6 +7,7 @@ mod corruptions;
 mod data;
 mod ensembles;
 mod losses;
+mod malt;
 mod networks;
 mod parity;
 mod portable;

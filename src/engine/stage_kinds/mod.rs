@@ -39,7 +39,7 @@ use serde::{Deserialize, Serialize};
 pub use architectures::{Activation, Convnext, DmWideResnet, PreactBuild, PreactResnet18, Vit};
 pub use attack::{
     Apgd, ApgdLoss, Attack, AttackLoss, AttackParams, AttackProblem, Autoattack, BaseGrid, Cw, Demand, Direction, Fab,
-    Fgsm, Iterate, Member, NoAttack, Norm, Pgd, Spatial, Square, Start,
+    Fgsm, Iterate, Malt, Member, NoAttack, Norm, Pgd, Spatial, Square, Start,
 };
 pub use augmentation::Augmentation;
 pub use command::{CommandOutput, CommandParams, RESERVED_RESULTS, Run, ShownOutput};

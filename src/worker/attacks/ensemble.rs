@@ -3,7 +3,7 @@
 //! Each run attacks the images that withstood the previous runs. An image that no run breaks keeps the point with the
 //! largest cross-entropy. Knows the order of runs, not the source of images.
 
-use atflow::stage_kinds::{Apgd, ApgdLoss, Attack, Autoattack, Fab, Member, Square};
+use atflow::stage_kinds::{Apgd, ApgdLoss, Attack, Autoattack, Fab, Malt, Member, Square};
 use tch::Tensor;
 
 use super::attacked_model::AttackedModel;
@@ -63,6 +63,7 @@ fn of_ensemble(ensemble: &Autoattack, member: Member) -> Attack {
         Member::ApgdMargin => apgd(ApgdLoss::Margin),
         Member::ApgdPm => apgd(ApgdLoss::ProbabilityMargin),
         Member::FabT => Attack::Fab(Fab { norm, eps, steps, targets }),
+        Member::Malt => Attack::Malt(Malt::standard(norm, eps, steps, targets)),
         Member::Square => Attack::Square(Square { queries, ..Square::standard(norm, eps) }),
     }
 }
@@ -84,7 +85,7 @@ pub(super) fn attack(
     for (sub_attack, run) in
         sub_attacks.iter().flat_map(|sub_attack| (0..sub_attack.runs).map(move |run| (sub_attack, run)))
     {
-        if !runs.run(model, |model, batch| adversary(&sub_attack.attack).run(model, batch, run))? {
+        if !runs.run(model, |model, batch, _| adversary(&sub_attack.attack).run(model, batch, run))? {
             break;
         }
     }

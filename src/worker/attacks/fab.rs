@@ -11,6 +11,7 @@ use super::active_set::ActiveSet;
 use super::apgd::target;
 use super::attacked_model::{AttackedModel, misclassified};
 use super::ensemble::{self, SubAttack, targeted};
+use super::losses::lead;
 use super::{Adversary, Batch};
 use crate::error::StageError;
 
@@ -69,10 +70,7 @@ pub fn approach(
         if active.is_empty() {
             break;
         }
-        let lead = |logits: &Tensor, labels: &Tensor| {
-            let of = |class: &Tensor| logits.f_gather(1, &class.f_unsqueeze(1)?, false)?.f_squeeze_dim(1);
-            of(&target)?.f_sub(&of(labels)?)
-        };
+        let lead = |logits: &Tensor, labels: &Tensor| lead(logits, labels, &target);
         let query = match step {
             0 => model.first_gradient(&points, batch, &lead)?,
             _ => model.gradient(&points, &active.labels, &lead)?,

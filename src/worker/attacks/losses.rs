@@ -32,6 +32,12 @@ pub(super) fn margin(logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchErro
     truth.f_sub(&others.f_amax([1i64].as_slice(), false)?)
 }
 
+/// Computes the lead z_t − z_y of target classes (I64, N) over the true ones, N.
+pub(super) fn lead(logits: &Tensor, labels: &Tensor, target: &Tensor) -> Result<Tensor, TchError> {
+    let of = |class: &Tensor| logits.f_gather(1, &class.f_unsqueeze(1)?, false)?.f_squeeze_dim(1);
+    of(target)?.f_sub(&of(labels)?)
+}
+
 /// Computes max of the others − z_y (Carlini and Wagner 2017, f6 without its hinge).
 fn other_minus_true(logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
     margin(logits, labels)?.f_neg()

@@ -7,7 +7,7 @@
 //! allowed points, and `active_set` tracks the images still under attack. `successive_runs` keeps the best points of
 //! several runs. `adam` and `lbfgs` are optimisers.
 //!
-//! `pgd` (also FGSM), `spatial`, `apgd`, `fab`, `square` and `cw` are attacks, and `ensemble` runs several
+//! `pgd` (also FGSM), `spatial`, `apgd`, `fab`, `square`, `malt` and `cw` are attacks, and `ensemble` runs several
 //! of them in sequence.
 
 mod active_set;
@@ -20,6 +20,7 @@ mod ensemble;
 pub mod fab;
 pub mod lbfgs;
 mod losses;
+pub mod malt;
 mod pgd;
 pub mod spatial;
 pub mod square;
@@ -143,6 +144,7 @@ pub fn adversary(attack: &Attack) -> &dyn Adversary {
         Attack::Apgd(params) => params,
         Attack::Fab(params) => params,
         Attack::Square(params) => params,
+        Attack::Malt(params) => params,
         Attack::Cw(params) => params,
         Attack::Autoattack(params) => params,
     }

@@ -85,7 +85,7 @@ fn attack(
     let logits = model.logits(&points)?;
     let mut runs = SuccessiveRuns::new(batch, points, &logits)?;
     for restart in 1..restarts {
-        if !runs.run(model, |model, batch| once(model, batch, restart))? {
+        if !runs.run(model, |model, batch, _| once(model, batch, restart))? {
             break;
         }
     }

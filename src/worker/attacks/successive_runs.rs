@@ -28,11 +28,12 @@ impl<'a> SuccessiveRuns<'a> {
 
     /// Runs an attack on the images that are still classified correctly; returns whether there were any.
     ///
-    /// `attack` maps a batch to one point per image. The point counts if it is misclassified or raises the loss.
+    /// `attack` maps a batch, and the positions of its images in the whole batch (I64, N), to one point per image. The
+    /// point counts if it is misclassified or raises the loss.
     pub(super) fn run(
         &mut self,
         model: &mut AttackedModel<'_>,
-        attack: impl FnOnce(&mut AttackedModel<'_>, &Batch<'_>) -> Result<Tensor, StageError>,
+        attack: impl FnOnce(&mut AttackedModel<'_>, &Batch<'_>, &Tensor) -> Result<Tensor, StageError>,
     ) -> Result<bool, StageError> {
         let right = self.wrong.f_logical_not()?.f_nonzero()?.f_view(-1)?.f_to_device(Device::Cpu)?;
         let right = Vec::<i64>::try_from(right)?;
@@ -40,7 +41,7 @@ impl<'a> SuccessiveRuns<'a> {
             return Ok(false);
         }
         let left = self.batch.select(&right)?;
-        let found = attack(model, &left.batch())?;
+        let found = attack(model, &left.batch(), &left.positions)?;
         let logits = model.logits(&found)?;
         let (loss, now_wrong) = (cross_entropy(&logits, &left.labels)?, misclassified(&logits, &left.labels)?);
         let before = self.losses.f_index_select(0, &left.positions)?;

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AttackParams, AttackProblem, Demand, GRADIENT, Iterate, Norm, Pgd, above_zero, at_least_one, product, radius,
+    AttackParams, AttackProblem, Demand, GRADIENT, Iterate, Malt, Norm, Pgd, above_zero, at_least_one, product, radius,
 };
 use crate::number::Real;
 
@@ -288,6 +288,8 @@ pub enum Member {
     ApgdMargin,
     /// APGD on the margin of the probabilities. No member of AutoAttack.
     ApgdPm,
+    /// MALT, which orders up to 100 classes, or `targets` if they are more. No member of AutoAttack.
+    Malt,
 }
 
 impl Member {
@@ -301,6 +303,7 @@ impl Member {
             Member::Square => "square",
             Member::ApgdMargin => "apgd_margin",
             Member::ApgdPm => "apgd_pm",
+            Member::Malt => "malt",
         }
     }
 
@@ -314,7 +317,7 @@ impl Member {
         match self {
             Member::ApgdCe | Member::FabT | Member::Square | Member::ApgdMargin | Member::ApgdPm => 2,
             Member::ApgdDlr => 3,
-            Member::ApgdT => 4,
+            Member::ApgdT | Member::Malt => 4,
         }
     }
 }
@@ -348,10 +351,11 @@ impl AttackParams for Autoattack {
     }
 
     fn passes(&self) -> f64 {
-        let Autoattack { norm: _, eps: _, attacks, pgd, steps, queries, targets } = self;
+        let Autoattack { norm, eps, attacks, pgd, steps, queries, targets } = self;
         let member = |member: &Member| match member {
             Member::ApgdCe | Member::ApgdDlr | Member::ApgdMargin | Member::ApgdPm => GRADIENT * product(&[*steps]),
             Member::ApgdT | Member::FabT => GRADIENT * product(&[*steps, *targets]),
+            Member::Malt => Malt::standard(*norm, *eps, *steps, *targets).passes(),
             Member::Square => product(&[*queries]),
         };
         pgd.as_ref().map_or(0.0, AttackParams::passes) + attacks.iter().map(member).sum::<f64>()

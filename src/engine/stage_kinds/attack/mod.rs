@@ -3,6 +3,7 @@
 
 mod cw;
 mod ensemble;
+mod malt;
 mod pgd;
 mod spatial;
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use cw::Cw;
 pub use ensemble::{Apgd, ApgdLoss, Autoattack, Fab, Member, Square};
+pub use malt::Malt;
 pub use pgd::{AttackLoss, Pgd};
 pub use spatial::{BaseGrid, Spatial};
 
@@ -54,6 +56,8 @@ attacks! {
     Fab(Fab),
     /// Random search with squares; asks the network for its outputs only.
     Square(Square),
+    /// MALT: APGD towards the classes that gradients at the image show to be nearest (Melamed et al. 2024).
+    Malt(Malt),
     /// The smallest change in the L2 norm, by Carlini and Wagner.
     Cw(Cw),
     /// Several attacks, each on the images that the ones before it left: the pointwise worst case.
@@ -355,6 +359,7 @@ mod tests {
             (read(json!({"attack": "autoattack", "eps": 0.1, "attacks": []})), "attacks"),
             (read(json!({"attack": "autoattack", "eps": 0.1, "pgd": {"eps": 0.2, "step": 1, "steps": 1}})), "pgd"),
             (read(json!({"attack": "square", "eps": 0.1, "p_init": 1.5})), "p_init"),
+            (read(json!({"attack": "malt", "eps": 0.1, "targets": 5, "candidates": 4})), "candidates"),
             (read(json!({"attack": "spatial", "tau": -1})), "tau"),
         ];
         for (attack, name) in cases {
