@@ -7,3 +7,4 @@ mod paper;
 mod quickstart;
 mod saliency;
 mod support;
+mod transfer;

@@ -21,5 +21,6 @@ mod stories;
 mod support;
 mod torchscript;
 mod training;
+mod transfer;
 mod transforms;
 mod weights;

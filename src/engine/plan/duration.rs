@@ -111,7 +111,7 @@ impl<'a, 'h> Durations<'a, 'h> {
             return None;
         }
         let is_set = |(need, _): &&(&Need, Scale)| ["data", "set"].contains(&need.slot.as_str());
-        let is_model = |(need, _): &&(&Need, Scale)| ["model", "models"].contains(&need.slot.as_str());
+        let is_model = |(need, _): &&(&Need, Scale)| ["model", "models", "source"].contains(&need.slot.as_str());
         let set = inputs.iter().find(is_set).map_or(Scale::UNIT, |(_, scale)| *scale);
         let pass = inputs.iter().filter(is_model).map(|(_, scale)| scale.pass).reduce(f64::max).unwrap_or(1.0);
         if before.params == asked.action.params {
@@ -135,7 +135,7 @@ impl<'a, 'h> Durations<'a, 'h> {
         // A difference below 2 % comes from the headers alone.
         let ratio = if (ratio - 1.0).abs() < 0.02 { 1.0 } else { ratio };
         Some(match need.slot.as_str() {
-            "model" | "models" => Scale { pass: ratio, ..Scale::UNIT },
+            "model" | "models" | "source" => Scale { pass: ratio, ..Scale::UNIT },
             _ => Scale { images: ratio, ..Scale::UNIT },
         })
     }

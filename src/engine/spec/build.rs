@@ -15,7 +15,7 @@ use super::expand::Expander;
 use super::fits;
 use super::grid;
 use super::headings;
-use super::instance::{ExternalInput, Instance, OutputSpec};
+use super::instance::{ExternalInput, Instance, Need, OutputSpec};
 use super::matrix::{Matrix, Stand};
 use super::mockup;
 use super::network;
@@ -254,11 +254,13 @@ impl Expander<'_> {
     }
 
     /// Inherits the coordinates of the inputs; a coordinate on which two inputs differ is dropped. Where a slot takes
-    /// several inputs they are many results in one picture or table, but for a worst case, which is one result.
+    /// several inputs they are many results in one picture or table, but for a worst case, which is one result. An
+    /// evaluation is one of its model: the network that an attack is made on gives it nothing.
     fn inherit_coordinates(&self, instance: &mut Instance) {
         let mut inherited: BTreeMap<&Arc<str>, Option<&Arc<str>>> = BTreeMap::new();
         let is_one = instance.kind == StageKind::WorstCase;
-        for need in instance.needs.iter().filter(|need| need.label.is_empty() || is_one) {
+        let is_source = |need: &Need| instance.kind == StageKind::Evaluate && need.slot == "source";
+        for need in instance.needs.iter().filter(|need| (need.label.is_empty() || is_one) && !is_source(need)) {
             for (name, label) in self.instance(need.from).coordinates.shared() {
                 inherited
                     .entry(name)

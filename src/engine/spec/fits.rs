@@ -56,7 +56,10 @@ pub(super) fn check(
         StageKind::Train => checker.training(),
         StageKind::Evaluate => {
             checker.models_see_sets("model", "set");
-            checker.attack(&["attack"], checker.logits("model"), "model");
+            checker.models_see_sets("source", "set");
+            let attacked = if instance.need("source").is_some() { "source" } else { "model" };
+            checker.attack(&["attack"], checker.logits(attacked), attacked);
+            checker.transfer();
         }
         StageKind::Masking => {
             checker.models_see_sets("model", "set");
@@ -334,6 +337,16 @@ impl Checker<'_, '_> {
         let trail: Vec<&str> = trail.iter().copied().chain([parameter]).collect();
         let message = format!("the attack `{attack}` needs {needed} classes, and the {whose} has {logits}");
         self.tell(&trail, message, "too few classes", Some("choose an attack or a loss that needs fewer"));
+    }
+
+    /// Checks that there is an attack to make on the network of `source`.
+    fn transfer(&mut self) {
+        let is_attacked = text(&self.instance.params["attack"], "attack") != Some("none");
+        if self.instance.need("source").is_some() && !is_attacked {
+            let message = "`source` is the network that an attack is made on, and there is no attack";
+            let help = "add an `attack`, or remove `source`";
+            self.tell_at(self.need_place("source"), message.to_owned(), "without an attack", Some(help));
+        }
     }
 
     /// Checks the classes for the gradient-free attack of the gradient-masking checks.

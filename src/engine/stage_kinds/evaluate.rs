@@ -8,7 +8,11 @@ use super::attack::Attack;
 /// Predicts every image of a set with a model, under an attack or none, and keeps the prediction of each. Attacks that
 /// consist of several are run one after the other, each on full batches of the images that are still right.
 ///
-/// Needs: `model`, a checkpoint; `set`, an image set. Output: `predictions`.
+/// Needs: `model`, a checkpoint; `set`, an image set; `source`, another checkpoint (optional). Output: `predictions`.
+///
+/// With `source` the attack is made on that network, and `model` only judges the images that it gives: transfer from
+/// one network to another. All that an attack asks of a network it asks of `source`, and images are done when `source`
+/// is wrong. So the predictions do not say which attack of several broke an image. `source` needs an attack.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluateParams {

@@ -108,7 +108,8 @@ impl StageKind {
             }
             StageKind::Pretrained => const { &[DATA, WEIGHTS, NETWORK] },
             StageKind::Randomised => const { &[MODEL] },
-            StageKind::Evaluate | StageKind::Masking => const { &[MODEL, SET] },
+            StageKind::Evaluate => const { &[MODEL, SET, Slot { name: "source", optional: true, ..MODEL }] },
+            StageKind::Masking => const { &[MODEL, SET] },
             StageKind::WorstCase => const { &[RESULTS] },
             StageKind::Saliency => {
                 const { &[Slot { name: "models", many: true, ..MODEL }, Slot { many: true, ..SET }] }

@@ -1,5 +1,7 @@
 //! Classifies every image of a set with a model, with or without an attack.
 
+use std::rc::Rc;
+
 use atflow::formats::{Ensemble, Predictions, UnderAttack};
 use atflow::protocol::ProgressMetrics;
 use atflow::stage_kinds::{Attack, EvaluateParams, Iterate};
@@ -9,6 +11,7 @@ use tch::{Device, Kind, TchError, Tensor};
 use super::{check_fit, grouped, limited, percent};
 use crate::attacks::{self, AttackedModel, Batch, GradientStats};
 use crate::attacks::{SubAttack, adversary};
+use crate::checkpoint::Checkpoint;
 use crate::context::{Context, Report, Reporter};
 use crate::data::DeviceSet;
 use crate::error::StageError;
@@ -28,17 +31,25 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     let (model, set) = (context.input("model")?, context.input("set")?);
     let (model, set) = (context.checkpoint(model)?, context.set(set)?);
     check_fit(&model, &set)?;
+    let source = match context.inputs("source").first() {
+        Some(source) => Some(attackable(context.checkpoint(source)?, &set, &params.attack)?),
+        None => None,
+    };
     let count = limited(set.len(), params.limit)?;
-    let sub_attacks = adversary(&params.attack).sub_attacks(model.logits(), "attack")?;
+    let attacked = source.as_ref().unwrap_or(&model);
+    let sub_attacks = adversary(&params.attack).sub_attacks(attacked.logits(), "attack")?;
     let network = model.network.freeze()?;
+    let source = source.as_ref().map(|source| source.network.freeze()).transpose()?;
     let request = Request {
         attack: &params.attack,
-        sub_attacks,
+        // What breaks the source may not break the model: images leave by the word of the source alone.
+        sub_attacks: sub_attacks.filter(|_| source.is_none()),
         set: &set,
         count,
         batch_size: params.batch_size,
         ranks: params.ranks,
         network: &*network,
+        source: source.as_deref(),
         rng: context.rng,
     };
     let mut result = evaluate(&request, &mut context.reporter)?;
@@ -64,6 +75,15 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     Ok(format!("accuracy {} (n = {})", percent(correct, count as u64), grouped(count as u64)))
 }
 
+/// Returns the checkpoint of `source` if an attack can be made on its network.
+fn attackable(source: Rc<Checkpoint>, set: &DeviceSet, attack: &Attack) -> Result<Rc<Checkpoint>, StageError> {
+    if matches!(attack, Attack::None(_)) {
+        return Err(StageError::setting("attack", "must be an attack, because there is a `source` to make it on"));
+    }
+    check_fit(&source, set)?;
+    Ok(source)
+}
+
 fn correct(result: &Predictions) -> u64 {
     (0..result.len()).filter(|&index| result.correct(index)).count() as u64
 }
@@ -81,6 +101,8 @@ pub(super) struct Request<'a> {
     /// Whether to keep the ranks of the true class and of the texture's.
     pub(super) ranks: bool,
     pub(super) network: &'a dyn Frozen,
+    /// The network that the attack is made on, if it is another one than the network that judges.
+    pub(super) source: Option<&'a dyn Frozen>,
     pub(super) rng: Rng,
 }
 
@@ -218,12 +240,13 @@ impl Evaluation<'_, '_> {
         indices: &[u64],
         perturb: impl FnOnce(&mut AttackedModel<'_>, &Batch<'_>) -> Result<Tensor, StageError>,
     ) -> Result<Vec<Output>, StageError> {
-        let &Request { set, network, rng, .. } = self.request;
+        let &Request { set, network, source, rng, .. } = self.request;
         let (images, labels) = set.batch(indices)?;
         let batch = Batch { images: &images, labels: &labels, indices, epoch: 0 };
         let reporter = &mut *self.reporter;
         let mut check_cancelled = || reporter.check_cancelled();
-        let mut victim = AttackedModel::new(network, rng, &mut check_cancelled).counted(&mut self.gradient_stats);
+        let mut victim =
+            AttackedModel::new(source.unwrap_or(network), rng, &mut check_cancelled).counted(&mut self.gradient_stats);
         let points = perturb(&mut victim, &batch)?;
         let logits = network.forward(&points)?;
         let [predicted, probability, loss] = predict(&logits, &labels)?;

@@ -306,7 +306,9 @@ impl Subject<'_> {
         attacks::check(attack, "attack")?;
         let &Subject { set, count, network, rng, .. } = self;
         let batch_size = self.params.batch_size;
-        evaluate(&Request { attack, sub_attacks, set, count, batch_size, ranks: false, network, rng }, reporter)
+        let source = None;
+        let request = Request { attack, sub_attacks, set, count, batch_size, ranks: false, network, source, rng };
+        evaluate(&request, reporter)
     }
 
     /// Returns the allowed gain of a stronger attack; a single image is within chance.
