@@ -35,6 +35,17 @@ pub(crate) fn system() -> &'static str {
     })
 }
 
+/// Whether there is a driver for GPUs of the one maker whose GPUs workers use.
+pub(crate) fn has_gpu() -> bool {
+    Path::new("/proc/driver/nvidia/version").exists()
+}
+
+/// Whether the processor has instructions for 16-bit floats with 8 bits of exponent.
+pub(crate) fn computes_in_16_bits() -> bool {
+    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    cpus.split_whitespace().any(|flag| flag == "avx512_bf16" || flag == "amx_bf16")
+}
+
 /// The boot of a [`machine`]; nothing where it is only known by a name.
 pub(crate) fn boot(machine: &str) -> Option<&str> {
     machine.split_once(' ').map(|(boot, _)| boot)

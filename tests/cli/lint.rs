@@ -168,3 +168,25 @@ fn a_seed_that_one_instance_draws_by_is_not_told() {
     let plan = space.run(&["plan", "p.yaml"]);
     assert_eq!((plan.code, plan.stderr.as_str()), (Some(0), ""), "{}", plan.seen());
 }
+
+#[test]
+fn a_search_in_16_bits_that_is_emulated_is_told() {
+    // A machine with a GPU computes it there.
+    if std::path::Path::new("/proc/driver/nvidia/version").exists() {
+        return;
+    }
+    let space = Space::new();
+    let searching = SEEDED.replace("    seed: \"${seed}\"\n    with: {attack", "    with: {search: bf16, attack");
+    let searching = searching.replace("seed: 3, ", "");
+    space.write("p.yaml", &searching);
+    let plan = space.run(&["plan", "p.yaml"]);
+    assert_eq!(plan.stderr.matches("searches in 16 bits").count(), 1, "once a stage: {}", plan.seen());
+    assert!(plan.stderr.contains("write `numerics: native`"), "{}", plan.stderr);
+    space.write("p.yaml", format!("allow: [slow-search]\n{searching}"));
+    assert_eq!(space.run(&["plan", "p.yaml"]).stderr, "");
+    space.write("p.yaml", format!("numerics: native\n{searching}"));
+    let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+    let has_them = cpus.contains(" avx512_bf16") || cpus.contains(" amx_bf16");
+    let plan = space.run(&["plan", "p.yaml"]);
+    assert_eq!(plan.stderr.contains("has no instructions for them"), !has_them, "{}", plan.seen());
+}

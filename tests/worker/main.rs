@@ -17,6 +17,7 @@ mod published;
 mod recipes;
 mod resume;
 mod saliency;
+mod search;
 mod stories;
 mod support;
 mod torchscript;

@@ -23,12 +23,21 @@ pub enum Lint {
     SortedLimit,
     /// A seed where nothing is drawn.
     IdleSeed,
+    /// A search in 16 bits where these are emulated.
+    SlowSearch,
 }
 
 impl Lint {
     /// All of them.
-    pub const ALL: [Lint; 6] =
-        [Lint::UnusedParam, Lint::EpsDiffers, Lint::NormDiffers, Lint::TestSelects, Lint::SortedLimit, Lint::IdleSeed];
+    pub const ALL: [Lint; 7] = [
+        Lint::UnusedParam,
+        Lint::EpsDiffers,
+        Lint::NormDiffers,
+        Lint::TestSelects,
+        Lint::SortedLimit,
+        Lint::IdleSeed,
+        Lint::SlowSearch,
+    ];
 
     /// Returns its name in `allow`.
     pub fn name(self) -> &'static str {
@@ -39,6 +48,7 @@ impl Lint {
             Lint::TestSelects => "test-selects",
             Lint::SortedLimit => "sorted-limit",
             Lint::IdleSeed => "idle-seed",
+            Lint::SlowSearch => "slow-search",
         }
     }
 }

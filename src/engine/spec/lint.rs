@@ -15,6 +15,8 @@ use super::provenance::{At, Written, written};
 use super::settings::Overrides;
 use super::source::Place;
 use crate::dense_map::DenseId;
+use crate::host;
+use crate::numerics::Numerics;
 use crate::stage_kinds::{StageKind, draws};
 
 /// A warning.
@@ -29,8 +31,15 @@ pub struct Warning {
 /// Returns the warnings of a pipeline, by place. `instances` are all of it, in their order.
 pub fn warnings(spec: &PipelineSpec, overrides: &Overrides, instances: &[Instance]) -> Vec<Warning> {
     let search = Search { spec, overrides, instances };
-    let found =
-        [search.unused(), search.reaches(), search.selections(), search.first_classes(), search.idle_seeds()].concat();
+    let found = [
+        search.unused(),
+        search.reaches(),
+        search.selections(),
+        search.first_classes(),
+        search.idle_seeds(),
+        search.slow_searches(),
+    ]
+    .concat();
     let is_told = |found: &Found| !spec.allows(found.lint, found.problem.place.as_ref(), &found.stages);
     let told: Vec<Found> = found.into_iter().filter(is_told).collect();
     let in_order = spec.in_order(told.iter().map(|found| found.problem.clone()).collect());
@@ -219,6 +228,19 @@ impl<'a> Search<'a> {
         idle.map(idle_seed).collect()
     }
 
+    /// Searches in 16 bits that a processor would emulate. A machine with a GPU computes them there.
+    fn slow_searches(&self) -> Vec<Found> {
+        let mut seen = BTreeSet::new();
+        let in_16_bits = |one: &&Instance| one.params.get("search").and_then(Json::as_str) == Some("bf16");
+        let searches = self.instances.iter().filter(in_16_bits).filter(|one| seen.insert(&one.stage));
+        let searches: Vec<&Instance> = searches.collect();
+        if searches.is_empty() || host::has_gpu() {
+            return Vec::new();
+        }
+        let slow = |one: &&Instance| one.numerics == Numerics::Portable || !host::computes_in_16_bits();
+        searches.into_iter().filter(slow).map(slow_search).collect()
+    }
+
     /// Returns the folder or archive with a folder for each class from which the images of an input come; `None` if
     /// they come from elsewhere.
     fn folder_of(&self, need: &Need) -> Option<&'a Instance> {
@@ -229,6 +251,20 @@ impl<'a> Search<'a> {
             _ => None,
         }
     }
+}
+
+fn slow_search(instance: &Instance) -> Found {
+    let place = Place::value(&instance.file, instance.path.key("with").key("search"));
+    let (why, help) = match instance.numerics {
+        Numerics::Portable => (
+            "`numerics: portable` keeps it from the instructions for them",
+            "write `numerics: native` at the top of the file",
+        ),
+        Numerics::Native => ("this processor has no instructions for them", "run it on another machine"),
+    };
+    let message = format!("`{}` searches in 16 bits, which are slower than 32 here: {why}", instance.name);
+    let problem = advised(Problem::at(place, message, "slower"), help, Lint::SlowSearch);
+    Found { lint: Lint::SlowSearch, problem, stages: vec![instance.stage.clone()] }
 }
 
 fn first_class(instance: &Instance, folder: &str) -> Found {

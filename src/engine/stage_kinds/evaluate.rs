@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::attack::Attack;
+use super::train::Precision;
 
 /// Predicts every image of a set with a model, under an attack or none, and keeps the prediction of each. Attacks that
 /// consist of several are run one after the other, each on full batches of the images that are still right.
@@ -28,6 +29,10 @@ pub struct EvaluateParams {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub limit: Option<u32>,
+    /// What the attack computes in. With `bf16` it searches in 16 bits; the prediction of the image that it finds is
+    /// always computed in 32. Of a built-in network, and with an attack.
+    #[serde(default, skip_serializing_if = "Precision::is_fp32")]
+    pub search: Precision,
     /// Also keeps the rank of the true class among all logits, and of a cue-conflict set that of the texture's class,
     /// for the metrics `shape_reciprocal_rank` and `texture_reciprocal_rank`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -34,9 +34,13 @@ pub struct TrainParams {
     /// What a step of training is.
     #[serde(default, skip_serializing_if = "TrainingMethod::is_standard")]
     pub method: TrainingMethod,
-    /// What convolutions and linear layers compute in.
+    /// What convolutions and linear layers compute in, those of the adversary included.
     #[serde(default, skip_serializing_if = "Precision::is_fp32")]
     pub precision: Precision,
+    /// What the adversary's gradients are computed in, where `precision` is `fp32`: with `bf16` it only searches in 16
+    /// bits, and steps train on the images that it finds in 32.
+    #[serde(default, skip_serializing_if = "Precision::is_fp32")]
+    pub search: Precision,
     /// The optimiser.
     #[serde(default)]
     pub optimizer: OptimizerParams,
@@ -180,15 +184,16 @@ pub struct Trades {
     pub steps: u32,
 }
 
-/// What convolutions and linear layers of a training compute in. Weights, their updates, batch norms' statistics and
-/// every evaluation are 32-bit floats.
+/// What convolutions and linear layers compute in. Weights, their updates, batch norms' statistics and every verdict on
+/// an image are 32-bit floats.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32-bit floats.
     #[default]
     Fp32,
-    /// 16-bit floats with 8 bits of exponent, attacks of the training included: faster on a GPU.
+    /// 16-bit floats with 8 bits of exponent: faster on a GPU, and with `numerics: native` on processors that compute
+    /// in them (AVX-512 BF16, AMX). Others emulate them, and are slower.
     Bf16,
 }
 

@@ -54,8 +54,10 @@ pub fn work(kind: StageKind, params: &Json) -> Option<Work> {
             Work::new("", 1.0, Some(1))
         }
         StageKind::Evaluate => {
-            let EvaluateParams { attack, batch_size: _, limit, ranks: _ } = read(params)?;
-            Work::new(attack.params().family(), 1.0 + attack.params().passes(), limit)
+            let EvaluateParams { attack, batch_size: _, limit, search, ranks: _ } = read(params)?;
+            let family = attack.params().family();
+            let like = if search.is_fp32() { family } else { format!("{family} {search:?}") };
+            Work::new(like, 1.0 + attack.params().passes(), limit)
         }
         StageKind::Masking => of_masking(&read(params)?),
         StageKind::Saliency => of_saliency(&read(params)?),
@@ -161,6 +163,7 @@ fn of_training(params: &TrainParams) -> Work {
         pretrained: _,
         method,
         precision,
+        search,
         optimizer: _,
         schedule: _,
         label_smoothing: _,
@@ -195,7 +198,7 @@ fn of_training(params: &TrainParams) -> Work {
         .map(|Holdout { share, attack, keep: _ }| (share, attack.params().family(), attack.params().passes()));
     let (build, pass) = of_net(net);
     let who = adversary.params().family();
-    let like = format!("{build} {how} {who} {precision:?} {stop_at_accuracy:?} {checked:?} {held:?}");
+    let like = format!("{build} {how} {who} {precision:?} {search:?} {stop_at_accuracy:?} {checked:?} {held:?}");
     let Augmentation { flip: _, pad_crop: _, random_crop } = augmentation;
     let pixels = (*random_crop > 0).then(|| f64::from(*random_crop) * f64::from(*random_crop));
     Work { pixels, pass, ..Work::new(like, f64::from(*epochs) * step * pass, *limit) }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use atflow::formats::{Ensemble, Predictions, UnderAttack};
 use atflow::protocol::ProgressMetrics;
-use atflow::stage_kinds::{Attack, EvaluateParams, Iterate};
+use atflow::stage_kinds::{Attack, EvaluateParams, Iterate, Precision};
 use serde_json::Value as Json;
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -15,7 +15,7 @@ use crate::checkpoint::Checkpoint;
 use crate::context::{Context, Report, Reporter};
 use crate::data::DeviceSet;
 use crate::error::StageError;
-use crate::networks::Frozen;
+use crate::networks::{Frozen, Network};
 use crate::rng::Rng;
 
 /// Runs an `evaluate` stage.
@@ -39,7 +39,11 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     let attacked = source.as_ref().unwrap_or(&model);
     let sub_attacks = adversary(&params.attack).sub_attacks(attacked.logits(), "attack")?;
     let network = model.network.freeze()?;
-    let source = source.as_ref().map(|source| source.network.freeze()).transpose()?;
+    let searched = match (&source, params.search) {
+        (None, Precision::Fp32) => None,
+        (_, Precision::Fp32) => Some(attacked.network.freeze()?),
+        (_, Precision::Bf16) => Some(searchable(attacked, &params.attack)?.freeze_as(Kind::BFloat16)?),
+    };
     let request = Request {
         attack: &params.attack,
         // What breaks the source may not break the model: images leave by the word of the source alone.
@@ -49,7 +53,7 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
         batch_size: params.batch_size,
         ranks: params.ranks,
         network: &*network,
-        source: source.as_deref(),
+        searched: searched.as_deref(),
         rng: context.rng,
     };
     let mut result = evaluate(&request, &mut context.reporter)?;
@@ -84,6 +88,18 @@ fn attackable(source: Rc<Checkpoint>, set: &DeviceSet, attack: &Attack) -> Resul
     Ok(source)
 }
 
+/// Returns the network of a checkpoint if an attack on it can search in 16 bits.
+fn searchable<'a>(attacked: &'a Checkpoint, attack: &Attack) -> Result<&'a dyn Network, StageError> {
+    let wrong = |problem| Err(StageError::setting("search", problem));
+    if matches!(attack, Attack::None(_)) {
+        return wrong("must be left out: there is no attack that could search");
+    }
+    if attacked.network.program().is_some() {
+        return wrong("must be left out: a TorchScript network computes in 32-bit floats");
+    }
+    Ok(&*attacked.network)
+}
+
 fn correct(result: &Predictions) -> u64 {
     (0..result.len()).filter(|&index| result.correct(index)).count() as u64
 }
@@ -101,8 +117,9 @@ pub(super) struct Request<'a> {
     /// Whether to keep the ranks of the true class and of the texture's.
     pub(super) ranks: bool,
     pub(super) network: &'a dyn Frozen,
-    /// The network that the attack is made on, if it is another one than the network that judges.
-    pub(super) source: Option<&'a dyn Frozen>,
+    /// The network that the attack is made on, if it is another one than the network that judges, or computes in fewer
+    /// bits.
+    pub(super) searched: Option<&'a dyn Frozen>,
     pub(super) rng: Rng,
 }
 
@@ -240,13 +257,13 @@ impl Evaluation<'_, '_> {
         indices: &[u64],
         perturb: impl FnOnce(&mut AttackedModel<'_>, &Batch<'_>) -> Result<Tensor, StageError>,
     ) -> Result<Vec<Output>, StageError> {
-        let &Request { set, network, source, rng, .. } = self.request;
+        let &Request { set, network, searched, rng, .. } = self.request;
         let (images, labels) = set.batch(indices)?;
         let batch = Batch { images: &images, labels: &labels, indices, epoch: 0 };
         let reporter = &mut *self.reporter;
         let mut check_cancelled = || reporter.check_cancelled();
         let mut victim =
-            AttackedModel::new(source.unwrap_or(network), rng, &mut check_cancelled).counted(&mut self.gradient_stats);
+            AttackedModel::new(searched.unwrap_or(network), rng, &mut check_cancelled).counted(&mut self.gradient_stats);
         let points = perturb(&mut victim, &batch)?;
         let logits = network.forward(&points)?;
         let [predicted, probability, loss] = predict(&logits, &labels)?;

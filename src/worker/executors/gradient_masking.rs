@@ -306,8 +306,8 @@ impl Subject<'_> {
         attacks::check(attack, "attack")?;
         let &Subject { set, count, network, rng, .. } = self;
         let batch_size = self.params.batch_size;
-        let source = None;
-        let request = Request { attack, sub_attacks, set, count, batch_size, ranks: false, network, source, rng };
+        let searched = None;
+        let request = Request { attack, sub_attacks, set, count, batch_size, ranks: false, network, searched, rng };
         evaluate(&request, reporter)
     }
 

@@ -20,11 +20,11 @@ pub(super) fn check(params: &TrainParams) -> Result<(), StageError> {
         return Err(StageError::setting("stop_at_accuracy", "must be between 0 and 1"));
     }
     check_schedule(&params.schedule)?;
-    if params.net.is_script() && !params.precision.is_fp32() {
-        return Err(StageError::setting(
-            "precision",
-            "must be left out: a TorchScript network computes in 32-bit floats",
-        ));
+    for (name, precision) in [("precision", params.precision), ("search", params.search)] {
+        if params.net.is_script() && !precision.is_fp32() {
+            let problem = "must be left out: a TorchScript network computes in 32-bit floats";
+            return Err(StageError::setting(name, problem));
+        }
     }
     check_method(params)?;
     check_weights(params)?;

@@ -22,7 +22,7 @@ use crate::attacks::{self, Batch};
 use crate::context::{Context, Report};
 use crate::data::DeviceSet;
 use crate::error::StageError;
-use crate::networks::{Mode, Network, Role, Statistics};
+use crate::networks::{Frozen, Mode, Network, Role, Statistics};
 
 /// Validation images computed at once.
 const VALIDATION_BATCH: usize = 256;
@@ -201,10 +201,13 @@ impl Training {
 
     /// Returns the compute type of convolutions and linear layers.
     const fn kind(&self) -> Kind {
-        match self.params.precision {
-            Precision::Fp32 => Kind::Float,
-            Precision::Bf16 => Kind::BFloat16,
-        }
+        compute_type(self.params.precision)
+    }
+
+    /// Returns a copy of the network for the adversary.
+    fn frozen_for_attack(&self) -> Result<Box<dyn Frozen>, StageError> {
+        let kind = if self.params.precision.is_fp32() { compute_type(self.params.search) } else { self.kind() };
+        Ok(self.network.freeze_as(kind)?)
     }
 
     /// Returns whether the training ends after the finished epochs.
@@ -364,7 +367,7 @@ impl Training {
                 AdversarialBatches::Alternate => index.is_multiple_of(2),
             };
         let images = if is_attacked {
-            let frozen = self.network.freeze_as(self.kind())?;
+            let frozen = self.frozen_for_attack()?;
             let reporter = &mut context.reporter;
             let batch = step.attacked();
             attacks::perturb(&self.params.adversary, &*frozen, &batch, context.rng, &mut || reporter.check_cancelled())?
@@ -492,7 +495,7 @@ impl Training {
         ascent: &Ascent,
         step: &Step<'_>,
     ) -> Result<Tensor, StageError> {
-        let frozen = self.network.freeze_as(self.kind())?;
+        let frozen = self.frozen_for_attack()?;
         let reporter = &mut context.reporter;
         ascend_from_noise(trades, ascent, &*frozen, &step.attacked(), context.rng, &mut || reporter.check_cancelled())
     }
@@ -558,6 +561,13 @@ impl Step<'_> {
     /// Returns the batch in the form that attacks take.
     const fn attacked(&self) -> Batch<'_> {
         Batch { images: self.images, labels: self.labels, indices: self.indices, epoch: self.epoch }
+    }
+}
+
+const fn compute_type(precision: Precision) -> Kind {
+    match precision {
+        Precision::Fp32 => Kind::Float,
+        Precision::Bf16 => Kind::BFloat16,
     }
 }
 

@@ -1,0 +1,107 @@
+//! Attacks that search in 16 bits: what they find is judged in 32, through the real binary.
+
+use atflow::formats::{ImageSet, Predictions};
+use atflow::protocol::{FailureCode, Input};
+use atflow::stage_kinds::{Attack, StageKind};
+use atflow_worker::attacks::{self, Batch};
+use atflow_worker::checkpoint::Checkpoint;
+use atflow_worker::rng::Rng;
+use serde_json::{Value, json};
+use tch::{Device, Kind, Tensor};
+
+use crate::support::{Engine, pgd, shapes, training};
+
+const COUNT: u64 = 60;
+
+fn model(engine: &mut Engine, more: Value) -> Vec<u8> {
+    let data = engine.input("data", &shapes(COUNT as usize, 1, 1).to_bytes().unwrap());
+    engine.run(StageKind::Train, training(more), vec![data], ["checkpoint", "metrics"]).0[0].clone()
+}
+
+fn evaluate(engine: &mut Engine, inputs: &[Input], params: Value) -> Predictions {
+    let ([bytes], _) = engine.run(StageKind::Evaluate, params, inputs.to_vec(), ["predictions"]);
+    Predictions::from_bytes(&bytes).unwrap()
+}
+
+fn images(set: &ImageSet) -> (Tensor, Tensor) {
+    let shape = set.shape.map(|side| side as i64);
+    let images = Tensor::from_slice(&set.pixels).view(&shape[..]).to_kind(Kind::Float) / 255.0;
+    (images, Tensor::from_slice(&set.labels).to_kind(Kind::Int64))
+}
+
+#[test]
+fn what_a_search_in_16_bits_finds_is_judged_in_32() {
+    let mut engine = Engine::ready();
+    let set = shapes(COUNT as usize, 1, 2);
+    let checkpoint = model(&mut engine, json!({"adversary": pgd(0.03, 3, "zero")}));
+    let inputs = [engine.input("model", &checkpoint), engine.input("set", &set.to_bytes().unwrap())];
+    let attack = json!({"attack": "pgd", "eps": 0.1, "step": 0.02, "steps": 10});
+    let found = evaluate(&mut engine, &inputs, json!({"attack": attack, "search": "bf16"}));
+
+    let network = Checkpoint::from_bytes(&checkpoint, Device::Cpu).unwrap().network;
+    let (images, labels) = images(&set);
+    let indices: Vec<u64> = (0..COUNT).collect();
+    let batch = Batch { images: &images, labels: &labels, indices: &indices, epoch: 0 };
+    let parsed: Attack = serde_json::from_value(attack.clone()).unwrap();
+    let searched = network.freeze_as(Kind::BFloat16).unwrap();
+    let points = attacks::perturb(&parsed, &*searched, &batch, Rng::new(1), &mut || Ok(())).unwrap();
+    let logs = network.freeze().unwrap().forward(&points).unwrap().log_softmax(1, Kind::Float);
+    let losses = -logs.gather(1, &labels.unsqueeze(1), false).squeeze_dim(1);
+    assert_eq!(found.predicted, Vec::<i32>::try_from(logs.argmax(1, false).to_kind(Kind::Int)).unwrap());
+    assert_eq!(found.loss, Vec::<f32>::try_from(losses).unwrap(), "32 bits of them");
+
+    // It is another search than that in 32 bits, and finds about as much.
+    let exact = evaluate(&mut engine, &inputs, json!({"attack": attack}));
+    assert_ne!(found.loss, exact.loss);
+    let broken = |predictions: &Predictions| (0..COUNT as usize).filter(|&index| !predictions.correct(index)).count();
+    assert!(broken(&exact) > 0 && broken(&found).abs_diff(broken(&exact)) <= 2, "{} {}", broken(&found), broken(&exact));
+}
+
+/// Images leave an ensemble when the network in 32 bits is wrong.
+#[test]
+fn an_ensemble_that_searches_in_16_bits_says_who_broke_what() {
+    let mut engine = Engine::ready();
+    let checkpoint = model(&mut engine, json!({}));
+    let set = engine.input("set", &shapes(COUNT as usize, 1, 2).to_bytes().unwrap());
+    let inputs = [engine.input("model", &checkpoint), set];
+    let attack = json!({"attack": "autoattack", "eps": 0.1, "attacks": ["apgd_ce", "fab_t"], "steps": 10});
+    let found = evaluate(&mut engine, &inputs, json!({"attack": attack, "search": "bf16"}));
+    let clean = evaluate(&mut engine, &inputs, json!({}));
+    let ensemble = found.attack.as_ref().unwrap().ensemble.as_ref().unwrap();
+    for index in 0..COUNT as usize {
+        let is_broken = ensemble.broken_by[index] >= 0;
+        assert_eq!(is_broken, clean.correct(index) && !found.correct(index), "image {index}");
+    }
+    assert!(ensemble.broken_by.iter().any(|by| *by >= 0));
+}
+
+#[test]
+fn a_training_whose_adversary_searches_in_16_bits_trains_in_32() {
+    let mut engine = Engine::ready();
+    let set = engine.input("set", &shapes(COUNT as usize, 1, 2).to_bytes().unwrap());
+    let mut trained = |more: Value| model(&mut engine, more);
+    let adversary = pgd(0.03, 3, "random");
+    let exact = trained(json!({"adversary": adversary}));
+    let searched = trained(json!({"adversary": adversary, "search": "bf16"}));
+    let halved = trained(json!({"adversary": adversary, "precision": "bf16"}));
+    assert!(searched != exact && searched != halved);
+    // All of a training in 16 bits is in 16 bits, its search too.
+    assert!(halved == trained(json!({"adversary": adversary, "precision": "bf16", "search": "bf16"})));
+    // Without an adversary there is no search.
+    assert!(trained(json!({})) == trained(json!({"search": "bf16"})));
+    let input = engine.input("model", &searched);
+    let clean = evaluate(&mut engine, &[input, set], json!({}));
+    let right = (0..COUNT as usize).filter(|&index| clean.correct(index)).count();
+    assert!(right > 40, "{right} of {COUNT}");
+}
+
+#[test]
+fn a_search_needs_an_attack() {
+    let mut engine = Engine::ready();
+    let checkpoint = model(&mut engine, json!({}));
+    let set = engine.input("set", &shapes(30, 1, 2).to_bytes().unwrap());
+    let inputs = vec![engine.input("model", &checkpoint), set];
+    let failure = engine.fail(StageKind::Evaluate, json!({"search": "bf16"}), inputs);
+    assert_eq!(failure.code, FailureCode::Invalid);
+    assert!(failure.message.contains("there is no attack that could search"), "{failure:?}");
+}
