@@ -70,7 +70,7 @@ impl Stream {
     /// Uniform in [0, 1), a multiple of 2⁻²⁴.
     #[inline]
     pub fn unit(&mut self) -> f32 {
-        (u32::from_le_bytes(self.bytes()) >> 8) as f32 * (-24f32).exp2()
+        (u32::from_le_bytes(self.bytes()) >> 8) as f32 / (1_u32 << 24) as f32
     }
 
     /// Uniform in [`low`, `high`).
@@ -82,10 +82,11 @@ impl Stream {
     /// Standard normal, by the transform of Box and Muller (1958).
     #[inline]
     pub fn normal(&mut self) -> f32 {
-        let unit = |bits: u64| (bits >> 11) as f64 * (-53f64).exp2();
+        let unit = |bits: u64| (bits >> 11) as f64 / (1_u64 << 53) as f64;
         // 1 − u is never 0, whose logarithm is infinite.
         let (radius, angle) = (1.0 - unit(self.bits()), unit(self.bits()));
-        ((-2.0 * radius.ln()).sqrt() * (TAU * angle).cos()) as f32
+        // C libraries differ in the last digit, by processor and by release.
+        ((-2.0 * libm::log(radius)).sqrt() * libm::cos(TAU * angle)) as f32
     }
 
     /// Uniform among 0, …, `bound` − 1, without bias.
