@@ -1,5 +1,6 @@
-//! Common corruptions: pixels against OpenCV, scikit-image and Pillow where nothing is drawn, moments where something
-//! is. `fixtures/make_corruptions.py` made the pixels.
+//! Common corruptions: pixels against OpenCV, scikit-image and Pillow where nothing is drawn, against the authors' code
+//! with the same draws where something is, and moments of noise. `fixtures/make_corruptions.py` and
+//! `fixtures/make_drawn_corruptions.py` made the pixels.
 
 use atflow::formats::ImageSet;
 use atflow::protocol::FailureCode;
@@ -12,6 +13,7 @@ use serde_json::json;
 use crate::support::{Engine, shapes};
 
 static FIXTURES: &[u8] = include_bytes!("fixtures/corruptions.safetensors");
+static DRAWN: &[u8] = include_bytes!("fixtures/drawn_corruptions.safetensors");
 const SHAPE: [usize; 3] = [3, 14, 18];
 
 fn named<T: serde::de::DeserializeOwned>(name: &str) -> T {
@@ -41,6 +43,103 @@ fn pixels_are_those_of_opencv_scikit_image_and_pillow() {
         compared += 1;
     }
     assert_eq!(compared, 40);
+}
+
+/// The picture of `fixtures/make_drawn_corruptions.py`.
+fn picture(side: usize) -> Vec<u8> {
+    let pixel = |channel: usize, y: usize, x: usize| {
+        let smooth = match channel {
+            0 => (3 * x + 2 * y) * 96 / side,
+            1 => x.abs_diff(y).pow(2) * 200 / side.pow(2),
+            _ => (y * y + side * x) * 120 / side.pow(2),
+        };
+        let period = side / 4;
+        ((smooth + (x / period + y / period) % 2 * 70 + x * y % 11) % 256) as u8
+    };
+    let channel = |channel| (0..side * side).map(move |at| pixel(channel, at / side, at % side));
+    (0..3).flat_map(channel).collect()
+}
+
+/// Part of an image of square channels.
+fn cut(image: &[u8], side: usize, rows: &[usize], columns: &[usize]) -> Vec<u8> {
+    let places = || rows.iter().flat_map(|y| columns.iter().map(move |x| y * side + x));
+    image.chunks(side * side).flat_map(|plane| places().map(|at| plane[at])).collect()
+}
+
+#[test]
+fn pixels_are_those_of_the_authors_code_with_the_same_draws() {
+    let file = SafeTensors::deserialize(DRAWN).unwrap();
+    let mut compared = 0;
+    for (name, expected) in file.iter().filter(|(name, _)| !name.starts_with("jpeg/")) {
+        let [table, kind, severity] = name.split('/').collect::<Vec<_>>()[..] else { panic!("{name}") };
+        let (side, every) = if table == "cifar" { (32, 1) } else { (224, 13) };
+        let corrupter = Corrupter::new(named(kind), named(table), severity.parse().unwrap()).unwrap();
+        let image = picture(side);
+        let found = corrupter.apply(&image, [3, side, side], &mut stream());
+        assert_ne!(found, image, "{name} changes the image");
+        let kept: Vec<usize> = (0..side).step_by(every).collect();
+        let found = cut(&found, side, &kept, &kept);
+        let (values, _) = expected.data().as_chunks::<2>();
+        let off =
+            |(&byte, &value): (&u8, &[u8; 2])| (f64::from(byte) - f64::from(u16::from_le_bytes(value)) / 128.0).abs();
+        let worst = found.iter().zip(values).map(off).fold(0.0, f64::max);
+        // A byte is the value, rounded, and values are kept in units of 1/128. A JPEG file has bytes.
+        let most = if kind == "jpeg_compression" { 0.0 } else { 0.505 };
+        assert!(worst <= most && values.len() == found.len(), "{name} is off by {worst}");
+        compared += 1;
+    }
+    assert_eq!(compared, 70);
+}
+
+#[test]
+fn jpeg_compression_is_pillows_for_images_of_odd_sides_and_grey_ones() {
+    let file = SafeTensors::deserialize(DRAWN).unwrap();
+    let mut compared = 0;
+    for (name, expected) in file.iter().filter(|(name, _)| name.starts_with("jpeg/")) {
+        let quality = name.rsplit('/').next().unwrap().parse().unwrap();
+        let [channels, height, width] = expected.shape()[..] else { panic!("{name}") };
+        let rows: Vec<usize> = (0..height).collect();
+        let columns: Vec<usize> = (0..width).collect();
+        let mut image = cut(&picture(32), 32, &rows, &columns);
+        if channels == 1 {
+            image = image[height * width..2 * height * width].to_vec();
+        }
+        let found = Corrupter::Jpeg(quality).apply(&image, [channels, height, width], &mut stream());
+        assert!(found == expected.data(), "{name}");
+        compared += 1;
+    }
+    assert_eq!(compared, 9);
+}
+
+/// Every corruption but those whose draws are one for each value.
+const CHANNELS_ALIKE: [&str; 11] = [
+    "defocus_blur",
+    "glass_blur",
+    "motion_blur",
+    "zoom_blur",
+    "snow",
+    "fog",
+    "brightness",
+    "contrast",
+    "elastic_transform",
+    "pixelate",
+    "jpeg_compression",
+];
+
+#[test]
+fn grey_images_of_any_size_are_corrupted_as_if_they_had_colours() {
+    for (height, width) in [(28, 28), (17, 40), (5, 3), (1, 1)] {
+        let grey = &picture(40)[..height * width];
+        for (kind, severity) in CHANNELS_ALIKE.iter().flat_map(|kind| (1..=5).map(move |severity| (kind, severity))) {
+            let corrupter = Corrupter::new(named(kind), SeverityTable::Cifar, severity).unwrap();
+            let found = corrupter.apply(grey, [1, height, width], &mut stream());
+            let coloured = corrupter.apply(&grey.repeat(3), [3, height, width], &mut stream());
+            let off = |(one, other): (&u8, &u8)| one.abs_diff(*other);
+            let worst = found.repeat(3).iter().zip(&coloured).map(off).max().unwrap();
+            // The luma of a grey pixel is its value up to the last digit, which decides where half a level goes.
+            assert!(worst <= 1 && found.len() == height * width, "{kind} {severity} {height} × {width}: {worst}");
+        }
+    }
 }
 
 /// Mean and variance, in units of white, of what a corruption makes of 30,000 pixels of one grey.

@@ -47,14 +47,41 @@ pub enum Corruption {
     Contrast,
     /// Makes the image smaller by the factor c and large again, both with Pillow's box filter.
     Pixelate,
+    /// Smooths the image, copies pixels from nearby places at random, and smooths again.
+    GlassBlur,
+    /// Blurs along a line of random direction, to one side, as ImageMagick does.
+    MotionBlur,
+    /// Takes the mean of the image and of its middle, enlarged by several factors.
+    ZoomBlur,
+    /// Whitens the image and adds flakes, which are noise above a threshold, blurred along the line of their fall.
+    Snow,
+    /// Adds a fractal surface of random heights (diamond-square), and darkens all so that the brightest value stays.
+    Fog,
+    /// Moves three points of the image at random and all others with them, then each pixel by a smooth random field.
+    /// Lengths are parts of the image's shorter side.
+    ElasticTransform,
+    /// Saves the image as a JPEG file of quality c and reads it again, with the arithmetic of libjpeg and Pillow.
+    JpegCompression,
 }
 
 impl Corruption {
     /// Whether it draws random numbers; otherwise its seed changes nothing.
     pub const fn draws(self) -> bool {
         match self {
-            Corruption::GaussianNoise | Corruption::ShotNoise | Corruption::ImpulseNoise => true,
-            Corruption::DefocusBlur | Corruption::Brightness | Corruption::Contrast | Corruption::Pixelate => false,
+            Corruption::GaussianNoise
+            | Corruption::ShotNoise
+            | Corruption::ImpulseNoise
+            | Corruption::GlassBlur
+            | Corruption::MotionBlur
+            | Corruption::Snow
+            | Corruption::Fog
+            | Corruption::ElasticTransform => true,
+            Corruption::DefocusBlur
+            | Corruption::Brightness
+            | Corruption::Contrast
+            | Corruption::Pixelate
+            | Corruption::ZoomBlur
+            | Corruption::JpegCompression => false,
         }
     }
 }

@@ -44,8 +44,8 @@ pub enum TransformParams {
     Sample(Sample),
     /// Corrupts the image as CIFAR-10-C and ImageNet-C do (Hendrycks & Dietterich 2019), with the strengths of the
     /// authors' code. Random numbers are drawn for each image from (seed, image index), so that images differ from
-    /// the published ones where a corruption is random. Of the 15 corruptions, these 7 are there so far. The authors'
-    /// code cuts values off to bytes, here they are rounded.
+    /// the published ones where a corruption is random. Of the 15 corruptions, only frost is missing, which needs
+    /// photographs. The authors' code cuts values off to bytes, here they are rounded.
     Corrupt(Corrupt),
 }
 
