@@ -225,6 +225,8 @@ fn rough_cost(instance: &Instance) -> f64 {
         }
         StageKind::Evaluate => 10.0 * (1.0 + number("/attack/steps").unwrap_or(0.0)),
         StageKind::Saliency => 50.0,
+        // As many passes as there are frequencies.
+        StageKind::FourierMap => 1_000.0,
         _ => 1.0,
     }
 }

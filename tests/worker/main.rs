@@ -6,6 +6,7 @@ mod carlini_wagner;
 mod corruptions;
 mod data;
 mod ensembles;
+mod fourier_map;
 mod losses;
 mod malt;
 mod networks;

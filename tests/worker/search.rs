@@ -54,7 +54,12 @@ fn what_a_search_in_16_bits_finds_is_judged_in_32() {
     let exact = evaluate(&mut engine, &inputs, json!({"attack": attack}));
     assert_ne!(found.loss, exact.loss);
     let broken = |predictions: &Predictions| (0..COUNT as usize).filter(|&index| !predictions.correct(index)).count();
-    assert!(broken(&exact) > 0 && broken(&found).abs_diff(broken(&exact)) <= 2, "{} {}", broken(&found), broken(&exact));
+    assert!(
+        broken(&exact) > 0 && broken(&found).abs_diff(broken(&exact)) <= 2,
+        "{} {}",
+        broken(&found),
+        broken(&exact)
+    );
 }
 
 /// Images leave an ensemble when the network in 32 bits is wrong.

@@ -94,7 +94,8 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, Failure> {
         | StageKind::Randomised
         | StageKind::Evaluate
         | StageKind::Masking
-        | StageKind::Saliency) => Err(StageError::Kind { kind }),
+        | StageKind::Saliency
+        | StageKind::FourierMap) => Err(StageError::Kind { kind }),
     };
     Ok(summary?)
 }

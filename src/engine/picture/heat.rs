@@ -1,4 +1,4 @@
-//! Saliency maps as grey tiles.
+//! Saliency maps as grey tiles, and maps of shares in colours.
 
 use super::tile::Tile;
 
@@ -34,6 +34,44 @@ fn percentile(values: &[f32], share: f64) -> f64 {
     }
 }
 
+/// Colours from low to high, evenly spaced: nine of matplotlib's `viridis` (CC0), which is as even to the eye and
+/// darkens evenly in print without colours.
+const COLOURS: [[u8; 3]; 9] = [
+    [68, 1, 84],
+    [71, 44, 122],
+    [59, 81, 139],
+    [44, 113, 142],
+    [33, 144, 141],
+    [39, 173, 129],
+    [92, 200, 99],
+    [170, 220, 50],
+    [253, 231, 37],
+];
+
+/// The colour of a share of the scale, 0 to 1.
+fn colour(share: f64) -> [u8; 3] {
+    let place = share.clamp(0.0, 1.0) * (COLOURS.len() - 1) as f64;
+    let at = (place as usize).min(COLOURS.len() - 2);
+    let (low, high, part) = (COLOURS[at], COLOURS[at + 1], place - at as f64);
+    std::array::from_fn(|part_of| {
+        let [low, high] = [low, high].map(|colour| f64::from(colour[part_of]));
+        (low + (high - low) * part).round() as u8
+    })
+}
+
+/// A map of values as a tile of this height and width, in colours from 0 to `most`, which is above 0.
+pub fn heat_tile(map: &[f64], [height, width]: [u32; 2], most: f64) -> Tile {
+    Tile { width, height, rgb: map.iter().flat_map(|value| colour(value / most)).collect() }
+}
+
+/// The colours of [`heat_tile`] as a strip of this height: 0 below, the most above.
+pub fn scale_tile(height: u32) -> Tile {
+    let width = (height / 8).max(1);
+    let row = |y: u32| colour(1.0 - f64::from(y) / f64::from(height.max(2) - 1));
+    let rgb = (0..height).flat_map(|y| (0..width).flat_map(move |_| row(y))).collect();
+    Tile { width, height, rgb }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,5 +88,17 @@ mod tests {
         let mut spark = vec![0.0; 200];
         spark[7] = 1e-9;
         assert_eq!(rendered(&spark).iter().sum::<f32>(), 1.0, "a map that is 0 nearly everywhere is not black");
+    }
+
+    #[test]
+    fn shares_have_the_colours_of_their_scale() {
+        let drawn = heat_tile(&[0.0, 0.3, 0.6, 0.9], [2, 2], 0.6);
+        assert_eq!(drawn.rgb, [68, 1, 84, 33, 144, 141, 253, 231, 37, 253, 231, 37]);
+        assert_eq!(heat_tile(&[0.05], [1, 1], 0.8).rgb, [70, 23, 103], "half way between two colours");
+        let scale = scale_tile(16);
+        assert_eq!(
+            (scale.width, &scale.rgb[..3], &scale.rgb[16 * 6 - 3..]),
+            (2, &[253, 231, 37][..], &[68, 1, 84][..])
+        );
     }
 }

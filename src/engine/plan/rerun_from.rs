@@ -33,7 +33,8 @@ impl RerunFrom {
     /// Marks the instances that run even if they are fresh, by id.
     pub fn forced_stages(self, graph: &Graph) -> PerInstance<bool> {
         let after_evaluation = after(graph, &[StageKind::Evaluate]);
-        let after = after(graph, &[StageKind::Evaluate, StageKind::Masking, StageKind::Saliency]);
+        let after =
+            after(graph, &[StageKind::Evaluate, StageKind::Masking, StageKind::Saliency, StageKind::FourierMap]);
         let is_anew = |id: InstanceId| match (self, graph.instance(id).kind) {
             (RerunFrom::Scratch, StageKind::Dataset | StageKind::File) => false,
             (RerunFrom::Scratch, _) => true,
@@ -42,7 +43,10 @@ impl RerunFrom {
             }
             (RerunFrom::Predictions, kind) => kind == StageKind::Command && after_evaluation[id],
             (RerunFrom::Checkpoints, StageKind::WorstCase | StageKind::Table | StageKind::Figure) => true,
-            (RerunFrom::Checkpoints, StageKind::Evaluate | StageKind::Masking | StageKind::Saliency) => true,
+            (
+                RerunFrom::Checkpoints,
+                StageKind::Evaluate | StageKind::Masking | StageKind::Saliency | StageKind::FourierMap,
+            ) => true,
             (RerunFrom::Checkpoints, kind) => kind == StageKind::Command && after[id],
         };
         graph.ids().map(is_anew).collect()

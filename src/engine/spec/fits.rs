@@ -70,6 +70,7 @@ pub(super) fn check(
             checker.feature_maps();
             checker.similarity();
         }
+        StageKind::FourierMap => checker.models_see_sets("models", "set"),
         StageKind::WorstCase => checker.worst_case(),
         StageKind::Pretrained => checker.network(),
         StageKind::Randomised => checker.layers(),

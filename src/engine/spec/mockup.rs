@@ -12,8 +12,10 @@ pub(super) const KEY: &str = "mockup";
 
 /// Puts the words into the title of a table, a picture or a report; one without a title gets the words as its title.
 pub(super) fn mark_title(instance: &mut Instance) {
-    let has_title =
-        matches!(instance.kind, StageKind::Table | StageKind::Figure | StageKind::Masking | StageKind::Saliency);
+    let has_title = matches!(
+        instance.kind,
+        StageKind::Table | StageKind::Figure | StageKind::Masking | StageKind::Saliency | StageKind::FourierMap
+    );
     if !has_title || !instance.knows_params {
         return;
     }

@@ -24,9 +24,9 @@ use super::source::{Step, YamlPath};
 use super::validate::{Validator, key};
 use crate::number::Real;
 use crate::stage_kinds::{
-    CommandOutput, CommandParams, DatasetParams, EvaluateParams, FigureSpec, FileParams, MaskingParams,
-    PretrainedParams, PublishedSpec, RandomisedParams, SaliencyParams, Source, StageKind, TableSpec, TrainParams,
-    TransformParams, Way, WorstCaseParams,
+    CommandOutput, CommandParams, DatasetParams, EvaluateParams, FigureSpec, FileParams, FourierMapParams,
+    MaskingParams, PretrainedParams, PublishedSpec, RandomisedParams, SaliencyParams, Source, StageKind, TableSpec,
+    TrainParams, TransformParams, Way, WorstCaseParams,
 };
 
 /// The parameters of one instance.
@@ -57,6 +57,7 @@ pub fn schema(kind: StageKind) -> &'static Json {
         StageKind::WorstCase => of::<WorstCaseParams>(),
         StageKind::Masking => of::<MaskingParams>(),
         StageKind::Saliency => of::<SaliencyParams>(),
+        StageKind::FourierMap => of::<FourierMapParams>(),
         StageKind::Table => of::<TableSpec>(),
         StageKind::Figure => without_tag(of::<FigureSpec>()),
         StageKind::Command => of::<CommandParams>(),
@@ -249,6 +250,10 @@ impl Reading<'_> {
             StageKind::Saliency => {
                 let params = self.typed::<SaliencyParams>(value)?;
                 self.sense.check_images(&params.images);
+                self.canonical(&params)
+            }
+            StageKind::FourierMap => {
+                let params = self.typed::<FourierMapParams>(value)?;
                 self.canonical(&params)
             }
             StageKind::Table => {

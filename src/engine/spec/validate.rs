@@ -105,7 +105,11 @@ impl<'a> Validator<'a> {
                 _ = part(value, &["run"]).map(|run| self.check_run(&run));
             }
             StageKind::Masking => _ = part(value, &[]).map(|params| self.check_masking(&params)),
-            StageKind::Randomised | StageKind::WorstCase | StageKind::Table | StageKind::Figure => {}
+            StageKind::Randomised
+            | StageKind::WorstCase
+            | StageKind::FourierMap
+            | StageKind::Table
+            | StageKind::Figure => {}
         }
     }
 

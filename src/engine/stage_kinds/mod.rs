@@ -10,6 +10,7 @@ mod dataset;
 mod draws;
 mod evaluate;
 mod figure;
+mod fourier_map;
 mod headings;
 mod images;
 mod learning;
@@ -50,6 +51,7 @@ pub use evaluate::EvaluateParams;
 pub use figure::{
     CurvesSpec, FigureParams, FigureSpec, MapsParams, MapsSpec, MapsTag, SamplesParams, SamplesSpec, SamplesTag, Scale,
 };
+pub use fourier_map::FourierMapParams;
 pub use headings::Headings;
 pub use images::{ChoiceError, Chosen, Images};
 pub use learning::{
@@ -106,6 +108,8 @@ pub enum StageKind {
     Masking,
     /// Draws saliency maps.
     Saliency,
+    /// Draws Fourier heat maps.
+    FourierMap,
     /// Assembles a table of numbers.
     Table,
     /// Draws curves.
@@ -127,6 +131,7 @@ impl StageKind {
         StageKind::WorstCase,
         StageKind::Masking,
         StageKind::Saliency,
+        StageKind::FourierMap,
         StageKind::Table,
         StageKind::Figure,
         StageKind::Command,
@@ -145,6 +150,7 @@ impl StageKind {
             StageKind::WorstCase => "worst_case",
             StageKind::Masking => "masking",
             StageKind::Saliency => "saliency",
+            StageKind::FourierMap => "fourier_map",
             StageKind::Table => "table",
             StageKind::Figure => "figure",
             StageKind::Command => "command",
@@ -191,7 +197,8 @@ impl StageKind {
             | StageKind::Train
             | StageKind::Pretrained
             | StageKind::Randomised
-            | StageKind::WorstCase => 1,
+            | StageKind::WorstCase
+            | StageKind::FourierMap => 1,
         }
     }
 
@@ -206,6 +213,7 @@ impl StageKind {
                 | StageKind::Evaluate
                 | StageKind::Masking
                 | StageKind::Saliency
+                | StageKind::FourierMap
         )
     }
 

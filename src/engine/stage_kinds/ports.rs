@@ -114,6 +114,7 @@ impl StageKind {
             StageKind::Saliency => {
                 const { &[Slot { name: "models", many: true, ..MODEL }, Slot { many: true, ..SET }] }
             }
+            StageKind::FourierMap => const { &[Slot { name: "models", many: true, ..MODEL }, SET] },
             StageKind::Table => const { &[RESULTS] },
             // What is drawn decides which of them it needs.
             StageKind::Figure => {
@@ -166,6 +167,18 @@ impl StageKind {
                         output("maps", ArtifactType::File),
                         result("numbers", "json"),
                         result("csv", "csv"),
+                        result("markdown", "md"),
+                    ]
+                }
+            }
+            StageKind::FourierMap => {
+                const {
+                    &[
+                        result("svg", "svg"),
+                        result("png", "png"),
+                        result("pdf", "pdf"),
+                        result("csv", "csv"),
+                        result("json", "json"),
                         result("markdown", "md"),
                     ]
                 }

@@ -8,9 +8,10 @@ use serde_json::Value as Json;
 
 use super::attack::GRADIENT;
 use super::{
-    AdversarialBatches, Augmentation, Convnext, DatasetParams, DmWideResnet, EvaluateParams, Holdout, Images,
-    MaskingParams, Method, Net, OverfittingCheck, PreactResnet18, PretrainedParams, RandomisedParams, SaliencyParams,
-    StageKind, StandardResnet, Torchscript, TrainParams, TrainingMethod, TransformParams, Vit, WideResnet,
+    AdversarialBatches, Augmentation, Convnext, DatasetParams, DmWideResnet, EvaluateParams, FourierMapParams, Holdout,
+    Images, MaskingParams, Method, Net, OverfittingCheck, PreactResnet18, PretrainedParams, RandomisedParams,
+    SaliencyParams, StageKind, StandardResnet, Torchscript, TrainParams, TrainingMethod, TransformParams, Vit,
+    WideResnet,
 };
 
 /// A pass forward and backward that gives the gradient of the weights, in passes forward.
@@ -61,6 +62,11 @@ pub fn work(kind: StageKind, params: &Json) -> Option<Work> {
         }
         StageKind::Masking => of_masking(&read(params)?),
         StageKind::Saliency => of_saliency(&read(params)?),
+        StageKind::FourierMap => {
+            // How many frequencies there are depends on the images.
+            let FourierMapParams { title: _, norm: _, batch_size: _, limit } = read(params)?;
+            Work::new("", 1.0, limit)
+        }
         StageKind::WorstCase | StageKind::Table | StageKind::Figure | StageKind::Command => return None,
     })
 }

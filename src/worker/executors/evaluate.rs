@@ -262,8 +262,8 @@ impl Evaluation<'_, '_> {
         let batch = Batch { images: &images, labels: &labels, indices, epoch: 0 };
         let reporter = &mut *self.reporter;
         let mut check_cancelled = || reporter.check_cancelled();
-        let mut victim =
-            AttackedModel::new(searched.unwrap_or(network), rng, &mut check_cancelled).counted(&mut self.gradient_stats);
+        let mut victim = AttackedModel::new(searched.unwrap_or(network), rng, &mut check_cancelled)
+            .counted(&mut self.gradient_stats);
         let points = perturb(&mut victim, &batch)?;
         let logits = network.forward(&points)?;
         let [predicted, probability, loss] = predict(&logits, &labels)?;

@@ -3,6 +3,7 @@
 //! They know nothing about the protocol beyond [`Context`], and nothing about keys and caching.
 
 pub mod evaluate;
+pub mod fourier_map;
 pub mod gradient_masking;
 pub mod optimizer;
 pub mod pretrained;
@@ -34,6 +35,7 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
         StageKind::Evaluate => evaluate::run(context),
         StageKind::Masking => gradient_masking::run(context),
         StageKind::Saliency => saliency::run(context),
+        StageKind::FourierMap => fourier_map::run(context),
         kind => Err(StageError::NotForWorkers(kind)),
     }
 }
