@@ -233,15 +233,15 @@ impl<'a> Context<'a> {
     ///
     /// # Errors
     /// [`StageError::NoOutput`].
-    pub fn output(&self, output: &'static str) -> Result<&'a PathBuf, StageError> {
-        self.job.outputs.get(output).ok_or(StageError::NoOutput(output))
+    pub fn output(&self, output: &str) -> Result<&'a PathBuf, StageError> {
+        self.job.outputs.get(output).ok_or_else(|| StageError::NoOutput(output.to_owned()))
     }
 
     /// Writes an output.
     ///
     /// # Errors
     /// [`StageError::NoOutput`] or [`StageError::Write`].
-    pub fn write(&self, output: &'static str, bytes: &[u8]) -> Result<(), StageError> {
+    pub fn write(&self, output: &str, bytes: &[u8]) -> Result<(), StageError> {
         let path = self.output(output)?;
         let written = std::fs::File::create(path).and_then(|mut file| file.write_all(bytes));
         written.map_err(|source| StageError::Write { path: path.clone(), source })

@@ -49,7 +49,7 @@ pub enum StageError {
     },
     /// The engine named no file for an output.
     #[error("no file is named for the output `{0}`")]
-    NoOutput(&'static str),
+    NoOutput(String),
     /// Two inputs are incompatible.
     #[error("{0}")]
     Mismatch(String),

@@ -97,7 +97,7 @@ fn space() -> Space {
         spec: serde_json::json!({"attack": "autoattack"}),
         iterate: "worst_case".into(),
         ensemble: Some(ensemble),
-        gradients: None,
+        ..UnderAttack::default()
     };
     let broken = Predictions { predicted: vec![1, 1, 1, 0], attack: Some(attack), ..right };
     space.write("attacked-a-8_255", broken.to_bytes().unwrap());

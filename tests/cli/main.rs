@@ -26,6 +26,7 @@ mod noop;
 mod own_data;
 mod print;
 mod programs;
+mod radii;
 mod refused;
 mod remote;
 mod rerun;

@@ -15,6 +15,7 @@ mod portable;
 mod pretrained;
 mod properties;
 mod published;
+mod radii;
 mod recipes;
 mod resume;
 mod saliency;

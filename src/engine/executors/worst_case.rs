@@ -42,8 +42,8 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageErr
     let iterate = "worst_case".to_owned();
     let correct = broken_by.iter().filter(|by| **by < 0).count();
     let count = attacks.len();
-    worst.attack =
-        Some(UnderAttack { spec, iterate, gradients: None, ensemble: Some(Ensemble { attacks, broken_by }) });
+    let ensemble = Some(Ensemble { attacks, broken_by });
+    worst.attack = Some(UnderAttack { spec, iterate, ensemble, ..UnderAttack::default() });
     let bytes = worst.to_bytes().map_err(|source| StageError::Encode { output: "predictions", source })?;
     write(job, "predictions", &bytes)?;
     Ok(format!("{correct} of {} images correct in all {count} evaluations", worst.len()))

@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 
 pub use images::{ImageHead, ImageReader, ImageSet, ImageWriter, Layout, Seen, Sizes, View, WriteError, centre};
 pub use maps::SaliencyMaps;
-pub use predictions::{Ensemble, Gradients, Predictions, UnderAttack};
+pub use predictions::{Ensemble, Gradients, Predictions, Radii, UnderAttack};
 pub use saliency_numbers::{SaliencyNumber, SaliencyNumbers};
 pub use training::{AdversarialMetrics, EpochMetrics, TrainingMetrics};
 pub use training_progress::{TRAINING_PROGRESS_FILE, TRAINING_PROGRESS_FORMAT, finished_epochs};

@@ -12,9 +12,9 @@ const FORMAT: &str = "predictions/1";
 
 /// What a model said of each image of a set; all of the same length, in the order of the set.
 ///
-/// File: tensors `labels`, `predicted`, of a cue-conflict set `texture`, on request `label_rank` and `texture_rank`, and
-/// under several attacks `broken_by`, I32, `probability` and `loss`, F32, all of shape N; metadata `{"format": "predictions/1"}` and, under an attack, what
-/// [`UnderAttack`] says.
+/// File: tensors `labels`, `predicted`, of a cue-conflict set `texture`, on request `label_rank` and `texture_rank`,
+/// under several attacks `broken_by`, and at several radii `broken_at`, I32, and `probability` and `loss`, F32, all of
+/// shape N; metadata `{"format": "predictions/1"}` and, under an attack, what [`UnderAttack`] says.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Predictions {
     /// The true class.
@@ -47,6 +47,8 @@ pub struct UnderAttack {
     pub gradients: Option<Gradients>,
     /// Where each attack saw only what the ones before it left. Metadata `attacks` and tensor `broken_by`.
     pub ensemble: Option<Ensemble>,
+    /// Where the attack was run at several radii, of which this is the largest. Metadata `eps` and tensor `broken_at`.
+    pub radii: Option<Radii>,
 }
 
 /// Images by the gradient that an attack began with. Zeros and what is not finite tell of masked gradients: robustness
@@ -71,6 +73,22 @@ pub struct Ensemble {
     pub broken_by: Vec<i32>,
 }
 
+/// The smallest of several radii that broke each image.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Radii {
+    /// The radii, in pixel units of [0, 1], ascending.
+    pub eps: Vec<f64>,
+    /// For each image the index of the smallest radius at which it is misclassified; −1 where it withstands all.
+    pub broken_at: Vec<i32>,
+}
+
+impl Radii {
+    /// The smallest radius that breaks an image; nothing where none does.
+    pub fn smallest(&self, index: usize) -> Option<f64> {
+        self.eps.get(usize::try_from(self.broken_at[index]).ok()?).copied()
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Metadata {
     format: String,
@@ -82,6 +100,8 @@ struct Metadata {
     gradients: Option<Gradients>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     attacks: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    eps: Option<Vec<f64>>,
 }
 
 impl Predictions {
@@ -131,12 +151,18 @@ impl Predictions {
         if let Some(broken_by) = &broken_by {
             tensors.push(("broken_by", TensorView::new(Dtype::I32, shape(), broken_by)?));
         }
+        let radii = attack.and_then(|attack| attack.radii.as_ref());
+        let broken_at = radii.map(|radii| i32_bytes(&radii.broken_at));
+        if let Some(broken_at) = &broken_at {
+            tensors.push(("broken_at", TensorView::new(Dtype::I32, shape(), broken_at)?));
+        }
         let metadata = Metadata {
             format: FORMAT.to_owned(),
             attack: attack.map(|attack| attack.spec.clone()),
             iterate: attack.map(|attack| attack.iterate.clone()),
             gradients: attack.and_then(|attack| attack.gradients),
             attacks: ensemble.map(|ensemble| ensemble.attacks.clone()),
+            eps: radii.map(|radii| radii.eps.clone()),
         };
         write(tensors, &metadata)
     }
@@ -167,14 +193,16 @@ impl Predictions {
             let fits = values.as_ref().is_none_or(|values| values.len() == labels.len());
             if fits { Ok(values) } else { Err(FormatError::Tensor { artifact: ARTIFACT, tensor }) }
         };
-        let (texture, broken_by) = (optional("texture")?, optional("broken_by")?);
+        let (texture, broken_by, broken_at) = (optional("texture")?, optional("broken_by")?, optional("broken_at")?);
         let (label_rank, texture_rank) = (optional("label_rank")?, optional("texture_rank")?);
-        let Metadata { attack, iterate, gradients, attacks, .. } = metadata;
+        let Metadata { attack, iterate, gradients, attacks, eps, .. } = metadata;
+        let radii = eps.zip(broken_at).map(|(eps, broken_at)| Radii { eps, broken_at });
         let ensemble = attacks.zip(broken_by).map(|(attacks, broken_by)| Ensemble { attacks, broken_by });
         // Parameters that are `null` look as though there were none; what else is said of an attack tells.
-        let is_attacked = attack.is_some() || iterate.is_some() || gradients.is_some() || ensemble.is_some();
+        let is_attacked =
+            attack.is_some() || iterate.is_some() || gradients.is_some() || ensemble.is_some() || radii.is_some();
         let (spec, iterate) = (attack.unwrap_or_default(), iterate.unwrap_or_default());
-        let attack = is_attacked.then_some(UnderAttack { spec, iterate, gradients, ensemble });
+        let attack = is_attacked.then_some(UnderAttack { spec, iterate, gradients, ensemble, radii });
         Ok(Predictions { labels, texture, label_rank, texture_rank, predicted, probability, loss, attack })
     }
 }
@@ -206,9 +234,12 @@ mod tests {
             iterate: "worst_case".to_owned(),
             gradients: Some(Gradients { images: 2, zero: 1, not_finite: 0 }),
             ensemble: Some(Ensemble { attacks, broken_by: vec![-1, -1, 1] }),
+            radii: Some(Radii { eps: vec![0.25, 0.5], broken_at: vec![-1, 0, 1] }),
         };
         let mut attacked = Predictions { attack: Some(attack), ..some };
         assert_eq!(Predictions::from_bytes(&attacked.to_bytes().unwrap()).unwrap(), attacked);
+        let radii = attacked.attack.as_ref().unwrap().radii.as_ref().unwrap();
+        assert_eq!([0, 1, 2].map(|index| radii.smallest(index)), [None, Some(0.25), Some(0.5)]);
         attacked.attack.as_mut().unwrap().spec = Json::Null;
         assert_eq!(Predictions::from_bytes(&attacked.to_bytes().unwrap()).unwrap(), attacked);
     }

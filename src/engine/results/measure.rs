@@ -55,6 +55,9 @@ pub enum MetricError {
     /// The metric is of ranks, and the evaluation did not keep them.
     #[error("a reciprocal rank needs predictions with ranks: write `ranks: true` at the evaluation")]
     NoRanks,
+    /// The metric is of several radii, and the attack was run at one.
+    #[error("a median of the smallest eps needs an evaluation with a list `eps`")]
+    NoRadii,
     /// The two predictions are of sets of different size.
     #[error("the predictions are of {value} images, those {of} of {reference}")]
     Lengths {
@@ -101,6 +104,7 @@ pub fn measure(
     let mean = |values: &[f32], most: f64| mean(values.iter().map(|&value| f64::from(value)), most);
     match (metric, batch_mean) {
         (Metric::ProbabilityOfTrueClass, _) => Ok(mean(&value.probability, 1.0)),
+        (Metric::MedianEps, _) => median_eps(value),
         (Metric::Loss, _) => Ok(mean(&value.loss, f64::INFINITY)),
         (Metric::ShapeReciprocalRank | Metric::TextureReciprocalRank, _) => {
             let reciprocals = reciprocal_ranks(metric, value)?;
@@ -130,7 +134,7 @@ pub(super) fn outcomes(
         same_images(value, reference, UNTRANSFORMED)?;
         return Ok(each(&|image| reference.correct(image).then(|| value.correct(image))));
     }
-    if matches!(metric, Metric::ProbabilityOfTrueClass | Metric::Loss) || metric.needs_ranks() {
+    if matches!(metric, Metric::ProbabilityOfTrueClass | Metric::Loss | Metric::MedianEps) || metric.needs_ranks() {
         return Ok(each(&|_| None));
     }
     let texture = value.texture.as_ref().ok_or(MetricError::NoTexture)?;
@@ -151,6 +155,26 @@ fn reciprocal_ranks(metric: Metric, value: &Predictions) -> Result<Vec<f64>, Met
     let ranks = ranks.as_ref().ok_or(MetricError::NoRanks)?;
     let conflicts = (0..value.len()).filter(|&image| texture[image] != value.labels[image]);
     Ok(conflicts.map(|image| 1.0 / f64::from(ranks[image].max(1))).collect())
+}
+
+/// The median of the smallest radii that break an image, with the interval of its order statistics: ranks n/2 ±
+/// 1.96 √n/2, rounded outwards (Conover 1999, section 3.2). Images that withstand all radii rank last. A median that
+/// falls among them has no value, and an interval whose end does is left out.
+fn median_eps(value: &Predictions) -> Result<Number, MetricError> {
+    let radii = value.attack.as_ref().and_then(|attack| attack.radii.as_ref()).ok_or(MetricError::NoRadii)?;
+    let n = value.len();
+    let mut smallest: Vec<f64> = (0..n).map(|image| radii.smallest(image).unwrap_or(f64::INFINITY)).collect();
+    smallest.sort_by(f64::total_cmp);
+    let at = |rank: f64| -> Option<f64> {
+        let place = (rank.max(1.0) as usize).checked_sub(1)?;
+        smallest.get(place).copied().filter(|eps| eps.is_finite())
+    };
+    let (middle, reach) = (n as f64 / 2.0, Z * (n as f64).sqrt() / 2.0);
+    // Of an even number of images it is the lower of the two in the middle, which is one of the radii.
+    let found = at(middle.ceil());
+    let interval = at((middle - reach).floor()).zip(at((middle + reach).ceil() + 1.0)).filter(|_| found.is_some());
+    let (low, high) = interval.unzip();
+    Ok(Number { value: found, low, high, n: n as u64, ..Number::default() })
 }
 
 fn counted(outcomes: &[Option<bool>]) -> Counts {
@@ -219,6 +243,7 @@ pub fn same_images(value: &Predictions, reference: &Predictions, of: &'static st
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::formats::{Radii, UnderAttack};
 
     pub(in crate::results) fn predictions(labels: &[i32], predicted: &[i32]) -> Predictions {
         let (labels, predicted) = (labels.to_vec(), predicted.to_vec());
@@ -314,6 +339,38 @@ pub(super) mod tests {
         assert!((texture.value.unwrap() - (0.5 + 0.1 + 1.0) / 3.0).abs() < 1e-12);
         some.texture = None;
         assert_eq!(of(&some, Metric::ShapeReciprocalRank), Err(MetricError::NoTexture));
+    }
+
+    #[test]
+    fn half_of_the_images_break_within_the_median() {
+        let of = |broken_at: &[i32]| {
+            let labels = vec![0; broken_at.len()];
+            let radii = Some(Radii { eps: vec![0.0, 0.25, 0.5], broken_at: broken_at.to_vec() });
+            let attack = Some(UnderAttack { radii, ..UnderAttack::default() });
+            measure(Metric::MedianEps, None, &Predictions { attack, ..predictions(&labels, &labels) }, None).unwrap()
+        };
+        assert_eq!((of(&[0, 1, 1, 2, -1]).value, of(&[0, 1, 1, 2, -1]).n), (Some(0.25), 5));
+        assert_eq!(of(&[0, 1, 2, -1]).value, Some(0.25), "the lower one of the two in the middle");
+        assert_eq!(of(&[0, -1, -1]).value, None, "most withstand all");
+        assert_eq!(of(&[]).value, None);
+        // scipy 1.17.1, stats.binom(100, 0.5): ranks 40 and 61 of 100 hold the median in 96.5 % of samples.
+        let broken: Vec<i32> = (0..100)
+            .map(|image| {
+                if image < 39 {
+                    0
+                } else if image < 60 {
+                    1
+                } else {
+                    2
+                }
+            })
+            .collect();
+        let wide = of(&broken);
+        assert_eq!((wide.value, wide.low, wide.high), (Some(0.25), Some(0.25), Some(0.5)));
+        let open: Vec<i32> = broken.iter().map(|&at| if at == 2 { -1 } else { at }).collect();
+        assert_eq!((of(&open).value, of(&open).low, of(&open).high), (Some(0.25), None, None), "its end is open");
+        let plain = predictions(&[0], &[0]);
+        assert_eq!(measure(Metric::MedianEps, None, &plain, None), Err(MetricError::NoRadii));
     }
 
     #[test]

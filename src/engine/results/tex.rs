@@ -237,7 +237,10 @@ fn direction(bold: Bold, metric: Metric) -> Option<f64> {
     match (bold, metric) {
         (Bold::Highest, _) => Some(1.0),
         (Bold::Lowest, _) | (Bold::Best, Metric::Loss) => Some(-1.0),
-        (Bold::Best, Metric::Accuracy | Metric::AccuracyOnCorrect | Metric::ProbabilityOfTrueClass) => Some(1.0),
+        (
+            Bold::Best,
+            Metric::Accuracy | Metric::AccuracyOnCorrect | Metric::ProbabilityOfTrueClass | Metric::MedianEps,
+        ) => Some(1.0),
         (Bold::Best, _) => None,
     }
 }

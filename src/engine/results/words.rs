@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{Cell, Comparison, Number, State, TableDocument, Verdict};
-use crate::stage_kinds::{Compare, Family, Metric};
+use crate::stage_kinds::{Compare, Family, Metric, Radius};
 
 /// What stands where there is no number.
 pub(super) const ABSENT: &str = "–";
@@ -49,9 +49,13 @@ pub fn interval(metric: Metric, number: &Number) -> Option<String> {
     Some(format!("[{}, {}]", shown(metric, low), shown(metric, high)))
 }
 
-/// A share in percent with one decimal, a loss with three.
+/// A share in percent with one decimal, a loss with three, a radius as a fraction of 255 levels where it is one.
 pub(super) fn shown(metric: Metric, value: f64) -> String {
-    if metric.is_share() { percent(value) } else { told_apart(value, 3, None) }
+    match metric {
+        Metric::MedianEps if Radius::written(value).contains('/') => Radius::written(value),
+        _ if metric.is_share() => percent(value),
+        _ => told_apart(value, 3, None),
+    }
 }
 
 /// A share, 0 to 1, in percent: `87.4`. `100.0` is said of all and `0.0` of nothing.
@@ -347,10 +351,11 @@ fn kinds_of_numbers(table: &TableDocument, intervals: bool) -> Vec<String> {
         let n = if least == most { thousands(least) } else { format!("{} to {}", thousands(least), thousands(most)) };
         let name = sort.0.title();
         let name = name[..1].to_uppercase() + &name[1..];
-        let unit = if sort.0.is_share() { "percent" } else { "nats" };
+        let unit = if sort.0.is_share() { "percent" } else { sort.0.unit() };
         let what = match (table.over.len(), sort) {
             (0, (_, Some(batch))) => format!(", unweighted mean of the ratios of batches of {batch},"),
             (0, (Metric::Loss | Metric::ProbabilityOfTrueClass, _)) => ", mean [95 % interval of the mean],".to_owned(),
+            (0, (Metric::MedianEps, _)) => " [95 % interval of the median],".to_owned(),
             (0, _) => " [95 % Wilson interval],".to_owned(),
             (seeds, (_, batch)) => {
                 let batches = batch.map_or(String::new(), |batch| format!(" of batches of {batch}"));
@@ -378,7 +383,7 @@ const fn images(metric: Metric) -> &'static str {
         | Metric::TextureShare
         | Metric::ShapeReciprocalRank
         | Metric::TextureReciprocalRank => "images whose shape and texture differ",
-        Metric::Accuracy | Metric::ProbabilityOfTrueClass | Metric::Loss => "images",
+        Metric::Accuracy | Metric::ProbabilityOfTrueClass | Metric::Loss | Metric::MedianEps => "images",
     }
 }
 
@@ -408,6 +413,8 @@ mod tests {
             [0.0, 0.0004, 1.0, 100.0].map(|loss| shown(Metric::Loss, loss)),
             ["0.000", "0.0004", "1.000", "100.000"]
         );
+        let radii = [8.0 / 255.0, 1.5, 0.0].map(|eps| shown(Metric::MedianEps, eps));
+        assert_eq!(radii, ["8/255", "1.500", "0.000"]);
         assert_eq!(shown(Metric::Accuracy, 1.0 - 1e-12), "100.000000", "of fewer images than there can be");
     }
 

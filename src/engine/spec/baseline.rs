@@ -7,13 +7,14 @@ use serde_json::Value as Json;
 
 use super::expand::Expander;
 use super::instance::{InstanceId, Need};
+use super::shown_result::ShownResult;
 use crate::stage_kinds::StageKind;
 
 /// Attack-free results, indexed by model and set; the index is built on first use.
 pub(super) struct Baselines<'a> {
     expander: &'a Expander<'a>,
-    results: &'a [InstanceId],
-    index: OnceCell<HashMap<BaselineKey<'a>, InstanceId>>,
+    results: &'a [ShownResult<'a>],
+    index: OnceCell<HashMap<BaselineKey<'a>, &'a ShownResult<'a>>>,
 }
 
 /// Lookup key of an attack-free result.
@@ -26,12 +27,12 @@ struct BaselineKey<'a> {
 
 impl<'a> Baselines<'a> {
     /// Creates a lookup over `results`.
-    pub(super) fn new(expander: &'a Expander<'a>, results: &'a [InstanceId]) -> Self {
+    pub(super) fn new(expander: &'a Expander<'a>, results: &'a [ShownResult<'a>]) -> Self {
         Baselines { expander, results, index: OnceCell::new() }
     }
 
     /// Returns the attack-free result of the same model on the untransformed source set.
-    pub(super) fn of(&self, result: InstanceId) -> Option<InstanceId> {
+    pub(super) fn of(&self, result: InstanceId) -> Option<&'a ShownResult<'a>> {
         let of = self.expander.instance(result);
         let model = of.need("model")?;
         let set = self.origin(result)?;
@@ -98,19 +99,18 @@ impl<'a> Baselines<'a> {
         Some(set)
     }
 
-    fn index(&self) -> HashMap<BaselineKey<'a>, InstanceId> {
+    fn index(&self) -> HashMap<BaselineKey<'a>, &'a ShownResult<'a>> {
         let mut index = HashMap::new();
-        for id in self.results {
-            let instance = self.expander.instance(*id);
-            let attack = instance.params.pointer("/attack/attack").and_then(Json::as_str);
-            if let (Some("none"), Some(model), Some(set)) = (attack, instance.need("model"), instance.need("set")) {
+        for result in self.results.iter().filter(|result| result.is_clean()) {
+            let instance = result.instance;
+            if let (Some(model), Some(set)) = (instance.need("model"), instance.need("set")) {
                 let key = BaselineKey {
                     model: (model.from, &model.output),
                     set: (set.from, &set.output),
                     limit: instance.params.get("limit"),
                 };
                 // On equal keys, the first result wins.
-                index.entry(key).or_insert(*id);
+                index.entry(key).or_insert(result);
             }
         }
         index

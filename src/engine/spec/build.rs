@@ -28,7 +28,7 @@ use super::stage::StageSpec;
 use super::substitute::{Failure, Scope};
 use super::transform;
 use super::validate;
-use crate::stage_kinds::{CommandOutput, Output, StageKind};
+use crate::stage_kinds::{CommandOutput, Output, Radius, StageKind};
 
 /// Coordinate that every instance has: the name of its stage.
 const STAGE_COORDINATE: &str = "stage";
@@ -163,8 +163,9 @@ impl Expander<'_> {
             _ => declared_outputs,
         };
         let kind = stage.kind.unwrap_or(StageKind::Command);
-        let outputs = outputs(kind, &point.name, declared_outputs, knows_params.then_some(&*json));
         let source = |(slot, source, path)| ExternalInput { slot, source, path };
+        let radii = if kind == StageKind::Evaluate { Radius::list(&json) } else { Vec::new() };
+        let outputs = outputs(kind, &point.name, declared_outputs, knows_params.then_some(&*json), &radii);
         let mut instance = Instance {
             stage: stage.name.clone(),
             kind,
@@ -326,16 +327,21 @@ fn read_params(
 }
 
 /// Returns the outputs of the instance `name`: of a command those that the author declares, else those of the kind that
-/// its parameters ask for. Without parameters, which are wrong then, it has all of them.
+/// its parameters ask for, and of an evaluation at several radii one for each. Without parameters, which are wrong then,
+/// it has all of the kind.
 fn outputs(
     kind: StageKind,
     name: &str,
     declared: BTreeMap<String, CommandOutput>,
     params: Option<&Json>,
+    radii: &[Radius],
 ) -> Vec<OutputSpec> {
     if kind == StageKind::Command {
         let output = |(name, output): (String, CommandOutput)| OutputSpec { name, result: output.shown() };
         return declared.into_iter().map(output).collect();
+    }
+    if !radii.is_empty() {
+        return radii.iter().map(|radius| OutputSpec { name: radius.output.clone(), result: None }).collect();
     }
     let result = |ending| format!("{}.{ending}", name.replace('/', "-"));
     let output = |output: &Output| OutputSpec { name: output.name.into(), result: output.result.map(result) };

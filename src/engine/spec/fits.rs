@@ -13,7 +13,7 @@ use super::origin::Origin;
 use super::source::{Part, Place, Step};
 use super::stage::StageSpec;
 use super::validate::key;
-use crate::stage_kinds::{Attack, Demand, ImageSide, Member, Net, StageKind};
+use crate::stage_kinds::{Attack, Demand, ImageSide, Member, Net, Radius, StageKind};
 
 /// Minimum side in pixels that AdaIN's networks accept.
 const LEAST_SIDE_OF_STYLE: u64 = 9;
@@ -60,6 +60,7 @@ pub(super) fn check(
             let attacked = if instance.need("source").is_some() { "source" } else { "model" };
             checker.attack(&["attack"], checker.logits(attacked), attacked);
             checker.transfer();
+            checker.radii();
         }
         StageKind::Masking => {
             checker.models_see_sets("model", "set");
@@ -198,6 +199,16 @@ struct Checker<'a, 'n> {
 }
 
 impl Checker<'_, '_> {
+    /// The radii of an evaluation are a coordinate, and so are its axes.
+    fn radii(&mut self) {
+        let has_list = self.instance.params.get("eps").is_some();
+        if has_list && self.stage.matrix.iter().any(|axis| axis.name == Radius::COORDINATE) {
+            let message =
+                "`eps` lists radii, which are the coordinate `eps` of this stage, and so is an axis of its matrix";
+            self.tell(&["eps"], message.to_owned(), "two of one name", Some("give the axis another name"));
+        }
+    }
+
     /// Several evaluations, and of one model.
     fn worst_case(&mut self) {
         let needs = &self.instance.needs;

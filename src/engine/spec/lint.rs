@@ -119,7 +119,9 @@ impl<'a> Search<'a> {
     /// Attacks whose radius or norm is not that of the training that they are to break.
     fn reaches(&self) -> Vec<Found> {
         let mut attacks: BTreeMap<&str, Vec<(Reach, Reach)>> = BTreeMap::new();
-        for attack in self.instances.iter().filter(|instance| instance.kind == StageKind::Evaluate) {
+        // The author of a list of radii means them.
+        let is_of_one = |one: &&Instance| one.kind == StageKind::Evaluate && one.params.get("eps").is_none();
+        for attack in self.instances.iter().filter(is_of_one) {
             let Some(model) = attack.need("model").map(|need| self.input(need)) else { continue };
             if let Some((training, attack)) = Reach::of(model).zip(Reach::of(attack)) {
                 attacks.entry(&model.name).or_default().push((training, attack));

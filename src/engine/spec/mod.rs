@@ -44,6 +44,7 @@ mod seeds;
 mod settings;
 mod shell;
 mod shown;
+mod shown_result;
 mod slots;
 mod source;
 mod stage;

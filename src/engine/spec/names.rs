@@ -10,7 +10,7 @@ use super::instance::Instance;
 use super::problem::Problem;
 use super::stage::label_of;
 use crate::number::Real;
-use crate::stage_kinds::Headings;
+use crate::stage_kinds::{Headings, Radius, StageKind};
 
 /// Returns what is shown instead of each label that is not shown as it is.
 pub(super) fn resolve(
@@ -47,6 +47,11 @@ impl Fractions {
             return Fractions { by_label };
         }
         let of_axes = expander.instances.values().flat_map(|instance| instance.axes.1.iter());
+        let radii = expander.instances.values().flat_map(|instance| match instance.kind {
+            StageKind::Evaluate => Radius::list(&instance.params),
+            _ => Vec::new(),
+        });
+        by_label.extend(radii.map(|radius| (radius.label, Radius::written(radius.eps))));
         for value in of_axes.chain(expander.spec.sweep.values()) {
             let Value::String(text) = &**value else { continue };
             let label = label_of(value).filter(|label| tokens.contains(label.as_str()));

@@ -164,11 +164,14 @@ impl Expander<'_> {
         let mut wrong = |(message, help): (String, Option<String>)| {
             notes.tell_at(Place::value(&stage.file, path()), message, "does not fit", help);
         };
-        // The kind of such a stage may still be known.
+        // The kind of such a stage may still be known. The outputs of an evaluation depend on its parameters.
+        let is_told = |output: &Option<String>, kind: StageKind| kind == StageKind::Evaluate && output.is_some();
         for (name, output) in &unknown {
             let kind = self.spec.stage(name).and_then(|stage| self.spec.stages[stage].kind);
-            if let Some(Err(error)) =
-                kind.and_then(|kind| Maker::of_kind(name, kind)).map(|maker| maker.choose(output.as_deref(), slot))
+            if let Some(Err(error)) = kind
+                .filter(|kind| !is_told(output, *kind))
+                .and_then(|kind| Maker::of_kind(name, kind))
+                .map(|maker| maker.choose(output.as_deref(), slot))
             {
                 wrong(error);
             }

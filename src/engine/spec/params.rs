@@ -235,6 +235,7 @@ impl Reading<'_> {
                 let params = self.typed::<EvaluateParams>(value)?;
                 self.sense.check_attack("attack", &params.attack);
                 self.sense.check_reach(&params.attack);
+                self.sense.check_radii(&params);
                 self.canonical(&params)
             }
             StageKind::WorstCase => {

@@ -145,13 +145,18 @@ pub(super) struct Maker<'a> {
 impl<'a> Maker<'a> {
     /// Creates a producer from an instance; `None` if its outputs are unknown.
     pub(super) fn of(instance: &'a Instance) -> Option<Self> {
-        if instance.kind != StageKind::Command {
-            let is_made = |name: &str| instance.outputs.iter().any(|output| output.name == name);
-            let mut maker = Maker::of_kind(&instance.stage, instance.kind)?;
-            maker.outputs.retain(|(name, _)| is_made(name));
-            return Some(maker);
-        }
-        let outputs = instance.outputs.iter().map(|output| (output.name.as_str(), ArtifactType::File)).collect();
+        let is = match instance.kind {
+            StageKind::Command => ArtifactType::File,
+            // One for each radius.
+            StageKind::Evaluate => ArtifactType::Predictions,
+            kind => {
+                let is_made = |name: &str| instance.outputs.iter().any(|output| output.name == name);
+                let mut maker = Maker::of_kind(&instance.stage, kind)?;
+                maker.outputs.retain(|(name, _)| is_made(name));
+                return Some(maker);
+            }
+        };
+        let outputs = instance.outputs.iter().map(|output| (output.name.as_str(), is)).collect();
         (!instance.outputs.is_empty()).then_some(Maker { stage: &instance.stage, kind: instance.kind, outputs })
     }
 

@@ -16,8 +16,9 @@ use crate::address::Address;
 use crate::fetch::{self, FetchError};
 use crate::number::Real;
 use crate::stage_kinds::{
-    Attack, Augmentation, Classes, CommandOutput, DatasetParams, Fgsm, Folder, Fourier, HeadWeights, Images, Mask,
-    MaskingParams, Net, NetProblem, PretrainedParams, Run, Source, StageKind, Text, TrainParams, TrainingMethod,
+    Attack, Augmentation, Classes, CommandOutput, DatasetParams, EvaluateParams, Fgsm, Folder, Fourier, HeadWeights,
+    Images, Mask, MaskingParams, Net, NetProblem, PretrainedParams, RadiiProblem, Run, Source, StageKind, Text,
+    TrainParams, TrainingMethod,
 };
 
 /// Collects the problems of a stage's parameters.
@@ -334,6 +335,14 @@ impl<'a> Validator<'a> {
             let message = "`noise` leaves the ball of radius `eps`: it is for the adversary of a training";
             self.problem(&trail, message, Some("remove it, or attack with `start: random`"));
         }
+    }
+
+    /// Checks the radii that an evaluation attacks at.
+    pub(super) fn check_radii(&mut self, params: &EvaluateParams) {
+        let Err(RadiiProblem { at, problem }) = params.check_radii() else { return };
+        let trail: Vec<Step> = [key("eps")].into_iter().chain(at.map(Step::Index)).collect();
+        let help = "list radii from small to large, the last one that of the attack: `eps: [0, 4/255, 8/255]`";
+        self.problem(&trail, format!("`eps` {problem}"), Some(help));
     }
 
     pub(super) fn check_method(&mut self, method: &TrainingMethod, adversary: &Attack) {

@@ -33,11 +33,14 @@ pub enum Metric {
     ShapeReciprocalRank,
     /// The same of the texture's class (RB_T). Kim et al. have other images for each cue; here both are in one image.
     TextureReciprocalRank,
+    /// Of an evaluation with a list `eps`: the median over all images of the smallest of these radii that breaks an
+    /// image, in pixel units of [0, 1]. There is no value where more than half of the images withstand all.
+    MedianEps,
 }
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Metric; 10] = [
+    pub const ALL: [Metric; 11] = [
         Metric::Accuracy,
         Metric::AccuracyOnCorrect,
         Metric::ProbabilityOfTrueClass,
@@ -48,6 +51,7 @@ impl Metric {
         Metric::TextureShare,
         Metric::ShapeReciprocalRank,
         Metric::TextureReciprocalRank,
+        Metric::MedianEps,
     ];
 
     /// The name, as pipeline files and artifacts spell it.
@@ -63,6 +67,7 @@ impl Metric {
             Metric::TextureShare => "texture_share",
             Metric::ShapeReciprocalRank => "shape_reciprocal_rank",
             Metric::TextureReciprocalRank => "texture_reciprocal_rank",
+            Metric::MedianEps => "median_eps",
         }
     }
 
@@ -79,6 +84,7 @@ impl Metric {
             Metric::TextureShare => "share decided for the texture",
             Metric::ShapeReciprocalRank => "mean reciprocal rank of the shape",
             Metric::TextureReciprocalRank => "mean reciprocal rank of the texture",
+            Metric::MedianEps => "median of the smallest eps that breaks an image",
         }
     }
 
@@ -98,6 +104,20 @@ impl Metric {
         matches!(self, Metric::ShapeReciprocalRank | Metric::TextureReciprocalRank)
     }
 
+    /// Whether it needs to know at which of several radii each image broke.
+    pub const fn needs_radii(self) -> bool {
+        matches!(self, Metric::MedianEps)
+    }
+
+    /// The unit of its numbers: a share is a ratio, a cross-entropy is in nats, a radius in pixel values.
+    pub const fn unit(self) -> &'static str {
+        match self {
+            Metric::Loss => "nats",
+            Metric::MedianEps => "pixel values from 0 to 1",
+            _ => "share",
+        }
+    }
+
     /// Whether it says of each image yes or no, so that two models can be compared image by image.
     pub const fn is_accuracy(self) -> bool {
         matches!(self, Metric::Accuracy | Metric::AccuracyOnCorrect)
@@ -105,7 +125,7 @@ impl Metric {
 
     /// Whether it lies between 0 and 1 and is shown in percent.
     pub const fn is_share(self) -> bool {
-        !matches!(self, Metric::Loss)
+        !matches!(self, Metric::Loss | Metric::MedianEps)
     }
 }
 

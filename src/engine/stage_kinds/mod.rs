@@ -22,6 +22,7 @@ mod optimizer;
 mod ports;
 mod pretrained;
 mod print;
+mod radii;
 mod randomised;
 mod saliency;
 mod smooth;
@@ -47,7 +48,7 @@ pub use command::{CommandOutput, CommandParams, RESERVED_RESULTS, Run, ShownOutp
 pub use corrupt::{Corrupt, Corruption, SeverityTable};
 pub use dataset::{ArrayFiles, ArrayNames, Broken, Classes, DatasetParams, Folder, IdxFiles, Way};
 pub use draws::draws;
-pub use evaluate::EvaluateParams;
+pub use evaluate::{EvaluateParams, RadiiProblem};
 pub use figure::{
     CurvesSpec, FigureParams, FigureSpec, MapsParams, MapsSpec, MapsTag, SamplesParams, SamplesSpec, SamplesTag, Scale,
 };
@@ -65,6 +66,7 @@ pub use optimizer::{Average, OptimizerName, OptimizerParams, Rate, Schedule, Swa
 pub use ports::{ArtifactType, Output, Slot};
 pub use pretrained::PretrainedParams;
 pub use print::{Bold, LegendPlace, PictureSize, TexLayout};
+pub use radii::Radius;
 pub use randomised::RandomisedParams;
 pub use saliency::{Method, SaliencyParams, Stability};
 pub use smooth::{Smooth, SmoothAfter};

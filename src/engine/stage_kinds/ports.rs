@@ -7,6 +7,8 @@ use super::StageKind;
 
 /// The output of a training with the weights of its last epoch, beside those of the best one.
 const LAST: &str = "last";
+/// The output of an evaluation.
+pub(super) const PREDICTIONS: &str = "predictions";
 
 /// What sort of artifact a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +82,7 @@ impl StageKind {
         const DATA: Slot = slot("data", ArtifactType::Images, "train");
         const SET: Slot = slot("set", ArtifactType::Images, "test");
         const MODEL: Slot = slot("model", ArtifactType::Checkpoint, "checkpoint");
-        const RESULTS: Slot = Slot { many: true, ..slot("results", ArtifactType::Predictions, "predictions") };
+        const RESULTS: Slot = Slot { many: true, ..slot("results", ArtifactType::Predictions, PREDICTIONS) };
         const NETWORK: Slot = Slot { optional: true, ..slot("network", ArtifactType::File, "file") };
         const WEIGHTS: Slot = Slot { name: "weights", many: true, parts: true, ..NETWORK };
         match self {
@@ -137,7 +139,8 @@ impl StageKind {
         self != StageKind::Train || output != LAST || keeps_both()
     }
 
-    /// The outputs of a kind; empty for `command`, which names its own.
+    /// The outputs of a kind; empty for `command`, which names its own. An evaluation at several radii has one more for
+    /// each of the smaller ones ([`super::Radius`]).
     pub const fn outputs(self) -> &'static [Output] {
         match self {
             StageKind::Command => &[],
@@ -158,7 +161,7 @@ impl StageKind {
             StageKind::Pretrained | StageKind::Randomised => {
                 const { &[output("checkpoint", ArtifactType::Checkpoint)] }
             }
-            StageKind::Evaluate | StageKind::WorstCase => const { &[output("predictions", ArtifactType::Predictions)] },
+            StageKind::Evaluate | StageKind::WorstCase => const { &[output(PREDICTIONS, ArtifactType::Predictions)] },
             StageKind::Masking => const { &[result("json", "json"), result("markdown", "md")] },
             StageKind::Saliency => {
                 const {

@@ -55,10 +55,12 @@ pub fn work(kind: StageKind, params: &Json) -> Option<Work> {
             Work::new("", 1.0, Some(1))
         }
         StageKind::Evaluate => {
-            let EvaluateParams { attack, batch_size: _, limit, search, ranks: _ } = read(params)?;
+            let EvaluateParams { attack, eps, batch_size: _, limit, search, ranks: _ } = read(params)?;
             let family = attack.params().family();
             let like = if search.is_fp32() { family } else { format!("{family} {search:?}") };
-            Work::new(like, 1.0 + attack.params().passes(), limit)
+            // Each image is attacked once a radius at most.
+            let times = eps.iter().filter(|eps| eps.get() > 0.0).count().max(1) as f64;
+            Work::new(like, 1.0 + times * attack.params().passes(), limit)
         }
         StageKind::Masking => of_masking(&read(params)?),
         StageKind::Saliency => of_saliency(&read(params)?),

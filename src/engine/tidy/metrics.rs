@@ -47,8 +47,7 @@ pub(super) fn rows(
     let seed = record.seed.map(Cell::Seed).unwrap_or_default();
     Metric::ALL.into_iter().filter_map(move |metric| {
         let Number { value, low, high, hits, n, .. } = number(metric, predictions, reference)?;
-        let unit = if metric.is_share() { "share" } else { "nats" };
-        let numbers = [value.into(), low.into(), high.into(), hits.into(), n.into(), unit.into()];
+        let numbers = [value.into(), low.into(), high.into(), hits.into(), n.into(), metric.unit().into()];
         let before = [seed.clone(), metric.name().into()];
         Some([&before[..], &numbers, &[checkpoint.clone(), images.clone(), key.clone()]].concat())
     })

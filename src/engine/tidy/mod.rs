@@ -134,13 +134,15 @@ fn add_result(
     manifest: &Manifest,
     exported: &mut Exported,
 ) -> Result<(), TidyError> {
-    let Some(output) = tables.output_with_rows(id) else { return Ok(()) };
-    match manifest.outputs.get(output).filter(|blob| reader.has(**blob)) {
-        Some(blob) => {
-            let unreadable = tables.rows(id, manifest, *blob, reader)?;
-            exported.unreadable.extend(unreadable.map(|reason| (name.to_owned(), reason)));
+    for output in tables.outputs_with_rows(id) {
+        match manifest.outputs.get(&output.name).filter(|blob| reader.has(**blob)) {
+            Some(blob) => {
+                let unreadable = tables.rows((id, &output), manifest, *blob, reader)?;
+                exported.unreadable.extend(unreadable.map(|reason| (name.to_owned(), reason)));
+            }
+            None if exported.gone.last().is_none_or(|gone| gone != name) => exported.gone.push(name.to_owned()),
+            None => {}
         }
-        None => exported.gone.push(name.to_owned()),
     }
     Ok(())
 }

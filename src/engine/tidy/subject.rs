@@ -4,7 +4,7 @@ use super::TidySource;
 use super::cell::{Cell, Column, ColumnType};
 use crate::number::Real;
 use crate::spec::{At, Instance, Need, written};
-use crate::stage_kinds::StageKind;
+use crate::stage_kinds::{Radius, StageKind};
 
 /// What an evaluation is of, as far as it is of such.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -59,9 +59,14 @@ pub(super) fn columns() -> Vec<Column> {
         .into()
 }
 
-/// The cells of an instance, one for each column.
-pub(super) fn cells(source: TidySource<'_>, instance: &Instance) -> Vec<Cell> {
-    let Subject { model, model_seed, set, attack, eps, eps_written } = Subject::of(source, instance);
+/// The cells of an instance, one for each column; at one radius of an evaluation at several, if one is given. At 0
+/// there is no attack.
+pub(super) fn cells(source: TidySource<'_>, instance: &Instance, radius: Option<&Radius>) -> Vec<Cell> {
+    let Subject { model, model_seed, set, mut attack, mut eps, mut eps_written } = Subject::of(source, instance);
+    if let Some(radius) = radius {
+        (eps, eps_written) = (Some(radius.eps), Some(Radius::written(radius.eps)));
+        attack = if radius.eps > 0.0 { attack } else { Some("none".to_owned()) };
+    }
     vec![
         model.into(),
         model_seed.map(Cell::Seed).unwrap_or_default(),

@@ -13,10 +13,18 @@ use crate::cache::{Blob, Manifest};
 use crate::formats::{SaliencyNumbers, TrainingMetrics};
 use crate::plan::CacheStatus;
 use crate::spec::{Instance, InstanceId, PerInstance};
-use crate::stage_kinds::StageKind;
+use crate::stage_kinds::{Radius, StageKind};
 
 /// The output of a training with its numbers by epoch.
 const EPOCHS: &str = "metrics";
+
+/// An output that has rows in a table beside `stages`.
+pub(super) struct WithRows {
+    /// Its name.
+    pub(super) name: String,
+    /// Its radius, if it is of an evaluation at several.
+    radius: Option<Radius>,
+}
 
 pub(super) struct Tables<'a> {
     source: TidySource<'a>,
@@ -84,28 +92,35 @@ impl<'a> Tables<'a> {
         self.stages.end_stage()
     }
 
-    /// Returns the output of an instance that has rows in a table beside `stages`.
-    pub(super) fn output_with_rows(&self, id: InstanceId) -> Option<&'static str> {
-        match self.source.graph.instance(id).kind {
-            _ if self.has_predictions[id] => Some(OUTPUT),
-            StageKind::Train => Some(EPOCHS),
-            StageKind::Saliency => Some(saliency::OUTPUT),
-            _ => None,
+    /// Returns the outputs of an instance that have rows in a table beside `stages`.
+    pub(super) fn outputs_with_rows(&self, id: InstanceId) -> Vec<WithRows> {
+        let instance = self.source.graph.instance(id);
+        let one = |name: &str| vec![WithRows { name: name.to_owned(), radius: None }];
+        let radii = if instance.kind == StageKind::Evaluate { Radius::list(&instance.params) } else { Vec::new() };
+        match (self.has_predictions[id], instance.kind) {
+            (true, _) if radii.is_empty() => one(OUTPUT),
+            (true, _) => {
+                let of = |radius: Radius| WithRows { name: radius.output.clone(), radius: Some(radius) };
+                radii.into_iter().map(of).collect()
+            }
+            (false, StageKind::Train) => one(EPOCHS),
+            (false, StageKind::Saliency) => one(saliency::OUTPUT),
+            (false, _) => Vec::new(),
         }
     }
 
     /// Adds the rows of that output. Returns why its file cannot be read, if it cannot.
     pub(super) fn rows(
         &mut self,
-        id: InstanceId,
+        (id, output): (InstanceId, &WithRows),
         manifest: &Manifest,
         blob: Blob,
         reader: &mut Reader<'_>,
     ) -> Result<Option<String>, TidyError> {
-        let added = match self.output_with_rows(id) {
-            Some(OUTPUT) => self.evaluation(id, manifest, blob, reader),
-            Some(saliency::OUTPUT) => self.maps(id, manifest, blob, reader),
-            _ => self.training(id, manifest, blob, reader),
+        let added = match self.has_predictions[id] {
+            true => self.evaluation((id, output), manifest, blob, reader),
+            false if output.name == saliency::OUTPUT => self.maps(id, manifest, blob, reader),
+            false => self.training(id, manifest, blob, reader),
         };
         match added {
             Ok(()) => {
@@ -121,14 +136,15 @@ impl<'a> Tables<'a> {
 
     fn evaluation(
         &mut self,
-        id: InstanceId,
+        (id, output): (InstanceId, &WithRows),
         manifest: &Manifest,
         blob: Blob,
         reader: &mut Reader<'_>,
     ) -> Result<(), String> {
         let predictions = reader.predictions(blob)?;
         let instance = self.source.graph.instance(id);
-        let lead = [lead(instance, &self.evaluated), subject::cells(self.source, instance)].concat();
+        let lead =
+            [lead(instance, &self.evaluated), subject::cells(self.source, instance, output.radius.as_ref())].concat();
         let reference = self.reference(id, blob, reader);
         for row in metrics::rows(manifest, &predictions, reference.as_ref()) {
             self.metrics.row(lead.iter().cloned().chain(row));

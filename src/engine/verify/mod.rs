@@ -249,9 +249,14 @@ fn numbers(cache: &Cache, manifest: &Manifest) -> Option<Numbers> {
             Some(table.rows.iter().zip(&table.cells).flat_map(row).collect())
         }
         StageKind::Evaluate | StageKind::WorstCase => {
-            let predictions = Predictions::from_bytes(&read("predictions")?).ok()?;
-            let share = measure(Metric::Accuracy, None, &predictions, None).ok()?.value;
-            Some(BTreeMap::from([(("accuracy".to_owned(), String::new()), share)]))
+            // One output, or one for each radius.
+            let accuracy = |output: &String| {
+                let predictions = Predictions::from_bytes(&read(output)?).ok()?;
+                let share = measure(Metric::Accuracy, None, &predictions, None).ok()?.value;
+                let column = if manifest.outputs.len() > 1 { output.clone() } else { String::new() };
+                Some((("accuracy".to_owned(), column), share))
+            };
+            manifest.outputs.keys().map(accuracy).collect()
         }
         _ => None,
     }

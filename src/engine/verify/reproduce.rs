@@ -238,12 +238,10 @@ pub fn compare_published(
 ) -> Result<Vec<Compared>, CacheError> {
     let is_same = |(name, blob): (&String, &Blob)| made.outputs.get(name) == Some(blob);
     if has_numbers(published.record.kind) && !published.outputs.iter().all(is_same) {
-        for name in ["json", "predictions"] {
-            if let Some(blob) = published.outputs.get(name) {
-                // An output that is unobtainable or corrupt cannot be compared by its numbers: it then counts as
-                // different.
-                cache.obtain(*blob, &mut |_, _| ControlFlow::Continue(()))?;
-            }
+        let is_read = |name: &str| published.record.kind != StageKind::Table || name == "json";
+        for (_, blob) in published.outputs.iter().filter(|(name, _)| is_read(name)) {
+            // An output that is unobtainable or corrupt cannot be compared by its numbers: it then counts as different.
+            cache.obtain(*blob, &mut |_, _| ControlFlow::Continue(()))?;
         }
     }
     Ok(compare(cache, published, made_in, made, tolerance))

@@ -55,7 +55,12 @@ fn run_once(model: &mut AttackedModel<'_>, batch: &Batch<'_>, apgd: &Apgd, run: 
         ApgdLoss::ProbabilityMargin => ("apgd pm start", None),
         ApgdLoss::DlrTargeted => ("apgd t start", Some(target(model, batch, run / apgd.restarts)?)),
     };
-    let start = Ball::new(batch.images, apgd.norm, apgd.eps.get())?.far_point(batch, model.rng, purpose, run)?;
+    // Every restart beyond the first draws its start, and so does the first without a point to begin with.
+    let first = if run % apgd.restarts == 0 { model.starts(batch)? } else { None };
+    let start = match first {
+        Some(points) => points,
+        None => Ball::new(batch.images, apgd.norm, apgd.eps.get())?.far_point(batch, model.rng, purpose, run)?,
+    };
     climb(model, batch, apgd, start, target.as_ref())
 }
 

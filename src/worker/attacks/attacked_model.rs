@@ -2,7 +2,7 @@
 //!
 //! Collects gradient statistics, because an attack with zero gradients fails silently. Knows no attack.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use atflow::formats::Gradients;
 use tch::{Device, Kind, TchError, Tensor};
@@ -20,6 +20,15 @@ pub struct AttackedModel<'a> {
     pub rng: Rng,
     check_cancelled: &'a mut dyn FnMut() -> Result<(), StageError>,
     stats: Option<&'a mut GradientStats>,
+    starts: Option<Starts>,
+}
+
+/// Points that searches start at, by image.
+struct Starts {
+    /// The row of each image's point.
+    rows: HashMap<u64, i64>,
+    /// N × C × H × W.
+    points: Tensor,
 }
 
 /// Gradient statistics by image.
@@ -51,13 +60,29 @@ impl<'a> AttackedModel<'a> {
         rng: Rng,
         check_cancelled: &'a mut dyn FnMut() -> Result<(), StageError>,
     ) -> Self {
-        AttackedModel { network, rng, check_cancelled, stats: None }
+        AttackedModel { network, rng, check_cancelled, stats: None, starts: None }
     }
 
     /// Enables gradient statistics. They wait for the device once per batch.
     #[must_use]
     pub fn counted(self, stats: &'a mut GradientStats) -> Self {
         AttackedModel { stats: Some(stats), ..self }
+    }
+
+    /// Starts searches at given points, which must lie in the ball, instead of where the attack says: one point for
+    /// each image (N × C × H × W), and the images' indices in their set. Restarts draw their starts as ever.
+    #[must_use]
+    pub fn starting_at(self, indices: &[u64], points: Tensor) -> Self {
+        AttackedModel { starts: Some(Starts { rows: indices.iter().copied().zip(0..).collect(), points }), ..self }
+    }
+
+    /// Returns where the search of each image of a batch starts; `None` where the attack decides.
+    pub(super) fn starts(&self, batch: &Batch<'_>) -> Result<Option<Tensor>, TchError> {
+        let Some(Starts { rows, points }) = &self.starts else { return Ok(None) };
+        let rows: Option<Vec<i64>> = batch.indices.iter().map(|index| rows.get(index).copied()).collect();
+        let select =
+            |rows: Vec<i64>| points.f_index_select(0, &Tensor::f_from_slice(&rows)?.f_to_device(points.device())?);
+        rows.map(select).transpose()
     }
 
     /// Returns the network.

@@ -36,7 +36,7 @@ impl Adversary for Fgsm {
         let (step, iterate) = (step.unwrap_or(*eps).get(), Iterate::Last);
         let (norm, eps, direction) = (Norm::Inf, eps.get(), Direction::Sign);
         let steps = Steps { norm, eps, step, loss: cross_entropy, momentum: 0.0, steps: 1, direction, iterate };
-        attack(model, batch, &steps, *start, 1)
+        attack(model, batch, &steps, (*start, None), 1)
     }
 }
 
@@ -45,7 +45,7 @@ impl Adversary for Pgd {
         let &Pgd { norm, eps, step, loss: of, momentum, steps, start, direction, iterate, restarts } = self;
         let (eps, step, momentum) = (eps.get(), step.get(), momentum.get());
         let steps = Steps { norm, eps, step, loss: loss(of), momentum, steps, direction, iterate };
-        attack(model, batch, &steps, start, restarts)
+        attack(model, batch, &steps, (start, model.starts(batch)?), restarts)
     }
 }
 
@@ -60,7 +60,7 @@ fn noisy_step(model: &mut AttackedModel<'_>, batch: &Batch<'_>, reach: f64, step
     Ok(gradient.f_sign_()?.f_mul_scalar_(step)?.f_add_(&start)?.f_clamp_(0.0, 1.0)?)
 }
 
-/// Attacks a batch `restarts` times (at least once).
+/// Attacks a batch `restarts` times (at least once); the first one starts at the given points, if there are any.
 ///
 /// Each restart attacks the images that are still classified correctly. It replaces a point if the new one is
 /// misclassified or has a larger loss.
@@ -68,13 +68,16 @@ fn attack(
     model: &mut AttackedModel<'_>,
     batch: &Batch<'_>,
     steps: &Steps,
-    start: Start,
+    (start, first): (Start, Option<Tensor>),
     restarts: u32,
 ) -> Result<Tensor, StageError> {
     let once = |model: &mut AttackedModel<'_>, batch: &Batch<'_>, restart| {
-        let start = match start {
-            Start::Zero => batch.images.shallow_clone(),
-            Start::Random => Ball::new(batch.images, steps.norm, steps.eps)?.random_point(batch, model.rng, restart)?,
+        let start = match (start, &first) {
+            (_, Some(points)) if restart == 0 => points.shallow_clone(),
+            (Start::Zero, _) => batch.images.shallow_clone(),
+            (Start::Random, _) => {
+                Ball::new(batch.images, steps.norm, steps.eps)?.random_point(batch, model.rng, restart)?
+            }
         };
         ascend(model, batch, start, steps)
     };

@@ -4,11 +4,11 @@ use std::rc::Rc;
 
 use atflow::formats::{Ensemble, Predictions, UnderAttack};
 use atflow::protocol::ProgressMetrics;
-use atflow::stage_kinds::{Attack, EvaluateParams, Iterate, Precision};
+use atflow::stage_kinds::{Attack, EvaluateParams, Iterate, Precision, Radius};
 use serde_json::Value as Json;
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::{check_fit, grouped, limited, percent};
+use super::{check_fit, grouped, limited, percent, radii};
 use crate::attacks::{self, AttackedModel, Batch, GradientStats};
 use crate::attacks::{SubAttack, adversary};
 use crate::checkpoint::Checkpoint;
@@ -56,7 +56,12 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
         searched: searched.as_deref(),
         rng: context.rng,
     };
-    let mut result = evaluate(&request, &mut context.reporter)?;
+    let mut results = if params.eps.is_empty() {
+        vec![evaluate(&request, &mut context.reporter)?]
+    } else {
+        radii::evaluate(&params, &request, &mut context.reporter)?
+    };
+    let Some(result) = results.last_mut() else { return Err(StageError::setting("eps", "must not be empty")) };
     if let Some(attack) = &mut result.attack {
         attack.spec = context.job.params.get("attack").cloned().unwrap_or(Json::Null);
         if let Some(gradients) = attack.gradients {
@@ -69,14 +74,21 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
             }
         }
     }
-    let bytes =
-        result.to_bytes().map_err(|error| StageError::Encode { output: "predictions", source: error.into() })?;
-    context.write("predictions", &bytes)?;
+    let correct = correct(result);
+    let eps: Vec<f64> = params.eps.iter().map(|eps| eps.get()).collect();
+    let radii = Radius::of(&eps);
+    let outputs = radii.iter().map(|radius| radius.output.as_str()).chain(radii.is_empty().then_some("predictions"));
+    for (output, predictions) in outputs.zip(&results) {
+        let bytes = predictions
+            .to_bytes()
+            .map_err(|error| StageError::Encode { output: "predictions", source: error.into() })?;
+        context.write(output, &bytes)?;
+    }
     if count == 0 {
         return Ok("no images".to_owned());
     }
-    let correct = correct(&result);
-    Ok(format!("accuracy {} (n = {})", percent(correct, count as u64), grouped(count as u64)))
+    let at = eps.last().map_or(String::new(), |eps| format!(" at eps {}", Radius::written(*eps)));
+    Ok(format!("accuracy {}{at} (n = {})", percent(correct, count as u64), grouped(count as u64)))
 }
 
 /// Returns the checkpoint of `source` if an attack can be made on its network.
@@ -128,26 +140,56 @@ pub(super) struct Request<'a> {
 /// # Errors
 /// [`StageError::NotFinite`], [`StageError::Torch`], or the error that cancels the stage.
 pub(super) fn evaluate(request: &Request<'_>, reporter: &mut Reporter<'_>) -> Result<Predictions, StageError> {
-    let &Request { set, count, .. } = request;
-    let result = Predictions {
-        labels: set.host_labels[..count].to_vec(),
-        texture: set.texture.as_ref().map(|texture| texture[..count].to_vec()),
-        label_rank: request.ranks.then(|| vec![0; count]),
-        texture_rank: set.texture.as_ref().filter(|_| request.ranks).map(|_| vec![0; count]),
-        predicted: vec![-1; count],
-        probability: vec![0.0; count],
-        loss: vec![0.0; count],
-        attack: None,
-    };
+    let result = request.empty();
     let mut evaluation = Evaluation { request, reporter, gradient_stats: GradientStats::default(), result };
     let ensemble = match &request.sub_attacks {
         None => evaluation.at_once()?,
         Some(sub_attacks) => Some(evaluation.in_turn(sub_attacks)?),
     };
     let gradients = evaluation.gradient_stats.gradients();
-    let under =
-        |iterate: Iterate| UnderAttack { spec: Json::Null, iterate: iterate.name().to_owned(), gradients, ensemble };
+    let under = |iterate: Iterate| UnderAttack {
+        iterate: iterate.name().to_owned(),
+        gradients,
+        ensemble,
+        ..UnderAttack::default()
+    };
     Ok(Predictions { attack: request.attack.iterate().map(under), ..evaluation.result })
+}
+
+impl Request<'_> {
+    /// Computes the ranks of the true class and of the texture's, as far as they are asked for.
+    fn ranks(&self, logits: &Tensor, labels: &Tensor, indices: &[u64]) -> Result<[Option<Vec<i32>>; 2], StageError> {
+        let &Request { set, ranks, .. } = self;
+        if !ranks {
+            return Ok([None, None]);
+        }
+        let textures = set.texture.as_ref().map(|texture| {
+            let classes: Vec<i64> = indices.iter().map(|&index| i64::from(texture[index as usize])).collect();
+            Tensor::f_from_slice(&classes)?.f_to_device(logits.device())
+        });
+        let ranks = |classes: &Tensor| Ok::<_, StageError>(Vec::<i32>::try_from(rank(logits, classes)?)?);
+        Ok([Some(ranks(labels)?), textures.transpose()?.as_ref().map(ranks).transpose()?])
+    }
+
+    /// Returns the network that the attack is made on.
+    pub(super) fn attacked(&self) -> &dyn Frozen {
+        self.searched.unwrap_or(self.network)
+    }
+
+    /// Returns predictions without any yet.
+    pub(super) fn empty(&self) -> Predictions {
+        let &Request { set, count, .. } = self;
+        Predictions {
+            labels: set.host_labels[..count].to_vec(),
+            texture: set.texture.as_ref().map(|texture| texture[..count].to_vec()),
+            label_rank: self.ranks.then(|| vec![0; count]),
+            texture_rank: set.texture.as_ref().filter(|_| self.ranks).map(|_| vec![0; count]),
+            predicted: vec![-1; count],
+            probability: vec![0.0; count],
+            loss: vec![0.0; count],
+            attack: None,
+        }
+    }
 }
 
 /// An evaluation in progress.
@@ -159,13 +201,29 @@ struct Evaluation<'a, 'r> {
 }
 
 /// The model's output for one image.
-struct Output {
-    index: usize,
-    predicted: i32,
+pub(super) struct Output {
+    pub(super) index: usize,
+    pub(super) predicted: i32,
     probability: f32,
-    loss: f32,
+    pub(super) loss: f32,
     /// The ranks of the true class and of the texture's, as far as they are asked for.
     ranks: [Option<i32>; 2],
+}
+
+impl Output {
+    /// Records it; returns whether it is correct.
+    pub(super) fn record(&self, result: &mut Predictions) -> bool {
+        result.predicted[self.index] = self.predicted;
+        result.probability[self.index] = self.probability;
+        result.loss[self.index] = self.loss;
+        let Predictions { label_rank, texture_rank, .. } = &mut *result;
+        for (ranks, rank) in [label_rank, texture_rank].into_iter().zip(self.ranks) {
+            if let (Some(ranks), Some(rank)) = (ranks, rank) {
+                ranks[self.index] = rank;
+            }
+        }
+        result.correct(self.index)
+    }
 }
 
 impl Evaluation<'_, '_> {
@@ -239,16 +297,7 @@ impl Evaluation<'_, '_> {
 
     /// Records the model's output for an image; returns whether it is correct.
     fn record(&mut self, output: &Output) -> bool {
-        self.result.predicted[output.index] = output.predicted;
-        self.result.probability[output.index] = output.probability;
-        self.result.loss[output.index] = output.loss;
-        let Predictions { label_rank, texture_rank, .. } = &mut self.result;
-        for (ranks, rank) in [label_rank, texture_rank].into_iter().zip(output.ranks) {
-            if let (Some(ranks), Some(rank)) = (ranks, rank) {
-                ranks[output.index] = rank;
-            }
-        }
-        self.result.correct(output.index)
+        output.record(&mut self.result)
     }
 
     /// Perturbs some images and classifies the results.
@@ -257,48 +306,45 @@ impl Evaluation<'_, '_> {
         indices: &[u64],
         perturb: impl FnOnce(&mut AttackedModel<'_>, &Batch<'_>) -> Result<Tensor, StageError>,
     ) -> Result<Vec<Output>, StageError> {
-        let &Request { set, network, searched, rng, .. } = self.request;
+        let &Request { set, rng, .. } = self.request;
         let (images, labels) = set.batch(indices)?;
         let batch = Batch { images: &images, labels: &labels, indices, epoch: 0 };
         let reporter = &mut *self.reporter;
         let mut check_cancelled = || reporter.check_cancelled();
-        let mut victim = AttackedModel::new(searched.unwrap_or(network), rng, &mut check_cancelled)
-            .counted(&mut self.gradient_stats);
+        let mut victim =
+            AttackedModel::new(self.request.attacked(), rng, &mut check_cancelled).counted(&mut self.gradient_stats);
         let points = perturb(&mut victim, &batch)?;
-        let logits = network.forward(&points)?;
-        let [predicted, probability, loss] = predict(&logits, &labels)?;
-        let (predicted, probability) = (Vec::<i32>::try_from(predicted)?, Vec::<f32>::try_from(probability)?);
-        let losses = Vec::<f32>::try_from(loss)?;
+        let outputs = outputs_of(self.request, &points, &labels, indices)?;
         self.reporter.count_images(indices.len());
-        if let Some(at) = losses.iter().position(|loss| !loss.is_finite()) {
-            return Err(StageError::NotFinite { index: indices[at] as usize });
-        }
-        let ranks = self.ranks(&logits, &labels, indices)?;
-        let outputs = indices.iter().zip(predicted).zip(probability).zip(losses).enumerate();
-        let output = |(at, (((&index, predicted), probability), loss)): (usize, _)| {
-            let ranks = ranks.each_ref().map(|ranks| ranks.as_ref().map(|ranks: &Vec<i32>| ranks[at]));
-            Output { index: index as usize, predicted, probability, loss, ranks }
-        };
-        Ok(outputs.map(output).collect())
-    }
-
-    /// Computes the ranks of the true class and of the texture's, as far as they are asked for.
-    fn ranks(&self, logits: &Tensor, labels: &Tensor, indices: &[u64]) -> Result<[Option<Vec<i32>>; 2], StageError> {
-        let &Request { set, ranks, .. } = self.request;
-        if !ranks {
-            return Ok([None, None]);
-        }
-        let textures = set.texture.as_ref().map(|texture| {
-            let classes: Vec<i64> = indices.iter().map(|&index| i64::from(texture[index as usize])).collect();
-            Tensor::f_from_slice(&classes)?.f_to_device(logits.device())
-        });
-        let ranks = |classes: &Tensor| Ok::<_, StageError>(Vec::<i32>::try_from(rank(logits, classes)?)?);
-        Ok([Some(ranks(labels)?), textures.transpose()?.as_ref().map(ranks).transpose()?])
+        Ok(outputs)
     }
 }
 
+/// Classifies points (N × C × H × W) with the network that judges; `indices` are those of their images in the set.
+pub(super) fn outputs_of(
+    request: &Request<'_>,
+    points: &Tensor,
+    labels: &Tensor,
+    indices: &[u64],
+) -> Result<Vec<Output>, StageError> {
+    let logits = request.network.forward(points)?;
+    let [predicted, probability, loss] = predict(&logits, labels)?;
+    let (predicted, probability) = (Vec::<i32>::try_from(predicted)?, Vec::<f32>::try_from(probability)?);
+    let losses = Vec::<f32>::try_from(loss)?;
+    if let Some(at) = losses.iter().position(|loss| !loss.is_finite()) {
+        return Err(StageError::NotFinite { index: indices[at] as usize });
+    }
+    let ranks = request.ranks(&logits, labels, indices)?;
+    let outputs = indices.iter().zip(predicted).zip(probability).zip(losses).enumerate();
+    let output = |(at, (((&index, predicted), probability), loss)): (usize, _)| {
+        let ranks = ranks.each_ref().map(|ranks| ranks.as_ref().map(|ranks: &Vec<i32>| ranks[at]));
+        Output { index: index as usize, predicted, probability, loss, ranks }
+    };
+    Ok(outputs.map(output).collect())
+}
+
 /// Returns a report whose only number is an accuracy, 0 to 1.
-fn report(message: String, accuracy: f64) -> Report {
+pub(super) fn report(message: String, accuracy: f64) -> Report {
     Report { message, metrics: ProgressMetrics { accuracy: Some(accuracy), ..ProgressMetrics::default() } }
 }
 

@@ -7,6 +7,7 @@ pub mod fourier_map;
 pub mod gradient_masking;
 pub mod optimizer;
 pub mod pretrained;
+mod radii;
 pub mod randomised;
 pub mod saliency;
 mod start;

@@ -10,20 +10,21 @@ use serde_json::Value as Json;
 use super::super::baseline::Baselines;
 use super::super::coordinates::Coordinates;
 use super::super::expand::Expander;
-use super::super::instance::{Instance, InstanceId, Need};
+use super::super::instance::{Instance, Need};
 use super::super::problem::{Problem, suggestion};
+use super::super::shown_result::ShownResult;
 use super::super::source::{Place, YamlPath};
 use crate::stage_kinds::{Metric, StageKind};
 
 /// Results by their labels along some coordinates.
-pub(super) type ByLabels<'a> = HashMap<Vec<&'a str>, Vec<InstanceId>>;
+pub(super) type ByLabels<'a> = HashMap<Vec<&'a str>, Vec<&'a ShownResult<'a>>>;
 
 /// A table or figure whose cells are being filled.
 pub(super) struct Grid<'a> {
     pub(super) expander: &'a Expander<'a>,
     /// The stage that makes the table or figure.
     pub(super) table: &'a Instance,
-    pub(super) results: &'a [InstanceId],
+    pub(super) results: &'a [ShownResult<'a>],
     /// Whether the parameters of all inputs of the results are known, so a missing result is certainly missing.
     pub(super) is_certain: bool,
     /// One input per filled cell, so far.
@@ -116,8 +117,8 @@ impl<'a> Grid<'a> {
         let pattern = Coordinate::new(coordinate);
         let mut labels: Vec<String> = Vec::new();
         let mut seen: HashSet<&str> = HashSet::new();
-        for id in self.results {
-            if let Some(label) = pattern.label(&self.expander.instance(*id).coordinates)
+        for result in self.results {
+            if let Some(label) = pattern.label(&result.coordinates)
                 && seen.insert(label)
             {
                 labels.push(label.to_owned());
@@ -125,8 +126,8 @@ impl<'a> Grid<'a> {
         }
         if labels.is_empty() {
             let mut known: BTreeSet<&str> = BTreeSet::new();
-            for id in self.results {
-                known.extend(self.expander.instance(*id).coordinates.iter().map(|(name, _)| name));
+            for result in self.results {
+                known.extend(result.coordinates.iter().map(|(name, _)| name));
             }
             let mut problem = self.problem(
                 path.clone(),
@@ -144,20 +145,18 @@ impl<'a> Grid<'a> {
         let spec = self.expander.spec;
         let stage = &spec.stages[spec.stage(&self.table.stage)?];
         let seeds = spec.sweep.averaged_by(stage)?;
-        let has_seeds = |id: &InstanceId| self.expander.instance(*id).coordinates.get(seeds).is_some();
+        let has_seeds = |result: &ShownResult| result.coordinates.get(seeds).is_some();
         self.results.iter().any(has_seeds).then(|| seeds.to_owned())
     }
 
     /// Groups the results by their labels of some coordinates; skips results that lack one of them.
     pub(super) fn by_labels(&self, coordinates: &[&str]) -> ByLabels<'a> {
         let mut found = ByLabels::new();
-        let expander = self.expander;
         let patterns: Vec<Coordinate> = coordinates.iter().map(|name| Coordinate::new(name)).collect();
-        for id in self.results {
-            let of = &expander.instance(*id).coordinates;
-            let labels: Option<Vec<&str>> = patterns.iter().map(|pattern| pattern.label(of)).collect();
+        for result in self.results {
+            let labels: Option<Vec<&str>> = patterns.iter().map(|pattern| pattern.label(&result.coordinates)).collect();
             if let Some(labels) = labels {
-                found.entry(labels).or_default().push(*id);
+                found.entry(labels).or_default().push(result);
             }
         }
         found
@@ -166,38 +165,49 @@ impl<'a> Grid<'a> {
     /// Takes the result that fits a cell; a cell without one stays empty.
     pub(super) fn cell(
         &mut self,
-        fitting: &[InstanceId],
+        fitting: &[&ShownResult],
         label: &str,
         metric: Metric,
         path: &YamlPath,
     ) -> Result<(), Vec<Problem>> {
-        let result = match fitting {
+        let mut fitting = fitting.to_vec();
+        if metric.needs_radii() {
+            // The number is of all radii of an evaluation together, and stands with its largest.
+            fitting.retain(|result| result.radius.as_ref().is_none_or(|radius| radius.output == "predictions"));
+        }
+        let result = match fitting.as_slice() {
             [] => return Ok(()),
             [one] => *one,
             several => {
-                let names: Vec<String> =
-                    several.iter().take(3).map(|id| format!("`{}`", self.expander.instance(*id).name)).collect();
+                let names: Vec<String> = several.iter().take(3).map(|one| format!("`{}`", one.name())).collect();
                 let message = format!("{} results fit the cell `{label}`: {}", several.len(), names.join(", "));
                 return Err(vec![self.problem(path.clone(), message).help(self.apart(several))]);
             }
         };
-        if metric.needs_texture() && self.is_certain && !self.untransformed.may_wear_textures(result) {
-            let (metric, name) = (metric.name(), &self.expander.instance(result).name);
+        if metric.needs_texture() && self.is_certain && !self.untransformed.may_wear_textures(result.id) {
+            let (metric, name) = (metric.name(), &result.instance.name);
             let message = format!("`{metric}` is of cue-conflict sets, and that of `{name}` is none");
             let help = "need results of a set that a transform with `op: cue_conflict` makes, or choose another `cell`";
             return Err(vec![self.problem(path.clone(), message).help(help)]);
         }
-        if metric.needs_ranks() && self.is_certain && !self.keeps_ranks(result) {
-            let (metric, name) = (metric.name(), &self.expander.instance(result).name);
+        if metric.needs_ranks() && self.is_certain && !self.keeps_ranks(&result.instance) {
+            let (metric, name) = (metric.name(), &result.instance.name);
             let message = format!("`{metric}` needs ranks, and `{name}` does not keep them");
             let help = "write `ranks: true` among the parameters of that evaluation";
             return Err(vec![self.problem(path.clone(), message).help(help)]);
         }
+        let is_evaluation = result.instance.kind == StageKind::Evaluate;
+        if metric.needs_radii() && self.is_certain && is_evaluation && result.radius.is_none() {
+            let (metric, name) = (metric.name(), &result.instance.name);
+            let message = format!("`{metric}` is of evaluations at several radii, and `{name}` has one");
+            let help = "give the evaluation a list `eps`, or choose another `cell`";
+            return Err(vec![self.problem(path.clone(), message).help(help)]);
+        }
         self.push("value", label, result);
         if metric.needs_reference() && self.is_certain {
-            let reference = self.untransformed.of(result).ok_or_else(|| {
-                let name = &self.expander.instance(result).name;
-                let set = self.untransformed.set_of(result).unwrap_or_else(|| "the untransformed set".to_owned());
+            let reference = self.untransformed.of(result.id).ok_or_else(|| {
+                let name = &result.instance.name;
+                let set = self.untransformed.set_of(result.id).unwrap_or_else(|| "the untransformed set".to_owned());
                 let message = format!(
                     "`accuracy_on_correct` of `{name}` needs the same model's predictions of {set}, without attack"
                 );
@@ -211,18 +221,19 @@ impl<'a> Grid<'a> {
 
     /// Whether predictions may hold ranks: those of an evaluation that is asked for them, of a worst case of such, or of
     /// a command.
-    fn keeps_ranks(&self, result: InstanceId) -> bool {
-        let made = self.expander.instance(result);
+    fn keeps_ranks(&self, made: &Instance) -> bool {
         match made.kind {
             StageKind::Evaluate => made.params.get("ranks").and_then(serde_json::Value::as_bool).unwrap_or(false),
-            StageKind::WorstCase => made.needs.iter().all(|need| self.keeps_ranks(need.from)),
+            StageKind::WorstCase => made.needs.iter().all(|need| self.keeps_ranks(self.expander.instance(need.from))),
             _ => true,
         }
     }
 
     /// Describes how to distinguish several results that fit one cell.
-    fn apart(&self, several: &[InstanceId]) -> String {
-        let of = |id: &InstanceId| &self.expander.instance(*id).coordinates;
+    fn apart(&self, several: &[&ShownResult]) -> String {
+        fn of<'r>(result: &'r &ShownResult) -> &'r Coordinates {
+            &result.coordinates
+        }
         let Some((first, rest)) = several.split_first() else { return String::new() };
         let differ = |name: &&str| rest.iter().any(|id| of(id).get(name) != of(first).get(name));
         let names = of(first).iter().map(|(name, _)| name);
@@ -248,7 +259,8 @@ impl<'a> Grid<'a> {
         }
     }
 
-    fn push(&mut self, slot: &str, label: &str, from: InstanceId) {
-        self.needs.push(Need { slot: slot.into(), label: label.into(), from, output: "predictions".into() });
+    fn push(&mut self, slot: &str, label: &str, result: &ShownResult) {
+        let (from, output) = (result.id, result.output.clone());
+        self.needs.push(Need { slot: slot.into(), label: label.into(), from, output });
     }
 }

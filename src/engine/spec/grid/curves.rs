@@ -1,9 +1,10 @@
 //! The points of a figure of curves.
 
-use super::super::instance::{Instance, InstanceId};
+use super::super::instance::Instance;
 use super::super::names;
 use super::super::problem::Problem;
 use super::super::published;
+use super::super::shown_result::ShownResult;
 use super::super::source::YamlPath;
 use super::cells::{ByLabels, Grid, axis, tell, told};
 use crate::number::Real;
@@ -97,21 +98,21 @@ fn place((curve, seed): Curve<'_>, x: &str) -> String {
 }
 
 /// Takes the results of one curve; returns the results of the untransformed sets that belong to them, with repeats.
-fn fill_curve(
-    grid: &mut Grid,
+fn fill_curve<'a>(
+    grid: &mut Grid<'a>,
     spec: &CurvesSpec,
     curve: Curve<'_>,
     points: &[(Real, String)],
     fitting: &ByLabels,
     wrong: &mut Vec<Problem>,
-) -> Vec<InstanceId> {
+) -> Vec<&'a ShownResult<'a>> {
     let path = grid.table.path.key("with").key("x");
     let mut originals = Vec::new();
     for (_, label) in points.iter().filter(|(value, _)| Some(*value) != spec.original) {
         let labels: Vec<&str> = [curve.0, label.as_str()].into_iter().chain(curve.1).collect();
         let found = fitting.get(&labels).map_or(&[][..], Vec::as_slice);
         told(wrong, grid.cell(found, &place(curve, label), spec.cell, &path));
-        originals.extend(found.iter().filter_map(|id| grid.untransformed.of(*id)));
+        originals.extend(found.iter().filter_map(|result| grid.untransformed.of(result.id)));
     }
     originals
 }
@@ -122,12 +123,12 @@ fn fill_original(
     spec: &CurvesSpec,
     curve: Curve<'_>,
     original: Real,
-    results: &[InstanceId],
+    results: &[&ShownResult],
 ) -> Result<(), Vec<Problem>> {
     let path = grid.table.path.key("with").key("original");
     let mut results = results.to_vec();
-    results.sort_unstable();
-    results.dedup();
+    results.sort_by(|a, b| (a.id, &a.output).cmp(&(b.id, &b.output)));
+    results.dedup_by(|a, b| (a.id, &a.output) == (b.id, &b.output));
     if results.is_empty() {
         let message = format!("no result of `{}` is of the untransformed set, without attack", curve.0);
         let help = "add the stage that makes them to the needs of this one, or remove `original`";

@@ -2,9 +2,10 @@
 
 use serde::Deserialize;
 
-use super::super::instance::{InstanceId, Need};
+use super::super::instance::Need;
 use super::super::names;
 use super::super::problem::Problem;
+use super::super::shown_result::ShownResult;
 use super::super::source::YamlPath;
 use super::cells::{Grid, told};
 use crate::stage_kinds::{
@@ -57,7 +58,7 @@ fn trainings(grid: &Grid, spec: &LearningSpec) -> Result<Vec<Need>, Vec<Problem>
         if of_label.len() > 1 {
             return Err(vec![too_many(grid, label, of_label)]);
         }
-        let fits = named.iter().filter(|need| of_label.contains(&need.from));
+        let fits = named.iter().filter(|need| of_label.iter().any(|result| result.id == need.from));
         found.extend(fits.map(|need| labelled(need, label)));
     }
     Ok(found)
@@ -67,9 +68,8 @@ fn series_path(grid: &Grid) -> YamlPath {
     grid.table.path.key("with").key("series")
 }
 
-fn too_many(grid: &Grid, label: &str, several: &[InstanceId]) -> Problem {
-    let names: Vec<String> =
-        several.iter().take(3).map(|id| format!("`{}`", grid.expander.instance(*id).name)).collect();
+fn too_many(grid: &Grid, label: &str, several: &[&ShownResult]) -> Problem {
+    let names: Vec<String> = several.iter().take(3).map(|result| format!("`{}`", result.instance.name)).collect();
     let message = format!("{} trainings have the label `{label}`: {}", several.len(), names.join(", "));
     let help = "name another coordinate, or remove `series`: each training then has its own lines";
     grid.problem(series_path(grid), message).help(help)

@@ -15,8 +15,9 @@ use self::cells::Grid;
 use super::baseline::Baselines;
 use super::diagnostics::Diagnostics;
 use super::expand::Expander;
-use super::instance::{Instance, InstanceId, Need};
+use super::instance::{Instance, Need};
 use super::problem::Problem;
+use super::shown_result::ShownResult;
 use crate::stage_kinds::{FigureSpec, StageKind, TableSpec};
 
 /// Replaces the results that a table or figure needs by one input per cell, and its parameters by the resolved ones.
@@ -33,9 +34,11 @@ pub(super) fn resolve(expander: &Expander, instance: &mut Instance, notes: &mut 
 fn resolved(expander: &Expander, instance: &Instance) -> Result<(Json, Vec<Need>), Vec<Problem>> {
     // A stage has one of the two.
     let is_result = |need: &&Need| ["results", "trainings"].contains(&need.slot.as_str());
-    let results: Vec<InstanceId> = instance.needs.iter().filter(is_result).map(|need| need.from).collect();
+    let needs = instance.needs.iter().filter(is_result);
+    let results: Vec<ShownResult> =
+        needs.flat_map(|need| ShownResult::of(need, expander.instance(need.from))).collect();
     let untransformed = Baselines::new(expander, &results);
-    let is_certain = results.iter().all(|id| untransformed.is_certain(*id));
+    let is_certain = results.iter().all(|result| untransformed.is_certain(result.id));
     let mut grid = Grid { expander, table: instance, results: &results, is_certain, needs: Vec::new(), untransformed };
     let params = match instance.kind {
         StageKind::Table => {

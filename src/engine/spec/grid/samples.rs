@@ -1,9 +1,10 @@
 //! The images of a figure of samples, and what models make of them.
 
 use super::super::headings;
-use super::super::instance::{InstanceId, Need};
+use super::super::instance::Need;
 use super::super::names::{self, Fractions};
 use super::super::problem::Problem;
+use super::super::shown_result::ShownResult;
 use super::cells::{Grid, told};
 use crate::stage_kinds::{Headings, Metric, SamplesParams, SamplesSpec, SamplesTag};
 
@@ -32,11 +33,11 @@ pub(super) fn resolve(grid: &mut Grid, spec: &SamplesSpec) -> Result<SamplesPara
         for row in &rows {
             let of_row = fitting.get(&[row.as_str()][..]).map_or(&[][..], Vec::as_slice);
             for set in &sets {
-                let is_of = |id: &&InstanceId| {
-                    let need = grid.expander.instance(**id).need("set");
+                let is_of = |result: &&&ShownResult| {
+                    let need = result.instance.need("set");
                     need.is_some_and(|need| need.from == set.from && need.output == set.output)
                 };
-                let found: Vec<InstanceId> = of_row.iter().filter(is_of).copied().collect();
+                let found: Vec<&ShownResult> = of_row.iter().filter(is_of).copied().collect();
                 let label = format!("{row}/{}", set.label);
                 let cell = grid.cell(&found, &label, Metric::ProbabilityOfTrueClass, &with.key(key));
                 told(&mut wrong, cell);

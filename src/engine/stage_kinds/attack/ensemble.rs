@@ -4,7 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AttackParams, AttackProblem, Demand, GRADIENT, Iterate, Malt, Norm, Pgd, above_zero, at_least_one, product, radius,
+    Attack, AttackParams, AttackProblem, Demand, GRADIENT, Iterate, Malt, Norm, Pgd, above_zero, at_least_one, product,
+    radius,
 };
 use crate::number::Real;
 
@@ -74,6 +75,10 @@ impl AttackParams for Apgd {
 
     fn draws(&self) -> bool {
         true
+    }
+
+    fn within(&self, eps: Real) -> Option<Attack> {
+        Some(Attack::Apgd(Apgd { eps, ..self.clone() }))
     }
 
     fn iterate(&self) -> Option<Iterate> {
@@ -174,6 +179,10 @@ impl AttackParams for Square {
         true
     }
 
+    fn within(&self, eps: Real) -> Option<Attack> {
+        Some(Attack::Square(Square { eps, ..self.clone() }))
+    }
+
     fn iterate(&self) -> Option<Iterate> {
         Some(Iterate::WorstCase)
     }
@@ -225,6 +234,10 @@ impl AttackParams for Fab {
 
     fn draws(&self) -> bool {
         false
+    }
+
+    fn within(&self, eps: Real) -> Option<Attack> {
+        Some(Attack::Fab(Fab { eps, ..self.clone() }))
     }
 
     fn iterate(&self) -> Option<Iterate> {
@@ -364,6 +377,11 @@ impl AttackParams for Autoattack {
     fn draws(&self) -> bool {
         let does = |member: &Member| *member != Member::FabT;
         self.attacks.iter().any(does) || self.pgd.as_ref().is_some_and(AttackParams::draws)
+    }
+
+    fn within(&self, eps: Real) -> Option<Attack> {
+        let pgd = self.pgd.as_ref().map(|pgd| pgd.in_ball(eps));
+        Some(Attack::Autoattack(Autoattack { eps, pgd, ..self.clone() }))
     }
 
     fn iterate(&self) -> Option<Iterate> {

@@ -88,6 +88,11 @@ pub trait AttackParams {
     fn most_demanding(&self) -> Option<Demand> {
         None
     }
+
+    /// The same attack in a ball of another radius, its steps in proportion; nothing where it searches no ball.
+    fn within(&self, _eps: Real) -> Option<Attack> {
+        None
+    }
 }
 
 /// What an attack needs of a network.
@@ -137,6 +142,11 @@ impl Attack {
     /// [`AttackParams::most_demanding`].
     pub fn most_demanding(&self) -> Option<Demand> {
         self.params().most_demanding()
+    }
+
+    /// [`AttackParams::within`].
+    pub fn within(&self, eps: Real) -> Option<Attack> {
+        self.params().within(eps)
     }
 
     /// [`AttackParams::iterate`].
@@ -223,6 +233,11 @@ impl AttackParams for Fgsm {
         self.start == Start::Random || self.noise.is_some()
     }
 
+    fn within(&self, eps: Real) -> Option<Attack> {
+        let step = self.step.map(|step| in_proportion(step, self.eps, eps));
+        Some(Attack::Fgsm(Fgsm { eps, step, ..self.clone() }))
+    }
+
     fn iterate(&self) -> Option<Iterate> {
         Some(Iterate::Last)
     }
@@ -285,6 +300,11 @@ impl Iterate {
             Iterate::WorstCase => "worst_case",
         }
     }
+}
+
+/// A length in a ball of radius `from` as it is in one of radius `to`. The same radius leaves it as it is, to the bit.
+fn in_proportion(length: Real, from: Real, to: Real) -> Real {
+    if from == to || from.get() <= 0.0 { length } else { Real::new(length.get() * (to.get() / from.get())) }
 }
 
 fn product(factors: &[u32]) -> f64 {

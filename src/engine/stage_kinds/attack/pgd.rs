@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AttackParams, AttackProblem, Demand, Direction, GRADIENT, Iterate, Norm, Start, above_zero, at_least_one,
-    is_default, not_below_zero, product, radius,
+    Attack, AttackParams, AttackProblem, Demand, Direction, GRADIENT, Iterate, Norm, Start, above_zero, at_least_one,
+    in_proportion, is_default, not_below_zero, product, radius,
 };
 use crate::number::Real;
 
@@ -73,6 +73,13 @@ impl Pgd {
     }
 }
 
+impl Pgd {
+    /// The same in a ball of another radius, its steps in proportion.
+    pub(super) fn in_ball(&self, eps: Real) -> Pgd {
+        Pgd { eps, step: in_proportion(self.step, self.eps, eps), ..self.clone() }
+    }
+}
+
 impl AttackParams for Pgd {
     fn check(&self) -> Result<(), AttackProblem> {
         radius(self.norm, self.eps)?;
@@ -104,6 +111,10 @@ impl AttackParams for Pgd {
 
     fn draws(&self) -> bool {
         self.start == Start::Random
+    }
+
+    fn within(&self, eps: Real) -> Option<Attack> {
+        Some(Attack::Pgd(self.in_ball(eps)))
     }
 
     fn iterate(&self) -> Option<Iterate> {
