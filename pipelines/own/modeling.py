@@ -45,6 +45,7 @@ def build(metadata, program=None):
     """
     net = dict(metadata["net"])
     arch, mean, std = net.pop("arch"), net.pop("mean", []), net.pop("std", [])
+    standardise = net.pop("standardise", False)
     logits = net.pop("classes", None) or len(metadata["classes"])
     if program is not None:
         network = torch.jit.load(io.BytesIO(program.numpy().tobytes()), map_location="cpu")
@@ -52,7 +53,7 @@ def build(metadata, program=None):
         network = NETWORKS[arch](channels=metadata["channels"], logits=logits, **net)
     else:
         raise ValueError(f"this file knows no network `{arch}`, only {', '.join(NETWORKS)}")
-    model = Classifier(network, mean, std)
+    model = Classifier(network, mean, std, standardise)
     model.classes = metadata["classes"]
     return model
 
@@ -81,14 +82,24 @@ def read(path):
 class Classifier(nn.Module):
     """A network with its normalisation: images from 0 to 1 go in, logits come out."""
 
-    def __init__(self, network, mean, std):
+    def __init__(self, network, mean, std, standardise):
         super().__init__()
         self.network = network
+        self.standardise = standardise
         self.register_buffer("mean", torch.tensor(mean or [0.0]).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std or [1.0]).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, images):
+        if self.standardise:
+            return self.network(standardised(images))
         return self.network((images - self.mean) / self.std)
+
+
+def standardised(images):
+    """Each image less its mean, divided by its deviation, as `tf.image.per_image_standardization` does."""
+    centred = images - images.mean((1, 2, 3), keepdim=True)
+    variance = (centred * centred).mean((1, 2, 3), keepdim=True)
+    return centred / variance.clamp(min=1 / images[0].numel()).sqrt()
 
 
 def conv(source, target, kernel, stride=1):

@@ -36,6 +36,10 @@ impl Scheduler<'_> {
                     "output `{output}` of {name} had other bytes than its digest says; it was moved to {kept} and is made again"
                 )));
             }
+            // The stage runs again for it, and writes the others anew, too.
+            if !self.context.cache.has_remote() && !self.context.cache.has(blob) {
+                return Ok(Some(output.name.clone()));
+            }
             names.push(&output.name);
             blobs.push(blob);
         }

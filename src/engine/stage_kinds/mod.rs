@@ -122,7 +122,7 @@ pub enum StageKind {
 
 impl StageKind {
     /// Every kind, in the order of the documentation.
-    pub const ALL: [StageKind; 13] = [
+    pub const ALL: [StageKind; 14] = [
         StageKind::Dataset,
         StageKind::File,
         StageKind::Transform,
