@@ -72,7 +72,9 @@ for line in sys.stdin:
 
 fn predictions(predicted: [i32; 4], attack: Option<UnderAttack>) -> Vec<u8> {
     let (labels, probability, loss) = (vec![0, 1, 0, 1], vec![0.5; 4], vec![0.5; 4]);
-    Predictions { labels, predicted: predicted.to_vec(), probability, loss, attack, ..Predictions::default() }.to_bytes().unwrap()
+    Predictions { labels, predicted: predicted.to_vec(), probability, loss, attack, ..Predictions::default() }
+        .to_bytes()
+        .unwrap()
 }
 
 fn space() -> Space {
