@@ -115,9 +115,11 @@ fn accuracy(source: ExportSource<'_>, manifest: &Manifest) -> Option<Number> {
 }
 
 fn row(source: ExportSource<'_>, instance: &Instance, number: &Number) -> String {
-    let Subject { set, attack, eps_written, .. } = Subject::of(source.results, instance);
+    let Subject { set, attack, source: made_on, eps_written, .. } = Subject::of(source.results, instance);
     // A program of its own says nothing of its attack: its stage's name does.
     let attack = attack.unwrap_or_else(|| if instance.params.get("run").is_some() { "own" } else { "none" }.to_owned());
+    // Such a number says nothing of an attack that knows this network.
+    let attack = made_on.map_or_else(|| attack.clone(), |made_on| format!("{attack}, made on {made_on}"));
     let interval = match (number.low, number.high) {
         (Some(low), Some(high)) => format!(" [{}, {}]", percent(low), percent(high)),
         _ => String::new(),

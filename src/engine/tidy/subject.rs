@@ -17,6 +17,8 @@ pub struct Subject {
     pub set: Option<String>,
     /// The name of the attack.
     pub attack: Option<String>,
+    /// The instance that made the network which the attack was made on, if it is not the model.
+    pub source: Option<String>,
     /// The radius of its ball.
     pub eps: Option<f64>,
     /// The radius as its author wrote it: `8/255`.
@@ -29,7 +31,7 @@ impl Subject {
         if let Some(need) = instance.need("results").filter(|_| instance.kind == StageKind::WorstCase) {
             let attack = Some(StageKind::WorstCase.name().to_owned());
             let of = Subject::of(source, source.graph.instance(need.from));
-            return Subject { attack, eps: None, eps_written: None, ..of };
+            return Subject { attack, source: None, eps: None, eps_written: None, ..of };
         }
         let need = instance.need("model");
         let model = need.map(|need| source.graph.instance(need.from));
@@ -45,6 +47,7 @@ impl Subject {
             model_seed: model.filter(|model| model.kind == StageKind::Train).map(|model| model.seed),
             set: instance.need("set").map(|need| set_name(source, need)),
             attack: attack.map(str::to_owned),
+            source: instance.need("source").map(|need| source.graph.instance(need.from).name.clone()),
             eps,
             eps_written: eps.map(|eps| as_written(source, instance, "attack.eps", eps)),
         }
@@ -54,15 +57,24 @@ impl Subject {
 /// The columns.
 pub(super) fn columns() -> Vec<Column> {
     use ColumnType::{Real, Seed, Text};
-    [("model", Text), ("model_seed", Seed), ("set", Text), ("attack", Text), ("eps", Real), ("eps_written", Text)]
-        .map(|(name, holds)| Column::new(name, holds))
-        .into()
+    [
+        ("model", Text),
+        ("model_seed", Seed),
+        ("set", Text),
+        ("attack", Text),
+        ("source", Text),
+        ("eps", Real),
+        ("eps_written", Text),
+    ]
+    .map(|(name, holds)| Column::new(name, holds))
+    .into()
 }
 
 /// The cells of an instance, one for each column; at one radius of an evaluation at several, if one is given. At 0
 /// there is no attack.
 pub(super) fn cells(source: TidySource<'_>, instance: &Instance, radius: Option<&Radius>) -> Vec<Cell> {
-    let Subject { model, model_seed, set, mut attack, mut eps, mut eps_written } = Subject::of(source, instance);
+    let Subject { model, model_seed, set, mut attack, source: made_on, mut eps, mut eps_written } =
+        Subject::of(source, instance);
     if let Some(radius) = radius {
         (eps, eps_written) = (Some(radius.eps), Some(Radius::written(radius.eps)));
         attack = if radius.eps > 0.0 { attack } else { Some("none".to_owned()) };
@@ -72,6 +84,7 @@ pub(super) fn cells(source: TidySource<'_>, instance: &Instance, radius: Option<
         model_seed.map(Cell::Seed).unwrap_or_default(),
         set.into(),
         attack.into(),
+        made_on.into(),
         eps.into(),
         eps_written.into(),
     ]
