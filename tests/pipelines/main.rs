@@ -5,6 +5,7 @@ mod animals;
 mod fashion;
 mod paper;
 mod quickstart;
+mod radii;
 mod saliency;
 mod support;
 mod transfer;
