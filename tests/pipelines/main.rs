@@ -2,6 +2,7 @@
 //! profiles.
 
 mod animals;
+mod calibration;
 mod fashion;
 mod paper;
 mod quickstart;
