@@ -64,14 +64,6 @@ pub fn heat_tile(map: &[f64], [height, width]: [u32; 2], most: f64) -> Tile {
     Tile { width, height, rgb: map.iter().flat_map(|value| colour(value / most)).collect() }
 }
 
-/// The colours of [`heat_tile`] as a strip of this height: 0 below, the most above.
-pub fn scale_tile(height: u32) -> Tile {
-    let width = (height / 8).max(1);
-    let row = |y: u32| colour(1.0 - f64::from(y) / f64::from(height.max(2) - 1));
-    let rgb = (0..height).flat_map(|y| (0..width).flat_map(move |_| row(y))).collect();
-    Tile { width, height, rgb }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,10 +87,5 @@ mod tests {
         let drawn = heat_tile(&[0.0, 0.3, 0.6, 0.9], [2, 2], 0.6);
         assert_eq!(drawn.rgb, [68, 1, 84, 33, 144, 141, 253, 231, 37, 253, 231, 37]);
         assert_eq!(heat_tile(&[0.05], [1, 1], 0.8).rgb, [70, 23, 103], "half way between two colours");
-        let scale = scale_tile(16);
-        assert_eq!(
-            (scale.width, &scale.rgb[..3], &scale.rgb[16 * 6 - 3..]),
-            (2, &[253, 231, 37][..], &[68, 1, 84][..])
-        );
     }
 }

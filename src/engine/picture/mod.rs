@@ -30,7 +30,7 @@ use crate::stage_kinds::Scale;
 
 pub use curves::{Curves, Point, Series, curves_drawing};
 pub use drawing::Drawing;
-pub use heat::{heat_tile, map_tile, rendered, scale_tile};
+pub use heat::{heat_tile, map_tile, rendered};
 pub use panels::{Panel, PanelLine, Panels, panels_drawing};
 pub use samples::{SampleRow, Samples, samples_drawing};
 pub use sheet::{Sheet, grouped_sheet_png, sheet_drawing, sheet_png};

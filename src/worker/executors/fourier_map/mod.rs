@@ -7,7 +7,7 @@ pub mod waves;
 
 use std::rc::Rc;
 
-use atflow::picture::{Sheet, heat_tile, scale_tile, sheet_drawing};
+use atflow::picture::{Sheet, Tile, heat_tile, sheet_drawing};
 use atflow::stage_kinds::FourierMapParams;
 use tch::{Kind, Tensor};
 
@@ -150,8 +150,8 @@ fn sheet(report: &Report<'_>) -> Sheet {
     let most = report.most();
     let map = |model| heat_tile(&report.map(model), [height as u32, width as u32], most);
     let mut columns: Vec<String> = report.names.to_vec();
-    columns.push(format!("error: 0 (below) to {:.0} %", 100.0 * most));
-    let tiles = (0..report.names.len()).map(map).chain([scale_tile(height as u32)]).collect();
+    columns.push(format!("errors 0–{:.0} %", 100.0 * most));
+    let tiles = (0..report.names.len()).map(map).chain([scale(height)]).collect();
     Sheet {
         title: report.params.title.clone(),
         columns,
@@ -159,4 +159,13 @@ fn sheet(report: &Report<'_>) -> Sheet {
         tiles: vec![tiles],
         scale: (SIDE / height.max(width).max(1)).max(1) as u32,
     }
+}
+
+/// The colours of the maps as a strip of this height: no errors below, the most above.
+fn scale(height: usize) -> Tile {
+    // Wide enough for its heading.
+    let width = (height / 3).max(1);
+    let share = |y: usize| 1.0 - y as f64 / (height.max(2) - 1) as f64;
+    let shares: Vec<f64> = (0..height).flat_map(|y| (0..width).map(move |_| share(y))).collect();
+    heat_tile(&shares, [height as u32, width as u32], 1.0)
 }
