@@ -3,6 +3,7 @@
 
 mod animals;
 mod calibration;
+mod corruptions;
 mod fashion;
 mod paper;
 mod quickstart;
