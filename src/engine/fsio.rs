@@ -46,8 +46,8 @@ pub fn free_space(path: &Path) -> io::Result<u64> {
     Ok(space.f_bavail.saturating_mul(space.f_frsize))
 }
 
-/// Whether a path is on a file system that other machines write to, or that may be: NFS, SMB, FUSE, Lustre and the like.
-/// One that cannot be asked counts as such.
+/// Whether a path is on a file system that other machines may write to: NFS, SMB, FUSE, Lustre and the like. One that
+/// cannot be asked counts as such.
 pub fn is_on_network(path: &Path) -> bool {
     // Numbers of statfs(2) and of the file systems' own sources.
     const NETWORK: [u32; 13] = [

@@ -24,8 +24,8 @@ fn transfer_crosses_every_source_with_every_network() {
     assert_eq!((&transfer["corner"], &transfer["rows"]), (&json!("source"), &json!(NETWORKS)));
     // On the diagonal it is the attack that knows the network: a column of the quickstart's table.
     let cells = |table: &Value, row: usize, column: usize| table["cells"][row][column]["value"].as_f64().unwrap();
-    for at in 0..NETWORKS.len() {
-        assert_eq!(cells(&transfer, at, at), cells(&robustness, at, 1), "{}", NETWORKS[at]);
+    for (at, network) in NETWORKS.iter().enumerate() {
+        assert_eq!(cells(&transfer, at, at), cells(&robustness, at, 1), "{network}");
     }
     // Tables for other programs and the card of an exported network tell such numbers from those of white-box attacks.
     let tell = |args: &[&str]| {

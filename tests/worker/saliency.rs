@@ -352,7 +352,7 @@ fn similarity_is_measured_where_it_is_asked_for() {
     let set = engine.input("set", &set);
     let mut draw = |similarity: bool| {
         let params = json!({"images": {"first": 4}, "method": {"name": "grad"}, "similarity": similarity});
-        let inputs = [&models[..], &[set.clone()]].concat();
+        let inputs = [&models[..], std::slice::from_ref(&set)].concat();
         let outputs = ["csv", "markdown", "numbers", "maps", "grid"];
         let ([csv, markdown, ..], _) = engine.run(StageKind::Saliency, params, inputs, outputs);
         (String::from_utf8(csv).unwrap(), String::from_utf8(markdown).unwrap())

@@ -187,7 +187,8 @@ impl Cache {
     }
 }
 
-/// Returns the order in which to fetch blobs: the last one to come is a short one, and does not keep the others waiting.
+/// Returns the order in which to fetch blobs. The last one to come is then a short one, and does not keep the others
+/// waiting.
 fn largest_first(blobs: &[Blob]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..blobs.len()).collect();
     order.sort_by_key(|at| Reverse(blobs[*at].size));

@@ -1,6 +1,6 @@
 //! The artifacts that engine and worker exchange through the cache: image sets, predictions and saliency maps, each
-//! one safetensors file; the metrics of a training and the measures of saliency maps, JSON. Knows bytes and shapes only,
-//! not how they were made. `docs/artifact-formats.md` tells the same for readers in other languages.
+//! one safetensors file; the metrics of a training and the measures of saliency maps, JSON. Knows bytes and shapes
+//! only, not how they were made. `docs/artifact-formats.md` tells the same for readers in other languages.
 //!
 //! All of them are deterministic: the same content gives the same bytes. safetensors sorts tensors by itself; its
 //! metadata is a hash map whose order changes from run to run once it has two entries, so everything is put as JSON

@@ -327,8 +327,8 @@ fn read_params(
 }
 
 /// Returns the outputs of the instance `name`: of a command those that the author declares, else those of the kind that
-/// its parameters ask for, and of an evaluation at several radii one for each. Without parameters, which are wrong then,
-/// it has all of the kind.
+/// its parameters ask for, and of an evaluation at several radii one for each. Without parameters, which are wrong
+/// then, it has all of the kind.
 fn outputs(
     kind: StageKind,
     name: &str,

@@ -71,9 +71,10 @@ impl EvaluateParams {
             return wrong(Some(at + 1), "must ascend, and have no radius twice".to_owned());
         }
         match self.attack.within(*largest) {
-            None => {
-                wrong(None, "needs an attack that searches a ball: fgsm, pgd, apgd, fab, square, autoattack".to_owned())
-            }
+            None => wrong(
+                None,
+                "needs an attack that searches a ball: fgsm, pgd, apgd, malt, fab, square, autoattack".to_owned(),
+            ),
             Some(_) if largest.get() <= 0.0 => wrong(None, "must have a radius above 0".to_owned()),
             Some(attack) if attack != self.attack => {
                 wrong(Some(self.eps.len() - 1), "must end with the `eps` of the attack".to_owned())

@@ -56,7 +56,7 @@ fn run_once(model: &mut AttackedModel<'_>, batch: &Batch<'_>, apgd: &Apgd, run: 
         ApgdLoss::DlrTargeted => ("apgd t start", Some(target(model, batch, run / apgd.restarts)?)),
     };
     // Every restart beyond the first draws its start, and so does the first without a point to begin with.
-    let first = if run % apgd.restarts == 0 { model.starts(batch)? } else { None };
+    let first = if run.is_multiple_of(apgd.restarts) { model.starts(batch)? } else { None };
     let start = match first {
         Some(points) => points,
         None => Ball::new(batch.images, apgd.norm, apgd.eps.get())?.far_point(batch, model.rng, purpose, run)?,

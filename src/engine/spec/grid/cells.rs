@@ -190,7 +190,7 @@ impl<'a> Grid<'a> {
             let help = "need results of a set that a transform with `op: cue_conflict` makes, or choose another `cell`";
             return Err(vec![self.problem(path.clone(), message).help(help)]);
         }
-        if metric.needs_ranks() && self.is_certain && !self.keeps_ranks(&result.instance) {
+        if metric.needs_ranks() && self.is_certain && !self.keeps_ranks(result.instance) {
             let (metric, name) = (metric.name(), &result.instance.name);
             let message = format!("`{metric}` needs ranks, and `{name}` does not keep them");
             let help = "write `ranks: true` among the parameters of that evaluation";
@@ -219,8 +219,8 @@ impl<'a> Grid<'a> {
         Ok(())
     }
 
-    /// Whether predictions may hold ranks: those of an evaluation that is asked for them, of a worst case of such, or of
-    /// a command.
+    /// Whether predictions may hold ranks: those of an evaluation that is asked for them, of a worst case of such, or
+    /// of a command.
     fn keeps_ranks(&self, made: &Instance) -> bool {
         match made.kind {
             StageKind::Evaluate => made.params.get("ranks").and_then(serde_json::Value::as_bool).unwrap_or(false),

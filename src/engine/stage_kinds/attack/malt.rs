@@ -3,7 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AttackParams, AttackProblem, Demand, GRADIENT, Iterate, Member, Norm, at_least_one, product, radius};
+use super::{
+    Attack, AttackParams, AttackProblem, Demand, GRADIENT, Iterate, Member, Norm, at_least_one, product, radius,
+};
 use crate::number::Real;
 
 /// APGD on the targeted difference of logits ratio, towards the classes that a linear model of the network reaches with
@@ -64,6 +66,10 @@ impl AttackParams for Malt {
 
     fn draws(&self) -> bool {
         true
+    }
+
+    fn within(&self, eps: Real) -> Option<Attack> {
+        Some(Attack::Malt(Malt { eps, ..self.clone() }))
     }
 
     fn iterate(&self) -> Option<Iterate> {
