@@ -9,5 +9,6 @@ mod paper;
 mod quickstart;
 mod radii;
 mod saliency;
+mod search;
 mod support;
 mod transfer;
