@@ -65,7 +65,12 @@ pub fn is_on_network(path: &Path) -> bool {
         0x0102_1997, // 9P
         0xaad7_aaea, // PanFS
     ];
-    rustix::fs::statfs(path).map_or(true, |system| NETWORK.contains(&(system.f_type as u32)))
+    match rustix::fs::statfs(path) {
+        Ok(system) => NETWORK.contains(&(system.f_type as u32)),
+        // What is not there yet will be where the folder above it is.
+        Err(rustix::io::Errno::NOENT) if folder_of(path) != path => is_on_network(folder_of(path)),
+        Err(_) => true,
+    }
 }
 
 /// Returns the folder that a path is in: `.` for a bare name.

@@ -165,3 +165,14 @@ fn whatever_changes_is_noticed() {
         assert!(is_gone || space.path().join("results/p/copy.txt").exists(), "{what}");
     }
 }
+
+#[test]
+fn a_pipeline_that_lays_nothing_out_is_remembered_too() {
+    let space = Space::new();
+    space.write("p.yaml", "stages:\n  a: {kind: command, with: {run: 'echo > o', outputs: {o: o}}}\n");
+    space.ran(&[]);
+    std::thread::sleep(SETTLED);
+    let first = said(&space, &[]);
+    assert!(memos(&space).len() == 1 && first.contains("nothing to do: 1 stage"), "{first}");
+    assert_eq!(said(&space, &["--check"]), first);
+}
