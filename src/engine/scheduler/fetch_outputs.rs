@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::mpsc::{self, RecvTimeoutError};
 
 use super::{MESSAGE_WAIT, Scheduler};
-use crate::cache::{Blob, CacheError, Manifest, Obtained};
+use crate::cache::{Blob, Cache, CacheError, Manifest, Obtained};
 use crate::event::RunEvent;
 use crate::plan::must_be_there;
 use crate::spec::{InstanceId, Need};
@@ -36,8 +36,11 @@ impl Scheduler<'_> {
                     "output `{output}` of {name} had other bytes than its digest says; it was moved to {kept} and is made again"
                 )));
             }
-            // The stage runs again for it, and writes the others anew, too.
-            if !self.context.cache.has_remote() && !self.context.cache.has(blob) {
+            if !self.context.cache.has_remote() {
+                if self.context.cache.has(blob) {
+                    continue;
+                }
+                // The stage runs again for it, and writes the others anew, too.
                 return Ok(Some(output.name.clone()));
             }
             names.push(&output.name);
@@ -62,14 +65,17 @@ impl Scheduler<'_> {
     ///
     /// A blob is not here if no cache has it, or if the user wants to stop.
     fn fetch_blobs(&mut self, id: InstanceId, blobs: &[Blob]) -> Result<Vec<bool>, CacheError> {
-        let has = |blob: &Blob| self.context.cache.has(*blob);
-        let mut absent: Vec<Blob> = blobs.iter().filter(|blob| !has(blob)).copied().collect();
+        let are_here = |cache: &Cache| -> Vec<bool> { blobs.iter().map(|blob| cache.has(*blob)).collect() };
+        let before = are_here(self.context.cache);
+        let is_absent = |(blob, is_here): (&Blob, &bool)| (!is_here).then_some(*blob);
+        let mut absent: Vec<Blob> = blobs.iter().zip(&before).filter_map(is_absent).collect();
+        if absent.is_empty() || !self.context.cache.has_remote() {
+            return Ok(before);
+        }
         absent.sort_unstable_by_key(|blob| blob.digest);
         absent.dedup();
-        if !absent.is_empty() && self.context.cache.has_remote() {
-            self.fetch_absent(id, absent)?;
-        }
-        Ok(blobs.iter().map(|blob| self.context.cache.has(*blob)).collect())
+        self.fetch_absent(id, absent)?;
+        Ok(are_here(self.context.cache))
     }
 
     /// Fetches blobs that are not here, as far as the remote cache has them and the user does not stop.
