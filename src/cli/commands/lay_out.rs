@@ -28,15 +28,20 @@ pub(super) struct LaidOut {
     outdated: Vec<(String, String)>,
     /// The report, if one was written.
     pub(super) report: Option<PathBuf>,
-    /// The tables among the results, as text.
+    /// The tables among the results as text, if they are to be shown.
     pub(super) tables: String,
     /// Paths that were read to find all this: files of the folder and of the cache.
     pub(super) looked_at: Vec<PathBuf>,
 }
 
-/// Lays out what the run made or found. A result that cannot be laid out does not stop the others; returns the first
-/// error.
-pub(super) fn lay_out(loaded: &Loaded, summary: &RunSummary, out: Option<&Path>) -> (LaidOut, Option<CliError>) {
+/// Lays out what the run made or found, and renders its tables if they are to be shown. A result that cannot be laid
+/// out does not stop the others; returns the first error.
+pub(super) fn lay_out(
+    loaded: &Loaded,
+    summary: &RunSummary,
+    out: Option<&Path>,
+    shows_tables: bool,
+) -> (LaidOut, Option<CliError>) {
     let default = || default_folder(loaded.name(), &loaded.overrides);
     let path = out.map_or_else(default, Path::to_owned);
     let mut folder = ResultsFolder::open(path, loaded.name(), &loaded.file);
@@ -60,7 +65,7 @@ pub(super) fn lay_out(loaded: &Loaded, summary: &RunSummary, out: Option<&Path>)
         looked_at.extend(manifest.outputs.values().map(|blob| loaded.cache.object_path(blob.digest)));
         let laid_out = laid_out.and_then(|paths| {
             files.extend(paths);
-            if instance.kind == StageKind::Table {
+            if shows_tables && instance.kind == StageKind::Table {
                 tables.push_str(&table_text(loaded, instance, &manifest)?);
             }
             Ok(())

@@ -68,8 +68,8 @@ impl NoOp {
     /// [`CliError`] if standard output cannot be written.
     pub(super) fn answer(&self, args: &RunArgs) -> Result<bool, CliError> {
         let Some(answer) = self.known.as_ref().filter(|_| !self.is_checked) else { return Ok(false) };
+        ui::print(&answer.tables)?;
         if !args.quiet {
-            ui::print(&answer.tables)?;
             let seconds = self.started.elapsed().as_secs_f64();
             eprint(&nothing_to_do(answer.cached, seconds));
             eprint(&answer.words);

@@ -121,10 +121,9 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
     let Outcome { summary, reproduced, results, .. } =
         ended.insert(Outcome { summary, reproduced: None, passed_over, results: None });
     // What is there is laid out, whatever else went wrong.
-    let (mut laid_out, not_laid_out) = lay_out(&loaded, summary, args.out.as_deref());
-    if !args.json && !args.quiet {
-        ui::print(&laid_out.tables)?;
-    }
+    let is_told = !args.json && !args.quiet;
+    let (mut laid_out, not_laid_out) = lay_out(&loaded, summary, args.out.as_deref(), is_told);
+    ui::print(&laid_out.tables)?;
     let not_reported = report_on(args, &loaded, summary, &mut laid_out).err();
     *results = Some(laid_out.json());
     if let Some(error) = broken.map(CliError::from).or(not_laid_out).or(not_reported) {
@@ -132,26 +131,22 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
     }
     *reproduced = compare(args, &loaded, &forced, published.as_ref(), summary)?;
     let told = reproduced.as_ref();
-    if !args.json {
-        let words = [
-            laid_out.words(),
-            moved(&loaded, summary),
-            remote_results::taken_words(summary),
-            remote_results::passed_over_words(&loaded.cache),
-        ]
-        .concat();
-        if !args.quiet {
-            eprint(&closing_words(summary));
-            eprint(&words);
+    let mut words = String::new();
+    if is_told {
+        words.push_str(&laid_out.words());
+        words.push_str(&moved(&loaded, summary));
+        words.push_str(&remote_results::taken_words(summary));
+        words.push_str(&remote_results::passed_over_words(&loaded.cache));
+        eprint(&closing_words(summary));
+        eprint(&words);
+    }
+    if noop.is_some_and(|noop| noop.keep(&loaded, summary, &laid_out, words)) {
+        let wrong = "the memo of this command was wrong: it says that nothing has changed";
+        let help = "it is removed, and this run did without it; please report what you changed before this run";
+        if args.check {
+            return Err(CliError::environment(wrong).help(help).exits(Exit::Differs));
         }
-        if noop.is_some_and(|noop| noop.keep(&loaded, summary, &laid_out, words)) {
-            let wrong = "the memo of this command was wrong: it says that nothing has changed";
-            let help = "it is removed, and this run did without it; please report what you changed before this run";
-            if args.check {
-                return Err(CliError::environment(wrong).help(help).exits(Exit::Differs));
-            }
-            eprint(&format!("warning: {wrong}; {help}\n"));
-        }
+        eprint(&format!("warning: {wrong}; {help}\n"));
     }
     if let Some(told) = told.filter(|told| !args.json && (!args.quiet || !told.different.is_empty())) {
         eprint(&remote_results::reproduced_words(told));
