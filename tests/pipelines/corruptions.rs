@@ -20,5 +20,10 @@ fn corruptions_in_small_test_every_network_and_draw_its_heat_map() {
     for ending in ["svg", "png", "pdf"] {
         assert!(results.join(format!("frequencies.{ending}")).exists(), "{ending}");
     }
+    // The report shows the map, with its summary.
+    let report = read("report.html");
+    let title = "Errors by frequency of the added wave (frequency 0 in the middle) (mock-up: the numbers mean nothing)";
+    assert!(report.contains(&format!("<img alt=\"{title}; its numbers follow\" src=\"data:image/svg+xml")), "the map");
+    assert!(report.contains("<summary>Numbers of frequencies</summary>"), "its summary");
     assert_eq!((run().code, run().ran()), (Some(0), vec![]), "nothing changed");
 }

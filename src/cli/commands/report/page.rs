@@ -115,7 +115,7 @@ pub(super) fn html(
     let read = tables::read(cache, results);
     let (found, times) = (outcomes(cache, results), timeline(results));
     let sheets = if images { map_sheets(cache, results) } else { Vec::new() };
-    let pictures = |kind: StageKind, outputs: &[&str]| pictures(cache, results, kind, outputs, images);
+    let pictures = |kinds: &[StageKind], outputs: &[&str]| pictures(cache, results, kinds, outputs, images);
     let digest = Sha256::digest(SCRIPT.as_bytes());
     // A report is made to be passed on.
     let redaction = Redaction::of_environment();
@@ -129,8 +129,8 @@ pub(super) fn html(
         warnings: warnings(results),
         failures: failures(run, &redaction),
         tables: read.iter().enumerate().map(|(number, table): (usize, &ReportTable)| table.view(number)).collect(),
-        figures: pictures(StageKind::Figure, &["svg", "png"]),
-        saliency: pictures(StageKind::Saliency, &["grid"]),
+        figures: pictures(&[StageKind::Figure, StageKind::FourierMap], &["svg", "png"]),
+        saliency: pictures(&[StageKind::Saliency], &["grid"]),
         analyses: shown::analyses(cache, results, images),
         has_sheets: !sheets.is_empty(),
         has_outcomes: found.len() > 1,
@@ -226,11 +226,14 @@ fn failures(run: &RunRecord, redaction: &Redaction) -> Vec<Failure> {
     failed.collect()
 }
 
-fn pictures(cache: &Cache, results: &RunResults, kind: StageKind, outputs: &[&str], images: bool) -> Vec<Picture> {
-    let of_kind = results.stages.iter().filter(|stage| stage.manifest.record.kind == kind);
+/// Returns the pictures of the stages of some kinds; `outputs` are tried in their order.
+fn pictures(cache: &Cache, results: &RunResults, kinds: &[StageKind], outputs: &[&str], images: bool) -> Vec<Picture> {
+    let of_kinds = results.stages.iter().filter(|stage| kinds.contains(&stage.manifest.record.kind));
     let picture = |stage: &JoinedStage| {
         let blob = outputs.iter().find_map(|output| stage.manifest.outputs.get(*output));
-        let numbers = stage.manifest.outputs.get("csv").filter(|blob| blob.size <= MOST_TEXT);
+        // A heat map has a number for each frequency; people read its summary.
+        let numbers = if stage.manifest.record.kind == StageKind::FourierMap { "markdown" } else { "csv" };
+        let numbers = stage.manifest.outputs.get(numbers).filter(|blob| blob.size <= MOST_TEXT);
         let numbers = numbers.and_then(|blob| cache.read(blob.digest).ok());
         let title = stage.manifest.record.params.get("title").and_then(serde_json::Value::as_str);
         Picture {
@@ -240,7 +243,7 @@ fn pictures(cache: &Cache, results: &RunResults, kind: StageKind, outputs: &[&st
             numbers: numbers.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
         }
     };
-    of_kind.map(picture).collect()
+    of_kinds.map(picture).collect()
 }
 
 /// Most points of a line; beyond that every second, third, … epoch is drawn.
