@@ -1,31 +1,30 @@
-//! A training in progress: its epochs, its batches, and the step of each method.
+//! A training in progress: its state, its epochs and its batches. The submodules have the step of each method, and what
+//! is measured after an epoch.
 //!
 //! Knows nothing about the source and destination of weights.
+
+mod accuracy;
+mod steps;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use atflow::formats::{AdversarialMetrics, EpochMetrics};
 use atflow::protocol::ProgressMetrics;
-use atflow::stage_kinds::{
-    AdversarialBatches, Attack, Free, KeptEpoch, Precision, Trades, TrainParams, TrainingMethod, WeightPerturbation,
-};
-use tch::{Kind, Reduction, TchError, Tensor};
+use atflow::stage_kinds::{KeptEpoch, Precision, TrainParams, TrainingMethod};
+use tch::{Kind, TchError, Tensor};
 
+use self::steps::Step;
 use super::super::optimizer::{Optimizer, learning_rate};
-use super::super::{grouped, limited, percent};
+use super::super::{limited, percent};
 use super::average::WeightAverage;
-use super::methods::{Ascent, SharedPerturbation, ascend_from_noise, divergence, mart_loss};
+use super::methods::SharedPerturbation;
 use super::metrics::Tally;
-use super::weight_perturbation;
-use crate::attacks::{self, Batch};
 use crate::context::{Context, Report};
 use crate::data::DeviceSet;
 use crate::error::StageError;
-use crate::networks::{Frozen, Mode, Network, Role, Statistics};
+use crate::networks::{Frozen, Network, Role, Statistics};
 
-/// Validation images computed at once.
-const VALIDATION_BATCH: usize = 256;
 /// Name of free training's perturbation in the saved state.
 const PERTURBATION: &str = "perturbation";
 /// Prefix of the best epoch's tensors in the saved state.
@@ -56,26 +55,6 @@ pub(super) struct Training {
     perturbation: SharedPerturbation,
     /// The images of `overfitting_check`.
     checked: Vec<u64>,
-}
-
-/// A batch to train on.
-struct Step<'a> {
-    images: &'a Tensor,
-    labels: &'a Tensor,
-    /// The images' indices in the set.
-    indices: &'a [u64],
-    /// From 1.
-    epoch: u64,
-    /// The learning rate of each step on the batch.
-    rates: &'a [f64],
-}
-
-/// Metrics of a step, from before it moves the weights.
-struct StepMetrics {
-    logits: Tensor,
-    loss: Tensor,
-    /// The logits of the perturbed images, if any, and their cross-entropy.
-    attacked: Option<(Tensor, Tensor)>,
 }
 
 impl Training {
@@ -335,12 +314,7 @@ impl Training {
             tch::manual_seed(seed as i64);
         }
         let step = Step { images: &images, labels: &labels, indices, epoch, rates };
-        let found = match self.params.method.clone() {
-            TrainingMethod::Standard => self.standard(context, index, &step)?,
-            TrainingMethod::Free(free) => self.free(context, &free, &step)?,
-            TrainingMethod::Trades(trades) => self.trades(context, &trades, &step)?,
-            TrainingMethod::Mart(mart) => self.mart(context, &mart, &step)?,
-        };
+        let found = self.step(context, index, &step)?;
         let correct = |logits: &Tensor| logits.f_argmax(1, false)?.f_eq_tensor(&labels)?.f_sum(Kind::Int64);
         let count = indices.len() as u64;
         all.add(count, &found.loss, &correct(&found.logits)?)?;
@@ -349,219 +323,6 @@ impl Training {
         }
         Ok(())
     }
-
-    /// Computes logits in training mode, with batch statistics.
-    fn logits(&self, images: &Tensor) -> Result<Tensor, TchError> {
-        self.network.classify(&self.network.normalise(images)?.f_to_kind(self.kind())?, Mode::Train)
-    }
-
-    fn standard(
-        &mut self,
-        context: &mut Context<'_>,
-        index: usize,
-        step: &Step<'_>,
-    ) -> Result<StepMetrics, StageError> {
-        let is_attacked = !matches!(self.params.adversary, Attack::None(_))
-            && match self.params.adversarial_batches {
-                AdversarialBatches::All => true,
-                AdversarialBatches::Alternate => index.is_multiple_of(2),
-            };
-        let images = if is_attacked {
-            let frozen = self.frozen_for_attack()?;
-            let reporter = &mut context.reporter;
-            let batch = step.attacked();
-            attacks::perturb(&self.params.adversary, &*frozen, &batch, context.rng, &mut || reporter.check_cancelled())?
-        } else {
-            step.images.shallow_clone()
-        };
-        let found = self.descend(step, |training| {
-            let logits = training.logits(&images)?;
-            let loss = training.cross_entropy(&logits, step.labels)?;
-            Ok((loss, logits, None))
-        })?;
-        let attacked = is_attacked.then(|| (found.logits.shallow_clone(), found.loss.shallow_clone()));
-        Ok(StepMetrics { attacked, ..found })
-    }
-
-    /// Takes one step down the gradient of an objective: a loss, the logits that it is of, and the logits of perturbed
-    /// images, if those are others.
-    fn descend(
-        &mut self,
-        step: &Step<'_>,
-        objective: impl Fn(&Self) -> Result<(Tensor, Tensor, Option<Tensor>), TchError>,
-    ) -> Result<StepMetrics, StageError> {
-        let perturbation = self.params.weight_perturbation.clone();
-        let moves = match perturbation.filter(|perturbation| u64::from(perturbation.from) <= step.epoch) {
-            None => None,
-            Some(perturbation) => Some(self.move_uphill(&perturbation, &objective)?),
-        };
-        let found = tch::with_grad(|| {
-            let (loss, logits, perturbed) = objective(self)?;
-            self.optimizer.step(&loss, step.rates[0])?;
-            let (logits, loss) = (logits.f_detach()?, loss.f_detach()?);
-            let attacked = match perturbed {
-                None => None,
-                Some(perturbed) => {
-                    let perturbed = perturbed.f_detach()?;
-                    let loss = cross_entropy(&perturbed, step.labels, 0.0)?;
-                    Some((perturbed, loss))
-                }
-            };
-            Ok::<_, TchError>(StepMetrics { logits, loss, attacked })
-        })?;
-        if let Some(moves) = moves {
-            weight_perturbation::restore(self.optimizer.parameters(), &moves)?;
-        }
-        Ok(found)
-    }
-
-    /// Moves the weights up the gradient of the objective, without a trace in the statistics of batch norms.
-    fn move_uphill(
-        &mut self,
-        perturbation: &WeightPerturbation,
-        objective: &impl Fn(&Self) -> Result<(Tensor, Tensor, Option<Tensor>), TchError>,
-    ) -> Result<Vec<Option<Tensor>>, StageError> {
-        let state = self.network.state();
-        let buffers: Vec<Tensor> = state
-            .entries()
-            .iter()
-            .filter(|entry| entry.role == Role::Buffer)
-            .map(|entry| entry.tensor.shallow_clone())
-            .collect();
-        let before = buffers.iter().map(Tensor::f_detach_copy).collect::<Result<Vec<_>, _>>()?;
-        let gradients = tch::with_grad(|| self.optimizer.gradients(&objective(self)?.0))?;
-        let _guard = tch::no_grad_guard();
-        for (mut buffer, before) in buffers.into_iter().zip(&before) {
-            buffer.f_copy_(before)?;
-        }
-        Ok(weight_perturbation::perturb(self.optimizer.parameters(), &gradients, perturbation.gamma.get())?)
-    }
-
-    /// Computes the cross-entropy that is trained on, the mean over images.
-    fn cross_entropy(&self, logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
-        cross_entropy(logits, labels, self.params.label_smoothing.get())
-    }
-
-    fn free(&mut self, context: &mut Context<'_>, free: &Free, step: &Step<'_>) -> Result<StepMetrics, StageError> {
-        let rows = self.perturbation.rows(step.images, i64::from(self.params.batch_size))?;
-        let mut last = None;
-        for &lr in step.rates {
-            context.reporter.check_cancelled()?;
-            let (logits, loss, gradient) = tch::with_grad(|| {
-                let images = step.images.f_add(&rows)?.f_detach()?.f_set_requires_grad(true)?;
-                let logits = self.logits(&images)?;
-                let loss = self.cross_entropy(&logits, step.labels)?;
-                let gradient = self.optimizer.step_and_ask(&loss, lr, &images)?;
-                Ok::<_, TchError>((logits.f_detach()?, loss.f_detach()?, gradient))
-            })?;
-            SharedPerturbation::ascend(&rows, step.images, &gradient, free.eps.get())?;
-            last = Some((logits, loss));
-        }
-        let (logits, loss) = last.ok_or_else(|| StageError::setting("method.replays", "must be at least 1"))?;
-        let attacked = Some((logits.shallow_clone(), loss.shallow_clone()));
-        Ok(StepMetrics { logits, loss, attacked })
-    }
-
-    fn trades(
-        &mut self,
-        context: &mut Context<'_>,
-        trades: &Trades,
-        step: &Step<'_>,
-    ) -> Result<StepMetrics, StageError> {
-        let images = self.ascended(context, trades, &Ascent::Divergence, step)?;
-        self.descend(step, |training| {
-            let (clean, perturbed) = (training.logits(step.images)?, training.logits(&images)?);
-            let apart = divergence(&clean, &perturbed)?.f_mul_scalar(trades.beta.get())?;
-            let loss = training.cross_entropy(&clean, step.labels)?.f_add(&apart)?;
-            Ok((loss, clean, Some(perturbed)))
-        })
-    }
-
-    fn mart(&mut self, context: &mut Context<'_>, mart: &Trades, step: &Step<'_>) -> Result<StepMetrics, StageError> {
-        let images = self.ascended(context, mart, &Ascent::CrossEntropy, step)?;
-        self.descend(step, |training| {
-            let (clean, perturbed) = (training.logits(step.images)?, training.logits(&images)?);
-            let entropy = training.cross_entropy(&perturbed, step.labels)?;
-            let loss = mart_loss(&clean, &perturbed, step.labels, &entropy, mart.beta.get())?;
-            Ok((loss, clean, Some(perturbed)))
-        })
-    }
-
-    /// Returns the images of a step as the adversary of a method makes them.
-    fn ascended(
-        &self,
-        context: &mut Context<'_>,
-        trades: &Trades,
-        ascent: &Ascent,
-        step: &Step<'_>,
-    ) -> Result<Tensor, StageError> {
-        let frozen = self.frozen_for_attack()?;
-        let reporter = &mut context.reporter;
-        ascend_from_noise(trades, ascent, &*frozen, &step.attacked(), context.rng, &mut || reporter.check_cancelled())
-    }
-
-    /// Returns the accuracy on the images of `overfitting_check` under its attack, or `None` in epochs without a check.
-    fn check(&self, context: &mut Context<'_>, epoch: u32) -> Result<Option<f64>, StageError> {
-        let Some(check) = self.params.overfitting_check.as_ref().filter(|check| epoch.is_multiple_of(check.every))
-        else {
-            return Ok(None);
-        };
-        self.accuracy(context, &self.checked, &check.attack).map(Some)
-    }
-
-    /// Returns the accuracy on the held-out images under the attack of `holdout`.
-    fn hold_out(&self, context: &mut Context<'_>) -> Result<Option<f64>, StageError> {
-        let Some(holdout) = &self.params.holdout else { return Ok(None) };
-        self.accuracy(context, &self.held_out, &holdout.attack).map(Some)
-    }
-
-    /// Returns the accuracy on some training images, without augmentation, under an attack.
-    fn accuracy(&self, context: &mut Context<'_>, of: &[u64], attack: &Attack) -> Result<f64, StageError> {
-        let network = self.network.freeze()?;
-        let mut right = 0;
-        for indices in of.chunks(VALIDATION_BATCH) {
-            let (images, labels) = self.data.batch(indices)?;
-            // No training epoch has this number, so the draws are the same after every epoch and unlike any epoch's.
-            let batch = Batch { images: &images, labels: &labels, indices, epoch: 0 };
-            let reporter = &mut context.reporter;
-            let images = attacks::perturb(attack, &*network, &batch, context.rng, &mut || reporter.check_cancelled())?;
-            let correct = network.forward(&images)?.f_argmax(1, false)?.f_eq_tensor(&labels)?.f_sum(Kind::Int64)?;
-            right += correct.f_int64_value(&[])?;
-            context.reporter.count_images(indices.len());
-        }
-        Ok(right as f64 / of.len() as f64)
-    }
-
-    /// Returns the accuracy on the clean validation images.
-    fn validate(&self, context: &mut Context<'_>, epoch: u32) -> Result<Option<f64>, StageError> {
-        let Some(set) = &self.validation else { return Ok(None) };
-        let (steps, done) = (self.batches * u64::from(self.params.epochs), self.batches * u64::from(epoch));
-        let epochs = self.params.epochs;
-        let network = self.network.freeze()?;
-        let mut correct = Tensor::f_zeros([0i64; 0].as_slice(), (Kind::Int64, context.device))?;
-        let indices: Vec<u64> = (0..set.len() as u64).collect();
-        for (index, indices) in indices.chunks(VALIDATION_BATCH).enumerate() {
-            let (images, labels) = set.batch(indices)?;
-            let right = network.forward(&images)?.f_argmax(1, false)?.f_eq_tensor(&labels)?.f_sum(Kind::Int64)?;
-            let _ = correct.f_add_(&right)?;
-            context.reporter.count_images(indices.len());
-            context.reporter.progress(done, steps, || {
-                let (at, of) = (grouped((index * VALIDATION_BATCH) as u64), grouped(set.len() as u64));
-                let message = format!("epoch {epoch}/{epochs}  validation image {at}/{of}");
-                let metrics =
-                    ProgressMetrics { epoch: Some(epoch), epochs: Some(epochs), ..ProgressMetrics::default() };
-                Report { message, metrics }
-            })?;
-        }
-        Ok(Some(correct.f_int64_value(&[])? as f64 / set.len() as f64))
-    }
-}
-
-impl Step<'_> {
-    /// Returns the batch in the form that attacks take.
-    const fn attacked(&self) -> Batch<'_> {
-        Batch { images: self.images, labels: self.labels, indices: self.indices, epoch: self.epoch }
-    }
 }
 
 const fn compute_type(precision: Precision) -> Kind {
@@ -569,8 +330,4 @@ const fn compute_type(precision: Precision) -> Kind {
         Precision::Fp32 => Kind::Float,
         Precision::Bf16 => Kind::BFloat16,
     }
-}
-
-fn cross_entropy(logits: &Tensor, labels: &Tensor, smoothing: f64) -> Result<Tensor, TchError> {
-    logits.f_cross_entropy_loss(labels, None::<&Tensor>, Reduction::Mean, -100, smoothing)
 }
