@@ -86,3 +86,9 @@ impl Reader<'_> {
         lint
     }
 }
+
+/// Adds advice to a warning: what to do, and how to allow it.
+pub(super) fn advised(problem: Problem, help: &str, lint: Lint) -> Problem {
+    let at = if lint == Lint::UnusedParam { "at the top of the file" } else { "at the stage" };
+    problem.help(format!("{help}; if it is meant, write `allow: [{}]` {at}", lint.name()))
+}

@@ -3,7 +3,7 @@
 
 use serde_yaml::Value;
 
-use super::allow::Lint;
+use super::allow::{Lint, advised};
 use super::instance::Instance;
 use super::pipeline::PipelineSpec;
 use super::problem::Problem;
@@ -34,12 +34,14 @@ pub(super) fn check<'i>(
     if !found || is_allowed || !is_certain(spec, stage) {
         return None;
     }
-    let message = format!("`{}` draws nothing at random: its seed changes its key, and no result", stage.name);
-    let help = format!(
-        "remove `seed`: stages that differ only in it repeat the same work; if it is meant, write `allow: [{}]` at the stage",
-        Lint::IdleSeed.name()
-    );
-    Some(Problem::at(place, message, "of no use").help(help))
+    Some(problem(&stage.name, place, ""))
+}
+
+/// Tells that a stage's seed is of no use, as an error here or as a warning of `lint`; `when` limits that.
+pub(super) fn problem(stage: &str, place: Place, when: &str) -> Problem {
+    let message = format!("`{stage}` draws nothing at random{when}: its seed changes its key, and no result");
+    let help = "remove `seed`: stages that differ only in it repeat the same work";
+    advised(Problem::at(place, message, "of no use"), help, Lint::IdleSeed)
 }
 
 /// Whether no value of a parameter of the pipeline can make the stage draw: it reads none but numbers.

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
-use super::allow::Lint;
+use super::allow::{Lint, advised};
+use super::idle_seed;
 use super::instance::{Instance, Need};
 use super::pipeline::PipelineSpec;
 use super::problem::Problem;
@@ -283,17 +284,8 @@ fn first_class(instance: &Instance, folder: &str) -> Found {
 
 fn idle_seed(instance: &Instance) -> Found {
     let place = Place::key(&instance.file, instance.path.key("seed"));
-    let message = format!(
-        "`{}` draws nothing at random with these parameters: its seed changes its key, and no result",
-        instance.stage
-    );
-    let problem = Problem::at(place, message, "of no use");
-    let help = "remove `seed`: runs that differ only in it repeat the same work";
-    Found {
-        lint: Lint::IdleSeed,
-        problem: advised(problem, help, Lint::IdleSeed),
-        stages: vec![instance.stage.clone()],
-    }
+    let problem = idle_seed::problem(&instance.stage, place, " with these parameters");
+    Found { lint: Lint::IdleSeed, problem, stages: vec![instance.stage.clone()] }
 }
 
 fn selection(training: &Instance, tested: &Instance, set: &str) -> Found {
@@ -313,9 +305,4 @@ fn file_place(written: &Written) -> Option<Place> {
         At::File(place) => Some(place.clone()),
         At::Set(_) => None,
     }
-}
-
-fn advised(problem: Problem, help: &str, lint: Lint) -> Problem {
-    let at = if lint == Lint::UnusedParam { "at the top of the file" } else { "at the stage" };
-    problem.help(format!("{help}; if it is meant, write `allow: [{}]` {at}", lint.name()))
 }
