@@ -359,8 +359,9 @@ fn kinds_of_numbers(table: &TableDocument, intervals: bool) -> Vec<String> {
             (0, _) => " [95 % Wilson interval],".to_owned(),
             (seeds, (_, batch)) => {
                 let batches = batch.map_or(String::new(), |batch| format!(" of batches of {batch}"));
+                let most = if has_all_seeds(table, sort) { "" } else { "up to " };
                 format!(
-                    ", mean{batches} ± standard deviation over up to {seeds} seeds [95 % interval of the mean by Student's t],"
+                    ", mean{batches} ± standard deviation over {most}{seeds} seeds [95 % interval of the mean by Student's t],"
                 )
             }
         };
@@ -371,6 +372,16 @@ fn kinds_of_numbers(table: &TableDocument, intervals: bool) -> Vec<String> {
         Some(format!("{name} in {unit}{what} n = {n} {}.", images(sort.0)))
     };
     sorts.into_iter().filter_map(told).collect()
+}
+
+/// Whether every number of a sort is the mean of all seeds of the table.
+fn has_all_seeds(table: &TableDocument, sort: (Metric, Option<u32>)) -> bool {
+    let of_sort = |row: &'_ Vec<Option<Cell>>| {
+        let cells = row.iter().zip(&table.columns).filter(|(_, column)| (column.metric, column.batch_mean) == sort);
+        let counts = cells.filter_map(|(cell, _)| cell.as_ref()?.spread.as_ref().map(|spread| spread.values.len()));
+        counts.collect::<Vec<usize>>()
+    };
+    table.cells.iter().flat_map(of_sort).all(|seeds| seeds == table.over.len())
 }
 
 /// The images that count.
