@@ -244,6 +244,38 @@ fn the_paper_in_small_runs_once_and_a_radius_a_reviewer_and_further_tables_reuse
 }
 
 #[test]
+fn the_fast_profile_differs_in_arithmetic_alone_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let (paper, beyond) = (pipeline("paper.yaml"), pipeline("beyond.yaml"));
+    let plan = |file: &Path, profile: &[&str]| -> serde_json::Value {
+        let output = output(folder.path(), &[&["plan", file.to_str().unwrap(), "--json"], profile].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let fast = ["--profile", "fast"];
+    for file in [&paper, &beyond] {
+        let (default, fast) = (plan(file, &[]), plan(file, &fast));
+        assert_eq!(fast["stages"], default["stages"], "the same stages");
+        assert_eq!((&default["warnings"], &fast["warnings"]), (&serde_json::json!([]), &serde_json::json!([])));
+    }
+    assert_eq!(plan(&paper, &fast)["stages"].as_array().unwrap().len(), STAGES);
+    // Every table and figure has its title from a profile, too.
+    for file in [&paper, &beyond] {
+        let text = std::fs::read_to_string(file).unwrap();
+        let titles: Vec<&str> =
+            text.lines().filter(|line| line.contains("title: \"") && !line.contains("x_title")).collect();
+        assert!(titles.len() > 8 && titles.iter().all(|line| line.contains("${how}\"")), "{titles:#?}");
+    }
+    let title = |profile: &[&str]| {
+        let shown = output(folder.path(), &[&["table", paper.to_str().unwrap(), "table6"], profile].concat());
+        String::from_utf8(shown.stdout).unwrap().lines().next().unwrap_or_default().to_owned()
+    };
+    let default = title(&[]);
+    assert!(default.ends_with("saturated CIFAR-10"), "{default}");
+    assert_eq!(title(&fast), format!("{default} (profile fast: trained and attacked with 16-bit floats)"));
+}
+
+#[test]
 fn a_table_is_shown_before_anything_ran_with_every_cell_marked() {
     let folder = tempfile::tempdir().unwrap();
     let file = pipeline("paper.yaml");
