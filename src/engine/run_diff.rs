@@ -234,7 +234,7 @@ impl<'a> PredictionStore<'a> {
     /// Compares the predictions behind one cell of two tables.
     fn paired(&mut self, metric: Metric, (before, after): (&Manifest, &Manifest), row: &str, column: &str) -> Paired {
         let cell = format!("{row}/{column}");
-        if matches!(metric, Metric::Loss | Metric::ProbabilityOfTrueClass | Metric::MedianEps) {
+        if matches!(metric, Metric::Loss | Metric::ProbabilityOfTrueClass | Metric::MedianEps) || metric.is_of_maps() {
             return Paired::None("the number is no share of images".to_owned());
         }
         let mut of = |manifest: &Manifest, slot: &str| self.input(manifest, &format!("{slot}/{cell}"));

@@ -22,7 +22,7 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageErr
     }
     let column = |label: &String| grid::Column { label: label.clone(), metric: params.metric, batch_mean: None };
     let columns: Vec<grid::Column> = params.x_labels.iter().map(column).collect();
-    let cells = Grid::new(job, &params.series, &columns, &params.over)?.cells(None, None, reporter)?;
+    let cells = Grid::new(job, &params.series, &columns, &params.over, &params.maps)?.cells(None, None, reporter)?;
     let told = grid::told(&cells);
 
     let beside = beside(job, &params)?;
@@ -33,6 +33,7 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageErr
         x_name: params.x_name.clone(),
         y_name: params.metric.title().to_owned(),
         y_note: note(&cells, params.over.len()),
+        is_percent: params.metric.is_share(),
         x: params.x_values.iter().map(|value| value.get()).collect(),
         x_labels: params.x_labels.iter().map(named).collect(),
         scale: params.scale,

@@ -7,10 +7,10 @@ use std::rc::Rc;
 use super::error::StageError;
 use super::{Reporter, check_cancelled, name, read};
 use crate::digest::Digest;
-use crate::formats::Predictions;
+use crate::formats::{Predictions, SaliencyNumbers};
 use crate::protocol::{Input, Job};
-use crate::results::{Cell, Comparison, OfSeed, State, compare, correct, measure, over_seeds};
-use crate::stage_kinds::{Family, Metric};
+use crate::results::{Cell, Comparison, Number, OfSeed, State, compare, correct, measure, of_summary, over_seeds};
+use crate::stage_kinds::{Family, Metric, OfMaps};
 
 /// What a column of a grid holds.
 pub(super) struct Column {
@@ -34,6 +34,7 @@ pub(super) struct Grid<'a> {
     places: BTreeMap<String, Place>,
     values: BTreeMap<Place, &'a Input>,
     references: BTreeMap<Place, &'a Input>,
+    maps: &'a BTreeMap<String, OfMaps>,
 }
 
 /// Row, column, seed.
@@ -46,8 +47,8 @@ pub(super) struct Against {
     pub family: Family,
 }
 
-/// The predictions that a number is computed from, by their digests.
-type Evidence = (Digest, Option<Digest>);
+/// The predictions that a number is computed from, by their digests; and whose maps it is of, where it is of maps.
+type Evidence<'a> = (Digest, Option<Digest>, Option<&'a OfMaps>);
 
 impl<'a> Grid<'a> {
     /// A label may hold a `/` itself, so labels are built from the grid and compared, never taken apart.
@@ -56,6 +57,7 @@ impl<'a> Grid<'a> {
         rows: &'a [String],
         columns: &'a [Column],
         over: &'a [String],
+        maps: &'a BTreeMap<String, OfMaps>,
     ) -> Result<Self, StageError> {
         let seeds: Vec<&str> = if over.is_empty() { vec![""] } else { over.iter().map(String::as_str).collect() };
         let mut places = BTreeMap::new();
@@ -72,7 +74,7 @@ impl<'a> Grid<'a> {
         }
         let values = by_place(job, "value", &places)?;
         let references = by_place(job, "reference", &places)?;
-        Ok(Grid { rows, columns, seeds, places, values, references })
+        Ok(Grid { rows, columns, seeds, places, values, references, maps })
     }
 
     /// The numbers: for each row one for each column, `None` where the stage was given no `value`. Each is compared
@@ -84,7 +86,7 @@ impl<'a> Grid<'a> {
         states: Option<&BTreeMap<String, State>>,
         reporter: &dyn Reporter,
     ) -> Result<Cells, StageError> {
-        let mut reader = Reader { known: BTreeMap::new(), keep_values: against.is_some() };
+        let mut reader = Reader { known: BTreeMap::new(), maps: BTreeMap::new(), keep_values: against.is_some() };
         let is_lenient = states.is_some();
         let (mut grid, misfits) = self.measured(&mut reader, is_lenient, reporter)?;
         if let Some(against) = against {
@@ -110,13 +112,20 @@ impl<'a> Grid<'a> {
         is_lenient: bool,
         reporter: &dyn Reporter,
     ) -> Result<(Cells, Vec<Place>), StageError> {
-        let mut measured: BTreeMap<(usize, usize), Vec<OfSeed<'_, Evidence>>> = BTreeMap::new();
+        let mut measured: BTreeMap<(usize, usize), Vec<OfSeed<'_, Evidence<'_>>>> = BTreeMap::new();
         let mut misfits: Vec<Place> = Vec::new();
         for (done, (&place, input)) in self.values.iter().enumerate() {
             check_cancelled(reporter)?;
             reporter.progress(done as u64, self.values.len() as u64, &input.label);
             let (row, column, seed) = place;
             let Column { metric, batch_mean, .. } = self.columns[column];
+            if let Some(of) = self.maps.get(&input.label) {
+                if let Some(number) = reader.of_maps(input, metric, of)? {
+                    let of = OfSeed { seed: self.seeds[seed], number, identity: self.evidence(place, input) };
+                    measured.entry((row, column)).or_default().push(of);
+                }
+                continue;
+            }
             let value = reader.value(input)?;
             let reference = reader.reference(self.references.get(&place))?;
             match measure(metric, batch_mean, &value, reference.as_deref()) {
@@ -134,8 +143,7 @@ impl<'a> Grid<'a> {
             let cell = if self.seeds == [""] {
                 seeds.first().map(|seed| Cell::from(seed.number))
             } else {
-                let most = if self.columns[column].metric.is_share() { 1.0 } else { f64::INFINITY };
-                let (number, spread) = over_seeds(&seeds, most);
+                let (number, spread) = over_seeds(&seeds, self.columns[column].metric.bounds());
                 Some(Cell { spread: Some(spread), ..Cell::from(number) })
             };
             grid[row][column] = cell;
@@ -212,8 +220,9 @@ impl<'a> Grid<'a> {
             && value.zip(reference).is_some_and(|(value, reference)| value.digest == reference.digest)
     }
 
-    fn evidence(&self, place: Place, value: &Input) -> Evidence {
-        (value.digest, self.references.get(&place).map(|reference| reference.digest))
+    fn evidence(&self, place: Place, value: &Input) -> Evidence<'a> {
+        let reference = self.references.get(&place).map(|reference| reference.digest);
+        (value.digest, reference, self.maps.get(&value.label))
     }
 
     /// Marks the cells that are not as they are now.
@@ -241,6 +250,8 @@ impl<'a> Grid<'a> {
 /// Reads predictions, and keeps those that are likely to be asked for again: one reference serves a whole row.
 struct Reader {
     known: BTreeMap<Digest, Rc<Predictions>>,
+    /// The measures of saliency stages: each file has those of many cells.
+    maps: BTreeMap<Digest, Rc<SaliencyNumbers>>,
     /// Values are asked for again where rows are compared.
     keep_values: bool,
 }
@@ -252,6 +263,29 @@ impl Reader {
             None if self.keep_values => self.keep(input),
             None => Ok(Rc::new(predictions(input)?)),
         }
+    }
+
+    /// Returns a measure of maps; nothing where no image has it.
+    fn of_maps(&mut self, input: &Input, metric: Metric, of: &OfMaps) -> Result<Option<Number>, StageError> {
+        let numbers = match self.maps.get(&input.digest) {
+            Some(known) => Rc::clone(known),
+            None => {
+                let numbers = SaliencyNumbers::from_bytes(&read(input)?);
+                let numbers = numbers.map_err(|source| StageError::Format { input: name(input), source })?;
+                Rc::clone(self.maps.entry(input.digest).or_insert(Rc::new(numbers)))
+            }
+        };
+        // A similarity stands with the earlier of two models, which the first is.
+        let (model, other) = match &of.first {
+            Some(first) => (first, Some(&of.model)),
+            None => (&of.model, None),
+        };
+        let found = numbers.numbers.iter().find(|number| {
+            number.measure == metric.name()
+                && (number.model.as_str(), number.other.as_ref()) == (model, other)
+                && number.set == of.set
+        });
+        Ok(found.map(|number| of_summary(metric, number.mean, number.sd, number.n)))
     }
 
     fn reference(&mut self, input: Option<&&Input>) -> Result<Option<Rc<Predictions>>, StageError> {

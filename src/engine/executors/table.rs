@@ -47,7 +47,7 @@ pub(super) fn assemble(
             Some(row) => Some(Against { row, family: compare.family }),
         },
     };
-    let cells = Grid::new(job, &params.rows, &columns, &params.over)?.cells(against, states, reporter)?;
+    let cells = Grid::new(job, &params.rows, &columns, &params.over, &params.maps)?.cells(against, states, reporter)?;
     let mut table = TableDocument::new(params, cells)?;
     judge(job, params, &mut table)?;
     Ok(table)

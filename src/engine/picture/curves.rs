@@ -8,7 +8,7 @@ use super::marker;
 use super::plot::{self, Label, Plot};
 use super::style::{FAINT, INK, LINE, MARK, TEXT};
 use super::text::{Face, NO_BREAK};
-use super::ticks::Ticks;
+use super::ticks::{MOST_STEPS, Ticks};
 use crate::stage_kinds::{LegendPlace, PictureSize, Scale};
 
 /// A diagram of curves.
@@ -18,10 +18,12 @@ pub struct Curves {
     pub title: Option<String>,
     /// What the horizontal axis is.
     pub x_name: String,
-    /// What the vertical axis is; percent is added.
+    /// What the vertical axis is; percent is added where it has shares.
     pub y_name: String,
     /// What else is to be known of the numbers; stands beside it.
     pub y_note: String,
+    /// Whether the numbers are shares, drawn in percent.
+    pub is_percent: bool,
     /// Values along the horizontal axis, finite and ascending; above 0 for [`Scale::Log2`].
     pub x: Vec<f64>,
     /// What stands at each of them.
@@ -49,10 +51,10 @@ pub struct Series {
     pub published: Vec<Option<f64>>,
 }
 
-/// A share with its interval, each 0 to 1.
+/// A number with its interval; a share is 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
-    /// The share.
+    /// The number.
     pub share: f64,
     /// Both ends of its interval; a point without one has no band, and no band leads to it.
     pub interval: Option<(f64, f64)>,
@@ -92,7 +94,10 @@ impl<'a> Layout<'a> {
         let face = Face::new(TEXT)?;
         let frame = Frame::new(curves.size);
         let margin = frame.margin;
-        let left = margin + face.width("100") + 10.0;
+        let ticks =
+            if curves.is_percent { Ticks::new(shares(curves)) } else { Ticks::of_numbers(ends(curves), MOST_STEPS) };
+        let widest = ticks.values().map(|value| face.width(&ticks.label(value))).fold(face.width("100"), f32::max);
+        let left = margin + widest + 10.0;
         // The last label of the horizontal axis may reach out of the plot, as may the first.
         let overhang = curves.x_labels.iter().map(|label| face.width(label) / 2.0).fold(0.0, f32::max);
         let left = left.max(overhang + 4.0);
@@ -105,7 +110,8 @@ impl<'a> Layout<'a> {
         legend.flow(width - left - margin);
 
         let title = Title::new(curves.title.as_deref(), width - 2.0 * margin)?;
-        let y_name = format!("{} (%); bands are 95{NO_BREAK}% intervals{}", curves.y_name, curves.y_note);
+        let percent = if curves.is_percent { " (%)" } else { "" };
+        let y_name = format!("{}{percent}; bands are 95{NO_BREAK}% intervals{}", curves.y_name, curves.y_note);
         let y_name = face.wrap(&y_name, width - 2.0 * margin);
         let (first, last) = (curves.x.first().copied(), curves.x.last().copied());
         let plot = Plot {
@@ -114,7 +120,7 @@ impl<'a> Layout<'a> {
             size: (plot_width, PLOT.1),
             ends: (first.unwrap_or(0.0), last.unwrap_or(1.0)),
             scale: curves.scale,
-            ticks: Ticks::new(shares(curves)),
+            ticks,
         };
         let labels = plot.labels(curves.x_labels.iter().map(String::as_str).zip(curves.x.iter().copied()), face);
         let mut layout = Layout { curves, frame, title, y_name, legend, labels, plot, width, height: 0.0 };
@@ -170,6 +176,11 @@ impl<'a> Layout<'a> {
         runs
     }
 
+    /// The height of a number.
+    fn y(&self, number: f64) -> f32 {
+        self.plot.y(if self.curves.is_percent { number * 100.0 } else { number })
+    }
+
     fn draw_band(&self, canvas: &mut Drawing, series: usize) {
         // Many bands over one another would hide the curves.
         let opacity = if self.curves.series.len() > 5 { 0.09 } else { 0.16 };
@@ -183,15 +194,15 @@ impl<'a> Layout<'a> {
                 [(x, low, high)] => vec![(x - MARK, low, high), (x + MARK, low, high)],
                 _ => ends,
             };
-            let upper = ends.iter().map(|(x, _, high)| (*x, self.plot.y(high * 100.0)));
-            let lower = ends.iter().rev().map(|(x, low, _)| (*x, self.plot.y(low * 100.0)));
+            let upper = ends.iter().map(|(x, _, high)| (*x, self.y(*high)));
+            let lower = ends.iter().rev().map(|(x, low, _)| (*x, self.y(*low)));
             canvas.fill(upper.chain(lower).collect(), marker::color(series), opacity);
         }
     }
 
     fn draw_curve(&self, canvas: &mut Drawing, series: usize) {
         for run in self.runs(&self.curves.series[series].points) {
-            let points: Vec<_> = run.iter().map(|(x, point)| (*x, self.plot.y(point.share * 100.0))).collect();
+            let points: Vec<_> = run.iter().map(|(x, point)| (*x, self.y(point.share))).collect();
             if points.len() > 1 {
                 canvas.line(&points, marker::color(series), 1.8);
             }
@@ -201,7 +212,7 @@ impl<'a> Layout<'a> {
 
     fn draw_published(&self, canvas: &mut Drawing, series: usize) {
         for run in self.runs(&self.curves.series[series].published) {
-            let points: Vec<_> = run.iter().map(|(x, share)| (*x, self.plot.y(share * 100.0))).collect();
+            let points: Vec<_> = run.iter().map(|(x, share)| (*x, self.y(*share))).collect();
             if points.len() > 1 {
                 canvas.dashes(&points, marker::color(series), 1.4);
             }
@@ -214,6 +225,11 @@ impl<'a> Layout<'a> {
 fn legend_entries(curves: &Curves) -> impl Iterator<Item = (Sample, &str)> {
     let series = curves.series.iter().enumerate().map(|(index, series)| (Sample::Curve(index), series.name.as_str()));
     series.chain(curves.published.as_deref().map(|name| (Sample::Dashed, name)))
+}
+
+/// The numbers that the vertical axis must hold, one by one.
+fn ends(curves: &Curves) -> impl Iterator<Item = f64> {
+    shares(curves).flat_map(|(low, high)| [low, high])
 }
 
 /// What the vertical axis must hold.
@@ -280,6 +296,7 @@ mod tests {
             x_name: "saturation level p".into(),
             y_name: "accuracy on correctly classified images".into(),
             y_note: "; n = 1,800".into(),
+            is_percent: true,
             x_labels: ["0.25", "1/2", "1", "2", "4", "8", "16", "64", "1024"].map(str::to_owned).to_vec(),
             scale: Scale::Log2,
             series: (0..models).map(series).collect(),

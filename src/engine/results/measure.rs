@@ -43,6 +43,15 @@ impl From<Counts> for Number {
     }
 }
 
+/// Returns the mean of a measure over images with the interval of the normal distribution, cut at what the measure can
+/// be.
+pub fn of_summary(metric: Metric, mean: f64, sd: Option<f64>, n: u64) -> Number {
+    let (least, most) = metric.bounds();
+    let reach = sd.filter(|sd| *sd > 0.0).map(|sd| Z * sd / (n as f64).sqrt());
+    let (low, high) = (reach.map(|reach| (mean - reach).max(least)), reach.map(|reach| (mean + reach).min(most)));
+    Number { value: Some(mean), low, high, n, ..Number::default() }
+}
+
 /// Why a number cannot be computed from predictions.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum MetricError {
@@ -58,6 +67,9 @@ pub enum MetricError {
     /// The metric is of several radii, and the attack was run at one.
     #[error("a median of the smallest eps needs an evaluation with a list `eps`")]
     NoRadii,
+    /// The metric is of saliency maps, and these are predictions.
+    #[error("a measure of saliency maps needs a saliency stage under `measures`")]
+    NoMaps,
     /// The two predictions are of sets of different size.
     #[error("the predictions are of {value} images, those {of} of {reference}")]
     Lengths {
@@ -105,6 +117,7 @@ pub fn measure(
     match (metric, batch_mean) {
         (Metric::ProbabilityOfTrueClass, _) => Ok(mean(&value.probability, 1.0)),
         (Metric::MedianEps, _) => median_eps(value),
+        _ if metric.is_of_maps() => Err(MetricError::NoMaps),
         (Metric::Loss, _) => Ok(mean(&value.loss, f64::INFINITY)),
         (Metric::ShapeReciprocalRank | Metric::TextureReciprocalRank, _) => {
             let reciprocals = reciprocal_ranks(metric, value)?;
@@ -134,7 +147,10 @@ pub(super) fn outcomes(
         same_images(value, reference, UNTRANSFORMED)?;
         return Ok(each(&|image| reference.correct(image).then(|| value.correct(image))));
     }
-    if matches!(metric, Metric::ProbabilityOfTrueClass | Metric::Loss | Metric::MedianEps) || metric.needs_ranks() {
+    if matches!(metric, Metric::ProbabilityOfTrueClass | Metric::Loss | Metric::MedianEps)
+        || metric.needs_ranks()
+        || metric.is_of_maps()
+    {
         return Ok(each(&|_| None));
     }
     let texture = value.texture.as_ref().ok_or(MetricError::NoTexture)?;
@@ -339,6 +355,21 @@ pub(super) mod tests {
         assert!((texture.value.unwrap() - (0.5 + 0.1 + 1.0) / 3.0).abs() < 1e-12);
         some.texture = None;
         assert_eq!(of(&some, Metric::ShapeReciprocalRank), Err(MetricError::NoTexture));
+    }
+
+    #[test]
+    fn a_measure_of_maps_has_the_interval_of_its_mean_within_its_bounds() {
+        // By hand: 0.5 ± 1.959964 · 0.2 / √25.
+        let gini = of_summary(Metric::Gini, 0.5, Some(0.2), 25);
+        let near = |found: Option<f64>, expected: f64| (found.unwrap() - expected).abs() < 1e-6;
+        assert!(near(gini.low, 0.421601) && near(gini.high, 0.578399) && gini.n == 25, "{gini:?}");
+        let wide = of_summary(Metric::Ssim, -0.9, Some(1.0), 4);
+        assert_eq!((wide.low, wide.high.map(f64::signum)), (Some(-1.0), Some(1.0)), "a correlation may be negative");
+        assert_eq!(of_summary(Metric::RelativeInputStability, 0.1, Some(5.0), 4).low, Some(0.0));
+        let one = of_summary(Metric::Gini, 0.5, None, 1);
+        assert_eq!((one.value, one.low, one.high), (Some(0.5), None, None));
+        let predictions = predictions(&[0], &[0]);
+        assert_eq!(measure(Metric::Gini, None, &predictions, None), Err(MetricError::NoMaps));
     }
 
     #[test]

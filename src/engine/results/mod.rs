@@ -22,7 +22,7 @@ pub use csv::{
 };
 pub use family::correct;
 pub use markdown::markdown;
-pub use measure::{MetricError, Number, measure, same_images};
+pub use measure::{MetricError, Number, measure, of_summary, same_images};
 pub use paired::{Comparison, compare};
 pub use published::{PublishedComparison, PublishedError, PublishedTable, Verdict};
 pub use spread::{OfSeed, SeedStatistics, over_seeds};

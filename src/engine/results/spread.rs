@@ -31,12 +31,12 @@ pub struct OfSeed<'a, I> {
 }
 
 /// The mean of several seeds' numbers, with the interval of Student's t: mean ± t(0.975, seeds − 1) · deviation /
-/// √seeds, cut at the ends of what the number can be (`most`; 0). `n` is the images of one seed, the least of them.
+/// √seeds, cut at the ends of what the number can be. `n` is the images of one seed, the least of them.
 ///
 /// Seeds with the same predictions count once: two networks never agree to the byte, so the seed did not reach them.
 /// Fewer than two that count say nothing of other seeds, and equal numbers would give an interval of no width: neither
 /// has one.
-pub fn over_seeds<I: PartialEq>(seeds: &[OfSeed<'_, I>], most: f64) -> (Number, SeedStatistics) {
+pub fn over_seeds<I: PartialEq>(seeds: &[OfSeed<'_, I>], (least, most): (f64, f64)) -> (Number, SeedStatistics) {
     let mut groups: Vec<Vec<&OfSeed<'_, I>>> = Vec::new();
     for seed in seeds {
         match groups.iter_mut().find(|group| group[0].identity == seed.identity) {
@@ -59,7 +59,7 @@ pub fn over_seeds<I: PartialEq>(seeds: &[OfSeed<'_, I>], most: f64) -> (Number, 
     let number = match deviation {
         Some(deviation) if deviation > 0.0 => {
             let reach = quantile(values.len() - 1) * deviation / (values.len() as f64).sqrt();
-            Number { low: Some((mean - reach).max(0.0)), high: Some((mean + reach).min(most)), ..number }
+            Number { low: Some((mean - reach).max(least)), high: Some((mean + reach).min(most)), ..number }
         }
         _ => number,
     };
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn the_mean_has_the_interval_over_seeds() {
-        let (number, spread) = over_seeds(&seeds(&[871, 869, 880]), 1.0);
+        let (number, spread) = over_seeds(&seeds(&[871, 869, 880]), (0.0, 1.0));
         // scipy 1.17.1: t.interval(0.95, 2, mean, sem), numpy 2.4.6: std(ddof=1)
         let near = |found: Option<f64>, expected: f64| (found.unwrap() - expected).abs() < 1e-12;
         assert!(near(number.value, 0.8733333333333334) && near(spread.deviation, 0.00585946527708232));
@@ -92,19 +92,19 @@ mod tests {
 
     #[test]
     fn two_seeds_far_apart_say_nothing() {
-        let (number, _) = over_seeds(&seeds(&[100, 900]), 1.0);
+        let (number, _) = over_seeds(&seeds(&[100, 900]), (0.0, 1.0));
         assert_eq!((number.low, number.high), (Some(0.0), Some(1.0)));
-        let (nothing, spread) = over_seeds(&seeds(&[]), 1.0);
+        let (nothing, spread) = over_seeds(&seeds(&[]), (0.0, 1.0));
         assert_eq!((nothing.value, spread.values.len()), (None, 0));
     }
 
     #[test]
     fn one_seed_alone_and_equal_numbers_have_no_interval() {
-        let (one, spread) = over_seeds(&seeds(&[871]), 1.0);
+        let (one, spread) = over_seeds(&seeds(&[871]), (0.0, 1.0));
         assert_eq!((one.value, one.low, one.high, one.n), (Some(0.871), None, None, 1000));
         assert_eq!((spread.values, spread.deviation), (vec![0.871], None));
         // Different networks that happen to get as many images right.
-        let (equal, spread) = over_seeds(&seeds(&[871, 871, 871]), 1.0);
+        let (equal, spread) = over_seeds(&seeds(&[871, 871, 871]), (0.0, 1.0));
         assert_eq!((equal.value, equal.low, equal.high), (Some(0.871), None, None));
         assert_eq!((spread.deviation, spread.same.len()), (Some(0.0), 0));
     }
@@ -113,11 +113,11 @@ mod tests {
     fn seeds_with_the_same_predictions_count_once() {
         let mut agreeing = seeds(&[871, 871, 880]);
         agreeing[1].identity = agreeing[0].identity;
-        let (number, spread) = over_seeds(&agreeing, 1.0);
+        let (number, spread) = over_seeds(&agreeing, (0.0, 1.0));
         assert_eq!((spread.values, spread.same), (vec![0.871, 0.88], vec![vec!["0".to_owned(), "1".to_owned()]]));
-        assert_eq!(number, over_seeds(&seeds(&[871, 880]), 1.0).0);
+        assert_eq!(number, over_seeds(&seeds(&[871, 880]), (0.0, 1.0)).0);
         agreeing[2].identity = agreeing[0].identity;
-        let (number, spread) = over_seeds(&agreeing, 1.0);
+        let (number, spread) = over_seeds(&agreeing, (0.0, 1.0));
         assert_eq!((number.low, number.high, spread.deviation), (None, None, None), "three results that are one");
         assert_eq!(spread.same, vec![vec!["0".to_owned(), "1".to_owned(), "2".to_owned()]]);
     }
@@ -126,7 +126,7 @@ mod tests {
     fn the_mean_of_what_a_definition_gives_is_given_by_it() {
         let mut fixed = seeds(&[1000, 1000]);
         fixed.iter_mut().for_each(|seed| seed.number = seed.number.by_definition());
-        let (number, spread) = over_seeds(&fixed, 1.0);
+        let (number, spread) = over_seeds(&fixed, (0.0, 1.0));
         assert_eq!((number.value, number.fixed, number.low, spread.deviation), (Some(1.0), true, None, None));
     }
 }

@@ -266,6 +266,7 @@ pub(super) mod tests {
             compare: None,
             published: None,
             names: BTreeMap::new(),
+            maps: BTreeMap::new(),
             tex: TexLayout::default(),
             mockup: false,
         };

@@ -351,10 +351,15 @@ fn kinds_of_numbers(table: &TableDocument, intervals: bool) -> Vec<String> {
         let n = if least == most { thousands(least) } else { format!("{} to {}", thousands(least), thousands(most)) };
         let name = sort.0.title();
         let name = name[..1].to_uppercase() + &name[1..];
-        let unit = if sort.0.is_share() { "percent" } else { sort.0.unit() };
+        let unit = match sort.0 {
+            metric if metric.is_share() => " in percent".to_owned(),
+            metric if metric.is_of_maps() => String::new(),
+            metric => format!(" in {}", metric.unit()),
+        };
         let what = match (table.over.len(), sort) {
             (0, (_, Some(batch))) => format!(", unweighted mean of the ratios of batches of {batch},"),
             (0, (Metric::Loss | Metric::ProbabilityOfTrueClass, _)) => ", mean [95 % interval of the mean],".to_owned(),
+            (0, (metric, _)) if metric.is_of_maps() => ", mean [95 % interval of the mean],".to_owned(),
             (0, (Metric::MedianEps, _)) => " [95 % interval of the median],".to_owned(),
             (0, _) => " [95 % Wilson interval],".to_owned(),
             (seeds, (_, batch)) => {
@@ -369,7 +374,7 @@ fn kinds_of_numbers(table: &TableDocument, intervals: bool) -> Vec<String> {
             Some((before, _)) => format!("{before},"),
             None => what,
         };
-        Some(format!("{name} in {unit}{what} n = {n} {}.", images(sort.0)))
+        Some(format!("{name}{unit}{what} n = {n} {}.", images(sort.0)))
     };
     sorts.into_iter().filter_map(told).collect()
 }
@@ -394,7 +399,7 @@ const fn images(metric: Metric) -> &'static str {
         | Metric::TextureShare
         | Metric::ShapeReciprocalRank
         | Metric::TextureReciprocalRank => "images whose shape and texture differ",
-        Metric::Accuracy | Metric::ProbabilityOfTrueClass | Metric::Loss | Metric::MedianEps => "images",
+        _ => "images",
     }
 }
 

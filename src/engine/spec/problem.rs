@@ -1,7 +1,7 @@
 //! Problems of a pipeline, as facts with a place in the file. The command line decides how to display them.
 
 use super::source::Place;
-use crate::stage_kinds::StageKind;
+use crate::stage_kinds::{Metric, StageKind};
 
 /// One problem.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,8 +55,8 @@ pub(super) fn nearest<'a>(wrong: &str, valid: impl IntoIterator<Item = &'a str>)
     distances.filter(is_near).min().map(|(_, name)| name)
 }
 
-/// How many valid names are listed: as many as there are kinds of stage. Longer lists help nobody.
-const LISTED: usize = StageKind::ALL.len();
+/// How many valid names are listed: as many as there are metrics, and kinds of stage. Longer lists help nobody.
+const LISTED: usize = if StageKind::ALL.len() > Metric::ALL.len() { StageKind::ALL.len() } else { Metric::ALL.len() };
 
 /// Returns advice on the intended spelling of `wrong`.
 pub fn suggestion<'a>(wrong: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<String> {

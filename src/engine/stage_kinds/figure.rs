@@ -11,7 +11,7 @@ use super::images::Images;
 use super::learning::LearningSpec;
 use super::metric::Metric;
 use super::print::{LegendPlace, PictureSize, is_false};
-use super::table::{PublishedParams, PublishedSpec};
+use super::table::{OfMaps, PublishedParams, PublishedSpec};
 use crate::number::Real;
 
 /// Draws numbers computed from predictions as curves with 95 % intervals, images of several sets beside one another,
@@ -173,6 +173,9 @@ pub struct FigureParams {
     /// Published numbers: rows are curves, columns stand along the horizontal axis.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published: Option<PublishedParams>,
+    /// Whose saliency maps each number is of, by the label of its input; none for numbers of predictions.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub maps: BTreeMap<String, OfMaps>,
     /// How large the figure is in print.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<PictureSize>,

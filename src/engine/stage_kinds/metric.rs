@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A number computed from predictions.
+/// A number computed from predictions, or measured on saliency maps.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
@@ -36,11 +36,30 @@ pub enum Metric {
     /// Of an evaluation with a list `eps`: the median over all images of the smallest of these radii that breaks an
     /// image, in pixel units of [0, 1]. There is no value where more than half of the images withstand all.
     MedianEps,
+    /// Of saliency maps: the mean Gini index, 0 for maps that are equal everywhere, near 1 for sparse ones.
+    Gini,
+    /// Of saliency maps: the mean overlap of their strongest tenth with that of the image's edges, as intersection over
+    /// union.
+    EdgeIou,
+    /// Of saliency maps: Spearman's mean correlation with the image's edges.
+    EdgeRankCorrelation,
+    /// Of saliency maps: Spearman's mean correlation with the maps of the first model of the same stage. The stage
+    /// needs `similarity: true`.
+    RankCorrelation,
+    /// Of saliency maps: the mean SSIM with the maps of the first model of the same stage. The stage needs `similarity:
+    /// true`.
+    Ssim,
+    /// Of saliency maps: the mean relative input stability; small is stable. The stage needs `stability`.
+    RelativeInputStability,
+    /// Of saliency maps: the mean relative output stability; small is stable. The stage needs `stability`.
+    RelativeOutputStability,
+    /// Of saliency maps: the share of draws around an image that keep its predicted class. The stage needs `stability`.
+    LabelKept,
 }
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Metric; 11] = [
+    pub const ALL: [Metric; 19] = [
         Metric::Accuracy,
         Metric::AccuracyOnCorrect,
         Metric::ProbabilityOfTrueClass,
@@ -52,6 +71,14 @@ impl Metric {
         Metric::ShapeReciprocalRank,
         Metric::TextureReciprocalRank,
         Metric::MedianEps,
+        Metric::Gini,
+        Metric::EdgeIou,
+        Metric::EdgeRankCorrelation,
+        Metric::RankCorrelation,
+        Metric::Ssim,
+        Metric::RelativeInputStability,
+        Metric::RelativeOutputStability,
+        Metric::LabelKept,
     ];
 
     /// The name, as pipeline files and artifacts spell it.
@@ -68,6 +95,14 @@ impl Metric {
             Metric::ShapeReciprocalRank => "shape_reciprocal_rank",
             Metric::TextureReciprocalRank => "texture_reciprocal_rank",
             Metric::MedianEps => "median_eps",
+            Metric::Gini => "gini",
+            Metric::EdgeIou => "edge_iou",
+            Metric::EdgeRankCorrelation => "edge_rank_correlation",
+            Metric::RankCorrelation => "rank_correlation",
+            Metric::Ssim => "ssim",
+            Metric::RelativeInputStability => "relative_input_stability",
+            Metric::RelativeOutputStability => "relative_output_stability",
+            Metric::LabelKept => "label_kept",
         }
     }
 
@@ -85,6 +120,14 @@ impl Metric {
             Metric::ShapeReciprocalRank => "mean reciprocal rank of the shape",
             Metric::TextureReciprocalRank => "mean reciprocal rank of the texture",
             Metric::MedianEps => "median of the smallest eps that breaks an image",
+            Metric::Gini => "Gini index of saliency maps",
+            Metric::EdgeIou => "overlap of saliency maps with edges",
+            Metric::EdgeRankCorrelation => "rank correlation of saliency maps with edges",
+            Metric::RankCorrelation => "rank correlation with the maps of the first model",
+            Metric::Ssim => "SSIM with the maps of the first model",
+            Metric::RelativeInputStability => "relative input stability of saliency maps (small is stable)",
+            Metric::RelativeOutputStability => "relative output stability of saliency maps (small is stable)",
+            Metric::LabelKept => "draws that keep the predicted class",
         }
     }
 
@@ -109,11 +152,39 @@ impl Metric {
         matches!(self, Metric::MedianEps)
     }
 
+    /// Whether it is of saliency maps, and not of predictions.
+    pub const fn is_of_maps(self) -> bool {
+        matches!(self, Metric::Gini | Metric::EdgeIou | Metric::EdgeRankCorrelation)
+            || self.needs_similarity()
+            || self.needs_stability()
+    }
+
+    /// Whether it compares the maps of a model with those of the first one, which a saliency stage does on request.
+    pub const fn needs_similarity(self) -> bool {
+        matches!(self, Metric::RankCorrelation | Metric::Ssim)
+    }
+
+    /// Whether it is of draws around each image, which a saliency stage makes on request.
+    pub const fn needs_stability(self) -> bool {
+        matches!(self, Metric::RelativeInputStability | Metric::RelativeOutputStability | Metric::LabelKept)
+    }
+
+    /// The least and the most that it can be.
+    pub const fn bounds(self) -> (f64, f64) {
+        match self {
+            Metric::EdgeRankCorrelation | Metric::RankCorrelation | Metric::Ssim => (-1.0, 1.0),
+            Metric::Gini => (0.0, 1.0),
+            _ if self.is_share() => (0.0, 1.0),
+            _ => (0.0, f64::INFINITY),
+        }
+    }
+
     /// The unit of its numbers: a share is a ratio, a cross-entropy is in nats, a radius in pixel values.
     pub const fn unit(self) -> &'static str {
         match self {
             Metric::Loss => "nats",
             Metric::MedianEps => "pixel values from 0 to 1",
+            _ if !self.is_share() => "number",
             _ => "share",
         }
     }
@@ -125,7 +196,17 @@ impl Metric {
 
     /// Whether it lies between 0 and 1 and is shown in percent.
     pub const fn is_share(self) -> bool {
-        !matches!(self, Metric::Loss | Metric::MedianEps)
+        !matches!(
+            self,
+            Metric::Loss
+                | Metric::MedianEps
+                | Metric::Gini
+                | Metric::EdgeRankCorrelation
+                | Metric::RankCorrelation
+                | Metric::Ssim
+                | Metric::RelativeInputStability
+                | Metric::RelativeOutputStability
+        )
     }
 }
 

@@ -72,8 +72,8 @@ pub use saliency::{Method, SaliencyParams, Stability};
 pub use smooth::{Smooth, SmoothAfter};
 pub use source::{FileParams, FolderPath, Source};
 pub use table::{
-    Column, ColumnSpec, ColumnsSpec, Compare, Family, PairedTest, PublishedDetails, PublishedParams, PublishedSpec,
-    TableParams, TableSpec, Tolerance,
+    Column, ColumnSpec, ColumnsSpec, Compare, Family, OfMaps, PairedTest, PublishedDetails, PublishedParams,
+    PublishedSpec, TableParams, TableSpec, Tolerance,
 };
 pub use text::Text;
 pub use train::{

@@ -83,6 +83,7 @@ impl StageKind {
         const SET: Slot = slot("set", ArtifactType::Images, "test");
         const MODEL: Slot = slot("model", ArtifactType::Checkpoint, "checkpoint");
         const RESULTS: Slot = Slot { many: true, ..slot("results", ArtifactType::Predictions, PREDICTIONS) };
+        const MEASURES: Slot = Slot { many: true, optional: true, ..slot("measures", ArtifactType::File, "numbers") };
         const NETWORK: Slot = Slot { optional: true, ..slot("network", ArtifactType::File, "file") };
         const WEIGHTS: Slot = Slot { name: "weights", many: true, parts: true, ..NETWORK };
         match self {
@@ -117,7 +118,7 @@ impl StageKind {
                 const { &[Slot { name: "models", many: true, ..MODEL }, Slot { many: true, ..SET }] }
             }
             StageKind::FourierMap => const { &[Slot { name: "models", many: true, ..MODEL }, SET] },
-            StageKind::Table => const { &[RESULTS] },
+            StageKind::Table => const { &[Slot { optional: true, ..RESULTS }, MEASURES] },
             // What is drawn decides which of them it needs.
             StageKind::Figure => {
                 const {
@@ -125,6 +126,7 @@ impl StageKind {
                         Slot { optional: true, ..RESULTS },
                         Slot { name: "sets", many: true, optional: true, ..SET },
                         Slot { optional: true, ..slot("maps", ArtifactType::File, "maps") },
+                        MEASURES,
                         Slot { many: true, optional: true, ..slot("trainings", ArtifactType::File, "metrics") },
                     ]
                 }

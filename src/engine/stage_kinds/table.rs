@@ -12,16 +12,18 @@ use super::print::{TexLayout, is_false};
 use super::text::Text;
 use crate::number::Real;
 
-/// Assembles numbers computed from predictions into a table.
+/// Assembles numbers computed from predictions, and measures of saliency maps, into a table.
 ///
-/// Need: `results`, the instances of one or more `evaluate` stages. Outputs: `json`, every cell with all that is known
+/// Needs: `results`, the instances of one or more `evaluate` stages; `measures`, those of one or more `saliency`
+/// stages, for cells such as `gini`; at least one of the two. Outputs: `json`, every cell with all that is known
 /// of it; `markdown`; `csv`; `tex`, for LaTeX with the package booktabs, to fit a column of a two-column paper.
 ///
 /// A *coordinate* such as `model.variant` or `saturated.p` is the value of a matrix axis, named by the stage whose axis
 /// it is. A result has the coordinates of its own stage and of every instance that it is made from, and the coordinate
 /// `stage`, its own stage's name; results without a coordinate that the table asks for are left out. `*` in the name of
 /// a coordinate joins the axes of several stages: with `*-model.variant` a row is the variant of whichever stage's
-/// model.
+/// model. A measure of maps has the coordinates of its stage's axes, of its model and of its set, and the labels of
+/// both as `STAGE.model` and `STAGE.set`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TableSpec {
@@ -224,12 +226,27 @@ pub struct TableParams {
     /// What is shown instead of a label.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub names: BTreeMap<String, String>,
+    /// Whose saliency maps each number is of, by the label of its input; none for numbers of predictions.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub maps: BTreeMap<String, OfMaps>,
     /// How it looks in LaTeX.
     #[serde(default, skip_serializing_if = "TexLayout::is_plain")]
     pub tex: TexLayout,
     /// Whether a profile that is a mock-up made it: then it has no verdicts on published numbers.
     #[serde(default, skip_serializing_if = "is_false")]
     pub mockup: bool,
+}
+
+/// Which of the measures of a saliency stage a number is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfMaps {
+    /// Label of the model.
+    pub model: String,
+    /// Label of the set.
+    pub set: String,
+    /// Label of the stage's first model, for a similarity to its maps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<String>,
 }
 
 /// A column of [`TableParams`].

@@ -45,7 +45,8 @@ pub(super) fn rows(
     let digest = |input: &str| Cell::from(record.inputs.get(input).map(String::as_str));
     let (checkpoint, images, key) = (digest("model"), digest("set"), Cell::from(record.key().to_string()));
     let seed = record.seed.map(Cell::Seed).unwrap_or_default();
-    Metric::ALL.into_iter().filter_map(move |metric| {
+    let of_predictions = Metric::ALL.into_iter().filter(|metric| !metric.is_of_maps());
+    of_predictions.filter_map(move |metric| {
         let Number { value, low, high, hits, n, .. } = number(metric, predictions, reference)?;
         let numbers = [value.into(), low.into(), high.into(), hits.into(), n.into(), metric.unit().into()];
         let before = [seed.clone(), metric.name().into()];

@@ -1,6 +1,6 @@
 //! What tables and figures share: the labels of their results, and the input of a cell.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use globset::{Glob, GlobMatcher};
 use serde::Serialize;
@@ -14,7 +14,8 @@ use super::super::instance::{Instance, Need};
 use super::super::problem::{Problem, suggestion};
 use super::super::shown_result::ShownResult;
 use super::super::source::{Place, YamlPath};
-use crate::stage_kinds::{Metric, StageKind};
+use super::MEASURES;
+use crate::stage_kinds::{Metric, OfMaps, StageKind};
 
 /// Results by their labels along some coordinates.
 pub(super) type ByLabels<'a> = HashMap<Vec<&'a str>, Vec<&'a ShownResult<'a>>>;
@@ -29,6 +30,8 @@ pub(super) struct Grid<'a> {
     pub(super) is_certain: bool,
     /// One input per filled cell, so far.
     pub(super) needs: Vec<Need>,
+    /// Whose maps the inputs of measures are of, by label.
+    pub(super) maps: BTreeMap<String, OfMaps>,
     pub(super) untransformed: Baselines<'a>,
 }
 
@@ -112,6 +115,28 @@ impl<'a> Grid<'a> {
         Err(vec![problem.help(format!("add `needs: {{{needed}: STAGE}}`"))])
     }
 
+    /// Checks that a table has something to show.
+    pub(super) fn takes_any(&self) -> Result<(), Vec<Problem>> {
+        if self.table.needs.iter().any(|need| ["results", MEASURES].contains(&need.slot.as_str())) {
+            return Ok(());
+        }
+        let message = format!("stage `{}`, a table, needs `results` or `{MEASURES}`", self.table.stage);
+        let problem = Problem::at(self.table.place(), message, "needs `results`");
+        Err(vec![problem.help("add `needs: {results: STAGE}`")])
+    }
+
+    /// Checks that what stands under `measures` has measures of maps.
+    pub(super) fn check_measures(&self) -> Result<(), Vec<Problem>> {
+        let measures = self.table.needs.iter().filter(|need| need.slot == MEASURES);
+        let mut others = measures
+            .filter(|need| self.expander.instance(need.from).kind != StageKind::Saliency || need.output != "numbers");
+        let Some(other) = others.next() else { return Ok(()) };
+        let name = &self.expander.instance(other.from).name;
+        let message = format!("`{name}.{}` has no measures of saliency maps", other.output);
+        let place = Place::value(&self.table.file, self.table.path.key("needs").key(MEASURES));
+        Err(vec![Problem::at(place, message, "here").help("name a stage of kind `saliency`")])
+    }
+
     /// Returns the distinct values of a coordinate among the results, in the order of the results.
     pub(super) fn labels(&self, coordinate: &str, path: &YamlPath) -> Result<Vec<String>, Vec<Problem>> {
         let pattern = Coordinate::new(coordinate);
@@ -171,6 +196,11 @@ impl<'a> Grid<'a> {
         path: &YamlPath,
     ) -> Result<(), Vec<Problem>> {
         let mut fitting = fitting.to_vec();
+        fitting.retain(|result| result.maps.is_some() == metric.is_of_maps());
+        if metric.needs_similarity() {
+            // The maps of the first model are those that others are compared with.
+            fitting.retain(|result| result.maps.as_ref().is_some_and(|maps| maps.first.is_some()));
+        }
         if metric.needs_radii() {
             // The number is of all radii of an evaluation together, and stands with its largest.
             fitting.retain(|result| result.radius.as_ref().is_none_or(|radius| radius.output == "predictions"));
@@ -203,6 +233,11 @@ impl<'a> Grid<'a> {
             let help = "give the evaluation a list `eps`, or choose another `cell`";
             return Err(vec![self.problem(path.clone(), message).help(help)]);
         }
+        if let Some(maps) = &result.maps {
+            self.check_measured(result, metric, path)?;
+            let first = maps.first.clone().filter(|_| metric.needs_similarity());
+            self.maps.insert(label.to_owned(), OfMaps { first, ..maps.clone() });
+        }
         self.push("value", label, result);
         if metric.needs_reference() && self.is_certain {
             let reference = self.untransformed.of(result.id).ok_or_else(|| {
@@ -217,6 +252,26 @@ impl<'a> Grid<'a> {
             self.push("reference", label, reference);
         }
         Ok(())
+    }
+
+    /// Checks that a saliency stage measures what is asked for.
+    fn check_measured(&self, result: &ShownResult, metric: Metric, path: &YamlPath) -> Result<(), Vec<Problem>> {
+        let lacks = |name: &str| {
+            let value = result.instance.params.get(name);
+            result.instance.knows_params && value.is_none_or(|value| value.is_null() || *value == false)
+        };
+        let (name, written) = match metric {
+            _ if metric.needs_similarity() => ("similarity", "similarity: true"),
+            _ if metric.needs_stability() => ("stability", "stability: {}"),
+            _ => return Ok(()),
+        };
+        if !lacks(name) {
+            return Ok(());
+        }
+        let (metric, stage) = (metric.name(), &result.instance.name);
+        let message = format!("`{metric}` needs `{name}`, and `{stage}` does not measure it");
+        let help = format!("write `{written}` among the parameters of that stage");
+        Err(vec![self.problem(path.clone(), message).help(help)])
     }
 
     /// Whether predictions may hold ranks: those of an evaluation that is asked for them, of a worst case of such, or

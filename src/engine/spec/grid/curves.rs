@@ -14,7 +14,7 @@ use crate::stage_kinds::{CurvesSpec, FigureParams, PublishedParams, Scale};
 pub(super) fn resolve(grid: &mut Grid, spec: &CurvesSpec) -> Result<FigureParams, Vec<Problem>> {
     let with = grid.table.path.key("with");
     let mut wrong = Vec::new();
-    if !spec.cell.is_share() {
+    if !spec.cell.is_share() && !spec.cell.is_of_maps() {
         let message = format!("curves are drawn in percent, and `{}` is no share", spec.cell.name());
         wrong.push(grid.problem(with.key("cell"), message));
     }
@@ -53,6 +53,7 @@ pub(super) fn resolve(grid: &mut Grid, spec: &CurvesSpec) -> Result<FigureParams
         metric: spec.cell,
         names,
         published,
+        maps: std::mem::take(&mut grid.maps),
         size: spec.size,
         legend: spec.legend,
         mockup: grid.expander.spec.is_mockup,

@@ -7,6 +7,7 @@ mod maps;
 mod samples;
 mod table;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value as Json;
@@ -20,6 +21,9 @@ use super::problem::Problem;
 use super::shown_result::ShownResult;
 use crate::stage_kinds::{FigureSpec, StageKind, TableSpec};
 
+/// The need of saliency stages whose measures are shown.
+const MEASURES: &str = "measures";
+
 /// Replaces the results that a table or figure needs by one input per cell, and its parameters by the resolved ones.
 pub(super) fn resolve(expander: &Expander, instance: &mut Instance, notes: &mut Diagnostics) {
     match resolved(expander, instance) {
@@ -32,40 +36,49 @@ pub(super) fn resolve(expander: &Expander, instance: &mut Instance, notes: &mut 
 }
 
 fn resolved(expander: &Expander, instance: &Instance) -> Result<(Json, Vec<Need>), Vec<Problem>> {
-    // A stage has one of the two.
-    let is_result = |need: &&Need| ["results", "trainings"].contains(&need.slot.as_str());
+    let is_result = |need: &&Need| ["results", "trainings", MEASURES].contains(&need.slot.as_str());
     let needs = instance.needs.iter().filter(is_result);
-    let results: Vec<ShownResult> =
-        needs.flat_map(|need| ShownResult::of(need, expander.instance(need.from))).collect();
+    let results: Vec<ShownResult> = needs.flat_map(|need| ShownResult::of(need, expander)).collect();
     let untransformed = Baselines::new(expander, &results);
     let is_certain = results.iter().all(|result| untransformed.is_certain(result.id));
-    let mut grid = Grid { expander, table: instance, results: &results, is_certain, needs: Vec::new(), untransformed };
+    let mut grid = Grid {
+        expander,
+        table: instance,
+        results: &results,
+        is_certain,
+        needs: Vec::new(),
+        maps: BTreeMap::new(),
+        untransformed,
+    };
+    grid.check_measures()?;
     let params = match instance.kind {
         StageKind::Table => {
             let spec: TableSpec = grid.read_spec()?;
+            grid.takes_any()?;
             let params = table::resolve(&mut grid, &spec)?;
             grid.canonical(&params)?
         }
         _ => match grid.read_spec()? {
             FigureSpec::Curves(spec) => {
-                grid.takes("results", &["sets", "maps", "trainings"], "curves")?;
+                let needed = if spec.cell.is_of_maps() { [MEASURES, "results"] } else { ["results", MEASURES] };
+                grid.takes(needed[0], &["sets", "maps", "trainings", needed[1]], "curves")?;
                 let params = curves::resolve(&mut grid, &spec)?;
                 grid.canonical(&params)?
             }
             FigureSpec::Samples(spec) => {
                 let is_of_models = spec.probabilities.is_some() || spec.predicted.is_some();
-                let without = ["maps", "trainings", "results"];
-                grid.takes("sets", if is_of_models { &without[..2] } else { &without }, "images")?;
+                let without = ["maps", "trainings", MEASURES, "results"];
+                grid.takes("sets", if is_of_models { &without[..3] } else { &without }, "images")?;
                 let params = samples::resolve(&mut grid, &spec)?;
                 grid.canonical(&params)?
             }
             FigureSpec::Maps(spec) => {
-                grid.takes("maps", &["sets", "results", "trainings"], "saliency maps")?;
+                grid.takes("maps", &["sets", "results", "trainings", MEASURES], "saliency maps")?;
                 let params = maps::resolve(&mut grid, &spec)?;
                 grid.canonical(&params)?
             }
             FigureSpec::Training(spec) => {
-                grid.takes("trainings", &["sets", "results", "maps"], "learning curves")?;
+                grid.takes("trainings", &["sets", "results", "maps", MEASURES], "learning curves")?;
                 let params = learning::resolve(&mut grid, &spec)?;
                 grid.canonical(&params)?
             }

@@ -33,6 +33,7 @@ pub(super) fn resolve(grid: &mut Grid, spec: &TableSpec) -> Result<TableParams, 
         compare: spec.compare.clone(),
         published,
         names,
+        maps: std::mem::take(&mut grid.maps),
         tex: spec.tex.clone(),
         mockup: grid.expander.spec.is_mockup,
     })
