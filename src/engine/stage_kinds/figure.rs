@@ -17,14 +17,15 @@ use crate::number::Real;
 /// Draws numbers computed from predictions as curves with 95 % intervals, images of several sets beside one another,
 /// saliency maps, or learning curves. Without `draw` it is curves.
 ///
-/// Needs: `results`, the instances of one or more `evaluate` stages; `sets`, for images; `maps`, for saliency maps;
+/// Needs: `results`, the instances of one or more `evaluate` stages; `measures`, those of `saliency` stages, for curves
+/// of measures of their maps; `sets`, for images; `maps`, for saliency maps;
 /// `trainings`, for learning curves.
 /// Outputs: `pdf` and `svg`, for print: their text is text, their images are embedded one pixel a pixel and not
 /// smoothed; `png`, for screens; `csv`, the numbers drawn. Coordinates are those of a table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "draw", rename_all = "snake_case")]
 pub enum FigureSpec {
-    /// Curves of `results`.
+    /// Curves of `results`, or of `measures` where `cell` is a measure of saliency maps.
     Curves(CurvesSpec),
     /// Images of `sets`: a column for each set, a row for each image; above each, if asked for, what the models of
     /// `results` make of it.
