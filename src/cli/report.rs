@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use atflow::cache::CacheError;
 use atflow::cache::remote::RemoteError;
 use atflow::external_inputs::causes;
+use atflow::fetch::FetchError;
 use atflow::plain::plain;
 use atflow::protocol::{Failure, FailureCode};
 use atflow::scheduler::{RunError, WorkerError};
@@ -120,10 +121,37 @@ impl From<Problems> for CliError {
     }
 }
 
+/// Whether a remote cache is on a cache server of Bazel's.
+fn is_cache_server(name: &str) -> bool {
+    name.starts_with("bazel-") || name.starts_with("reapi")
+}
+
 impl From<CacheError> for CliError {
     fn from(error: CacheError) -> Self {
         let help = match &error {
             CacheError::Format { .. } => "use another folder with --cache, or the version of atflow that made this one",
+            CacheError::Remote(RemoteError::Fetch(FetchError::Refused { status, .. }))
+                if ![401, 403].contains(status) =>
+            {
+                "what the server takes is up to it: it may be full, or take no file of this size"
+            }
+            CacheError::Remote(RemoteError::Fetch(FetchError::Refused { .. })) => {
+                "check that the server takes files from you: its user and password stand in the address, bazel-https://user:password@…"
+            }
+            CacheError::Remote(RemoteError::NoActionResult { .. }) => {
+                "check the address: bazel-http://HOST:PORT names the server itself, below which /ac/ and /cas/ lie"
+            }
+            CacheError::Remote(RemoteError::NoCache { name }) if is_cache_server(name.secret()) => {
+                "check the address; `atflow push` makes a cache there"
+            }
+            CacheError::Remote(RemoteError::NotBuilt { .. }) => {
+                "build it without `--no-default-features`, or use bazel-http:// if the server speaks that"
+            }
+            CacheError::Remote(RemoteError::Store { name, .. } | RemoteError::Denied { name, .. })
+                if name.secret().starts_with("reapi") =>
+            {
+                "check the address, reapi://HOST:PORT/INSTANCE; credentials stand in it (reapis://user:password@…) or in ATFLOW_REMOTE_HEADER=NAME=VALUE"
+            }
             CacheError::Remote(RemoteError::Fetch(_)) => {
                 "try again later, or leave --remote out; what was fetched is kept"
             }

@@ -2,6 +2,8 @@
 
 mod absent;
 mod bad;
+mod bazel;
+mod bazel_server;
 mod bucket;
 mod complete;
 mod data;
@@ -27,6 +29,7 @@ mod own_data;
 mod print;
 mod programs;
 mod radii;
+mod reapi;
 mod refused;
 mod remote;
 mod rerun;

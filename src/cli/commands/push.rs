@@ -24,7 +24,10 @@ const AT_A_TIME: usize = 64;
 pub(crate) fn run(args: &PushArgs) -> Result<Exit, CliError> {
     let Some(to) = args.pipeline.changes.remote() else {
         let error = CliError::environment("push needs a place to copy to");
-        return Err(error.help("name a folder or a bucket: --remote /shared/atflow-cache, --remote s3://bucket/folder"));
+        return Err(error.help(
+            "name a folder, a bucket or a cache server: --remote /shared/atflow-cache, --remote s3://bucket/folder, \
+             --remote bazel-http://host:8080",
+        ));
     };
     // What is there already is no answer to what is here.
     let here = ChangeArgs { remote: None, ..args.pipeline.changes.clone() };

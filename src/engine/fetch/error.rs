@@ -36,6 +36,16 @@ pub enum FetchError {
         /// How often it was asked.
         tries: u32,
     },
+    /// The server does not take what it is sent.
+    #[error("{url}: the server refuses it with {status}{}", after(words))]
+    Refused {
+        /// The URL.
+        url: Address,
+        /// The HTTP status code.
+        status: u16,
+        /// What it says of it.
+        words: String,
+    },
     /// The server could not be reached, or broke off, as often as it was asked.
     #[error("{url}: no whole answer (asked {tries} times; it may be silent for {} s)", stall.as_secs_f64())]
     Network {
@@ -152,6 +162,10 @@ impl FetchError {
     pub fn is_other_file(&self) -> bool {
         matches!(self, FetchError::Mismatch { .. } | FetchError::Length { .. } | FetchError::TooLarge { .. })
     }
+}
+
+fn after(words: &str) -> String {
+    if words.is_empty() { String::new() } else { format!(": {words}") }
 }
 
 fn need(needed: Option<u64>) -> String {

@@ -12,6 +12,7 @@ mod part;
 mod proxy;
 mod server;
 mod trust;
+mod upload;
 
 use std::fs;
 use std::io::{self, Read};
@@ -30,11 +31,16 @@ pub use error::FetchError;
 use part::{Part, Sums};
 use server::{Failed, ask, number, range, text};
 
+#[cfg(feature = "reapi")]
+pub(crate) use pace::paced;
 pub(crate) use pace::slowness;
 pub use pace::{LEAST_SPEED, TooSlow};
+#[cfg(feature = "reapi")]
+pub(crate) use server::take_credentials;
 pub(crate) use server::{Agents, is_absence};
 pub use server::{exists, small};
 pub(crate) use trust::refusal;
+pub(crate) use upload::{put_bytes, put_file};
 
 /// The sums of a file's bytes.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -60,6 +60,12 @@ impl<R: Read> Read for Body<R> {
     }
 }
 
+/// The same for what comes otherwise than by HTTP.
+#[cfg(feature = "reapi")]
+pub(crate) fn paced<R: Read>(reader: R, patience: &super::Patience) -> impl Read + use<R> {
+    Body::new(reader, patience.stall)
+}
+
 /// Has every connection watched.
 #[derive(Debug)]
 struct Paced(Duration);

@@ -123,7 +123,7 @@ pub(super) fn ask(
 }
 
 /// Takes user and password out of an address, as what is sent of them.
-fn take_credentials(url: &mut Url) -> Option<String> {
+pub(crate) fn take_credentials(url: &mut Url) -> Option<String> {
     let user: Vec<u8> = percent_encoding::percent_decode_str(url.username()).collect();
     let password = url.password().map(|password| percent_encoding::percent_decode_str(password).collect::<Vec<u8>>());
     if user.is_empty() && password.is_none() {
@@ -187,7 +187,11 @@ pub fn small(url: &Address, at_most: u64, patience: &Patience) -> Result<Option<
 }
 
 /// Asks until there is an answer, or as often as it may be asked.
-fn again<T>(url: &Address, patience: &Patience, question: impl Fn() -> Result<T, Failed>) -> Result<T, FetchError> {
+pub(super) fn again<T>(
+    url: &Address,
+    patience: &Patience,
+    question: impl Fn() -> Result<T, Failed>,
+) -> Result<T, FetchError> {
     let mut tries = 0;
     loop {
         tries += 1;
@@ -216,13 +220,15 @@ pub(super) enum Failed {
     Redirect(&'static str),
     /// More came than may.
     TooLarge(u64),
+    /// The server does not take what it is sent, and says why.
+    Refused(StatusCode, String),
 }
 
 impl Failed {
     /// Whether another try would fail in the same way.
     pub(super) fn is_final(&self) -> bool {
         match self {
-            Failed::Status(status) => {
+            Failed::Status(status) | Failed::Refused(status, _) => {
                 let passing = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
                 !status.is_server_error() && !passing.contains(status)
             }
@@ -250,6 +256,7 @@ impl Failed {
                 (None, None) => FetchError::Network { url, tries, stall: patience.stall, source: Box::new(source) },
             },
             Failed::Status(status) => FetchError::Status { url, status: status.as_u16(), tries },
+            Failed::Refused(status, words) => FetchError::Refused { url, status: status.as_u16(), words },
             Failed::Address => FetchError::Url { url, reason: "it is no address" },
             Failed::Redirect(to) => FetchError::Redirect { url, to },
             Failed::TooLarge(at_most) => FetchError::TooLarge { url, at_most },

@@ -18,7 +18,7 @@ use object_store::path::Path;
 use object_store::{BackoffConfig, GetResult, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig};
 use tokio::runtime::{Builder, Runtime};
 
-use super::RemoteError;
+use super::error::RemoteError;
 use super::http::Connector;
 use crate::address::{Address, masked};
 use crate::digest::Digest;

@@ -1,11 +1,17 @@
-//! Remote caches: a static web server, a folder, or a bucket that holds a copy of a cache.
+//! Remote caches: a static web server, a folder, a bucket, or a cache server of Bazel's that holds a copy of a cache.
 //!
 //! The copy has the layout of `docs/cache-format.md`. It is read through the local cache
-//! ([`crate::cache::Cache::find`], [`crate::cache::Cache::obtain`]); folders and buckets are also writable. Knows files
+//! ([`crate::cache::Cache::find`], [`crate::cache::Cache::obtain`]); all but web servers are also writable. Knows files
 //! and their digests, no stages.
 
+mod action_cache;
+mod action_result;
+mod bazel_http;
 mod bucket;
+mod error;
 mod http;
+#[cfg(feature = "reapi")]
+mod reapi;
 
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
@@ -20,7 +26,10 @@ use crate::digest::{Digest, ReadError, read_verified, verify};
 use crate::fetch::{self, Expected, FetchError, Patience, Progress, download, is_absence};
 use crate::fsio::{self, Context, FileError};
 use crate::signing;
+use action_cache::ActionCache;
+use bazel_http::BazelHttp;
 use bucket::Bucket;
+pub use error::RemoteError;
 
 /// A remote cache.
 #[derive(Debug)]
@@ -39,74 +48,8 @@ enum Place {
     Web(Address),
     Folder(PathBuf),
     Bucket(Bucket),
-}
-
-/// Reason why a remote cache could not be used.
-#[derive(Debug, thiserror::Error)]
-pub enum RemoteError {
-    /// The name is of an unsupported form.
-    #[error("`{name}` is no remote cache: expected https://…, http://…, s3://…, gs://…, az://… or a folder")]
-    Name {
-        /// Name as given.
-        name: Address,
-    },
-    /// There is no cache there.
-    #[error("there is no cache at {name}: it has no VERSION file")]
-    NoCache {
-        /// Name of the remote.
-        name: Address,
-    },
-    /// The cache has another format version.
-    #[error("the cache at {name} has format {found}; this version of atflow reads format {CACHE_FORMAT}")]
-    Format {
-        /// Name of the remote.
-        name: Address,
-        /// Content of its VERSION file.
-        found: String,
-    },
-    /// The remote is not writable.
-    #[error("{name} can only be read: a web server takes no files")]
-    ReadOnly {
-        /// Name of the remote.
-        name: Address,
-    },
-    /// The object store refuses access.
-    #[error("{name}: the object store refuses access ({code})")]
-    Denied {
-        /// Name of the remote.
-        name: Address,
-        /// Error code of the store.
-        code: String,
-    },
-    /// The object store failed.
-    #[error("{name}: {message}")]
-    Store {
-        /// Name of the remote.
-        name: Address,
-        /// Message of the store.
-        message: String,
-    },
-    /// A blob to be sent does not match its digest.
-    #[error(transparent)]
-    Corrupt(#[from] ReadError),
-    /// A remote file could not be fetched.
-    #[error(transparent)]
-    Fetch(#[from] FetchError),
-    /// A file of the remote or of the local cache could not be read or written.
-    #[error(transparent)]
-    File(#[from] FileError),
-}
-
-impl RemoteError {
-    /// Whether the remote has a file with wrong bytes. The rest of it stays usable.
-    pub fn is_wrong_bytes(&self) -> bool {
-        matches!(self, RemoteError::Fetch(error) if error.is_other_file())
-    }
-
-    /// Whether a local file to be sent is gone or does not match its digest.
-    pub fn is_loss(&self) -> bool {
-        matches!(self, RemoteError::Corrupt(error) if error.is_lost())
-    }
+    /// Server of a protocol of Bazel's.
+    Actions(ActionCache),
 }
 
 /// Maximum length of `VERSION`. It is a number; error messages show the beginning of any page in its place.
@@ -129,7 +72,7 @@ impl Remote {
         }
     }
 
-    /// Opens a folder or a bucket for writing, and makes it a cache if it is none.
+    /// Opens a folder, a bucket or a cache server for writing, and makes it a cache if it is none.
     ///
     /// # Errors
     /// [`RemoteError`].
@@ -145,7 +88,10 @@ impl Remote {
             Place::Bucket(bucket) if bucket.size("VERSION")?.is_none() => {
                 bucket.write("VERSION", version.into_bytes())?
             }
-            Place::Folder(_) | Place::Bucket(_) => {}
+            Place::Actions(actions) if !actions.has_file("VERSION")? => {
+                actions.write("VERSION", version.into_bytes())?;
+            }
+            Place::Folder(_) | Place::Bucket(_) | Place::Actions(_) => {}
         }
         Remote::open(name, remote.patience)
     }
@@ -153,6 +99,19 @@ impl Remote {
     fn named(name: &str, patience: Patience) -> Result<Self, RemoteError> {
         let place = match name.split_once("://") {
             Some(("http" | "https", _)) => Place::Web(name.into()),
+            Some((scheme @ ("bazel-http" | "bazel-https"), rest)) => {
+                let base = Address::new(format!("{}://{rest}", scheme.trim_start_matches("bazel-")));
+                let server = BazelHttp::new(base, patience.clone());
+                Place::Actions(ActionCache::new(Box::new(server), name.into()))
+            }
+            #[cfg(feature = "reapi")]
+            Some((scheme @ ("reapi" | "reapis"), rest)) => {
+                let base = Address::new(format!("{}://{rest}", if scheme == "reapis" { "https" } else { "http" }));
+                let server = reapi::Reapi::new(&base, name.into(), &patience)?;
+                Place::Actions(ActionCache::new(Box::new(server), name.into()))
+            }
+            #[cfg(not(feature = "reapi"))]
+            Some(("reapi" | "reapis", _)) => return Err(RemoteError::NotBuilt { name: name.into() }),
             Some(_) => match Bucket::named(name, &patience) {
                 Some(bucket) => Place::Bucket(bucket?),
                 None => return Err(RemoteError::Name { name: name.into() }),
@@ -208,6 +167,7 @@ impl Remote {
             Place::Web(base) => Ok(fetch::exists(&base.join(&path), Some(blob.size), &self.patience)?),
             Place::Folder(folder) => Ok(length(&folder.join(path)) == Some(blob.size)),
             Place::Bucket(bucket) => Ok(self.there(bucket.size(&path))?.flatten() == Some(blob.size)),
+            Place::Actions(actions) => actions.has_blob(blob),
         }
     }
 
@@ -220,6 +180,7 @@ impl Remote {
         let expected = Expected { blake3: Some(blob.digest), size: Some(blob.size), ..Expected::default() };
         match &self.place {
             Place::Bucket(bucket) => Ok(self.there(bucket.get(&path, &expected, to, progress))?.unwrap_or(false)),
+            Place::Actions(actions) => actions.blob(blob, to, progress),
             Place::Web(base) => match download(&base.join(&path), &expected, to, &self.patience, progress) {
                 Ok(_) => Ok(true),
                 Err(FetchError::Status { status, .. }) if is_absence(status) => Ok(false),
@@ -250,6 +211,7 @@ impl Remote {
             Place::Bucket(bucket) => bucket.send(&path, from, blob.digest).map(|()| true),
             Place::Folder(folder) if length(&folder.join(&path)) == Some(blob.size) => Ok(false),
             Place::Folder(folder) => copy_checked(from, blob.digest, &folder.join(path), &scratch_of(folder)?),
+            Place::Actions(actions) => actions.put_blob(blob, from),
             Place::Web(_) => Err(self.read_only()),
         }
     }
@@ -284,6 +246,7 @@ impl Remote {
             Place::Web(_) => false,
             Place::Folder(folder) => folder.join(path).exists(),
             Place::Bucket(bucket) => bucket.size(path)?.is_some(),
+            Place::Actions(actions) => actions.has_file(path)?,
         };
         if !is_there {
             self.write(path, bytes)?;
@@ -296,6 +259,7 @@ impl Remote {
             Place::Web(_) => return Err(self.read_only()),
             Place::Folder(folder) => fsio::write_atomic(&folder.join(path), &scratch_of(folder)?, &bytes)?,
             Place::Bucket(bucket) => bucket.write(path, bytes)?,
+            Place::Actions(actions) => actions.write(path, bytes)?,
         }
         Ok(())
     }
@@ -308,6 +272,7 @@ impl Remote {
     fn text(&self, path: &str, at_most: u64) -> Result<Option<String>, RemoteError> {
         let bytes = match &self.place {
             Place::Bucket(bucket) => bucket.read(path, at_most)?,
+            Place::Actions(actions) => actions.read(path, at_most)?,
             Place::Web(base) => fetch::small(&base.join(path), at_most, &self.patience)?,
             Place::Folder(folder) => {
                 let from = folder.join(path);
