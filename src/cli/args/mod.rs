@@ -142,7 +142,8 @@ pub(crate) struct ChangeArgs {
     #[arg(long, value_name = "TARGET", add = complete::targets())]
     pub force: Vec<String>,
     /// Read results from a remote cache: a web server (https://…), a bucket (s3://…, gs://…, az://…; credentials from
-    /// the environment), a cache server of Bazel's (bazel-https://…, bazel-http://…), or a folder
+    /// the environment), a cache server of Bazel's (bazel-https://…, bazel-http://…; over gRPC reapis://…, reapi://…),
+    /// or a folder
     #[arg(long, value_name = "URL", env = "ATFLOW_REMOTE", hide_env_values = true)]
     pub remote: Option<String>,
     /// Seconds that a remote server may be silent, or slower than 10 bytes a second, before a retry; 3 tries in all
