@@ -144,6 +144,9 @@ impl From<CacheError> for CliError {
             CacheError::Remote(RemoteError::NoCache { name }) if is_cache_server(name.secret()) => {
                 "check the address; `atflow push` makes a cache there"
             }
+            CacheError::Remote(RemoteError::NoLeases { .. }) => {
+                "--share-work needs a bucket, --remote s3://… (gs://…, az://…); runs with one cache folder share work anyway"
+            }
             CacheError::Remote(RemoteError::NotBuilt { .. }) => {
                 "build it without `--no-default-features`, or use bazel-http:// if the server speaks that"
             }

@@ -4,8 +4,8 @@
 //! the manifest alone.
 
 use crate::action::ActionKey;
-use crate::cache::remote::{Remote, RemoteError};
-use crate::cache::{Manifest, longest_manifest};
+use crate::cache::remote::{Remote, RemoteError, at_once};
+use crate::cache::{Blob, Cache, Manifest, longest_manifest};
 use crate::signing::{KeyError, PublicKey, Signer, Trust};
 
 /// Reason why a manifest could not be sent.
@@ -32,6 +32,19 @@ pub enum Sent {
     OtherManifest,
     /// The remote keeps the manifest with a signature of another key.
     OtherSignature,
+}
+
+/// Sends a result with its blobs to the remote cache through which runs share work; does nothing if they do not.
+///
+/// # Errors
+/// [`PublishError`].
+pub fn share(cache: &Cache, manifest: &Manifest) -> Result<(), PublishError> {
+    let Some(remote) = cache.shared() else { return Ok(()) };
+    let blobs: Vec<Blob> = manifest.outputs.values().chain([&manifest.made.log]).copied().collect();
+    for sent in at_once(&blobs, |blob| remote.put_blob(*blob, &cache.object_path(blob.digest))) {
+        sent?;
+    }
+    send(remote, manifest, None).map(drop)
 }
 
 /// Sends a manifest whose blobs are already in the remote cache.

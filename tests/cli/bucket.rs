@@ -2,7 +2,13 @@
 //! loopback interface.
 
 use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use s3s::auth::SimpleAuth;
@@ -37,7 +43,7 @@ impl Store {
         std::fs::create_dir(dir.path().join("lab")).unwrap();
         let mut service = S3ServiceBuilder::new(s3s_fs::FileSystem::new(dir.path()).unwrap());
         service.set_auth(SimpleAuth::from_single("key", "secret"));
-        let service = service.build();
+        let (service, turn) = (service.build(), Arc::new(tokio::sync::Mutex::new(())));
         let (sender, address) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -45,7 +51,16 @@ impl Store {
                 let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
                 sender.send(listener.local_addr().unwrap()).unwrap();
                 while let Ok((socket, _)) = listener.accept().await {
-                    let service = service.clone();
+                    let (service, turn) = (service.clone(), turn.clone());
+                    // One request after the other: this server looks whether an object exists and writes it in two
+                    // steps, which real stores do in one.
+                    let service = service_fn(move |request: Request<Incoming>| {
+                        let (service, turn) = (service.clone(), turn.clone());
+                        async move {
+                            let _alone = turn.lock().await;
+                            Service::call(&service, request).await
+                        }
+                    });
                     tokio::spawn(async move {
                         // A client may leave as it likes.
                         _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(socket), service).await;
@@ -66,6 +81,14 @@ impl Store {
         command.env("AWS_ENDPOINT_URL", &self.endpoint).env("AWS_ALLOW_HTTP", "true");
         command.env("AWS_ACCESS_KEY_ID", "key").env("AWS_SECRET_ACCESS_KEY", secret);
         Ran::of(command.output().unwrap())
+    }
+
+    /// Starts the program, which ends by itself.
+    fn spawn(&self, space: &Space, args: &[&str]) -> Child {
+        let mut command = space.command(&[args, &["--remote", "s3://lab/shared/atflow"]].concat());
+        command.env("AWS_ENDPOINT_URL", &self.endpoint).env("AWS_ALLOW_HTTP", "true");
+        command.env("AWS_ACCESS_KEY_ID", "key").env("AWS_SECRET_ACCESS_KEY", "secret");
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     fn run(&self, space: &Space, args: &[&str]) -> Ran {
@@ -157,4 +180,81 @@ fn a_corrupt_object_of_a_bucket_is_never_taken_for_a_result() {
     let pull = store.run(&third, &["pull", "p.yaml", "table"]);
     assert_eq!(pull.code, Some(1), "{}", pull.seen());
     assert!(pull.stderr.contains("another length"), "{}", pull.stderr);
+}
+
+/// Six stages that take a moment, what is made of them, and a file that tells how often each ran, in all spaces.
+fn shared_work(runs: &Path, seconds: &str) -> String {
+    let runs = runs.display();
+    format!(
+        "stages:\n  each:\n    kind: command\n    matrix: {{x: [a, b, c, d, e, f]}}\n    with: {{run: 'echo ${{x}} >> \
+         {runs}; sleep {seconds}; echo ${{x}} > ${{out.n}}', outputs: {{n: n}}}}\n  table:\n    kind: command\n    \
+         needs: {{of: each}}\n    with: {{run: 'echo table >> {runs}; cat ../in/of/* > ${{out.t}}', outputs: {{t: t}}}}\n"
+    )
+}
+
+#[test]
+fn runs_that_share_a_bucket_and_no_folder_do_each_stage_once() {
+    let (store, notes) = (Store::start(), tempfile::tempdir().unwrap());
+    let runs = notes.path().join("runs");
+    let spaces = [Space::new(), Space::new()];
+    for space in &spaces {
+        space.write("p.yaml", shared_work(&runs, "1"));
+    }
+    let args = ["run", "p.yaml", "--share-work", "--jobs", "1", "--json"];
+    let started: Vec<Child> = spaces.iter().map(|space| store.spawn(space, &args)).collect();
+    for (child, space) in started.into_iter().zip(&spaces) {
+        let ran = Ran::of(child.wait_with_output().unwrap());
+        assert_eq!(ran.code, Some(0), "{}", ran.seen());
+        assert_eq!(ran.stages().len(), 7, "{}", ran.stdout);
+        assert_eq!(space.run(&["verify"]).code, Some(0));
+    }
+    let mut ran: Vec<String> = std::fs::read_to_string(&runs).unwrap().lines().map(str::to_owned).collect();
+    ran.sort();
+    assert_eq!(ran, ["a", "b", "c", "d", "e", "f", "table"], "each once");
+    assert_eq!(std::fs::read_dir(store.object("leases")).unwrap().count(), 0, "no lease is left");
+    // A third machine has nothing to do.
+    let third = Space::new();
+    third.write("p.yaml", shared_work(&runs, "1"));
+    let ran = store.run(&third, &["run", "p.yaml", "--share-work", "--json"]);
+    assert!(ran.stages().values().all(|status| status == "cached"), "{}", ran.seen());
+}
+
+#[test]
+fn the_lease_of_a_killed_run_is_taken_over_and_a_living_one_is_not() {
+    let (store, notes) = (Store::start(), tempfile::tempdir().unwrap());
+    let runs = notes.path().join("runs");
+    let (killed, other) = (Space::new(), Space::new());
+    for space in [&killed, &other] {
+        space.write("p.yaml", shared_work(&runs, "4"));
+    }
+    let args = ["run", "p.yaml", "each/a", "--share-work", "--json"];
+    let mut first = store.spawn(&killed, &args);
+    let started = Instant::now();
+    let leases = || std::fs::read_dir(store.object("leases")).map_or(0, Iterator::count);
+    while leases() == 0 {
+        assert!(started.elapsed() < Duration::from_secs(60) && first.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let second = store.spawn(&other, &args);
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(std::fs::read_to_string(&runs).unwrap_or_default().lines().count() <= 1, "the other run waits");
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let ran = Ran::of(second.wait_with_output().unwrap());
+    assert_eq!(ran.code, Some(0), "{}", ran.seen());
+    assert_eq!(ran.stages()["each/a"], "ran", "{}", ran.stdout);
+    assert!(ran.events().iter().any(|event| event["event"] == "stage_waiting"), "{}", ran.stdout);
+    assert_eq!(leases(), 0);
+}
+
+#[test]
+fn work_is_shared_through_buckets_only() {
+    let space = Space::new();
+    space.write("p.yaml", PIPELINE);
+    let folder = space.path().join("shared").display().to_string();
+    let ran = space.run(&["run", "p.yaml", "--share-work", "--remote", &folder]);
+    assert_eq!(ran.code, Some(2), "{}", ran.seen());
+    assert!(ran.stderr.contains("holds no leases"), "{}", ran.stderr);
+    let ran = space.run(&["run", "p.yaml", "--share-work"]);
+    assert!(ran.code == Some(2) && ran.stderr.contains("--remote"), "{}", ran.seen());
 }

@@ -9,7 +9,8 @@ pub(super) const RUN: &str = "Examples:
   atflow run p.yaml                          all stages that are stale
   atflow run p.yaml robustness 'tested/*/8'  a table, and some instances of a stage
   atflow run p.yaml --set eps=2/255,4/255    both values of a parameter
-  atflow run p.yaml --from predictions       tables anew, compared with the published ones";
+  atflow run p.yaml --from predictions       tables anew, compared with the published ones
+  atflow run p.yaml --remote s3://lab/cache --share-work  on each of several machines";
 
 pub(super) const PLAN: &str = "Examples:
   atflow plan p.yaml                  what is stale, why, and what it costs

@@ -204,6 +204,10 @@ pub(crate) struct RunArgs {
     /// from predictions]
     #[arg(long, value_name = "POINTS", value_parser = tolerance)]
     pub tolerance: Option<f64>,
+    /// Share work with other runs that have the same bucket as their remote cache and no folder in common: take leases
+    /// there, and send each result as soon as it is made
+    #[arg(long, requires = "remote", conflicts_with_all = ["offline", "force"])]
+    pub share_work: bool,
     /// Folder for tables and figures [default: results/<pipeline>, or results/<pipeline>@<profile>,<key>=<value>]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,

@@ -3,7 +3,8 @@
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
-use atflow::cache::{Access, RunRecord};
+use atflow::cache::remote::Remote;
+use atflow::cache::{Access, CacheError, RunRecord};
 use atflow::event::{RunEvent, RunSummary};
 use atflow::plan::rerun_from::RerunFrom;
 use atflow::scheduler::{self, Ended, Options};
@@ -14,7 +15,7 @@ use atflow::verify::reproduce::{Published, Reproduction, ReproductionCheck};
 use super::lay_out::{LaidOut, lay_out};
 use super::noop::{NoOp, nothing_to_do};
 use super::{
-    Loaded, check_worker, diff, interrupt, jobs, keeper_program, plan, remote_results, report, saved_plan,
+    Loaded, check_worker, diff, interrupt, jobs, keeper_program, patience, plan, remote_results, report, saved_plan,
     worker_program,
 };
 use crate::args::RunArgs;
@@ -66,13 +67,20 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
         return Ok(Exit::Done);
     }
     let access = if args.dry_run { Access::Look } else { Access::Write };
-    let loaded = match (&args.plan, &args.pipeline) {
+    if let (true, Some(remote)) = (args.share_work && !args.dry_run, args.changes.remote()) {
+        // The first of several runs finds an empty bucket.
+        Remote::create(remote, patience(&args.changes)).map_err(CacheError::from)?;
+    }
+    let mut loaded = match (&args.plan, &args.pipeline) {
         (Some(plan), _) => saved_plan::open(plan, &args.changes, access)?,
         (None, Some(file)) => {
             Loaded::open(file, &args.targets, &args.changes, access)?.from(args.from.map(RerunFrom::from))?
         }
         (None, None) => return Err(CliError::environment("no pipeline is named")),
     };
+    if args.share_work {
+        loaded.cache = loaded.cache.sharing_work()?;
+    }
     let jobs = jobs(args.jobs);
     if args.dry_run {
         return plan::show(&loaded, &plan::Shown { json: args.json, all: false, jobs, sizes: false });

@@ -26,6 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::lease_holder::{Holder, Life, OTHER_MACHINE_PATIENCE, is_over, life};
+use super::remote::{LEASE_PATIENCE, RemoteAttempt, RemoteLease, RemoteLeases};
 use super::{Cache, CacheError};
 use crate::action::ActionKey;
 use crate::fsio::{self, Context};
@@ -50,6 +51,8 @@ pub struct Held {
     /// Longest wait without a sign of life from the holder. `None` if the holder is a process of this machine, whose
     /// end will be seen.
     pub patience: Option<Duration>,
+    /// Whether the lease is in the remote cache: each look at it is a request over a network.
+    pub is_remote: bool,
 }
 
 /// Lease that this process holds; dropping it releases it.
@@ -59,6 +62,8 @@ pub struct Lease {
     bytes: Vec<u8>,
     /// Open, so that a touch never reaches another run's lease of the same name.
     _file: Arc<File>,
+    /// The same key's lease in the remote cache, where runs share work through it. Released after this one.
+    _remote: Option<RemoteLease>,
 }
 
 /// Leases of one run.
@@ -72,6 +77,8 @@ pub struct Leases {
     held: Arc<Mutex<Vec<Weak<File>>>>,
     /// Stops the touching thread when dropped.
     heart: Option<Sender<()>>,
+    /// Leases in the remote cache, where runs share work through it.
+    remote: Option<RemoteLeases>,
 }
 
 /// Content of a lease file.
@@ -98,6 +105,7 @@ impl Leases {
     /// Creates an empty set of leases.
     pub fn new(cache: &Cache) -> Self {
         let (cache, own) = (cache.clone(), Holder::of_this_process());
+        let remote = cache.shared().and_then(|remote| remote.leases());
         Leases {
             cache,
             own,
@@ -105,14 +113,44 @@ impl Leases {
             watched: HashMap::new(),
             held: Arc::default(),
             heart: None,
+            remote,
         }
     }
 
-    /// Tries to take the lease of a key; never waits.
+    /// Tries to take the lease of a key; never waits. Where runs share work through the remote cache, takes the lease
+    /// there as well.
     ///
     /// # Errors
-    /// [`CacheError`] if the cache cannot be written.
+    /// [`CacheError`] if the cache cannot be written, or the remote cache fails.
     pub fn attempt(&mut self, key: ActionKey) -> Result<Attempt, CacheError> {
+        let mut lease = match self.attempt_here(key)? {
+            Attempt::Taken(lease) => lease,
+            held => return Ok(held),
+        };
+        let Some(leases) = &mut self.remote else { return Ok(Attempt::Taken(lease)) };
+        let own = serde_json::to_value(&self.own).unwrap_or_default();
+        let holder = |value| serde_json::from_value::<Holder>(value).ok();
+        let is_dead = |value: &serde_json::Value| {
+            holder(value.clone()).is_some_and(|holder| matches!(life(Some(&holder)), Life::Dead))
+        };
+        let attempt = leases.attempt(key, own, is_dead)?;
+        if let Some(remote) = self.cache.shared() {
+            // Its holder may have finished since the remote cache was asked.
+            remote.forget_absence(key);
+        }
+        Ok(match attempt {
+            RemoteAttempt::Taken(remote) => {
+                lease._remote = Some(remote);
+                Attempt::Taken(lease)
+            }
+            RemoteAttempt::Held(found) => {
+                let patience = Some(LEASE_PATIENCE);
+                Attempt::Held(Held { holder: found.and_then(holder), patience, is_remote: true })
+            }
+        })
+    }
+
+    fn attempt_here(&mut self, key: ActionKey) -> Result<Attempt, CacheError> {
         let path = self.cache.lease_path(key);
         // Each iteration but the last follows a change by another run; the limit keeps them finite.
         for _ in 0..8 {
@@ -132,10 +170,10 @@ impl Leases {
                     Life::Unseen(patience) => Some(patience),
                     Life::Alive | Life::Dead => None,
                 };
-                return Ok(Attempt::Held(Held { holder: found.holder(), patience }));
+                return Ok(Attempt::Held(Held { holder: found.holder(), patience, is_remote: false }));
             }
         }
-        Ok(Attempt::Held(Held { holder: None, patience: None }))
+        Ok(Attempt::Held(Held { holder: None, patience: None, is_remote: false }))
     }
 
     fn life(&self, found: &LeaseFile) -> Life {
@@ -198,7 +236,7 @@ impl Leases {
         let file = File::options().write(true).open(path).unwrap_or_else(|_| file.into_file());
         let file = Arc::new(file);
         self.beat(&file);
-        Ok(Some(Lease { path: path.to_owned(), bytes, _file: file }))
+        Ok(Some(Lease { path: path.to_owned(), bytes, _file: file, _remote: None }))
     }
 
     /// Touches a lease for as long as it is held.
@@ -305,7 +343,7 @@ mod tests {
         assert!(!cache.is_leased(key()));
         let Attempt::Taken(lease) = one.attempt(key()).unwrap() else { panic!("nobody else wants it") };
         let Attempt::Held(held) = other.attempt(key()).unwrap() else { panic!("it is held") };
-        assert_eq!(held, Held { holder: Some(one.own.clone()), patience: None });
+        assert_eq!(held, Held { holder: Some(one.own.clone()), patience: None, is_remote: false });
         assert!(cache.is_leased(key()));
         drop(lease);
         assert!(is_taken(&mut other) && !cache.is_leased(key()));
@@ -350,7 +388,7 @@ mod tests {
         for bytes in ["", "{\"host\": \"a", "\0\0\0\0"] {
             fs::write(cache.lease_path(key()), bytes).unwrap();
             let Attempt::Held(held) = Leases::new(&cache).attempt(key()).unwrap() else { panic!("it may be alive") };
-            assert_eq!(held, Held { holder: None, patience: Some(UNREADABLE_PATIENCE) });
+            assert_eq!(held, Held { holder: None, patience: Some(UNREADABLE_PATIENCE), is_remote: false });
             let mut leases = Leases { patience: Duration::from_millis(50), ..Leases::new(&cache) };
             assert!(!is_taken(&mut leases));
             std::thread::sleep(Duration::from_millis(80));

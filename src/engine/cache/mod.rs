@@ -124,6 +124,8 @@ pub enum Access {
 pub struct Cache {
     root: PathBuf,
     remote: Option<Arc<Remote>>,
+    /// Whether runs share work through the remote cache.
+    shares_work: bool,
     offline: bool,
     /// Decides which remote results are trusted; without it, all are.
     guard: Option<Arc<origin::Guard>>,
@@ -166,7 +168,7 @@ impl Cache {
         }
         // Absolute, because the programs of stages run in folders of their own.
         let root = std::path::absolute(root).on("find", root)?;
-        Ok(Cache { root, remote: None, offline: false, guard: None })
+        Ok(Cache { root, remote: None, shares_work: false, offline: false, guard: None })
     }
 
     /// Puts a remote cache behind this one: it serves results that are not here.
@@ -176,6 +178,24 @@ impl Cache {
     pub fn read_through(self, remote: &str, patience: Patience) -> Result<Self, CacheError> {
         let remote = Remote::open(remote, patience)?;
         Ok(Cache { remote: Some(Arc::new(remote)), ..self })
+    }
+
+    /// Returns the same cache, sharing work with other runs through its remote cache: each takes leases there before
+    /// it runs a stage.
+    ///
+    /// # Errors
+    /// [`CacheError`] if there is no remote cache, or it holds no leases.
+    pub fn sharing_work(self) -> Result<Self, CacheError> {
+        match self.remote.as_ref().map(|remote| (remote, remote.leases())) {
+            Some((_, Some(_))) => Ok(Cache { shares_work: true, ..self }),
+            Some((remote, None)) => Err(RemoteError::NoLeases { name: remote.name().clone() }.into()),
+            None => Err(RemoteError::NoLeases { name: "this run".into() }.into()),
+        }
+    }
+
+    /// Returns the remote cache through which runs share work, if they do.
+    pub fn shared(&self) -> Option<&Arc<Remote>> {
+        self.remote.as_ref().filter(|_| self.shares_work)
     }
 
     /// Returns the root folder.
@@ -240,7 +260,7 @@ impl Cache {
     /// Returns the same cache, offline: it fetches nothing.
     #[must_use]
     pub fn offline(self) -> Self {
-        Cache { remote: None, offline: true, ..self }
+        Cache { remote: None, shares_work: false, offline: true, ..self }
     }
 
     /// Whether fetching is forbidden.

@@ -15,6 +15,9 @@ use crate::spec::InstanceId;
 /// Interval between checks on another run. Each check reads two files, perhaps over a network.
 const CHECK_INTERVAL: Duration = Duration::from_millis(300);
 
+/// The same for a run that shares work through the remote cache. Each check is three requests.
+const REMOTE_CHECK_INTERVAL: Duration = Duration::from_secs(3);
+
 /// Leases of this run, and its waits for those of others.
 pub(super) struct RunLeases {
     own: Leases,
@@ -44,6 +47,7 @@ impl RunLeases {
 #[derive(Debug)]
 struct Wait {
     until: Instant,
+    interval: Duration,
     /// Whether the lease may be requested again.
     may_request: bool,
     /// Holder that was reported last.
@@ -60,7 +64,7 @@ impl Scheduler<'_> {
             if !self.take_result(id)?
                 && let Some(wait) = self.leases.waits.get_mut(&id)
             {
-                (wait.until, wait.may_request) = (now + CHECK_INTERVAL, true);
+                (wait.until, wait.may_request) = (now + wait.interval, true);
             }
         }
         Ok(())
@@ -94,14 +98,15 @@ impl Scheduler<'_> {
                 self.leases.waits.remove(&id);
                 Ok(Some(lease))
             }
-            Attempt::Held(Held { holder, patience }) => {
+            Attempt::Held(Held { holder, patience, is_remote }) => {
                 let reported = self.leases.waits.get(&id).map(|wait| &wait.reported);
                 if reported != Some(&holder) {
                     let stage = self.name(id);
                     self.emit(RunEvent::StageWaiting { stage, holder: holder.clone(), patience });
                 }
-                let until = Instant::now() + CHECK_INTERVAL;
-                self.leases.waits.insert(id, Wait { until, may_request: false, reported: holder });
+                let interval = if is_remote { REMOTE_CHECK_INTERVAL } else { CHECK_INTERVAL };
+                let until = Instant::now() + interval;
+                self.leases.waits.insert(id, Wait { until, interval, may_request: false, reported: holder });
                 Ok(None)
             }
         }

@@ -10,6 +10,7 @@ use crate::cache::{CacheError, Manifest};
 use crate::event::RunEvent;
 use crate::plain::{plain, plain_line};
 use crate::protocol::{Event, Failure, ProgressMetrics, StageProgress};
+use crate::publish::PublishError;
 
 /// Maximum length of a worker's summary in messages and manifests, in bytes.
 const LONGEST_SUMMARY: usize = 500;
@@ -33,8 +34,9 @@ pub(super) enum Message {
 
 /// Outcome of recording a stage.
 pub(super) enum Recorded {
-    /// The result is in the cache. Files with the names of its blobs and other bytes were moved to these paths.
-    Done(Box<Manifest>, Vec<PathBuf>),
+    /// The result is in the cache. Files with the names of its blobs and other bytes were moved to these paths. Where
+    /// runs share work, the failure to send it to the remote cache.
+    Done(Box<Manifest>, Vec<PathBuf>, Option<Box<PublishError>>),
     /// The stage turns out to have no result.
     Failed(Failure),
     /// The cache cannot be written.

@@ -15,6 +15,7 @@ use crate::event::{RunEvent, Status};
 use crate::external_inputs::{CheckedSource, causes};
 use crate::outputs::{self, Unfit};
 use crate::protocol::{Failure, FailureCode};
+use crate::publish;
 
 impl Scheduler<'_> {
     /// Starts recording a stage that has written its outputs. `earlier_seconds` is the time of earlier runs that it
@@ -41,8 +42,10 @@ impl Scheduler<'_> {
                 Ok((manifest, rotten)) => {
                     // Not earlier: until the result is recorded, the progress is all there is.
                     cache.drop_partial(running.key);
+                    // Other runs wait for the lease, and look for the result then.
+                    let unsent = publish::share(&cache, &manifest).err().map(Box::new);
                     (running.scratch, running.lease) = (None, None);
-                    Recorded::Done(Box::new(manifest), rotten)
+                    Recorded::Done(Box::new(manifest), rotten, unsent)
                 }
                 Err(recorded) => recorded,
             };
@@ -53,8 +56,8 @@ impl Scheduler<'_> {
     /// Handles the end of recording, with or without a result.
     pub(super) fn recorded(&mut self, job: u64, running: Running, recorded: Recorded) -> Result<(), RunError> {
         self.jobs.end_recording(job);
-        let (manifest, rotten) = match recorded {
-            Recorded::Done(manifest, rotten) => (manifest, rotten),
+        let (manifest, rotten, unsent) = match recorded {
+            Recorded::Done(manifest, rotten, unsent) => (manifest, rotten, unsent),
             Recorded::Failed(failure) => return self.failed(running, failure),
             Recorded::Broken(error) => return Err(error.into()),
         };
@@ -67,6 +70,12 @@ impl Scheduler<'_> {
             self.emit(RunEvent::Warning(format!(
                 "the cache had a file of {name} with other bytes than its digest says; it was moved to {kept}, \
                  and what was made now is there"
+            )));
+        }
+        if let Some(error) = unsent {
+            let why = causes(error.as_ref()).join(": ");
+            self.emit(RunEvent::Warning(format!(
+                "{name} was not sent to the remote cache, so other runs may repeat it: {why}"
             )));
         }
         self.journal.note_result(name.clone(), running.key);

@@ -15,7 +15,9 @@ use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::path::Path;
-use object_store::{BackoffConfig, GetResult, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig};
+use object_store::{
+    BackoffConfig, GetResult, ObjectStore, ObjectStoreExt, PutMode, PutPayload, RetryConfig, UpdateVersion,
+};
 use tokio::runtime::{Builder, Runtime};
 
 use super::error::RemoteError;
@@ -78,6 +80,13 @@ impl Bucket {
         })
     }
 
+    /// Returns an empty bucket in memory.
+    #[cfg(test)]
+    pub(super) fn in_memory() -> Self {
+        let store = Arc::new(object_store::memory::InMemory::new());
+        Bucket { store, prefix: "lab".to_owned(), name: Address::new("memory://lab") }
+    }
+
     /// Reads a small file; `None` if it does not exist.
     pub(super) fn read(&self, path: &str, at_most: u64) -> Result<Option<Vec<u8>>, RemoteError> {
         let (place, runtime) = (self.place(path), runtime()?);
@@ -120,6 +129,58 @@ impl Bucket {
     pub(super) fn write(&self, path: &str, bytes: Vec<u8>) -> Result<(), RemoteError> {
         let place = self.place(path);
         self.done(runtime()?.block_on(self.store.put(&place, bytes.into())).map(drop))
+    }
+
+    /// Writes a small file if there is none; returns its version, or `None` if there is one.
+    pub(super) fn create(&self, path: &str, bytes: Vec<u8>) -> Result<Option<UpdateVersion>, RemoteError> {
+        self.put_if(path, bytes, PutMode::Create)
+    }
+
+    /// Replaces a small file of a version; returns its new version, or `None` if it has another one by now.
+    pub(super) fn replace(
+        &self,
+        path: &str,
+        bytes: Vec<u8>,
+        version: UpdateVersion,
+    ) -> Result<Option<UpdateVersion>, RemoteError> {
+        self.put_if(path, bytes, PutMode::Update(version))
+    }
+
+    fn put_if(&self, path: &str, bytes: Vec<u8>, mode: PutMode) -> Result<Option<UpdateVersion>, RemoteError> {
+        let place = self.place(path);
+        match runtime()?.block_on(self.store.put_opts(&place, bytes.into(), mode.into())) {
+            Ok(put) => Ok(Some(put.into())),
+            Err(
+                object_store::Error::AlreadyExists { .. }
+                | object_store::Error::Precondition { .. }
+                | object_store::Error::NotFound { .. },
+            ) => Ok(None),
+            Err(error) => Err(failed(&self.name, error)),
+        }
+    }
+
+    /// Reads a small file with its version; `None` if it does not exist.
+    pub(super) fn read_version(
+        &self,
+        path: &str,
+        at_most: u64,
+    ) -> Result<Option<(Vec<u8>, UpdateVersion)>, RemoteError> {
+        let (place, runtime) = (self.place(path), runtime()?);
+        let Some(found) = self.found(runtime.block_on(self.store.get(&place)))? else { return Ok(None) };
+        let version = UpdateVersion { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
+        let mut bytes = Vec::new();
+        // What is longer is cut, and then it is none.
+        let read = Reader::new(runtime, found).take(at_most).read_to_end(&mut bytes);
+        match read {
+            Ok(_) => Ok(Some((bytes, version))),
+            Err(source) => Err(FetchError::Broken { url: self.name.join(path), source }.into()),
+        }
+    }
+
+    /// Removes a file, whether or not it exists.
+    pub(super) fn remove(&self, path: &str) -> Result<(), RemoteError> {
+        let place = self.place(path);
+        self.found(runtime()?.block_on(self.store.delete(&place))).map(drop)
     }
 
     /// Uploads a local file with a known digest. It appears as a whole or not at all.

@@ -43,6 +43,12 @@ pub enum RemoteError {
         /// Name of the remote.
         name: Address,
     },
+    /// The remote cache holds no leases.
+    #[error("{name} holds no leases, so runs cannot share work there")]
+    NoLeases {
+        /// Name of the remote.
+        name: Address,
+    },
     /// The object store refuses access.
     #[error("{name}: the object store refuses access ({code})")]
     Denied {

@@ -10,6 +10,7 @@ mod bazel_http;
 mod bucket;
 mod error;
 mod http;
+mod lease;
 #[cfg(feature = "reapi")]
 mod reapi;
 
@@ -17,7 +18,7 @@ use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::action::ActionKey;
 use crate::address::Address;
@@ -30,6 +31,7 @@ use action_cache::ActionCache;
 use bazel_http::BazelHttp;
 use bucket::Bucket;
 pub use error::RemoteError;
+pub(crate) use lease::{LEASE_PATIENCE, RemoteAttempt, RemoteLease, RemoteLeases};
 
 /// A remote cache.
 #[derive(Debug)]
@@ -47,7 +49,7 @@ enum Place {
     /// Folder of a web server.
     Web(Address),
     Folder(PathBuf),
-    Bucket(Bucket),
+    Bucket(Arc<Bucket>),
     /// Server of a protocol of Bazel's.
     Actions(ActionCache),
 }
@@ -113,7 +115,7 @@ impl Remote {
             #[cfg(not(feature = "reapi"))]
             Some(("reapi" | "reapis", _)) => return Err(RemoteError::NotBuilt { name: name.into() }),
             Some(_) => match Bucket::named(name, &patience) {
-                Some(bucket) => Place::Bucket(bucket?),
+                Some(bucket) => Place::Bucket(Arc::new(bucket?)),
                 None => return Err(RemoteError::Name { name: name.into() }),
             },
             None => Place::Folder(PathBuf::from(name)),
@@ -144,6 +146,20 @@ impl Remote {
             self.absent.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
         }
         Ok(text)
+    }
+
+    /// Forgets that the remote lacked a key: another run may have made its result meanwhile.
+    pub(crate) fn forget_absence(&self, key: ActionKey) {
+        self.absent.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+    }
+
+    /// Returns an empty set of leases in this remote cache; `None` if it holds none, because it has no conditional
+    /// writes.
+    pub(crate) fn leases(&self) -> Option<RemoteLeases> {
+        match &self.place {
+            Place::Bucket(bucket) => Some(RemoteLeases::new(bucket.clone())),
+            Place::Web(_) | Place::Folder(_) | Place::Actions(_) => None,
+        }
     }
 
     /// Maps a denied access to `None`.
