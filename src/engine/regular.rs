@@ -6,6 +6,9 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
+/// Room that is made at once for the bytes of a file, whatever its length is said to be.
+const ROOM: u64 = 1 << 20;
+
 /// Opens a regular file to read. Reading anything else may wait for ever: a pipe without a writer, a device without an
 /// end.
 ///
@@ -47,7 +50,10 @@ fn regular(metadata: &fs::Metadata) -> io::Result<()> {
 /// # Errors
 /// As [`open_regular`]; [`io::ErrorKind::FileTooLarge`] if it is longer.
 pub fn read_regular(path: &Path, at_most: u64) -> io::Result<Vec<u8>> {
-    read_at_most(open_regular(path)?, at_most)
+    let file = open_regular(path)?;
+    // One byte more than expected, so that one read finds the end of most files.
+    let room = file.metadata()?.len().min(at_most).saturating_add(1).min(ROOM);
+    read_into(Vec::with_capacity(usize::try_from(room).unwrap_or_default()), file, at_most)
 }
 
 /// All that a reader gives, if it is no longer than `at_most`.
@@ -55,7 +61,10 @@ pub fn read_regular(path: &Path, at_most: u64) -> io::Result<Vec<u8>> {
 /// # Errors
 /// Whatever the reader gives; [`io::ErrorKind::FileTooLarge`] if it gives more.
 pub fn read_at_most(from: impl Read, at_most: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+    read_into(Vec::new(), from, at_most)
+}
+
+fn read_into(mut bytes: Vec<u8>, from: impl Read, at_most: u64) -> io::Result<Vec<u8>> {
     from.take(at_most.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 <= at_most {
         return Ok(bytes);

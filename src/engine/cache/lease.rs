@@ -7,7 +7,8 @@
 //!
 //! A lease is a file `leases/KEY.json`, written in full in `tmp/` and then linked to its name. A hard link to an
 //! existing name fails, on NFS too, so exactly one of several runs gets the lease. Its holder touches it every few
-//! seconds through the open file.
+//! seconds through the open file. All leases of a run are names of one file: a file system takes its time to make and
+//! to delete a file, and trivial stages would wait for that.
 //!
 //! A lease is stale in two cases:
 //! - Its holder is known to be dead. On the same machine, there is no such process, it started at another time, or it
@@ -59,7 +60,7 @@ pub struct Held {
 #[derive(Debug)]
 pub struct Lease {
     path: PathBuf,
-    bytes: Vec<u8>,
+    bytes: Arc<[u8]>,
     /// Open, so that a touch never reaches another run's lease of the same name.
     _file: Arc<File>,
     /// The same key's lease in the remote cache, where runs share work through it. Released after this one.
@@ -75,10 +76,21 @@ pub struct Leases {
     /// Watched leases of other runs: their content, and since when it has not changed.
     watched: HashMap<ActionKey, (LeaseFile, Instant)>,
     held: Arc<Mutex<Vec<Weak<File>>>>,
+    /// The file that all leases of keys are names of, once there is one.
+    named: Option<NamedFile>,
     /// Stops the touching thread when dropped.
     heart: Option<Sender<()>>,
     /// Leases in the remote cache, where runs share work through it.
     remote: Option<RemoteLeases>,
+}
+
+/// File to be given the name of a lease, or several names.
+#[derive(Debug)]
+struct NamedFile {
+    /// Its name in `tmp/`, which goes with it.
+    scratch: tempfile::TempPath,
+    file: Arc<File>,
+    bytes: Arc<[u8]>,
 }
 
 /// Content of a lease file.
@@ -112,6 +124,7 @@ impl Leases {
             patience: OTHER_MACHINE_PATIENCE,
             watched: HashMap::new(),
             held: Arc::default(),
+            named: None,
             heart: None,
             remote,
         }
@@ -155,8 +168,16 @@ impl Leases {
         // Each iteration but the last follows a change by another run; the limit keeps them finite.
         for _ in 0..8 {
             let Some(found) = LeaseFile::at(&path) else {
-                let bytes = serde_json::to_vec(&self.next()).unwrap_or_default();
-                match self.create(&path, bytes)? {
+                let named = match self.named.take() {
+                    Some(named) => named,
+                    None => {
+                        let bytes = serde_json::to_vec(&self.next()).unwrap_or_default();
+                        self.write(bytes)?
+                    }
+                };
+                let lease = self.name(&named, &path);
+                self.named = Some(named);
+                match lease? {
                     Some(lease) => {
                         self.watched.remove(&key);
                         return Ok(Attempt::Taken(lease));
@@ -206,42 +227,55 @@ impl Leases {
         &self.cache
     }
 
-    /// Creates the lease file; `None` if another run was faster.
+    /// Creates a lease file of its own; `None` if another run was faster.
     pub(super) fn create(&mut self, path: &Path, bytes: Vec<u8>) -> Result<Option<Lease>, CacheError> {
+        let named = self.write(bytes)?;
+        self.name(&named, path)
+    }
+
+    /// Writes a file that is to get the name of a lease.
+    fn write(&self, bytes: Vec<u8>) -> Result<NamedFile, CacheError> {
         let tmp = self.cache.tmp();
         let write = || -> Result<tempfile::NamedTempFile, fsio::FileError> {
-            if let Some(folder) = path.parent() {
-                fsio::create_dir(folder)?;
-            }
+            fsio::create_dir(&self.cache.leases())?;
             let mut file = fsio::scratch_file(&tmp)?;
             file.write_all(&bytes).on("write", file.path())?;
             Ok(file)
         };
-        let file = write().map_err(|error| self.cache.unwritable(error))?;
+        let (file, scratch) = write().map_err(|error| self.cache.unwritable(error))?.into_parts();
+        Ok(NamedFile { scratch, file: Arc::new(file), bytes: bytes.into() })
+    }
+
+    /// Gives a file the name of a lease; `None` if another run was faster.
+    fn name(&mut self, named: &NamedFile, path: &Path) -> Result<Option<Lease>, CacheError> {
         // Complete from the first moment. It need not be synced: a crash of the machine ends the holder, too.
-        match fs::hard_link(file.path(), path) {
-            Ok(()) => {}
-            // On NFS, the answer to a successful link may be lost: the link count tells.
-            Err(_) if has_two_names(&file) => {}
+        let file = match fs::hard_link(&named.scratch, path) {
+            Ok(()) => Arc::clone(&named.file),
+            // On NFS, the answer to a successful link may be lost.
+            Err(_) if is_name_of(path, &named.file) => Arc::clone(&named.file),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
             Err(_) => {
                 // Without hard links, a reader may see an incomplete lease. It then waits as for an unknown holder.
-                match File::create_new(path).and_then(|mut file| file.write_all(&bytes)) {
-                    Ok(()) => {}
+                let written =
+                    File::create_new(path).and_then(|mut file| file.write_all(&named.bytes).map(|()| Arc::new(file)));
+                match written {
+                    Ok(file) => file,
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
                     Err(error) => return Err(Err::<(), _>(error).on("write", path).unwrap_err().into()),
                 }
             }
-        }
-        let file = File::options().write(true).open(path).unwrap_or_else(|_| file.into_file());
-        let file = Arc::new(file);
+        };
         self.beat(&file);
-        Ok(Some(Lease { path: path.to_owned(), bytes, _file: file, _remote: None }))
+        Ok(Some(Lease { path: path.to_owned(), bytes: Arc::clone(&named.bytes), _file: file, _remote: None }))
     }
 
     /// Touches a lease for as long as it is held.
     fn beat(&mut self, file: &Arc<File>) {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(file));
+        let mut all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if !all.iter().any(|held| std::ptr::eq(held.as_ptr(), Arc::as_ptr(file))) {
+            all.push(Arc::downgrade(file));
+        }
+        drop(all);
         if self.heart.is_some() {
             return;
         }
@@ -263,7 +297,7 @@ impl Drop for Lease {
     /// Releases the lease, unless another run has taken it over.
     fn drop(&mut self) {
         for _ in 0..40 {
-            if remove(&self.path, |now| now.bytes == self.bytes) {
+            if remove(&self.path, |now| *now.bytes == *self.bytes) {
                 return;
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -284,7 +318,11 @@ impl Cache {
     }
 
     fn lease_path(&self, key: ActionKey) -> PathBuf {
-        self.root().join("leases").join(format!("{key}.json"))
+        self.leases().join(format!("{key}.json"))
+    }
+
+    fn leases(&self) -> PathBuf {
+        self.root().join("leases")
     }
 }
 
@@ -303,9 +341,11 @@ pub(super) fn remove(path: &Path, is_meant: impl Fn(&LeaseFile) -> bool) -> bool
     }
 }
 
-fn has_two_names(file: &tempfile::NamedTempFile) -> bool {
+/// Whether a path is a name of an open file.
+fn is_name_of(path: &Path, file: &File) -> bool {
     use std::os::unix::fs::MetadataExt;
-    file.as_file().metadata().is_ok_and(|metadata| metadata.nlink() == 2)
+    let (Ok(named), Ok(open)) = (fs::metadata(path), file.metadata()) else { return false };
+    (named.dev(), named.ino()) == (open.dev(), open.ino())
 }
 
 #[cfg(test)]

@@ -35,9 +35,9 @@ pub struct Holder {
     pub system: String,
     /// Start time of the process, in the system's own units: a reused process id is not the same process.
     pub started: Option<u64>,
-    /// Identifies the run; with `number`, it makes the bytes of each lease unique.
+    /// Identifies the run; with `number`, it makes the bytes of each file unique.
     pub run: String,
-    /// Number of the lease within the run.
+    /// Number of the file within the run. All leases of keys are names of one file.
     pub number: u64,
 }
 

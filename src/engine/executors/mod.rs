@@ -16,6 +16,7 @@ mod substitute;
 mod table;
 mod worst_case;
 
+pub(crate) use command::PROGRAM_FOLDER;
 #[cfg(fuzzing)]
 pub use dataset::fuzzing;
 pub use dataset::{ClassCount, ImageSurvey};

@@ -1,9 +1,12 @@
 //! The keeper's own side: runs one program at a time and ends all that is below it.
 
 use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, Write};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -92,16 +95,30 @@ fn run(state: &Mutex<State>, words: &[String], environment: &[(Raw, Raw)], folde
     let Some((program, arguments)) = words.split_first() else {
         return answer(&Answer::NotStarted { errno: Errno::INVAL.raw_os_error() });
     };
-    let mut command = Command::new(program);
-    command.args(arguments).env_clear().current_dir(folder.as_os()).stdin(Stdio::null());
-    command.envs(environment.iter().map(|(name, value)| (name.as_os(), value.as_os())));
-    // One pipe for both, so that their lines come in the order in which they were written.
-    command.stdout(io::stderr().as_fd().try_clone_to_owned()?).stderr(Stdio::inherit()).process_group(0);
+    let prepare = |program: &OsStr| -> io::Result<Command> {
+        let mut command = Command::new(program);
+        command.env_clear().current_dir(folder.as_os()).stdin(Stdio::null());
+        command.envs(environment.iter().map(|(name, value)| (name.as_os(), value.as_os())));
+        // One pipe for both, so that their lines come in the order in which they were written.
+        command.stdout(io::stderr().as_fd().try_clone_to_owned()?).stderr(Stdio::inherit()).process_group(0);
+        Ok(command)
+    };
+    let found = find(program, environment, folder.as_os());
+    let mut command = prepare(found.as_deref().unwrap_or(program.as_ref()))?;
+    command.arg0(program).args(arguments);
     let mut now = lock(state);
     if now.is_closed {
         return Ok(());
     }
-    let main = match spawn(&mut command) {
+    let started = match (spawn(&mut command), &found) {
+        // A script in a folder of `PATH` that does not say what runs it is one of the shell's.
+        (Err(error), Some(found)) if error.raw_os_error() == Some(Errno::NOEXEC.raw_os_error()) => {
+            let mut shell = prepare("/bin/sh".as_ref())?;
+            spawn(shell.arg(found).args(arguments))
+        }
+        (started, _) => started,
+    };
+    let main = match started {
         Ok(child) => Pid::from_child(&child),
         Err(error) => {
             drop(now);
@@ -123,6 +140,23 @@ fn run(state: &Mutex<State>, words: &[String], environment: &[(Raw, Raw)], folde
     let code = status.and_then(WaitStatus::exit_status);
     let signal = status.and_then(WaitStatus::terminating_signal);
     answer(&Answer::Ended(Ending { code, signal, left }))
+}
+
+/// Looks a program up in the folders of `PATH` as a shell does: a program with a path is started without a copy of this
+/// process. `None` if it has a path, or is not found: then the system says why.
+fn find(program: &str, environment: &[(Raw, Raw)], folder: &OsStr) -> Option<OsString> {
+    if program.is_empty() || program.contains('/') {
+        return None;
+    }
+    let path = environment.iter().find(|(name, _)| name.as_os() == "PATH")?.1.as_os();
+    let places = path.as_bytes().split(|byte| *byte == b':').map(|place| Path::new(OsStr::from_bytes(place)));
+    let places = places.map(|place| if place.as_os_str().is_empty() { Path::new(".") } else { place });
+    let is_program = |path: &PathBuf| {
+        // Some places are relative to the folder that the program starts in.
+        let path = Path::new(folder).join(path);
+        path.is_file() && rustix::fs::access(&path, rustix::fs::Access::EXEC_OK).is_ok()
+    };
+    places.map(|place| place.join(program)).find(is_program).map(PathBuf::into_os_string)
 }
 
 /// Starts the program. A script that was just written may be busy for a moment: a process forked at the same time for

@@ -113,9 +113,8 @@ impl Scheduler<'_> {
     fn start(&mut self, id: InstanceId, worker: Option<usize>, share: Share, lease: Lease) -> Result<(), RunError> {
         let instance = self.context.graph.instance(id);
         let Some(Task { action, key, reason, wants }) = self.tasks.take(id) else { return Ok(()) };
-        let scratch = self.context.cache.scratch()?;
-        let folder = scratch.path().join("out");
-        crate::fsio::create_dir(&folder).map_err(CacheError::from)?;
+        let scratch = self.scratch.take()?;
+        let folder = scratch.outputs();
         // Files are numbered: the pipeline's author chooses output names, which may not be valid file names.
         let file =
             |(index, output): (usize, &crate::spec::OutputSpec)| (output.name.clone(), folder.join(index.to_string()));

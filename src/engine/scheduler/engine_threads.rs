@@ -1,8 +1,8 @@
 //! Threads of the engine, which run stages without tensors and tell the scheduler thread how they end.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{self, Sender, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Interrupt;
 use super::messages::Message;
@@ -18,11 +18,16 @@ pub(super) struct EngineThreads {
     keepers: Arc<Keepers>,
     interrupt: Interrupt,
     sender: SyncSender<Message>,
+    /// Threads that wait for work.
+    idle: Arc<Mutex<Vec<Sender<Work>>>>,
 }
+
+/// Work of a thread, and the message that comes of it.
+type Work = Box<dyn FnOnce() -> Message + Send>;
 
 impl EngineThreads {
     pub(super) fn new(cache: Cache, keepers: Keepers, interrupt: Interrupt, sender: SyncSender<Message>) -> Self {
-        EngineThreads { cache, keepers: Arc::new(keepers), interrupt, sender }
+        EngineThreads { cache, keepers: Arc::new(keepers), interrupt, sender, idle: Arc::default() }
     }
 
     /// Runs a stage without tensors on its own thread. `sources` are its external files, by slot.
@@ -49,11 +54,34 @@ impl EngineThreads {
 
     /// Works on a thread of its own, and sends the message that comes of it.
     pub(super) fn start(&self, work: impl FnOnce() -> Message + Send + 'static) {
-        let sender = self.sender.clone();
+        let mut work: Work = Box::new(work);
+        loop {
+            let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let Some(idle) = idle else { break };
+            match idle.send(work) {
+                Ok(()) => return,
+                // That thread is gone: its work broke.
+                Err(mpsc::SendError(unsent)) => work = unsent,
+            }
+        }
+        let (sender, idle) = (self.sender.clone(), Arc::downgrade(&self.idle));
         std::thread::spawn(move || {
-            let message = work();
-            // The send fails only if the run is over.
-            _ = sender.send(message);
+            loop {
+                let message = work();
+                // Whoever has the other end drops it at the end of the run.
+                let (own, works) = mpsc::channel();
+                if let Some(idle) = idle.upgrade() {
+                    idle.lock().unwrap_or_else(PoisonError::into_inner).push(own);
+                }
+                // The send fails only if the run is over.
+                if sender.send(message).is_err() {
+                    return;
+                }
+                match works.recv() {
+                    Ok(next) => work = next,
+                    Err(_) => return,
+                }
+            }
         });
     }
 }

@@ -8,13 +8,14 @@ use std::time::Instant;
 
 use super::log::StageLog;
 use super::pace::Paces;
+use super::scratch::Scratch;
 use super::tasks::Satisfaction;
 use crate::action::{Action, ActionKey};
 use crate::cache::Lease;
 use crate::spec::{InstanceId, fits_on_gpu};
 
 /// Number of stages beyond `jobs` that may be in recording. More would only fill the disk's queue.
-const MAX_EXTRA_RECORDINGS: usize = 16;
+const MAX_EXTRA_RECORDINGS: usize = 32;
 
 /// Instance that is running.
 pub(super) struct Running {
@@ -25,7 +26,7 @@ pub(super) struct Running {
     /// Seconds that it ran, once its outputs are written.
     pub(super) ran: f64,
     /// `None` once its contents are recorded.
-    pub(super) scratch: Option<tempfile::TempDir>,
+    pub(super) scratch: Option<Scratch>,
     pub(super) outputs: HashMap<String, PathBuf>,
     pub(super) worker: Option<usize>,
     pub(super) cancel: Arc<AtomicBool>,

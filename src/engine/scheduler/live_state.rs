@@ -59,6 +59,8 @@ struct Log {
     file: String,
     pending: Vec<u8>,
     size: u64,
+    /// Whether a status named it, so that somebody may follow it.
+    is_told: bool,
     is_ended: bool,
 }
 
@@ -230,6 +232,7 @@ impl State {
     /// Returns the state as it is to be written.
     fn shown(&mut self) -> LiveRun {
         self.is_changed = false;
+        self.logs.values_mut().filter(|log| !log.is_ended).for_each(|log| log.is_told = true);
         self.run.at = jiff::Timestamp::now().to_string();
         (self.run.seconds_left, self.run.never_ran) = (self.time_left.seconds(), self.time_left.never_ran());
         self.run.clone()
@@ -237,13 +240,10 @@ impl State {
 
     /// Returns what is new in the logs, and forgets the logs that have ended.
     fn take_logs(&mut self) -> Vec<Log> {
-        let of = |log: &mut Log| Log {
-            file: log.file.clone(),
-            pending: mem::take(&mut log.pending),
-            size: log.size,
-            is_ended: log.is_ended,
-        };
-        let new = self.logs.values_mut().map(of).filter(|log| !log.pending.is_empty() || log.is_ended).collect();
+        // Nobody was told of the log of a stage that came and went between two writes.
+        self.logs.retain(|_, log| log.is_told || !log.is_ended);
+        let of = |log: &mut Log| Log { file: log.file.clone(), pending: mem::take(&mut log.pending), ..*log };
+        let new = self.logs.values_mut().filter(|log| !log.pending.is_empty() || log.is_ended).map(of).collect();
         self.logs.retain(|_, log| !log.is_ended);
         new
     }

@@ -22,6 +22,7 @@ mod pace;
 mod record;
 mod recovery;
 mod remote_results;
+mod scratch;
 mod settle;
 mod state;
 mod stop;
@@ -46,6 +47,7 @@ use live_state::LiveState;
 use messages::Message;
 use recovery::Recovery;
 use remote_results::RemoteResults;
+use scratch::ScratchFolders;
 use state::{State, States};
 use stop::Stop;
 use tasks::Tasks;
@@ -113,6 +115,7 @@ struct Scheduler<'a> {
     workers: Workers,
     threads: EngineThreads,
     leases: RunLeases,
+    scratch: ScratchFolders,
     recovery: Recovery,
     remote_results: RemoteResults,
     journal: Journal<'a>,
@@ -150,6 +153,7 @@ pub fn run(
         ),
         threads: EngineThreads::new(cache.clone(), keepers, interrupt.clone(), sender),
         leases: RunLeases::new(cache),
+        scratch: ScratchFolders::new(cache),
         recovery: Recovery::new(graph),
         remote_results: RemoteResults::default(),
         journal: Journal::new(cache, options),

@@ -6,12 +6,13 @@
 //! own. Standard input is empty.
 
 mod process;
+mod program;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use super::error::StageError;
 use super::substitute::{Names, arguments, join};
@@ -21,6 +22,11 @@ use crate::environment;
 use crate::outputs::{self, Unfit};
 use crate::protocol::{Input, Job};
 use crate::stage_kinds::{CommandParams, Run};
+use program::Program;
+
+/// The folder that a program runs in, within that of the outputs: inputs lie beside the inner one. Who runs one stage
+/// after another may make it beforehand, empty, and keep it.
+pub(crate) const PROGRAM_FOLDER: [&str; 2] = ["program", "work"];
 
 /// Slots: the needs, and `file:PATH` for each of `files`. Outputs: those declared.
 pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageError> {
@@ -28,25 +34,21 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageErr
     let outputs: BTreeMap<String, String> =
         params.outputs.iter().map(|(name, output)| (name.clone(), output.path().to_owned())).collect();
     check_outputs(job, &outputs)?;
-    // Beside the outputs: on the same file system, where there is room for them and a rename moves them.
-    let parent = job.outputs.values().next().and_then(|path| path.parent());
-    let parent = parent.map_or_else(std::env::temp_dir, Path::to_path_buf);
-    let scratch = tempfile::Builder::new().prefix("command-").tempdir_in(parent).map_err(StageError::Scratch)?;
-    let folder = scratch.path().join("work");
-    fs::create_dir(&folder).map_err(StageError::Scratch)?;
+    let (_made, scratch) = scratch(job).map_err(StageError::Scratch)?;
+    let folder = scratch.join(PROGRAM_FOLDER[1]);
     for file in outputs.values() {
-        if let Some(parent) = Path::new(file).parent() {
+        if let Some(parent) = Path::new(file).parent().filter(|parent| !parent.as_os_str().is_empty()) {
             fs::create_dir_all(folder.join(parent)).map_err(StageError::Scratch)?;
         }
     }
 
-    let mut names = place_inputs(job, scratch.path(), reporter)?;
+    let mut names = place_inputs(job, &scratch, reporter)?;
     names.extend(outputs.iter().map(|(output, file)| (format!("out.{output}"), vec![file.clone()])));
-    let words = match &params.run {
-        Run::Shell(line) => vec!["sh".to_owned(), "-c".to_owned(), join(line, &names)?],
+    let program = match &params.run {
+        Run::Shell(line) => Program::of_line(join(line, &names)?),
         Run::Program(words) => {
             let words: Vec<_> = words.iter().map(|word| arguments(word, &names)).collect::<Result<_, _>>()?;
-            words.concat()
+            Program::of_words(words.concat())
         }
     };
     let mut environment: BTreeMap<OsString, OsString> = environment::passed(&params.pass_env).into_iter().collect();
@@ -56,8 +58,24 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageErr
         environment.insert(variable.into(), join(value, &names)?.into());
     }
     let environment: Vec<_> = environment.into_iter().collect();
-    process::run(&words, &environment, &folder, reporter)?;
+    process::run(&program, &environment, &folder, reporter)?;
     collect(job, &outputs, &folder)
+}
+
+/// Returns the folder around that of the program. A new one goes with the first of the two.
+fn scratch(job: &Job) -> io::Result<(Option<tempfile::TempDir>, PathBuf)> {
+    // Beside the outputs: on the same file system, where there is room for them and a rename moves them.
+    let parent = job.outputs.values().next().and_then(|path| path.parent());
+    if let Some(ready) = parent.map(|parent| parent.join(PROGRAM_FOLDER[0]))
+        && ready.join(PROGRAM_FOLDER[1]).is_dir()
+    {
+        return Ok((None, ready));
+    }
+    let parent = parent.map_or_else(std::env::temp_dir, Path::to_path_buf);
+    let made = tempfile::Builder::new().prefix("command-").tempdir_in(parent)?;
+    fs::create_dir(made.path().join(PROGRAM_FOLDER[1]))?;
+    let path = made.path().to_owned();
+    Ok((Some(made), path))
 }
 
 /// Refuses outputs that cannot be taken from the program's folder, before anything runs.

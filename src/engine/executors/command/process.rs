@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::super::Reporter;
 use super::super::error::StageError;
-use crate::keeper::{Ending, Heard, KeeperError};
+use super::program::{self, Program};
+use crate::keeper::{Ending, Heard, KeeperError, Keepers, Kept};
 use crate::lines::Lines;
 use crate::plain::plain_line;
 
@@ -29,17 +30,17 @@ const NOT_EXECUTABLE: i32 = 126;
 const NO_MODES: &str = "what a stage made has no mode and cannot be run by its name: name what runs it, as in \
                         `sh ${in.NEED}`; a script of yours can be run as it is if it is one of the stage's `files`";
 
-/// Runs `words` in `folder`. It succeeds if the program ends with status 0.
+/// Runs a program in `folder`. It succeeds if the program ends with status 0.
 pub(super) fn run(
-    words: &[String],
+    program: &Program,
     environment: &[(OsString, OsString)],
     folder: &Path,
     reporter: &dyn Reporter,
 ) -> Result<(), StageError> {
-    let program = words.first().ok_or(StageError::NoProgram)?;
     let keepers = reporter.keepers().ok_or(StageError::NoKeeper)?;
-    let broken = |error| broken(program, error);
-    let mut kept = keepers.start(words, environment, folder).map_err(broken)?;
+    let (program, started) = start(keepers, program, environment, folder)?;
+    let broken = |error| broken(&program, error);
+    let mut kept = started.map_err(broken)?;
     let (mut lines, mut last) = (Lines::new(LONGEST_LINE), VecDeque::new());
     let mut asked_to_end: Option<Instant> = None;
     let mut is_killed = false;
@@ -74,6 +75,29 @@ pub(super) fn run(
             }
             Err(StageError::Exit { program: program.clone(), ending: words_of(ending), last_lines: said })
         }
+    }
+}
+
+/// Starts a program; also returns its name.
+fn start<'a>(
+    keepers: &'a Keepers,
+    program: &Program,
+    environment: &[(OsString, OsString)],
+    folder: &Path,
+) -> Result<(String, Result<Kept<'a>, KeeperError>), StageError> {
+    let name = program.words.first().ok_or(StageError::NoProgram)?;
+    let Some(line) = &program.line else {
+        return Ok((name.clone(), keepers.start(&program.words, environment, folder)));
+    };
+    // As a shell does, which tells its programs where they are.
+    let place = (OsString::from("PWD"), folder.as_os_str().to_owned());
+    let inner: Vec<_> = environment.iter().filter(|(name, _)| name != "PWD").cloned().chain([place]).collect();
+    match keepers.start(&program.words, &inner, folder) {
+        Err(KeeperError::Program(_)) => {
+            let words = program::shell(line.clone());
+            Ok((words[0].clone(), keepers.start(&words, environment, folder)))
+        }
+        started => Ok((name.clone(), started)),
     }
 }
 
