@@ -27,7 +27,7 @@ pub(crate) fn print_data(text: &str) -> Result<(), CliError> {
 ///
 /// # Errors
 /// As [`print`]; one that reads the file is told, too.
-pub(crate) fn copy(mut from: std::fs::File) -> Result<(), CliError> {
+pub(crate) fn copy(mut from: impl std::io::Read) -> Result<(), CliError> {
     written(std::io::copy(&mut from, &mut std::io::stdout().lock()).map(drop))
 }
 

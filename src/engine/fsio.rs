@@ -7,8 +7,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use crate::file_operations::{note_folder_sync, note_rename, note_sync};
 use crate::host;
 pub use crate::regular::{check_regular, open_regular, read_at_most, read_regular};
+
+/// So many files are brought to the disk at once.
+const MOST_AT_ONCE: usize = 32;
 
 /// A file operation that failed.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +102,7 @@ pub fn write_atomic(path: &Path, scratch: &Path, bytes: &[u8]) -> Result<(), Fil
     let mut file = scratch_file(scratch)?;
     file.write_all(bytes).on("write", file.path())?;
     file.as_file().sync_all().on("write", file.path())?;
+    note_sync(file.path());
     publish(file.into_temp_path(), path)
 }
 
@@ -118,10 +123,29 @@ pub fn scratch_file(folder: &Path) -> Result<tempfile::NamedTempFile, FileError>
 /// # Errors
 /// [`FileError`].
 pub fn publish(file: tempfile::TempPath, path: &Path) -> Result<(), FileError> {
-    if let Some(folder) = path.parent() {
-        create_dir(folder)?;
+    rename(&file, path)?;
+    // It has another name now, under which it stays.
+    _ = file.keep();
+    Ok(())
+}
+
+/// Renames a file within a file system, and makes the folder that it goes to if there is none.
+///
+/// # Errors
+/// [`FileError`].
+pub fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
+    let renamed = match fs::rename(from, to) {
+        // Most folders are there: looking first would cost more.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !folder_of(to).exists() => {
+            create_dir(folder_of(to))?;
+            fs::rename(from, to).on("write", to)
+        }
+        renamed => renamed.on("write", to),
+    };
+    if renamed.is_ok() {
+        note_rename(from, to);
     }
-    file.persist(path).map_err(|error| error.error).on("write", path)
+    renamed
 }
 
 /// Makes a file one that is only read, by whom the user's umask lets read. Nothing else of its mode stays: whoever made
@@ -149,5 +173,45 @@ fn umask() -> u32 {
 /// # Errors
 /// [`FileError`].
 pub fn sync(path: &Path) -> Result<(), FileError> {
-    File::open(path).and_then(|file| file.sync_all()).on("write", path)
+    sync_file(path).on("write", path)
+}
+
+fn sync_file(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()?;
+    note_sync(path);
+    Ok(())
+}
+
+/// Brings the bytes of several files to the disk at once: the file system then does the work for all of them in one
+/// go. Returns what came of each.
+///
+/// Not by `syncfs`, which also waits for what everybody else has written: on a busy machine, seconds.
+pub fn sync_together(paths: &[&Path]) -> Vec<io::Result<()>> {
+    let Some((last, others)) = paths.split_last() else { return Vec::new() };
+    let mut outcomes = Vec::with_capacity(paths.len());
+    let mut last_outcome = None;
+    std::thread::scope(|scope| {
+        for some in others.chunks(MOST_AT_ONCE) {
+            let threads: Vec<_> = some.iter().map(|path| scope.spawn(|| sync_file(path))).collect();
+            last_outcome.get_or_insert_with(|| sync_file(last));
+            let broken = || Err(io::Error::other("the thread broke"));
+            outcomes.extend(threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| broken())));
+        }
+    });
+    outcomes.push(last_outcome.unwrap_or_else(|| sync_file(last)));
+    outcomes
+}
+
+/// Brings the names of the files in a folder to the disk.
+///
+/// # Errors
+/// [`FileError`].
+pub fn sync_folder(path: &Path) -> Result<(), FileError> {
+    match File::open(path).and_then(|folder| folder.sync_all()) {
+        // Some file systems have nothing to sync there.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+        synced => synced.on("write", path)?,
+    }
+    note_folder_sync(path);
+    Ok(())
 }

@@ -198,7 +198,7 @@ fn name(path: &Path, ending: &str) -> Option<Digest> {
 /// Adds everything that is needed to use and inspect a result.
 fn reach(manifest: &Manifest, blobs: &mut HashSet<Digest>, identities: &mut HashSet<String>) {
     blobs.extend(manifest.outputs.values().map(|blob| blob.digest));
-    blobs.insert(manifest.made.log.digest);
+    blobs.extend(manifest.made.log.stored().map(|log| log.digest));
     for identity in manifest.record.inputs.values() {
         if !identity.starts_with("blake3:") {
             identities.insert(identity.clone());

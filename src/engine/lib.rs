@@ -14,6 +14,7 @@ pub mod executors;
 pub mod export;
 pub mod external_inputs;
 pub mod fetch;
+mod file_operations;
 pub mod folder;
 pub mod formats;
 pub mod fsio;

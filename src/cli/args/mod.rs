@@ -16,6 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use bundle::{BundleAction, BundleArgs, BundleDepth};
 pub(crate) use init::InitArgs;
+pub(crate) use place::DurabilityName;
 pub(crate) use results::{
     DataArgs, DataFormat, DiffArgs, DiffFormat, ExportArgs, FindArgs, LogArgs, NameArgs, ReportArgs, RunsArgs,
     StatusArgs, TableArgs, TableFormat,
@@ -226,6 +227,9 @@ pub(crate) struct RunArgs {
     /// Only show what would run, as `plan` does
     #[arg(long)]
     pub dry_run: bool,
+    /// What a power cut may take: nothing, the newest results, or parts of the newest, which are noticed and made again
+    #[arg(long, value_enum, value_name = "LEVEL", default_value_t)]
+    pub durability: DurabilityName,
     /// Compare what is remembered of a run with nothing to do with what this run finds
     #[arg(long)]
     pub check: bool,

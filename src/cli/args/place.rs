@@ -1,8 +1,33 @@
-//! Which pipeline and which cache a command is about.
+//! Which pipeline and which cache a command is about, and how the cache is written.
 
 use std::path::{Path, PathBuf};
 
+use atflow::cache::Durability;
+use clap::ValueEnum;
+
 use super::{CacheArgs, Command};
+
+/// How safely results are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum DurabilityName {
+    /// A result that was reported survives a power cut
+    Strict,
+    /// A power cut may take the newest results, and leaves the rest whole
+    #[default]
+    Group,
+    /// Nothing is synced: for caches in memory and tests
+    None,
+}
+
+impl From<DurabilityName> for Durability {
+    fn from(name: DurabilityName) -> Self {
+        match name {
+            DurabilityName::Strict => Durability::Strict,
+            DurabilityName::Group => Durability::Group,
+            DurabilityName::None => Durability::None,
+        }
+    }
+}
 
 impl Command {
     /// Returns the pipeline file and the cache of a command that has both.

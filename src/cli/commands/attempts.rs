@@ -1,7 +1,7 @@
 //! Attempts at a stage in recent runs: its newest result, and its newest interruption and failure if no success
 //! followed them.
 
-use std::fs::File;
+use std::io::Read;
 use std::path::PathBuf;
 
 use atflow::cache::{Blob, Cache, FailedStage, Interrupted, Manifest};
@@ -77,12 +77,14 @@ impl Tries {
     }
 
     /// The log of the newest try, checked and ready to be read; an error for people where it is gone.
-    pub(crate) fn log(&self, cache: &Cache) -> Result<Option<File>, String> {
-        let made = self.made.as_ref().map(|manifest| manifest.made.log);
-        let Some(log) = self.failed.as_ref().map(|failed| failed.log).or(made) else { return Ok(None) };
-        let path = cache.object_path(log.digest);
-        verify(&path, log.digest).map_err(|error| format!("the log cannot be read: {error}"))?;
-        File::open(&path).map(Some).map_err(|error| format!("the log cannot be read: {error}"))
+    pub(crate) fn log(&self, cache: &Cache) -> Result<Option<Box<dyn Read>>, String> {
+        let made = self.made.as_ref().map(|manifest| manifest.made.log.clone());
+        let Some(log) = self.failed.as_ref().map(|failed| failed.log.into()).or(made) else { return Ok(None) };
+        if let Some(stored) = log.stored() {
+            let verified = verify(&cache.object_path(stored.digest), stored.digest);
+            verified.map_err(|error| format!("the log cannot be read: {error}"))?;
+        }
+        cache.open_log(&log).map(Some).map_err(|error| format!("the log cannot be read: {error}"))
     }
 
     /// When the stage was interrupted, after how long, and where it goes on.

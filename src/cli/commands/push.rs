@@ -76,7 +76,7 @@ pub(crate) fn run(args: &PushArgs) -> Result<Exit, CliError> {
 
 /// Returns the blobs of a result: its outputs and its log.
 fn blobs_of(manifest: &Manifest) -> impl Iterator<Item = &Blob> {
-    manifest.outputs.values().chain([&manifest.made.log])
+    manifest.outputs.values().chain(manifest.made.log.stored())
 }
 
 /// Returns the bytes of all blobs of results, each counted once.

@@ -81,6 +81,7 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
     if args.share_work {
         loaded.cache = loaded.cache.sharing_work()?;
     }
+    loaded.cache = loaded.cache.with_durability(args.durability.into());
     let jobs = jobs(args.jobs);
     if args.dry_run {
         return plan::show(&loaded, &plan::Shown { json: args.json, all: false, jobs, sizes: false });

@@ -1,7 +1,7 @@
 //! `atflow show`.
 
 use std::collections::VecDeque;
-use std::fs::File;
+use std::io::Read;
 
 use atflow::address::masked;
 use atflow::cache::{Access, Cache, Manifest};
@@ -112,7 +112,7 @@ fn failed_words(cache: &Cache, stage: &str, failed: &Failed, tries: &Tries) -> S
 }
 
 /// How many lines a log has, and the last of them.
-fn tail(log: Option<File>) -> (usize, VecDeque<String>) {
+fn tail(log: Option<impl Read>) -> (usize, VecDeque<String>) {
     let (mut all, mut tail) = (0, VecDeque::new());
     if let Some(log) = log {
         read_lines(log, LONGEST_LINE, |line| {

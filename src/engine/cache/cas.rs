@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::result_files::Unnamed;
 use super::{Blob, Cache, CacheError};
 use crate::digest::{self, Digest};
 use crate::fsio::{self, Context, FileError};
@@ -61,14 +62,40 @@ impl Cache {
     /// # Errors
     /// As [`Cache::ingest`].
     pub fn take_in(&self, file: &Path) -> Result<(Blob, Option<PathBuf>), IngestError> {
-        let found = fs::symlink_metadata(file).on("read", file)?;
-        if !outputs::is_ours_alone(&found) {
-            let copy = self.copy_of(file)?;
-            let taken = self.take_in_own(&copy)?;
-            fs::remove_file(file).on("remove", file)?;
-            return Ok(taken);
+        let (blob, unnamed, rotten) = self.prepare(file)?;
+        if let Some(unnamed) = unnamed {
+            fsio::sync(&unnamed.from)?;
+            // The bytes are on disk before they get their name: after a crash, a blob is complete or absent.
+            fsio::rename(&unnamed.from, &unnamed.to).map_err(CacheError::from)?;
         }
-        self.take_in_own(file)
+        Ok((blob, rotten))
+    }
+
+    /// Makes a file a blob that only lacks its name; `None` if the cache has it. Also returns the quarantine path of a
+    /// corrupt blob that had the same digest.
+    pub(super) fn prepare(&self, file: &Path) -> Result<(Blob, Option<Unnamed>, Option<PathBuf>), IngestError> {
+        let found = fs::symlink_metadata(file).on("read", file)?;
+        let copy = if outputs::is_ours_alone(&found) { None } else { Some(self.copy_of(file)?) };
+        let from = copy.as_deref().unwrap_or(file);
+        let size = if copy.is_some() { fs::metadata(from).on("read", from)?.len() } else { found.len() };
+        let blob = Blob { digest: Digest::of_file(from).on("read", from)?, size };
+        // Equal length is not enough: the new bytes are good, the existing ones may be corrupt. Reading those costs
+        // less than writing these.
+        let rotten = self.quarantine(blob.digest)?;
+        if copy.is_some() {
+            fs::remove_file(file).on("remove", file)?;
+        }
+        if rotten.is_none() && self.has(blob) {
+            self.touch(blob);
+            if copy.is_none() {
+                fs::remove_file(file).on("remove", file)?;
+            }
+            return Ok((blob, None, None));
+        }
+        fsio::make_read_only(from)?;
+        let unnamed =
+            Unnamed { from: from.to_owned(), to: self.object_path(blob.digest), of: file.to_owned(), _scratch: copy };
+        Ok((blob, Some(unnamed), rotten))
     }
 
     /// Copies a file. A file system that supports it shares the bytes of the two until one of them changes.
@@ -78,41 +105,26 @@ impl Cache {
         Ok(copy)
     }
 
-    fn take_in_own(&self, file: &Path) -> Result<(Blob, Option<PathBuf>), IngestError> {
-        let size = fs::metadata(file).on("read", file)?.len();
-        let blob = Blob { digest: Digest::of_file(file).on("read", file)?, size };
-        // Equal length is not enough: the new bytes are good, the existing ones may be corrupt. Reading those costs
-        // less than writing these.
-        let rotten = self.quarantine(blob.digest)?;
-        if rotten.is_none() && self.has(blob) {
-            self.touch(blob);
-            fs::remove_file(file).on("remove", file)?;
-            return Ok((blob, None));
-        }
-        fsio::sync(file)?;
-        fsio::make_read_only(file)?;
-        let target = self.object_path(blob.digest);
-        if let Some(folder) = target.parent() {
-            fsio::create_dir(folder).map_err(CacheError::from)?;
-        }
-        // The bytes are on disk before they get their name: after a crash, a blob is complete or absent.
-        fs::rename(file, &target).on("write", &target).map_err(CacheError::from)?;
-        Ok((blob, rotten))
-    }
-
     /// Stores bytes as a blob.
     ///
     /// # Errors
     /// [`CacheError`].
     pub fn put(&self, bytes: &[u8]) -> Result<Blob, CacheError> {
         let blob = Blob { digest: Digest::of(bytes), size: bytes.len() as u64 };
-        // As above, but the caller need not know: logs are stored here, and no stage reads them.
-        if self.quarantine(blob.digest)?.is_none() && self.has(blob) {
-            self.touch(blob);
-        } else {
+        if !self.is_here_and_good(blob)? {
             fsio::write_atomic(&self.object_path(blob.digest), &self.tmp(), bytes)?;
         }
         Ok(blob)
+    }
+
+    /// Whether a blob is here with the right bytes; renews its age then. Moves one with other bytes away: the caller
+    /// has the right ones, and need not know.
+    pub(super) fn is_here_and_good(&self, blob: Blob) -> Result<bool, CacheError> {
+        let is_good = self.quarantine(blob.digest)?.is_none() && self.has(blob);
+        if is_good {
+            self.touch(blob);
+        }
+        Ok(is_good)
     }
 
     /// Renews the age of a blob: a manifest will name it soon, and a concurrent collection must not remove it.

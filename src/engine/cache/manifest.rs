@@ -3,6 +3,8 @@
 //! Each key has one file. It is written last, so a stage without a manifest is not done.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::PathBuf;
 
 use rayon::prelude::*;
@@ -80,7 +82,41 @@ pub struct Made {
     /// One-line summary of the result.
     pub summary: String,
     /// Log of the stage.
-    pub log: Blob,
+    pub log: Log,
+}
+
+/// Log of a stage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Log {
+    /// Its bytes.
+    #[serde(flatten)]
+    pub blob: Blob,
+    /// Its bytes, if it is short: then no file in `objects/` holds them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+impl Log {
+    /// Maximum length of a log that stands in its manifest, in bytes. Runs read the manifests of all their stages.
+    const LONGEST_TEXT: usize = 1 << 10;
+
+    /// Returns a log that stands in its manifest; `None` for one that is too long.
+    pub fn short(bytes: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(bytes).ok().filter(|text| text.len() <= Self::LONGEST_TEXT)?;
+        let blob = Blob { digest: Digest::of(bytes), size: bytes.len() as u64 };
+        Some(Log { blob, text: Some(text.to_owned()) })
+    }
+
+    /// Returns the blob that holds it, if one does.
+    pub fn stored(&self) -> Option<&Blob> {
+        self.text.is_none().then_some(&self.blob)
+    }
+}
+
+impl From<Blob> for Log {
+    fn from(blob: Blob) -> Self {
+        Log { blob, text: None }
+    }
 }
 
 impl Cache {
@@ -158,6 +194,17 @@ impl Cache {
             output: name.to_owned(),
         };
         manifest.outputs.get(name).copied().ok_or_else(no_output)
+    }
+
+    /// Opens the log of a stage. A file is not checked.
+    ///
+    /// # Errors
+    /// Whatever opening its file gives.
+    pub fn open_log(&self, log: &Log) -> io::Result<Box<dyn Read>> {
+        match &log.text {
+            Some(text) => Ok(Box::new(io::Cursor::new(text.clone().into_bytes()))),
+            None => Ok(Box::new(File::open(self.object_path(log.blob.digest))?)),
+        }
     }
 
     /// Commits a finished stage. Its blobs must be in the cache already.

@@ -15,6 +15,7 @@ mod origin;
 mod partial;
 mod read_through;
 pub mod remote;
+mod result_files;
 mod runs;
 mod stat;
 
@@ -39,10 +40,11 @@ pub use lease_holder::Holder;
 pub(crate) use live::LiveFolder;
 pub use live::{FoundRun, LIVE_FORMAT, LiveRun, LiveStage, LiveWait, Sign};
 pub(crate) use manifest::longest_manifest;
-pub use manifest::{Blob, MANIFEST_FORMAT, Made, Manifest};
+pub use manifest::{Blob, Log, MANIFEST_FORMAT, Made, Manifest};
 pub use noop_memo::NoOpMemo;
 pub use origin::Origin;
 pub use read_through::{Obtained, SharedProgress};
+pub use result_files::{Durability, ResultFiles};
 pub use runs::{FailedStage, Interrupted, RunId, RunOutcome, RunRecord, ShownFile, Unmade};
 pub use stat::{SourceDigests, StatMemo};
 
@@ -129,6 +131,7 @@ pub struct Cache {
     offline: bool,
     /// Decides which remote results are trusted; without it, all are.
     guard: Option<Arc<origin::Guard>>,
+    durability: Durability,
 }
 
 impl Cache {
@@ -168,7 +171,8 @@ impl Cache {
         }
         // Absolute, because the programs of stages run in folders of their own.
         let root = std::path::absolute(root).on("find", root)?;
-        Ok(Cache { root, remote: None, shares_work: false, offline: false, guard: None })
+        let durability = Durability::default();
+        Ok(Cache { root, remote: None, shares_work: false, offline: false, guard: None, durability })
     }
 
     /// Puts a remote cache behind this one: it serves results that are not here.

@@ -140,7 +140,9 @@ impl<'a> Builder<'a> {
     pub(super) fn add_manifest(&mut self, manifest: &Manifest) -> String {
         let key = manifest.record.key();
         // Where it was fetched from may be private.
-        let own = Manifest { from: None, ..manifest.clone() };
+        let mut own = Manifest { from: None, ..manifest.clone() };
+        // Long logs stay at home, so short ones do, too.
+        own.made.log.text = None;
         let text = self.shown(&(serde_json::to_string_pretty(&own).unwrap_or_default() + "\n"));
         let about = "The manifest: all parameters in effect, the digests of inputs and outputs, and where it was made.";
         let about = json!({ "name": format!("manifest of {}", manifest.made.stage), "description": about });

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::cache::{Blob, Cache, CacheError};
+use crate::cache::{Blob, Cache, CacheError, Log, ResultFiles};
 use crate::digest::Digest;
 use crate::fsio::Context;
 
@@ -27,6 +27,14 @@ pub(super) struct StageLog {
     /// Error that stopped writing.
     broken: Option<io::Error>,
     left_out: u64,
+}
+
+/// Where a complete log is.
+enum Complete {
+    /// In memory.
+    Bytes,
+    /// In its file.
+    File,
 }
 
 /// Part of a log that is on disk.
@@ -96,6 +104,28 @@ impl StageLog {
     /// # Errors
     /// [`CacheError`]; the log may be stored again.
     pub(super) fn keep(&mut self, cache: &Cache) -> Result<Blob, CacheError> {
+        Ok(match self.complete()? {
+            Complete::Bytes => cache.put(&self.piece)?,
+            Complete::File => cache.ingest(&self.path)?,
+        })
+    }
+
+    /// Adds the log to the files of a result.
+    ///
+    /// # Errors
+    /// [`CacheError`].
+    pub(super) fn keep_in(&mut self, files: &mut ResultFiles) -> Result<Log, CacheError> {
+        Ok(match self.complete()? {
+            Complete::Bytes => match Log::short(&self.piece) {
+                Some(log) => log,
+                None => files.add_bytes(&self.piece)?.into(),
+            },
+            Complete::File => files.add(&self.path)?.into(),
+        })
+    }
+
+    /// Writes what is to be written; says where the log is.
+    fn complete(&mut self) -> Result<Complete, CacheError> {
         if self.disk.is_some() {
             self.flush();
         }
@@ -107,11 +137,11 @@ impl StageLog {
             }
         }
         match self.disk.take() {
-            None => cache.put(&self.piece),
+            None => Ok(Complete::Bytes),
             Some(disk) => {
                 self.left_out = disk.tail_size.saturating_sub(HALF);
                 disk.join().on("write", &self.path)?;
-                Ok(cache.ingest(&self.path)?)
+                Ok(Complete::File)
             }
         }
     }

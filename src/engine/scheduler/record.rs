@@ -1,7 +1,7 @@
 //! Records the results of stages in the cache, on threads of their own.
 //!
 //! Syncing to disk takes longer than deciding what runs next, and a disk takes several writes at once. The order for
-//! each stage is fixed: store outputs and log, commit the manifest, then drop the progress and the lease.
+//! each stage is fixed: record outputs, log and manifest ([`ResultFiles`]), then drop the progress and the lease.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,9 +10,10 @@ use super::jobs::Running;
 use super::messages::{Message, Recorded};
 use super::workers::Platform;
 use super::{RunError, Scheduler};
-use crate::cache::{Blob, Cache, CacheError, IngestError, MANIFEST_FORMAT, Made, Manifest};
+use crate::cache::{Blob, Cache, IngestError, MANIFEST_FORMAT, Made, Manifest, ResultFiles};
 use crate::event::{RunEvent, Status};
 use crate::external_inputs::{CheckedSource, causes};
+use crate::fsio::FileError;
 use crate::outputs::{self, Unfit};
 use crate::protocol::{Failure, FailureCode};
 use crate::publish;
@@ -110,7 +111,7 @@ impl Scheduler<'_> {
             peak_memory,
             summary,
             // A placeholder until the log is in the cache.
-            log: running.log.lost(),
+            log: running.log.lost().into(),
         }
     }
 }
@@ -125,29 +126,29 @@ fn action(
     if let Some(failure) = changed(sources) {
         return Err(Recorded::Failed(failure));
     }
-    let (mut outputs, mut rotten) = (BTreeMap::new(), Vec::new());
+    let (mut outputs, mut files) = (BTreeMap::new(), cache.result_files());
     // In order of names, so of several faulty outputs the same one is reported each time.
     for (name, path) in running.outputs.iter().collect::<BTreeMap<_, _>>() {
-        let (blob, moved) = take_in(cache, name, path)?;
-        outputs.insert(name.clone(), blob);
-        rotten.extend(moved);
+        outputs.insert(name.clone(), add(&mut files, name, path)?);
     }
-    let keep = || -> Result<Manifest, CacheError> {
-        let mut made = Made { log: running.log.keep(cache)?, ..made };
-        if running.log.left_out() > 0 {
-            made.summary.push_str(&format!("; {} bytes of its log were left out", running.log.left_out()));
-        }
-        let manifest = Manifest { format: MANIFEST_FORMAT, record: running.action.clone(), outputs, made, from: None };
-        cache.commit(&manifest)?;
-        Ok(manifest)
-    };
-    Ok((keep().map_err(Recorded::Broken)?, rotten))
+    let log = running.log.keep_in(&mut files).map_err(Recorded::Broken)?;
+    let mut made = Made { log, ..made };
+    if running.log.left_out() > 0 {
+        made.summary.push_str(&format!("; {} bytes of its log were left out", running.log.left_out()));
+    }
+    let manifest = Manifest { format: MANIFEST_FORMAT, record: running.action.clone(), outputs, made, from: None };
+    let rotten = files.commit(&manifest).map_err(|error| match error {
+        IngestError::File(error) => match running.outputs.iter().find(|(_, path)| **path == error.path) {
+            Some((name, _)) => not_taken(name, &error),
+            None => Recorded::Broken(IngestError::File(error).into()),
+        },
+        IngestError::Cache(error) => Recorded::Broken(error),
+    })?;
+    Ok((manifest, rotten))
 }
 
-/// Stores an output as a blob. A fault of the output itself is the stage's failure, not the cache's.
-fn take_in(cache: &Cache, name: &str, path: &Path) -> Result<(Blob, Option<PathBuf>), Recorded> {
-    let failed =
-        |message: String, causes: Vec<String>| Recorded::Failed(Failure { code: FailureCode::Broken, message, causes });
+/// Adds an output to the files of a result. A fault of the output itself is the stage's failure, not the cache's.
+fn add(files: &mut ResultFiles, name: &str, path: &Path) -> Result<Blob, Recorded> {
     match outputs::look(path) {
         Ok(_) => {}
         Err(Unfit::Missing) => {
@@ -155,12 +156,18 @@ fn take_in(cache: &Cache, name: &str, path: &Path) -> Result<(Blob, Option<PathB
         }
         Err(unfit) => return Err(failed(format!("its output `{name}` {unfit}"), Vec::new())),
     }
-    cache.take_in(path).map_err(|error| match error {
-        IngestError::File(error) => {
-            failed(format!("its output `{name}` could not be taken into the cache"), causes(&error))
-        }
+    files.add(path).map_err(|error| match error {
+        IngestError::File(error) => not_taken(name, &error),
         IngestError::Cache(error) => Recorded::Broken(error),
     })
+}
+
+fn not_taken(name: &str, error: &FileError) -> Recorded {
+    failed(format!("its output `{name}` could not be taken into the cache"), causes(error))
+}
+
+fn failed(message: String, causes: Vec<String>) -> Recorded {
+    Recorded::Failed(Failure { code: FailureCode::Broken, message, causes })
 }
 
 /// Returns a failure if a source changed while the stage ran: the stage may have read other bytes than recorded.

@@ -98,7 +98,7 @@ fn stage_json(
 /// Returns the last lines of a stage's log.
 fn log_end(cache: &Cache, manifest: &Manifest, redaction: &Redaction) -> Vec<String> {
     let mut lines = std::collections::VecDeque::new();
-    if let Ok(log) = std::fs::File::open(cache.object_path(manifest.made.log.digest)) {
+    if let Ok(log) = cache.open_log(&manifest.made.log) {
         read_lines(log, LONGEST_LINE, |line| {
             if lines.len() == LOG_LINES {
                 lines.pop_front();
