@@ -129,3 +129,6 @@ fn looked_at(loaded: &Loaded, laid_out: &LaidOut) -> Option<BTreeSet<PathBuf>> {
     }
     Some(paths)
 }
+
+#[cfg(test)]
+mod tests;
