@@ -135,8 +135,8 @@ pub fn publish(file: tempfile::TempPath, path: &Path) -> Result<(), FileError> {
 /// [`FileError`].
 pub fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
     let renamed = match fs::rename(from, to) {
-        // Most folders are there: looking first would cost more.
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !folder_of(to).exists() => {
+        // Most folders are there: looking first would cost more. Another thread may be making it at the same time.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
             create_dir(folder_of(to))?;
             fs::rename(from, to).on("write", to)
         }
@@ -214,4 +214,27 @@ pub fn sync_folder(path: &Path) -> Result<(), FileError> {
     }
     note_folder_sync(path);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_threads_make_the_folder_of_their_files_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        for turn in 0..50 {
+            let folder = dir.path().join(turn.to_string());
+            std::thread::scope(|scope| {
+                for number in 0..8 {
+                    let (folder, scratch) = (&folder, dir.path());
+                    scope.spawn(move || {
+                        let file = scratch_file(scratch).unwrap().into_temp_path();
+                        publish(file, &folder.join(number.to_string())).unwrap();
+                    });
+                }
+            });
+            assert_eq!(fs::read_dir(&folder).unwrap().count(), 8);
+        }
+    }
 }
