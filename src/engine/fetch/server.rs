@@ -62,7 +62,7 @@ impl Agents {
 }
 
 /// Idle connections to keep to one server: as many as a remote cache uses at once.
-const KEPT_CONNECTIONS: usize = 16;
+const KEPT_CONNECTIONS: usize = 32;
 
 fn config(patience: &Patience) -> ureq::config::ConfigBuilder<ureq::typestate::AgentScope> {
     ureq::Agent::config_builder()

@@ -354,8 +354,9 @@ fn check(path: &Path, digest: Digest) -> Result<(), RemoteError> {
     Ok(verify(path, digest)?)
 }
 
-/// Maximum number of concurrent requests to a server.
-const AT_ONCE: usize = 16;
+/// Maximum number of concurrent requests to a server. Small files of a far server take a round trip each, whatever
+/// the bandwidth.
+const AT_ONCE: usize = 32;
 
 /// Asks many questions concurrently, perhaps over a network; returns the answers in order.
 pub fn at_once<Q: Sync, A: Send>(questions: &[Q], ask: impl Fn(&Q) -> A + Sync) -> Vec<A> {
