@@ -38,6 +38,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Init(args) => commands::init::run(&args),
         Command::Run(args) => commands::run::run(&args),
+        Command::Agent(args) => commands::agent::run(&args),
         Command::Plan(args) => commands::plan::run(&args),
         Command::Why(args) => commands::why::run(&args),
         Command::Show(args) => commands::show::run(&args),

@@ -26,6 +26,8 @@ pub(crate) enum Exit {
     StageFailed = 1,
     Wrong = 2,
     Differs = 3,
+    /// An agent cannot use the cache from its machine: `EX_TEMPFAIL`.
+    Storage = 75,
     Interrupted = 130,
 }
 
@@ -213,7 +215,7 @@ impl From<RunError> for CliError {
         let help = match &error {
             RunError::Cache(_) => match error {
                 RunError::Cache(error) => return error.into(),
-                RunError::Worker(_) => None,
+                RunError::Worker(_) | RunError::Storage { .. } => None,
             },
             RunError::Worker(WorkerError::Start { .. }) => {
                 Some("the worker is built with `make build` and lies beside atflow; $ATFLOW_WORKER names another one")
@@ -229,6 +231,9 @@ impl From<RunError> for CliError {
                  for more, or start fewer workers with --jobs; what was finished is kept",
             ),
             RunError::Worker(WorkerError::Unusable(_)) => None,
+            RunError::Storage { .. } => {
+                Some("free some space, or look at the file system of this machine; what was finished is kept")
+            }
         };
         let mut chain = causes(&error);
         let message = chain.remove(0);

@@ -153,6 +153,12 @@ impl ExternalInputs {
         if problems.is_empty() { Ok(sources) } else { Err(Problems(problems)) }
     }
 
+    /// Takes over files that were checked before, each with its instance and its slot.
+    pub fn checked_before(checked: impl IntoIterator<Item = (InstanceId, String, CheckedSource)>) -> Self {
+        let by_slot = checked.into_iter().map(|(id, slot, source)| ((id, slot), source)).collect();
+        ExternalInputs { by_slot, awaited: Vec::new() }
+    }
+
     /// Returns a problem for each missing file that a person has to fetch and that has no published digest.
     ///
     /// The stages that read it have no key, so a run fails on it sooner or later.

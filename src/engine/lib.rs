@@ -6,6 +6,7 @@ pub mod action;
 pub mod address;
 pub mod bundle;
 pub mod cache;
+pub mod cluster;
 pub mod dense_map;
 pub mod digest;
 mod environment;

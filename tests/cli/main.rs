@@ -1,6 +1,7 @@
 //! Stories told through the program: what runs, what does not, and what a user sees.
 
 mod absent;
+mod agents;
 mod bad;
 mod bazel;
 mod bazel_server;

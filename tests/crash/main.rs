@@ -262,6 +262,7 @@ fn run_limited(space: &Space, limit: Duration) -> Vec<String> {
         worker: worker(),
         keeper: worker().with_file_name("atflow"),
         about: RunRecord { pipeline: "p".to_owned(), file, ..RunRecord::default() },
+        part: None,
     };
     let mut failures = Vec::new();
     let mut observer = |event: RunEvent| {

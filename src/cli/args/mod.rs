@@ -1,5 +1,6 @@
 //! The command line as typed. What it means is in the commands.
 
+mod agent;
 mod bundle;
 mod examples;
 mod init;
@@ -14,6 +15,7 @@ use atflow::plan::rerun_from::RerunFrom;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use agent::AgentArgs;
 pub(crate) use bundle::{BundleAction, BundleArgs, BundleDepth};
 pub(crate) use init::InitArgs;
 pub(crate) use place::DurabilityName;
@@ -39,6 +41,9 @@ pub(crate) enum Command {
     Init(InitArgs),
     /// Run the stale stages of a pipeline
     Run(RunArgs),
+    /// Start stages of a run that many machines share; a cluster's scheduler starts agents
+    #[command(after_help = examples::AGENT)]
+    Agent(AgentArgs),
     /// Show what would run, and why
     Plan(PlanArgs),
     /// Show what a stage made, from what, where and how
@@ -111,7 +116,8 @@ impl Command {
             | Command::Init(_)
             | Command::Keygen(_)
             | Command::Completions(_)
-            | Command::Man(_) => false,
+            | Command::Man(_)
+            | Command::Agent(_) => false,
         }
     }
 }
@@ -480,7 +486,7 @@ fn tolerance(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "expected percentage points, 0 to 100, such as 0.5".to_owned())
 }
 
-fn device(text: &str) -> Result<String, String> {
+pub(super) fn device(text: &str) -> Result<String, String> {
     let is_cuda = text.strip_prefix("cuda:").is_some_and(|index| index.parse::<u8>().is_ok());
     match text {
         "cuda" => Ok("cuda:0".to_owned()),

@@ -1,5 +1,6 @@
 //! One file per command. Shared by several: reading and expanding a pipeline, and finding its targets.
 
+pub(crate) mod agent;
 mod attempts;
 pub(crate) mod bundle;
 pub(crate) mod completions;

@@ -122,9 +122,10 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
         worker: worker_program(),
         keeper: keeper_program(),
         about: RunRecord { results: args.out.as_deref().map(from_root), ..loaded.about() },
+        part: None,
     };
     let observer = &mut |event: RunEvent| progress.event(event);
-    let Ended { summary, broken } = scheduler::run(loaded.context(), &options, &interrupt, observer);
+    let Ended { summary, broken, .. } = scheduler::run(loaded.context(), &options, &interrupt, observer);
     progress.finish();
     let passed_over = remote_results::passed_over_json(&loaded.cache);
     let Outcome { summary, reproduced, results, .. } =

@@ -121,6 +121,7 @@ pub(super) fn run_beside(
         worker: worker_program(),
         keeper: keeper_program(),
         about: loaded.about(),
+        part: None,
     };
     let mut progress = if args.json {
         Progress::quiet(loaded.cache.root())

@@ -2,6 +2,9 @@
 //!
 //! A run that runs any stage leaves a note `leases/RUN.run`, which lives and dies like its leases. Stages with unknown
 //! inputs have no key yet. The note holds the shapes of their actions instead.
+//!
+//! A run that agents share has one such list for all of them, `cluster/RUN/wanted.json`. It counts until the run's end
+//! is noted beside it, because its agents may all be waiting for a machine.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +14,15 @@ use super::lease::{LeaseFile, remove};
 use super::lease_holder::{Holder, is_over};
 use super::{Cache, CacheError, Lease, Leases};
 use crate::digest::Digest;
+use crate::fsio;
 use crate::host::tag;
+
+/// Folder with the runs that agents share.
+pub(crate) const CLUSTER_FOLDER: &str = "cluster";
+/// Name of the file in the folder of such a run that says what the run may need.
+pub(crate) const WANTED: &str = "wanted.json";
+/// Name of the file in the folder of such a run that says that it has ended.
+pub(crate) const ENDED: &str = "ended.json";
 
 /// What runs may need, independent of the outputs of their stages.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +82,20 @@ impl Cache {
                     all.wanted.fetched.extend(wanted.fetched);
                 }
                 None => all.unknown += 1,
+            }
+        }
+        for folder in std::fs::read_dir(self.root().join(CLUSTER_FOLDER)).into_iter().flatten().flatten() {
+            let Ok(bytes) = fsio::read_regular(&folder.path().join(WANTED), u64::MAX) else { continue };
+            if folder.path().join(ENDED).exists() {
+                continue;
+            }
+            all.runs += 1;
+            match serde_json::from_slice::<Wanted>(&bytes) {
+                Ok(wanted) => {
+                    all.wanted.shapes.extend(wanted.shapes);
+                    all.wanted.fetched.extend(wanted.fetched);
+                }
+                Err(_) => all.unknown += 1,
             }
         }
         all

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use rayon::prelude::*;
 
-use super::PlanContext;
 use super::state::{StaleReason, Staleness};
+use super::{Goals, PlanContext};
 use crate::action::{Action, ActionKey};
-use crate::cache::{Blob, CacheError, Manifest};
+use crate::cache::{Blob, CacheError, Manifest, Wanted};
 use crate::graph::Outputs;
 use crate::spec::{InstanceId, OutputSpec, PerInstance};
 
@@ -20,6 +20,17 @@ impl PlanContext<'_> {
         let action = self.graph.record(id, outputs, |need| self.sources.get(id, need).identity());
         let key = action.key();
         (action, key)
+    }
+
+    /// Returns what a run with these goals may need of the cache, including results whose keys are not known yet.
+    pub fn may_need(&self, goals: &Goals) -> Wanted {
+        let mut wanted = Wanted::default();
+        for id in self.graph.ids().filter(|id| goals.wanted[*id]) {
+            wanted.shapes.insert(self.graph.action_by(id, |_, _| String::new(), |_| String::new()).shape());
+            let sources = &self.graph.instance(id).sources;
+            wanted.fetched.extend(sources.iter().map(|need| self.sources.get(id, need).identity()));
+        }
+        wanted
     }
 
     /// Checks whether an instance with known inputs is stale.

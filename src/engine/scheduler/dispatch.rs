@@ -29,11 +29,24 @@ impl Scheduler<'_> {
         }
         let (mut used, on_gpu) = (self.jobs.used(), self.workers.are_on_gpu());
         let mut has_worker = true;
-        let mut before = None;
+        let (mut before, now) = (None, Instant::now());
+        let (mut too_long, mut others) = (false, false);
         // Thousands may be ready: the loop looks at them only while a slot is free.
         while self.jobs.have_room(used) && self.interrupt.requests() == 0 {
             let Some(id) = self.states.next_ready(before) else { break };
             before = Some(id);
+            if let Some(part) = &self.options.part {
+                // Looks at leases of others are counted. A run without work does not look at all of them at once.
+                if self.leases.looks.left() == 0 {
+                    others = true;
+                    break;
+                }
+                if !part.has_time_for(self.context.graph, id, now) {
+                    too_long = true;
+                    continue;
+                }
+            }
+            others = true;
             let instance = self.context.graph.instance(id);
             let needs_worker = instance.kind.needs_worker();
             let share = Share {
@@ -63,12 +76,14 @@ impl Scheduler<'_> {
                 used.add(share);
             }
         }
+        self.lacks_time = too_long && !others;
         Ok(())
     }
 
     /// Emits, once per run, an estimate of its duration from the local cache.
     fn estimate(&mut self) {
-        if std::mem::replace(&mut self.is_estimated, true) {
+        // The plan of runs that share a graph has the durations, and a survey would read every manifest again.
+        if std::mem::replace(&mut self.is_estimated, true) || self.options.part.is_some() {
             return;
         }
         let goals = &self.options.goals;

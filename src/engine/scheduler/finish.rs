@@ -112,7 +112,9 @@ impl Scheduler<'_> {
         };
         drop(running.scratch);
         let at = jiff::Timestamp::now().to_string();
-        self.journal.note_failure(name, FailedStage { failure: failure.clone(), log, at, seconds });
+        let failed = FailedStage { failure: failure.clone(), log, at, seconds };
+        self.tell_failure(id, running.key, &failed)?;
+        self.journal.note_failure(name, failed);
         self.end(id, State::Failed, Status::Failed, seconds, String::new(), Some(failure));
         self.skip_consumers(id);
         if !self.options.keep_going {
@@ -133,12 +135,12 @@ impl Scheduler<'_> {
         self.stop.starts_nothing |= !self.options.keep_going;
     }
 
-    fn skip_consumers(&mut self, id: InstanceId) {
+    pub(super) fn skip_consumers(&mut self, id: InstanceId) {
         let mut open = vec![id];
         while let Some(id) = open.pop() {
             let consumers: Vec<InstanceId> = self.context.graph.consumers(id).collect();
             for consumer in consumers {
-                if matches!(self.states.get(consumer), State::Waiting(_) | State::Ready) {
+                if matches!(self.states.get(consumer), State::Waiting(_) | State::Ready | State::Elsewhere) {
                     self.end(consumer, State::Skipped, Status::Skipped, 0.0, String::new(), None);
                     open.push(consumer);
                 }

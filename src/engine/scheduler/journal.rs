@@ -24,7 +24,12 @@ pub(super) struct Journal<'a> {
 impl<'a> Journal<'a> {
     pub(super) fn new(cache: &'a Cache, options: &Options) -> Self {
         let run = RunRecord { started: Some(jiff::Timestamp::now().to_string()), ..options.about.clone() };
-        Journal { history: History::new(cache, &options.about.pipeline), run, made: HashSet::new(), commit: None }
+        Journal {
+            history: History::new(cache, &options.about.pipeline),
+            run,
+            made: HashSet::new(),
+            commit: options.about.commit.clone().map(Some),
+        }
     }
 
     /// Notes the key of an instance that has its result.
@@ -109,7 +114,8 @@ impl<'a> Journal<'a> {
     }
 }
 
-fn commit_of(folder: &Path) -> Option<String> {
+/// Returns the commit of the repository that a folder is in, with `-dirty` if files in it have changed.
+pub(crate) fn commit_of(folder: &Path) -> Option<String> {
     let git = |args: &[&str]| {
         let mut git = std::process::Command::new("git");
         // Variables such as `GIT_DIR`, which git hooks set, would select another repository.

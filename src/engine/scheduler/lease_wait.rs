@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use super::part::Looks;
 use super::tasks::Satisfaction;
 use super::{RunError, Scheduler, State};
 use crate::cache::{Attempt, Blob, Cache, CacheError, Held, Holder, Lease, Leases, Wanted};
@@ -25,16 +26,31 @@ pub(super) struct RunLeases {
     announcement: Option<Lease>,
     /// Ready instances whose lease another run holds.
     waits: HashMap<InstanceId, Wait>,
+    /// When to look at what the other runs did that share the graph.
+    pub(super) looks: Looks,
 }
 
 impl RunLeases {
     pub(super) fn new(cache: &Cache) -> Self {
-        RunLeases { own: Leases::new(cache), announcement: None, waits: HashMap::new() }
+        let looks = Looks::new(Instant::now());
+        RunLeases { own: Leases::new(cache), announcement: None, waits: HashMap::new(), looks }
     }
 
     /// Whether to leave an instance alone for now because another run holds its lease.
     pub(super) fn is_waiting(&self, id: InstanceId) -> bool {
         self.waits.get(&id).is_some_and(|wait| !wait.may_request)
+    }
+
+    /// Whether another run holds the lease of an instance, as far as this run has seen.
+    pub(super) fn is_held(&self, id: InstanceId) -> bool {
+        self.waits.contains_key(&id)
+    }
+
+    /// Lets the lease of an instance be requested again.
+    pub(super) fn allow_request(&mut self, id: InstanceId) {
+        if let Some(wait) = self.waits.get_mut(&id) {
+            wait.may_request = true;
+        }
     }
 
     /// Returns the instances whose wait is over at `now`.
@@ -57,6 +73,9 @@ struct Wait {
 impl Scheduler<'_> {
     /// Takes results that other runs have made meanwhile, whether or not a slot is free.
     pub(super) fn check_other_runs(&mut self) -> Result<(), CacheError> {
+        if self.options.part.is_some() {
+            return self.hear_news();
+        }
         let now = Instant::now();
         let mut over = self.leases.over(now);
         over.retain(|id| *self.states.get(*id) == State::Ready);
@@ -75,12 +94,11 @@ impl Scheduler<'_> {
         if self.leases.announcement.is_some() {
             return Ok(());
         }
-        let mut wanted = Wanted::default();
-        for id in self.context.graph.ids().filter(|id| self.options.goals.wanted[*id]) {
-            wanted.shapes.insert(self.context.graph.action_by(id, |_, _| String::new(), |_| String::new()).shape());
-            let sources = &self.context.graph.instance(id).sources;
-            wanted.fetched.extend(sources.iter().map(|need| self.context.sources.get(id, need).identity()));
-        }
+        // The runs that share a graph have one list for all of them.
+        let wanted = match &self.options.part {
+            Some(_) => Wanted::default(),
+            None => self.context.may_need(&self.options.goals),
+        };
         self.leases.announcement = self.leases.own.announce(&wanted)?;
         Ok(())
     }
@@ -106,6 +124,9 @@ impl Scheduler<'_> {
                 }
                 let interval = if is_remote { REMOTE_CHECK_INTERVAL } else { CHECK_INTERVAL };
                 let until = Instant::now() + interval;
+                if self.options.part.is_some() {
+                    self.leases.looks.take();
+                }
                 self.leases.waits.insert(id, Wait { until, interval, may_request: false, reported: holder });
                 Ok(None)
             }
@@ -113,7 +134,7 @@ impl Scheduler<'_> {
     }
 
     /// Finishes a ready instance whose result exists by now. An instance forced to rerun takes no other result.
-    fn take_result(&mut self, id: InstanceId) -> Result<bool, CacheError> {
+    pub(super) fn take_result(&mut self, id: InstanceId) -> Result<bool, CacheError> {
         let (needed, must_be_here) = match self.tasks.get(id).map(|task| task.wants) {
             Some(Satisfaction::Result) => (self.options.goals.needed[id], false),
             // The blobs were missing everywhere before: only a local copy changes that.

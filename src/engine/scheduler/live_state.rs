@@ -19,9 +19,13 @@ use crate::time_left::TimeLeft;
 /// Interval between two writes.
 const PERIOD: Duration = Duration::from_millis(500);
 
+/// Interval between two writes of a run that shares its graph with others: there may be a thousand of them.
+const SHARED_PERIOD: Duration = Duration::from_secs(10);
+
 /// Interval after which an unchanged state is written again. On other machines, the file's age is the only sign of
 /// life.
 const HEARTBEAT: Duration = Duration::from_secs(10);
+const SHARED_HEARTBEAT: Duration = Duration::from_secs(300);
 
 /// Bytes of a log that are shown while its stage runs. Later lines are in the log that the cache keeps.
 const LONGEST_LOG: u64 = HALF;
@@ -40,6 +44,8 @@ struct Shared {
     state: Mutex<State>,
     /// Wakes the thread at the end of the run.
     over: Condvar,
+    period: Duration,
+    heartbeat: Duration,
 }
 
 struct State {
@@ -65,7 +71,8 @@ struct Log {
 }
 
 impl LiveState {
-    pub(super) fn new(cache: &Cache, about: &RunRecord) -> Self {
+    /// `is_shared` is for runs that share their graph with others.
+    pub(super) fn new(cache: &Cache, about: &RunRecord, is_shared: bool) -> Self {
         let state = State {
             run: LiveRun::new(about, jiff::Timestamp::now().to_string()),
             time_left: TimeLeft::default(),
@@ -75,7 +82,8 @@ impl LiveState {
             is_changed: true,
             is_over: false,
         };
-        let shared = Arc::new(Shared { state: Mutex::new(state), over: Condvar::new() });
+        let (period, heartbeat) = if is_shared { (SHARED_PERIOD, SHARED_HEARTBEAT) } else { (PERIOD, HEARTBEAT) };
+        let shared = Arc::new(Shared { state: Mutex::new(state), over: Condvar::new(), period, heartbeat });
         LiveState { shared, cache: cache.clone(), thread: None }
     }
 
@@ -112,7 +120,7 @@ impl Shared {
         let mut written = Instant::now();
         loop {
             let state = self.lock();
-            let waited = self.over.wait_timeout_while(state, PERIOD, |state| !state.is_over);
+            let waited = self.over.wait_timeout_while(state, self.period, |state| !state.is_over);
             let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
             if state.is_over {
                 // Who follows a log gets the rest of it.
@@ -121,7 +129,7 @@ impl Shared {
                 _ = folder.map(|folder| write(&folder, None, &logs));
                 return;
             }
-            let run = (state.is_changed || written.elapsed() > HEARTBEAT).then(|| state.shown());
+            let run = (state.is_changed || written.elapsed() > self.heartbeat).then(|| state.shown());
             let logs = state.take_logs();
             drop(state);
             if let Some(run) = &run {

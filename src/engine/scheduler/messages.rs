@@ -47,7 +47,12 @@ impl Scheduler<'_> {
     pub(super) fn receive(&mut self, message: Message) -> Result<(), RunError> {
         match message {
             Message::Worker(worker, event) => match event {
-                Event::Hello { .. } | Event::Unusable { .. } => self.workers.greeted(worker, event)?,
+                Event::Hello { .. } | Event::Unusable { .. } => {
+                    if let (Event::Hello { device, arithmetic, .. }, Some(part)) = (&event, &self.options.part) {
+                        part.neighbours.note_worker(device, &arithmetic.isa);
+                    }
+                    self.workers.greeted(worker, event)?;
+                }
                 Event::Log { id, line } => self.log(id, &line),
                 Event::Warning { id, message } => self.warn(id, &message),
                 Event::Progress { id, done, total, message, metrics } => {

@@ -18,7 +18,9 @@ mod limits;
 mod live_state;
 mod log;
 mod messages;
+mod neighbours;
 mod pace;
+mod part;
 mod record;
 mod recovery;
 mod remote_results;
@@ -29,15 +31,18 @@ mod stop;
 mod tasks;
 mod workers;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use crate::action::ActionKey;
 use crate::cache::{CacheError, RunId, RunRecord, Unmade};
 use crate::event::{RunEvent, RunSummary, Status};
 use crate::graph::Graph;
 use crate::keeper::Keepers;
 use crate::plan::{Goals, PlanContext};
+use crate::protocol::Failure;
 use crate::spec::InstanceId;
 use engine_threads::EngineThreads;
 use jobs::Jobs;
@@ -53,11 +58,16 @@ use stop::Stop;
 use tasks::Tasks;
 use workers::Workers;
 
+pub(crate) use journal::commit_of;
+pub use part::{FailedInstance, Neighbours, News, Part, PartEnd};
 pub use stop::Interrupt;
 pub use workers::WorkerError;
 
 /// Longest wait for a message before the loop goes round.
 const MESSAGE_WAIT: Duration = Duration::from_millis(50);
+
+/// The same while nothing runs, in a run that waits for others.
+const IDLE_WAIT: Duration = Duration::from_millis(200);
 
 /// Number of messages that may wait. A program that prints faster than its log is stored blocks instead of filling
 /// memory.
@@ -80,6 +90,8 @@ pub struct Options {
     pub keeper: PathBuf,
     /// What the run's record says of it from the start: pipeline, parameters, targets, user.
     pub about: RunRecord,
+    /// The part of the graph that this run does, if others do the rest. Such a run leaves no record of its own.
+    pub part: Option<Part>,
 }
 
 /// Error that stops a whole run.
@@ -91,6 +103,16 @@ pub enum RunError {
     /// The cache failed.
     #[error(transparent)]
     Cache(#[from] CacheError),
+    /// A stage could not read or write its files, on a machine of several that share a run.
+    #[error("the files of {stage} could not be read or written: {message}")]
+    Storage {
+        /// Name of the instance.
+        stage: String,
+        /// What happened.
+        message: String,
+        /// What caused it, outermost first.
+        causes: Vec<String>,
+    },
 }
 
 /// Result of a run, complete or not.
@@ -101,6 +123,10 @@ pub struct Ended {
     pub summary: RunSummary,
     /// Error that stopped the run, if any. A failed stage is no such error.
     pub broken: Option<RunError>,
+    /// Why a run that does a part of a graph ended; `None` for other runs, and if it was interrupted.
+    pub part: Option<PartEnd>,
+    /// Largest resident memory of a worker, in bytes; 0 if none has told.
+    pub peak_memory: u64,
 }
 
 struct Scheduler<'a> {
@@ -123,6 +149,15 @@ struct Scheduler<'a> {
     /// Whether the duration of the run was estimated.
     is_estimated: bool,
     stop: Stop,
+    /// Failures of other runs that share the graph.
+    failed_elsewhere: HashMap<ActionKey, Failure>,
+    /// Why the run ends, if it does a part of the graph.
+    part_end: Option<PartEnd>,
+    /// Since when such a run has nothing to do.
+    idle_since: Option<Instant>,
+    /// Whether all that such a run could start would take longer than it may run.
+    lacks_time: bool,
+    peak_memory: u64,
 }
 
 /// Runs the wanted instances that are not fresh. A failed stage is reported as an event and does not break the run.
@@ -142,7 +177,7 @@ pub fn run(
         interrupt,
         observer,
         messages,
-        states: States::new(graph.urgency()),
+        states: States::new(options.part.as_ref().map_or_else(|| graph.urgency(), |part| part.urgency(graph))),
         tasks: Tasks::new(options.goals.forbidden(graph), options.goals.forced.clone()),
         jobs: Jobs::new(options.jobs),
         workers: Workers::new(
@@ -157,9 +192,14 @@ pub fn run(
         recovery: Recovery::new(graph),
         remote_results: RemoteResults::default(),
         journal: Journal::new(cache, options),
-        live: LiveState::new(cache, &options.about),
+        live: LiveState::new(cache, &options.about, options.part.is_some()),
         is_estimated: false,
         stop: Stop::default(),
+        failed_elsewhere: HashMap::new(),
+        part_end: None,
+        idle_since: None,
+        lacks_time: false,
+        peak_memory: 0,
     };
     let broken = scheduler.run().err();
     scheduler.skip_the_rest();
@@ -175,10 +215,13 @@ pub fn run(
         keys: scheduler.journal.keys().clone(),
         run: None,
     };
-    summary.run = scheduler.remember(&summary, broken.is_some());
+    if options.part.is_none() {
+        summary.run = scheduler.remember(&summary, broken.is_some());
+    }
+    let (part, peak_memory) = (scheduler.part_end, scheduler.peak_memory);
     drop(scheduler);
     summary.seconds = started.elapsed().as_secs_f64();
-    Ended { summary, broken }
+    Ended { summary, broken, part, peak_memory }
 }
 
 impl Scheduler<'_> {
@@ -195,10 +238,11 @@ impl Scheduler<'_> {
             if !self.stop.starts_nothing {
                 self.start_ready()?;
             }
-            if self.jobs.are_none() && (self.stop.starts_nothing || self.states.next_ready(None).is_none()) {
+            if !self.goes_on() {
                 break;
             }
-            match self.messages.recv_timeout(MESSAGE_WAIT) {
+            let is_idle = self.options.part.is_some() && self.jobs.are_none();
+            match self.messages.recv_timeout(if is_idle { IDLE_WAIT } else { MESSAGE_WAIT }) {
                 Ok(message) => self.receive(message)?,
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }

@@ -23,6 +23,7 @@ impl Scheduler<'_> {
     /// resumed.
     pub(super) fn succeed(&mut self, job: u64, summary: String, peak_memory: Option<u64>, earlier_seconds: f64) {
         let Some(mut running) = self.jobs.end(job) else { return };
+        self.peak_memory = self.peak_memory.max(peak_memory.unwrap_or(0));
         let id = running.id;
         running.ran = running.started.elapsed().as_secs_f64();
         let platform = running.worker.map(|worker| self.workers.platform(worker));
@@ -36,7 +37,7 @@ impl Scheduler<'_> {
             .map(|need| self.context.sources.get(id, need).clone())
             .collect();
         self.jobs.start_recording(job, running.key);
-        let cache = self.context.cache.clone();
+        let (cache, neighbours) = (self.context.cache.clone(), self.neighbours());
         self.threads.start(move || {
             let mut running = running;
             let recorded = match action(&cache, &mut running, &sources, made) {
@@ -45,6 +46,9 @@ impl Scheduler<'_> {
                     cache.drop_partial(running.key);
                     // Other runs wait for the lease, and look for the result then.
                     let unsent = publish::share(&cache, &manifest).err().map(Box::new);
+                    if let Some(neighbours) = neighbours {
+                        neighbours.note_done(running.key);
+                    }
                     (running.scratch, running.lease) = (None, None);
                     Recorded::Done(Box::new(manifest), rotten, unsent)
                 }
@@ -57,6 +61,7 @@ impl Scheduler<'_> {
     /// Handles the end of recording, with or without a result.
     pub(super) fn recorded(&mut self, job: u64, running: Running, recorded: Recorded) -> Result<(), RunError> {
         self.jobs.end_recording(job);
+        self.leases.looks.quicken(std::time::Instant::now());
         let (manifest, rotten, unsent) = match recorded {
             Recorded::Done(manifest, rotten, unsent) => (manifest, rotten, unsent),
             Recorded::Failed(failure) => return self.failed(running, failure),

@@ -72,9 +72,16 @@ impl Scheduler<'_> {
             return self.refuse(id, &action, reason);
         }
         let (key, wants) = (action.key(), Satisfaction::of(reason));
-        let reason = self.journal.history.reason(self.context.graph.instance(id), &action, reason);
+        if let Some(failure) = self.failed_elsewhere.get(&key) {
+            return self.fail_elsewhere(id, failure.clone());
+        }
+        // What changed since earlier runs, whoever planned the graph knows.
+        let reason = match &self.options.part {
+            Some(_) => String::new(),
+            None => self.journal.history.reason(self.context.graph.instance(id), &action, reason),
+        };
         self.tasks.add(id, Task { action, key, reason, wants });
-        self.states.set(id, State::Ready);
+        self.states.set(id, if self.is_own(id) { State::Ready } else { State::Elsewhere });
     }
 
     /// Finishes an instance whose outputs are known; returns the consumers that this unblocks.

@@ -20,6 +20,8 @@ pub(super) enum State {
     Waiting(usize),
     /// All producers are done and its result is missing: it starts once a slot is free.
     Ready,
+    /// All producers are done and its result is missing: another run of those that share the graph makes it.
+    Elsewhere,
     /// A worker or the engine runs it.
     Running,
     /// Its outputs are known.
@@ -81,6 +83,11 @@ impl States {
             self.ready.insert(turn);
         }
         self.states[id] = state;
+    }
+
+    /// Returns what ready instances are sorted by.
+    pub(super) fn order_of(&self, id: InstanceId) -> impl Ord + use<> {
+        self.turn(id)
     }
 
     fn turn(&self, id: InstanceId) -> ReadyOrder {

@@ -98,7 +98,7 @@ impl Scheduler<'_> {
     /// Skips what has not finished: the run was stopped or is broken.
     pub(super) fn skip_the_rest(&mut self) {
         for id in self.context.graph.ids() {
-            if matches!(self.states.get(id), State::Waiting(_) | State::Ready | State::Running) {
+            if matches!(self.states.get(id), State::Waiting(_) | State::Ready | State::Elsewhere | State::Running) {
                 self.end(id, State::Skipped, Status::Skipped, 0.0, String::new(), None);
             }
         }

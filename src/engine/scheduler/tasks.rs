@@ -1,6 +1,6 @@
 //! Tasks of a run: which ready instances will run, which must run although they are fresh, and which may not run.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::action::{Action, ActionKey};
 use crate::plan::{RerunRequest, StaleReason};
@@ -58,6 +58,17 @@ impl Tasks {
 
     pub(super) fn get(&self, id: InstanceId) -> Option<&Task> {
         self.ready.get(&id)
+    }
+
+    /// Returns the instances with a task.
+    pub(super) fn ids(&self) -> impl Iterator<Item = InstanceId> {
+        self.ready.keys().copied()
+    }
+
+    /// Returns the instances with a task under one of the keys.
+    pub(super) fn with_keys(&self, keys: &HashSet<ActionKey>) -> Vec<InstanceId> {
+        let has = |(_, task): &(&InstanceId, &Task)| keys.contains(&task.key);
+        if keys.is_empty() { Vec::new() } else { self.ready.iter().filter(has).map(|(id, _)| *id).collect() }
     }
 
     /// Removes the task of an instance that starts, or that need not run any more.

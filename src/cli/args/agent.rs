@@ -1,0 +1,36 @@
+//! Arguments of `atflow agent`.
+
+use clap::Args;
+
+use super::{CacheArgs, device};
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentArgs {
+    #[command(flatten)]
+    pub cache: CacheArgs,
+    /// The run, as `atflow run --executor` names it
+    #[arg(long, value_name = "ID")]
+    pub run: String,
+    /// Class of the stages to start; `all` starts stages of every class
+    #[arg(long, value_name = "NAME")]
+    pub class: String,
+    /// Time at which the agent has to have ended, as in 2026-05-01T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "seconds")]
+    pub until: Option<jiff::Timestamp>,
+    /// Seconds after which the agent has to have ended
+    #[arg(long, value_name = "N")]
+    pub seconds: Option<u32>,
+    /// End after so many seconds without anything to do
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub idle: u32,
+    /// CPU threads to use at once [default: all that the machine or the job gives]
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: Option<u16>,
+    /// Device for tensors: auto, cpu, cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device)]
+    pub device: String,
+}
+
+fn time(text: &str) -> Result<jiff::Timestamp, String> {
+    text.parse().map_err(|_| "expected a time with its zone, such as 2026-05-01T12:00:00Z".to_owned())
+}

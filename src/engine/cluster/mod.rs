@@ -1,0 +1,12 @@
+//! Runs that many processes on many machines share: agents, which start stages, and what they and the submitter of a
+//! run write for one another.
+//!
+//! The truth about a run is in the cache: leases say who makes what, manifests say what is done. Nothing else is needed
+//! to finish it. The folder of a run ([`folder`]) holds its plan and notes for people and for whoever submits agents.
+//!
+//! Knows no terminal, and no pipeline file once a plan is frozen.
+
+pub mod agent;
+pub mod folder;
+pub mod frozen_plan;
+mod news;

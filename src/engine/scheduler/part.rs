@@ -1,0 +1,226 @@
+//! The part of a graph that a run does, where several runs share one graph on purpose: agents of a cluster.
+//!
+//! Such a run starts some instances and waits for the results of the others. It looks at the files of others rarely,
+//! and less and less while nothing happens: a thousand of them may share a file system.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::action::ActionKey;
+use crate::cache::FailedStage;
+use crate::digest::Digest;
+use crate::graph::Graph;
+use crate::protocol::Failure;
+use crate::spec::{InstanceId, PerInstance};
+use crate::stage_kinds::StageKind;
+
+/// Shortest and longest pause between two looks at what the other runs did.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(300);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Number of files of others that one look may open. A look after a long pause opens one.
+const MOST_LOOKS: usize = 16;
+
+/// Time left that a stage must have, as a multiple of the time that it took before.
+const TIME_MARGIN: f64 = 1.3;
+
+/// Share of a graph that a run does.
+#[derive(Debug)]
+pub struct Part {
+    /// Marks the instances that this run may start. It waits for the results of the others.
+    pub starts: PerInstance<bool>,
+    /// Seconds that each instance takes, if that is known.
+    pub seconds: PerInstance<Option<f64>>,
+    /// Time at which the run stops.
+    pub until: Option<Instant>,
+    /// Longest time that the run has nothing to do while others work.
+    pub idle: Duration,
+    /// Name of this run among those that share the graph. Each prefers other instances among the equally urgent.
+    pub name: String,
+    /// The other runs.
+    pub neighbours: Arc<dyn Neighbours>,
+}
+
+/// What the runs that share a graph tell one another, beside the cache.
+pub trait Neighbours: Debug + Send + Sync {
+    /// Returns what the others did since the last call. `is_rare` allows it to miss a cancellation until the next call.
+    fn news(&self, is_rare: bool) -> News;
+
+    /// Tells the others that a key has its result. Called from several threads.
+    fn note_done(&self, key: ActionKey);
+
+    /// Tells the others that an instance failed for good.
+    fn note_failure(&self, failed: &FailedInstance<'_>);
+
+    /// Takes note of a worker that is ready: its device, and the instructions that it uses.
+    fn note_worker(&self, device: &str, isa: &str);
+}
+
+/// An instance that failed for good.
+#[derive(Debug)]
+pub struct FailedInstance<'a> {
+    /// Its key.
+    pub key: ActionKey,
+    /// Its name.
+    pub stage: &'a str,
+    /// Kind of its stage.
+    pub kind: StageKind,
+    /// What happened.
+    pub failed: &'a FailedStage,
+}
+
+/// What other runs did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct News {
+    /// Keys that have a result.
+    pub done: Vec<ActionKey>,
+    /// Keys that failed for good.
+    pub failed: Vec<(ActionKey, Failure)>,
+    /// Whether the run is cancelled.
+    pub is_cancelled: bool,
+}
+
+/// Why a run that does a part of a graph ended by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartEnd {
+    /// Every instance that it may start has ended.
+    Finished,
+    /// It had nothing to do for long.
+    Idle,
+    /// Its time is over, or is too short for any stage that is left.
+    OutOfTime,
+    /// The run was cancelled.
+    Cancelled,
+}
+
+impl Part {
+    /// Returns the order of ready instances: by urgency in coarse steps, then by a draw of this run's own.
+    ///
+    /// In one strict order, all runs would ask for the same leases.
+    pub(super) fn urgency(&self, graph: &Graph) -> PerInstance<f64> {
+        let mut urgency = graph.urgency();
+        for (id, value) in graph.ids().zip(urgency.values_mut()) {
+            let draw = Digest::of(format!("{} {}", self.name, graph.instance(id).name).as_bytes()).to_string();
+            let draw = u32::from_str_radix(&draw[..8], 16).map_or(0.0, f64::from) / (f64::from(u32::MAX) + 1.0);
+            // Two steps for each doubling.
+            *value = (2.0 * (1.0 + *value).log2()).floor() + draw;
+        }
+        urgency
+    }
+
+    /// Whether a stage that starts now is likely to end in time, or to save progress.
+    pub(super) fn has_time_for(&self, graph: &Graph, id: InstanceId, now: Instant) -> bool {
+        let (Some(until), Some(seconds)) = (self.until, self.seconds[id]) else { return true };
+        let left = until.saturating_duration_since(now).as_secs_f64();
+        let instance = graph.instance(id);
+        let epochs = instance.params.pointer("/epochs").and_then(serde_json::Value::as_f64);
+        let unit = match (instance.kind, epochs) {
+            (StageKind::Train, Some(epochs)) if epochs >= 1.0 => seconds / epochs,
+            _ => seconds,
+        };
+        unit * TIME_MARGIN <= left
+    }
+}
+
+/// When a run looks at what the others did, and how closely.
+#[derive(Debug)]
+pub(super) struct Looks {
+    pause: Duration,
+    next: Instant,
+    /// Files that may still be opened until the next look.
+    left: usize,
+    rounds: u64,
+}
+
+impl Looks {
+    pub(super) fn new(now: Instant) -> Self {
+        Looks { pause: SHORTEST_PAUSE, next: now, left: MOST_LOOKS, rounds: 0 }
+    }
+
+    /// Whether it is time to look; the next pause is longer then.
+    pub(super) fn are_due(&mut self, now: Instant) -> bool {
+        if now < self.next {
+            return false;
+        }
+        (self.left, self.next) = (if self.is_rare() { 1 } else { MOST_LOOKS }, now + self.pause);
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        self.rounds += 1;
+        true
+    }
+
+    /// Whether nothing has happened for long: then every operation counts.
+    pub(super) fn is_rare(&self) -> bool {
+        self.pause >= LONGEST_PAUSE
+    }
+
+    /// Whether this look is one of every other.
+    pub(super) fn is_odd(&self) -> bool {
+        self.rounds % 2 == 1
+    }
+
+    /// Uses up one look at a file; `false` if none is left.
+    pub(super) fn take(&mut self) -> bool {
+        let has = self.left > 0;
+        self.left -= usize::from(has);
+        has
+    }
+
+    /// Returns how many files may still be opened.
+    pub(super) fn left(&self) -> usize {
+        self.left
+    }
+
+    /// Notes that something happened: more may follow soon.
+    pub(super) fn quicken(&mut self, now: Instant) {
+        (self.pause, self.left) = (SHORTEST_PAUSE, MOST_LOOKS);
+        self.next = self.next.min(now + SHORTEST_PAUSE);
+    }
+}
+
+/// Whether a failure is that of a file system, not of the stage: another machine may have more luck.
+pub(super) fn is_of_storage(failure: &Failure) -> bool {
+    // The numbers of EIO, ENOSPC, ESTALE and EDQUOT, as the texts of errors end in them.
+    let errors = ["(os error 5)", "(os error 28)", "(os error 116)", "(os error 122)"];
+    let texts = || failure.causes.iter().chain([&failure.message]);
+    texts().any(|text| errors.iter().any(|error| text.contains(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::FailureCode;
+
+    #[test]
+    fn looks_become_rare_and_cheap_and_quicken_when_something_happens() {
+        let start = Instant::now();
+        let mut looks = Looks::new(start);
+        let mut times = Vec::new();
+        for tenth in 0..6_000 {
+            let now = start + Duration::from_millis(100 * tenth);
+            if looks.are_due(now) {
+                times.push(tenth);
+            }
+        }
+        assert_eq!(times[..5], [0, 3, 9, 21, 45]);
+        let late: Vec<u64> = times.windows(2).map(|pair| pair[1] - pair[0]).skip(7).collect();
+        assert!(late.len() > 15 && late.iter().all(|gap| *gap == 300), "{times:?}");
+        assert!(looks.take() && !looks.take(), "one file a look");
+        let now = start + Duration::from_secs(600);
+        looks.quicken(now);
+        assert_eq!(looks.left(), MOST_LOOKS);
+        assert!(looks.are_due(now + SHORTEST_PAUSE) && !looks.is_rare());
+    }
+
+    #[test]
+    fn failures_of_the_storage_are_told_from_those_of_the_stage() {
+        let failure = |message: &str, cause: &str| Failure {
+            code: FailureCode::Broken,
+            message: message.to_owned(),
+            causes: vec![cause.to_owned()],
+        };
+        assert!(is_of_storage(&failure("cannot write x", "No space left on device (os error 28)")));
+        assert!(is_of_storage(&failure("Stale file handle (os error 116)", "")));
+        assert!(!is_of_storage(&failure("cannot read x", "No such file or directory (os error 2)")));
+    }
+}
