@@ -239,6 +239,9 @@ impl From<RunError> for CliError {
         let message = chain.remove(0);
         // `transparent` errors name themselves twice.
         chain.retain(|cause| *cause != message);
+        if let RunError::Storage { causes, .. } = &error {
+            chain.clone_from(causes);
+        }
         let shown = CliError::environment(message).because(chain);
         match help {
             Some(help) => shown.help(help),

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use crate::action::ActionKey;
-use crate::cache::{Blob, Cache, CacheError, InProgress, Manifest, SIGNATURE};
+use crate::cache::{Blob, CLUSTER_FOLDER, Cache, CacheError, InProgress, Manifest, SIGNATURE, is_abandoned};
 use crate::digest::Digest;
 
 /// Minimum age of garbage. A run in progress may need files that no action names yet; it writes or touches all that it
@@ -38,6 +38,8 @@ pub enum FileClass {
     /// Abandoned temporary file, such as a partial fetch. The next run removes the files that killed runs left under
     /// their own names.
     Temporary,
+    /// Folder of a run that agents shared.
+    SharedRun,
 }
 
 /// What a collection keeps, besides recent files.
@@ -175,6 +177,10 @@ pub fn survey(cache: &Cache, keep: &Keep) -> Result<Survey, CacheError> {
     for (path, (size, is_late)) in folders(cache, "tmp", keep.age)? {
         take(&mut survey, FileClass::Temporary, path, size, is_late || runs.runs > 0);
     }
+    for (path, (size, _)) in folders(cache, CLUSTER_FOLDER, keep.age)? {
+        let is_kept = !is_abandoned(&path);
+        take(&mut survey, FileClass::SharedRun, path, size, is_kept);
+    }
     Ok(survey)
 }
 
@@ -214,13 +220,17 @@ pub fn collect(survey: &Survey) -> (FileCount, Vec<(PathBuf, std::io::Error)>) {
     let mut failed = Vec::new();
     for garbage in &survey.garbage {
         // A run may have reused the file meanwhile: it touches what it reuses.
-        if !matches!(garbage.sort, FileClass::Quarantine | FileClass::Partial | FileClass::Temporary)
-            && is_young(&garbage.path, GRACE)
+        if !matches!(
+            garbage.sort,
+            FileClass::Quarantine | FileClass::Partial | FileClass::Temporary | FileClass::SharedRun
+        ) && is_young(&garbage.path, GRACE)
         {
             continue;
         }
         let removed = match garbage.sort {
-            FileClass::Partial | FileClass::Temporary if garbage.path.is_dir() => fs::remove_dir_all(&garbage.path),
+            FileClass::Partial | FileClass::Temporary | FileClass::SharedRun if garbage.path.is_dir() => {
+                fs::remove_dir_all(&garbage.path)
+            }
             _ => fs::remove_file(&garbage.path),
         };
         match removed {

@@ -36,6 +36,7 @@ mod remote;
 mod rerun;
 mod results;
 mod rot;
+mod scaling;
 mod scenarios;
 mod secrets;
 mod seeds;

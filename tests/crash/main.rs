@@ -141,6 +141,55 @@ fn killed_at_any_moment_it_ends_with_the_same_bytes() {
     assert!(resumed > 0, "no training was resumed in {rounds} rounds");
 }
 
+/// Agents are killed so often unless `ATFLOW_KILLS` says otherwise.
+const AGENT_KILLS: usize = 12;
+
+#[test]
+fn agents_that_are_killed_at_any_moment_end_with_the_same_bytes() {
+    let _alone = alone();
+    let kills = std::env::var("ATFLOW_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(AGENT_KILLS);
+    let undisturbed = Space::new(PIPELINE, 480);
+    let started = Instant::now();
+    undisturbed.finish();
+    let life = LIFE.max(started.elapsed() / 2).as_millis() as u64;
+    let expected = undisturbed.verified_digests();
+    let (mut draws, mut done, mut rounds, mut resumed) = (Draws(11), 0, 0, 0);
+    while done < kills {
+        let space = Space::new(PIPELINE, 480);
+        let run = space.freeze();
+        // The plan is all that agents need of it.
+        let pipeline = std::fs::read(space.path().join("p.yaml")).unwrap();
+        std::fs::remove_file(space.path().join("p.yaml")).unwrap();
+        let mut herd: Vec<Engine> = Vec::new();
+        while done < kills {
+            while herd.len() < 3 {
+                herd.push(space.start_agent(&run));
+            }
+            std::thread::sleep(Duration::from_millis(draws.below(life)));
+            if herd.iter_mut().any(|agent| agent.has_completed()) {
+                break;
+            }
+            herd.swap_remove(draws.below(3) as usize).kill();
+            done += 1;
+        }
+        // The last of them finishes what the killed ones left.
+        let mut last = space.start_agent(&run);
+        space.wait_until("an agent ends by itself", || !last.is_running());
+        assert!(last.has_completed());
+        herd.into_iter().for_each(|agent| assert!(agent.end(), "an agent was left behind"));
+        assert_eq!(space.verified_digests(), expected, "round {rounds}, {done} kills");
+        assert_eq!(space.leases(), 0);
+        resumed += ["model/rising", "model/steps"]
+            .iter()
+            .filter(|stage| log_of(&space, stage).contains("resumed after epoch"))
+            .count();
+        std::fs::write(space.path().join("p.yaml"), pipeline).unwrap();
+        assert_eq!(space.run(&[]).1, [""; 0], "everything is there");
+        rounds += 1;
+    }
+    eprintln_summary(done, 0, rounds, resumed);
+}
+
 #[expect(clippy::print_stderr, reason = "what was tried is shown with --nocapture")]
 fn eprintln_summary(kills: usize, at_start: usize, rounds: usize, resumed: usize) {
     eprintln!(

@@ -5,7 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use atflow::cache::{Cache, RunRecord, StatMemo};
+use atflow::cluster::folder::RunFolder;
+use atflow::cluster::frozen_plan::FrozenPlan;
 use atflow::digest::Digest;
+use atflow::external_inputs::ExternalInputs;
+use atflow::graph::Graph;
+use atflow::plan::{Goals, PlanContext};
+use atflow::spec::{Overrides, PipelineSpec, expand};
 use serde_json::Value;
 
 /// Nothing here takes this long on a slow machine.
@@ -75,6 +82,28 @@ impl Space {
         Engine { child: Some(command.stdout(Stdio::null()).spawn().unwrap()), workers_killed: 0 }
     }
 
+    /// Freezes a plan of the pipeline for agents, all of whose instances are in one class; gives the name of the run.
+    pub(crate) fn freeze(&self) -> String {
+        let file = self.path().join("p.yaml");
+        let graph = Graph::new(expand(&PipelineSpec::read(&file, &Overrides::default()).unwrap()).unwrap());
+        let cache = Cache::open(&self.path().join("cache")).unwrap();
+        let goals = Goals::all_known(&graph);
+        let sources = ExternalInputs::check(&graph, &goals.wanted, &mut StatMemo::open(&cache)).unwrap();
+        let context = PlanContext { graph: &graph, cache: &cache, sources: &sources };
+        let about = RunRecord { pipeline: "p".to_owned(), file, ..RunRecord::default() };
+        let classes = graph.per_instance("any".to_owned());
+        let plan = FrozenPlan::new(context, &goals, about, &classes, &graph.per_instance(None)).unwrap();
+        let folder = RunFolder::of(&cache, &RunFolder::new_id());
+        plan.write(&folder, context, &goals).unwrap();
+        folder.id().0.clone()
+    }
+
+    /// Starts an agent of a run.
+    pub(crate) fn start_agent(&self, run: &str) -> Engine {
+        let args = ["agent", "--run", run, "--class", "any", "--device", "cpu", "--jobs", "1"];
+        Engine { child: Some(self.command(&args).stdout(Stdio::null()).spawn().unwrap()), workers_killed: 0 }
+    }
+
     /// Runs to the end; gives the exit code, what ran, and standard error.
     pub(crate) fn run(&self, args: &[&str]) -> (Option<i32>, Vec<String>, String) {
         let args = [&["run", "p.yaml", "--json", "--device", "cpu", "--jobs", "2"], args].concat();
@@ -99,7 +128,7 @@ impl Space {
         assert_eq!(code, Some(0), "{stderr}");
     }
 
-    pub(crate) fn wait_until(&self, what: &str, is_so: impl Fn() -> bool) {
+    pub(crate) fn wait_until(&self, what: &str, mut is_so: impl FnMut() -> bool) {
         let started = Instant::now();
         while !is_so() {
             assert!(started.elapsed() < PATIENCE, "{what}");

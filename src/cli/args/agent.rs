@@ -26,9 +26,13 @@ pub(crate) struct AgentArgs {
     /// CPU threads to use at once [default: all that the machine or the job gives]
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
-    /// Device for tensors: auto, cpu, cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device)]
+    /// Device for tensors: auto, cpu, cuda:N; cuda for a stage on each GPU in CUDA_VISIBLE_DEVICES
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = each_device)]
     pub device: String,
+}
+
+fn each_device(text: &str) -> Result<String, String> {
+    if text == "cuda" { Ok(text.to_owned()) } else { device(text) }
 }
 
 fn time(text: &str) -> Result<jiff::Timestamp, String> {

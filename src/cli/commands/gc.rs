@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use atflow::cache::{Access, Cache};
+use atflow::cluster::folder::RunFolder;
 use atflow::gc::{FileClass, FileCount, Keep, collect, survey};
 use atflow::plan::{CacheStatus, StaleReason};
 use atflow::spec::{Overrides, PipelineSpec};
@@ -74,6 +75,9 @@ fn reached(cache: &Cache, args: &GcArgs) -> Result<Keep, CliError> {
     let mut keep = Keep { age, ..Keep::default() };
     // What trainings may go on from, and whether that can be told.
     let (mut going_on, mut is_told) = (HashSet::new(), true);
+    for shared in RunFolder::all(cache) {
+        keep.logs.extend(shared.failures().iter().map(|failed| failed.log));
+    }
     for run in cache.runs(None).take(args.keep_runs) {
         keep.keys.extend(run.keys.values());
         keep.logs.extend(run.failed.values().map(|failed| failed.log));
@@ -165,6 +169,7 @@ fn words(freed: &BTreeMap<FileClass, FileCount>, kept: &BTreeMap<FileClass, File
         FileClass::Quarantine => "quarantine",
         FileClass::Partial => "progress",
         FileClass::Temporary => "half done",
+        FileClass::SharedRun => "shared runs",
     };
     let shown = |amount: Option<&FileCount>| {
         let amount = amount.copied().unwrap_or_default();
@@ -182,6 +187,7 @@ fn words(freed: &BTreeMap<FileClass, FileCount>, kept: &BTreeMap<FileClass, File
         FileClass::Quarantine,
         FileClass::Partial,
         FileClass::Temporary,
+        FileClass::SharedRun,
     ] {
         if freed.contains_key(&sort) || kept.contains_key(&sort) {
             text.push_str(&format!("{:12}{:>20}{:>20}\n", name(sort), shown(freed.get(&sort)), shown(kept.get(&sort))));

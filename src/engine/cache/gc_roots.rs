@@ -7,6 +7,8 @@
 //! is noted beside it, because its agents may all be waiting for a machine.
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +25,19 @@ pub(crate) const CLUSTER_FOLDER: &str = "cluster";
 pub(crate) const WANTED: &str = "wanted.json";
 /// Name of the file in the folder of such a run that says that it has ended.
 pub(crate) const ENDED: &str = "ended.json";
+
+/// Time without a change after which the folder of such a run is abandoned: nobody noted the end of the run, or it was
+/// long ago.
+const ABANDONED_AFTER: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// Whether nothing in the folder of a shared run has changed for two weeks. Its agents rewrite their notes there.
+pub(crate) fn is_abandoned(folder: &Path) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut changed = entries.filter_map(|entry| entry.metadata().and_then(|metadata| metadata.modified()).ok());
+    // A time in the future means a wrong clock: keep the folder.
+    let is_late = |at: SystemTime| SystemTime::now().duration_since(at).map_or(true, |age| age < ABANDONED_AFTER);
+    !changed.any(is_late)
+}
 
 /// What runs may need, independent of the outputs of their stages.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,7 +101,7 @@ impl Cache {
         }
         for folder in std::fs::read_dir(self.root().join(CLUSTER_FOLDER)).into_iter().flatten().flatten() {
             let Ok(bytes) = fsio::read_regular(&folder.path().join(WANTED), u64::MAX) else { continue };
-            if folder.path().join(ENDED).exists() {
+            if folder.path().join(ENDED).exists() || is_abandoned(&folder.path()) {
                 continue;
             }
             all.runs += 1;
@@ -166,5 +181,27 @@ mod tests {
         cache.clear_dead_leases();
         assert!(!dir.path().join("leases/dead.run").exists());
         assert_eq!(cache.in_progress().runs, 2);
+    }
+
+    #[test]
+    fn a_shared_run_is_in_progress_until_its_end_is_noted_or_nothing_happens_for_two_weeks() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let folder = dir.path().join(CLUSTER_FOLDER).join("0001-7");
+        std::fs::create_dir_all(&folder).unwrap();
+        assert_eq!(cache.in_progress().runs, 0, "its plan is not there yet");
+        let file = folder.join(WANTED);
+        std::fs::write(&file, serde_json::to_vec(&wanted("a")).unwrap()).unwrap();
+        assert_eq!((cache.in_progress().runs, cache.in_progress().wanted), (1, wanted("a")));
+        let touch = |days: u64| {
+            let at = SystemTime::now() - Duration::from_secs(days * 24 * 3600);
+            std::fs::File::options().write(true).open(&file).unwrap().set_modified(at).unwrap();
+        };
+        touch(15);
+        assert_eq!(cache.in_progress().runs, 0);
+        touch(13);
+        assert_eq!(cache.in_progress().runs, 1);
+        std::fs::write(folder.join(ENDED), "{}").unwrap();
+        assert_eq!(cache.in_progress().runs, 0);
     }
 }

@@ -34,7 +34,7 @@ use lease_holder::is_forgotten;
 pub use cas::IngestError;
 pub(crate) use check::SIGNATURE;
 pub use check::{Checked, Flaw, FlawKind};
-pub(crate) use gc_roots::{CLUSTER_FOLDER, ENDED, WANTED};
+pub(crate) use gc_roots::{CLUSTER_FOLDER, ENDED, WANTED, is_abandoned};
 pub use gc_roots::{InProgress, Wanted};
 pub use lease::{Attempt, Held, Lease, Leases};
 pub use lease_holder::Holder;

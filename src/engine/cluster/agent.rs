@@ -143,7 +143,7 @@ pub fn run(
         // The site's scheduler announces the end of a job by a signal.
         (None, Some(PartEnd::OutOfTime) | None) => (ExitReason::Deadline, 0),
     };
-    let message = broken.as_ref().map(|error| causes(error).join(": ")).unwrap_or_default();
+    let message = broken.as_ref().map(words).unwrap_or_default();
     let own = notes.lock().0.clone();
     let note = last_words(&own, reason, code, message, peak_memory.max(own_peak_memory()));
     leave(folder, note.clone());
@@ -261,6 +261,17 @@ fn last_words(note: &AgentNote, reason: ExitReason, code: i32, message: String, 
 fn leave(folder: &RunFolder, note: ExitNote) {
     // Without last words, the lease and the site tell.
     _ = folder.write_exit(&note);
+}
+
+/// Returns an error with its causes.
+fn words(error: &RunError) -> String {
+    let mut texts = causes(error);
+    if let RunError::Storage { causes, .. } = error {
+        texts.extend(causes.iter().cloned());
+    }
+    // `transparent` errors name themselves twice.
+    texts.dedup();
+    texts.join(": ")
 }
 
 /// Whether an error is that of a file system: another machine may have more luck.

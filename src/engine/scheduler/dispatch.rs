@@ -27,7 +27,7 @@ impl Scheduler<'_> {
             self.announce()?;
             self.estimate();
         }
-        let (mut used, on_gpu) = (self.jobs.used(), self.workers.are_on_gpu());
+        let (mut used, on_gpu) = (self.jobs.used(), self.workers.share_a_gpu());
         let mut has_worker = true;
         let (mut before, now) = (None, Instant::now());
         let (mut too_long, mut others) = (false, false);

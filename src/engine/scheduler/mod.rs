@@ -7,6 +7,7 @@
 //! instance in the cache once the last input is known (`Scheduler::settle`). If a rerun makes the same bytes,
 //! everything downstream stays fresh.
 
+mod devices;
 mod dispatch;
 mod engine_threads;
 mod fetch_outputs;
@@ -80,7 +81,7 @@ pub struct Options {
     pub goals: Goals,
     /// CPU threads to use at once, at least 1.
     pub jobs: usize,
-    /// Device: `auto`, `cpu`, `cuda:N`.
+    /// Device: `auto`, `cpu`, `cuda:N`; `cuda` for a worker on each GPU that this process may use.
     pub device: String,
     /// Whether to go on with stages that do not need a failed one.
     pub keep_going: bool,
@@ -181,7 +182,7 @@ pub fn run(
         tasks: Tasks::new(options.goals.forbidden(graph), options.goals.forced.clone()),
         jobs: Jobs::new(options.jobs),
         workers: Workers::new(
-            (options.worker.clone(), options.device.clone()),
+            (options.worker.clone(), devices::slots(&options.device)),
             has_scripts(graph),
             options.jobs,
             sender.clone(),

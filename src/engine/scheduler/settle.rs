@@ -77,7 +77,7 @@ impl Scheduler<'_> {
         }
         // What changed since earlier runs, whoever planned the graph knows.
         let reason = match &self.options.part {
-            Some(_) => String::new(),
+            Some(_) => "has no result".to_owned(),
             None => self.journal.history.reason(self.context.graph.instance(id), &action, reason),
         };
         self.tasks.add(id, Task { action, key, reason, wants });

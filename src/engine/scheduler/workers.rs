@@ -102,6 +102,8 @@ struct Worker {
     child: Child,
     stdin: Option<ChildStdin>,
     platform: Option<Platform>,
+    /// Position of its device among those of the run.
+    slot: usize,
     /// Numerics mode of the process, fixed for its lifetime: libraries read their switches once.
     numerics: Numerics,
     job: Option<u64>,
@@ -115,7 +117,8 @@ struct Worker {
 /// All workers of a run.
 pub(super) struct Workers {
     program: PathBuf,
-    device: String,
+    /// One device for all workers, or one for each of them.
+    devices: Vec<String>,
     /// Whether they may run the TorchScript networks in checkpoints.
     scripts: bool,
     limit: usize,
@@ -154,16 +157,17 @@ pub(super) struct WorkerExit {
 }
 
 impl Workers {
-    /// Creates an empty pool. At most `limit` workers are alive at once.
+    /// Creates an empty pool. At most `limit` workers are alive at once; of several devices, each has one of them.
     ///
     /// `scripts` allows them to run the TorchScript networks in checkpoints.
     pub(super) fn new(
-        (program, device): (PathBuf, String),
+        (program, devices): (PathBuf, Vec<String>),
         scripts: bool,
         limit: usize,
         messages: SyncSender<Message>,
     ) -> Self {
-        Workers { program, device, scripts, limit, messages, workers: Vec::new(), failed: FailedStarts::default() }
+        let limit = if devices.len() > 1 { limit.min(devices.len()) } else { limit };
+        Workers { program, devices, scripts, limit, messages, workers: Vec::new(), failed: FailedStarts::default() }
     }
 
     /// Returns an idle worker of these numerics, preferably the one that holds most of the inputs.
@@ -204,15 +208,28 @@ impl Workers {
     }
 
     /// Whether workers compute on a GPU. `false` until a worker has reported its platform.
-    pub(super) fn are_on_gpu(&self) -> bool {
+    fn are_on_gpu(&self) -> bool {
         let mut platforms = self.workers.iter().flatten().filter_map(|worker| worker.platform.as_ref());
         platforms.any(|platform| is_gpu(&platform.device))
     }
 
+    /// Whether stages share a GPU. Of several, each runs one stage at a time.
+    pub(super) fn share_a_gpu(&self) -> bool {
+        self.devices.len() == 1 && self.are_on_gpu()
+    }
+
+    /// Returns the first device without a worker; the only device, if there is one for all.
+    fn free_slot(&self) -> usize {
+        let is_taken =
+            |slot: &usize| self.workers.iter().flatten().any(|worker| !worker.leaves && worker.slot == *slot);
+        (0..self.devices.len()).find(|slot| !is_taken(slot)).unwrap_or(0)
+    }
+
     fn start(&mut self, numerics: Numerics) -> Result<(), WorkerError> {
         let index = self.workers.len();
+        let slot = self.free_slot();
         let mut child = Command::new(&self.program)
-            .args(["--device", &self.device, "--numerics", numerics.name()])
+            .args(["--device", &self.devices[slot], "--numerics", numerics.name()])
             .args(self.scripts.then_some("--scripts"))
             .env_clear()
             .envs(numerics.environment(std::env::vars_os()))
@@ -249,7 +266,7 @@ impl Workers {
         }
         let stdin = child.stdin.take();
         let (held, said) = (VecDeque::new(), VecDeque::new());
-        let worker = Worker { child, stdin, platform: None, numerics, job: None, leaves: false, held, said };
+        let worker = Worker { child, stdin, platform: None, slot, numerics, job: None, leaves: false, held, said };
         self.workers.push(Some(worker));
         Ok(())
     }
