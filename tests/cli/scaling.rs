@@ -36,7 +36,7 @@ fn freeze(space: &Space, count: usize) -> RunFolder {
         "p.yaml",
         format!(
             "stages:\n  first: {{kind: command, matrix: {{n: [{numbers}]}}, with: {{run: 'echo ${{n}} > ${{out.o}}', \
-             outputs: {{o: o}}}}}}\n  second: {{kind: command, matrix: {{of: {{each: first}}}}, needs: {{i: first}}, \
+             outputs: {{o: o}}}}}}\n  second: {{kind: command, matrix: {{i: {{each: first}}}}, \
              with: {{run: 'cp ${{in.i}} ${{out.o}}', outputs: {{o: o}}}}}}\n"
         ),
     );

@@ -234,6 +234,16 @@ impl Leases {
         self.own.clone()
     }
 
+    /// Makes the client of a network file system ask for the names in the folder of a key's manifest, which it may
+    /// otherwise remember for a minute: opening a folder does that, and opening a file that is not there does not.
+    pub(crate) fn refresh(&self, key: ActionKey) {
+        if self.is_on_network
+            && let Some(folder) = self.cache.action_path(key).parent()
+        {
+            _ = File::open(folder);
+        }
+    }
+
     pub(super) fn cache(&self) -> &Cache {
         &self.cache
     }

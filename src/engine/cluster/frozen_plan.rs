@@ -562,8 +562,9 @@ stages:
     kind: command
     matrix: {n: [1, 2]}
     needs: {of: list, also: far}
-    with: {run: "head -n ${n} ${in.of} > ${out.n}", outputs: {n: n}, seed: 4}
-  sum: {kind: command, needs: {a: part/1, b: part/2}, with: {run: "cat ${in.a} > ${out.n}", outputs: {n: {as: n.txt}}}}
+    seed: 4
+    with: {run: "head -n ${n} ${in.of} > ${out.n}", outputs: {n: n}}
+  sum: {kind: command, needs: {a: part/1, b: part/2}, with: {run: "cat ${in.a} > ${out.n}", outputs: {n: {path: n, show: n.txt}}}}
 "#;
     const SHA: &str = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";
 

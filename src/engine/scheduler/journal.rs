@@ -24,12 +24,9 @@ pub(super) struct Journal<'a> {
 impl<'a> Journal<'a> {
     pub(super) fn new(cache: &'a Cache, options: &Options) -> Self {
         let run = RunRecord { started: Some(jiff::Timestamp::now().to_string()), ..options.about.clone() };
-        Journal {
-            history: History::new(cache, &options.about.pipeline),
-            run,
-            made: HashSet::new(),
-            commit: options.about.commit.clone().map(Some),
-        }
+        // The planner of a shared run has asked once for all agents.
+        let commit = options.part.as_ref().map(|_| options.about.commit.clone());
+        Journal { history: History::new(cache, &options.about.pipeline), run, made: HashSet::new(), commit }
     }
 
     /// Notes the key of an instance that has its result.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::part::Looks;
 use super::tasks::Satisfaction;
 use super::{RunError, Scheduler, State};
+use crate::action::ActionKey;
 use crate::cache::{Attempt, Blob, Cache, CacheError, Held, Holder, Lease, Leases, Wanted};
 use crate::event::RunEvent;
 use crate::plan::Staleness;
@@ -39,6 +40,11 @@ impl RunLeases {
     /// Whether to leave an instance alone for now because another run holds its lease.
     pub(super) fn is_waiting(&self, id: InstanceId) -> bool {
         self.waits.get(&id).is_some_and(|wait| !wait.may_request)
+    }
+
+    /// Makes sure that the next lookup of a key sees what other machines have written.
+    pub(super) fn refresh(&self, key: ActionKey) {
+        self.own.refresh(key);
     }
 
     /// Whether another run holds the lease of an instance, as far as this run has seen.

@@ -36,6 +36,7 @@ impl Scheduler<'_> {
         let done: HashSet<ActionKey> = news.done.into_iter().collect();
         let mut found = false;
         for id in self.tasks.with_keys(&done) {
+            self.refresh(id);
             found |= self.take_result(id)?;
         }
         for (key, failure) in news.failed {
@@ -63,6 +64,7 @@ impl Scheduler<'_> {
             if !self.leases.looks.take() {
                 break;
             }
+            self.refresh(id);
             if self.take_result(id)? {
                 self.leases.looks.quicken(Instant::now());
             } else {
@@ -71,6 +73,12 @@ impl Scheduler<'_> {
             }
         }
         Ok(())
+    }
+
+    fn refresh(&self, id: InstanceId) {
+        if let Some(task) = self.tasks.get(id) {
+            self.leases.refresh(task.key);
+        }
     }
 
     /// Ends an instance that failed in another run.
