@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::{boot, is_gone, machine, started, system};
 
-/// Time without a touch after which a lease of another machine is stale. Its holder touches it every 30 seconds, and NFS
-/// may show a touch a minute late.
+/// Time without a touch after which a lease of another machine is stale. Its holder touches it every 30 seconds, and
+/// NFS may show a touch a minute late.
 pub(super) const OTHER_MACHINE_PATIENCE: Duration = Duration::from_secs(180);
 
 /// Time without a touch after which an unreadable lease is stale: a crash cut it, or another version wrote it. A live

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::folder::RunFolder;
+use super::plan_parts::{FrozenInstance, FrozenOutput, FrozenSource, Place, Pools, located};
 use crate::action::RECORD_FORMAT;
 use crate::address::masked;
 use crate::cache::RunRecord;
@@ -20,11 +21,10 @@ use crate::digest::Digest;
 use crate::external_inputs::{CheckedSource, ExternalInputs};
 use crate::fsio::{self, Context, FileError};
 use crate::graph::Graph;
-use crate::numerics::Numerics;
 use crate::plan::{Goals, History, PlanContext, RerunRequest, plan, survey};
 use crate::scheduler::commit_of;
 use crate::spec::{Instance, InstanceId, InstanceParts, Need, OutputSpec, PerInstance, SourceFile};
-use crate::stage_kinds::{Source, StageKind};
+use crate::stage_kinds::StageKind;
 
 /// Version of the format. Other versions are refused.
 pub const FROZEN_FORMAT: u32 = 1;
@@ -114,78 +114,6 @@ pub struct FrozenPlan {
     params: Vec<Arc<Json>>,
     /// Lists of outputs, each once.
     outputs: Vec<Vec<FrozenOutput>>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct FrozenInstance {
-    name: String,
-    stage: String,
-    kind: StageKind,
-    /// Position in `params`.
-    params: usize,
-    #[serde(default, skip_serializing_if = "is_default")]
-    seed: u64,
-    #[serde(default, skip_serializing_if = "is_default")]
-    is_seeded: bool,
-    #[serde(default, skip_serializing_if = "is_default")]
-    numerics: Numerics,
-    threads: usize,
-    gpu: f64,
-    /// Time limit in seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    time_limit: Option<f64>,
-    /// Slot, label, position of the producer, and its output.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    needs: Vec<(String, String, usize, String)>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    sources: Vec<FrozenSource>,
-    /// Position in `outputs`.
-    outputs: usize,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    sweep: Vec<(String, String)>,
-    /// Position in `classes`.
-    class: usize,
-    /// Seconds that it takes, by earlier runs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    seconds: Option<f64>,
-    /// Whether no target needs it.
-    #[serde(default, skip_serializing_if = "is_default")]
-    is_unwanted: bool,
-    /// Whether its outputs must exist at the end.
-    #[serde(default, skip_serializing_if = "is_default")]
-    is_needed: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-struct FrozenOutput {
-    name: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    result: Option<String>,
-}
-
-/// Input from outside the cache.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct FrozenSource {
-    slot: String,
-    #[serde(flatten)]
-    place: Place,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Place {
-    /// File at an absolute path.
-    File { path: PathBuf, digest: Digest },
-    /// Folder at an absolute path.
-    Folder { path: PathBuf, digest: Digest },
-    /// File to fetch.
-    Address(Source),
-    /// File that a person has to fetch.
-    ByHand { path: PathBuf, source: Source, digest: Option<Digest> },
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }
 
 /// A plan as an agent works on it.
@@ -458,90 +386,6 @@ pub fn prices(
         stages.iter().filter_map(|stage| Some((stage.name.as_str(), stage.seconds?))).collect();
     let seconds = |id: InstanceId| by_name.get(context.graph.instance(id).name.as_str()).copied();
     Ok(context.graph.ids().map(seconds).collect())
-}
-
-/// Returns the location of a checked source, as an instance has it.
-fn located(checked: &CheckedSource) -> Source {
-    let text = |path: &Path| Some(path.to_string_lossy().into_owned());
-    match checked {
-        CheckedSource::Local { path, .. } => Source { path: text(path), ..Source::default() },
-        CheckedSource::Folder { path, .. } => Source { path: text(path), is_folder: true, ..Source::default() },
-        CheckedSource::Remote { source } => source.clone(),
-        CheckedSource::ByHand { path, source, .. } => Source { path: text(path), ..source.clone() },
-    }
-}
-
-impl Place {
-    fn of(checked: &CheckedSource) -> Self {
-        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        match checked {
-            CheckedSource::Local { path, digest } => Place::File { path: absolute(path), digest: *digest },
-            CheckedSource::Folder { path, digest } => Place::Folder { path: absolute(path), digest: *digest },
-            CheckedSource::Remote { source } => Place::Address(without_secrets(source)),
-            CheckedSource::ByHand { path, source, digest } => {
-                Place::ByHand { path: absolute(path), source: without_secrets(source), digest: *digest }
-            }
-        }
-    }
-}
-
-fn without_secrets(source: &Source) -> Source {
-    let mut source = source.clone();
-    source.url = source.url.map(|url| masked(&url));
-    source.mirrors.iter_mut().for_each(|url| *url = masked(url));
-    source
-}
-
-impl From<Place> for CheckedSource {
-    fn from(place: Place) -> Self {
-        match place {
-            Place::File { path, digest } => CheckedSource::Local { path, digest },
-            Place::Folder { path, digest } => CheckedSource::Folder { path, digest },
-            Place::Address(source) => CheckedSource::Remote { source },
-            Place::ByHand { path, source, digest } => CheckedSource::ByHand { path, source, digest },
-        }
-    }
-}
-
-impl From<OutputSpec> for FrozenOutput {
-    fn from(OutputSpec { name, result }: OutputSpec) -> Self {
-        FrozenOutput { name, result }
-    }
-}
-
-impl From<FrozenOutput> for OutputSpec {
-    fn from(FrozenOutput { name, result }: FrozenOutput) -> Self {
-        OutputSpec { name, result }
-    }
-}
-
-/// Values that many instances share, each once.
-#[derive(Default)]
-struct Pools {
-    params: Pool<Arc<Json>>,
-    outputs: Pool<Vec<FrozenOutput>>,
-    classes: Pool<String>,
-}
-
-struct Pool<T> {
-    values: Vec<T>,
-    positions: HashMap<T, usize>,
-}
-
-impl<T> Default for Pool<T> {
-    fn default() -> Self {
-        Pool { values: Vec::new(), positions: HashMap::new() }
-    }
-}
-
-impl<T: Clone + Eq + std::hash::Hash> Pool<T> {
-    /// Returns the position of a value, and adds it if it is new.
-    fn position(&mut self, value: T) -> usize {
-        *self.positions.entry(value).or_insert_with_key(|value| {
-            self.values.push(value.clone());
-            self.values.len() - 1
-        })
-    }
 }
 
 #[cfg(test)]

@@ -10,3 +10,5 @@ pub mod agent;
 pub mod folder;
 pub mod frozen_plan;
 mod news;
+mod notes;
+mod plan_parts;

@@ -1,4 +1,4 @@
-//! Runs that share a graph: takes what others made, gives up what failed elsewhere, and ends when nothing is left to do.
+//! Runs that share a graph: takes what others made, gives up what failed elsewhere, ends when nothing is left to do.
 //!
 //! Does nothing in a run of its own ([`super::part`]).
 

@@ -171,6 +171,11 @@ impl Looks {
         self.left
     }
 
+    /// Allows as many files to be opened as after a short pause.
+    pub(super) fn refill(&mut self) {
+        self.left = MOST_LOOKS;
+    }
+
     /// Notes that something happened: more may follow soon.
     pub(super) fn quicken(&mut self, now: Instant) {
         (self.pause, self.left) = (SHORTEST_PAUSE, MOST_LOOKS);

@@ -61,7 +61,11 @@ impl Scheduler<'_> {
     /// Handles the end of recording, with or without a result.
     pub(super) fn recorded(&mut self, job: u64, running: Running, recorded: Recorded) -> Result<(), RunError> {
         self.jobs.end_recording(job);
-        self.leases.looks.quicken(std::time::Instant::now());
+        self.leases.looks.refill();
+        if self.states.next_ready(None).is_none() {
+            // Nothing is left to start: what others have made counts now.
+            self.leases.looks.quicken(std::time::Instant::now());
+        }
         let (manifest, rotten, unsent) = match recorded {
             Recorded::Done(manifest, rotten, unsent) => (manifest, rotten, unsent),
             Recorded::Failed(failure) => return self.failed(running, failure),
