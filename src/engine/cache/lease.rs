@@ -339,6 +339,11 @@ impl Cache {
         !is_over(&path, found.holder().as_ref())
     }
 
+    /// Returns who holds or left the lease of a key.
+    pub fn lease_holder(&self, key: ActionKey) -> Option<Holder> {
+        LeaseFile::at(&self.lease_path(key))?.holder()
+    }
+
     fn lease_path(&self, key: ActionKey) -> PathBuf {
         self.leases().join(format!("{key}.json"))
     }

@@ -288,7 +288,8 @@ fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
 
 /// Returns the name of this process as an agent: that of its job, where the site's scheduler gives one.
 ///
-/// `variable` reads a variable of the environment. Slurm names an element of an array `ARRAY_TASK`.
+/// `variable` reads a variable of the environment. Whoever submits an agent may name it in `ATFLOW_AGENT`. Slurm names
+/// an element of an array `ARRAY_TASK`.
 pub fn agent_name(variable: impl Fn(&str) -> Option<String>) -> (String, Option<String>) {
     let word = |name: &str| {
         let is_word = |text: &String| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
@@ -298,6 +299,7 @@ pub fn agent_name(variable: impl Fn(&str) -> Option<String>) -> (String, Option<
         (Some(array), Some(task), _) => Some(format!("{array}_{task}")),
         (_, _, job) => job,
     };
+    let job = word("ATFLOW_AGENT").or(job);
     let host = gethostname::gethostname().to_string_lossy().replace(['/', '\0'], "_");
     (job.clone().unwrap_or_else(|| format!("{host}-{}", std::process::id())), job)
 }
@@ -362,6 +364,8 @@ mod tests {
             job: job.to_owned(),
             count: 4,
             why: "start".to_owned(),
+            memory: Some(512),
+            agent: None,
         };
         folder.add_job(&job("12")).unwrap();
         // A submitter that was killed leaves half a line.

@@ -7,8 +7,17 @@
 //! Knows no terminal, and no pipeline file once a plan is frozen.
 
 pub mod agent;
+pub mod board;
+pub mod classes;
+pub mod command;
+pub mod controller;
+mod fields;
+pub mod fleet;
 pub mod folder;
 pub mod frozen_plan;
 mod news;
 mod notes;
 mod plan_parts;
+pub mod site;
+pub mod slurm;
+pub mod verdict;

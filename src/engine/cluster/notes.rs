@@ -161,6 +161,12 @@ pub struct JobLine {
     pub count: usize,
     /// Why they were submitted.
     pub why: String,
+    /// Memory of each agent in MiB, if it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// Name of the agent, where the site's names of jobs do not become names of agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
 }
 
 /// How a run ended.

@@ -30,7 +30,7 @@ impl Interrupt {
     }
 
     /// Acknowledges the first `asked` requests: from now on, the run is sure to end soon.
-    fn acknowledge(&self, asked: usize) {
+    pub fn acknowledge(&self, asked: usize) {
         self.0.1.fetch_max(asked, Ordering::SeqCst);
     }
 

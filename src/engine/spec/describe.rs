@@ -3,7 +3,7 @@
 use serde_yaml::Value;
 
 /// Describes a value in a few words, for a message.
-pub(super) fn describe(value: &Value) -> String {
+pub(crate) fn describe(value: &Value) -> String {
     match value {
         Value::Null => "empty".to_owned(),
         Value::Bool(flag) => format!("`{flag}`"),

@@ -61,6 +61,7 @@ mod watch;
 mod yaml;
 
 pub use allow::Lint;
+pub(crate) use describe::describe;
 pub use expand::expand;
 pub use instance::{ExternalInput, Instance, InstanceId, Need, OutputSpec, PerInstance, fits_on_gpu};
 pub use lint::{Warning, warnings};
@@ -70,6 +71,9 @@ pub(crate) use pattern::Pattern;
 pub use pipeline::PipelineSpec;
 pub use problem::{Problem, Problems, suggestion};
 pub use provenance::{At, Written, written};
+pub(crate) use reader::{Reader, is_name};
 pub use schema::pipeline_schema;
 pub use settings::Overrides;
 pub use source::{Part, Place, SourceFile, Step, YamlPath};
+pub(crate) use stage::duration;
+pub(crate) use yaml::{parse as parse_yaml, text as yaml_text};

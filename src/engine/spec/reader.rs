@@ -14,18 +14,18 @@ pub(super) const TOP_KEYS: [&str; 9] =
     ["pipeline", "include", "allow", "numerics", "params", "seeds", "profiles", "defaults", "stages"];
 
 /// Reads one file and collects its problems.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     pub file: &'a Arc<SourceFile>,
     pub problems: Vec<Problem>,
 }
 
 impl Reader<'_> {
-    pub(super) fn problem(&mut self, place: Place, message: impl Into<String>, label: impl Into<String>) {
+    pub(crate) fn problem(&mut self, place: Place, message: impl Into<String>, label: impl Into<String>) {
         self.problems.push(Problem::at(place, message, label));
     }
 
     /// Reports unknown keys; `hint` may suggest the intended meaning of a key.
-    pub(super) fn known_keys(
+    pub(crate) fn known_keys(
         &mut self,
         map: &Mapping,
         path: &YamlPath,
@@ -48,7 +48,7 @@ impl Reader<'_> {
     }
 
     /// Returns the entries of a mapping whose keys are words; reports the others.
-    pub(super) fn words<'v>(&mut self, map: &'v Mapping, path: &YamlPath) -> Vec<(&'v str, &'v Value)> {
+    pub(crate) fn words<'v>(&mut self, map: &'v Mapping, path: &YamlPath) -> Vec<(&'v str, &'v Value)> {
         let mut words = Vec::with_capacity(map.len());
         for (key, value) in map {
             match key {
@@ -71,7 +71,7 @@ impl Reader<'_> {
     }
 
     /// Returns the mapping under a key; `None` if it is absent, empty or invalid.
-    pub(super) fn mapping<'v>(&mut self, map: &'v Mapping, key: &str, path: &YamlPath) -> Option<&'v Mapping> {
+    pub(crate) fn mapping<'v>(&mut self, map: &'v Mapping, key: &str, path: &YamlPath) -> Option<&'v Mapping> {
         match map.get(key) {
             None | Some(Value::Null) => None,
             Some(Value::Mapping(inner)) => Some(inner),
@@ -110,7 +110,7 @@ impl Reader<'_> {
 }
 
 /// Returns whether a text can name a stage, axis or pipeline. A leading `-` would read as a command-line option.
-pub(super) fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     !text.starts_with('-')
         && !text.is_empty()
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')

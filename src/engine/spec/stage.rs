@@ -453,7 +453,7 @@ pub(super) fn label_of(value: &Value) -> Option<String> {
 }
 
 /// Reads a duration such as `90 s`, `10 min` or `2 h`.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     let unit_at = text.find(|c: char| c.is_alphabetic())?;
     let (number, unit) = text.split_at(unit_at);
     let seconds = match unit.trim_end() {

@@ -21,7 +21,7 @@ const MAX_BYTES: u64 = 8 << 20;
 ///
 /// # Errors
 /// Returns a message if the file cannot be parsed.
-pub(super) fn text(path: &Path) -> Result<String, String> {
+pub(crate) fn text(path: &Path) -> Result<String, String> {
     let shown = path.display();
     let bytes = fsio::read_regular(path, MAX_BYTES).map_err(|error| match error.kind() {
         ErrorKind::NotFound => format!("there is no file {shown}"),
@@ -42,7 +42,7 @@ pub(super) fn text(path: &Path) -> Result<String, String> {
 ///
 /// # Errors
 /// The text is not YAML, or exceeds the parser's limits on nesting or repetition.
-pub(super) fn parse(file: &Arc<SourceFile>, problems: &mut Vec<Problem>) -> Result<Value, Problem> {
+pub(crate) fn parse(file: &Arc<SourceFile>, problems: &mut Vec<Problem>) -> Result<Value, Problem> {
     if let Some(at) = nesting::too_deep(&file.text) {
         return Err(deep(file, at));
     }

@@ -1,0 +1,543 @@
+//! Submits agents for a run and watches it: plan, submit, watch, submit again, end.
+//!
+//! The run does not need it. It may be killed at any time: the agents go on, and another controller takes over where it
+//! was. Of several controllers of one run, one decides; it holds a lease. It never runs a stage.
+
+mod endings;
+mod submissions;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use super::board::{Board, Change, WorkLeft};
+use super::classes::ClusterFile;
+use super::fleet::{Fleet, make_logs_folder};
+use super::folder::{JobLine, RunFolder};
+use super::site::{Site, SiteError, SiteJob};
+use super::slurm::comment;
+use super::verdict::{Consequence, HEARTBEAT, consequence};
+use crate::action::ActionKey;
+use crate::cache::{Attempt, Cache, CacheError, Lease, Leases, RunOutcome, RunRecord};
+use crate::digest::Digest;
+use crate::event::{RunEvent, RunSummary, Status};
+use crate::fsio::FileError;
+use crate::plan::{Goals, PlanContext};
+use crate::protocol::Failure;
+use crate::scheduler::Interrupt;
+use crate::spec::{InstanceId, PerInstance};
+
+/// Share of an agent's time that is planned with.
+const USED_TIME: f64 = 0.7;
+
+/// An instance that never ran is planned with this share of an agent's time.
+const UNKNOWN_SHARE: f64 = 0.1;
+
+/// So many submissions of a class in a row may end without any progress before the class is given up.
+const ROUNDS: usize = 3;
+
+/// Longest chain of submissions that wait for one another.
+const LONGEST_CHAIN: usize = 8;
+
+/// The intervals of a controller.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Shortest interval between two looks at the cache; it grows while nothing changes.
+    pub look: Duration,
+    /// Longest interval between two looks at the cache.
+    pub longest_look: Duration,
+    /// Interval between two questions to the site; it grows to four times that while the site is away.
+    pub list: Duration,
+    /// Shortest interval between two submissions.
+    pub submit: Duration,
+    /// How long a queue of ready instances stays long before agents are added.
+    pub growth: Duration,
+    /// How long a class gets no agents after one of them ended badly; twice that after the next.
+    pub pause: Duration,
+    /// Interval between two notes of an agent.
+    pub heartbeat: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Pace {
+            look: Duration::from_secs(1),
+            longest_look: Duration::from_secs(15),
+            list: Duration::from_secs(30),
+            submit: Duration::from_secs(10),
+            growth: Duration::from_secs(60),
+            pause: Duration::from_secs(60),
+            heartbeat: HEARTBEAT,
+        }
+    }
+}
+
+impl Pace {
+    /// Returns the same, faster or slower. The heartbeat is the agents' own and stays.
+    #[must_use]
+    pub fn scaled(self, factor: f64) -> Self {
+        let scaled = |time: Duration| time.mul_f64(factor.clamp(0.001, 1000.0));
+        Pace {
+            look: scaled(self.look),
+            longest_look: scaled(self.longest_look),
+            list: scaled(self.list),
+            submit: scaled(self.submit),
+            growth: scaled(self.growth),
+            pause: scaled(self.pause),
+            heartbeat: self.heartbeat,
+        }
+    }
+}
+
+/// What a controller works on.
+pub struct SharedRun<'a> {
+    /// Graph, cache and sources of the plan.
+    pub context: PlanContext<'a>,
+    /// What the run is to achieve.
+    pub goals: &'a Goals,
+    /// Its folder, with the plan in it.
+    pub folder: &'a RunFolder,
+    /// What its record says from the start.
+    pub about: RunRecord,
+    /// When its plan was frozen, RFC 3339 in UTC.
+    pub since: &'a str,
+    /// Names of the classes.
+    pub classes: &'a [String],
+    /// Class of each instance: its position in `classes`.
+    pub class_of: &'a PerInstance<usize>,
+    /// Seconds that each instance takes, by earlier runs.
+    pub seconds: &'a PerInstance<Option<f64>>,
+    /// The machines.
+    pub cluster: &'a ClusterFile,
+    /// Program of the agents, and their environment.
+    pub program: &'a str,
+    /// Variables of their environment.
+    pub env: &'a [(String, String)],
+    /// Intervals.
+    pub pace: Pace,
+}
+
+/// What a controller tells.
+#[derive(Debug, Clone)]
+pub enum Told {
+    /// A fact of the run.
+    Run(RunEvent),
+    /// What was submitted, and what waits for what.
+    Site(String),
+}
+
+/// What the user wants who stops a controller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// The agents go on without it.
+    Detach,
+    /// The run ends.
+    Cancel,
+}
+
+/// Why a controller ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// The run is over; its record is in the cache.
+    Over(RunSummary, RunOutcome),
+    /// The run goes on without it.
+    Detached(RunSummary),
+    /// No class can do the rest.
+    GivenUp(RunSummary, Vec<String>),
+}
+
+/// Reason why a controller cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum ControllerError {
+    /// The cache failed.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// A file of the run's folder failed.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The site does not take the agents of any class.
+    #[error("no agent of class `{class}` can be started")]
+    Site {
+        /// The class.
+        class: String,
+        /// What the site says.
+        source: SiteError,
+    },
+}
+
+/// What is known of a class.
+#[derive(Debug, Default)]
+struct ClassState {
+    /// Agents that are wanted now.
+    target: usize,
+    /// Memory level: how often its agents ran out of memory.
+    memory_level: u32,
+    /// Progress at the last look, and since the strikes were counted.
+    progress: usize,
+    /// Submissions that ended without progress.
+    strikes: HashSet<String>,
+    /// Why the last of them did.
+    last_strike: String,
+    /// No submission before this moment.
+    paused_until: Option<Instant>,
+    pauses: u32,
+    /// Since when its queue has been long.
+    long_queue: Option<Instant>,
+    /// Why nothing more is submitted for it.
+    given_up: Option<String>,
+    /// The most agents that the site took, once it refused more.
+    limit: Option<usize>,
+}
+
+struct Controller<'a, 'b> {
+    run: &'b SharedRun<'a>,
+    site: &'b mut dyn Site,
+    tell: &'b mut dyn FnMut(Told),
+    board: Board<'a>,
+    fleet: Fleet,
+    states: Vec<ClassState>,
+    leases: Leases,
+    /// Held by the controller that decides.
+    lease: Option<Lease>,
+    excluded: Vec<String>,
+    last_submit: Option<Instant>,
+    next_list: Instant,
+    list_wait: Duration,
+    is_away: bool,
+    shown: HashMap<String, (InstanceId, String)>,
+    shown_reasons: BTreeMap<String, String>,
+    submissions: u32,
+}
+
+/// Submits agents for a run and returns, without waiting for anything. Returns the number of agents.
+///
+/// # Errors
+/// [`ControllerError`].
+pub fn submit(run: &SharedRun<'_>, site: &mut dyn Site, tell: &mut dyn FnMut(Told)) -> Result<usize, ControllerError> {
+    let mut controller = Controller::new(run, site, tell)?;
+    controller.look()?;
+    controller.ask_site(Instant::now());
+    if controller.leads()? {
+        controller.submit_first(true)?;
+    }
+    Ok(controller.fleet.open().count())
+}
+
+/// Submits agents for a run and watches it to its end. `wish` is asked once the user stops it.
+///
+/// # Errors
+/// [`ControllerError`].
+pub fn watch(
+    run: &SharedRun<'_>,
+    site: &mut dyn Site,
+    interrupt: &Interrupt,
+    wish: &mut dyn FnMut() -> Wish,
+    tell: &mut dyn FnMut(Told),
+) -> Result<Ended, ControllerError> {
+    let mut controller = Controller::new(run, site, tell)?;
+    controller.tell_start();
+    controller.watch(interrupt, wish)
+}
+
+/// Ends the agents of a run. Returns how many jobs the site was asked to end.
+///
+/// # Errors
+/// [`ControllerError`].
+pub fn cancel(folder: &RunFolder, site: &mut dyn Site) -> Result<usize, ControllerError> {
+    folder.cancel()?;
+    let fleet = Fleet::read(folder, Instant::now());
+    let with_words: HashSet<String> = folder.exits().into_iter().map(|note| note.name).collect();
+    let jobs: Vec<String> =
+        fleet.open().filter(|agent| !with_words.contains(&agent.name)).map(|agent| agent.job.clone()).collect();
+    site.cancel(&jobs).map_err(|source| ControllerError::Site { class: String::new(), source })?;
+    Ok(jobs.len())
+}
+
+/// Takes the place of a run's controller, if there is none: until the lease is dropped, no other one decides.
+///
+/// # Errors
+/// [`CacheError`].
+pub fn take_over(cache: &Cache, folder: &RunFolder) -> Result<Option<Lease>, CacheError> {
+    Ok(match Leases::new(cache).attempt(lease_key(folder))? {
+        Attempt::Taken(lease) => Some(lease),
+        Attempt::Held(_) => None,
+    })
+}
+
+fn lease_key(folder: &RunFolder) -> ActionKey {
+    ActionKey(Digest::of(format!("controller of {}", folder.id().0).as_bytes()))
+}
+
+impl<'a, 'b> Controller<'a, 'b> {
+    fn new(
+        run: &'b SharedRun<'a>,
+        site: &'b mut dyn Site,
+        tell: &'b mut dyn FnMut(Told),
+    ) -> Result<Self, ControllerError> {
+        make_logs_folder(run.folder)?;
+        let now = Instant::now();
+        let fleet = Fleet::read(run.folder, now);
+        let mut states: Vec<ClassState> = run.classes.iter().map(|_| ClassState::default()).collect();
+        let mut excluded = Vec::new();
+        for decision in fleet.decisions() {
+            let class = run.classes.iter().position(|name| *name == decision.class);
+            match (consequence(decision.ending), class) {
+                (Consequence::Exclude, _) if !decision.node.is_empty() => excluded.push(decision.node.clone()),
+                (Consequence::MoreMemory, Some(class)) => states[class].memory_level = 1,
+                _ => {}
+            }
+        }
+        Ok(Controller {
+            run,
+            site,
+            tell,
+            board: Board::new(run.context, run.goals, run.since)?,
+            fleet,
+            states,
+            leases: Leases::new(run.context.cache),
+            lease: None,
+            excluded,
+            last_submit: None,
+            next_list: now,
+            list_wait: run.pace.list,
+            is_away: false,
+            shown: HashMap::new(),
+            shown_reasons: BTreeMap::new(),
+            submissions: 0,
+        })
+    }
+
+    fn watch(&mut self, interrupt: &Interrupt, wish: &mut dyn FnMut() -> Wish) -> Result<Ended, ControllerError> {
+        let mut wait = self.run.pace.look;
+        let mut is_first = true;
+        loop {
+            let now = Instant::now();
+            let has_changed = self.look()?;
+            if self.board.is_over() {
+                return self.end();
+            }
+            if self.run.folder.is_cancelled() {
+                return self.end_cancelled();
+            }
+            if let Some(end) = self.run.folder.ended() {
+                // Another controller ended it.
+                return Ok(Ended::Over(self.board.summary(), end.outcome));
+            }
+            let is_listed = now >= self.next_list && self.ask_site(now);
+            if self.leads()? {
+                if self.judge_all(is_listed, now)? {
+                    return self.end_cancelled();
+                }
+                if std::mem::take(&mut is_first) {
+                    self.submit_first(false)?;
+                }
+                self.submit_more(now)?;
+                if let Some(reasons) = self.given_up() {
+                    return self.give_up(reasons);
+                }
+            }
+            wait = if has_changed { self.run.pace.look } else { (wait * 3 / 2).min(self.run.pace.longest_look) };
+            if let Some(wish) = self.sleep(wait, interrupt, wish) {
+                return match wish {
+                    Wish::Detach => Ok(Ended::Detached(self.board.summary())),
+                    Wish::Cancel => {
+                        self.run.folder.cancel()?;
+                        self.end_cancelled()
+                    }
+                };
+            }
+        }
+    }
+
+    fn sleep(&mut self, wait: Duration, interrupt: &Interrupt, wish: &mut dyn FnMut() -> Wish) -> Option<Wish> {
+        let until = Instant::now() + wait;
+        loop {
+            let requests = interrupt.requests();
+            if requests > 0 {
+                interrupt.acknowledge(requests + 1000);
+                return Some(wish());
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            std::thread::sleep(left.min(Duration::from_millis(50)));
+        }
+    }
+
+    /// Whether this controller decides.
+    fn leads(&mut self) -> Result<bool, ControllerError> {
+        if self.lease.is_none() {
+            if let Attempt::Taken(lease) = self.leases.attempt(lease_key(self.run.folder))? {
+                self.lease = Some(lease);
+            }
+        }
+        Ok(self.lease.is_some())
+    }
+
+    fn name(&self, id: InstanceId) -> String {
+        self.run.context.graph.instance(id).name.clone()
+    }
+
+    fn tell_start(&mut self) {
+        let wanted: Vec<InstanceId> = self.run.goals.wanted.marked().collect();
+        (self.tell)(Told::Run(RunEvent::RunStarted { wanted: wanted.len() }));
+        for id in wanted.into_iter().filter(|id| self.board.is_cached(*id)) {
+            let stage = self.name(id);
+            (self.tell)(Told::Run(finished(stage, Status::Cached, 0.0, String::new(), None)));
+        }
+    }
+
+    /// Looks at the cache and at the notes of agents; tells what is new. Returns whether anything is.
+    fn look(&mut self) -> Result<bool, ControllerError> {
+        let failed: HashSet<ActionKey> = self.run.folder.failed_keys().into_iter().collect();
+        let changes = self.board.look(&failed)?;
+        for change in &changes {
+            let event = match change.clone() {
+                Change::Done { id, seconds, summary } => finished(self.name(id), Status::Ran, seconds, summary, None),
+                Change::Failed { id, key } => {
+                    let note = self.run.folder.failure_of(key);
+                    let (failure, seconds) = note.map(|note| (note.failure, note.seconds)).unzip();
+                    finished(self.name(id), Status::Failed, seconds.unwrap_or(0.0), String::new(), failure)
+                }
+                Change::Blocked { id } => finished(self.name(id), Status::Skipped, 0.0, String::new(), None),
+            };
+            if let RunEvent::StageFinished { stage, .. } = &event {
+                self.shown.remove(stage);
+            }
+            (self.tell)(Told::Run(event));
+        }
+        Ok(self.look_at_agents() || !changes.is_empty())
+    }
+
+    /// Tells what agents run, by their notes. Returns whether anything is new.
+    fn look_at_agents(&mut self) -> bool {
+        let mut is_new = false;
+        for note in self.run.folder.agents() {
+            if self.run.folder.exit_of(&note.name).is_some() {
+                continue;
+            }
+            for running in note.running {
+                let Some((id, _)) = self.board.ready_named(&running.stage) else { continue };
+                if self.shown.get(&running.stage).is_none_or(|(_, agent)| *agent != note.name) {
+                    is_new = true;
+                    self.shown.insert(running.stage.clone(), (id, note.name.clone()));
+                    let (stage, kind, reason) = (running.stage.clone(), running.kind, format!("on {}", note.host));
+                    (self.tell)(Told::Run(RunEvent::StageStarted { stage, kind, reason }));
+                }
+                if let Some(progress) = running.progress {
+                    (self.tell)(Told::Run(RunEvent::StageProgress { stage: running.stage, progress }));
+                }
+            }
+        }
+        is_new
+    }
+
+    /// Asks the site for its jobs. Returns whether it answered.
+    fn ask_site(&mut self, now: Instant) -> bool {
+        let answer = self.site.list();
+        let listed: Option<Vec<SiteJob>> = match answer {
+            Ok(listed) => {
+                if std::mem::take(&mut self.is_away) {
+                    self.say("the site answers again".to_owned());
+                }
+                self.list_wait = self.run.pace.list;
+                listed
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.is_away, true) {
+                    self.warn(format!("{error}; what runs goes on, and the site is asked again"));
+                }
+                self.list_wait = (self.list_wait * 2).min(self.run.pace.list * 4);
+                None
+            }
+        };
+        self.next_list = now + self.list_wait;
+        if let Some(jobs) = &listed {
+            self.adopt(jobs, now);
+        }
+        self.fleet.update(self.run.folder, listed.as_deref(), now);
+        listed.is_some()
+    }
+
+    /// Adds submissions of this run that no line tells of: their controller was killed before it wrote one.
+    fn adopt(&mut self, jobs: &[SiteJob], now: Instant) {
+        let mut found: BTreeMap<(String, String), usize> = BTreeMap::new();
+        for (class, job) in self.run.classes.iter().flat_map(|class| jobs.iter().map(move |job| (class, job))) {
+            let Some((array, task)) = job.id.split_once('_') else { continue };
+            if job.comment != comment(&self.run.folder.id().0, class) || self.fleet.knows(array) {
+                continue;
+            }
+            let count = found.entry((array.to_owned(), class.clone())).or_default();
+            *count = (*count).max(task.parse().unwrap_or(0) + 1);
+        }
+        for ((job, class), count) in found {
+            let why = "found by its comment".to_owned();
+            let at = jiff::Timestamp::now().to_string();
+            let line = JobLine { at, class, job, count, why, memory: None, agent: None };
+            // It is found again if it cannot be written.
+            _ = self.run.folder.add_job(&line);
+            self.fleet.add(&line, now);
+        }
+    }
+
+    /// Why nothing that is left can run: all classes with ready work are given up, and no agent is left.
+    fn given_up(&self) -> Option<Vec<String>> {
+        let work = self.work();
+        let has_agents = self.fleet.open().any(|agent| !agent.is_reserve);
+        let ready = work.iter().enumerate().filter(|(_, left)| left.ready > 0);
+        let reasons: Option<Vec<String>> = ready.map(|(class, _)| self.states[class].given_up.clone()).collect();
+        reasons.filter(|reasons| !reasons.is_empty() && !has_agents)
+    }
+
+    fn give_up(&mut self, reasons: Vec<String>) -> Result<Ended, ControllerError> {
+        let summary = self.finish(RunOutcome::Broken)?;
+        Ok(Ended::GivenUp(summary, reasons))
+    }
+
+    fn end(&mut self) -> Result<Ended, ControllerError> {
+        let outcome = self.board.outcome();
+        let summary = self.finish(outcome)?;
+        Ok(Ended::Over(summary, outcome))
+    }
+
+    fn end_cancelled(&mut self) -> Result<Ended, ControllerError> {
+        let summary = self.finish(RunOutcome::Interrupted)?;
+        Ok(Ended::Over(RunSummary { interrupted: true, ..summary }, RunOutcome::Interrupted))
+    }
+
+    /// Notes the end of the run, once, and ends the jobs that are left.
+    fn finish(&mut self, outcome: RunOutcome) -> Result<RunSummary, ControllerError> {
+        let mut summary = self.board.summary();
+        if !self.leads()? || self.run.folder.ended().is_some() {
+            return Ok(summary);
+        }
+        // Agents see that nothing is left and end by themselves. Those that wait for a machine would start in vain.
+        let is_left = |waits: bool| outcome != RunOutcome::Done && outcome != RunOutcome::Failed || waits;
+        let words: HashSet<String> = self.run.folder.exits().into_iter().map(|note| note.name).collect();
+        let jobs: Vec<String> = self
+            .fleet
+            .open()
+            .filter(|agent| !words.contains(&agent.name) && is_left(!agent.is_running()))
+            .map(|agent| agent.job.clone())
+            .collect();
+        if !jobs.is_empty() {
+            self.end_jobs(&jobs);
+        }
+        let record = self.board.record(self.run.about.clone(), outcome, &self.run.folder.failures());
+        summary.run = Some(self.run.context.cache.remember(&record)?);
+        self.run.folder.end(outcome)?;
+        Ok(summary)
+    }
+
+    fn say(&mut self, text: String) {
+        (self.tell)(Told::Site(text));
+    }
+
+    fn warn(&mut self, text: String) {
+        (self.tell)(Told::Run(RunEvent::Warning(text)));
+    }
+}
+
+fn finished(stage: String, status: Status, seconds: f64, summary: String, failure: Option<Failure>) -> RunEvent {
+    RunEvent::StageFinished { stage, status, seconds, summary, failure }
+}
