@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         Command::Show(args) => commands::show::run(&args),
         Command::Log(args) => commands::log::run(&args),
         Command::Status(args) => commands::status::run(&args),
+        Command::Cancel(args) => commands::cancel::run(&args),
         Command::Runs(args) => commands::runs::run(&args),
         Command::Diff(args) => commands::diff::run(&args),
         Command::Data(args) => commands::data::run(&args),

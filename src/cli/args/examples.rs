@@ -47,6 +47,10 @@ pub(super) const DIFF: &str = "Examples:
   atflow diff last-2 last                 any two
   atflow diff --format html -o diff.html  one page, with pictures side by side";
 
+pub(super) const CANCEL: &str = "Examples:
+  atflow cancel                              the only run that there is
+  atflow cancel 1f0c2b3a --cache /lab/cache  one of several";
+
 pub(super) const TABLE: &str = "Examples:
   atflow table robustness               as the last run made it
   atflow table robustness --format tex  for a paper

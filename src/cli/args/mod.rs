@@ -2,6 +2,7 @@
 
 mod agent;
 mod bundle;
+mod cluster;
 mod examples;
 mod init;
 mod place;
@@ -17,6 +18,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use agent::AgentArgs;
 pub(crate) use bundle::{BundleAction, BundleArgs, BundleDepth};
+pub(crate) use cluster::{CancelArgs, ClusterArgs, ExecutorName};
 pub(crate) use init::InitArgs;
 pub(crate) use place::DurabilityName;
 pub(crate) use results::{
@@ -55,6 +57,8 @@ pub(crate) enum Command {
     Log(LogArgs),
     /// Show what runs now
     Status(StatusArgs),
+    /// End a run on a cluster
+    Cancel(CancelArgs),
     /// List earlier runs and what changed between them
     Runs(RunsArgs),
     /// Compare the parameters, numbers and pictures of two runs
@@ -114,6 +118,7 @@ impl Command {
             | Command::Export(_)
             | Command::Schema(_)
             | Command::Init(_)
+            | Command::Cancel(_)
             | Command::Keygen(_)
             | Command::Completions(_)
             | Command::Man(_)
@@ -230,6 +235,8 @@ pub(crate) struct RunArgs {
     /// Continue with stages that do not need a failed one
     #[arg(long)]
     pub keep_going: bool,
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
     /// Only show what would run, as `plan` does
     #[arg(long)]
     pub dry_run: bool,
@@ -412,6 +419,12 @@ pub(crate) enum GraphFormat {
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
     pub cache: CacheArgs,
+    /// Check a cluster, too: run a job of each class there
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = ExecutorName::Local)]
+    pub executor: ExecutorName,
+    /// The description of the cluster [default: cluster.yaml here]
+    #[arg(long, value_name = "FILE")]
+    pub cluster: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -8,8 +8,8 @@ use atflow::probe::{self, Greeting};
 use atflow::protocol::{Event, PROTOCOL_VERSION, is_gpu};
 use serde::Serialize;
 
-use super::{describe_arithmetic, worker_program};
-use crate::args::DoctorArgs;
+use super::{cluster_check, describe_arithmetic, worker_program};
+use crate::args::{DoctorArgs, ExecutorName};
 use crate::report::{CliError, Exit};
 use crate::ui;
 
@@ -30,15 +30,15 @@ enum State {
 /// One thing that was looked at.
 #[derive(Debug, Serialize)]
 struct Check {
-    name: &'static str,
+    name: String,
     state: State,
     found: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     advice: String,
 }
 
-fn check(name: &'static str, state: State, found: impl Into<String>, advice: impl Into<String>) -> Check {
-    Check { name, state, found: found.into(), advice: advice.into() }
+fn check(name: impl Into<String>, state: State, found: impl Into<String>, advice: impl Into<String>) -> Check {
+    Check { name: name.into(), state, found: found.into(), advice: advice.into() }
 }
 
 pub(crate) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
@@ -55,6 +55,15 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
             "results are recorded without the commit that they were made from",
         ),
     });
+    if args.executor != ExecutorName::Local {
+        let found = cluster_check::look(args)?.into_iter();
+        checks.extend(found.map(|(name, is_well, found, advice)| {
+            check(name, if is_well { State::Ok } else { State::Problem }, found, advice)
+        }));
+    } else if args.cluster.is_some() {
+        let error = CliError::environment("--cluster describes a cluster, and none is to be checked");
+        return Err(error.help("add --executor slurm, or leave it out"));
+    }
     let text = if args.json {
         format!("{}\n", serde_json::json!({ "checks": checks }))
     } else {

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use atflow::cache::{Cache, FoundRun, Sign};
+use atflow::cluster::folder::RunFolder;
 
 use crate::args::NameArgs;
 use crate::report::{CliError, eprint};
@@ -36,7 +37,8 @@ pub(super) fn show(cache: &Cache, args: &NameArgs, follow: bool) -> Result<Follo
             eprint(&format!("{} of pipeline {}, running on {host}, pid {pid}\n", args.stage, run.run.pipeline));
             return print(cache, args, run, follow).map(|()| Following::Shown);
         }
-        if !follow || runs.is_empty() {
+        // Agents tell what they run some seconds late, and more of them may wait for a machine.
+        if !follow || (runs.is_empty() && !RunFolder::all(cache).iter().any(RunFolder::is_live)) {
             return Ok(Following::NotRunning);
         }
         if !std::mem::replace(&mut has_told, true) {

@@ -3,6 +3,9 @@
 pub(crate) mod agent;
 mod attempts;
 pub(crate) mod bundle;
+pub(crate) mod cancel;
+mod cluster_check;
+mod cluster_run;
 pub(crate) mod completions;
 pub(crate) mod data;
 pub(crate) mod diff;
@@ -28,6 +31,7 @@ pub(crate) mod run;
 pub(crate) mod runs;
 pub(crate) mod saved_plan;
 pub(crate) mod schema;
+mod shared_runs;
 pub(crate) mod show;
 mod show_file;
 mod spot_check;

@@ -12,13 +12,14 @@ use atflow::spec::{PerInstance, Problem, Problems};
 use atflow::stage_kinds::StageKind;
 use atflow::verify::reproduce::{Published, Reproduction, ReproductionCheck};
 
+use super::cluster_run::{self, Submitted};
 use super::lay_out::{LaidOut, lay_out};
 use super::noop::{NoOp, nothing_to_do};
 use super::{
     Loaded, check_worker, diff, interrupt, jobs, keeper_program, patience, plan, remote_results, report, saved_plan,
     worker_program,
 };
-use crate::args::RunArgs;
+use crate::args::{ExecutorName, RunArgs};
 use crate::progress::{Progress, RunFacts, likely_mistakes, run_finished};
 use crate::report::{CliError, Exit, eprint, warn};
 use crate::ui;
@@ -66,6 +67,7 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
     {
         return Ok(Exit::Done);
     }
+    cluster_run::check(args)?;
     let access = if args.dry_run { Access::Look } else { Access::Write };
     if let (true, Some(remote)) = (args.share_work && !args.dry_run, args.changes.remote()) {
         // The first of several runs finds an empty bucket.
@@ -124,8 +126,19 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
         about: RunRecord { results: args.out.as_deref().map(from_root), ..loaded.about() },
         part: None,
     };
-    let observer = &mut |event: RunEvent| progress.event(event);
-    let Ended { summary, broken, .. } = scheduler::run(loaded.context(), &options, &interrupt, observer);
+    let submitted = match args.cluster.executor {
+        ExecutorName::Local => Submitted::Nothing,
+        ExecutorName::Slurm | ExecutorName::Command => cluster_run::run(args, &loaded, progress, &interrupt)?,
+    };
+    let (summary, broken) = match submitted {
+        Submitted::Nothing => {
+            let observer = &mut |event: RunEvent| progress.event(event);
+            let Ended { summary, broken, .. } = scheduler::run(loaded.context(), &options, &interrupt, observer);
+            (summary, broken)
+        }
+        Submitted::Over(summary) => (summary, None),
+        Submitted::Detached => return Ok(Exit::Done),
+    };
     progress.finish();
     let passed_over = remote_results::passed_over_json(&loaded.cache);
     let Outcome { summary, reproduced, results, .. } =

@@ -8,6 +8,7 @@ use atflow::plain::plain;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::shared_runs;
 use crate::args::StatusArgs;
 use crate::progress::{left_words, pace_words};
 use crate::report::{CliError, Exit};
@@ -23,11 +24,24 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(90);
 pub(crate) fn run(args: &StatusArgs) -> Result<Exit, CliError> {
     let cache = Cache::open_to(Access::Look, &args.cache.cache)?;
     let runs = cache.live_runs();
+    let shared = shared_runs::live(&cache);
     let text = if args.json {
         let runs: Vec<Value> = runs.iter().map(described).collect();
-        format!("{}\n", json!({ "runs": runs }))
-    } else {
+        let shared: Vec<Value> = shared.iter().filter_map(|run| Some(run.as_ref().ok()?.json())).collect();
+        let mut told = json!({ "runs": runs });
+        if !shared.is_empty() {
+            told["cluster"] = json!(shared);
+        }
+        format!("{told}\n")
+    } else if shared.is_empty() {
         words(&cache, &args.cache.cache, &runs, args.all)
+    } else {
+        let told = shared.iter().map(|run| match run {
+            Ok(run) => run.words(args.all),
+            Err((folder, error)) => format!("run {} on a cluster: {}\n", folder.id().short(), error.words()),
+        });
+        let own = runs.iter().map(|found| run_words(found, args.all));
+        told.chain(own).collect::<Vec<_>>().join("\n")
     };
     ui::print_either(args.json, &text)?;
     Ok(Exit::Done)

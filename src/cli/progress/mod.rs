@@ -98,6 +98,16 @@ impl Progress {
         }
     }
 
+    /// Shows a line on how the run is run, where people read.
+    pub(crate) fn line(&mut self, text: &str) {
+        let text = format!("{}\n", plain(text));
+        match &mut self.display {
+            Display::Fancy(fancy) => fancy.above(&text),
+            Display::Plain(_) => eprint(&text),
+            Display::Json(_) | Display::Quiet => {}
+        }
+    }
+
     /// Returns what to do if the program has to end at once: programs get a last line, and a terminal loses the live
     /// rows.
     pub(crate) fn last_words(&self) -> Box<dyn Fn() + Send + Sync> {
