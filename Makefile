@@ -47,6 +47,7 @@ test: build ## all tests
 	$(PYTHON) -m unittest discover -s tests/crate
 	$(PYTHON) -m unittest discover -s tests/pytorch
 	$(PYTHON) -m unittest discover -s tests/site
+	$(PYTHON) -m unittest discover -s tests/slurm
 	cargo test --release --workspace --locked
 
 lint: setup ## formatting, width of prose, licences, clippy and rustdoc, warnings as errors

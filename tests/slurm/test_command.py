@@ -1,0 +1,114 @@
+"""Runs whose agents are started by commands: the executor for all sites but Slurm, on this machine.
+
+`python3 -m unittest discover -s tests/slurm`. Skipped where there is no atflow; $ATFLOW_BINARY names the program
+[default: ./atflow].
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+ATFLOW = Path(os.environ.get("ATFLOW_BINARY") or ROOT / "atflow").absolute()
+
+PIPELINE = """pipeline: story
+stages:
+  part:
+    kind: command
+    matrix: {n: [1, 2, 3, 4]}
+    with: {run: "echo ${n} >>$HOME/tries; sleep SLEEP; echo ${n} >${out.text}", outputs: {text: part.txt}}
+  joined: {kind: command, needs: {of: part/1}, with: {run: "cp ${in.of} ${out.text}", outputs: {text: joined.txt}}}
+"""
+
+# Programs of a site: `submit` starts a process and prints its name, as PBS and its like do.
+CLUSTER = """executor: command
+submit: "{agent} >{logs}/$$.txt 2>&1 & echo job $!"
+list: "ps -eo pid="
+cancel: "kill {job}"
+classes:
+  part: {match: {stage: part}, time: 10 min, max_agents: 2, idle: 3 s, setup: "echo from setup"}
+  rest: {match: {}, time: 10 min, idle: 3 s}
+"""
+
+
+@unittest.skipUnless(ATFLOW.is_file(), f"there is no {ATFLOW}: make build")
+class OnCommands(unittest.TestCase):
+    def setUp(self) -> None:
+        self.space = Path(tempfile.mkdtemp(prefix="atflow-command"))
+        self.addCleanup(shutil.rmtree, self.space, ignore_errors=True)
+        (self.space / "cluster.yaml").write_text(CLUSTER)
+        self.write(0.2)
+
+    def write(self, sleep: float) -> None:
+        (self.space / "p.yaml").write_text(PIPELINE.replace("SLEEP", str(sleep)))
+
+    def run_atflow(self, *args: str) -> tuple[int, str]:
+        env = {"PATH": os.environ["PATH"], "HOME": str(self.space), "ATFLOW_CLUSTER_PACE": "0.03"}
+        said = subprocess.run([ATFLOW, *args], cwd=self.space, env=env, capture_output=True, text=True, timeout=90)
+        return said.returncode, said.stdout + said.stderr
+
+    def run_there(self, *args: str) -> tuple[int, str]:
+        return self.run_atflow("run", "p.yaml", "--no-report", "--executor", "command", *args)
+
+    def results(self, cache: str) -> dict[str, dict]:
+        files = (self.space / cache / "actions").rglob("*.json")
+        return {file.stem: json.loads(file.read_text())["outputs"] for file in files}
+
+    def wait_for(self, what) -> None:
+        until = time.monotonic() + 60
+        while not what():
+            self.assertLess(time.monotonic(), until)
+            time.sleep(0.1)
+
+    def test_agents_make_what_a_run_here_makes(self) -> None:
+        code, said = self.run_there()
+        self.assertEqual(code, 0, said)
+        self.assertIn("5 ran", said)
+        self.assertEqual(self.run_atflow("run", "p.yaml", "--no-report", "--cache", "own")[0], 0)
+        self.assertEqual(self.results("cache"), self.results("own"))
+        log = "".join(file.read_text() for file in (self.space / "cache/cluster").glob("*/logs/*"))
+        self.assertIn("from setup", log)
+
+    def test_a_detached_run_is_seen_and_cancelled(self) -> None:
+        self.write(30)
+        code, said = self.run_there("--detach")
+        self.assertEqual(code, 0, said)
+        self.wait_for((self.space / "tries").exists)
+        code, said = self.run_atflow("status")
+        self.assertIn("0 of 5 stages done", said)
+        self.assertIn("at work", said)
+        code, said = self.run_atflow("cancel")
+        self.assertEqual(code, 0, said)
+        exits = self.space / "cache/cluster"
+        self.wait_for(lambda: len(list(exits.glob("*/exit/*.json"))) >= 2)
+        self.assertEqual(self.results("cache"), {})
+        runs = json.loads(self.run_atflow("runs", "--json")[1])
+        self.assertIn("interrupted", json.dumps(runs))
+
+    def test_what_a_cluster_cannot_do_is_told_before_anything_runs(self) -> None:
+        for args, words in [
+            (["--executor", "slurm"], "is of `executor: command`"),
+            (["--detach"], "--detach is for runs on a cluster"),
+            (["--executor", "command", "--from", "scratch"], "--from does not go with --executor"),
+            (["--executor", "command", "--force", "joined"], "joined would run on every agent"),
+            (["--executor", "command", "--cluster", "none.yaml"], "there is no file none.yaml"),
+        ]:
+            code, said = self.run_atflow("run", "p.yaml", *args)
+            self.assertEqual(code, 2, said)
+            self.assertIn(words, said)
+        (self.space / "cluster.yaml").write_text(CLUSTER.replace("match: {}", "match: {kind: table}"))
+        code, said = self.run_there()
+        self.assertEqual(code, 2)
+        self.assertIn("joined, a stage of kind `command`, fits no class of cluster.yaml", said)
+        self.assertFalse((self.space / "tries").exists())
+
+
+if __name__ == "__main__":
+    unittest.main()

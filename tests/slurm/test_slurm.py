@@ -1,0 +1,336 @@
+"""Runs on a cluster, told with a real Slurm of two nodes on the loopback interface.
+
+`python3 -m unittest discover -s tests/slurm`. Skipped with the reason where there is no root, no Slurm or no atflow.
+$ATFLOW_BINARY names the program [default: ./atflow]; $ATFLOW_KILLS how often agents and controllers are killed
+[default: 4, at most 50].
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+ATFLOW = Path(os.environ.get("ATFLOW_BINARY") or ROOT / "atflow").absolute()
+KILLS = min(int(os.environ.get("ATFLOW_KILLS") or 4), 50)
+SLURM = ("slurmctld", "slurmd", "sbatch", "squeue", "scancel", "munged")
+
+# `tries` has a line for each time that a stage was run. `sleep` makes it long enough to be disturbed.
+PIPELINE = """pipeline: story
+stages:
+  part:
+    kind: command
+    matrix: {n: [NUMBERS]}
+    with: {run: "echo part/${n} >>$HOME/tries; sleep SLEEP; echo ${n} >${out.text}", outputs: {text: part.txt}}
+  joined:
+    kind: command
+    matrix: {n: [NUMBERS]}
+    needs: {of: "part/${n}"}
+    with: {run: "echo joined/${n} >>$HOME/tries; cp ${in.of} ${out.text}", outputs: {text: joined.txt}}
+"""
+
+CLUSTER = """executor: slurm
+classes:
+  first: {match: {stage: part}, time: 5 min, memory: 200M, max_agents: AGENTS, idle: 5 s}
+  rest: {match: {}, time: 5 min, memory: 200M, max_agents: 2, idle: 5 s}
+"""
+
+
+def reason() -> str | None:
+    if os.getuid() != 0:
+        return "a Slurm of its own needs root"
+    missing = [name for name in SLURM if shutil.which(name) is None]
+    if missing:
+        return f"{', '.join(missing)} missing: on Debian, apt-get install slurm-wlm munge"
+    if not ATFLOW.is_file():
+        return f"there is no {ATFLOW}: make build"
+    return None
+
+
+@unittest.skipIf(reason(), reason())
+class OnSlurm(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls) -> None:
+        # Short: the path of a socket has at most 107 characters.
+        cls.folder = Path(tempfile.mkdtemp(prefix="atslurm", dir="/tmp"))
+        started = subprocess.run([HERE / "start.sh", cls.folder], capture_output=True, text=True, timeout=60)
+        if started.returncode:
+            cls.tearDownClass()
+            raise unittest.SkipTest(f"Slurm does not start: {started.stderr.strip()[-500:]}")
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        subprocess.run([HERE / "start.sh", cls.folder, "stop"], capture_output=True, timeout=60)
+        shutil.rmtree(cls.folder, ignore_errors=True)
+
+    def setUp(self) -> None:
+        self.space = Path(tempfile.mkdtemp(prefix="atflow-slurm"))
+        self.addCleanup(shutil.rmtree, self.space, ignore_errors=True)
+        self.addCleanup(self.scancel_all)
+        self.env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.space),
+            "SLURM_CONF": str(self.folder / "slurm.conf"),
+            # Minutes become seconds.
+            "ATFLOW_CLUSTER_PACE": "0.03",
+        }
+
+    def scancel_all(self) -> None:
+        subprocess.run(["scancel", "--me"], env=self.env, capture_output=True, timeout=30)
+
+    def write(self, numbers: int = 6, sleep: float = 0.3, agents: int = 3, pipeline: str = PIPELINE) -> None:
+        text = pipeline.replace("NUMBERS", ", ".join(str(n) for n in range(numbers))).replace("SLEEP", str(sleep))
+        (self.space / "p.yaml").write_text(text)
+        (self.space / "cluster.yaml").write_text(CLUSTER.replace("AGENTS", str(agents)))
+
+    def start(self, *args: str, **env: str) -> subprocess.Popen:
+        command = [ATFLOW, *args]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            command, cwd=self.space, env={**self.env, **env}, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True
+        )
+
+    def run_atflow(self, *args: str, timeout: float = 90, **env: str) -> tuple[int, str]:
+        started = self.start(*args, **env)
+        out, err = started.communicate(timeout=timeout)
+        return started.returncode, out + err
+
+    def on_slurm(self, *args: str, **kwargs) -> tuple[int, str]:
+        return self.run_atflow("run", "p.yaml", "--no-report", "--executor", "slurm", *args, **kwargs)
+
+    def tries(self) -> list[str]:
+        file = self.space / "tries"
+        return sorted(file.read_text().split()) if file.exists() else []
+
+    def lines(self, name: str) -> list[dict]:
+        files = (self.space / "cache/cluster").glob(f"*/{name}")
+        return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+    def endings(self) -> list[str]:
+        return [line["ending"] for line in self.lines("decisions.jsonl")]
+
+    def results(self, cache: str) -> dict[str, list[str]]:
+        """The digests of the outputs of every key."""
+        found = {}
+        for file in (self.space / cache / "actions").rglob("*.json"):
+            outputs = json.loads(file.read_text())["outputs"]
+            found[file.stem] = sorted(f"{name} {blob['digest']}" for name, blob in outputs.items())
+        return found
+
+    def squeue(self, *options: str) -> list[str]:
+        said = subprocess.run(["squeue", "--me", "-h", *options], env=self.env, capture_output=True, text=True, timeout=30)
+        return said.stdout.split()
+
+    def wait_for(self, what, timeout: float = 60) -> None:
+        until = time.monotonic() + timeout
+        while not what():
+            self.assertLess(time.monotonic(), until, f"it did not come to that; tries: {self.tries()}")
+            time.sleep(0.1)
+
+    def assert_whole(self, numbers: int = 6) -> None:
+        """What a run here makes is there, and nothing else."""
+        code, said = self.run_atflow("run", "p.yaml", "--no-report", "--cache", "own", "--quiet")
+        self.assertEqual(code, 0, said)
+        self.assertEqual(self.results("cache"), self.results("own"))
+        self.assertEqual(len(self.results("cache")), 2 * numbers)
+
+    def test_a_run_makes_what_a_run_here_makes(self) -> None:
+        self.write()
+        code, said = self.on_slurm()
+        self.assertEqual(code, 0, said)
+        self.assertIn("12 ran", said)
+        self.assertEqual(len(self.tries()), 12, "no stage ran twice")
+        self.assert_whole()
+        # Nothing is left to do, so nothing is submitted.
+        before = len(self.lines("jobs.jsonl"))
+        code, said = self.on_slurm()
+        self.assertEqual((code, len(self.lines("jobs.jsonl"))), (0, before), said)
+
+    def test_a_detached_run_needs_nobody(self) -> None:
+        self.write()
+        code, said = self.on_slurm("--detach")
+        self.assertEqual(code, 0, said)
+        self.assertIn("atflow status", said)
+        # The second class waits in the queue until the first is through.
+        self.wait_for(lambda: len(self.results("cache")) == 12)
+        code, said = self.run_atflow("status")
+        self.assertIn("12 of 12 stages done", said)
+        self.assertIn("it is over", said)
+        self.assertIn("nothing runs", self.run_atflow("status")[1], "its end is noted")
+        self.assert_whole()
+
+    def test_killed_controllers_lose_nothing(self) -> None:
+        self.write(numbers=6, sleep=1)
+        for _ in range(KILLS):
+            controller = self.start("run", "p.yaml", "--no-report", "--executor", "slurm")
+            time.sleep(random.uniform(0.05, 1.0))
+            controller.kill()
+            controller.communicate()
+        code, said = self.on_slurm()
+        self.assertEqual(code, 0, said)
+        self.assertEqual(len(list((self.space / "cache/cluster").iterdir())), 1, "all joined the same run")
+        self.assertEqual(len(self.tries()), 12, "no stage ran twice")
+        self.assert_whole()
+
+    def test_killed_agents_lose_nothing(self) -> None:
+        kills = min(KILLS, 20)
+        numbers = 2 * kills + 6
+        self.write(numbers=numbers, sleep=0.3)
+        controller = self.start("run", "p.yaml", "--no-report", "--executor", "slurm")
+        killed = 0
+        until = time.monotonic() + 90
+        while killed < kills and controller.poll() is None and time.monotonic() < until:
+            # Three agents in a row that are killed before they do anything would end the class.
+            time.sleep(random.uniform(0.5, 1.5))
+            agents = []
+            for note in (self.space / "cache/cluster").glob("*/agents/*.json"):
+                pid = json.loads(note.read_text())["pid"]
+                try:
+                    command = Path(f"/proc/{pid}/cmdline").read_bytes()
+                except OSError:
+                    continue
+                # Only an agent of this very run.
+                if str(self.space).encode() in command and b"\0agent\0" in command:
+                    agents.append(pid)
+            if agents:
+                os.kill(random.choice(agents), signal.SIGKILL)
+                killed += 1
+        out, err = controller.communicate(timeout=120)
+        self.assertEqual(controller.returncode, 0, out + err)
+        self.assertGreater(killed, 0)
+        self.assert_whole(numbers)
+
+    def test_slurmctld_may_restart(self) -> None:
+        self.write(numbers=6, sleep=2)
+        controller = self.start("run", "p.yaml", "--no-report", "--executor", "slurm")
+        self.wait_for(lambda: self.tries())
+        for verb in ("stop-controller", "start-controller"):
+            subprocess.run([HERE / "start.sh", self.folder, verb], check=True, capture_output=True, timeout=60)
+            time.sleep(1)
+        out, err = controller.communicate(timeout=120)
+        self.assertEqual(controller.returncode, 0, out + err)
+        self.assertEqual(len(self.tries()), 12, "no stage ran twice")
+        self.assert_whole()
+
+    def test_a_person_who_cancels_a_job_ends_the_run(self) -> None:
+        self.write(numbers=6, sleep=30)
+        controller = self.start("run", "p.yaml", "--no-report", "--executor", "slurm")
+        self.wait_for(lambda: self.tries())
+        job = self.lines("jobs.jsonl")[0]["job"]
+        subprocess.run(["scancel", job], env=self.env, check=True, timeout=30)
+        out, err = controller.communicate(timeout=90)
+        self.assertEqual(controller.returncode, 130, out + err)
+        self.assertIn("cancelled", self.endings())
+        self.wait_for(lambda: not self.squeue("-t", "PD,R,CG"))
+
+    def test_cancel_ends_a_run_from_anywhere(self) -> None:
+        self.write(numbers=6, sleep=30)
+        self.assertEqual(self.on_slurm("--detach")[0], 0)
+        self.wait_for(lambda: self.tries())
+        code, said = self.run_atflow("cancel")
+        self.assertEqual(code, 0, said)
+        self.assertIn("is cancelled", said)
+        self.wait_for(lambda: not self.squeue("-t", "PD,R,CG"))
+        code, said = self.run_atflow("cancel")
+        self.assertEqual(code, 2, "there is no other")
+
+    def test_what_slurm_requeues_goes_on_and_costs_nothing(self) -> None:
+        self.write(numbers=3, sleep=3, agents=1)
+        controller = self.start("run", "p.yaml", "--no-report", "--executor", "slurm")
+        self.wait_for(lambda: self.tries())
+        job = self.lines("jobs.jsonl")[0]["job"]
+        subprocess.run(["scontrol", "requeue", job], env=self.env, check=True, timeout=30, capture_output=True)
+        # Slurm waits for two minutes before it starts such a job again.
+        self.wait_for(lambda: self.squeue("-t", "PD", "-o", "%r"))
+        now = ["scontrol", "update", f"jobid={job}", "StartTime=now"]
+        self.wait_for(lambda: subprocess.run(now, env=self.env, capture_output=True, timeout=30).returncode == 0)
+        out, err = controller.communicate(timeout=240)
+        self.assertEqual(controller.returncode, 0, out + err)
+        self.assertNotIn("broken", self.endings())
+        self.assert_whole(3)
+
+    def test_a_stage_that_needs_more_memory_gets_it_once_and_then_fails(self) -> None:
+        hungry = """pipeline: story
+stages:
+  hungry:
+    kind: command
+    with:
+      run: [python3, -c, "import os, time; x = bytearray(MIB << 20); time.sleep(5); open('${out.text}', 'w').write('y')"]
+      outputs: {text: t}
+"""
+        for mebibytes, code_expected in ((190, 0), (400, 1)):
+            self.write(pipeline=hungry.replace("MIB", str(mebibytes)))
+            cluster = "executor: slurm\nclasses: {small: {match: {}, time: 5 min, memory: 200M, idle: 5 s}}\n"
+            (self.space / "cluster.yaml").write_text(cluster)
+            code, said = self.on_slurm(timeout=120)
+            self.assertEqual(code, code_expected, said)
+            self.assertIn("ran out of 200 MiB: agents of class small get 300 MiB now", said)
+        self.assertIn("its agent had 300 MiB; write more `memory` for class `small`", said)
+        self.assertIn("memory", self.endings())
+
+    def test_a_refused_class_is_named(self) -> None:
+        self.write()
+        text = (self.space / "cluster.yaml").read_text().replace("match: {stage", "partition: none, match: {stage")
+        (self.space / "cluster.yaml").write_text(text)
+        code, said = self.on_slurm()
+        self.assertEqual(code, 2, said)
+        self.assertIn("no agent of class `first` can be started", said)
+        self.assertIn("invalid partition specified: none", said)
+
+    def fake(self, name: str, script: str) -> dict[str, str]:
+        """A program of the site that is found before the real one."""
+        folder = self.space / "fake"
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+        return {"PATH": f"{folder}:{self.env['PATH']}"}
+
+    def test_while_squeue_fails_the_run_goes_on(self) -> None:
+        self.write()
+        said = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
+        code, told = self.on_slurm(**self.fake("squeue", f"echo '{said}' >&2; exit 1"))
+        self.assertEqual(code, 0, told)
+        self.assertIn("does not reach the site", told)
+        self.assert_whole()
+
+    def test_a_limit_of_jobs_means_fewer_agents(self) -> None:
+        self.write(numbers=12)
+        real = shutil.which("sbatch")
+        limit = "sbatch: error: QOSMaxSubmitJobPerUserLimit"
+        script = f'case "$*" in *--array=0-0*) exec {real} "$@";; esac\necho "{limit}" >&2; exit 1'
+        code, told = self.on_slurm(**self.fake("sbatch", script))
+        self.assertEqual(code, 0, told)
+        self.assertIn("gets fewer agents", told)
+        self.assertTrue(all(line["count"] == 1 for line in self.lines("jobs.jsonl")))
+        self.assert_whole(12)
+
+    def test_a_submission_that_nobody_wrote_down_is_found_by_its_comment(self) -> None:
+        self.write(numbers=6, sleep=2)
+        self.assertEqual(self.on_slurm("--detach")[0], 0)
+        file = next((self.space / "cache/cluster").glob("*/jobs.jsonl"))
+        file.write_text("")
+        code, said = self.on_slurm()
+        self.assertEqual(code, 0, said)
+        self.assertTrue(any("comment" in line["why"] for line in self.lines("jobs.jsonl")), self.lines("jobs.jsonl"))
+        self.assertEqual(len(self.tries()), 12, "no stage ran twice")
+
+    def test_a_failed_stage_is_told_once_and_the_rest_goes_on(self) -> None:
+        self.write(pipeline=PIPELINE.replace("echo ${n} >${out.text}", "test ${n} != 3 && echo ${n} >${out.text}"))
+        code, said = self.on_slurm()
+        self.assertEqual(code, 1, said)
+        self.assertRegex(said, "part/3 failed")
+        self.assertEqual([line for line in self.tries() if line == "part/3"], ["part/3"], "nobody tried it again")
+        self.assertEqual(len(self.results("cache")), 10)
+
+
+if __name__ == "__main__":
+    unittest.main()
