@@ -13,8 +13,8 @@ pub(super) const RUN: &str = "Examples:
   atflow run p.yaml --remote s3://lab/cache --share-work  on each of several machines";
 
 pub(super) const AGENT: &str = "Examples:
-  atflow agent --cache /lab/cache --run 4f0c21aa --class gpu               until nothing is left to do
-  atflow agent --cache /lab/cache --run 4f0c21aa --class cpu --seconds 3600  in a job of one hour";
+  atflow agent --run 4f0c21aa --class gpu                 until nothing is left to do
+  atflow agent --run 4f0c21aa --class cpu --seconds 3600  in a job of one hour";
 
 pub(super) const PLAN: &str = "Examples:
   atflow plan p.yaml                  what is stale, why, and what it costs
