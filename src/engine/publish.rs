@@ -40,7 +40,7 @@ pub enum Sent {
 /// [`PublishError`].
 pub fn share(cache: &Cache, manifest: &Manifest) -> Result<(), PublishError> {
     let Some(remote) = cache.shared() else { return Ok(()) };
-    let blobs: Vec<Blob> = manifest.outputs.values().chain([&manifest.made.log]).copied().collect();
+    let blobs: Vec<Blob> = manifest.outputs.values().chain(manifest.made.log.stored()).copied().collect();
     for sent in at_once(&blobs, |blob| remote.put_blob(*blob, &cache.object_path(blob.digest))) {
         sent?;
     }

@@ -196,7 +196,7 @@ impl ActionCache {
             let digest = known.get(&blob.digest).filter(|_| blob.size > 0)?.clone();
             Some(OutputFile { path: super::object_path(blob.digest), digest: Some(digest), contents: Vec::new() })
         };
-        manifest.outputs.values().chain([&manifest.made.log]).filter_map(file).collect()
+        manifest.outputs.values().chain(manifest.made.log.stored()).filter_map(file).collect()
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, CasDigest>> {
