@@ -81,7 +81,9 @@ fn words(check: &Check) -> String {
         State::Problem => "problem",
     };
     let advice = if check.advice.is_empty() { String::new() } else { format!("\n{:21}{}", "", check.advice) };
-    format!("{state:9}{:12}{}{advice}\n", check.name, check.found)
+    // Checks of a class have long names.
+    let width = (check.name.chars().count() + 1).max(12);
+    format!("{state:9}{:width$}{}{advice}\n", check.name, check.found)
 }
 
 fn worker() -> Vec<Check> {

@@ -22,7 +22,7 @@ use crate::digest::Digest;
 use crate::event::{RunEvent, RunSummary, Status};
 use crate::fsio::FileError;
 use crate::plan::{Goals, PlanContext};
-use crate::protocol::Failure;
+use crate::protocol::{Failure, StageProgress};
 use crate::scheduler::Interrupt;
 use crate::spec::{InstanceId, PerInstance};
 
@@ -203,7 +203,8 @@ struct Controller<'a, 'b> {
     next_list: Instant,
     list_wait: Duration,
     is_away: bool,
-    shown: HashMap<String, (InstanceId, String)>,
+    /// The agent of each instance that is shown as running, and how far it was.
+    shown: HashMap<String, (String, Option<StageProgress>)>,
     shown_reasons: BTreeMap<String, String>,
     submissions: u32,
 }
@@ -417,14 +418,18 @@ impl<'a, 'b> Controller<'a, 'b> {
                 continue;
             }
             for running in note.running {
-                let Some((id, _)) = self.board.ready_named(&running.stage) else { continue };
-                if self.shown.get(&running.stage).is_none_or(|(_, agent)| *agent != note.name) {
+                if self.board.ready_named(&running.stage).is_none() {
+                    continue;
+                }
+                let before = self.shown.get(&running.stage).filter(|(agent, _)| *agent == note.name);
+                let is_told = before.is_some_and(|(_, progress)| *progress == running.progress);
+                if before.is_none() {
                     is_new = true;
-                    self.shown.insert(running.stage.clone(), (id, note.name.clone()));
                     let (stage, kind, reason) = (running.stage.clone(), running.kind, format!("on {}", note.host));
                     (self.tell)(Told::Run(RunEvent::StageStarted { stage, kind, reason }));
                 }
-                if let Some(progress) = running.progress {
+                self.shown.insert(running.stage.clone(), (note.name.clone(), running.progress.clone()));
+                if let Some(progress) = running.progress.filter(|_| !is_told) {
                     (self.tell)(Told::Run(RunEvent::StageProgress { stage: running.stage, progress }));
                 }
             }
