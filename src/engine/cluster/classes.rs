@@ -436,17 +436,17 @@ mod tests {
             [
                 "cluster.yaml:1:11: there is no executor `slrum` (did you mean `slurm`?)",
                 "cluster.yaml:5:5: class `gpu` has no `mem` (did you mean `memory`?)",
-                "cluster.yaml:4:19: there is no kind `trian` (did you mean `train`?)",
+                "cluster.yaml:4:20: there is no kind `trian` (did you mean `train`?)",
                 "cluster.yaml:6:11: `time` of class `gpu` must be a time with its unit; this is `4` \
                  (write it as `90 s`, `10 min`, `4h` or `1 d`)",
                 "cluster.yaml:7:3: the name of a class is made of letters, digits, `-` and `_`; this is `a b` ()",
-                "cluster.yaml:7:39: `memory` of class `a b` must be a size with its unit; this is `32` \
+                "cluster.yaml:7:40: `memory` of class `a b` must be a size with its unit; this is `32` \
                  (write it as `512M`, `32G` or `1T`)",
-                "cluster.yaml:7:49: `cpus` of class `a b` must be a whole number above 0; this is `0` \
+                "cluster.yaml:7:50: `cpus` of class `a b` must be a whole number above 0; this is `0` \
                  (write it in digits)",
-                "cluster.yaml:7:60: `sbatch` of class `a b` must be a list of texts; this is a mapping \
+                "cluster.yaml:7:61: `sbatch` of class `a b` must be a list of texts; this is a mapping \
                  (write `[ONE, ANOTHER]`)",
-                "cluster.yaml:7:69: `env` of class `a b` must be a mapping of variables to texts; this is a mapping \
+                "cluster.yaml:7:70: `env` of class `a b` must be a mapping of variables to texts; this is a mapping \
                  (write `{OMP_NUM_THREADS: 1}`)",
                 "cluster.yaml:8:3: class `c` has no `match` (write `match: {kind: [train, evaluate]}`, or `match: {}` \
                  for what no class before it takes)",
