@@ -244,9 +244,8 @@ class OnSlurm(unittest.TestCase):
         self.assertEqual(code, 2, "there is no other")
 
     def test_what_slurm_requeues_goes_on_and_costs_nothing(self) -> None:
-        # Slurm sends TERM to all processes of the job. A command that it ends before its agent hears of it has failed.
-        deaf = PIPELINE.replace('run: "echo', "run: \"trap '' TERM; echo")
-        self.write(numbers=3, sleep=3, agents=1, pipeline=deaf)
+        # Slurm sends TERM to all processes of the job: a command may end of it before its agent hears of it.
+        self.write(numbers=3, sleep=3, agents=1)
         controller = self.start("run", "p.yaml", "--no-report", "--executor", "slurm")
         self.wait_for(lambda: self.tries())
         job = self.lines("jobs.jsonl")[0]["job"]

@@ -103,6 +103,7 @@ impl Space {
             worker: keeper.with_file_name("atflow-worker"),
             keeper,
             about: loaded.about(),
+            part: None,
         };
         let ended = scheduler::run(loaded.context(), &options, &Interrupt::default(), &mut |_| ());
         assert!(ended.broken.is_none() && ended.summary.ran == 4, "{ended:?}");

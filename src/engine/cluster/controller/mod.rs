@@ -367,10 +367,10 @@ impl<'a, 'b> Controller<'a, 'b> {
 
     /// Whether this controller decides.
     fn leads(&mut self) -> Result<bool, ControllerError> {
-        if self.lease.is_none() {
-            if let Attempt::Taken(lease) = self.leases.attempt(lease_key(self.run.folder))? {
-                self.lease = Some(lease);
-            }
+        if self.lease.is_none()
+            && let Attempt::Taken(lease) = self.leases.attempt(lease_key(self.run.folder))?
+        {
+            self.lease = Some(lease);
         }
         Ok(self.lease.is_some())
     }

@@ -24,6 +24,11 @@ const LAST_LINES: usize = 10;
 /// … and so many bytes of each.
 const LONGEST_TOLD: usize = 400;
 
+/// The signal that asks a program to end.
+const SIGTERM: i32 = 15;
+/// How long this process may take to hear of a signal that has ended a program of the same job.
+const OWN_SIGNAL_WAIT: Duration = Duration::from_secs(2);
+
 /// What the shell says of a file that it may not run.
 const NOT_EXECUTABLE: i32 = 126;
 /// Said where that happened.
@@ -64,7 +69,9 @@ pub(super) fn run(
     };
     log(reporter, &mut last, |each| lines.finish(each));
     match ending {
-        _ if asked_to_end.is_some() => Err(StageError::Cancelled),
+        _ if asked_to_end.is_some() || (is_terminated(ending) && is_cancelled_soon(reporter)) => {
+            Err(StageError::Cancelled)
+        }
         Ending { left: left @ 1.., .. } => Err(StageError::Left { program: program.clone(), left }),
         Ending { code: Some(0), .. } => Ok(()),
         ending => {
@@ -76,6 +83,21 @@ pub(super) fn run(
             Err(StageError::Exit { program: program.clone(), ending: words_of(ending), last_lines: said })
         }
     }
+}
+
+/// Whether SIGTERM ended a program, or one that its shell ran.
+fn is_terminated(ending: Ending) -> bool {
+    ending.signal == Some(SIGTERM) || ending.code == Some(128 + SIGTERM)
+}
+
+/// Waits for word that the stage is cancelled. A site's scheduler sends SIGTERM to all processes of a job, and a
+/// program may end of it before this process hears of it.
+fn is_cancelled_soon(reporter: &dyn Reporter) -> bool {
+    let began = Instant::now();
+    while !reporter.cancelled() && began.elapsed() < OWN_SIGNAL_WAIT {
+        std::thread::sleep(TICK);
+    }
+    reporter.cancelled()
 }
 
 /// Starts a program; also returns its name.
