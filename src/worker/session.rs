@@ -80,9 +80,10 @@ pub fn serve(
         numerics: chosen.numerics,
         arithmetic: chosen.arithmetic.clone(),
     };
-    send(&mut output, &hello).map_err(SessionError::Output)?;
     let control = Arc::new(Control::default());
+    // It listens before it says so: a process without this thread has told nobody that it can be given a stage.
     let heard = listen(input, Arc::clone(&control));
+    send(&mut output, &hello).map_err(SessionError::Output)?;
     let panics = catch_panics();
     let mut library = Library::new(chosen.device, scripts);
     let mut warning = chosen.warning.take();
