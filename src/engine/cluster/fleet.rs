@@ -4,17 +4,17 @@
 //! folder, so that another controller does not decide again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::folder::{AgentNote, ExitNote, ExitReason, JobLine, RunFolder};
+use super::folder::{AgentNote, ExitNote, ExitReason, JobLine, RunFolder, add_line, lines};
 use super::site::{JobState, SiteJob};
 use super::verdict::{Ending, Facts, Seen};
-use crate::fsio::{self, Context, FileError};
+use crate::fsio::{Context, FileError};
 
 const DECISIONS: &str = "decisions.jsonl";
 const LOGS: &str = "logs";
@@ -180,10 +180,7 @@ pub struct Fleet {
 impl Fleet {
     /// Reads what earlier controllers submitted and decided.
     pub fn read(folder: &RunFolder, now: Instant) -> Self {
-        let path = folder.path().join(DECISIONS);
-        let bytes = fsio::read_regular(&path, 64 << 20).unwrap_or_default();
-        let lines = bytes.split(|byte| *byte == b'\n');
-        let decisions = lines.filter_map(|line| serde_json::from_slice(line).ok()).collect();
+        let decisions = lines(&folder.path().join(DECISIONS), 64 << 20);
         let folder_path = Some(folder.path().to_owned());
         let mut fleet = Fleet { agents: BTreeMap::new(), decisions, folder: folder_path };
         for line in folder.jobs() {
@@ -299,7 +296,7 @@ impl Fleet {
         if let Some(agent) = self.agents.get_mut(&decision.agent) {
             agent.is_over = true;
         }
-        let result = self.folder.as_ref().map_or(Ok(()), |folder| append(&folder.join(DECISIONS), &decision));
+        let result = self.folder.as_ref().map_or(Ok(()), |folder| add_line(&folder.join(DECISIONS), &decision));
         self.decisions.push(decision);
         result
     }
@@ -335,17 +332,6 @@ fn tail(path: &Path) -> std::io::Result<String> {
     let mut bytes = Vec::new();
     file.take(LOG_TAIL).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-fn append(path: &Path, line: &impl Serialize) -> Result<(), FileError> {
-    let text = format!("{}\n", serde_json::to_string(line).unwrap_or_default());
-    fsio::create_dir(fsio::folder_of(path))?;
-    let add = || -> std::io::Result<()> {
-        let mut file = OpenOptions::new().append(true).create(true).open(path)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
-    };
-    add().on("write", path)
 }
 
 /// Whether an agent's time was over before it could begin anything.

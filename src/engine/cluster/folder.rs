@@ -179,22 +179,12 @@ impl RunFolder {
     /// # Errors
     /// [`FileError`].
     pub fn add_job(&self, job: &JobLine) -> Result<(), FileError> {
-        let path = self.path.join(JOBS);
-        let line = format!("{}\n", serde_json::to_string(job).unwrap_or_default());
-        fsio::create_dir(&self.path)?;
-        let add = || -> io::Result<()> {
-            let mut file = OpenOptions::new().append(true).create(true).open(&path)?;
-            file.write_all(line.as_bytes())?;
-            file.sync_all()
-        };
-        add().on("write", &path)
+        add_line(&self.path.join(JOBS), job)
     }
 
     /// Returns the submissions, in their order. Skips lines that cannot be read.
     pub fn jobs(&self) -> Vec<JobLine> {
-        let bytes = fsio::read_regular(&self.path.join(JOBS), LARGEST_NOTE).unwrap_or_default();
-        let lines = bytes.split(|byte| *byte == b'\n');
-        lines.filter_map(|line| serde_json::from_slice(line).ok()).collect()
+        lines(&self.path.join(JOBS), LARGEST_NOTE)
     }
 
     /// Rewrites the note of an agent.
@@ -284,6 +274,24 @@ fn names(folder: &Path) -> Vec<String> {
 
 fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_slice(&fsio::read_regular(path, LARGEST_NOTE).ok()?).ok()
+}
+
+/// Adds a line to a list of notes, and syncs it.
+pub(super) fn add_line(path: &Path, note: &impl Serialize) -> Result<(), FileError> {
+    let line = format!("{}\n", serde_json::to_string(note).unwrap_or_default());
+    fsio::create_dir(fsio::folder_of(path))?;
+    let add = || -> io::Result<()> {
+        let mut file = OpenOptions::new().append(true).create(true).open(path)?;
+        file.write_all(line.as_bytes())?;
+        file.sync_all()
+    };
+    add().on("write", path)
+}
+
+/// Returns the lines of a list of notes, in their order. Skips lines that cannot be read.
+pub(super) fn lines<T: DeserializeOwned>(path: &Path, at_most: u64) -> Vec<T> {
+    let bytes = fsio::read_regular(path, at_most).unwrap_or_default();
+    bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
 }
 
 /// Returns the name of this process as an agent: that of its job, where the site's scheduler gives one.
