@@ -46,6 +46,14 @@ pub(crate) fn computes_in_16_bits() -> bool {
     cpus.split_whitespace().any(|flag| flag == "avx512_bf16" || flag == "amx_bf16")
 }
 
+/// Returns the peak resident memory of this process in bytes; 0 if the system does not report it.
+pub fn peak_memory() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kibibytes.unwrap_or(0) * 1024
+}
+
 /// The boot of a [`machine`]; nothing where it is only known by a name.
 pub(crate) fn boot(machine: &str) -> Option<&str> {
     machine.split_once(' ').map(|(boot, _)| boot)

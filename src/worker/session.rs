@@ -113,7 +113,7 @@ pub fn serve(
         };
         let answer = match outcome {
             Ok((summary, earlier)) => {
-                let (peak_memory, earlier_seconds) = (system::peak_memory(), earlier.as_secs_f64());
+                let (peak_memory, earlier_seconds) = (atflow::host::peak_memory(), earlier.as_secs_f64());
                 Event::Finished { id, summary, peak_memory, earlier_seconds }
             }
             Err(failure) => Event::Failed { id, failure },

@@ -205,14 +205,6 @@ pub fn leave_at_once() -> ! {
     unsafe { libc::_exit(0) }
 }
 
-/// Returns the peak resident memory of this process in bytes; 0 if the system does not report it.
-pub fn peak_memory() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    kibibytes.unwrap_or(0) * 1024
-}
-
 /// Returns the processor's name for display.
 pub fn cpu_name() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

@@ -17,6 +17,7 @@ use crate::action::ActionKey;
 use crate::cache::{Cache, RunRecord};
 use crate::event::{RunEvent, Status};
 use crate::external_inputs::causes;
+use crate::host;
 use crate::plan::{Goals, PlanContext};
 use crate::protocol::Failure;
 use crate::scheduler::{self, Ended, FailedInstance, Interrupt, Neighbours, News, Options, Part, PartEnd, RunError};
@@ -145,7 +146,7 @@ pub fn run(
     };
     let message = broken.as_ref().map(words).unwrap_or_default();
     let own = notes.lock().0.clone();
-    let note = last_words(&own, reason, code, message, peak_memory.max(own_peak_memory()));
+    let note = last_words(&own, reason, code, message, peak_memory.max(host::peak_memory()));
     leave(folder, note.clone());
     Ok(AgentEnd { note, broken })
 }
@@ -287,13 +288,6 @@ fn is_of_storage(error: &RunError) -> bool {
         next = error.source();
     }
     matches!(error, RunError::Storage { .. })
-}
-
-/// Returns the peak resident memory of this process in bytes; 0 where the system does not tell.
-fn own_peak_memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    peak.and_then(|text| text.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()).map_or(0, |kb| kb * 1024)
 }
 
 /// The note of this agent, and whether it has changed since it was written.
