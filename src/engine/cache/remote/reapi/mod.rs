@@ -193,6 +193,16 @@ impl Reapi {
         self.told(self.reads.ask(digest.clone(), size + PER_BLOB, batch, read))
     }
 
+    /// Returns the address by which errors name bytes.
+    fn url_of(&self, digest: &CasDigest) -> Address {
+        self.name.join(&format!("cas/{}", digest.hash))
+    }
+
+    /// Returns the error of a temporary file.
+    fn unwritable(&self, error: &io::Error) -> RemoteError {
+        RemoteError::Store { name: self.name.clone(), message: error.to_string() }
+    }
+
     /// Returns a name of bytes for streams.
     fn resource(&self, prefix: &str, digest: &CasDigest) -> String {
         let instance = if self.instance.is_empty() { String::new() } else { format!("{}/", self.instance) };
@@ -209,7 +219,7 @@ impl Reapi {
     ) -> Result<bool, RemoteError> {
         let question = ReadRequest { resource_name: self.resource("", digest) };
         let path = "/google.bytestream.ByteStream/Read";
-        let url = self.name.join(&format!("cas/{}", digest.hash));
+        let url = self.url_of(digest);
         let mut tries = 0;
         loop {
             tries += 1;
@@ -339,7 +349,7 @@ impl Protocol for Reapi {
             return Ok(self.read_small(digest, size, batch)?.map(Into::into));
         }
         let folder = tempfile::tempdir();
-        let unwritable = |error: io::Error| RemoteError::Store { name: self.name.clone(), message: error.to_string() };
+        let unwritable = |error| self.unwritable(&error);
         let to = folder.map_err(unwritable)?;
         let file = to.path().join("bytes");
         let expected = Expected { sha256: Some(digest.hash.clone()), size: Some(size), ..Expected::default() };
@@ -362,7 +372,7 @@ impl Protocol for Reapi {
             return self.stream_to(digest, expected, to, progress);
         }
         let Some(bytes) = self.read_small(digest, size, batch)? else { return Ok(false) };
-        let url = self.name.join(&format!("cas/{}", digest.hash));
+        let url = self.url_of(digest);
         let total = Some(bytes.len() as u64);
         fetch::receive(&url, Cursor::new(bytes), total, expected, to, progress)?;
         Ok(true)
@@ -379,7 +389,7 @@ impl Protocol for Reapi {
             io::Write::write_all(&mut file, &bytes)?;
             Ok(file)
         });
-        let unwritable = |error: io::Error| RemoteError::Store { name: self.name.clone(), message: error.to_string() };
+        let unwritable = |error| self.unwritable(&error);
         self.stream_from(digest, file.map_err(unwritable)?.path())
     }
 
