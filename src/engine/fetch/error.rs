@@ -69,14 +69,12 @@ pub enum FetchError {
         slow: super::TooSlow,
     },
     /// The server is not who it says it is, as far as this machine can tell, or does not encrypt as it should.
-    #[error("{url}: {reason}. Trusted are {trusted}; the variable SSL_CERT_FILE names a file with others")]
+    #[error("{url}: {reason}")]
     Encryption {
         /// The URL.
         url: Address,
-        /// What is wrong.
+        /// What is wrong, whose certificates are accepted, and how to accept others.
         reason: String,
-        /// Whose certificates are accepted.
-        trusted: &'static str,
     },
     /// The server sends elsewhere, where nobody follows.
     #[error("{url}: the server sends {to}, and is not followed")]

@@ -40,6 +40,8 @@ pub(crate) use server::take_credentials;
 pub(crate) use server::{Agents, is_absence};
 pub use server::{exists, small};
 pub(crate) use trust::refusal;
+#[cfg(feature = "reapi")]
+pub(crate) use trust::{distrust, reason};
 pub(crate) use upload::{put_bytes, put_file};
 
 /// The sums of a file's bytes.

@@ -251,7 +251,7 @@ impl Failed {
         let url = url.clone();
         match self {
             Failed::Network(source) => match (trust::refusal(&source), pace::slowness(&source)) {
-                (Some(reason), _) => FetchError::Encryption { url, reason, trusted: trust::words() },
+                (Some(reason), _) => FetchError::Encryption { url, reason: trust::distrust(&reason) },
                 (None, Some(slow)) => FetchError::Slow { url, tries, slow },
                 (None, None) => FetchError::Network { url, tries, stall: patience.stall, source: Box::new(source) },
             },

@@ -52,11 +52,6 @@ pub(super) fn tls() -> TlsConfig {
     TlsConfig::builder().root_certs(trusted().roots.clone()).build()
 }
 
-/// Which authorities are trusted, in a few words.
-pub(super) fn words() -> &'static str {
-    &trusted().from
-}
-
 /// What is wrong with a server's encryption, if that is what failed: asking again changes nothing.
 pub(crate) fn refusal(error: &ureq::Error) -> Option<String> {
     let rustls = match error {
@@ -65,8 +60,19 @@ pub(crate) fn refusal(error: &ureq::Error) -> Option<String> {
         ureq::Error::Tls(words) => return Some((*words).to_owned()),
         _ => return None,
     };
+    Some(reason(rustls))
+}
+
+/// Says that a server is not trusted, whom this program trusts, and how to trust others.
+pub(crate) fn distrust(reason: &str) -> String {
+    let from = &trusted().from;
+    format!("{reason}. Trusted are {from}; the variable SSL_CERT_FILE names a file with others")
+}
+
+/// What is wrong with a server's encryption, in words.
+pub(crate) fn reason(error: &rustls::Error) -> String {
     use rustls::CertificateError as Wrong;
-    Some(match rustls {
+    match error {
         rustls::Error::InvalidCertificate(wrong) => match wrong {
             // Two authorities may have one name.
             Wrong::UnknownIssuer | Wrong::BadSignature => {
@@ -80,5 +86,5 @@ pub(crate) fn refusal(error: &ureq::Error) -> Option<String> {
             other => format!("its certificate is not valid ({other})"),
         },
         other => other.to_string(),
-    })
+    }
 }

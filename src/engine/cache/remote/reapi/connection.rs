@@ -23,7 +23,7 @@ use url::Url;
 
 use super::super::error::RemoteError;
 use crate::address::{Address, masked};
-use crate::fetch::Patience;
+use crate::fetch::{Patience, distrust, reason};
 use crate::plain::plain_line;
 
 /// Variable with a header for every request, `NAME=VALUE`, as Bazel's `--remote_header`.
@@ -79,11 +79,21 @@ impl From<Status> for CallError {
         // What a connection failed of is at the end of the chain.
         let mut source = std::error::Error::source(&status);
         while let Some(error) = source {
+            if let Some(encryption) = encryption(error) {
+                // Another try would meet the same certificate.
+                return CallError::new(Code::FailedPrecondition, distrust(&reason(encryption)));
+            }
             words = error.to_string();
             source = error.source();
         }
         CallError { code: status.code(), words: plain_line(&masked(&words), WORDS) }
     }
+}
+
+/// Returns the failure of encryption that an error is or wraps. The source of an `io::Error` is that of what it wraps.
+fn encryption<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let wrapped = || error.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref();
+    error.downcast_ref().or_else(wrapped)
 }
 
 /// A connection to a server.
