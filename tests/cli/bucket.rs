@@ -32,13 +32,13 @@ stages:
 "#;
 
 /// An S3 server with the bucket `lab`, whose objects are files.
-struct Store {
+pub(crate) struct Store {
     dir: tempfile::TempDir,
-    endpoint: String,
+    pub(crate) endpoint: String,
 }
 
 impl Store {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("lab")).unwrap();
         let mut service = S3ServiceBuilder::new(s3s_fs::FileSystem::new(dir.path()).unwrap());

@@ -35,6 +35,7 @@ mod refused;
 mod remote;
 mod rerun;
 mod results;
+mod reviewers;
 mod rot;
 mod scaling;
 mod scenarios;

