@@ -2,7 +2,8 @@
 
 use clap::Args;
 
-use super::{CacheArgs, device};
+use super::CacheArgs;
+use super::values::device;
 
 #[derive(Debug, Args)]
 pub(crate) struct AgentArgs {

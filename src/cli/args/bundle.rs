@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use atflow::plan::rerun_from::RerunFrom;
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{CacheArgs, examples, key_value};
+use super::values::key_value;
+use super::{CacheArgs, examples};
 use crate::complete;
 
 #[derive(Debug, Args)]

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{CacheArgs, examples, key_value};
+use super::values::key_value;
+use super::{CacheArgs, examples};
 use crate::complete;
 
 /// An instance of a pipeline that was run.
