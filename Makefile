@@ -56,6 +56,7 @@ lint: setup ## formatting, width of prose, licences, clippy and rustdoc, warning
 	@if command -v cargo-deny >/dev/null; then cargo deny --all-features check licenses bans sources; \
 	else echo 'cargo-deny is missing: licences were not checked (cargo install --locked cargo-deny)' >&2; fi
 	cargo clippy --release --workspace --all-targets --locked -- -D warnings
+	cargo clippy --release --package atflow --no-default-features --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --release --workspace --no-deps --locked
 
 site: ## the documentation as a site, in site/
