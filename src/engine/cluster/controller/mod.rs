@@ -4,25 +4,28 @@
 //! was. Of several controllers of one run, one decides; it holds a lease. It never runs a stage.
 
 mod endings;
+mod pace;
+mod sights;
 mod submissions;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use super::board::{Board, Change, WorkLeft};
+pub use pace::Pace;
+
+use super::board::{Board, WorkLeft};
 use super::classes::ClusterFile;
 use super::fleet::{Fleet, make_logs_folder};
-use super::folder::{JobLine, RunFolder};
-use super::site::{Site, SiteError, SiteJob};
-use super::slurm::comment;
-use super::verdict::{Consequence, HEARTBEAT, consequence};
+use super::folder::RunFolder;
+use super::site::{Site, SiteError};
+use super::verdict::{Consequence, consequence};
 use crate::action::ActionKey;
 use crate::cache::{Attempt, Cache, CacheError, Lease, Leases, RunOutcome, RunRecord};
 use crate::digest::Digest;
-use crate::event::{RunEvent, RunSummary, Status};
+use crate::event::{RunEvent, RunSummary};
 use crate::fsio::FileError;
 use crate::plan::{Goals, PlanContext};
-use crate::protocol::{Failure, StageProgress};
+use crate::protocol::StageProgress;
 use crate::scheduler::Interrupt;
 use crate::spec::{InstanceId, PerInstance};
 
@@ -37,56 +40,6 @@ const ROUNDS: usize = 3;
 
 /// Longest chain of submissions that wait for one another.
 const LONGEST_CHAIN: usize = 8;
-
-/// The intervals of a controller.
-#[derive(Debug, Clone, Copy)]
-pub struct Pace {
-    /// Shortest interval between two looks at the cache; it grows while nothing changes.
-    pub look: Duration,
-    /// Longest interval between two looks at the cache.
-    pub longest_look: Duration,
-    /// Interval between two questions to the site; it grows to four times that while the site is away.
-    pub list: Duration,
-    /// Shortest interval between two submissions.
-    pub submit: Duration,
-    /// How long a queue of ready instances stays long before agents are added.
-    pub growth: Duration,
-    /// How long a class gets no agents after one of them ended badly; twice that after the next.
-    pub pause: Duration,
-    /// Interval between two notes of an agent.
-    pub heartbeat: Duration,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Pace {
-            look: Duration::from_secs(1),
-            longest_look: Duration::from_secs(15),
-            list: Duration::from_secs(30),
-            submit: Duration::from_secs(10),
-            growth: Duration::from_secs(60),
-            pause: Duration::from_secs(60),
-            heartbeat: HEARTBEAT,
-        }
-    }
-}
-
-impl Pace {
-    /// Returns the same, faster or slower. The heartbeat is the agents' own and stays.
-    #[must_use]
-    pub fn scaled(self, factor: f64) -> Self {
-        let scaled = |time: Duration| time.mul_f64(factor.clamp(0.001, 1000.0));
-        Pace {
-            look: scaled(self.look),
-            longest_look: scaled(self.longest_look),
-            list: scaled(self.list),
-            submit: scaled(self.submit),
-            growth: scaled(self.growth),
-            pause: scaled(self.pause),
-            heartbeat: self.heartbeat,
-        }
-    }
-}
 
 /// What a controller works on.
 pub struct SharedRun<'a> {
@@ -379,112 +332,6 @@ impl<'a, 'b> Controller<'a, 'b> {
         self.run.context.graph.instance(id).name.clone()
     }
 
-    fn tell_start(&mut self) {
-        let wanted: Vec<InstanceId> = self.run.goals.wanted.marked().collect();
-        (self.tell)(Told::Run(RunEvent::RunStarted { wanted: wanted.len() }));
-        for id in wanted.into_iter().filter(|id| self.board.is_cached(*id)) {
-            let stage = self.name(id);
-            (self.tell)(Told::Run(finished(stage, Status::Cached, 0.0, String::new(), None)));
-        }
-    }
-
-    /// Looks at the cache and at the notes of agents; tells what is new. Returns whether anything is.
-    fn look(&mut self) -> Result<bool, ControllerError> {
-        let failed: HashSet<ActionKey> = self.run.folder.failed_keys().into_iter().collect();
-        let changes = self.board.look(&failed)?;
-        for change in &changes {
-            let event = match change.clone() {
-                Change::Done { id, seconds, summary } => finished(self.name(id), Status::Ran, seconds, summary, None),
-                Change::Failed { id, key } => {
-                    let note = self.run.folder.failure_of(key);
-                    let (failure, seconds) = note.map(|note| (note.failure, note.seconds)).unzip();
-                    finished(self.name(id), Status::Failed, seconds.unwrap_or(0.0), String::new(), failure)
-                }
-                Change::Blocked { id } => finished(self.name(id), Status::Skipped, 0.0, String::new(), None),
-            };
-            if let RunEvent::StageFinished { stage, .. } = &event {
-                self.shown.remove(stage);
-            }
-            (self.tell)(Told::Run(event));
-        }
-        Ok(self.look_at_agents() || !changes.is_empty())
-    }
-
-    /// Tells what agents run, by their notes. Returns whether anything is new.
-    fn look_at_agents(&mut self) -> bool {
-        let mut is_new = false;
-        for note in self.run.folder.agents() {
-            if self.run.folder.exit_of(&note.name).is_some() {
-                continue;
-            }
-            for running in note.running {
-                if self.board.ready_named(&running.stage).is_none() {
-                    continue;
-                }
-                let before = self.shown.get(&running.stage).filter(|(agent, _)| *agent == note.name);
-                let is_told = before.is_some_and(|(_, progress)| *progress == running.progress);
-                if before.is_none() {
-                    is_new = true;
-                    let (stage, kind, reason) = (running.stage.clone(), running.kind, format!("on {}", note.host));
-                    (self.tell)(Told::Run(RunEvent::StageStarted { stage, kind, reason }));
-                }
-                self.shown.insert(running.stage.clone(), (note.name.clone(), running.progress.clone()));
-                if let Some(progress) = running.progress.filter(|_| !is_told) {
-                    (self.tell)(Told::Run(RunEvent::StageProgress { stage: running.stage, progress }));
-                }
-            }
-        }
-        is_new
-    }
-
-    /// Asks the site for its jobs. Returns whether it answered.
-    fn ask_site(&mut self, now: Instant) -> bool {
-        let answer = self.site.list();
-        let listed: Option<Vec<SiteJob>> = match answer {
-            Ok(listed) => {
-                if std::mem::take(&mut self.is_away) {
-                    self.say("the site answers again".to_owned());
-                }
-                self.list_wait = self.run.pace.list;
-                listed
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut self.is_away, true) {
-                    self.warn(format!("{error}; what runs goes on, and the site is asked again"));
-                }
-                self.list_wait = (self.list_wait * 2).min(self.run.pace.list * 4);
-                None
-            }
-        };
-        self.next_list = now + self.list_wait;
-        if let Some(jobs) = &listed {
-            self.adopt(jobs, now);
-        }
-        self.fleet.update(self.run.folder, listed.as_deref(), now);
-        listed.is_some()
-    }
-
-    /// Adds submissions of this run that no line tells of: their controller was killed before it wrote one.
-    fn adopt(&mut self, jobs: &[SiteJob], now: Instant) {
-        let mut found: BTreeMap<(String, String), usize> = BTreeMap::new();
-        for (class, job) in self.run.classes.iter().flat_map(|class| jobs.iter().map(move |job| (class, job))) {
-            let Some((array, task)) = job.id.split_once('_') else { continue };
-            if job.comment != comment(&self.run.folder.id().0, class) || self.fleet.knows(array) {
-                continue;
-            }
-            let count = found.entry((array.to_owned(), class.clone())).or_default();
-            *count = (*count).max(task.parse().unwrap_or(0) + 1);
-        }
-        for ((job, class), count) in found {
-            let why = "found by its comment".to_owned();
-            let at = jiff::Timestamp::now().to_string();
-            let line = JobLine { at, class, job, count, why, memory: None, agent: None };
-            // It is found again if it cannot be written.
-            _ = self.run.folder.add_job(&line);
-            self.fleet.add(&line, now);
-        }
-    }
-
     /// Why nothing that is left can run: all classes with ready work are given up, and no agent is left.
     fn given_up(&self) -> Option<Vec<String>> {
         let work = self.work();
@@ -541,8 +388,4 @@ impl<'a, 'b> Controller<'a, 'b> {
     fn warn(&mut self, text: String) {
         (self.tell)(Told::Run(RunEvent::Warning(text)));
     }
-}
-
-fn finished(stage: String, status: Status, seconds: f64, summary: String, failure: Option<Failure>) -> RunEvent {
-    RunEvent::StageFinished { stage, status, seconds, summary, failure }
 }
