@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use jiff::Timestamp;
 
 use super::folder::FailureNote;
+use super::instruction_sets::InstructionSets;
 use crate::action::{Action, ActionKey};
 use crate::cache::{CacheError, FailedStage, RunOutcome, RunRecord, Unmade};
 use crate::event::RunSummary;
@@ -65,6 +66,8 @@ pub struct Board<'a> {
     states: PerInstance<State>,
     /// Number of instances that were done at the start.
     cached: usize,
+    /// With what the results of this run were computed.
+    instruction_sets: InstructionSets,
     /// When the run was submitted, RFC 3339 in UTC.
     since: String,
 }
@@ -90,7 +93,7 @@ impl<'a> Board<'a> {
     pub fn new(context: PlanContext<'a>, goals: &'a Goals, since: &str) -> Result<Self, CacheError> {
         let (text, since): (String, Option<Timestamp>) = (since.to_owned(), since.parse().ok());
         let survey = survey(context, goals)?;
-        let mut cached = 0;
+        let (mut cached, mut instruction_sets) = (0, InstructionSets::default());
         let states = survey
             .into_iter()
             .map(|(_, status)| match status {
@@ -105,11 +108,14 @@ impl<'a> Board<'a> {
                     let made: Option<Timestamp> = manifest.made.at.parse().ok();
                     let is_new = made.is_some_and(|made| since.is_some_and(|since| made >= since));
                     cached += usize::from(!is_new);
+                    if is_new {
+                        instruction_sets.add(&manifest);
+                    }
                     State::Done { key, outputs: manifest.outputs, seconds, is_new }
                 }
             })
             .collect();
-        Ok(Board { context, goals, states, cached, since: text })
+        Ok(Board { context, goals, states, cached, instruction_sets, since: text })
     }
 
     /// Looks at the ready instances again, and at those that this makes ready.
@@ -138,6 +144,7 @@ impl<'a> Board<'a> {
                     let outputs = |producer: InstanceId| self.outputs(producer);
                     let found = self.context.check_staleness(id, outputs, self.goals.needed[id])?;
                     if let Staleness::Fresh(key, manifest) = found {
+                        self.instruction_sets.add(&manifest);
                         let (seconds, summary) = (manifest.made.seconds, manifest.made.summary.clone());
                         self.states[id] = State::Done { key, outputs: manifest.outputs, seconds, is_new: true };
                         changes.push(Change::Done { id, seconds, summary });
@@ -175,6 +182,11 @@ impl<'a> Board<'a> {
     /// Whether nothing is left that could run.
     pub fn is_over(&self) -> bool {
         !self.states.values().any(|state| matches!(state, State::Waiting | State::Ready(..)))
+    }
+
+    /// Says whether results of this run may depend on which machine made them; `None` if not.
+    pub fn mixture(&self) -> Option<String> {
+        self.instruction_sets.warning()
     }
 
     /// Number of instances that are done.

@@ -15,6 +15,7 @@ mod fields;
 pub mod fleet;
 pub mod folder;
 pub mod frozen_plan;
+mod instruction_sets;
 mod news;
 mod notes;
 mod plan_parts;

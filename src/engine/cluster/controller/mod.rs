@@ -274,6 +274,7 @@ impl<'a, 'b> Controller<'a, 'b> {
             }
             if let Some(end) = self.run.folder.ended() {
                 // Another controller ended it.
+                self.tell_mixture();
                 return Ok(Ended::Over(self.board.summary(), end.outcome));
             }
             let is_listed = now >= self.next_list && self.ask_site(now);
@@ -348,8 +349,15 @@ impl<'a, 'b> Controller<'a, 'b> {
 
     fn end(&mut self) -> Result<Ended, ControllerError> {
         let outcome = self.board.outcome();
+        self.tell_mixture();
         let summary = self.finish(outcome)?;
         Ok(Ended::Over(summary, outcome))
+    }
+
+    fn tell_mixture(&mut self) {
+        if let Some(text) = self.board.mixture() {
+            self.warn(text);
+        }
     }
 
     fn end_cancelled(&mut self) -> Result<Ended, ControllerError> {
