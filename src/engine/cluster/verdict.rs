@@ -197,6 +197,7 @@ fn by_its_words(reason: ExitReason, listed: Option<&JobState>, facts: &Facts) ->
         ExitReason::Deadline | ExitReason::Cancelled if facts.ended_here => Ending::Hung,
         ExitReason::Deadline if listed == Some(&JobState::Cancelled) => Ending::Cancelled,
         ExitReason::Deadline if listed == Some(&JobState::Preempted) => Ending::TakenAway,
+        ExitReason::Deadline if listed == Some(&JobState::NodeFailed) => Ending::NodeFailed,
         ExitReason::Deadline => Ending::Deadline,
         ExitReason::Cancelled => Ending::Cancelled,
         ExitReason::Storage => Ending::Storage,
@@ -366,6 +367,9 @@ mod tests {
     #[test]
     fn a_failed_node_is_left_out() {
         assert_eq!(over(&listed(JobState::NodeFailed)), Ending::NodeFailed);
+        // A node that is taken down may still tell its jobs to stop.
+        let on_term = Facts { exit: Some(ExitReason::Deadline), ..listed(JobState::NodeFailed) };
+        assert_eq!(over(&on_term), Ending::NodeFailed);
         assert_eq!(consequence(Ending::NodeFailed), Consequence::Exclude);
     }
 
