@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -192,6 +193,8 @@ fn call_within(limit: Duration, program: &str, args: &[String], input: &str) -> 
     for name in std::env::vars_os().map(|(name, _)| name).filter(is_of_enclosing_job) {
         command.env_remove(name);
     }
+    // Ctrl-C in a terminal goes to all of a group: it is for this program, not for agents that a command starts here.
+    command.process_group(0);
     // Long lists of array elements would be cut short.
     command.env("SLURM_BITSTR_LEN", "0");
     let mut child = command.spawn().map_err(missing)?;
