@@ -78,10 +78,13 @@ MpiDefault=none
 SlurmdParameters=config_overrides
 SchedulerParameters=sched_min_interval=0,batch_sched_delay=0,bf_interval=1,requeue_delay=0,nohold_on_prolog_fail
 DefMemPerCPU=64
+PreemptType=preempt/partition_prio
+PreemptMode=CANCEL
 NodeName=node1 NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 Port=$c2 CPUs=$cpus RealMemory=4000 State=UNKNOWN
 NodeName=node2 NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 Port=$c3 CPUs=$cpus RealMemory=4000 State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 PartitionName=short Nodes=ALL MaxTime=5 State=UP
+PartitionName=urgent Nodes=ALL PriorityTier=10 State=UP
 CONF
     echo "CgroupAutomount=no" >"$folder/cgroup.conf"
     munged --key-file="$folder/munge.key" --socket="$folder/munge.socket" --pid-file="$folder/munged.pid" \

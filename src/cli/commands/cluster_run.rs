@@ -31,6 +31,9 @@ const CLUSTER_COPY: &str = "cluster.yaml";
 /// Makes the intervals of a controller shorter, for tests.
 const PACE: &str = "ATFLOW_CLUSTER_PACE";
 
+/// Seconds between two notes that a controller expects of an agent, for tests.
+const HEARTBEAT: &str = "ATFLOW_CLUSTER_HEARTBEAT";
+
 /// Variables that agents get from here, beside those of their class. Credentials are not among them.
 const PASSED: [&str; 10] = [
     "PATH",
@@ -275,10 +278,13 @@ pub(super) fn site_of(cluster: &ClusterFile, pace: Pace) -> Box<dyn Site> {
 }
 
 pub(super) fn pace() -> Pace {
-    let factor = std::env::var(PACE).ok().and_then(|factor| factor.parse::<f64>().ok());
-    factor
-        .filter(|factor| factor.is_finite() && *factor > 0.0)
-        .map_or_else(Pace::default, |factor| Pace::default().scaled(factor))
+    let number = |name: &str| {
+        let number = std::env::var(name).ok()?.parse::<f64>().ok()?;
+        (number.is_finite() && number > 0.0).then_some(number)
+    };
+    let pace = number(PACE).map_or_else(Pace::default, |factor| Pace::default().scaled(factor));
+    let heartbeat = number(HEARTBEAT).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    Pace { heartbeat: heartbeat.unwrap_or(pace.heartbeat), ..pace }
 }
 
 pub(super) fn own_program() -> Result<String, CliError> {
