@@ -15,6 +15,8 @@ import time
 import unittest
 from pathlib import Path
 
+from images import DATA, write_images
+
 ROOT = Path(__file__).resolve().parents[2]
 ATFLOW = Path(os.environ.get("ATFLOW_BINARY") or ROOT / "atflow").absolute()
 
@@ -25,6 +27,23 @@ stages:
     matrix: {n: [1, 2, 3, 4]}
     with: {run: "echo ${n} >>$HOME/tries; sleep SLEEP; echo ${n} >${out.text}", outputs: {text: part.txt}}
   joined: {kind: command, needs: {of: part/1}, with: {run: "cp ${in.of} ${out.text}", outputs: {text: joined.txt}}}
+"""
+
+# What depends on the processor, and a stage that lets the run wait.
+ON_PROCESSORS = f"""pipeline: processors
+numerics: NUMERICS
+stages:
+{DATA}  bright:
+    kind: transform
+    matrix: {{level: [2, 8]}}
+    needs: {{data: data.test}}
+    with: {{op: saturate, level: "${{level}}"}}
+  last:
+    kind: command
+    needs: {{one: bright/2, two: bright/8}}
+    with:
+      run: "ls ${{in.one}} ${{in.two}}; while ! test -e $HOME/go; do sleep 0.1; done; echo 1 >${{out.n}}"
+      outputs: {{n: n}}
 """
 
 # Programs of a site: `submit` starts a process and prints its name, as PBS and its like do.
@@ -91,6 +110,44 @@ class OnCommands(unittest.TestCase):
         self.assertEqual(self.results("cache"), {})
         runs = json.loads(self.run_atflow("runs", "--json")[1])
         self.assertIn("interrupted", json.dumps(runs))
+
+    @unittest.skipUnless(ATFLOW.resolve().with_name("atflow-worker").is_file(), "there is no worker: make build")
+    def test_the_end_tells_of_processors_whose_bytes_may_differ(self) -> None:
+        for numerics in ("native", "portable"):
+            text = ON_PROCESSORS.replace("NUMERICS", numerics)
+            (self.space / "p.yaml").write_text(text)
+            write_images(self.space, 30)
+            (self.space / "go").unlink(missing_ok=True)
+            self.assertEqual(self.run_there("--detach")[0], 0)
+
+            def computed() -> list[Path]:
+                files = sorted((self.space / "cache/actions").rglob("*.json"))
+                return [file for file in files if json.loads(file.read_text())["record"].get("numerics") == numerics]
+
+            self.wait_for(lambda: len(computed()) == 2)
+            # As another processor would have written it.
+            file = computed()[0]
+            manifest = json.loads(file.read_text())
+            manifest["made"]["arithmetic"]["isa"] = "avx1024"
+            file.chmod(0o644)
+            file.write_text(json.dumps(manifest))
+            (self.space / "go").touch()
+            code, said = self.run_there()
+            self.assertEqual(code, 0, said)
+            words = r"computed with different instruction sets \(1 with avx\S+, 1 with avx\S+\)"
+            if numerics == "native":
+                self.assertRegex(said, words)
+            else:
+                self.assertNotIn("instruction set", said)
+
+    def test_the_doctor_tells_how_long_files_take(self) -> None:
+        code, said = self.run_atflow("doctor", "--executor", "command", "--json")
+        checks = {check["name"]: check for check in json.loads(said)["checks"]}
+        for of in ("part", "rest"):
+            self.assertEqual(checks[f"{of}: files"]["state"], "ok", said)
+            words = r"seen there after [0-9.]+ s, .* seen here after [0-9.]+ s \(the longest of 2 each\)"
+            self.assertRegex(checks[f"{of}: files"]["found"], words)
+        self.assertEqual(list((self.space / "cache/tmp").iterdir()), [], "it leaves nothing")
 
     def test_what_a_cluster_cannot_do_is_told_before_anything_runs(self) -> None:
         for args, words in [

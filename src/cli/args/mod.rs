@@ -426,6 +426,9 @@ pub(crate) struct DoctorArgs {
     /// The description of the cluster [default: cluster.yaml here]
     #[arg(long, value_name = "FILE")]
     pub cluster: Option<PathBuf>,
+    /// Answer the doctor of another machine, through files in this folder
+    #[arg(long, hide = true, value_name = "DIR")]
+    pub echo: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use atflow::cache::Cache;
+use atflow::cluster::echo;
 use atflow::numerics::Numerics;
 use atflow::probe::{self, Greeting};
 use atflow::protocol::{Event, PROTOCOL_VERSION, is_gpu};
@@ -42,6 +43,10 @@ fn check(name: impl Into<String>, state: State, found: impl Into<String>, advice
 }
 
 pub(crate) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
+    if let Some(folder) = &args.echo {
+        // Whoever asked tells what it missed.
+        _ = echo::answer(folder, cluster_check::UNSEEN);
+    }
     let version = format!("{} at {}", env!("CARGO_PKG_VERSION"), probe::own_program().display());
     let mut checks = vec![check("atflow", State::Ok, version, "")];
     checks.extend(worker());

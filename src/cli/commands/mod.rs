@@ -5,6 +5,7 @@ mod attempts;
 pub(crate) mod bundle;
 pub(crate) mod cancel;
 mod cluster_check;
+mod cluster_limits;
 mod cluster_run;
 pub(crate) mod completions;
 pub(crate) mod data;

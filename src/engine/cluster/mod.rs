@@ -11,6 +11,7 @@ pub mod board;
 pub mod classes;
 pub mod command;
 pub mod controller;
+pub mod echo;
 mod fields;
 pub mod fleet;
 pub mod folder;
