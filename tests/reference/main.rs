@@ -2,6 +2,7 @@
 //! `ATFLOW_BLESS=1` writes it anew. A type that several kinds have is described once, under the first of them.
 
 mod architecture;
+mod cluster;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -107,6 +107,7 @@ pub(super) const KEYGEN: &str = "Examples:
 
 pub(super) const SCHEMA: &str = "Examples:
   atflow schema > pipeline.schema.json  for editors
+  atflow schema cluster > cluster.schema.json
   atflow schema run                     of a line of `atflow run --json`";
 
 pub(super) const MAN: &str = "Examples:

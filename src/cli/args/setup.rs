@@ -19,6 +19,8 @@ pub(crate) struct SchemaArgs {
 pub(crate) enum SchemaName {
     /// A pipeline file
     Pipeline,
+    /// `cluster.yaml`
+    Cluster,
     /// A line of `atflow run --json`
     Run,
     /// A run in `atflow status --json`

@@ -10,6 +10,7 @@ use crate::ui;
 pub(crate) fn run(args: &SchemaArgs) -> Result<Exit, CliError> {
     let schema = match args.of {
         SchemaName::Pipeline => atflow::spec::pipeline_schema(),
+        SchemaName::Cluster => atflow::cluster::cluster_schema(),
         SchemaName::Run => line_schema(),
         SchemaName::Status => schema_of::<LiveRun>(),
     };

@@ -17,9 +17,9 @@ use crate::stage_kinds::StageKind;
 /// Usual name of the file, beside a pipeline or in the folder that a person is in.
 pub const USUAL_FILE: &str = "cluster.yaml";
 
-const TOP: [&str; 5] = ["executor", "classes", "submit", "list", "cancel"];
+pub(super) const TOP: [&str; 5] = ["executor", "classes", "submit", "list", "cancel"];
 
-const CLASS: [&str; 17] = [
+pub(super) const CLASS: [&str; 17] = [
     "match",
     "partition",
     "account",
@@ -40,7 +40,7 @@ const CLASS: [&str; 17] = [
 ];
 
 /// Most agents of a class if the file does not say.
-const MAX_AGENTS: usize = 16;
+pub(super) const MAX_AGENTS: usize = 16;
 
 /// What starts the agents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -227,9 +227,9 @@ fn read_top(reader: &mut Reader, value: &Value) -> Option<ClusterFile> {
     let (submit, list, cancel) = (at.text("submit"), at.text("list"), at.text("cancel"));
     let commands = match (executor, submit) {
         (ExecutorKind::Command, Some(submit)) => {
-            at.must_have("submit", &submit, "{agent}", "the command of the agent goes");
+            at.must_have("submit", &submit, &["{agent}", "{script}"], "the command of the agent goes");
             if let Some(cancel) = &cancel {
-                at.must_have("cancel", cancel, "{job}", "the name of the job goes");
+                at.must_have("cancel", cancel, &["{job}"], "the name of the job goes");
             }
             Some(Commands { submit, list, cancel })
         }
@@ -463,6 +463,8 @@ mod tests {
         let file = read(&format!("executor: command\nsubmit: 'qsub {{agent}}'\ncancel: 'qdel {{job}}'\n{classes}"));
         let commands = file.unwrap().commands.unwrap();
         assert_eq!((commands.submit.as_str(), commands.list), ("qsub {agent}", None));
+        // The same command, as one word.
+        assert!(read(&format!("executor: command\nsubmit: 'echo {{script}} | qsub'\n{classes}")).is_ok());
         let wrong = |text: &str| problems(&format!("{text}\n{classes}")).join("\n");
         assert!(wrong("executor: command").contains("`executor: command` needs `submit`"));
         assert!(wrong("executor: command\nsubmit: qsub").contains("cluster.yaml:2:9: `submit` has no `{agent}`"));

@@ -34,8 +34,10 @@ impl Fields<'_, '_, '_> {
         matches!(self.map.get(key), None | Some(Value::String(_)))
     }
 
-    pub(super) fn must_have(&mut self, key: &str, text: &str, part: &str, why: &str) {
-        if !text.contains(part) {
+    /// A text must have one of these parts; the first is the usual one.
+    pub(super) fn must_have(&mut self, key: &str, text: &str, parts: &[&str], why: &str) {
+        let Some(part) = parts.first() else { return };
+        if !parts.iter().any(|part| text.contains(part)) {
             let message = format!("`{key}` has no `{part}`");
             let problem = Problem::at(Place::value(self.file(), self.path.key(key)), message, "here");
             self.reader.problems.push(problem.help(format!("write `{part}` where {why}")));

@@ -20,6 +20,9 @@ mod instruction_sets;
 mod news;
 mod notes;
 mod plan_parts;
+mod schema;
 pub mod site;
 pub mod slurm;
 pub mod verdict;
+
+pub use schema::cluster_schema;
