@@ -6,16 +6,12 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
-use super::attack::GRADIENT;
+use super::count::{EpochPasses, epoch_passes, evaluation_passes, masking_passes, saliency_passes};
 use super::{
-    AdversarialBatches, Augmentation, Convnext, DatasetParams, DmWideResnet, EvaluateParams, FourierMapParams, Holdout,
-    Images, MaskingParams, Method, Net, OverfittingCheck, PreactResnet18, PretrainedParams, RandomisedParams,
-    SaliencyParams, StageKind, StandardResnet, Torchscript, TrainParams, TrainingMethod, TransformParams, Vit,
-    WideResnet,
+    Augmentation, Convnext, DatasetParams, DmWideResnet, EvaluateParams, FourierMapParams, Holdout, Images,
+    MaskingParams, Method, Net, OverfittingCheck, PreactResnet18, PretrainedParams, RandomisedParams, SaliencyParams,
+    StageKind, StandardResnet, Torchscript, TrainParams, TrainingMethod, TransformParams, Vit, WideResnet,
 };
-
-/// A pass forward and backward that gives the gradient of the weights, in passes forward.
-const UPDATE: f64 = 3.0;
 
 /// The work that parameters ask for, in units that only those share which are `like` one another.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,12 +51,13 @@ pub fn work(kind: StageKind, params: &Json) -> Option<Work> {
             Work::new("", 1.0, Some(1))
         }
         StageKind::Evaluate => {
-            let EvaluateParams { attack, eps, batch_size: _, limit, search, ranks: _ } = read(params)?;
+            let params: EvaluateParams = read(params)?;
+            let EpochPasses { own, searched } = evaluation_passes(&params);
+            let EvaluateParams { attack, eps: _, batch_size: _, limit, search, ranks: _ } = params;
             let family = attack.params().family();
             let like = if search.is_fp32() { family } else { format!("{family} {search:?}") };
             // Each image is attacked once a radius at most.
-            let times = eps.iter().filter(|eps| eps.get() > 0.0).count().max(1) as f64;
-            Work::new(like, 1.0 + times * attack.params().passes(), limit)
+            Work::new(like, (own + searched).in_forward(), limit)
         }
         StageKind::Masking => of_masking(&read(params)?),
         StageKind::Saliency => of_saliency(&read(params)?),
@@ -176,26 +173,22 @@ fn of_training(params: &TrainParams) -> Work {
         schedule: _,
         label_smoothing: _,
         average: _,
-        weight_perturbation,
+        weight_perturbation: _,
         adversary,
-        adversarial_batches,
+        adversarial_batches: _,
         augmentation,
         stop_at_accuracy,
         overfitting_check,
         holdout,
         limit,
     } = params;
-    let attacked = match adversarial_batches {
-        AdversarialBatches::All => 1.0,
-        AdversarialBatches::Alternate => 0.5,
-    };
-    // The gradient is taken twice.
-    let update = if weight_perturbation.is_some() { 2.0 * UPDATE } else { UPDATE };
-    let (how, step) = match method {
-        TrainingMethod::Standard => ("standard", update + attacked * adversary.params().passes()),
-        TrainingMethod::Free(free) => ("free", UPDATE * f64::from(free.replays)),
-        TrainingMethod::Trades(trades) => ("trades", 2.0 * update + GRADIENT * f64::from(trades.steps)),
-        TrainingMethod::Mart(mart) => ("mart", 2.0 * update + GRADIENT * f64::from(mart.steps)),
+    let EpochPasses { own, searched } = epoch_passes(params);
+    let step = (own + searched).in_forward();
+    let how = match method {
+        TrainingMethod::Standard => "standard",
+        TrainingMethod::Free(_) => "free",
+        TrainingMethod::Trades(_) => "trades",
+        TrainingMethod::Mart(_) => "mart",
     };
     // These are work of their own beside the epochs, and nobody knows how much of it: another one is another training.
     let checked = overfitting_check.as_ref().map(|OverfittingCheck { every, images, attack }| {
@@ -262,34 +255,31 @@ fn of_masking(params: &MaskingParams) -> Work {
     let MaskingParams {
         norm: _,
         eps: _,
-        steps,
-        restarts,
-        queries,
+        steps: _,
+        restarts: _,
+        queries: _,
         tolerance: _,
         batch_size: _,
         limit,
         title: _,
         eps_written: _,
     } = params;
-    // About ten attacks of so many steps, one of five times as many, the restarts, and the attack without gradients.
-    let gradients = f64::from(*steps) * (15.0 + f64::from(*restarts));
-    Work::new("", GRADIENT * gradients + f64::from(*queries), *limit)
+    Work::new("", masking_passes(params).in_forward(), *limit)
 }
 
 fn of_saliency(params: &SaliencyParams) -> Work {
-    let SaliencyParams { title: _, headings: _, method, images, show: _, similarity: _, stability } = params;
-    let (name, gradients) = match method {
-        Method::Grad => ("grad", 1),
-        Method::Smoothgrad { samples, spread: _ } => ("smoothgrad", *samples),
-        Method::IntegratedGradients { steps } => ("integrated_gradients", *steps),
-        Method::GradCam => ("grad_cam", 1),
+    let SaliencyParams { title: _, headings: _, method, images, show: _, similarity: _, stability: _ } = params;
+    let name = match method {
+        Method::Grad => "grad",
+        Method::Smoothgrad { .. } => "smoothgrad",
+        Method::IntegratedGradients { .. } => "integrated_gradients",
+        Method::GradCam => "grad_cam",
     };
     let images = match images {
         Images::Listed(list) => u32::try_from(list.len()).ok(),
         Images::Chosen(chosen) => chosen.count.or(chosen.first),
     };
-    let maps = 1.0 + stability.as_ref().map_or(0.0, |stability| f64::from(stability.draws));
-    Work::new(name, f64::from(gradients) * maps, images)
+    Work::new(name, saliency_passes(params).in_forward(), images)
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AttackParams, AttackProblem, GRADIENT, Iterate, Norm, above_zero, at_least_one, not_below_zero, radius};
+use super::{AttackParams, AttackProblem, Iterate, Norm, above_zero, at_least_one, not_below_zero, radius};
 use crate::number::Real;
+use crate::stage_kinds::passes::Passes;
 
 /// Looks for the smallest misclassified change in the L2 norm, by Adam on the change and the lead of the true class
 /// together; a binary search finds how much the lead counts (Carlini and Wagner 2017). A change counts if it lies in
@@ -53,9 +54,9 @@ impl AttackParams for Cw {
         "cw".to_owned()
     }
 
-    fn passes(&self) -> f64 {
+    fn passes(&self) -> Passes {
         let Cw { eps: _, c: _, confidence: _, search_steps, steps, lr: _ } = self;
-        GRADIENT * f64::from(*search_steps) * f64::from(*steps)
+        Passes::gradient(f64::from(*search_steps) * f64::from(*steps))
     }
 
     fn draws(&self) -> bool {

@@ -4,10 +4,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Attack, AttackParams, AttackProblem, Demand, GRADIENT, Iterate, Malt, Norm, Pgd, above_zero, at_least_one, product,
-    radius,
+    Attack, AttackParams, AttackProblem, Demand, Iterate, Malt, Norm, Pgd, above_zero, at_least_one, product, radius,
 };
 use crate::number::Real;
+use crate::stage_kinds::passes::Passes;
 
 /// Projected gradient descent with momentum and a step length that is halved where it does not help (Croce and Hein
 /// 2020, algorithm 1). Starts at a random point at full radius.
@@ -63,13 +63,13 @@ impl AttackParams for Apgd {
         "apgd".to_owned()
     }
 
-    fn passes(&self) -> f64 {
+    fn passes(&self) -> Passes {
         let Apgd { norm: _, eps: _, loss, steps, restarts, targets, rho: _ } = self;
         match loss {
             ApgdLoss::Ce | ApgdLoss::Dlr | ApgdLoss::Margin | ApgdLoss::ProbabilityMargin => {
-                GRADIENT * product(&[*steps, *restarts])
+                Passes::gradient(product(&[*steps, *restarts]))
             }
-            ApgdLoss::DlrTargeted => GRADIENT * product(&[*steps, *restarts, *targets]),
+            ApgdLoss::DlrTargeted => Passes::gradient(product(&[*steps, *restarts, *targets])),
         }
     }
 
@@ -170,9 +170,9 @@ impl AttackParams for Square {
         "square".to_owned()
     }
 
-    fn passes(&self) -> f64 {
+    fn passes(&self) -> Passes {
         let Square { norm: _, eps: _, queries, p_init: _, rescale_schedule: _, restarts } = self;
-        product(&[*queries, *restarts])
+        Passes::forward(product(&[*queries, *restarts]))
     }
 
     fn draws(&self) -> bool {
@@ -227,9 +227,9 @@ impl AttackParams for Fab {
         "fab".to_owned()
     }
 
-    fn passes(&self) -> f64 {
+    fn passes(&self) -> Passes {
         let Fab { norm: _, eps: _, steps, targets } = self;
-        GRADIENT * product(&[*steps, *targets])
+        Passes::gradient(product(&[*steps, *targets]))
     }
 
     fn draws(&self) -> bool {
@@ -363,15 +363,17 @@ impl AttackParams for Autoattack {
         format!("autoattack {} {}", names.join(" "), self.pgd.is_some())
     }
 
-    fn passes(&self) -> f64 {
+    fn passes(&self) -> Passes {
         let Autoattack { norm, eps, attacks, pgd, steps, queries, targets } = self;
         let member = |member: &Member| match member {
-            Member::ApgdCe | Member::ApgdDlr | Member::ApgdMargin | Member::ApgdPm => GRADIENT * product(&[*steps]),
-            Member::ApgdT | Member::FabT => GRADIENT * product(&[*steps, *targets]),
+            Member::ApgdCe | Member::ApgdDlr | Member::ApgdMargin | Member::ApgdPm => {
+                Passes::gradient(f64::from(*steps))
+            }
+            Member::ApgdT | Member::FabT => Passes::gradient(product(&[*steps, *targets])),
             Member::Malt => Malt::standard(*norm, *eps, *steps, *targets).passes(),
-            Member::Square => product(&[*queries]),
+            Member::Square => Passes::forward(f64::from(*queries)),
         };
-        pgd.as_ref().map_or(0.0, AttackParams::passes) + attacks.iter().map(member).sum::<f64>()
+        pgd.iter().map(AttackParams::passes).chain(attacks.iter().map(member)).sum()
     }
 
     fn draws(&self) -> bool {

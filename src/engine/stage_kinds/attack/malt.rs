@@ -3,10 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Attack, AttackParams, AttackProblem, Demand, GRADIENT, Iterate, Member, Norm, at_least_one, product, radius,
-};
+use super::{Attack, AttackParams, AttackProblem, Demand, Iterate, Member, Norm, at_least_one, product, radius};
 use crate::number::Real;
+use crate::stage_kinds::passes::Passes;
 
 /// APGD on the targeted difference of logits ratio, towards the classes that a linear model of the network reaches with
 /// the smallest change (Melamed et al. 2024, arXiv 2407.02240). Classes are ordered by (z_y − z_j) / ‖∇(z_j − z_y)‖ at
@@ -59,9 +58,9 @@ impl AttackParams for Malt {
         "malt".to_owned()
     }
 
-    fn passes(&self) -> f64 {
+    fn passes(&self) -> Passes {
         let Malt { norm: _, eps: _, steps, targets, candidates } = self;
-        GRADIENT * (product(&[*steps, *targets]) + f64::from(*candidates))
+        Passes::gradient(product(&[*steps, *targets]) + f64::from(*candidates))
     }
 
     fn draws(&self) -> bool {

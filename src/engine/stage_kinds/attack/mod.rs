@@ -16,6 +16,7 @@ pub use malt::Malt;
 pub use pgd::{AttackLoss, Pgd};
 pub use spatial::{BaseGrid, Spatial};
 
+use super::passes::Passes;
 use crate::number::Real;
 
 /// Makes the enum of all attacks and their registry. Each line has what the reference says, and a type of parameters.
@@ -75,8 +76,8 @@ pub trait AttackParams {
     /// What it is called with those that take about as long where they make as many passes.
     fn family(&self) -> String;
 
-    /// Passes forward that an attack on one image makes about as much work as; more than that where images leave early.
-    fn passes(&self) -> f64;
+    /// Passes that an attack on one image takes; fewer where images leave early.
+    fn passes(&self) -> Passes;
 
     /// Whether it draws random numbers; otherwise its seed changes nothing.
     fn draws(&self) -> bool;
@@ -105,9 +106,6 @@ pub struct Demand {
     /// The parameter that chooses it.
     pub parameter: &'static str,
 }
-
-/// Passes forward that the gradient of the images costs.
-pub(super) const GRADIENT: f64 = 2.0;
 
 impl Default for Attack {
     fn default() -> Self {
@@ -169,8 +167,8 @@ impl AttackParams for NoAttack {
         "none".to_owned()
     }
 
-    fn passes(&self) -> f64 {
-        0.0
+    fn passes(&self) -> Passes {
+        Passes::default()
     }
 
     fn draws(&self) -> bool {
@@ -224,9 +222,9 @@ impl AttackParams for Fgsm {
         "gradient".to_owned()
     }
 
-    fn passes(&self) -> f64 {
+    fn passes(&self) -> Passes {
         let Fgsm { eps: _, start: _, step: _, noise: _ } = self;
-        GRADIENT
+        Passes::gradient(1.0)
     }
 
     fn draws(&self) -> bool {

@@ -4,10 +4,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Attack, AttackParams, AttackProblem, Demand, Direction, GRADIENT, Iterate, Norm, Start, above_zero, at_least_one,
+    Attack, AttackParams, AttackProblem, Demand, Direction, Iterate, Norm, Start, above_zero, at_least_one,
     in_proportion, is_default, not_below_zero, product, radius,
 };
 use crate::number::Real;
+use crate::stage_kinds::passes::Passes;
 
 /// Repeated gradient steps, each clamped to [0, 1] and then projected on the ball of radius `eps` (Madry et al. 2018;
 /// the order is the authors').
@@ -103,10 +104,10 @@ impl AttackParams for Pgd {
         "gradient".to_owned()
     }
 
-    fn passes(&self) -> f64 {
+    fn passes(&self) -> Passes {
         let Pgd { norm: _, eps: _, step: _, loss: _, momentum: _, steps, start: _, direction: _, iterate: _, restarts } =
             self;
-        GRADIENT * product(&[*steps, *restarts])
+        Passes::gradient(product(&[*steps, *restarts]))
     }
 
     fn draws(&self) -> bool {

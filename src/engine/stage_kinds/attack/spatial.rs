@@ -3,8 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AttackParams, AttackProblem, GRADIENT, Iterate, above_zero, at_least_one, not_below_zero, product};
+use super::{AttackParams, AttackProblem, Iterate, above_zero, at_least_one, not_below_zero, product};
 use crate::number::Real;
+use crate::stage_kinds::passes::Passes;
 
 /// Moves pixels along a smooth flow that raises the loss (Xiao et al. 2018), found by L-BFGS without line search:
 /// minimises the mean of −cross-entropy over the batch plus `tau` times the mean total variation of the flow. Pixels
@@ -74,7 +75,7 @@ impl AttackParams for Spatial {
         "spatial".to_owned()
     }
 
-    fn passes(&self) -> f64 {
+    fn passes(&self) -> Passes {
         let Spatial {
             tau: _,
             lr: _,
@@ -85,7 +86,7 @@ impl AttackParams for Spatial {
             grid: _,
             align_corners: _,
         } = self;
-        GRADIENT * product(&[*steps, *max_iter])
+        Passes::gradient(product(&[*steps, *max_iter]))
     }
 
     fn draws(&self) -> bool {
