@@ -248,6 +248,20 @@ fn networks_have_as_many_parameters_as_published() {
     }
 }
 
+/// Prices count layers from descriptions alone, and must count those that are built.
+#[test]
+fn the_size_that_prices_count_is_that_of_the_network_that_is_built() {
+    for (name, description, classes, side, _) in every() {
+        let network = networks::build_blank(&net(description.clone()), 3, classes, Device::Cpu).unwrap();
+        let built: i64 = network.state().parameters().iter().map(|tensor| tensor.size().iter().product::<i64>()).sum();
+        let side = side as u32;
+        let counted = net(description).size([3, side, side], classes as u32).unwrap();
+        assert_eq!(counted.parameters, built as f64, "{name}");
+        // Each convolution's weight counts once for each pixel of its output: at least once.
+        assert!(counted.multiply_adds > counted.parameters, "{name}");
+    }
+}
+
 #[test]
 fn initial_weights_of_the_published_architectures_have_the_spread_of_their_code() {
     for (description, head) in [
