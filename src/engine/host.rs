@@ -35,6 +35,13 @@ pub(crate) fn system() -> &'static str {
     })
 }
 
+/// Returns the name of the processor; its architecture if the system does not tell.
+pub fn cpu_name() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    name.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
+}
+
 /// Whether there is a driver for GPUs of the one maker whose GPUs workers use.
 pub(crate) fn has_gpu() -> bool {
     Path::new("/proc/driver/nvidia/version").exists()

@@ -4,6 +4,7 @@
 
 pub mod action;
 pub mod address;
+pub mod bench;
 pub mod bundle;
 pub mod cache;
 pub mod cluster;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::numerics::{Arithmetic, Numerics};
-use crate::stage_kinds::StageKind;
+use crate::stage_kinds::{Net, Pass, Precision, StageKind};
 
 /// Raised when a message changes its meaning. Engine and worker of different versions refuse each other at the first
 /// line. 4: a worker has one sort of numerics from its start on, and says what its arithmetic comes to. 3: workers
@@ -29,6 +29,8 @@ pub fn is_gpu(device: &str) -> bool {
 pub enum Request {
     /// Run one stage; the worker does one at a time.
     Run(Job),
+    /// Measure how fast images pass a network; one at a time, as stages.
+    Measure(Measurement),
     /// Give the stage up as soon as can be; answered by [`Event::Failed`] with [`FailureCode::Cancelled`].
     Cancel {
         /// The job's id.
@@ -69,6 +71,27 @@ impl Job {
     pub fn inputs_of<'a>(&'a self, slot: &'a str) -> impl Iterator<Item = &'a Input> {
         self.inputs.iter().filter(move |input| input.slot == slot)
     }
+}
+
+/// What a worker is to measure: the rate at which images of noise pass a network with initial weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Measurement {
+    /// Names the measurement in the event that answers it.
+    pub id: u64,
+    /// What a pass computes.
+    pub pass: Pass,
+    /// What convolutions and linear layers compute in.
+    pub precision: Precision,
+    /// The network.
+    pub net: Net,
+    /// Channels, height and width of the images.
+    pub shape: [u32; 3],
+    /// Images at once.
+    pub batch_size: u32,
+    /// Threads to compute with on the CPU.
+    pub threads: usize,
+    /// How long to go on, in seconds; at least one batch passes.
+    pub seconds: f64,
 }
 
 /// One input of a stage: a blob of the cache, read-only.
@@ -152,7 +175,16 @@ pub enum Event {
         #[serde(default)]
         earlier_seconds: f64,
     },
-    /// The stage failed; its outputs, if any, are to be thrown away.
+    /// A measurement is done.
+    Measured {
+        /// The measurement's id.
+        id: u64,
+        /// Images that passed.
+        images: u64,
+        /// How long they took, in seconds.
+        seconds: f64,
+    },
+    /// The stage or the measurement failed; its outputs, if any, are to be thrown away.
     Failed {
         /// The job's id.
         id: u64,

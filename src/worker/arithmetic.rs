@@ -66,7 +66,7 @@ pub fn of_cpu(numerics: Numerics) -> Result<Arithmetic, NoNumerics> {
     let isa = match numerics {
         Numerics::Native => isa,
         Numerics::Portable if LEVELS.iter().any(|(name, _)| *name == isa) => LOWEST.to_owned(),
-        Numerics::Portable => return Err(NoNumerics::Processor { cpu: system::cpu_name() }),
+        Numerics::Portable => return Err(NoNumerics::Processor { cpu: atflow::host::cpu_name() }),
     };
     let aten = system::library_text(LibraryText::AtenKernels);
     if numerics == Numerics::Portable && aten != "AVX2" {

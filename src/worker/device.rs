@@ -130,7 +130,7 @@ pub struct ChosenDevice {
 pub fn choose(wanted: RequestedDevice, numerics: Numerics) -> Result<ChosenDevice, NoDevice> {
     let cpu = |warning| -> Result<ChosenDevice, NoDevice> {
         let arithmetic = arithmetic::of_cpu(numerics)?;
-        let (name, model) = ("cpu".to_owned(), system::cpu_name());
+        let (name, model) = ("cpu".to_owned(), atflow::host::cpu_name());
         Ok(ChosenDevice { device: Device::Cpu, name, model, numerics, arithmetic, warning })
     };
     match wanted {

@@ -1,9 +1,9 @@
 //! The worker of atflow: runs the stages that need tensors, one at a time, on request of the engine.
 //!
-//! From the outside in: [`session`] speaks the protocol, [`context`] serves a running stage, and [`executors`]
-//! implement the kinds. They build on [`data`], [`checkpoint`], [`weights`], [`training_state`], [`attacks`] and
-//! [`networks`], which build on [`resize`], [`rng`], [`script`] and [`file_types`]. The worker knows no graph, no keys
-//! and no cache.
+//! From the outside in: [`session`] speaks the protocol, [`context`] serves a running stage, [`executors`] implement
+//! the kinds, and [`measure`] times passes. They build on [`data`], [`checkpoint`], [`weights`], [`training_state`],
+//! [`attacks`] and [`networks`], which build on [`resize`], [`rng`], [`script`] and [`file_types`]. The worker knows no
+//! graph, no keys and no cache.
 
 pub mod arithmetic;
 pub mod attacks;
@@ -14,6 +14,7 @@ pub mod device;
 pub mod error;
 pub mod executors;
 pub mod file_types;
+pub mod measure;
 pub mod networks;
 pub mod resize;
 pub mod rng;

@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use atflow::protocol::{Event, Failure, FailureCode, Job, PROTOCOL_VERSION, Request};
+use atflow::protocol::{Event, Failure, FailureCode, Job, Measurement, PROTOCOL_VERSION, Request};
 
 use crate::context::{Context, Control};
 use crate::data::Library;
 use crate::device::ChosenDevice;
 use crate::error::StageError;
-use crate::{executors, system};
+use crate::{executors, measure, system};
 
 /// Why a session ended other than at the engine's request.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +43,7 @@ const LONGEST_FAREWELL: Duration = Duration::from_secs(5);
 /// Messages from the listening thread.
 enum Heard {
     Run(Box<Job>),
+    Measure(Box<Measurement>),
     /// A request that cannot be parsed, but whose job is known.
     Unreadable(u64, serde_json::Error),
     Failed(SessionError),
@@ -88,9 +89,16 @@ pub fn serve(
     let mut library = Library::new(chosen.device, scripts);
     let mut warning = chosen.warning.take();
     for heard in heard {
-        let (id, outcome) = match heard {
+        let answer = match heard {
             Heard::Failed(error) => return Err(error),
-            Heard::Unreadable(id, error) => (id, Err(unreadable(&error))),
+            Heard::Unreadable(id, error) => Event::Failed { id, failure: unreadable(&error) },
+            Heard::Measure(of) => {
+                let measured = guarded(of.threads, &panics, || measure::measure(&of, chosen.device));
+                match measured {
+                    Ok((images, took)) => Event::Measured { id: of.id, images, seconds: took.as_secs_f64() },
+                    Err(failure) => Event::Failed { id: of.id, failure },
+                }
+            }
             Heard::Run(job) => {
                 let mut broken = None;
                 // Do not lose an unsendable line silently: closing the control ends the job, and the error is reported
@@ -108,15 +116,15 @@ pub fn serve(
                 if let Some(error) = broken {
                     return Err(SessionError::Output(error));
                 }
-                (job.id, outcome)
+                let id = job.id;
+                match outcome {
+                    Ok((summary, earlier)) => {
+                        let (peak_memory, earlier_seconds) = (atflow::host::peak_memory(), earlier.as_secs_f64());
+                        Event::Finished { id, summary, peak_memory, earlier_seconds }
+                    }
+                    Err(failure) => Event::Failed { id, failure },
+                }
             }
-        };
-        let answer = match outcome {
-            Ok((summary, earlier)) => {
-                let (peak_memory, earlier_seconds) = (atflow::host::peak_memory(), earlier.as_secs_f64());
-                Event::Finished { id, summary, peak_memory, earlier_seconds }
-            }
-            Err(failure) => Event::Failed { id, failure },
         };
         send(&mut output, &answer).map_err(SessionError::Output)?;
     }
@@ -141,6 +149,7 @@ fn listen(input: impl BufRead + Send + 'static, control: Arc<Control>) -> Receiv
                         continue;
                     }
                     Ok(Request::Run(job)) => Heard::Run(Box::new(job)),
+                    Ok(Request::Measure(of)) => Heard::Measure(Box::new(of)),
                     Err(heard) => heard,
                 },
                 Err(error) => Heard::Failed(SessionError::Input(error)),
@@ -181,17 +190,25 @@ fn run(
     control: &Control,
     panics: &Mutex<String>,
 ) -> Result<(String, Duration), Failure> {
-    let threads = i32::try_from(job.threads.max(1)).unwrap_or(i32::MAX);
-    tch::set_num_threads(threads);
     let mut context = Context::new(job, chosen, library, events, control);
-    // Stages that need gradients enable them explicitly. The guard also resets state left by a panic.
-    let _guard = tch::no_grad_guard();
-    let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
+    guarded(job.threads, panics, || {
         context.reporter.check_cancelled()?;
-        executors::run(&mut context)
-    }));
-    match outcome {
-        Ok(outcome) => outcome.map(|summary| (summary, context.earlier)).map_err(|error| error.to_failure()),
+        let summary = executors::run(&mut context)?;
+        Ok((summary, context.earlier))
+    })
+}
+
+/// Computes something with so many threads; a panic in it is a failure.
+fn guarded<T>(
+    threads: usize,
+    panics: &Mutex<String>,
+    compute: impl FnOnce() -> Result<T, StageError>,
+) -> Result<T, Failure> {
+    tch::set_num_threads(i32::try_from(threads.max(1)).unwrap_or(i32::MAX));
+    // What needs gradients enables them explicitly. The guard also resets state left by a panic.
+    let _guard = tch::no_grad_guard();
+    match panic::catch_unwind(AssertUnwindSafe(compute)) {
+        Ok(outcome) => outcome.map_err(|error| error.to_failure()),
         Err(payload) => {
             let place = std::mem::take(&mut *panics.lock().unwrap_or_else(PoisonError::into_inner));
             Err(StageError::Panic(format!("{}{place}", panic_text(payload.as_ref()))).to_failure())

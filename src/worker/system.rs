@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 /// The CUDA half of libtorch exists, but the dynamic linker rejects it.
 #[derive(Debug, thiserror::Error)]
@@ -205,11 +206,13 @@ pub fn leave_at_once() -> ! {
     unsafe { libc::_exit(0) }
 }
 
-/// Returns the processor's name for display.
-pub fn cpu_name() -> String {
-    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    name.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
+/// Returns the processor time of this process so far.
+pub fn processor_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is that of a structure of the right type, which lives until the call returns. A failed call
+    // leaves it as it is.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
 }
 
 /// Returns the distinct NVIDIA GPU models that the driver reports; empty without a driver.

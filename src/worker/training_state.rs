@@ -132,7 +132,7 @@ impl TrainingCheckpoints {
         ]);
         if chosen.numerics == Numerics::Native {
             // oneDNN also selects kernels by cache sizes.
-            of.insert("processor".to_owned(), system::cpu_name().into());
+            of.insert("processor".to_owned(), atflow::host::cpu_name().into());
         }
         for input in &job.inputs {
             of.insert(format!("input {}", input.slot), input.digest.to_string().into());

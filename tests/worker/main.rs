@@ -9,6 +9,7 @@ mod ensembles;
 mod fourier_map;
 mod losses;
 mod malt;
+mod measure;
 mod networks;
 mod parity;
 mod portable;

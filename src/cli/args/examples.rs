@@ -98,8 +98,9 @@ pub(super) const GC: &str = "Examples:
   atflow gc p.yaml --yes  delete it";
 
 pub(super) const DOCTOR: &str = "Examples:
-  atflow doctor         compiler, libtorch, devices, cache
-  atflow doctor --json  the same for programs";
+  atflow doctor          compiler, libtorch, devices, cache
+  atflow doctor --bench  also measures this machine, for the prices of plans
+  atflow doctor --json   the same for programs";
 
 pub(super) const KEYGEN: &str = "Examples:
   atflow keygen lab.key             lab.key stays secret, lab.key.pub is for readers

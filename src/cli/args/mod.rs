@@ -420,6 +420,9 @@ pub(crate) enum GraphFormat {
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
     pub cache: CacheArgs,
+    /// Measure this machine, too, for half a minute: `plan` then has prices before a first run
+    #[arg(long)]
+    pub bench: bool,
     /// Check a cluster, too: run a job of each class there
     #[arg(long, value_enum, value_name = "WHAT", default_value_t = ExecutorName::Local)]
     pub executor: ExecutorName,

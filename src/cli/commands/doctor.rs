@@ -9,7 +9,7 @@ use atflow::probe::{self, Greeting};
 use atflow::protocol::{Event, PROTOCOL_VERSION, is_gpu};
 use serde::Serialize;
 
-use super::{cluster_check, describe_arithmetic, worker_program};
+use super::{bench, cluster_check, describe_arithmetic, worker_program};
 use crate::args::{DoctorArgs, ExecutorName};
 use crate::report::{CliError, Exit};
 use crate::ui;
@@ -69,13 +69,22 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
         let error = CliError::environment("--cluster describes a cluster, and none is to be checked");
         return Err(error.help("add --executor slurm, or leave it out"));
     }
-    let text = if args.json {
-        format!("{}\n", serde_json::json!({ "checks": checks }))
-    } else {
-        checks.iter().map(words).collect()
-    };
-    ui::print_either(args.json, &text)?;
     let is_well = checks.iter().all(|check| check.state != State::Problem);
+    let checked = checks.iter().map(words).collect::<String>();
+    // Words on the set-up do not wait for the measurements; one JSON object holds both.
+    if !args.json {
+        ui::print(&checked)?;
+    }
+    let rates = if args.bench && is_well { Some(bench::run(&args.cache.cache)?) } else { None };
+    if args.json {
+        let mut json = serde_json::json!({ "checks": checks });
+        if let Some(rates) = &rates {
+            json["rates"] = serde_json::json!(rates);
+        }
+        ui::print_data(&format!("{json}\n"))?;
+    } else if let Some(rates) = &rates {
+        ui::print(&bench::words(rates))?;
+    }
     Ok(if is_well { Exit::Done } else { Exit::Wrong })
 }
 

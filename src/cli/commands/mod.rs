@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 mod attempts;
+mod bench;
 pub(crate) mod bundle;
 pub(crate) mod cancel;
 mod cluster_check;

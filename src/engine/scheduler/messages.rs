@@ -66,6 +66,8 @@ impl Scheduler<'_> {
                     self.workers.freed(worker);
                     self.fail(id, bounded(failure))?;
                 }
+                // A run asks for none.
+                Event::Measured { .. } => {}
             },
             Message::WorkerSaid(worker, line) => {
                 if let Some(id) = self.workers.job_of(worker) {
