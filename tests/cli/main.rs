@@ -27,6 +27,7 @@ mod mockup;
 mod nearby;
 mod noop;
 mod own_data;
+mod prices;
 mod print;
 mod programs;
 mod radii;

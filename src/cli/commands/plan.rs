@@ -3,7 +3,8 @@
 use atflow::cache::Access;
 use atflow::plan::estimate::{CostEstimate, CostInputs, price};
 use atflow::plan::rerun_from::RerunFrom;
-use atflow::plan::{PlannedStage, PlannedState, plan};
+use atflow::plan::{PlannedStage, PlannedState, plan, price_by_passes};
+use atflow::stage_kinds::StageKind;
 
 use super::{Loaded, jobs, remote_results, saved_plan};
 use crate::args::PlanArgs;
@@ -36,7 +37,11 @@ pub(crate) struct Shown {
 /// Prints the plan of a pipeline.
 pub(crate) fn show(loaded: &Loaded, how: &Shown) -> Result<Exit, CliError> {
     let status_of = loaded.survey()?;
-    let stages = plan(&loaded.graph, &status_of, &loaded.goals, &loaded.history());
+    let mut stages = plan(&loaded.graph, &status_of, &loaded.goals, &loaded.history());
+    let rates = loaded.cache.rates();
+    if let Some(rates) = &rates {
+        price_by_passes(loaded.context(), &status_of, rates, &mut stages);
+    }
     let of = CostInputs { context: loaded.context(), goals: &loaded.goals, status_of: &status_of };
     let price = price(&of, &stages, how.jobs, how.sizes);
     let text = if how.json {
@@ -48,7 +53,9 @@ pub(crate) fn show(loaded: &Loaded, how: &Shown) -> Result<Exit, CliError> {
         format!("{json}\n")
     } else {
         warn(&loaded.warnings);
-        words(&stages, how.all, &price) + &remote_results::passed_over_words(&loaded.cache)
+        words(&stages, how.all, &price)
+            + rates_hint(&stages, rates.is_some())
+            + &remote_results::passed_over_words(&loaded.cache)
     };
     ui::print_either(how.json, &text)?;
     Ok(Exit::Done)
@@ -69,7 +76,9 @@ fn words(stages: &[PlannedStage], all: bool, price: &CostEstimate) -> String {
     } else {
         text.push_str(&format!("{stale} to run, {pending} pending (may turn out fresh), {fresh} fresh\n"));
     }
-    text.push_str(&price_words(price));
+    let may_run = stages.iter().filter(|stage| stage.state != PlannedState::Fresh);
+    let from_runs = may_run.filter(|stage| stage.seconds.is_some() && !stage.counted).count();
+    text.push_str(&price_words(price, from_runs));
     text
 }
 
@@ -86,8 +95,13 @@ fn listed(shown: &[&PlannedStage]) -> String {
     let width = shown.iter().map(|stage| stage.name.chars().count()).max().unwrap_or(0);
     let mut text = String::new();
     for stage in shown {
-        let by = if stage.estimated { "about" } else { "last time" };
-        let last = stage.seconds.map(|seconds| format!("  [{by} {}]", ui::duration(seconds))).unwrap_or_default();
+        let (before, after) = match (stage.counted, stage.estimated) {
+            (true, _) => ("about", " by counted passes"),
+            (false, true) => ("about", ""),
+            (false, false) => ("last time", ""),
+        };
+        let last = stage.seconds.map(|seconds| format!("  [{before} {}{after}]", ui::duration(seconds)));
+        let last = last.unwrap_or_default();
         let goes_on = stage.goes_on.map(|goes_on| format!("; {}", goes_on.words())).unwrap_or_default();
         let (state, name, reason) = (state_word(stage.state), &stage.name, &stage.reason);
         text.push_str(&format!("{state:7}  {name:width$}  {reason}{goes_on}{last}\n"));
@@ -130,12 +144,20 @@ fn group_words(group: &[&PlannedStage]) -> String {
     }
     let seconds: f64 = group.iter().filter(|stage| stage.state != PlannedState::Fresh).filter_map(|s| s.seconds).sum();
     if seconds > 0.0 {
-        text.push_str(&format!("  [about {} of work]", ui::duration(seconds)));
+        let counted = group.iter().filter(|stage| stage.counted).count();
+        let priced = group.iter().filter(|stage| stage.state != PlannedState::Fresh && stage.seconds.is_some()).count();
+        let by = match counted {
+            0 => "",
+            all if all == priced => " by counted passes",
+            _ => ", partly by counted passes",
+        };
+        text.push_str(&format!("  [about {} of work{by}]", ui::duration(seconds)));
     }
     text
 }
 
-fn price_words(price: &CostEstimate) -> String {
+/// `from_runs` counts the stages that earlier runs price.
+fn price_words(price: &CostEstimate, from_runs: usize) -> String {
     let mut text = String::new();
     // What has never run has no price: it is said how many those are, not guessed.
     let unknown = match price.never_ran {
@@ -148,13 +170,21 @@ fn price_words(price: &CostEstimate) -> String {
             1 => String::new(),
             jobs => format!(", about {} with {jobs} threads", ui::duration(price.wall)),
         };
-        // Pending stages may turn out fresh; those without a price cost more than is told.
-        let most = if unknown.is_none() { "at most " } else { "" };
+        // Pending stages may turn out fresh; what has no price costs more than is told. A count may err both ways.
+        let most = match (unknown.is_some() || price.fetch_files > 0, price.counted) {
+            (true, _) => "at least ",
+            (false, 0) => "at most ",
+            (false, _) => "",
+        };
+        let by = match (price.counted, from_runs) {
+            (0, _) => "the durations of earlier runs".to_owned(),
+            (_, 0) => "counted passes and the rates of this machine".to_owned(),
+            (counted, _) => {
+                format!("the durations of earlier runs and, for {}, by counted passes", ui::count(counted, "stage"))
+            }
+        };
         let rest = unknown.map_or(String::new(), |of| format!("; the cost of {of}"));
-        text.push_str(&format!(
-            "{most}about {} of work by the durations of earlier runs{wall}{rest}\n",
-            ui::duration(price.work)
-        ));
+        text.push_str(&format!("{most}about {} of work by {by}{wall}{rest}\n", ui::duration(price.work)));
     } else if let Some(of) = unknown {
         text.push_str(&format!("the cost of {of}\n"));
     }
@@ -170,4 +200,19 @@ fn price_words(price: &CostEstimate) -> String {
         text.push_str(&format!("to be brought by hand: {}\n", file.display()));
     }
     text
+}
+
+/// Says what a price needs where there is none and passes could be counted.
+fn rates_hint(stages: &[PlannedStage], has_rates: bool) -> &'static str {
+    let passes_images = |kind| {
+        use StageKind::{Evaluate, FourierMap, Masking, Saliency, Train};
+        matches!(kind, Train | Evaluate | Masking | Saliency | FourierMap)
+    };
+    let lacks = |stage: &PlannedStage| {
+        stage.state != PlannedState::Fresh && stage.seconds.is_none() && passes_images(stage.kind)
+    };
+    if has_rates || !stages.iter().any(lacks) {
+        return "";
+    }
+    "`atflow doctor --bench` measures this machine, for prices before a first run\n"
 }

@@ -119,6 +119,11 @@ pub fn survey_images(path: &Path, scratch: &Path) -> Result<ImageSurvey, Failure
     Ok(dataset::survey(path, scratch)?)
 }
 
+/// Reads the shape of the images of an IDX file, count × height × width, from its beginning; `None` if it is none.
+pub fn shape_of_idx(path: &Path) -> Option<[u32; 3]> {
+    dataset::shape_of_images(fs::File::open(path).ok()?)
+}
+
 fn params<T: DeserializeOwned>(job: &Job) -> Result<T, StageError> {
     serde_path_to_error::deserialize(&job.params).map_err(|error| StageError::Params {
         kind: job.kind,

@@ -1,6 +1,6 @@
-//! Estimates the cost of a plan: work and time by the durations of earlier runs, and files to fetch.
+//! Estimates the cost of a plan: work and time by the prices of its stages, and files to fetch.
 //!
-//! Stages that never ran at this size have no estimate: they are counted, not guessed.
+//! Stages without a price are counted, not guessed.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -27,8 +27,11 @@ pub struct CostEstimate {
     pub wall: f64,
     /// CPU threads that the estimate assumes.
     pub jobs: usize,
-    /// Stages that may run and never ran at this size. The true cost is higher by their work.
+    /// Stages that may run and have no price: they never ran at this size, and their passes or the rates of this
+    /// machine are not known. The true cost is higher by their work.
     pub never_ran: usize,
+    /// Stages that may run and are priced by counted passes, because no earlier run of their size is known.
+    pub counted: usize,
     /// Number of files to fetch.
     pub fetch_files: usize,
     /// Total bytes of the files whose size is known.
@@ -57,10 +60,11 @@ pub fn price(of: &CostInputs<'_>, stages: &[PlannedStage], jobs: usize, ask: boo
     let looked_at = graph.ids().filter(|id| status_of[*id].is_some());
     let mut seconds: PerInstance<Option<f64>> = graph.per_instance(None);
     let mut gpu: PerInstance<f64> = graph.per_instance(0.0);
-    let mut never_ran = 0;
+    let (mut never_ran, mut counted) = (0, 0);
     for (id, stage) in looked_at.zip(stages) {
         if !matches!(status_of[id], Some(CacheStatus::Fresh(..))) {
             never_ran += usize::from(stage.seconds.is_none());
+            counted += usize::from(stage.counted);
             seconds[id] = Some(stage.seconds.unwrap_or(0.0));
             if stage.on_gpu {
                 gpu[id] = graph.instance(id).gpu;
@@ -76,6 +80,7 @@ pub fn price(of: &CostInputs<'_>, stages: &[PlannedStage], jobs: usize, ask: boo
         wall: wall(graph, &seconds, &gpu, jobs),
         jobs,
         never_ran,
+        counted,
         fetch_files: files.len() + blobs.len(),
         fetch_bytes: sizes.iter().flatten().chain(blobs.values()).sum(),
         fetch_unknown: sizes.iter().filter(|size| size.is_none()).count(),

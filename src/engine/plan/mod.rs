@@ -4,6 +4,7 @@
 
 mod assembly;
 pub mod causes;
+mod counted;
 pub mod diagram;
 pub mod difference;
 mod duration;
@@ -17,6 +18,7 @@ pub mod preview;
 pub mod rerun_from;
 mod resumption;
 pub mod saved_plan;
+mod set_shapes;
 mod state;
 mod survey;
 
@@ -26,6 +28,7 @@ use crate::graph::Graph;
 use crate::spec::PerInstance;
 use rerun_from::RerunFrom;
 
+pub use counted::price_by_passes;
 pub use history::History;
 pub use lookup::must_be_there;
 pub use planned_stage::{PlannedStage, plan};

@@ -25,16 +25,19 @@ pub struct PlannedStage {
     pub state: PlannedState,
     /// Reason for the state, in a few words.
     pub reason: String,
-    /// Duration in seconds, recorded or estimated from an earlier run of similar size. `None` without such a run.
+    /// Duration in seconds, recorded or estimated from an earlier run of similar size, or counted. `None` without any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
-    /// Whether `seconds` is scaled from a run with another amount of work.
+    /// Whether `seconds` is scaled from a run with another amount of work, or counted.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub estimated: bool,
+    /// Whether `seconds` comes from counted passes and the rates of this machine, and not from a run.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub counted: bool,
     /// For a training that was interrupted: the epoch after which it goes on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub goes_on: Option<Resumption>,
-    /// Whether the nearest earlier run of the instance used a GPU.
+    /// Whether the instance takes a GPU: the nearest earlier run did, or the rates are those of one.
     #[serde(skip)]
     pub on_gpu: bool,
 }
@@ -89,6 +92,7 @@ pub fn plan(graph: &Graph, status_of: &CacheStatuses, goals: &Goals, history: &H
             reason,
             seconds,
             estimated,
+            counted: false,
             goes_on,
             on_gpu,
         })

@@ -3,7 +3,7 @@
 //! (<https://yann.lecun.org/exdb/mnist/>). Plain or gzip-compressed, told apart by their first bytes. Knows no labels
 //! or images, only arrays of bytes.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 
 use flate2::read::MultiGzDecoder;
 
@@ -84,6 +84,20 @@ pub(in crate::executors) fn decode<const D: usize>(file: &[u8]) -> Result<Idx<D>
         return Err(IdxError::Trailing { expected });
     }
     Ok(Idx { shape: declared.map(|length| length as usize), bytes })
+}
+
+/// Reads the shape of images, count × height × width, from the beginning of a file; `None` if it is no such file.
+pub(in crate::executors) fn shape_of_images(file: impl Read) -> Option<[u32; 3]> {
+    const LENGTH: usize = 4 + 4 * 3;
+    let mut file = io::BufReader::new(file);
+    let gzip = file.fill_buf().ok()?.starts_with(&[0x1f, 0x8b]);
+    let mut reader: Box<dyn Read> = if gzip { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+    let mut header = [0; LENGTH];
+    reader.read_exact(&mut header).ok()?;
+    let (magic, shape) = header.split_first_chunk::<4>()?;
+    check_magic(*magic, 3).ok()?;
+    let length = |at: usize| u32::from_be_bytes([shape[at], shape[at + 1], shape[at + 2], shape[at + 3]]);
+    Some([length(0), length(4), length(8)])
 }
 
 fn check_magic(found: [u8; 4], expected_dimensions: u8) -> Result<(), IdxError> {

@@ -32,6 +32,7 @@ use crate::protocol::{Input, Job};
 use crate::stage_kinds::{DatasetParams, Source};
 use archive::Archive;
 pub(in crate::executors) use error::DatasetError;
+pub(in crate::executors) use idx::shape_of_images;
 pub(in crate::executors) use survey::survey;
 pub use survey::{ClassCount, ImageSurvey};
 
