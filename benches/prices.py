@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
 """Prices of a plan before its first run, beside what the run took.
 
-    python3 benches/prices.py [PIPELINE.yaml] [--jobs N] [--atflow PROGRAM] [ARGUMENTS of plan and run …]
+    python3 benches/prices.py [--pipeline FILE.yaml] [--atflow PROGRAM] [OPTIONS of plan and run …]
 
-Measures the machine into an empty cache (`doctor --bench`), plans, runs, and compares the seconds of each kind of
-stage. The pipeline is the quickstart unless another one is named.
+Measures the machine into an empty cache (`doctor --bench`), plans, and runs one stage of the pipeline after the other,
+one instance at once. Processor time is that of the whole command: it starts atflow and a worker, about a second.
+The pipeline is the quickstart unless another one is named.
 """
 
 import argparse
 import json
+import resource
 import subprocess
 import tempfile
-from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,46 +23,40 @@ def lines(*command):
     return [json.loads(line) for line in run.stdout.splitlines()]
 
 
+def processor_seconds():
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("pipeline", nargs="?", default=ROOT / "pipelines/quickstart.yaml")
-    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--pipeline", default=ROOT / "pipelines/quickstart.yaml")
     parser.add_argument("--atflow", default=ROOT / "atflow")
     args, others = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as folder:
         cache = ["--cache", Path(folder) / "cache"]
-        what = [args.pipeline, *cache, "--jobs", args.jobs, *others]
+        how = [*cache, "--jobs", "1", "--json", *others]
         rates = lines(args.atflow, "doctor", *cache, "--bench", "--json")[0]["rates"]
-        print(f"{rates['device_name']}, libtorch {rates['libtorch']}, {rates['measured']}, {args.jobs} at once")
+        print(f"{rates['device_name']}, libtorch {rates['libtorch']}, {rates['measured']}")
         for rate in rates["passes"]:
             print(
                 f"  {rate['pass']:9}{rate['precision']:5} {rate['threads']} threads  {rate['network']:14}"
                 f"{rate['images_per_second']:10.1f} images/s"
                 f"{rate['images_per_second'] * rate['multiply_adds'] / 1e9:8.2f} · 10⁹ multiply-adds/s"
             )
-        plan = lines(args.atflow, "plan", *what, "--json")[0]
-        events = lines(args.atflow, "run", *what, "--out", Path(folder) / "results", "--no-report", "--json")
-    took = {event["stage"]: event["seconds"] for event in events if event["event"] == "stage_finished"}
-    kinds = defaultdict(lambda: [0, 0.0, 0.0, []])
-    unpriced = 0
-    for stage in plan["stages"]:
-        name, price = stage["name"], stage.get("seconds")
-        if price is None or name not in took:
-            unpriced += 1
-            continue
-        group = kinds[stage["kind"]]
-        group[0] += 1
-        group[1] += price
-        group[2] += took[name]
-        group[3].append(took[name] / price)
-    print("kind            n   priced       took   took/priced   least   most")
-    for kind, (count, price, seconds, ratios) in sorted(kinds.items(), key=lambda item: -item[1][2]):
-        print(
-            f"{kind:12}{count:5}{price:9.2f}{seconds:11.2f}{seconds / price:14.2f}"
-            f"{min(ratios):8.2f}{max(ratios):7.2f}"
-        )
-    total = events[-1]["seconds"]
-    print(f"run: {plan['price']['wall']:.1f} s planned, {total:.1f} s taken; {unpriced} stages without a price")
+        plan = lines(args.atflow, "plan", args.pipeline, *how)[0]
+        prices = {stage["name"]: stage.get("seconds") for stage in plan["stages"]}
+        print("stage                 n    priced  processor  of priced    wall")
+        for stage in dict.fromkeys(name.split("/")[0] for name in prices):
+            before = processor_seconds()
+            laid_out = ["--out", Path(folder) / "results", "--no-report"]
+            events = lines(args.atflow, "run", args.pipeline, stage, *how, *laid_out)
+            used = processor_seconds() - before
+            ended = [event for event in events if event["event"] == "stage_finished" and event["status"] == "ran"]
+            price = sum(prices[event["stage"]] or 0.0 for event in ended)
+            wall = sum(event["seconds"] for event in ended)
+            ratio = f"{used / price:11.2f}" if price else " " * 11
+            print(f"{stage:18}{len(ended):5}{price:10.2f}{used:11.2f}{ratio}{wall:8.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -181,7 +181,7 @@ pub enum Event {
         id: u64,
         /// Images that passed.
         images: u64,
-        /// How long they took, in seconds.
+        /// How long they took, in seconds: of processor time for one thread on a CPU, else of wall time.
         seconds: f64,
     },
     /// The stage or the measurement failed; its outputs, if any, are to be thrown away.
