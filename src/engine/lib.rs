@@ -7,6 +7,7 @@ pub mod address;
 pub mod bench;
 pub mod bundle;
 pub mod cache;
+mod clock;
 pub mod cluster;
 pub mod dense_map;
 pub mod digest;

@@ -124,13 +124,13 @@ pub fn run(
         leave(folder, note.clone());
         return Ok(AgentEnd { note, broken: None });
     }
-    let notes = Arc::new(Notes { folder: folder.clone(), state: Mutex::new((note, true)) });
+    let notes = Arc::new(Notes::new(folder, note));
     let (over, is_over) = mpsc::channel::<()>();
     let writer = Arc::clone(&notes);
     // An agent that cannot write its note works on without.
     let thread = std::thread::Builder::new().name("note".to_owned()).spawn(move || writer.write_on(&is_over)).ok();
     let Ended { summary: _, broken, part, peak_memory } =
-        work(cache, folder, options, plan, &notes, interrupt, observer);
+        work(cache, options, plan, &notes, interrupt, observer);
     drop(over);
     if let Some(thread) = thread {
         _ = thread.join();
@@ -169,37 +169,13 @@ fn already_over(folder: &RunFolder) -> Option<ExitReason> {
 
 fn work(
     cache: &Cache,
-    folder: &RunFolder,
     options: &AgentOptions,
     plan: ThawedPlan,
     notes: &Arc<Notes>,
     interrupt: &Interrupt,
     observer: &mut dyn FnMut(RunEvent),
 ) -> Ended {
-    let starts = starts(&plan, &options.class);
-    let neighbours =
-        Neighbourhood { notes: Arc::clone(notes), news: Mutex::new((NewsBoard::new(folder.news_path()), true)) };
-    let part = Part {
-        starts: starts.clone(),
-        seconds: plan.seconds.clone(),
-        until: options.until.map(stop_at),
-        idle: options.idle,
-        name: options.name.clone(),
-        neighbours: Arc::new(neighbours),
-    };
-    let own: Vec<_> = starts.marked().collect();
-    let reached = plan.graph.reached_from(&own);
-    let wanted = plan.graph.ids().map(|id| plan.goals.wanted[id] && reached[id]).collect();
-    let scheduler_options = Options {
-        goals: Goals { wanted, ..plan.goals.clone() },
-        jobs: options.jobs,
-        device: options.device.clone(),
-        keep_going: true,
-        worker: options.worker.clone(),
-        keeper: options.keeper.clone(),
-        about: RunRecord { host: Some(host()), ..plan.about.clone() },
-        part: Some(part),
-    };
+    let scheduler_options = scheduler_options(&plan, options, Arc::new(Neighbourhood::new(notes)));
     let context = PlanContext { graph: &plan.graph, cache, sources: &plan.sources };
     let ended = scheduler::run(context, &scheduler_options, interrupt, &mut |event| {
         notes.event(&event);
@@ -208,6 +184,36 @@ fn work(
     // A program that ends need not take thousands of stages apart.
     std::mem::forget(plan);
     ended
+}
+
+/// Returns the options of the run that an agent is.
+pub(super) fn scheduler_options(
+    plan: &ThawedPlan,
+    options: &AgentOptions,
+    neighbours: Arc<dyn Neighbours>,
+) -> Options {
+    let starts = starts(plan, &options.class);
+    let own: Vec<_> = starts.marked().collect();
+    let reached = plan.graph.reached_from(&own);
+    let wanted = plan.graph.ids().map(|id| plan.goals.wanted[id] && reached[id]).collect();
+    let part = Part {
+        starts,
+        seconds: plan.seconds.clone(),
+        until: options.until.map(stop_at),
+        idle: options.idle,
+        name: options.name.clone(),
+        neighbours,
+    };
+    Options {
+        goals: Goals { wanted, ..plan.goals.clone() },
+        jobs: options.jobs,
+        device: options.device.clone(),
+        keep_going: true,
+        worker: options.worker.clone(),
+        keeper: options.keeper.clone(),
+        about: RunRecord { host: Some(host()), ..plan.about.clone() },
+        part: Some(part),
+    }
 }
 
 /// Marks the instances that agents of a class start.
@@ -292,12 +298,16 @@ fn is_of_storage(error: &RunError) -> bool {
 
 /// The note of this agent, and whether it has changed since it was written.
 #[derive(Debug)]
-struct Notes {
+pub(super) struct Notes {
     folder: RunFolder,
     state: Mutex<(AgentNote, bool)>,
 }
 
 impl Notes {
+    pub(super) fn new(folder: &RunFolder, note: AgentNote) -> Self {
+        Notes { folder: folder.clone(), state: Mutex::new((note, true)) }
+    }
+
     fn lock(&self) -> MutexGuard<'_, (AgentNote, bool)> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -349,13 +359,18 @@ impl Notes {
 
 /// The other agents of the run.
 #[derive(Debug)]
-struct Neighbourhood {
+pub(super) struct Neighbourhood {
     notes: Arc<Notes>,
     /// Board with the news, and whether it was never read.
     news: Mutex<(NewsBoard, bool)>,
 }
 
 impl Neighbourhood {
+    pub(super) fn new(notes: &Arc<Notes>) -> Self {
+        let board = NewsBoard::new(notes.folder.news_path());
+        Neighbourhood { notes: Arc::clone(notes), news: Mutex::new((board, true)) }
+    }
+
     fn folder(&self) -> &RunFolder {
         &self.notes.folder
     }

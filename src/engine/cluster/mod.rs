@@ -20,6 +20,8 @@ mod instruction_sets;
 mod news;
 mod notes;
 mod plan_parts;
+#[cfg(test)]
+mod scaling;
 mod schema;
 pub mod site;
 pub mod slurm;

@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use crate::action::ActionKey;
+use crate::clock;
 
 /// Name of the file that tells of a cancellation.
 const CANCEL: &str = "cancel";
@@ -39,7 +40,7 @@ pub(super) struct NewsBoard {
 }
 
 fn minute() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() / 60)
+    clock::wall().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() / 60)
 }
 
 /// Adds a piece of news to the folder of a run. A failure to do so delays the others, nothing else.

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
 
 use super::jobs::{Running, Share};
 use super::log::StageLog;
@@ -12,6 +11,7 @@ use super::pace::Paces;
 use super::tasks::{Satisfaction, Task};
 use super::{RunError, Scheduler, State};
 use crate::cache::{CacheError, Lease};
+use crate::clock;
 use crate::event::{RunEstimate, RunEvent, Status};
 use crate::plan::estimate::{CostInputs, price};
 use crate::plan::{PlanContext, PlannedState, plan, survey};
@@ -29,7 +29,7 @@ impl Scheduler<'_> {
         }
         let (mut used, on_gpu) = (self.jobs.used(), self.workers.share_a_gpu());
         let mut has_worker = true;
-        let (mut before, now) = (None, Instant::now());
+        let (mut before, now) = (None, clock::now());
         let (mut too_long, mut others) = (false, false);
         // Thousands may be ready: the loop looks at them only while a slot is free.
         while self.jobs.have_room(used) && self.interrupt.requests() == 0 {
@@ -151,7 +151,7 @@ impl Scheduler<'_> {
                 .map(|key| self.context.cache.partial_path(key)),
         };
         let cancel = Arc::new(AtomicBool::new(false));
-        let started = Instant::now();
+        let started = clock::now();
         match worker {
             Some(worker) => self.workers.give(worker, &job),
             None => {

@@ -20,18 +20,46 @@ pub(super) struct EngineThreads {
     sender: SyncSender<Message>,
     /// Threads that wait for work.
     idle: Arc<Mutex<Vec<Sender<Work>>>>,
+    #[cfg(test)]
+    held: Option<Arc<Mutex<Held>>>,
+}
+
+/// What a simulation does in its own time, instead of threads.
+#[cfg(test)]
+#[derive(Default)]
+pub(super) struct Held {
+    pub(super) stages: Vec<Job>,
+    pub(super) works: Vec<Work>,
 }
 
 /// Work of a thread, and the message that comes of it.
-type Work = Box<dyn FnOnce() -> Message + Send>;
+pub(super) type Work = Box<dyn FnOnce() -> Message + Send>;
 
 impl EngineThreads {
     pub(super) fn new(cache: Cache, keepers: Keepers, interrupt: Interrupt, sender: SyncSender<Message>) -> Self {
-        EngineThreads { cache, keepers: Arc::new(keepers), interrupt, sender, idle: Arc::default() }
+        EngineThreads {
+            cache,
+            keepers: Arc::new(keepers),
+            interrupt,
+            sender,
+            idle: Arc::default(),
+            #[cfg(test)]
+            held: None,
+        }
+    }
+
+    /// Holds all work back from now on.
+    #[cfg(test)]
+    pub(super) fn hold(&mut self) -> Arc<Mutex<Held>> {
+        Arc::clone(self.held.get_or_insert_default())
     }
 
     /// Runs a stage without tensors on its own thread. `sources` are its external files, by slot.
     pub(super) fn start_stage(&self, mut job: Job, sources: Vec<(String, CheckedSource)>, cancel: Arc<AtomicBool>) {
+        #[cfg(test)]
+        if let Some(held) = &self.held {
+            return held.lock().unwrap().stages.push(job);
+        }
         let (interrupt, keepers) = (self.interrupt.clone(), Arc::clone(&self.keepers));
         let reporter = EngineReporter { job: job.id, cancel, interrupt, keepers, sender: self.sender.clone() };
         let cache = self.cache.clone();
@@ -55,6 +83,10 @@ impl EngineThreads {
     /// Works on a thread of its own, and sends the message that comes of it.
     pub(super) fn start(&self, work: impl FnOnce() -> Message + Send + 'static) {
         let mut work: Work = Box::new(work);
+        #[cfg(test)]
+        if let Some(held) = &self.held {
+            return held.lock().unwrap().works.push(work);
+        }
         loop {
             let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let Some(idle) = idle else { break };

@@ -10,6 +10,7 @@ use super::tasks::Satisfaction;
 use super::{RunError, Scheduler, State};
 use crate::action::ActionKey;
 use crate::cache::{Attempt, Blob, Cache, CacheError, Held, Holder, Lease, Leases, Wanted};
+use crate::clock;
 use crate::event::RunEvent;
 use crate::plan::Staleness;
 use crate::spec::InstanceId;
@@ -33,7 +34,7 @@ pub(super) struct RunLeases {
 
 impl RunLeases {
     pub(super) fn new(cache: &Cache) -> Self {
-        let looks = Looks::new(Instant::now());
+        let looks = Looks::new(clock::now());
         RunLeases { own: Leases::new(cache), announcement: None, waits: HashMap::new(), looks }
     }
 
@@ -82,7 +83,7 @@ impl Scheduler<'_> {
         if self.options.part.is_some() {
             return self.hear_news();
         }
-        let now = Instant::now();
+        let now = clock::now();
         let mut over = self.leases.over(now);
         over.retain(|id| *self.states.get(*id) == State::Ready);
         for id in over {
@@ -129,7 +130,7 @@ impl Scheduler<'_> {
                     self.emit(RunEvent::StageWaiting { stage, holder: holder.clone(), patience });
                 }
                 let interval = if is_remote { REMOTE_CHECK_INTERVAL } else { CHECK_INTERVAL };
-                let until = Instant::now() + interval;
+                let until = clock::now() + interval;
                 if self.options.part.is_some() {
                     self.leases.looks.take();
                 }

@@ -87,6 +87,12 @@ impl LiveState {
         LiveState { shared, cache: cache.clone(), thread: None }
     }
 
+    /// Shows nothing.
+    #[cfg(test)]
+    pub(super) fn mute(&mut self) {
+        self.thread = Some(std::thread::spawn(|| ()));
+    }
+
     /// Takes note of an event. The first stage that runs starts the thread.
     pub(super) fn note(&mut self, event: &RunEvent) {
         self.shared.lock().note(event);

@@ -27,6 +27,8 @@ mod recovery;
 mod remote_results;
 mod scratch;
 mod settle;
+#[cfg(test)]
+pub(crate) mod simulation;
 mod state;
 mod stop;
 mod tasks;
@@ -169,39 +171,7 @@ pub fn run(
     observer: &mut dyn FnMut(RunEvent),
 ) -> Ended {
     let started = Instant::now();
-    let PlanContext { graph, cache, .. } = context;
-    let (sender, messages) = mpsc::sync_channel(MAX_WAITING_MESSAGES);
-    let keepers = Keepers::new(options.keeper.clone());
-    let mut scheduler = Scheduler {
-        context,
-        options,
-        interrupt,
-        observer,
-        messages,
-        states: States::new(options.part.as_ref().map_or_else(|| graph.urgency(), |part| part.urgency(graph))),
-        tasks: Tasks::new(options.goals.forbidden(graph), options.goals.forced.clone()),
-        jobs: Jobs::new(options.jobs),
-        workers: Workers::new(
-            (options.worker.clone(), devices::slots(&options.device)),
-            has_scripts(graph),
-            options.jobs,
-            sender.clone(),
-        ),
-        threads: EngineThreads::new(cache.clone(), keepers, interrupt.clone(), sender),
-        leases: RunLeases::new(cache),
-        scratch: ScratchFolders::new(cache),
-        recovery: Recovery::new(graph),
-        remote_results: RemoteResults::default(),
-        journal: Journal::new(cache, options),
-        live: LiveState::new(cache, &options.about, options.part.is_some()),
-        is_estimated: false,
-        stop: Stop::default(),
-        failed_elsewhere: HashMap::new(),
-        part_end: None,
-        idle_since: None,
-        lacks_time: false,
-        peak_memory: 0,
-    };
+    let mut scheduler = Scheduler::new(context, options, interrupt, observer);
     let broken = scheduler.run().err();
     scheduler.skip_the_rest();
     let mut summary = RunSummary {
@@ -225,23 +195,51 @@ pub fn run(
     Ended { summary, broken, part, peak_memory }
 }
 
-impl Scheduler<'_> {
-    fn run(&mut self) -> Result<(), RunError> {
-        let wanted: Vec<InstanceId> = self.context.graph.ids().filter(|id| self.options.goals.wanted[*id]).collect();
-        self.emit(RunEvent::RunStarted { wanted: wanted.len() });
-        for id in &wanted {
-            self.states.set(*id, State::Waiting(self.context.graph.producers(*id).count()));
+impl<'a> Scheduler<'a> {
+    fn new(
+        context: PlanContext<'a>,
+        options: &'a Options,
+        interrupt: &'a Interrupt,
+        observer: &'a mut dyn FnMut(RunEvent),
+    ) -> Self {
+        let PlanContext { graph, cache, .. } = context;
+        let (sender, messages) = mpsc::sync_channel(MAX_WAITING_MESSAGES);
+        let keepers = Keepers::new(options.keeper.clone());
+        Scheduler {
+            context,
+            options,
+            interrupt,
+            observer,
+            messages,
+            states: States::new(options.part.as_ref().map_or_else(|| graph.urgency(), |part| part.urgency(graph))),
+            tasks: Tasks::new(options.goals.forbidden(graph), options.goals.forced.clone()),
+            jobs: Jobs::new(options.jobs),
+            workers: Workers::new(
+                (options.worker.clone(), devices::slots(&options.device)),
+                has_scripts(graph),
+                options.jobs,
+                sender.clone(),
+            ),
+            threads: EngineThreads::new(cache.clone(), keepers, interrupt.clone(), sender),
+            leases: RunLeases::new(cache),
+            scratch: ScratchFolders::new(cache),
+            recovery: Recovery::new(graph),
+            remote_results: RemoteResults::default(),
+            journal: Journal::new(cache, options),
+            live: LiveState::new(cache, &options.about, options.part.is_some()),
+            is_estimated: false,
+            stop: Stop::default(),
+            failed_elsewhere: HashMap::new(),
+            part_end: None,
+            idle_since: None,
+            lacks_time: false,
+            peak_memory: 0,
         }
-        let first = wanted.into_iter().filter(|id| *self.states.get(*id) == State::Waiting(0)).collect();
-        self.settle(first)?;
-        while self.answer_stop_requests().is_continue() {
-            self.end_overdue();
-            if !self.stop.starts_nothing {
-                self.start_ready()?;
-            }
-            if !self.goes_on() {
-                break;
-            }
+    }
+
+    fn run(&mut self) -> Result<(), RunError> {
+        self.begin()?;
+        while self.turn()? {
             let is_idle = self.options.part.is_some() && self.jobs.are_none();
             match self.messages.recv_timeout(if is_idle { IDLE_WAIT } else { MESSAGE_WAIT }) {
                 Ok(message) => self.receive(message)?,
@@ -249,6 +247,29 @@ impl Scheduler<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Looks up what can be looked up before anything runs.
+    fn begin(&mut self) -> Result<(), RunError> {
+        let wanted: Vec<InstanceId> = self.context.graph.ids().filter(|id| self.options.goals.wanted[*id]).collect();
+        self.emit(RunEvent::RunStarted { wanted: wanted.len() });
+        for id in &wanted {
+            self.states.set(*id, State::Waiting(self.context.graph.producers(*id).count()));
+        }
+        let first = wanted.into_iter().filter(|id| *self.states.get(*id) == State::Waiting(0)).collect();
+        Ok(self.settle(first)?)
+    }
+
+    /// Does what can be done before the next message. Returns whether the run goes on.
+    fn turn(&mut self) -> Result<bool, RunError> {
+        if self.answer_stop_requests().is_break() {
+            return Ok(false);
+        }
+        self.end_overdue();
+        if !self.stop.starts_nothing {
+            self.start_ready()?;
+        }
+        Ok(self.goes_on())
     }
 
     /// Stores the record of this run, and warns if that cannot be done; returns its name.

@@ -4,12 +4,12 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::part::{FailedInstance, PartEnd, is_of_storage};
 use super::{RunError, Scheduler, State};
 use crate::action::ActionKey;
 use crate::cache::{CacheError, FailedStage};
+use crate::clock;
 use crate::event::Status;
 use crate::protocol::Failure;
 use crate::spec::InstanceId;
@@ -23,7 +23,7 @@ impl Scheduler<'_> {
     /// Looks, from time to time, at what the other runs did.
     pub(super) fn hear_news(&mut self) -> Result<(), CacheError> {
         let Some(part) = &self.options.part else { return Ok(()) };
-        let now = Instant::now();
+        let now = clock::now();
         if !self.leases.looks.are_due(now) {
             return Ok(());
         }
@@ -66,7 +66,7 @@ impl Scheduler<'_> {
             }
             self.refresh(id);
             if self.take_result(id)? {
-                self.leases.looks.quicken(Instant::now());
+                self.leases.looks.quicken(clock::now());
             } else {
                 // Its holder may be dead.
                 self.leases.allow_request(id);
@@ -118,7 +118,7 @@ impl Scheduler<'_> {
         let Some(part) = &self.options.part else {
             return !self.jobs.are_none() || (!self.stop.starts_nothing && self.states.next_ready(None).is_some());
         };
-        let now = Instant::now();
+        let now = clock::now();
         if part.until.is_some_and(|until| now >= until) && self.part_end.is_none() {
             self.part_end = Some(PartEnd::OutOfTime);
             self.interrupt.request();

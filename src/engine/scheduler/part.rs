@@ -149,6 +149,12 @@ impl Looks {
         true
     }
 
+    /// Returns when the next look is due.
+    #[cfg(test)]
+    pub(super) fn next(&self) -> Instant {
+        self.next
+    }
+
     /// Whether nothing has happened for long: then every operation counts.
     pub(super) fn is_rare(&self) -> bool {
         self.pause >= LONGEST_PAUSE

@@ -11,6 +11,7 @@ use super::messages::{Message, Recorded};
 use super::workers::Platform;
 use super::{RunError, Scheduler};
 use crate::cache::{Blob, Cache, IngestError, MANIFEST_FORMAT, Made, Manifest, ResultFiles};
+use crate::clock;
 use crate::event::{RunEvent, Status};
 use crate::external_inputs::{CheckedSource, causes};
 use crate::fsio::FileError;
@@ -25,7 +26,7 @@ impl Scheduler<'_> {
         let Some(mut running) = self.jobs.end(job) else { return };
         self.peak_memory = self.peak_memory.max(peak_memory.unwrap_or(0));
         let id = running.id;
-        running.ran = running.started.elapsed().as_secs_f64();
+        running.ran = clock::now().duration_since(running.started).as_secs_f64();
         let platform = running.worker.map(|worker| self.workers.platform(worker));
         let made = self.made(&running, running.ran + earlier_seconds, summary, peak_memory, platform);
         let sources: Vec<CheckedSource> = self
@@ -64,7 +65,7 @@ impl Scheduler<'_> {
         self.leases.looks.refill();
         if self.states.next_ready(None).is_none() {
             // Nothing is left to start: what others have made counts now.
-            self.leases.looks.quicken(std::time::Instant::now());
+            self.leases.looks.quicken(clock::now());
         }
         let (manifest, rotten, unsent) = match recorded {
             Recorded::Done(manifest, rotten, unsent) => (manifest, rotten, unsent),
