@@ -1,13 +1,20 @@
 //! Content addresses: the BLAKE3 digest of bytes, files and streams. Knows nothing of the cache that is named by them.
 
 use std::fmt;
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::regular::{check_regular, open_regular};
+
+/// Length from which a file is read with a memory map; a map of a shorter one takes longer than reading it.
+const MAPPED: u64 = 16 << 10;
+
+/// So much of a file is copied at once.
+const PIECE: usize = 256 << 10;
 
 /// The BLAKE3 digest of some bytes; shown and stored as 64 lower-case hexadecimal digits, as `b3sum` prints it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,6 +35,38 @@ impl Digest {
         let mut hasher = blake3::Hasher::new();
         hasher.update_mmap_rayon(path)?;
         Ok(Digest(*hasher.finalize().as_bytes()))
+    }
+
+    /// The digest of an open file's bytes. `path` is its name: a long file is read with a memory map on all cores.
+    ///
+    /// # Errors
+    /// Whatever reading the file gives.
+    pub(crate) fn of_open(file: &File, path: &Path) -> io::Result<Self> {
+        if file.metadata()?.len() < MAPPED {
+            return Ok(Self::of_reader(file)?.0);
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_mmap_rayon(path)?;
+        Ok(Digest(*hasher.finalize().as_bytes()))
+    }
+
+    /// Copies all that `from` gives; returns its digest and how many bytes that was.
+    ///
+    /// # Errors
+    /// Whatever reading or writing gives.
+    pub(crate) fn of_copy(mut from: impl Read, mut to: impl Write) -> io::Result<(Self, u64)> {
+        let (mut hasher, mut size, mut buffer) = (blake3::Hasher::new(), 0, vec![0; PIECE]);
+        loop {
+            let count = match from.read(&mut buffer) {
+                Ok(0) => return Ok((Digest(*hasher.finalize().as_bytes()), size)),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            hasher.update(&buffer[..count]);
+            to.write_all(&buffer[..count])?;
+            size += count as u64;
+        }
     }
 
     /// The digest of all that `reader` gives, and how many bytes that was.
@@ -173,6 +212,20 @@ mod tests {
         assert_eq!(Digest::of(b"abc").to_string(), ABC);
         assert_eq!(ABC.parse(), Ok(Digest::of(b"abc")));
         assert_eq!(Digest::of_reader(&b"abc"[..]).unwrap(), (Digest::of(b"abc"), 3));
+        let mut copy = Vec::new();
+        assert_eq!(Digest::of_copy(&b"abc"[..], &mut copy).unwrap(), (Digest::of(b"abc"), 3));
+        assert_eq!(copy, b"abc");
+    }
+
+    #[test]
+    fn an_open_file_has_the_digest_of_its_bytes_however_long_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        for length in [0, 1, MAPPED - 1, MAPPED, 3 * MAPPED] {
+            let bytes = vec![7; length as usize];
+            std::fs::write(&path, &bytes).unwrap();
+            assert_eq!(Digest::of_open(&File::open(&path).unwrap(), &path).unwrap(), Digest::of(&bytes), "{length}");
+        }
     }
 
     #[test]

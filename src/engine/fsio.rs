@@ -10,6 +10,10 @@ use std::sync::OnceLock;
 use crate::file_operations::{note_folder_sync, note_rename, note_sync};
 use crate::host;
 pub use crate::regular::{check_regular, open_regular, read_at_most, read_regular};
+pub(crate) use crate::regular::{open_own, open_own_file, read_own};
+
+/// Mode of a file that is only read, before the user's umask.
+const READ_ONLY: u32 = 0o444;
 
 /// So many files are brought to the disk at once.
 const MOST_AT_ONCE: usize = 32;
@@ -113,8 +117,20 @@ pub fn write_atomic(path: &Path, scratch: &Path, bytes: &[u8]) -> Result<(), Fil
 /// [`FileError`].
 pub fn scratch_file(folder: &Path) -> Result<tempfile::NamedTempFile, FileError> {
     // Readable by whom the user's umask lets read: caches and results are shared.
-    let mode = Permissions::from_mode(0o666);
+    scratch_file_of(folder, 0o666)
+}
+
+/// The same for a file that is only read once it is closed.
+///
+/// # Errors
+/// [`FileError`].
+pub(crate) fn read_only_scratch_file(folder: &Path) -> Result<tempfile::NamedTempFile, FileError> {
+    scratch_file_of(folder, READ_ONLY)
+}
+
+fn scratch_file_of(folder: &Path, mode: u32) -> Result<tempfile::NamedTempFile, FileError> {
     let prefix = format!("file-{}{}-", host::owner(), std::process::id());
+    let mode = Permissions::from_mode(mode);
     tempfile::Builder::new().prefix(&prefix).permissions(mode).tempfile_in(folder).on("write in", folder)
 }
 
@@ -148,13 +164,17 @@ pub fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
     renamed
 }
 
-/// Makes a file one that is only read, by whom the user's umask lets read. Nothing else of its mode stays: whoever made
-/// it, it is no program.
+/// Makes an open file one that is only read, by whom the user's umask lets read. Nothing else of its mode stays:
+/// whoever made it, it is no program.
 ///
 /// # Errors
 /// [`FileError`].
-pub fn make_read_only(path: &Path) -> Result<(), FileError> {
-    fs::set_permissions(path, Permissions::from_mode(0o444 & !umask())).on("change the permissions of", path)
+pub fn make_read_only(file: &File, path: &Path) -> Result<(), FileError> {
+    let mode = READ_ONLY & !umask();
+    if file.metadata().is_ok_and(|found| found.permissions().mode() & 0o7777 == mode) {
+        return Ok(());
+    }
+    file.set_permissions(Permissions::from_mode(mode)).on("change the permissions of", path)
 }
 
 /// The mode that this process leaves out of its files. Asking for it otherwise would change it for a moment.
@@ -177,28 +197,36 @@ pub fn sync(path: &Path) -> Result<(), FileError> {
 }
 
 fn sync_file(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()?;
+    sync_open(path, &File::open(path)?)
+}
+
+fn sync_open(path: &Path, file: &File) -> io::Result<()> {
+    file.sync_all()?;
     note_sync(path);
     Ok(())
 }
 
 /// Brings the bytes of several files to the disk at once: the file system then does the work for all of them in one
-/// go. Returns what came of each.
+/// go. Returns what came of each. A file that is open need not be opened again.
 ///
 /// Not by `syncfs`, which also waits for what everybody else has written: on a busy machine, seconds.
-pub fn sync_together(paths: &[&Path]) -> Vec<io::Result<()>> {
-    let Some((last, others)) = paths.split_last() else { return Vec::new() };
-    let mut outcomes = Vec::with_capacity(paths.len());
+pub fn sync_together(files: &[(&Path, Option<&File>)]) -> Vec<io::Result<()>> {
+    let sync = |file: &(&Path, Option<&File>)| match file {
+        (path, Some(open)) => sync_open(path, open),
+        (path, None) => sync_file(path),
+    };
+    let Some((last, others)) = files.split_last() else { return Vec::new() };
+    let mut outcomes = Vec::with_capacity(files.len());
     let mut last_outcome = None;
     std::thread::scope(|scope| {
         for some in others.chunks(MOST_AT_ONCE) {
-            let threads: Vec<_> = some.iter().map(|path| scope.spawn(|| sync_file(path))).collect();
-            last_outcome.get_or_insert_with(|| sync_file(last));
+            let threads: Vec<_> = some.iter().map(|file| scope.spawn(|| sync(file))).collect();
+            last_outcome.get_or_insert_with(|| sync(last));
             let broken = || Err(io::Error::other("the thread broke"));
             outcomes.extend(threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| broken())));
         }
     });
-    outcomes.push(last_outcome.unwrap_or_else(|| sync_file(last)));
+    outcomes.push(last_outcome.unwrap_or_else(|| sync(last)));
     outcomes
 }
 

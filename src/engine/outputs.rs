@@ -52,10 +52,12 @@ pub(crate) fn look(path: &Path) -> Result<Metadata, Unfit> {
     if found.mode() & 0o400 == 0 {
         return Err(Unfit::Unreadable { mode: found.mode() & 0o7777 });
     }
-    if let Ok(space) = rustix::fs::statvfs(path) {
+    if found.blocks().saturating_mul(512) < found.len()
+        && let Ok(space) = rustix::fs::statvfs(path)
+    {
         let holds = space.f_blocks.saturating_mul(space.f_frsize);
         // Some file systems do not say how much they hold.
-        if holds > 0 && found.len() > holds && found.blocks().saturating_mul(512) < found.len() {
+        if holds > 0 && found.len() > holds {
             return Err(Unfit::TooLong { size: found.len(), holds });
         }
     }

@@ -1,7 +1,8 @@
 //! Content-addressed blobs: read-only files named by the digest of their bytes, written once.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, Metadata};
+use std::io::{self, ErrorKind, Seek};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,6 +30,15 @@ impl From<IngestError> for CacheError {
             IngestError::Cache(error) => error,
         }
     }
+}
+
+/// What the cache has of a blob.
+enum Kept {
+    Nothing,
+    /// Its bytes.
+    Good,
+    /// Other bytes, which were moved to this path.
+    Rotten(PathBuf),
 }
 
 /// Interval between attempts to lock a fetch place that another fetch holds.
@@ -62,47 +72,65 @@ impl Cache {
     /// # Errors
     /// As [`Cache::ingest`].
     pub fn take_in(&self, file: &Path) -> Result<(Blob, Option<PathBuf>), IngestError> {
-        let (blob, unnamed, rotten) = self.prepare(file)?;
-        if let Some(unnamed) = unnamed {
-            fsio::sync(&unnamed.from)?;
+        let found = fs::symlink_metadata(file).on("read", file)?;
+        let is_elsewhere = fs::metadata(self.tmp()).is_ok_and(|tmp| tmp.dev() != found.dev());
+        let (blob, unnamed, rotten) = self.prepare(file, &found, is_elsewhere)?;
+        if let Some(Unnamed { from, to, .. }) = &unnamed {
+            fsio::sync(from)?;
             // The bytes are on disk before they get their name: after a crash, a blob is complete or absent.
-            fsio::rename(&unnamed.from, &unnamed.to).map_err(CacheError::from)?;
+            fsio::rename(from, to).map_err(CacheError::from)?;
         }
         Ok((blob, rotten))
     }
 
     /// Makes a file a blob that only lacks its name; `None` if the cache has it. Also returns the quarantine path of a
-    /// corrupt blob that had the same digest.
-    pub(super) fn prepare(&self, file: &Path) -> Result<(Blob, Option<Unnamed>, Option<PathBuf>), IngestError> {
-        let found = fs::symlink_metadata(file).on("read", file)?;
-        let copy = if outputs::is_ours_alone(&found) { None } else { Some(self.copy_of(file)?) };
-        let from = copy.as_deref().unwrap_or(file);
-        let size = if copy.is_some() { fs::metadata(from).on("read", from)?.len() } else { found.len() };
-        let blob = Blob { digest: Digest::of_file(from).on("read", from)?, size };
+    /// corrupt blob that had the same digest. `found` is what the file is, `is_elsewhere` whether it is on another file
+    /// system than the cache.
+    pub(super) fn prepare(
+        &self,
+        file: &Path,
+        found: &Metadata,
+        is_elsewhere: bool,
+    ) -> Result<(Blob, Option<Unnamed>, Option<PathBuf>), IngestError> {
+        let copies = is_elsewhere || !outputs::is_ours_alone(found);
+        let (mut open, _) = fsio::open_own_file(file).on("read", file)?;
+        let (digest, size, scratch) = if copies {
+            let (copy, path) = fsio::read_only_scratch_file(&self.tmp()).map_err(CacheError::from)?.into_parts();
+            let (digest, size) = if is_elsewhere {
+                Digest::of_copy(&open, &copy).on("copy", file)?
+            } else {
+                // A file system that supports it shares the bytes of the two until one of them changes.
+                let size = io::copy(&mut &open, &mut &copy).on("copy", file)?;
+                (&copy).rewind().on("copy", file)?;
+                (Digest::of_open(&copy, &path).on("read", &path)?, size)
+            };
+            open = copy;
+            (digest, size, Some(path))
+        } else {
+            (Digest::of_open(&open, file).on("read", file)?, found.len(), None)
+        };
+        let blob = Blob { digest, size };
         // Equal length is not enough: the new bytes are good, the existing ones may be corrupt. Reading those costs
         // less than writing these.
-        let rotten = self.quarantine(blob.digest)?;
-        if copy.is_some() {
+        let kept = self.kept(digest)?;
+        if copies {
             fs::remove_file(file).on("remove", file)?;
         }
-        if rotten.is_none() && self.has(blob) {
-            self.touch(blob);
-            if copy.is_none() {
-                fs::remove_file(file).on("remove", file)?;
+        let rotten = match kept {
+            Kept::Good => {
+                self.touch(blob);
+                if !copies {
+                    fs::remove_file(file).on("remove", file)?;
+                }
+                return Ok((blob, None, None));
             }
-            return Ok((blob, None, None));
-        }
-        fsio::make_read_only(from)?;
-        let unnamed =
-            Unnamed { from: from.to_owned(), to: self.object_path(blob.digest), of: file.to_owned(), _scratch: copy };
-        Ok((blob, Some(unnamed), rotten))
-    }
-
-    /// Copies a file. A file system that supports it shares the bytes of the two until one of them changes.
-    fn copy_of(&self, file: &Path) -> Result<tempfile::TempPath, IngestError> {
-        let copy = fsio::scratch_file(&self.tmp()).map_err(CacheError::from)?.into_temp_path();
-        fs::copy(file, &copy).on("copy", file)?;
-        Ok(copy)
+            Kept::Rotten(path) => Some(path),
+            Kept::Nothing => None,
+        };
+        let from = scratch.as_deref().unwrap_or(file).to_owned();
+        fsio::make_read_only(&open, &from)?;
+        let (to, of) = (self.object_path(digest), file.to_owned());
+        Ok((blob, Some(Unnamed { from, to, of, open: Some(open), _scratch: scratch }), rotten))
     }
 
     /// Stores bytes as a blob.
@@ -120,7 +148,7 @@ impl Cache {
     /// Whether a blob is here with the right bytes; renews its age then. Moves one with other bytes away: the caller
     /// has the right ones, and need not know.
     pub(super) fn is_here_and_good(&self, blob: Blob) -> Result<bool, CacheError> {
-        let is_good = self.quarantine(blob.digest)?.is_none() && self.has(blob);
+        let is_good = matches!(self.kept(blob.digest)?, Kept::Good);
         if is_good {
             self.touch(blob);
         }
@@ -204,10 +232,18 @@ impl Cache {
     /// # Errors
     /// [`CacheError`].
     pub fn quarantine(&self, digest: Digest) -> Result<Option<PathBuf>, CacheError> {
+        Ok(match self.kept(digest)? {
+            Kept::Nothing | Kept::Good => None,
+            Kept::Rotten(path) => Some(path),
+        })
+    }
+
+    /// Returns what the cache has of a blob. Moves corrupt bytes away.
+    fn kept(&self, digest: Digest) -> Result<Kept, CacheError> {
         let from = self.object_path(digest);
-        match Digest::of_file(&from) {
-            Ok(found) if found == digest => return Ok(None),
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        match fsio::open_own(&from).and_then(|(file, _)| Digest::of_open(&file, &from)) {
+            Ok(found) if found == digest => return Ok(Kept::Good),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Kept::Nothing),
             // An unreadable blob is as useless as a corrupt one.
             Ok(_) | Err(_) => {}
         }
@@ -216,8 +252,8 @@ impl Cache {
         let to = folder.join(format!("{digest}-{}", jiff::Timestamp::now().as_millisecond()));
         match fs::rename(&from, &to) {
             // Another process has moved it at the same time.
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            moved => Ok(moved.on("move away", &from).map(|()| Some(to))?),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Kept::Nothing),
+            moved => Ok(moved.on("move away", &from).map(|()| Kept::Rotten(to))?),
         }
     }
 }
@@ -258,6 +294,28 @@ mod tests {
         let kept = cache.quarantine(blob.digest).unwrap().unwrap();
         assert!(!cache.has(blob) && kept.exists());
         assert_eq!(cache.quarantine(blob.digest).unwrap(), None, "it is away already");
+    }
+
+    #[test]
+    fn a_file_of_another_file_system_is_copied() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let cache = Cache::open(dir.path()).unwrap();
+        let file = other.path().join("out");
+        for kept in [Kept::Nothing, Kept::Good] {
+            fs::write(&file, b"weights").unwrap();
+            let found = fs::symlink_metadata(&file).unwrap();
+            let (blob, unnamed, _) = cache.prepare(&file, &found, true).unwrap();
+            assert_eq!(blob, Blob { digest: Digest::of(b"weights"), size: 7 });
+            assert!(!file.exists(), "the cache has it now");
+            assert_eq!(unnamed.is_some(), matches!(kept, Kept::Nothing));
+            if let Some(Unnamed { from, to, .. }) = &unnamed {
+                assert_eq!(from.parent(), Some(&*cache.tmp()));
+                assert_eq!(fs::metadata(from).unwrap().mode() & 0o333, 0, "it is only read");
+                fsio::rename(from, to).unwrap();
+            }
+            assert_eq!(cache.read(blob.digest).unwrap(), b"weights");
+        }
+        assert_eq!(fs::read_dir(cache.tmp()).unwrap().count(), 0);
     }
 
     #[test]

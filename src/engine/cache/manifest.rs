@@ -145,7 +145,7 @@ impl Cache {
     }
 
     fn read_file(&self, key: ActionKey) -> Option<Manifest> {
-        let bytes = fsio::read_regular(&self.action_path(key), u64::MAX).ok()?;
+        let (bytes, _) = fsio::read_own(&self.action_path(key), u64::MAX).ok()?;
         let manifest: Manifest = serde_json::from_slice(&bytes).ok()?;
         (manifest.format == MANIFEST_FORMAT).then_some(manifest)
     }

@@ -5,6 +5,7 @@
 //! the results of several threads share what the disk does.
 
 use std::collections::BTreeSet;
+use std::fs::{self, File, Metadata};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -29,6 +30,8 @@ pub enum Durability {
 #[derive(Debug)]
 pub struct ResultFiles<'a> {
     cache: &'a Cache,
+    /// Whether the files are on another file system than the cache.
+    are_elsewhere: bool,
     blobs: Vec<Unnamed>,
     /// New paths of corrupt blobs that had the same names.
     rotten: Vec<PathBuf>,
@@ -41,6 +44,8 @@ pub(super) struct Unnamed {
     pub(super) to: PathBuf,
     /// What the file is a copy of, or itself: errors name it.
     pub(super) of: PathBuf,
+    /// Open, so that it need not be opened again to be synced.
+    pub(super) open: Option<File>,
     /// Removes a file of the cache's own that gets no name.
     pub(super) _scratch: Option<tempfile::TempPath>,
 }
@@ -54,17 +59,38 @@ impl Cache {
 
     /// Starts the files of a result.
     pub fn result_files(&self) -> ResultFiles<'_> {
-        ResultFiles { cache: self, blobs: Vec::new(), rotten: Vec::new() }
+        ResultFiles { cache: self, are_elsewhere: false, blobs: Vec::new(), rotten: Vec::new() }
     }
 }
 
+/// So many files of a result stay open until they are synced.
+const MOST_OPEN: usize = 32;
+
 impl ResultFiles<'_> {
-    /// Adds a finished file of the cache's file system as a blob. The file is the cache's from now on.
+    /// Returns the same files, to be added from another file system than the cache's: they are copied.
+    #[must_use]
+    pub fn from_elsewhere(self, are_elsewhere: bool) -> Self {
+        ResultFiles { are_elsewhere, ..self }
+    }
+
+    /// Adds a finished file as a blob. The file is the cache's from now on.
     ///
     /// # Errors
     /// As [`Cache::ingest`].
     pub fn add(&mut self, file: &Path) -> Result<Blob, IngestError> {
-        let (blob, unnamed, rotten) = self.cache.prepare(file)?;
+        let found = fs::symlink_metadata(file).on("read", file)?;
+        self.add_found(file, &found)
+    }
+
+    /// The same for a file that was looked at.
+    ///
+    /// # Errors
+    /// As [`Cache::ingest`].
+    pub fn add_found(&mut self, file: &Path, found: &Metadata) -> Result<Blob, IngestError> {
+        let (blob, mut unnamed, rotten) = self.cache.prepare(file, found, self.are_elsewhere)?;
+        if let Some(unnamed) = unnamed.as_mut().filter(|_| self.blobs.len() >= MOST_OPEN) {
+            unnamed.open = None;
+        }
         self.blobs.extend(unnamed);
         self.rotten.extend(rotten);
         Ok(blob)
@@ -79,17 +105,16 @@ impl ResultFiles<'_> {
         if self.cache.is_here_and_good(blob)? {
             return Ok(blob);
         }
-        let (from, scratch) = self.write(bytes)?;
-        let to = self.cache.object_path(blob.digest);
-        self.blobs.push(Unnamed { of: from.clone(), from, to, _scratch: Some(scratch) });
+        let (open, scratch) = self.write(bytes)?;
+        let (from, to) = (scratch.to_path_buf(), self.cache.object_path(blob.digest));
+        self.blobs.push(Unnamed { of: from.clone(), from, to, open: Some(open), _scratch: Some(scratch) });
         Ok(blob)
     }
 
-    fn write(&self, bytes: &[u8]) -> Result<(PathBuf, tempfile::TempPath), FileError> {
+    fn write(&self, bytes: &[u8]) -> Result<(File, tempfile::TempPath), FileError> {
         let mut file = fsio::scratch_file(&self.cache.tmp())?;
         file.write_all(bytes).on("write", file.path())?;
-        let scratch = file.into_temp_path();
-        Ok((scratch.to_path_buf(), scratch))
+        Ok(file.into_parts())
     }
 
     /// Brings the files and the manifest that names them to the disk, then gives them their names. Returns the new
@@ -98,14 +123,15 @@ impl ResultFiles<'_> {
     /// # Errors
     /// [`IngestError::File`] if a file that was added cannot be brought to the disk. No file has its name then.
     pub fn commit(self, manifest: &Manifest) -> Result<Vec<PathBuf>, IngestError> {
-        let ResultFiles { cache, ref blobs, .. } = self;
         let key: ActionKey = manifest.record.key();
         let text = serde_json::to_string_pretty(manifest).unwrap_or_default() + "\n";
-        let (from, scratch) = self.write(text.as_bytes()).map_err(CacheError::from)?;
+        let (open, scratch) = self.write(text.as_bytes()).map_err(CacheError::from)?;
+        let ResultFiles { cache, mut blobs, rotten, .. } = self;
         let to = cache.action_path(key);
         if cache.durability != Durability::None {
-            let paths: Vec<&Path> = blobs.iter().map(|blob| blob.from.as_path()).chain([from.as_path()]).collect();
-            let mut outcomes = fsio::sync_together(&paths);
+            let files = blobs.iter().map(|blob| (blob.from.as_path(), blob.open.as_ref()));
+            let files: Vec<(&Path, Option<&File>)> = files.chain([(&*scratch, Some(&open))]).collect();
+            let mut outcomes = fsio::sync_together(&files);
             let of_manifest = outcomes.pop();
             // What could not be written may be gone from memory, too: nothing is tried twice, the stage fails.
             for (blob, outcome) in blobs.iter().zip(outcomes) {
@@ -113,8 +139,11 @@ impl ResultFiles<'_> {
             }
             of_manifest.unwrap_or(Ok(())).on("write", &to).map_err(CacheError::from)?;
         }
+        // A network file system may keep bytes back until a file is closed.
+        drop(open);
+        blobs.iter_mut().for_each(|blob| blob.open = None);
         // The bytes are on the disk before they get their name: after a crash, a blob is complete or absent.
-        for blob in blobs {
+        for blob in &blobs {
             fsio::rename(&blob.from, &blob.to).map_err(CacheError::from)?;
         }
         if cache.durability == Durability::Strict {
@@ -127,7 +156,7 @@ impl ResultFiles<'_> {
         if cache.durability == Durability::Strict {
             sync_names(fsio::folder_of(&to))?;
         }
-        Ok(self.rotten)
+        Ok(rotten)
     }
 }
 
@@ -140,7 +169,6 @@ fn sync_names(folder: &Path) -> Result<(), CacheError> {
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, HashMap};
-    use std::fs;
 
     use super::*;
     use crate::action::Action;

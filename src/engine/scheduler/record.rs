@@ -19,6 +19,7 @@ use crate::outputs::{self, Unfit};
 use crate::protocol::{Failure, FailureCode};
 use crate::publish;
 
+use crate::stage_kinds::StageKind;
 impl Scheduler<'_> {
     /// Starts recording a stage that has written its outputs. `earlier_seconds` is the time of earlier runs that it
     /// resumed.
@@ -44,7 +45,9 @@ impl Scheduler<'_> {
             let recorded = match action(&cache, &mut running, &sources, made) {
                 Ok((manifest, rotten)) => {
                     // Not earlier: until the result is recorded, the progress is all there is.
-                    cache.drop_partial(running.key);
+                    if running.action.kind == StageKind::Train {
+                        cache.drop_partial(running.key);
+                    }
                     // Other runs wait for the lease, and look for the result then.
                     let unsent = publish::share(&cache, &manifest).err().map(Box::new);
                     if let Some(neighbours) = neighbours {
@@ -159,14 +162,14 @@ fn action(
 
 /// Adds an output to the files of a result. A fault of the output itself is the stage's failure, not the cache's.
 fn add(files: &mut ResultFiles, name: &str, path: &Path) -> Result<Blob, Recorded> {
-    match outputs::look(path) {
-        Ok(_) => {}
+    let found = match outputs::look(path) {
+        Ok(found) => found,
         Err(Unfit::Missing) => {
             return Err(failed(format!("it ended well but did not write its output `{name}`"), Vec::new()));
         }
         Err(unfit) => return Err(failed(format!("its output `{name}` {unfit}"), Vec::new())),
-    }
-    files.add(path).map_err(|error| match error {
+    };
+    files.add_found(path, &found).map_err(|error| match error {
         IngestError::File(error) => not_taken(name, &error),
         IngestError::Cache(error) => Recorded::Broken(error),
     })
