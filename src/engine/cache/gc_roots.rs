@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::lease::{LeaseFile, remove};
+use super::lease::{LeaseFile, LeaseLock};
 use super::lease_holder::{Holder, is_over};
 use super::{Cache, CacheError, Lease, Leases};
 use crate::digest::Digest;
@@ -118,6 +118,7 @@ impl Cache {
 
     /// Removes the notes and leases of runs that were killed.
     pub(super) fn clear_dead_leases(&self) {
+        let lock = LeaseLock::default();
         for (path, found) in self.left_by_runs("") {
             let holder = match path.extension().is_some_and(|ending| ending == "run") {
                 true => serde_json::from_slice::<Note>(&found.bytes).ok().map(|note| note.holder),
@@ -125,7 +126,7 @@ impl Cache {
             };
             if is_over(&path, holder.as_ref()) {
                 // Another run may have taken it over meanwhile: then it is not the file that was checked.
-                _ = remove(&path, |now| *now == found);
+                _ = lock.remove(&path, |now| *now == found);
             }
         }
     }

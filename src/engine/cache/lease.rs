@@ -21,6 +21,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -67,6 +68,7 @@ pub struct Lease {
     bytes: Arc<[u8]>,
     /// Open, so that a touch never reaches another run's lease of the same name.
     _file: Arc<File>,
+    lock: Arc<LeaseLock>,
     /// The same key's lease in the remote cache, where runs share work through it. Released after this one.
     _remote: Option<RemoteLease>,
 }
@@ -84,6 +86,7 @@ pub struct Leases {
     held: Arc<Mutex<Vec<Weak<File>>>>,
     /// The file that all leases of keys are names of, once there is one.
     named: Option<NamedFile>,
+    lock: Arc<LeaseLock>,
     /// Stops the touching thread when dropped.
     heart: Option<Sender<()>>,
     /// Leases in the remote cache, where runs share work through it.
@@ -108,9 +111,8 @@ pub(super) struct LeaseFile {
 
 impl LeaseFile {
     pub(super) fn at(path: &Path) -> Option<Self> {
-        let bytes = fsio::read_regular(path, u64::MAX).ok()?;
-        let touched = fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
-        Some(LeaseFile { bytes, touched })
+        let (bytes, found) = fsio::read_own(path, u64::MAX).ok()?;
+        Some(LeaseFile { bytes, touched: found.modified().ok() })
     }
 
     /// Parses the holder. `None` if another version wrote the file or a crash cut it: then only touches show life.
@@ -133,6 +135,7 @@ impl Leases {
             watched: HashMap::new(),
             held: Arc::default(),
             named: None,
+            lock: Arc::default(),
             heart: None,
             remote,
         }
@@ -173,9 +176,12 @@ impl Leases {
 
     fn attempt_here(&mut self, key: ActionKey) -> Result<Attempt, CacheError> {
         let path = self.cache.lease_path(key);
+        // Most leases are free, and the attempt to take one tells of one that is not.
+        let mut may_be_free = !self.watched.contains_key(&key);
         // Each iteration but the last follows a change by another run; the limit keeps them finite.
         for _ in 0..8 {
-            let Some(found) = LeaseFile::at(&path) else {
+            let found = if std::mem::take(&mut may_be_free) { None } else { LeaseFile::at(&path) };
+            let Some(found) = found else {
                 let named = match self.named.take() {
                     Some(named) => named,
                     None => {
@@ -194,7 +200,7 @@ impl Leases {
                 }
             };
             let found = &found;
-            if !self.is_stale(key, found) || !remove(&path, |now| now == found) {
+            if !self.is_stale(key, found) || !self.lock.remove(&path, |now| now == found) {
                 let patience = match self.life(found) {
                     Life::Unseen(patience) => Some(patience),
                     Life::Alive | Life::Dead => None,
@@ -287,7 +293,8 @@ impl Leases {
             }
         };
         self.beat(&file);
-        Ok(Some(Lease { path: path.to_owned(), bytes: Arc::clone(&named.bytes), _file: file, _remote: None }))
+        let (bytes, lock) = (Arc::clone(&named.bytes), Arc::clone(&self.lock));
+        Ok(Some(Lease { path: path.to_owned(), bytes, _file: file, lock, _remote: None }))
     }
 
     /// Touches a lease for as long as it is held.
@@ -319,7 +326,7 @@ impl Drop for Lease {
     /// Releases the lease, unless another run has taken it over.
     fn drop(&mut self) {
         for _ in 0..40 {
-            if remove(&self.path, |now| *now.bytes == *self.bytes) {
+            if self.lock.remove(&self.path, |now| *now.bytes == *self.bytes) {
                 return;
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -353,24 +360,38 @@ impl Cache {
     }
 }
 
-/// Removes a lease if `is_meant` accepts its content, under the lock that makes check and removal atomic.
-///
-/// Returns `true` if the lease does not exist afterwards, or is another one.
-pub(super) fn remove(path: &Path, is_meant: impl Fn(&LeaseFile) -> bool) -> bool {
-    let lock = File::create(path.with_file_name("lock"));
-    // Without locks, at worst some work is done twice.
-    if let Ok(Err(fs::TryLockError::WouldBlock)) = lock.as_ref().map(File::try_lock) {
-        return false;
-    }
-    match LeaseFile::at(path) {
-        Some(found) if is_meant(&found) => fs::remove_file(path).is_ok(),
-        Some(_) | None => true,
+/// The lock that makes check and removal of a lease atomic. Its file stays open for the next lease.
+#[derive(Debug, Default)]
+pub(super) struct LeaseLock(Mutex<Option<File>>);
+
+impl LeaseLock {
+    /// Removes a lease if `is_meant` accepts its content.
+    ///
+    /// Returns `true` if the lease does not exist afterwards, or is another one.
+    pub(super) fn remove(&self, path: &Path, is_meant: impl Fn(&LeaseFile) -> bool) -> bool {
+        // The system's lock does not exclude the threads of a process that share the file.
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // A file without a name excludes nobody.
+        if !kept.as_ref().is_some_and(|file| file.metadata().is_ok_and(|found| found.nlink() > 0)) {
+            *kept = File::create(path.with_file_name("lock")).ok();
+        }
+        // Without locks, at worst some work is done twice.
+        if let Some(Err(fs::TryLockError::WouldBlock)) = kept.as_ref().map(File::try_lock) {
+            return false;
+        }
+        let is_gone = match LeaseFile::at(path) {
+            Some(found) if is_meant(&found) => fs::remove_file(path).is_ok(),
+            Some(_) | None => true,
+        };
+        if let Some(file) = &*kept {
+            _ = file.unlock();
+        }
+        is_gone
     }
 }
 
 /// Whether a path is a name of an open file.
 fn is_name_of(path: &Path, file: &File) -> bool {
-    use std::os::unix::fs::MetadataExt;
     let (Ok(named), Ok(open)) = (fs::metadata(path), file.metadata()) else { return false };
     (named.dev(), named.ino()) == (open.dev(), open.ino())
 }
