@@ -188,6 +188,31 @@ fn three_agents_finish_what_a_run_would_though_the_pipeline_is_gone() {
 }
 
 #[test]
+fn stages_may_run_in_a_folder_of_the_machine() {
+    let (alone, space) = (space(), space());
+    alone.write("go", "");
+    alone.ran(&[]);
+    let folder = freeze(&space, |_| ("any", None));
+    // A file system of its own, where there is one.
+    let other = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let scratch = other.path().join("of this/machine");
+    let args = ["--scratch", scratch.to_str().unwrap()];
+    let left = || std::fs::read_dir(&scratch).into_iter().flatten().count();
+    let killed = Agent::start(&space, &folder, "any", &args);
+    wait_for("the agent begins", || has_tried(&space, "slow"));
+    killed.signal("-KILL");
+    drop(killed);
+    assert!(left() > 0, "its stages ran there");
+    space.write("go", "");
+    let ran = Agent::start(&space, &folder, "any", &args).end();
+    assert_eq!(ran.code, Some(0), "{}", ran.seen());
+    assert_eq!(digests(&space), digests(&alone));
+    assert_eq!(left(), 0, "what a killed agent left is gone, too");
+    assert!(space.cached_files("tmp").is_empty());
+    assert_eq!(space.run(&["verify"]).code, Some(0));
+}
+
+#[test]
 fn another_agent_takes_over_from_one_that_was_killed() {
     let space = space();
     let folder = freeze(&space, |_| ("any", None));

@@ -1,5 +1,7 @@
 //! Arguments of `atflow agent`.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use super::CacheArgs;
@@ -30,6 +32,9 @@ pub(crate) struct AgentArgs {
     /// Device for tensors: auto, cpu, cuda:N; cuda for a stage on each GPU in CUDA_VISIBLE_DEVICES
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = each_device)]
     pub device: String,
+    /// Folder of this machine for the files of running stages [default: one in the cache]
+    #[arg(long, value_name = "FOLDER", env = "ATFLOW_SCRATCH")]
+    pub scratch: Option<PathBuf>,
 }
 
 fn each_device(text: &str) -> Result<String, String> {

@@ -1,5 +1,6 @@
 //! `atflow agent`.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use atflow::cache::{Access, Cache};
@@ -30,6 +31,7 @@ pub(crate) fn run(args: &AgentArgs) -> Result<Exit, CliError> {
         device: args.device.clone(),
         worker: worker_program(),
         keeper: keeper_program(),
+        scratch: args.scratch.as_deref().map(scratch).transpose()?,
     };
     eprint(&format!("agent {} of class {}, run {}\n", options.name, options.class, folder.id().short()));
     let mut progress = Progress::for_people(false, cache.root());
@@ -43,6 +45,12 @@ pub(crate) fn run(args: &AgentArgs) -> Result<Exit, CliError> {
         Some(error) => Err(error.into()),
         None => Ok(Exit::Done),
     }
+}
+
+/// Makes sure that there is a folder for the files of running stages; returns its absolute path.
+fn scratch(folder: &Path) -> Result<PathBuf, CliError> {
+    let made = std::fs::create_dir_all(folder).and_then(|()| std::path::absolute(folder));
+    made.map_err(|error| CliError::environment(format!("cannot make the folder {}: {error}", folder.display())))
 }
 
 fn closing_words(note: &ExitNote) -> String {

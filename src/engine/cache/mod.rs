@@ -215,11 +215,18 @@ impl Cache {
     /// # Errors
     /// [`CacheError`].
     pub fn scratch(&self) -> Result<tempfile::TempDir, CacheError> {
-        let tmp = self.tmp();
-        let prefix = format!("stage-{}{}-", owner(), std::process::id());
         // A copy of a cache may lack it.
-        fsio::create_dir(&tmp)?;
-        Ok(tempfile::Builder::new().prefix(&prefix).tempdir_in(&tmp).on("make a folder in", &tmp)?)
+        fsio::create_dir(&self.tmp())?;
+        Self::scratch_in(&self.tmp())
+    }
+
+    /// The same in another folder.
+    ///
+    /// # Errors
+    /// [`CacheError`].
+    pub(crate) fn scratch_in(folder: &Path) -> Result<tempfile::TempDir, CacheError> {
+        let prefix = format!("stage-{}{}-", owner(), std::process::id());
+        Ok(tempfile::Builder::new().prefix(&prefix).tempdir_in(folder).on("make a folder in", folder)?)
     }
 
     /// Removes leftovers of killed runs: temporary files and folders, leases, states, and progress of finished
@@ -229,7 +236,15 @@ impl Cache {
     pub fn clear_abandoned(&self) {
         let own = tag(machine());
         let mut living = None;
-        for entry in std::fs::read_dir(self.tmp()).into_iter().flatten().flatten() {
+        self.clear_abandoned_in(&self.tmp());
+        self.clear_finished_partials();
+        self.clear_dead_leases();
+        self.clear_dead_live_runs();
+    }
+
+    /// Removes temporary files and folders of killed runs from a folder.
+    pub(crate) fn clear_abandoned_in(&self, folder: &Path) {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let path = entry.path();
             let is_folder = name.starts_with("stage-");
@@ -249,9 +264,6 @@ impl Cache {
                 (true, false) => _ = std::fs::remove_file(path),
             }
         }
-        self.clear_finished_partials();
-        self.clear_dead_leases();
-        self.clear_dead_live_runs();
     }
 
     /// Turns a failed write into [`CacheError::ReadOnly`] if the cache is not writable at all.

@@ -58,6 +58,8 @@ pub struct AgentOptions {
     pub worker: PathBuf,
     /// Program that supervises the programs of stages.
     pub keeper: PathBuf,
+    /// Folder of this machine for the files of running stages; in the cache if there is none.
+    pub scratch: Option<PathBuf>,
 }
 
 /// Reason why an agent cannot begin.
@@ -124,13 +126,15 @@ pub fn run(
         leave(folder, note.clone());
         return Ok(AgentEnd { note, broken: None });
     }
+    if let Some(scratch) = &options.scratch {
+        cache.clear_abandoned_in(scratch);
+    }
     let notes = Arc::new(Notes::new(folder, note));
     let (over, is_over) = mpsc::channel::<()>();
     let writer = Arc::clone(&notes);
     // An agent that cannot write its note works on without.
     let thread = std::thread::Builder::new().name("note".to_owned()).spawn(move || writer.write_on(&is_over)).ok();
-    let Ended { summary: _, broken, part, peak_memory } =
-        work(cache, options, plan, &notes, interrupt, observer);
+    let Ended { summary: _, broken, part, peak_memory } = work(cache, options, plan, &notes, interrupt, observer);
     drop(over);
     if let Some(thread) = thread {
         _ = thread.join();
@@ -187,11 +191,7 @@ fn work(
 }
 
 /// Returns the options of the run that an agent is.
-pub(super) fn scheduler_options(
-    plan: &ThawedPlan,
-    options: &AgentOptions,
-    neighbours: Arc<dyn Neighbours>,
-) -> Options {
+pub(super) fn scheduler_options(plan: &ThawedPlan, options: &AgentOptions, neighbours: Arc<dyn Neighbours>) -> Options {
     let starts = starts(plan, &options.class);
     let own: Vec<_> = starts.marked().collect();
     let reached = plan.graph.reached_from(&own);
@@ -203,6 +203,7 @@ pub(super) fn scheduler_options(
         idle: options.idle,
         name: options.name.clone(),
         neighbours,
+        scratch: options.scratch.clone(),
     };
     Options {
         goals: Goals { wanted, ..plan.goals.clone() },

@@ -157,6 +157,7 @@ fn start(plan: &'static ThawedPlan, cache: &'static Cache, folder: &RunFolder, i
     let notes = Arc::new(Notes::new(folder, AgentNote { name: options.name.clone(), ..AgentNote::default() }));
     let neighbours = Counted { own: Neighbourhood::new(&notes), counts: Arc::clone(&counts) };
     let options = Box::leak(Box::new(scheduler_options(plan, &options, Arc::new(neighbours))));
+        scratch: None,
     let context = PlanContext { graph: &plan.graph, cache, sources: &plan.sources };
     let observer = Box::leak(Box::new(|event: RunEvent| {
         if matches!(event, RunEvent::StageWaiting { .. }) {

@@ -54,6 +54,10 @@ pub trait Reporter: Sync {
     fn hurried(&self) -> bool {
         false
     }
+    /// Whether the folder of the outputs has an empty one for a program, [`PROGRAM_FOLDER`].
+    fn has_program_folder(&self) -> bool {
+        false
+    }
     /// Under whom the programs of stages run; a `command` stage needs it.
     fn keepers(&self) -> Option<&Keepers> {
         None

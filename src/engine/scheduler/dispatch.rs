@@ -129,7 +129,7 @@ impl Scheduler<'_> {
         let instance = self.context.graph.instance(id);
         let Some(Task { action, key, reason, wants }) = self.tasks.take(id) else { return Ok(()) };
         let scratch = self.scratch.take()?;
-        let folder = scratch.outputs();
+        let folder = scratch.path();
         // Files are numbered: the pipeline's author chooses output names, which may not be valid file names.
         let file =
             |(index, output): (usize, &crate::spec::OutputSpec)| (output.name.clone(), folder.join(index.to_string()));
@@ -160,7 +160,7 @@ impl Scheduler<'_> {
                 self.threads.start_stage(job.clone(), sources, cancel.clone());
             }
         }
-        let (log, overdue) = (StageLog::new(scratch.path().join("log")), None);
+        let (log, overdue) = (StageLog::new(scratch.log()), None);
         let running = Running {
             id,
             action,

@@ -152,6 +152,10 @@ impl Reporter for EngineReporter {
         self.interrupt.requests() > 1
     }
 
+    fn has_program_folder(&self) -> bool {
+        true
+    }
+
     fn keepers(&self) -> Option<&Keepers> {
         Some(&self.keepers)
     }

@@ -99,9 +99,8 @@ impl Scheduler<'_> {
         let seconds = running.started.elapsed().as_secs_f64();
         let name = self.name(id);
         // Remove the outputs first: the stage may have failed because the disk is full. The log lies beside them.
-        if let Some(folder) = running.outputs.values().next().and_then(|path| path.parent()) {
-            // The scratch folder takes any rest with it.
-            _ = std::fs::remove_dir_all(folder);
+        if let Some(scratch) = &running.scratch {
+            scratch.clear_but_log();
         }
         let log = match running.log.keep(self.context.cache) {
             Ok(log) => log,

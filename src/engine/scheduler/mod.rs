@@ -222,7 +222,7 @@ impl<'a> Scheduler<'a> {
             ),
             threads: EngineThreads::new(cache.clone(), keepers, interrupt.clone(), sender),
             leases: RunLeases::new(cache),
-            scratch: ScratchFolders::new(cache),
+            scratch: ScratchFolders::new(cache, options.part.as_ref().and_then(|part| part.scratch.as_deref())),
             recovery: Recovery::new(graph),
             remote_results: RemoteResults::default(),
             journal: Journal::new(cache, options),

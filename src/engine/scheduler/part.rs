@@ -4,6 +4,7 @@
 //! and less and less while nothing happens: a thousand of them may share a file system.
 
 use std::fmt::Debug;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,9 @@ pub struct Part {
     pub idle: Duration,
     /// Name of this run among those that share the graph. Each prefers other instances among the equally urgent.
     pub name: String,
+    /// Folder for the files of running stages; in the cache if there is none. One of this machine spares a network file
+    /// system the operations on them.
+    pub scratch: Option<PathBuf>,
     /// The other runs.
     pub neighbours: Arc<dyn Neighbours>,
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::jobs::Running;
 use super::messages::{Message, Recorded};
+use super::scratch::Scratch;
 use super::workers::Platform;
 use super::{RunError, Scheduler};
 use crate::cache::{Blob, Cache, IngestError, MANIFEST_FORMAT, Made, Manifest, ResultFiles};
@@ -139,7 +140,8 @@ fn action(
     if let Some(failure) = changed(sources) {
         return Err(Recorded::Failed(failure));
     }
-    let (mut outputs, mut files) = (BTreeMap::new(), cache.result_files());
+    let is_elsewhere = running.scratch.as_ref().is_some_and(Scratch::is_elsewhere);
+    let (mut outputs, mut files) = (BTreeMap::new(), cache.result_files().from_elsewhere(is_elsewhere));
     // In order of names, so of several faulty outputs the same one is reported each time.
     for (name, path) in running.outputs.iter().collect::<BTreeMap<_, _>>() {
         outputs.insert(name.clone(), add(&mut files, name, path)?);

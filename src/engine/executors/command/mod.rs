@@ -24,9 +24,9 @@ use crate::protocol::{Input, Job};
 use crate::stage_kinds::{CommandParams, Run};
 use program::Program;
 
-/// The folder that a program runs in, within that of the outputs: inputs lie beside the inner one. Who runs one stage
-/// after another may make it beforehand, empty, and keep it.
-pub(crate) const PROGRAM_FOLDER: [&str; 2] = ["program", "work"];
+/// The folder that a program runs in, within that of the outputs: inputs lie beside it. Who runs one stage after
+/// another may make it beforehand, empty, and keep it.
+pub(crate) const PROGRAM_FOLDER: &str = "work";
 
 /// Slots: the needs, and `file:PATH` for each of `files`. Outputs: those declared.
 pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageError> {
@@ -34,8 +34,8 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageErr
     let outputs: BTreeMap<String, String> =
         params.outputs.iter().map(|(name, output)| (name.clone(), output.path().to_owned())).collect();
     check_outputs(job, &outputs)?;
-    let (_made, scratch) = scratch(job).map_err(StageError::Scratch)?;
-    let folder = scratch.join(PROGRAM_FOLDER[1]);
+    let (_made, scratch) = scratch(job, reporter).map_err(StageError::Scratch)?;
+    let folder = scratch.join(PROGRAM_FOLDER);
     for file in outputs.values() {
         if let Some(parent) = Path::new(file).parent().filter(|parent| !parent.as_os_str().is_empty()) {
             fs::create_dir_all(folder.join(parent)).map_err(StageError::Scratch)?;
@@ -63,17 +63,15 @@ pub(super) fn run(job: &Job, reporter: &dyn Reporter) -> Result<String, StageErr
 }
 
 /// Returns the folder around that of the program. A new one goes with the first of the two.
-fn scratch(job: &Job) -> io::Result<(Option<tempfile::TempDir>, PathBuf)> {
+fn scratch(job: &Job, reporter: &dyn Reporter) -> io::Result<(Option<tempfile::TempDir>, PathBuf)> {
     // Beside the outputs: on the same file system, where there is room for them and a rename moves them.
     let parent = job.outputs.values().next().and_then(|path| path.parent());
-    if let Some(ready) = parent.map(|parent| parent.join(PROGRAM_FOLDER[0]))
-        && ready.join(PROGRAM_FOLDER[1]).is_dir()
-    {
-        return Ok((None, ready));
+    if let Some(ready) = parent.filter(|_| reporter.has_program_folder()) {
+        return Ok((None, ready.to_owned()));
     }
     let parent = parent.map_or_else(std::env::temp_dir, Path::to_path_buf);
     let made = tempfile::Builder::new().prefix("command-").tempdir_in(parent)?;
-    fs::create_dir(made.path().join(PROGRAM_FOLDER[1]))?;
+    fs::create_dir(made.path().join(PROGRAM_FOLDER))?;
     let path = made.path().to_owned();
     Ok((Some(made), path))
 }
