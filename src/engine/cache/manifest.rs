@@ -2,10 +2,10 @@
 //!
 //! Each key has one file. It is written last, so a stage without a manifest is not done.
 
-use std::collections::BTreeMap;
-use std::fs::File;
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,9 @@ use crate::stage_kinds::StageKind;
 
 /// Version of the manifest format. A manifest of another version counts as absent.
 pub const MANIFEST_FORMAT: u32 = 1;
+
+/// Number of manifests from which folders are listed. There are 256 of them, and each takes three operations.
+const MOST_LOOKED_FOR: usize = 1024;
 
 /// Result of a stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -142,6 +145,23 @@ impl Cache {
     /// Reads the manifest of a key, if it is trusted. Does not check that its action gives the key.
     pub(crate) fn read_manifest(&self, key: ActionKey) -> Option<Manifest> {
         self.read_file(key).filter(|manifest| self.doubt(manifest).is_none())
+    }
+
+    /// Lists the keys that have a manifest, if that takes fewer operations than to look for `count` of them one by one.
+    pub(crate) fn list_keys(&self, count: usize) -> Option<HashSet<ActionKey>> {
+        if count < MOST_LOOKED_FOR {
+            return None;
+        }
+        let names = |folder: &Path| -> io::Result<Vec<String>> {
+            fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        };
+        let root = self.root.join("actions");
+        let mut keys = HashSet::new();
+        for folder in names(&root).ok()?.iter().filter(|name| name.len() == 2) {
+            let key = |name: String| name.strip_suffix(".json")?.parse().ok().map(ActionKey);
+            keys.extend(names(&root.join(folder)).ok()?.into_iter().filter_map(key));
+        }
+        Some(keys)
     }
 
     fn read_file(&self, key: ActionKey) -> Option<Manifest> {

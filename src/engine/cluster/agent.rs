@@ -180,7 +180,8 @@ fn work(
     observer: &mut dyn FnMut(RunEvent),
 ) -> Ended {
     let scheduler_options = scheduler_options(&plan, options, Arc::new(Neighbourhood::new(notes)));
-    let context = PlanContext { graph: &plan.graph, cache, sources: &plan.sources };
+    let cache = cache.clone().listing();
+    let context = PlanContext { graph: &plan.graph, cache: &cache, sources: &plan.sources };
     let ended = scheduler::run(context, &scheduler_options, interrupt, &mut |event| {
         notes.event(&event);
         observer(event);
@@ -202,8 +203,8 @@ pub(super) fn scheduler_options(plan: &ThawedPlan, options: &AgentOptions, neigh
         until: options.until.map(stop_at),
         idle: options.idle,
         name: options.name.clone(),
-        neighbours,
         scratch: options.scratch.clone(),
+        neighbours,
     };
     Options {
         goals: Goals { wanted, ..plan.goals.clone() },

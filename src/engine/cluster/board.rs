@@ -124,6 +124,8 @@ impl<'a> Board<'a> {
     /// [`CacheError`].
     pub fn look(&mut self, failed: &HashSet<ActionKey>) -> Result<Vec<Change>, CacheError> {
         let mut changes = Vec::new();
+        let listed = self.context.cache.list_keys(self.ready().count());
+        let may_be_there = |key: &ActionKey| listed.as_ref().is_none_or(|keys| keys.contains(key));
         // Producers come before their consumers, so one pass is enough.
         for id in self.states.ids() {
             match &self.states[id] {
@@ -138,7 +140,8 @@ impl<'a> Board<'a> {
                 continue;
             };
             let key = *key;
-            match self.context.cache.lookup_action(action, key) {
+            let found = if may_be_there(&key) { self.context.cache.lookup_action(action, key) } else { None };
+            match found {
                 // A manifest alone is not enough where its outputs have to be there.
                 Some(_) => {
                     let outputs = |producer: InstanceId| self.outputs(producer);

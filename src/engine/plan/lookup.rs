@@ -99,10 +99,12 @@ impl PlanContext<'_> {
     ) -> Result<Vec<CacheLookup>, CacheError> {
         let is_read =
             |action: &Action, key: &ActionKey| read.get(key).is_some_and(|manifest| manifest.record == *action);
+        let listed = if self.cache.lists_first() { self.cache.list_keys(ids.len()) } else { None };
+        let is_absent = |key: &ActionKey| listed.as_ref().is_some_and(|keys| !keys.contains(key));
         let look = |id: &InstanceId| {
             let (action, key) = self.action(*id, &outputs);
             let ahead = is_read(&action, &key);
-            let manifest = if ahead { None } else { self.cache.lookup_action(&action, key) };
+            let manifest = if ahead || is_absent(&key) { None } else { self.cache.lookup_action(&action, key) };
             CacheLookup { key, ahead, found: manifest.ok_or(action) }
         };
         let mut looks: Vec<CacheLookup> = if ids.len() < PARALLEL_BATCH {
