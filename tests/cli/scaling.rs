@@ -4,15 +4,21 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use atflow::cache::{Cache, RunRecord, StatMemo};
-use atflow::cluster::folder::{ExitReason, RunFolder};
-use atflow::cluster::frozen_plan::FrozenPlan;
+use atflow::action::Action;
+use atflow::cache::{Blob, Cache, Durability, MANIFEST_FORMAT, Made, Manifest, RunRecord, StatMemo};
+use atflow::cluster::classes::ClusterFile;
+use atflow::cluster::controller::{Ended, Pace, SharedRun, Wish, watch};
+use atflow::cluster::folder::{AgentNote, ExitReason, RunFolder};
+use atflow::cluster::frozen_plan::{FrozenPlan, ThawedPlan};
+use atflow::cluster::site::{JobState, Site, SiteError, SiteJob, Submission};
 use atflow::external_inputs::ExternalInputs;
-use atflow::graph::Graph;
+use atflow::graph::{Graph, Outputs};
 use atflow::plan::{Goals, PlanContext};
-use atflow::spec::{Overrides, PipelineSpec, expand};
+use atflow::scheduler::Interrupt;
+use atflow::spec::{InstanceId, Overrides, PipelineSpec, expand};
 
 use crate::support::Space;
 
@@ -68,7 +74,9 @@ fn agent(space: &Space, folder: &RunFolder, args: &[&str], trace: Option<&Path>)
         None => agent,
         Some(file) => {
             let mut strace = Command::new("strace");
-            strace.args(["-f", "-ttt", "-e", "trace=%file,getdents64,fsync,fdatasync,utimensat", "-o"]).arg(file);
+            strace
+                .args(["-f", "-ttt", "-e", "trace=%file,getdents64,fsync,fdatasync,utimensat,fchmod", "-o"])
+                .arg(file);
             strace.arg(agent.get_program()).args(agent.get_args()).current_dir(space.path());
             strace
         }
@@ -77,16 +85,22 @@ fn agent(space: &Space, folder: &RunFolder, args: &[&str], trace: Option<&Path>)
     command
 }
 
-/// The calls of a trace that name a file of the cache, or list or sync one: their times, in seconds, and names.
+/// The calls of a trace that name a file of the cache, or list, sync or change an open one: their times, in seconds,
+/// and names, with the folder of the cache that the file is in.
 fn calls(trace: &Path, cache: &Path) -> Vec<(f64, String)> {
-    let cache = cache.display().to_string();
+    let cache = format!("{}/", cache.display());
     let text = std::fs::read_to_string(trace).unwrap();
     let call = |line: &str| {
         let mut words = line.splitn(3, ' ');
         let (at, rest) = (words.nth(1)?.parse().ok()?, words.next()?.trim_start());
         let (name, _) = rest.split_once('(')?;
-        let is_of_cache = rest.contains(&cache) || ["getdents64", "fsync", "fdatasync", "utimensat"].contains(&name);
-        is_of_cache.then(|| (at, name.to_owned()))
+        // Of two names, the second is the new one.
+        let folder = rest.rsplit_once(&cache).map(|(_, path)| {
+            let is_scratch = path.starts_with("tmp/stage-");
+            if is_scratch { "tmp/stage" } else { path.split(['/', '"']).next().unwrap_or_default() }
+        });
+        let is_open = ["getdents64", "fsync", "fdatasync", "utimensat", "fchmod"].contains(&name);
+        (folder.is_some() || is_open).then(|| (at, format!("{name} {}", folder.unwrap_or_default())))
     };
     text.lines().filter_map(call).collect()
 }
@@ -119,16 +133,22 @@ fn of_short_stages() {
 #[ignore = "it measures, and needs strace"]
 fn of_file_operations() {
     let count = number("ATFLOW_STAGES", 500);
-    let space = Space::new();
-    let folder = freeze(&space, count);
-    let trace = |name: &str| -> PathBuf { space.path().join(name) };
-    let first = agent(&space, &folder, &["--class", "first", "--jobs", "1"], Some(&trace("busy"))).status().unwrap();
-    assert!(first.success());
-    let busy = calls(&trace("busy"), &space.path().join("cache"));
-    let mut by_name = std::collections::BTreeMap::<&str, usize>::new();
-    busy.iter().for_each(|(_, name)| *by_name.entry(name).or_default() += 1);
-    tell(&format!("busy: {:.1} operations a stage", busy.len() as f64 / count as f64));
-    by_name.iter().for_each(|(name, calls)| tell(&format!("  {name} {:.2}", *calls as f64 / count as f64)));
+    for is_elsewhere in [false, true] {
+        let (space, elsewhere) = (Space::new(), tempfile::tempdir().unwrap());
+        let folder = freeze(&space, count);
+        let trace: PathBuf = space.path().join("busy");
+        let mut args = vec!["--class", "first", "--jobs", "1"];
+        if is_elsewhere {
+            args.extend(["--scratch", elsewhere.path().to_str().unwrap()]);
+        }
+        assert!(agent(&space, &folder, &args, Some(&trace)).status().unwrap().success());
+        let busy = calls(&trace, &space.path().join("cache"));
+        let mut by_name = std::collections::BTreeMap::<&str, usize>::new();
+        busy.iter().for_each(|(_, name)| *by_name.entry(name).or_default() += 1);
+        let each = |calls: usize| calls as f64 / count as f64;
+        tell(&format!("busy, {}: {:.1} operations a stage", args.join(" "), each(busy.len())));
+        by_name.iter().for_each(|(name, calls)| tell(&format!("  {name} {:.2}", each(*calls))));
+    }
 
     let space = Space::new();
     let folder = freeze(&space, count);
@@ -157,4 +177,147 @@ fn of_memory() {
     let exit = folder.exits().remove(0);
     let began = started.elapsed().saturating_sub(Duration::from_secs(2)).as_secs_f64();
     tell(&format!("an agent: {:.0} MB, {began:.1} s from start to idle", exit.peak_memory as f64 / 1e6));
+}
+
+/// A site whose jobs all run at once. It counts what it is asked.
+struct CountingSite {
+    jobs: Arc<Mutex<Vec<SiteJob>>>,
+    submissions: usize,
+    lists: usize,
+}
+
+impl Site for CountingSite {
+    fn submit(&mut self, submission: &Submission<'_>) -> Result<Vec<String>, SiteError> {
+        self.submissions += 1;
+        let names: Vec<String> = (0..submission.count).map(|task| format!("{}_{task}", self.submissions)).collect();
+        let job = |id: &String| SiteJob {
+            id: id.clone(),
+            state: JobState::Running,
+            reason: String::new(),
+            node: "node".to_owned(),
+            comment: String::new(),
+        };
+        self.jobs.lock().unwrap().extend(names.iter().map(job));
+        Ok(names)
+    }
+
+    fn list(&mut self) -> Result<Option<Vec<SiteJob>>, SiteError> {
+        self.lists += 1;
+        Ok(Some(self.jobs.lock().unwrap().clone()))
+    }
+
+    fn cancel(&mut self, _: &[String]) -> Result<(), SiteError> {
+        Ok(())
+    }
+
+    fn version(&mut self) -> Result<String, SiteError> {
+        Ok("a site of a test".to_owned())
+    }
+}
+
+/// Processor time of a task, in seconds: `self` or `thread-self`.
+fn processor_time(task: &str) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{task}/stat")).unwrap();
+    let fields: Vec<&str> = text.rsplit(')').next().unwrap().split_whitespace().collect();
+    // The 14th and 15th field, in hundredths of a second; the name is the second.
+    fields[11..13].iter().map(|field| field.parse::<f64>().unwrap()).sum::<f64>() / 100.0
+}
+
+fn resident() -> f64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<f64>().unwrap() * 1024.0 / 1e6
+}
+
+/// Makes every result of a plan, so many a second, and writes the notes of the agents that were submitted. Returns the
+/// processor time that this took.
+fn do_all(plan: &ThawedPlan, cache: &Cache, folder: &RunFolder, jobs: &Mutex<Vec<SiteJob>>, pace: f64) -> f64 {
+    let rate = number("ATFLOW_RATE", 50) as f64 / pace;
+    let heartbeat = Duration::from_secs_f64(30.0 * pace);
+    let context = PlanContext { graph: &plan.graph, cache, sources: &plan.sources };
+    let blob: Blob = cache.put(b"a result").unwrap();
+    let outputs: Outputs = [("o".to_owned(), blob)].into();
+    let made: Made = serde_json::from_value(serde_json::json!({
+        "stage": "s", "pipeline": "p", "at": "2100-01-01T00:00:00Z", "seconds": 20.0, "host": "node",
+        "device": "engine", "threads": 1, "atflow": "0", "summary": "", "log": {"digest": blob.digest, "size": 8},
+    }))
+    .unwrap();
+    let (started, mut noted) = (Instant::now(), None::<Instant>);
+    let write_notes = || {
+        for job in jobs.lock().unwrap().iter() {
+            let at = jiff::Timestamp::now().to_string();
+            let class = if job.id.starts_with("1_") { "first" } else { "second" }.to_owned();
+            let note =
+                AgentNote { name: job.id.clone(), class, started: at.clone(), at, jobs: 1, ..AgentNote::default() };
+            folder.write_agent(&note).unwrap();
+        }
+    };
+    for (number, id) in plan.graph.ids().enumerate() {
+        if noted.is_none_or(|noted| noted.elapsed() > heartbeat) {
+            noted = Some(Instant::now());
+            write_notes();
+        }
+        let due = Duration::from_secs_f64(number as f64 / rate);
+        std::thread::sleep(due.saturating_sub(started.elapsed()));
+        let (record, _): (Action, _) = context.action(id, |_: InstanceId| &outputs);
+        let (outputs, made) = (outputs.clone(), made.clone());
+        let manifest = Manifest { format: MANIFEST_FORMAT, record, outputs, made, from: None };
+        cache.result_files().commit(&manifest).unwrap();
+    }
+    processor_time("thread-self")
+}
+
+#[test]
+#[ignore = "it measures, and takes minutes"]
+fn of_a_controller() {
+    let (count, agents) = (number("ATFLOW_STAGES", 25_000), number("ATFLOW_AGENTS", 1000));
+    // All intervals are shorter by this factor, and the results come faster.
+    let pace = 1.0 / number("ATFLOW_SPEED", 10) as f64;
+    let space = Space::new();
+    let folder = freeze(&space, count);
+    let text = format!(
+        "executor: slurm\nclasses:\n  first: {{match: {{stage: first}}, time: 1h, max_agents: {half}}}\n  \
+         second: {{match: {{stage: second}}, time: 1h, max_agents: {half}}}\n",
+        half = agents / 2
+    );
+    let cluster = ClusterFile::read(&space.write("cluster.yaml", text)).unwrap();
+    let plan = FrozenPlan::read(&folder).unwrap();
+    let (since, plan) = (plan.at.clone(), plan.thaw());
+    let cache = Cache::open(&space.path().join("cache")).unwrap().with_durability(Durability::None);
+    let run = SharedRun {
+        context: PlanContext { graph: &plan.graph, cache: &cache, sources: &plan.sources },
+        goals: &plan.goals,
+        folder: &folder,
+        about: plan.about.clone(),
+        since: &since,
+        classes: &plan.classes,
+        class_of: &plan.class_of,
+        seconds: &plan.seconds,
+        cluster: &cluster,
+        program: "atflow",
+        env: &[],
+        pace: Pace::default().scaled(pace),
+    };
+    let jobs = Arc::new(Mutex::new(Vec::new()));
+    let mut site = CountingSite { jobs: Arc::clone(&jobs), submissions: 0, lists: 0 };
+    let (before, processor, started) = (resident(), processor_time("self"), Instant::now());
+    let (ended, of_agents) = std::thread::scope(|scope| {
+        let others = scope.spawn(|| do_all(&plan, &cache, &folder, &jobs, pace));
+        let ended = watch(&run, &mut site, &Interrupt::default(), &mut || Wish::Detach, &mut |_| ());
+        (ended.unwrap(), others.join().unwrap())
+    });
+    let Ended::Over(summary, _) = ended else { panic!("{ended:?}") };
+    assert_eq!(summary.ran, 2 * count);
+    let (minutes, own) =
+        (started.elapsed().as_secs_f64() / 60.0 / pace, processor_time("self") - processor - of_agents);
+    let listed = jobs.lock().unwrap().len();
+    tell(&format!(
+        "a controller of {listed} agents and {} instances, {minutes:.0} minutes at 1/{:.0} of all intervals: \
+         {own:.1} s of processor time, {:.0} MB more memory, {:.2} lists and {:.2} submissions a minute",
+        2 * count,
+        1.0 / pace,
+        resident() - before,
+        site.lists as f64 / minutes,
+        site.submissions as f64 / minutes,
+    ));
 }

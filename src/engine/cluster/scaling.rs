@@ -19,7 +19,7 @@ use crate::action::ActionKey;
 use crate::cache::{Cache, Durability, RunRecord, StatMemo};
 use crate::clock;
 use crate::digest::Digest;
-use crate::event::RunEvent;
+use crate::event::{RunEvent, Status};
 use crate::external_inputs::ExternalInputs;
 use crate::graph::Graph;
 use crate::host;
@@ -58,7 +58,12 @@ struct Counted {
 #[derive(Debug, Default)]
 struct Counts {
     looks: AtomicUsize,
+    /// Results that the news told of.
     heard: AtomicUsize,
+    /// Results of others that it read.
+    read: AtomicUsize,
+    /// Claims that met another agent's lease, once for each holder.
+    collisions: AtomicUsize,
 }
 
 impl Neighbours for Counted {
@@ -118,7 +123,7 @@ fn freeze(cache: &Cache, instances: usize, classes: usize) -> RunFolder {
 
 fn seconds_of(stage: &str) -> Duration {
     let (shortest, longest) = STAGE_SECONDS;
-    let draw = f64::from(Digest::of(stage.as_bytes()).to_string().as_bytes()[0] % 16) / 15.0;
+    let draw = u8::from_str_radix(&Digest::of(stage.as_bytes()).to_string()[..2], 16).map_or(0.0, f64::from) / 255.0;
     Duration::from_secs_f64(shortest + draw * (longest - shortest))
 }
 
@@ -152,24 +157,22 @@ fn start(plan: &'static ThawedPlan, cache: &'static Cache, folder: &RunFolder, i
         device: "cpu".to_owned(),
         worker: "none".into(),
         keeper: "none".into(),
+        scratch: None,
     };
     let counts = Arc::new(Counts::default());
     let notes = Arc::new(Notes::new(folder, AgentNote { name: options.name.clone(), ..AgentNote::default() }));
     let neighbours = Counted { own: Neighbourhood::new(&notes), counts: Arc::clone(&counts) };
     let options = Box::leak(Box::new(scheduler_options(plan, &options, Arc::new(neighbours))));
-        scratch: None,
     let context = PlanContext { graph: &plan.graph, cache, sources: &plan.sources };
-    let observer = Box::leak(Box::new(|event: RunEvent| {
-        if matches!(event, RunEvent::StageWaiting { .. }) {
-            COLLISIONS.fetch_add(1, Ordering::Relaxed);
-        }
+    let counted = Arc::clone(&counts);
+    let observer = Box::leak(Box::new(move |event: RunEvent| match event {
+        RunEvent::StageWaiting { .. } => _ = counted.collisions.fetch_add(1, Ordering::Relaxed),
+        RunEvent::StageFinished { status: Status::Cached, .. } => _ = counted.read.fetch_add(1, Ordering::Relaxed),
+        _ => {}
     }));
     let interrupt = Box::leak(Box::new(Interrupt::default()));
     Agent { run: Some(SimulatedRun::start(context, options, interrupt, observer)), counts, ..Agent::default() }
 }
-
-/// Claims that found another agent's lease, once for each holder.
-static COLLISIONS: AtomicUsize = AtomicUsize::new(0);
 
 #[test]
 #[ignore = "it measures, and takes minutes"]
@@ -179,7 +182,8 @@ fn of_a_thousand_agents() {
     let dir = tempfile::tempdir().unwrap();
     let began = Instant::now();
     // Nothing is asked of a disk here.
-    let cache: &Cache = Box::leak(Box::new(Cache::open(dir.path()).unwrap().with_durability(Durability::None)));
+    let cache: &Cache =
+        Box::leak(Box::new(Cache::open(dir.path()).unwrap().with_durability(Durability::None).listing()));
     let folder = freeze(cache, instances, classes);
     let plan: &ThawedPlan = Box::leak(Box::new(FrozenPlan::read(&folder).unwrap().thaw()));
     tell(&format!("plan of {instances} instances: {:.1} s", began.elapsed().as_secs_f64()));
@@ -240,11 +244,22 @@ fn of_a_thousand_agents() {
         lates[count / 2]
     ));
     let minutes: f64 = agents.iter().map(|agent| agent.last_start.0.as_secs_f64() / 60.0).sum();
-    let looks: usize = agents.iter().map(|agent| agent.last_start.1).sum();
-    let heard: usize = agents.iter().map(|agent| agent.counts.heard.load(Ordering::Relaxed)).sum();
-    let all: usize = agents.iter().map(|agent| agent.counts.looks.load(Ordering::Relaxed)).sum();
-    tell(&format!("looks at news: {:.1} a minute and agent until its last stage started; {all} in all", looks as f64 / minutes));
-    tell(&format!("news heard: {heard}; claims that met another agent's lease: {}", COLLISIONS.load(Ordering::Relaxed)));
+    let busy_looks: usize = agents.iter().map(|agent| agent.last_start.1).sum();
+    let sum = |of: fn(&Counts) -> &AtomicUsize| -> usize {
+        agents.iter().map(|agent| of(&agent.counts).load(Ordering::Relaxed)).sum()
+    };
+    let each = |count: usize| count as f64 / ran as f64;
+    tell(&format!(
+        "looks at news: {:.2} a minute and agent until its last stage started, {:.1} a stage in all",
+        busy_looks as f64 / minutes,
+        each(sum(|counts| &counts.looks))
+    ));
+    tell(&format!(
+        "a stage, by all agents: {:.1} names of news heard, {:.1} manifests of others read, {:.2} claims that met a lease",
+        each(sum(|counts| &counts.heard)),
+        each(sum(|counts| &counts.read)),
+        each(sum(|counts| &counts.collisions))
+    ));
     tell(&format!(
         "the simulation took {:.0} s and {:.0} MB",
         began.elapsed().as_secs_f64(),

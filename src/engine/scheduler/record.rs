@@ -19,8 +19,8 @@ use crate::fsio::FileError;
 use crate::outputs::{self, Unfit};
 use crate::protocol::{Failure, FailureCode};
 use crate::publish;
-
 use crate::stage_kinds::StageKind;
+
 impl Scheduler<'_> {
     /// Starts recording a stage that has written its outputs. `earlier_seconds` is the time of earlier runs that it
     /// resumed.
