@@ -75,10 +75,10 @@ impl Cache {
         let found = fs::symlink_metadata(file).on("read", file)?;
         let is_elsewhere = fs::metadata(self.tmp()).is_ok_and(|tmp| tmp.dev() != found.dev());
         let (blob, unnamed, rotten) = self.prepare(file, &found, is_elsewhere)?;
-        if let Some(Unnamed { from, to, .. }) = &unnamed {
-            fsio::sync(from)?;
+        if let Some(unnamed) = unnamed {
+            fsio::sync(&unnamed.from)?;
             // The bytes are on disk before they get their name: after a crash, a blob is complete or absent.
-            fsio::rename(from, to).map_err(CacheError::from)?;
+            unnamed.name().map_err(CacheError::from)?;
         }
         Ok((blob, rotten))
     }
@@ -130,7 +130,7 @@ impl Cache {
         let from = scratch.as_deref().unwrap_or(file).to_owned();
         fsio::make_read_only(&open, &from)?;
         let (to, of) = (self.object_path(digest), file.to_owned());
-        Ok((blob, Some(Unnamed { from, to, of, open: Some(open), _scratch: scratch }), rotten))
+        Ok((blob, Some(Unnamed { from, to, of, open: Some(open), scratch }), rotten))
     }
 
     /// Stores bytes as a blob.
@@ -308,10 +308,10 @@ mod tests {
             assert_eq!(blob, Blob { digest: Digest::of(b"weights"), size: 7 });
             assert!(!file.exists(), "the cache has it now");
             assert_eq!(unnamed.is_some(), matches!(kept, Kept::Nothing));
-            if let Some(Unnamed { from, to, .. }) = &unnamed {
-                assert_eq!(from.parent(), Some(&*cache.tmp()));
-                assert_eq!(fs::metadata(from).unwrap().mode() & 0o333, 0, "it is only read");
-                fsio::rename(from, to).unwrap();
+            if let Some(unnamed) = unnamed {
+                assert_eq!(unnamed.from.parent(), Some(&*cache.tmp()));
+                assert_eq!(fs::metadata(&unnamed.from).unwrap().mode() & 0o333, 0, "it is only read");
+                unnamed.name().unwrap();
             }
             assert_eq!(cache.read(blob.digest).unwrap(), b"weights");
         }

@@ -47,7 +47,17 @@ pub(super) struct Unnamed {
     /// Open, so that it need not be opened again to be synced.
     pub(super) open: Option<File>,
     /// Removes a file of the cache's own that gets no name.
-    pub(super) _scratch: Option<tempfile::TempPath>,
+    pub(super) scratch: Option<tempfile::TempPath>,
+}
+
+impl Unnamed {
+    /// Gives the file its name.
+    pub(super) fn name(self) -> Result<(), FileError> {
+        fsio::rename(&self.from, &self.to)?;
+        // Nothing is left under its first name that could be removed.
+        _ = self.scratch.map(tempfile::TempPath::keep);
+        Ok(())
+    }
 }
 
 impl Cache {
@@ -107,7 +117,7 @@ impl ResultFiles<'_> {
         }
         let (open, scratch) = self.write(bytes)?;
         let (from, to) = (scratch.to_path_buf(), self.cache.object_path(blob.digest));
-        self.blobs.push(Unnamed { of: from.clone(), from, to, open: Some(open), _scratch: Some(scratch) });
+        self.blobs.push(Unnamed { of: from.clone(), from, to, open: Some(open), scratch: Some(scratch) });
         Ok(blob)
     }
 
@@ -142,14 +152,14 @@ impl ResultFiles<'_> {
         // A network file system may keep bytes back until a file is closed.
         drop(open);
         blobs.iter_mut().for_each(|blob| blob.open = None);
+        let folders: BTreeSet<PathBuf> = blobs.iter().map(|blob| fsio::folder_of(&blob.to).to_owned()).collect();
         // The bytes are on the disk before they get their name: after a crash, a blob is complete or absent.
-        for blob in &blobs {
-            fsio::rename(&blob.from, &blob.to).map_err(CacheError::from)?;
+        for blob in blobs {
+            blob.name().map_err(CacheError::from)?;
         }
         if cache.durability == Durability::Strict {
-            let folders: BTreeSet<&Path> = blobs.iter().map(|blob| fsio::folder_of(&blob.to)).collect();
             for folder in folders {
-                sync_names(folder)?;
+                sync_names(&folder)?;
             }
         }
         fsio::publish(scratch, &to).map_err(CacheError::from)?;
