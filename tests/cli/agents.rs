@@ -208,7 +208,8 @@ fn stages_may_run_in_a_folder_of_the_machine() {
     assert_eq!(ran.code, Some(0), "{}", ran.seen());
     assert_eq!(digests(&space), digests(&alone));
     assert_eq!(left(), 0, "what a killed agent left is gone, too");
-    assert!(space.cached_files("tmp").is_empty());
+    let in_cache = |path: &std::path::PathBuf| path.to_string_lossy().contains("tmp/stage-");
+    assert!(!space.cached_files("tmp").iter().any(in_cache));
     assert_eq!(space.run(&["verify"]).code, Some(0));
 }
 

@@ -75,7 +75,7 @@ fn agent(space: &Space, folder: &RunFolder, args: &[&str], trace: Option<&Path>)
         Some(file) => {
             let mut strace = Command::new("strace");
             strace
-                .args(["-f", "-ttt", "-e", "trace=%file,getdents64,fsync,fdatasync,utimensat,fchmod", "-o"])
+                .args(["-f", "-ttt", "-y", "-e", "trace=%file,getdents64,fsync,fdatasync,utimensat,fchmod", "-o"])
                 .arg(file);
             strace.arg(agent.get_program()).args(agent.get_args()).current_dir(space.path());
             strace
@@ -85,22 +85,26 @@ fn agent(space: &Space, folder: &RunFolder, args: &[&str], trace: Option<&Path>)
     command
 }
 
-/// The calls of a trace that name a file of the cache, or list, sync or change an open one: their times, in seconds,
-/// and names, with the folder of the cache that the file is in.
+/// The calls of a trace that name a file of the cache, or list, sync or change an open one of it: their times, in
+/// seconds, and names, with the folder of the cache that the file is in.
 fn calls(trace: &Path, cache: &Path) -> Vec<(f64, String)> {
     let cache = format!("{}/", cache.display());
     let text = std::fs::read_to_string(trace).unwrap();
     let call = |line: &str| {
-        let mut words = line.splitn(3, ' ');
-        let (at, rest) = (words.nth(1)?.parse().ok()?, words.next()?.trim_start());
+        // Short numbers of processes are padded.
+        let (_, rest) = line.split_once(' ')?;
+        let (at, rest) = rest.trim_start().split_once(' ')?;
+        let (at, rest) = (at.parse().ok()?, rest.trim_start());
         let (name, _) = rest.split_once('(')?;
+        // The folder that a process is in names no file.
+        let parts = rest.split("AT_FDCWD<").enumerate();
+        let rest: String =
+            parts.map(|(at, part)| if at == 0 { part } else { part.split_once('>').unwrap_or_default().1 }).collect();
         // Of two names, the second is the new one.
-        let folder = rest.rsplit_once(&cache).map(|(_, path)| {
-            let is_scratch = path.starts_with("tmp/stage-");
-            if is_scratch { "tmp/stage" } else { path.split(['/', '"']).next().unwrap_or_default() }
-        });
-        let is_open = ["getdents64", "fsync", "fdatasync", "utimensat", "fchmod"].contains(&name);
-        (folder.is_some() || is_open).then(|| (at, format!("{name} {}", folder.unwrap_or_default())))
+        let (_, path) = rest.rsplit_once(&cache)?;
+        let is_scratch = path.starts_with("tmp/stage-");
+        let folder = if is_scratch { "tmp/stage" } else { path.split(['/', '"', '>']).next().unwrap_or_default() };
+        Some((at, format!("{name} {folder}")))
     };
     text.lines().filter_map(call).collect()
 }
