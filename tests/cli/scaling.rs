@@ -104,7 +104,8 @@ fn calls(trace: &Path, cache: &Path) -> Vec<(f64, String)> {
         let (_, path) = rest.rsplit_once(&cache)?;
         let is_scratch = path.starts_with("tmp/stage-");
         let folder = if is_scratch { "tmp/stage" } else { path.split(['/', '"', '>']).next().unwrap_or_default() };
-        Some((at, format!("{name} {folder}")))
+        // To ask about an open file names none.
+        (!rest.contains(", \"\", ")).then(|| (at, format!("{name} {folder}")))
     };
     text.lines().filter_map(call).collect()
 }
