@@ -54,7 +54,7 @@ pub trait Reporter: Sync {
     fn hurried(&self) -> bool {
         false
     }
-    /// Whether the folder of the outputs has an empty one for a program, [`PROGRAM_FOLDER`].
+    /// Whether the folder of the outputs has an empty one for a program, `PROGRAM_FOLDER`.
     fn has_program_folder(&self) -> bool {
         false
     }
