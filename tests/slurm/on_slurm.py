@@ -6,8 +6,10 @@ Skipped with the reason where there is no root, no Slurm or no atflow. $ATFLOW_B
 
 from __future__ import annotations
 
+import collections
 import json
 import os
+import random
 import shutil
 import subprocess
 import tempfile
@@ -72,6 +74,8 @@ class OnSlurm(unittest.TestCase):
         self.space = Path(tempfile.mkdtemp(prefix="atflow-slurm"))
         self.addCleanup(shutil.rmtree, self.space, ignore_errors=True)
         self.addCleanup(self.scancel_all)
+        # How much the agents of each class had begun when one of them was last killed.
+        self.begun = collections.Counter()
         self.env = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.space),
@@ -106,6 +110,28 @@ class OnSlurm(unittest.TestCase):
     def tries(self) -> list[str]:
         file = self.space / "tries"
         return sorted(file.read_text().split()) if file.exists() else []
+
+    def an_agent(self) -> dict | None:
+        """The note of an agent that may be killed: one of a class that began something since it was last given here.
+
+        Three submissions in a row that end before they do anything end the run.
+        """
+        begun = collections.Counter("first" if line.startswith("part/") else "rest" for line in self.tries())
+        agents = []
+        for path in (self.space / "cache/cluster").glob("*/agents/*.json"):
+            note = json.loads(path.read_text())
+            try:
+                command = Path(f"/proc/{note['pid']}/cmdline").read_bytes()
+            except OSError:
+                continue
+            is_ours = str(self.space).encode() in command and b"\0agent\0" in command
+            if is_ours and begun[note["class"]] >= self.begun[note["class"]] + 4:
+                agents.append(note)
+        if not agents:
+            return None
+        note = random.choice(agents)
+        self.begun[note["class"]] = begun[note["class"]]
+        return note
 
     def lines(self, name: str) -> list[dict]:
         files = (self.space / "cache/cluster").glob(f"*/{name}")

@@ -6,19 +6,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
-import time
 import unittest
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-ATFLOW = Path(os.environ.get("ATFLOW_BINARY") or ROOT / "atflow").absolute()
+from on_commands import OnCommands
+from on_slurm import ATFLOW, ROOT
+
 PYTHON = os.environ.get("ATFLOW_HYPERQUEUE") or sys.executable
 
 # A server with one worker, until its standard input ends.
@@ -28,15 +25,6 @@ from hyperqueue.cluster import WorkerConfig
 with LocalCluster(sys.argv[1], WorkerConfig(cores=2)):
     print("ready", flush=True)
     sys.stdin.read()
-"""
-
-PIPELINE = """pipeline: story
-stages:
-  part:
-    kind: command
-    matrix: {n: [1, 2, 3, 4]}
-    with: {run: "echo ${n} >>$HOME/tries; sleep SLEEP; echo ${n} >${out.text}", outputs: {text: part.txt}}
-  joined: {kind: command, needs: {of: part/1}, with: {run: "cp ${in.of} ${out.text}", outputs: {text: joined.txt}}}
 """
 
 
@@ -51,19 +39,19 @@ def reason() -> str | None:
 
 
 @unittest.skipIf(reason(), reason())
-class OnHyperQueue(unittest.TestCase):
+class OnHyperQueue(OnCommands):
     def setUp(self) -> None:
-        self.space = Path(tempfile.mkdtemp(prefix="atflow-hq"))
-        self.addCleanup(shutil.rmtree, self.space, ignore_errors=True)
+        super().setUp()
+        # The script is started by the `python3` that has the package.
+        self.env["PATH"] = f"{Path(PYTHON).parent}:{self.env['PATH']}"
         document = (ROOT / "docs/cluster.md").read_text()
         [script] = re.findall(r"```python\n(.*?)```", document, re.S)
         [cluster] = [text for text in re.findall(r"```yaml\n(.*?)```", document, re.S) if "hq_submit.py" in text]
         (self.space / "hq_submit.py").write_text(script)
         (self.space / "cluster.yaml").write_text(cluster)
-        self.write(0.2)
         server = self.space / ".hq-server"
         self.server = subprocess.Popen(
-            [PYTHON, "-c", SERVER, server], env=self.env(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [PYTHON, "-c", SERVER, server], env=self.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self.addCleanup(self.stop)
         for line in self.server.stdout:
@@ -75,31 +63,6 @@ class OnHyperQueue(unittest.TestCase):
         self.server.stdin.close()
         self.server.wait(timeout=60)
         self.server.stdout.close()
-
-    def env(self) -> dict[str, str]:
-        # The script is started by the `python3` that has the package.
-        path = f"{Path(PYTHON).parent}:{os.environ['PATH']}"
-        return {"PATH": path, "HOME": str(self.space), "ATFLOW_CLUSTER_PACE": "0.03"}
-
-    def write(self, sleep: float) -> None:
-        (self.space / "p.yaml").write_text(PIPELINE.replace("SLEEP", str(sleep)))
-
-    def run_atflow(self, *args: str) -> tuple[int, str]:
-        said = subprocess.run([ATFLOW, *args], cwd=self.space, env=self.env(), capture_output=True, text=True, timeout=90)
-        return said.returncode, said.stdout + said.stderr
-
-    def run_there(self, *args: str) -> tuple[int, str]:
-        return self.run_atflow("run", "p.yaml", "--no-report", "--executor", "command", *args)
-
-    def results(self, cache: str) -> dict[str, dict]:
-        files = (self.space / cache / "actions").rglob("*.json")
-        return {file.stem: json.loads(file.read_text())["outputs"] for file in files}
-
-    def wait_for(self, what) -> None:
-        until = time.monotonic() + 60
-        while not what():
-            self.assertLess(time.monotonic(), until)
-            time.sleep(0.1)
 
     def test_its_agents_make_what_a_run_here_makes(self) -> None:
         code, said = self.run_there()

@@ -8,14 +8,12 @@ $ATFLOW_AGENT_KILLS and $ATFLOW_SLURMCTLD_RESTARTS say how often [default: 3, 5,
 from __future__ import annotations
 
 import collections
-import json
 import os
 import random
 import signal
 import subprocess
 import time
 import unittest
-from pathlib import Path
 
 from on_slurm import ATFLOW, HERE, PIPELINE, OnSlurm
 
@@ -41,28 +39,6 @@ class Kills(OnSlurm):
     def said(self) -> str:
         return (self.space / "said").read_text()
 
-    def an_agent(self) -> dict | None:
-        """An agent that may be killed: one of a class that began something since the last such kill.
-
-        Three submissions in a row that end before they do anything end the run.
-        """
-        begun = collections.Counter("first" if line.startswith("part/") else "rest" for line in self.tries())
-        agents = []
-        for path in (self.space / "cache/cluster").glob("*/agents/*.json"):
-            note = json.loads(path.read_text())
-            try:
-                command = Path(f"/proc/{note['pid']}/cmdline").read_bytes()
-            except OSError:
-                continue
-            is_ours = str(self.space).encode() in command and b"\0agent\0" in command
-            if is_ours and begun[note["class"]] >= self.begun[note["class"]] + 4:
-                agents.append(note)
-        if not agents:
-            return None
-        note = random.choice(agents)
-        self.begun[note["class"]] = begun[note["class"]]
-        return note
-
     def test_kills_of_all_sorts_lose_nothing(self) -> None:
         events = ["controller"] * CONTROLLERS + ["agent"] * AGENTS + ["slurmctld"] * RESTARTS
         random.shuffle(events)
@@ -71,7 +47,6 @@ class Kills(OnSlurm):
         fast = self.space / "fast"
         pipeline = PIPELINE.replace("sleep SLEEP", f"test -e {fast} || sleep 0.5")
         self.write(numbers=numbers, agents=4, pipeline=pipeline)
-        self.begun = collections.Counter()
         controller = self.controller()
         self.addCleanup(lambda: controller.poll() is None and controller.kill())
         self.wait_for(lambda: self.tries())

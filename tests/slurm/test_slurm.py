@@ -6,7 +6,6 @@ controllers are killed [default: 4, at most 50].
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -14,7 +13,6 @@ import signal
 import subprocess
 import time
 import unittest
-from pathlib import Path
 
 from on_slurm import HERE, PIPELINE, OnSlurm
 
@@ -66,29 +64,11 @@ class Stories(OnSlurm):
         self.write(numbers=numbers, sleep=0.3)
         controller = self.start("run", "p.yaml", "--no-report", "--executor", "slurm")
         killed = 0
-        begun = {"first": 0, "rest": 0}
         until = time.monotonic() + 90
         while killed < kills and controller.poll() is None and time.monotonic() < until:
             time.sleep(random.uniform(0.5, 1.5))
-            tries = self.tries()
-            now = {"first": sum(line.startswith("part/") for line in tries)}
-            now["rest"] = len(tries) - now["first"]
-            agents = []
-            for path in (self.space / "cache/cluster").glob("*/agents/*.json"):
-                note = json.loads(path.read_text())
-                try:
-                    command = Path(f"/proc/{note['pid']}/cmdline").read_bytes()
-                except OSError:
-                    continue
-                # Only an agent of this very run, and of a class that has finished something since the last such kill:
-                # three submissions in a row that end before they do anything end the run.
-                is_ours = str(self.space).encode() in command and b"\0agent\0" in command
-                if is_ours and now[note["class"]] >= begun[note["class"]] + 4:
-                    agents.append(note)
-            if agents:
-                note = random.choice(agents)
+            if note := self.an_agent():
                 os.kill(note["pid"], signal.SIGKILL)
-                begun[note["class"]] = now[note["class"]]
                 killed += 1
         out, err = controller.communicate(timeout=120)
         self.assertEqual(controller.returncode, 0, out + err)
