@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::Instant;
 
 use crate::cache::{Cache, CacheError, FileRates, MachineRates, PassRate};
@@ -199,15 +199,7 @@ struct Greeting {
 impl Worker {
     fn start(program: &Path, numerics: Numerics) -> Result<Self, BenchError> {
         let failed = |source| BenchError::Start { program: program.display().to_string(), source };
-        let mut child = Command::new(program)
-            .args(["--device", "auto", "--numerics", numerics.name()])
-            .env_clear()
-            .envs(numerics.environment(std::env::vars_os()))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(failed)?;
+        let mut child = numerics.worker(program, "auto").stderr(Stdio::null()).spawn().map_err(failed)?;
         match (child.stdin.take(), child.stdout.take()) {
             (Some(requests), Some(events)) => Ok(Worker { child, requests, events: BufReader::new(events) }),
             _ => Err(failed(io::Error::from(io::ErrorKind::BrokenPipe))),

@@ -4,6 +4,8 @@
 //! whoever started the run.
 
 use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -77,6 +79,16 @@ impl Numerics {
     pub fn switches(self) -> impl Iterator<Item = (&'static str, &'static str)> {
         let own: &[_] = if self == Numerics::Portable { &PORTABLE } else { &[] };
         ALWAYS.iter().chain(own).copied()
+    }
+
+    /// Returns the command that starts a worker for a device, held to this arithmetic by its environment. Requests go to
+    /// its standard input, events come from its standard output.
+    pub(crate) fn worker(self, program: &Path, device: &str) -> Command {
+        let mut command = Command::new(program);
+        command.args(["--device", device, "--numerics", self.name()]);
+        command.env_clear().envs(self.environment(std::env::vars_os()));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
     }
 
     /// The whole environment of a worker: what of `ours` it may have, and the switches.

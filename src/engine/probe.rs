@@ -29,15 +29,7 @@ pub enum Greeting {
 
 /// Starts a worker for a device with these numerics, hears its first line, and lets it go.
 pub fn worker(program: &Path, device: &str, numerics: Numerics) -> Greeting {
-    let started = Command::new(program)
-        .args(["--device", device, "--numerics", numerics.name()])
-        .env_clear()
-        .envs(numerics.environment(std::env::vars_os()))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = match started {
+    let mut child = match numerics.worker(program, device).stderr(Stdio::piped()).spawn() {
         Ok(child) => child,
         Err(error) => return Greeting::NotStarted(error),
     };

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ExitStatus, Stdio};
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
@@ -228,13 +228,9 @@ impl Workers {
     fn start(&mut self, numerics: Numerics) -> Result<(), WorkerError> {
         let index = self.workers.len();
         let slot = self.free_slot();
-        let mut child = Command::new(&self.program)
-            .args(["--device", &self.devices[slot], "--numerics", numerics.name()])
+        let mut child = numerics
+            .worker(&self.program, &self.devices[slot])
             .args(self.scripts.then_some("--scripts"))
-            .env_clear()
-            .envs(numerics.environment(std::env::vars_os()))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|source| WorkerError::Start { program: self.program.clone(), source })?;
