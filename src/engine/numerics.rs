@@ -81,8 +81,8 @@ impl Numerics {
         ALWAYS.iter().chain(own).copied()
     }
 
-    /// Returns the command that starts a worker for a device, held to this arithmetic by its environment. Requests go to
-    /// its standard input, events come from its standard output.
+    /// Returns the command that starts a worker for a device, held to this arithmetic by its environment. Requests go
+    /// to its standard input, events come from its standard output.
     pub(crate) fn worker(self, program: &Path, device: &str) -> Command {
         let mut command = Command::new(program);
         command.args(["--device", device, "--numerics", self.name()]);
