@@ -147,7 +147,7 @@ impl From<CacheError> for CliError {
                 "check the address; `atflow push` makes a cache there"
             }
             CacheError::Remote(RemoteError::NoLeases { .. }) => {
-                "--share-work needs a bucket, --remote s3://… (gs://…, az://…); runs with one cache folder share work anyway"
+                "work is shared through a bucket, --remote s3://… (gs://…, az://…); runs and agents with one cache folder share it anyway"
             }
             CacheError::Remote(RemoteError::NotBuilt { .. }) => {
                 "build it without `--no-default-features`, or use bazel-http:// if the server speaks that"

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use crate::address::Address;
-use crate::cache::{Cache, SourceDigests, StatMemo};
+use crate::cache::{Blob, Cache, Obtained, SourceDigests, StatMemo};
 use crate::digest::Digest;
 use crate::executors::Reporter;
 use crate::fetch::{self, FetchError, Patience};
@@ -56,6 +56,15 @@ pub enum CheckedSource {
         /// Digest of its bytes, if it exists.
         digest: Option<Digest>,
     },
+    /// File of another machine, whose bytes are in the cache.
+    Kept {
+        /// Path on the machine that the plan was made on.
+        path: PathBuf,
+        /// Its identity there.
+        identity: String,
+        /// Its bytes.
+        blob: Blob,
+    },
 }
 
 impl CheckedSource {
@@ -63,6 +72,7 @@ impl CheckedSource {
     pub fn identity(&self) -> String {
         match self {
             CheckedSource::Local { digest, .. } | CheckedSource::Folder { digest, .. } => format!("blake3:{digest}"),
+            CheckedSource::Kept { identity, .. } => identity.clone(),
             // The pipeline reader rejects a remote source without a digest. A manual one without a digest is then a
             // local file or missing: no action with this identity is ever recorded.
             CheckedSource::Remote { source } | CheckedSource::ByHand { source, .. } => {
@@ -95,7 +105,7 @@ impl CheckedSource {
         match self {
             CheckedSource::Local { path, digest } | CheckedSource::Folder { path, digest } => Some((path, *digest)),
             CheckedSource::ByHand { path, digest, .. } => digest.map(|digest| (path.as_path(), digest)),
-            CheckedSource::Remote { .. } => None,
+            CheckedSource::Remote { .. } | CheckedSource::Kept { .. } => None,
         }
     }
 }
@@ -302,6 +312,7 @@ pub fn obtain(source: &CheckedSource, cache: &Cache, reporter: &dyn Reporter) ->
     let failed = |message: String, causes: Vec<String>| Failure { code: FailureCode::Broken, message, causes };
     let source = match source {
         CheckedSource::Remote { source } => source,
+        CheckedSource::Kept { path, blob, .. } => return obtain_kept(path, *blob, cache, reporter),
         CheckedSource::Local { path, .. } | CheckedSource::Folder { path, .. } => {
             return Err(failed(format!("{} is gone", path.display()), Vec::new()));
         }
@@ -349,6 +360,27 @@ pub fn obtain(source: &CheckedSource, cache: &Cache, reporter: &dyn Reporter) ->
     cache.remember_fetched(&identity, blob).map_err(|error| failed(format!("could not keep {url}"), causes(&error)))?;
     cache.leave_fetch_place(&file);
     Ok((cache.object_path(blob.digest), blob.digest))
+}
+
+/// Makes a file of another machine available here, whose bytes are in the cache.
+fn obtain_kept(path: &Path, blob: Blob, cache: &Cache, reporter: &dyn Reporter) -> Result<(PathBuf, Digest), Failure> {
+    let failed = |causes: Vec<String>| {
+        let message = format!("could not fetch {} as the plan was made with", path.display());
+        Failure { code: FailureCode::Broken, message, causes }
+    };
+    let progress = &mut |done: u64, _: Option<u64>| {
+        reporter.progress(done, blob.size, &format!("fetching {:.1} MB", blob.size as f64 / 1e6));
+        if reporter.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    match cache.obtain(blob, progress) {
+        Ok(Obtained::Here | Obtained::Fetched) => Ok((cache.object_path(blob.digest), blob.digest)),
+        Ok(Obtained::Missing) => Err(failed(vec!["the bucket does not have it any more".to_owned()])),
+        Ok(Obtained::Wrong(message)) => Err(failed(vec![message])),
+        Err(error) if error.is_stopped() => {
+            Err(Failure { code: FailureCode::Cancelled, message: "stopped".to_owned(), causes: Vec::new() })
+        }
+        Err(error) => Err(failed(causes(&error))),
+    }
 }
 
 /// Returns the messages of an error and its causes, outermost first.

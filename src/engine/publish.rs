@@ -3,6 +3,8 @@
 //! Existing manifests stay. A signature is written before its manifest: a reader that requires signatures never finds
 //! the manifest alone.
 
+use std::path::PathBuf;
+
 use crate::action::ActionKey;
 use crate::cache::remote::{Remote, RemoteError, at_once};
 use crate::cache::{Blob, Cache, Manifest, longest_manifest};
@@ -40,11 +42,19 @@ pub enum Sent {
 /// [`PublishError`].
 pub fn share(cache: &Cache, manifest: &Manifest) -> Result<(), PublishError> {
     let Some(remote) = cache.shared() else { return Ok(()) };
-    let blobs: Vec<Blob> = manifest.outputs.values().chain(manifest.made.log.stored()).copied().collect();
-    for sent in at_once(&blobs, |blob| remote.put_blob(*blob, &cache.object_path(blob.digest))) {
-        sent?;
-    }
+    let blobs = manifest.outputs.values().chain(manifest.made.log.stored());
+    share_blobs(cache, &blobs.map(|blob| (*blob, cache.object_path(blob.digest))).collect::<Vec<_>>())?;
     send(remote, manifest, None).map(drop)
+}
+
+/// Sends blobs that are no outputs, such as the log of a stage that failed, to the remote cache through which runs
+/// share work; does nothing if they do not.
+///
+/// # Errors
+/// [`RemoteError`].
+pub fn share_blobs(cache: &Cache, blobs: &[(Blob, PathBuf)]) -> Result<(), RemoteError> {
+    let Some(remote) = cache.shared() else { return Ok(()) };
+    at_once(blobs, |(blob, path)| remote.put_blob(*blob, path)).into_iter().try_for_each(|sent| sent.map(drop))
 }
 
 /// Sends a manifest whose blobs are already in the remote cache.

@@ -12,6 +12,7 @@ mod depth;
 mod errors;
 mod export;
 mod failures;
+mod far_agents;
 mod gc;
 mod graph;
 mod hostile;

@@ -4,13 +4,20 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::CacheArgs;
-use super::values::device;
+use super::values::{device, patience};
+use super::{CacheArgs, PATIENCE};
 
 #[derive(Debug, Args)]
 pub(crate) struct AgentArgs {
     #[command(flatten)]
     pub cache: CacheArgs,
+    /// The bucket that the agents of the run share, where machines share no folder: s3://…, gs://…, az://…; then
+    /// --cache is a folder of this machine
+    #[arg(long, value_name = "URL")]
+    pub remote: Option<String>,
+    /// Seconds that the bucket may be silent before a retry; 3 tries in all
+    #[arg(long, value_name = "SECONDS", env = "ATFLOW_PATIENCE", default_value_t = PATIENCE, value_parser = patience)]
+    pub patience: u16,
     /// The run, as `atflow run --executor` names it
     #[arg(long, value_name = "ID")]
     pub run: String,

@@ -9,6 +9,7 @@ use atflow::cluster::folder::{ExitNote, ExitReason, FindError, RunFolder, agent_
 use atflow::cluster::frozen_plan::ThawError;
 use atflow::event::RunEvent;
 use atflow::external_inputs::causes;
+use atflow::fetch::Patience;
 
 use super::{interrupt, jobs, keeper_program, worker_program};
 use crate::args::AgentArgs;
@@ -17,7 +18,16 @@ use crate::report::{CliError, Exit, eprint};
 use crate::ui;
 
 pub(crate) fn run(args: &AgentArgs) -> Result<Exit, CliError> {
-    let cache = Cache::open_to(Access::Read, &args.cache.cache)?;
+    let cache = match args.remote.as_deref().filter(|name| !name.is_empty()) {
+        Some(remote) => {
+            let patience = Patience::of(Duration::from_secs(args.patience.into()));
+            let cache = Cache::open(&args.cache.cache)?.read_through(remote, patience)?.sharing_work()?;
+            // Nobody else looks after a cache of this machine.
+            cache.clear_abandoned();
+            cache
+        }
+        None => Cache::open_to(Access::Read, &args.cache.cache)?,
+    };
     let folder = RunFolder::find(&cache, &args.run)?;
     let (name, job) = agent_name(|name| std::env::var(name).ok());
     let after = |seconds: u32| jiff::Timestamp::now() + Duration::from_secs(seconds.into());
@@ -74,6 +84,7 @@ impl From<FindError> for CliError {
             }
             FindError::Unknown { known, .. } => format!("it has {}", known.join(", ")),
             FindError::Ambiguous { .. } => "give more of its name".to_owned(),
+            FindError::Bucket(_) => "look at the address and at the credentials of the bucket".to_owned(),
         };
         CliError::environment(error.to_string()).help(help)
     }

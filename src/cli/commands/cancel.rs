@@ -25,7 +25,7 @@ pub(crate) fn run(args: &CancelArgs) -> Result<Exit, CliError> {
         controller::cancel(&folder, &mut *site).map_err(|error| CliError::environment(error.to_string()))
     });
     if let Ok(run) = Attached::read(&folder) {
-        note_end(&cache, &run, RunOutcome::Interrupted)?;
+        note_end(&folder.cache(&cache)?, &run, RunOutcome::Interrupted)?;
     }
     match jobs {
         Ok(jobs) => eprint(&format!("run {short} is cancelled: {} asked to end\n", ui::count(jobs, "job"))),

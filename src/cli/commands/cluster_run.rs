@@ -1,10 +1,13 @@
 //! `atflow run --executor`: the run is written down for agents, and agents are submitted and watched.
 
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use atflow::address::masked;
-use atflow::cache::{Cache, RunOutcome, RunRecord};
+use atflow::cache::remote::at_once;
+use atflow::cache::{Blob, Cache, CacheError, Manifest, Origin, RunOutcome, RunRecord};
 use atflow::cluster::classes::{ClusterFile, ExecutorKind, USUAL_FILE};
 use atflow::cluster::command::CommandSite;
 use atflow::cluster::controller::{self, ControllerError, Ended, Pace, SharedRun, Told, Wish};
@@ -13,7 +16,8 @@ use atflow::cluster::frozen_plan::{FreezeError, FrozenPlan, ThawedPlan, prices};
 use atflow::cluster::site::Site;
 use atflow::cluster::slurm::Slurm;
 use atflow::event::RunSummary;
-use atflow::plan::PlanContext;
+use atflow::plan::{CacheStatus, CacheStatuses, PlanContext, must_be_there};
+use atflow::publish::{self, PublishError};
 use atflow::scheduler::Interrupt;
 use atflow::spec::PerInstance;
 use console::Term;
@@ -35,7 +39,7 @@ const PACE: &str = "ATFLOW_CLUSTER_PACE";
 const HEARTBEAT: &str = "ATFLOW_CLUSTER_HEARTBEAT";
 
 /// Variables that agents get from here, beside those of their class. Credentials are not among them.
-const PASSED: [&str; 10] = [
+const PASSED: [&str; 15] = [
     "PATH",
     "HOME",
     "USER",
@@ -46,6 +50,12 @@ const PASSED: [&str; 10] = [
     "XDG_CACHE_HOME",
     "ATFLOW_WORKER",
     "ATFLOW_TRUST",
+    // Where a bucket is.
+    "AWS_ENDPOINT_URL",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_ALLOW_HTTP",
+    "AWS_PROFILE",
 ];
 
 /// How a run on a cluster ended, or that there was nothing to submit.
@@ -72,10 +82,6 @@ pub(super) fn check(args: &RunArgs) -> Result<(), CliError> {
             CliError::environment("--from does not go with --executor: agents share results, and run none twice");
         return Err(error.help("leave --from out, or leave --executor out to run here"));
     }
-    if args.changes.remote().is_some() {
-        let error = CliError::environment("--remote does not go with --executor: agents read the shared cache alone");
-        return Err(error.help("`atflow pull PIPELINE --remote URL` brings the results into the shared cache first"));
-    }
     Ok(())
 }
 
@@ -95,19 +101,29 @@ pub(super) fn run(
     let seconds = prices(context, &loaded.goals, &loaded.history())?;
     let results = args.out.as_deref().map(|out| std::path::absolute(out).unwrap_or_else(|_| out.to_owned()));
     let about = RunRecord { results, ..loaded.about() };
-    let frozen = FrozenPlan::new(context, &loaded.goals, about, &classes, &seconds).map_err(unfit)?;
+    let mut frozen = FrozenPlan::new(context, &loaded.goals, about, &classes, &seconds).map_err(unfit)?;
+    frozen.send_sources(&loaded.cache).map_err(unfit)?;
     let found = live_run(&loaded.cache, &frozen);
-    if found.is_none() && is_done(loaded)? {
+    let is_told = !args.json && !args.quiet;
+    let survey = loaded.survey()?;
+    let is_fresh = |status: &CacheStatus| matches!(status, CacheStatus::Fresh(..));
+    if found.is_none() && survey.values().flatten().all(is_fresh) {
         return Ok(Submitted::Nothing);
     }
-    let is_told = !args.json && !args.quiet;
+    if loaded.cache.shared().is_some() {
+        send_results(&loaded.cache, &survey, &mut |line| {
+            if is_told {
+                progress.line(line);
+            }
+        })?;
+    }
     let folder = match &found {
         Some(folder) => folder.clone(),
         None => RunFolder::of(&loaded.cache, &RunFolder::new_id()),
     };
     let short = folder.id().short();
     if found.is_none() {
-        frozen.write(&folder, context, &loaded.goals).map_err(atflow::cache::CacheError::from)?;
+        frozen.write(&folder, context, &loaded.goals).map_err(CacheError::from)?;
     } else if is_told {
         progress.line(&format!("run {short} of the same plan is under way: this command joins it"));
     }
@@ -155,6 +171,13 @@ pub(super) fn run(
     let ended = controller::watch(&shared, &mut *site, interrupt, wish, tell).map_err(|error| broken(error, &path))?;
     match ended {
         Ended::Over(summary, outcome) => {
+            if loaded.cache.shared().is_some() {
+                fetch_results(loaded, &summary, interrupt, &mut |line| {
+                    if is_told {
+                        progress.line(line);
+                    }
+                })?;
+            }
             let interrupted = summary.interrupted || outcome == RunOutcome::Interrupted;
             Ok(Submitted::Over(RunSummary { interrupted, seconds: started.elapsed().as_secs_f64(), ..summary }))
         }
@@ -227,11 +250,59 @@ fn wish(cancels: bool, interrupt: &Interrupt) -> Wish {
     }
 }
 
-/// Whether nothing is stale.
-fn is_done(loaded: &Loaded) -> Result<bool, CliError> {
-    use atflow::plan::CacheStatus;
-    let survey = loaded.survey()?;
-    Ok(survey.values().flatten().all(|status| matches!(status, CacheStatus::Fresh(..))))
+/// Sends results of this cache to the bucket that agents share: they would make them again.
+fn send_results(cache: &Cache, survey: &CacheStatuses, tell: &mut dyn FnMut(&str)) -> Result<(), CliError> {
+    let is_from_there = |from: &Origin| cache.shared().is_some_and(|remote| remote.name().secret() == from.remote);
+    let own: Vec<&Manifest> = survey
+        .values()
+        .filter_map(|status| match status {
+            Some(CacheStatus::Fresh(_, manifest)) => Some(manifest.as_ref()),
+            _ => None,
+        })
+        .filter(|manifest| !manifest.from.as_ref().is_some_and(is_from_there))
+        .collect();
+    if !own.is_empty() {
+        tell(&format!("sending {} that are here, as far as the bucket lacks them", ui::count(own.len(), "result")));
+    }
+    for sent in at_once(&own, |manifest| publish::share(cache, manifest)) {
+        sent.map_err(|error| match error {
+            PublishError::Remote(error) => CliError::from(CacheError::from(error)),
+            PublishError::Key(error) => CliError::environment(error.to_string()),
+        })?;
+    }
+    Ok(())
+}
+
+/// Fetches what the user asked for from the bucket that agents share.
+fn fetch_results(
+    loaded: &Loaded,
+    summary: &RunSummary,
+    interrupt: &Interrupt,
+    tell: &mut dyn FnMut(&str),
+) -> Result<(), CliError> {
+    let cache = &loaded.cache;
+    let mut blobs = BTreeMap::new();
+    for id in loaded.goals.wanted.marked() {
+        let instance = loaded.graph.instance(id);
+        let Some(key) = summary.keys.get(&instance.name) else { continue };
+        let Some(manifest) = cache.lookup(*key) else { continue };
+        for output in instance.outputs.iter().filter(|output| must_be_there(output, loaded.goals.needed[id])) {
+            let blob = cache.output(&manifest, &output.name)?;
+            blobs.insert(blob.digest, blob);
+        }
+    }
+    let absent: Vec<Blob> = blobs.into_values().filter(|blob| !cache.has(*blob)).collect();
+    if absent.is_empty() {
+        return Ok(());
+    }
+    let bytes = ui::bytes(absent.iter().map(|blob| blob.size).sum());
+    tell(&format!("fetching {} ({bytes}) from the bucket", ui::count(absent.len(), "file")));
+    let go_on = |_| if interrupt.requests() > 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+    match cache.obtain_all(&absent, &go_on) {
+        Err(error) if !error.is_stopped() => Err(error.into()),
+        // What is not there is told where it is laid out.
+        _ => Ok(()),
+    }
 }
 
 /// The run of the same plan that is still under way.
@@ -307,6 +378,9 @@ fn unfit(error: FreezeError) -> CliError {
             "run these stages here first, without --executor: then their files are in the shared cache"
         }
         FreezeError::Reruns { .. } => "leave --force out, or leave --executor out to run here",
+        FreezeError::Folders { .. } => "pack the files into one archive that the stage reads, or leave --remote out",
+        FreezeError::File(_) => "the file changed since the pipeline was read; run again",
+        FreezeError::Bucket(_) => "look at the bucket and at its credentials; nothing was submitted",
     };
     CliError::environment(masked(&error.to_string())).help(help)
 }
@@ -314,7 +388,7 @@ fn unfit(error: FreezeError) -> CliError {
 fn broken(error: ControllerError, file: &Path) -> CliError {
     match error {
         ControllerError::Cache(error) => error.into(),
-        ControllerError::File(error) => atflow::cache::CacheError::File(error).into(),
+        ControllerError::File(error) => CacheError::File(error).into(),
         ControllerError::Site { class, source } => {
             let message = format!("no agent of class `{class}` can be started");
             let help = match source.may_pass() {

@@ -69,7 +69,10 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
     }
     cluster_run::check(args)?;
     let access = if args.dry_run { Access::Look } else { Access::Write };
-    if let (true, Some(remote)) = (args.share_work && !args.dry_run, args.changes.remote()) {
+    // Agents with a remote cache share it, and no folder.
+    let shares_work =
+        args.share_work || (args.cluster.executor != ExecutorName::Local && args.changes.remote().is_some());
+    if let (true, Some(remote)) = (shares_work && !args.dry_run, args.changes.remote()) {
         // The first of several runs finds an empty bucket.
         Remote::create(remote, patience(&args.changes)).map_err(CacheError::from)?;
     }
@@ -80,7 +83,7 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
         }
         (None, None) => return Err(CliError::environment("no pipeline is named")),
     };
-    if args.share_work {
+    if shares_work {
         loaded.cache = loaded.cache.sharing_work()?;
     }
     loaded.cache = loaded.cache.with_durability(args.durability.into());

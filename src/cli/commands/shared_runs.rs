@@ -49,7 +49,7 @@ pub(super) fn note_end(cache: &Cache, run: &Attached, outcome: RunOutcome) -> Re
         return Ok(true);
     }
     let mut board = Board::new(run.context(cache), &run.plan.goals, &run.since)?;
-    board.look(&run.folder.failed_keys().into_iter().collect())?;
+    board.look(&run.folder.failed_keys().into_iter().collect(), None)?;
     cache.remember(&board.record(run.plan.about.clone(), outcome, &run.folder.failures()))?;
     run.folder.end(outcome).map_err(atflow::cache::CacheError::from)?;
     Ok(true)
@@ -58,15 +58,16 @@ pub(super) fn note_end(cache: &Cache, run: &Attached, outcome: RunOutcome) -> Re
 impl SharedRun {
     fn of(cache: &Cache, folder: &RunFolder) -> Result<Self, CliError> {
         let run = Attached::read(folder)?;
+        let cache = &folder.cache(cache)?;
         let mut board = Board::new(run.context(cache), &run.plan.goals, &run.since)?;
-        board.look(&folder.failed_keys().into_iter().collect())?;
+        board.look(&folder.failed_keys().into_iter().collect(), None)?;
         let summary = board.summary();
         let over = board.is_over().then(|| board.outcome());
         if let Some(outcome) = over {
             // It is noted the next time if the cache cannot be written.
             _ = note_end(cache, &run, outcome);
         }
-        let exits: Vec<String> = folder.exits().into_iter().map(|note| note.name).collect();
+        let exits = folder.ended_agents();
         let (ended, agents): (Vec<_>, Vec<_>) =
             folder.agents().into_iter().partition(|note| exits.contains(&note.name));
         let about = &run.plan.about;

@@ -240,9 +240,11 @@ impl Leases {
         self.own.clone()
     }
 
-    /// Makes the client of a network file system ask for the names in the folder of a key's manifest, which it may
-    /// otherwise remember for a minute: opening a folder does that, and opening a file that is not there does not.
+    /// Makes sure that the next lookup of a key asks anew: a remote cache, where runs share work through one, and the
+    /// names in the folder of the key's manifest, which the client of a network file system may otherwise remember for
+    /// a minute. Opening a folder does that, and opening a file that is not there does not.
     pub(crate) fn refresh(&self, key: ActionKey) {
+        self.cache.forget_absence(key);
         if self.is_on_network
             && let Some(folder) = self.cache.action_path(key).parent()
         {

@@ -207,6 +207,14 @@ impl Cache {
         self.remote.as_ref().filter(|_| self.shares_work)
     }
 
+    /// Forgets that the remote cache lacked a key, where runs share work through it: another may have made it
+    /// meanwhile.
+    pub(crate) fn forget_absence(&self, key: ActionKey) {
+        if let Some(remote) = self.shared() {
+            remote.forget_absence(key);
+        }
+    }
+
     /// Returns the root folder.
     pub fn root(&self) -> &Path {
         &self.root

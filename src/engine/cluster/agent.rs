@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use super::folder::{AgentNote, AgentStage, ExitNote, ExitReason, FailureNote, RunFolder};
 use super::frozen_plan::{FrozenPlan, ThawError, ThawedPlan};
-use super::news::{Item, NewsBoard, tell};
+use super::news::{Item, NewsBoard};
 use crate::action::ActionKey;
+use crate::cache::remote::RemoteError;
 use crate::cache::{Cache, RunRecord};
 use crate::event::{RunEvent, Status};
 use crate::external_inputs::causes;
@@ -179,7 +180,11 @@ fn work(
     interrupt: &Interrupt,
     observer: &mut dyn FnMut(RunEvent),
 ) -> Ended {
-    let scheduler_options = scheduler_options(&plan, options, Arc::new(Neighbourhood::new(notes)));
+    let mut scheduler_options = scheduler_options(&plan, options, Arc::new(Neighbourhood::new(notes)));
+    if cache.shared().is_some() {
+        // Whoever submitted the run fetches its results, not every agent.
+        scheduler_options.goals.needed = plan.graph.per_instance(false);
+    }
     let cache = cache.clone().listing();
     let context = PlanContext { graph: &plan.graph, cache: &cache, sources: &plan.sources };
     let ended = scheduler::run(context, &scheduler_options, interrupt, &mut |event| {
@@ -283,14 +288,16 @@ fn words(error: &RunError) -> String {
     texts.join(": ")
 }
 
-/// Whether an error is that of a file system: another machine may have more luck.
+/// Whether an error is that of a file system or a bucket: another machine may have more luck.
 fn is_of_storage(error: &RunError) -> bool {
     use rustix::io::Errno;
     let errors = [Errno::IO, Errno::NOSPC, Errno::STALE, Errno::DQUOT, Errno::ROFS];
     let is_storage = |code: i32| errors.iter().any(|error| error.raw_os_error() == code);
     let mut next: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = next {
-        if error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error).is_some_and(is_storage) {
+        if error.is::<RemoteError>()
+            || error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error).is_some_and(is_storage)
+        {
             return true;
         }
         next = error.source();
@@ -369,7 +376,7 @@ pub(super) struct Neighbourhood {
 
 impl Neighbourhood {
     pub(super) fn new(notes: &Arc<Notes>) -> Self {
-        let board = NewsBoard::new(notes.folder.news_path());
+        let board = NewsBoard::new(notes.folder.news());
         Neighbourhood { notes: Arc::clone(notes), news: Mutex::new((board, true)) }
     }
 
@@ -404,7 +411,7 @@ impl Neighbours for Neighbourhood {
     }
 
     fn note_done(&self, key: ActionKey) {
-        tell(&self.folder().news_path(), Item::Done(key));
+        self.folder().news().tell(Item::Done(key));
     }
 
     fn note_failure(&self, instance: &FailedInstance<'_>) {
@@ -425,7 +432,7 @@ impl Neighbours for Neighbourhood {
         };
         // Without the note, another agent tries the same and fails, too.
         if self.folder().write_failure(&note).is_ok() {
-            tell(&self.folder().news_path(), Item::Failed(note.key));
+            self.folder().news().tell(Item::Failed(note.key));
         }
     }
 

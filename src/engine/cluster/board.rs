@@ -118,13 +118,24 @@ impl<'a> Board<'a> {
         Ok(Board { context, goals, states, cached, instruction_sets, since: text })
     }
 
-    /// Looks at the ready instances again, and at those that this makes ready.
+    /// Looks at the ready instances again, and at those that this makes ready. `failed` are keys with the note of a
+    /// failure, `told` those that agents said are done. Where agents share a bucket, only these are asked for, or all
+    /// if it is `None`.
     ///
     /// # Errors
     /// [`CacheError`].
-    pub fn look(&mut self, failed: &HashSet<ActionKey>) -> Result<Vec<Change>, CacheError> {
+    pub fn look(
+        &mut self,
+        failed: &HashSet<ActionKey>,
+        told: Option<&HashSet<ActionKey>>,
+    ) -> Result<Vec<Change>, CacheError> {
         let mut changes = Vec::new();
-        let listed = self.context.cache.list_keys(self.ready().count());
+        let cache = self.context.cache;
+        let is_far = cache.shared().is_some();
+        if is_far {
+            self.ask_again(told)?;
+        }
+        let listed = if is_far { None } else { cache.list_keys(self.ready().count()) };
         let may_be_there = |key: &ActionKey| listed.as_ref().is_none_or(|keys| keys.contains(key));
         // Producers come before their consumers, so one pass is enough.
         for id in self.states.ids() {
@@ -140,7 +151,8 @@ impl<'a> Board<'a> {
                 continue;
             };
             let key = *key;
-            let found = if may_be_there(&key) { self.context.cache.lookup_action(action, key) } else { None };
+            // What the bucket lacked a moment ago is not asked for again.
+            let found = if may_be_there(&key) { cache.find(action, key)? } else { None };
             match found {
                 // A manifest alone is not enough where its outputs have to be there.
                 Some(_) => {
@@ -161,6 +173,21 @@ impl<'a> Board<'a> {
             }
         }
         Ok(changes)
+    }
+
+    /// Asks the bucket for the ready instances with these keys, or for all, many at once.
+    fn ask_again(&self, told: Option<&HashSet<ActionKey>>) -> Result<(), CacheError> {
+        let is_asked = |key: &ActionKey| told.is_none_or(|told| told.contains(key));
+        let asked: Vec<(Action, ActionKey)> = self
+            .states
+            .values()
+            .filter_map(|state| match state {
+                State::Ready(action, key) if is_asked(key) => Some((Action::clone(action), *key)),
+                _ => None,
+            })
+            .collect();
+        asked.iter().for_each(|(_, key)| self.context.cache.forget_absence(*key));
+        self.context.cache.prefetch(asked)
     }
 
     /// Makes a waiting instance ready or blocked, if its producers are done or one of them has failed.

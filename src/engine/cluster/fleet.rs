@@ -234,9 +234,10 @@ impl Fleet {
                 agent.note(&note, now);
             }
         }
+        let ended = folder.ended_agents();
         for agent in self.agents.values_mut().filter(|agent| !agent.is_over) {
             // An agent that starts again removes its last words.
-            agent.exit = folder.exit_of(&agent.name);
+            agent.exit = if ended.contains(&agent.name) { folder.exit_of(&agent.name) } else { None };
         }
     }
 

@@ -1,10 +1,12 @@
 //! The folder of a run that agents share, `CACHE/cluster/RUN`: its paths, and the notes in it.
 //!
-//! Every note is a file that appears whole. A note that cannot be read counts as absent: another version wrote it, or a
-//! file system lost it. Notes are for people, for agents that would repeat a failure, and for whoever submits agents.
-//! No result depends on them.
+//! Where machines share no folder, what agents read and write is in a bucket under the same names, and the folder of
+//! the machine that submits agents holds the rest. Every note is a file that appears whole. A note that cannot be read
+//! counts as absent: another version wrote it, or a file system lost it. Notes are for people, for agents that would
+//! repeat a failure, and for whoever submits agents. No result depends on them.
 
-use std::fs::{self, OpenOptions};
+use std::collections::HashSet;
+use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -13,17 +15,25 @@ use serde::de::DeserializeOwned;
 
 use super::news;
 pub use super::notes::{AgentNote, AgentStage, ExitNote, ExitReason, FailureNote, JobLine, RunEnd};
+use super::shared_notes::{SharedNotes, names};
 use crate::action::ActionKey;
-use crate::cache::{CLUSTER_FOLDER, Cache, ENDED, RunId, RunOutcome, WANTED, Wanted};
+use crate::cache::remote::{Remote, RemoteError, RemoteNotes};
+use crate::cache::{CLUSTER_FOLDER, Cache, CacheError, ENDED, RunId, RunOutcome, WANTED, Wanted};
+use crate::fetch::Patience;
 use crate::fsio::{self, Context, FileError};
 
-/// Largest note that is read.
-const LARGEST_NOTE: u64 = 16 << 20;
+/// Largest list of submissions that is read.
+const LARGEST_LIST: u64 = 16 << 20;
+
+/// Largest plan that is read. A plan of 50,000 instances has some 10 MB.
+const LARGEST_PLAN: u64 = 1 << 30;
 
 /// Name of the file with the plan.
 const PLAN: &str = "plan.json";
 /// Name of the file with the submissions.
 const JOBS: &str = "jobs.jsonl";
+/// Name of the file with the bucket that agents share, where they share no folder.
+const BUCKET: &str = "bucket";
 /// Name of the file that stops all agents.
 const CANCEL: &str = "cancel";
 const AGENTS: &str = "agents";
@@ -52,6 +62,9 @@ pub enum FindError {
         /// Full names of the runs.
         known: Vec<String>,
     },
+    /// The bucket cannot be asked.
+    #[error(transparent)]
+    Bucket(#[from] RemoteError),
 }
 
 /// Folder of a run that agents share.
@@ -61,13 +74,57 @@ pub struct RunFolder {
     path: PathBuf,
     /// Folder for unfinished files, on the same file system.
     scratch: PathBuf,
+    /// What agents read and write.
+    shared: SharedNotes,
 }
 
 impl RunFolder {
-    /// Returns the folder of a run, which need not exist.
+    /// Returns the folder of a run, which need not exist. Its notes are in the bucket through which the cache shares
+    /// work, if it does.
     pub fn of(cache: &Cache, id: &RunId) -> Self {
+        Self::with_notes(cache, id, cache.shared().and_then(|remote| remote.notes()))
+    }
+
+    fn with_notes(cache: &Cache, id: &RunId, notes: Option<RemoteNotes>) -> Self {
         let path = cache.root().join(CLUSTER_FOLDER).join(&id.0);
-        RunFolder { id: id.clone(), path, scratch: cache.root().join("tmp") }
+        let scratch = cache.root().join("tmp");
+        let shared = match notes {
+            Some(notes) => SharedNotes::in_bucket(notes, &id.0),
+            None => SharedNotes::Folder { path: path.clone(), scratch: scratch.clone() },
+        };
+        RunFolder { id: id.clone(), path, scratch, shared }
+    }
+
+    /// Returns the folder of a run that was submitted with this cache.
+    fn submitted(cache: &Cache, id: &RunId) -> Self {
+        let folder = Self::of(cache, id);
+        match folder.bucket().map(|name| Remote::named(&name, Patience::default())) {
+            Some(Ok(remote)) => Self::with_notes(cache, id, remote.notes()),
+            Some(Err(_)) | None => folder,
+        }
+    }
+
+    /// Returns the address of the bucket that the agents of a run share, if the run was submitted with this cache and
+    /// agents share no folder.
+    pub fn bucket(&self) -> Option<String> {
+        let bytes = fsio::read_regular(&self.path.join(BUCKET), 64 << 10).ok()?;
+        Some(String::from_utf8_lossy(&bytes).trim().to_owned())
+    }
+
+    /// Whether agents of the run share a bucket, not a folder.
+    pub fn is_in_bucket(&self) -> bool {
+        self.shared.is_in_bucket()
+    }
+
+    /// Returns a cache that has the results of the run: `cache`, with the bucket behind it that the agents share.
+    ///
+    /// # Errors
+    /// [`CacheError`] if the bucket cannot be asked.
+    pub fn cache(&self, cache: &Cache) -> Result<Cache, CacheError> {
+        match self.bucket().filter(|_| cache.shared().is_none()) {
+            Some(bucket) => cache.clone().read_through(&bucket, Patience::default())?.sharing_work(),
+            None => Ok(cache.clone()),
+        }
     }
 
     /// Returns a new name for a run. Names sort by time.
@@ -75,11 +132,27 @@ impl RunFolder {
         RunId(format!("{:020}-{}", jiff::Timestamp::now().as_microsecond(), std::process::id()))
     }
 
-    /// Returns the folders of all runs of a cache that have a plan, newest first.
+    /// Returns the folders of all runs of a cache that have a plan, newest first. If the cache shares work through a
+    /// bucket, these are the runs in the bucket.
+    ///
+    /// # Errors
+    /// [`FindError::Bucket`].
+    fn known(cache: &Cache) -> Result<Vec<RunFolder>, FindError> {
+        let mut all = match cache.shared().and_then(|remote| remote.notes()) {
+            Some(notes) => {
+                let names = notes.folders(CLUSTER_FOLDER)?;
+                names.into_iter().map(|name| RunFolder::of(cache, &RunId(name))).collect()
+            }
+            None => Self::all(cache),
+        };
+        all.sort_unstable_by(|a, b| b.id.cmp(&a.id));
+        Ok(all)
+    }
+
+    /// Returns the folders of all runs that were submitted with a cache and have a plan, newest first.
     pub fn all(cache: &Cache) -> Vec<RunFolder> {
-        let entries = fs::read_dir(cache.root().join(CLUSTER_FOLDER)).into_iter().flatten().flatten();
-        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        let mut all: Vec<RunFolder> = names.map(|name| RunFolder::of(cache, &RunId(name))).collect();
+        let names = names(&cache.root().join(CLUSTER_FOLDER));
+        let mut all: Vec<RunFolder> = names.into_iter().map(|name| Self::submitted(cache, &RunId(name))).collect();
         all.retain(|folder| folder.plan_path().is_file());
         all.sort_unstable_by(|a, b| b.id.cmp(&a.id));
         all
@@ -92,11 +165,14 @@ impl RunFolder {
     pub fn find(cache: &Cache, name: &str) -> Result<RunFolder, FindError> {
         // The usual case: an agent is given the full name, and reads nothing else.
         let is_plain = Path::new(name).file_name().is_some_and(|file| file == name);
-        let exact = RunFolder::of(cache, &RunId(name.to_owned()));
-        if is_plain && exact.plan_path().is_file() {
-            return Ok(exact);
+        if is_plain {
+            let exact = RunFolder::submitted(cache, &RunId(name.to_owned()));
+            let is_there = if exact.is_in_bucket() { exact.shared.has(PLAN) } else { exact.plan_path().is_file() };
+            if is_there {
+                return Ok(exact);
+            }
         }
-        let all = Self::all(cache);
+        let all = Self::known(cache)?;
         let begins = |folder: &&RunFolder| folder.id.0.starts_with(name) || folder.id.short().starts_with(name);
         let mut fits: Vec<&RunFolder> = if name.is_empty() { Vec::new() } else { all.iter().filter(begins).collect() };
         let name = name.to_owned();
@@ -128,6 +204,33 @@ impl RunFolder {
         self.path.join(PLAN)
     }
 
+    /// Returns where agents find the plan, for messages.
+    pub(super) fn plan_place(&self) -> PathBuf {
+        self.shared.place(PLAN)
+    }
+
+    /// Writes the plan, and with it the run is there. `bucket` is the address that the agents share.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub(super) fn write_plan(&self, plan: &[u8], bucket: Option<&str>) -> Result<(), FileError> {
+        if let Some(bucket) = bucket {
+            fsio::write_atomic(&self.path.join(BUCKET), &self.scratch, bucket.as_bytes())?;
+        }
+        if self.is_in_bucket() {
+            self.shared.write(PLAN, plan.to_vec())?;
+        }
+        fsio::write_atomic(&self.plan_path(), &self.scratch, plan)
+    }
+
+    /// Reads the plan as agents do.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub(super) fn read_plan(&self) -> Result<Vec<u8>, FileError> {
+        self.shared.read_up_to(PLAN, LARGEST_PLAN)
+    }
+
     /// Whether agents may still work on the run: nobody has noted its end.
     pub fn is_live(&self) -> bool {
         self.ended().is_none()
@@ -138,7 +241,7 @@ impl RunFolder {
     /// # Errors
     /// [`FileError`].
     pub fn write_wanted(&self, wanted: &Wanted) -> Result<(), FileError> {
-        self.write(&self.path.join(WANTED), wanted)
+        self.own().write(WANTED, to_bytes(wanted))
     }
 
     /// Notes the end of the run.
@@ -146,17 +249,26 @@ impl RunFolder {
     /// # Errors
     /// [`FileError`].
     pub fn end(&self, outcome: RunOutcome) -> Result<(), FileError> {
-        self.write(&self.path.join(ENDED), &RunEnd { at: jiff::Timestamp::now().to_string(), outcome })
+        let end = RunEnd { at: jiff::Timestamp::now().to_string(), outcome };
+        self.shared.write(ENDED, to_bytes(&end))?;
+        // Collections look here.
+        if self.is_in_bucket() { self.own().write(ENDED, to_bytes(&end)) } else { Ok(()) }
     }
 
     /// Returns the end of the run, if it was noted.
     pub fn ended(&self) -> Option<RunEnd> {
-        read(&self.path.join(ENDED))
+        let here = if self.is_in_bucket() { parsed(self.own().read(ENDED)) } else { None };
+        here.or_else(|| parsed(self.shared.read(ENDED)))
     }
 
-    /// Returns the folder with news for agents.
-    pub(super) fn news_path(&self) -> PathBuf {
-        self.path.join(NEWS)
+    /// Returns the notes that stay on the machine that submits agents.
+    fn own(&self) -> SharedNotes {
+        SharedNotes::Folder { path: self.path.clone(), scratch: self.scratch.clone() }
+    }
+
+    /// Returns the news for agents.
+    pub(super) fn news(&self) -> news::NewsPlace {
+        news::NewsPlace::new(&self.shared, NEWS)
     }
 
     /// Asks all agents to stop.
@@ -164,14 +276,14 @@ impl RunFolder {
     /// # Errors
     /// [`FileError`].
     pub fn cancel(&self) -> Result<(), FileError> {
-        fsio::write_atomic(&self.path.join(CANCEL), &self.scratch, b"")?;
-        news::tell(&self.news_path(), news::Item::Cancelled);
+        self.shared.write(CANCEL, Vec::new())?;
+        self.news().tell(news::Item::Cancelled);
         Ok(())
     }
 
-    /// Whether the agents are asked to stop. Opens the file: on NFS, the attributes of a missing file may be old.
+    /// Whether the agents are asked to stop.
     pub fn is_cancelled(&self) -> bool {
-        fs::File::open(self.path.join(CANCEL)).is_ok()
+        self.shared.has(CANCEL)
     }
 
     /// Adds a submission to the list.
@@ -184,7 +296,7 @@ impl RunFolder {
 
     /// Returns the submissions, in their order. Skips lines that cannot be read.
     pub fn jobs(&self) -> Vec<JobLine> {
-        lines(&self.path.join(JOBS), LARGEST_NOTE)
+        lines(&self.path.join(JOBS), LARGEST_LIST)
     }
 
     /// Rewrites the note of an agent.
@@ -192,7 +304,7 @@ impl RunFolder {
     /// # Errors
     /// [`FileError`].
     pub fn write_agent(&self, note: &AgentNote) -> Result<(), FileError> {
-        self.write(&self.note_path(AGENTS, &note.name), note)
+        self.shared.write(&note_name(AGENTS, &note.name), to_bytes(note))
     }
 
     /// Returns the notes of the agents, by name. Agents that ended have a note, too.
@@ -205,7 +317,7 @@ impl RunFolder {
     /// # Errors
     /// [`FileError`].
     pub fn write_exit(&self, note: &ExitNote) -> Result<(), FileError> {
-        self.write(&self.note_path(EXITS, &note.name), note)
+        self.shared.write(&note_name(EXITS, &note.name), to_bytes(note))
     }
 
     /// Returns the last words of the agents that ended by themselves, by name.
@@ -215,12 +327,18 @@ impl RunFolder {
 
     /// Returns the last words of one agent.
     pub fn exit_of(&self, agent: &str) -> Option<ExitNote> {
-        read(&self.note_path(EXITS, agent))
+        parsed(self.shared.read(&note_name(EXITS, agent)))
+    }
+
+    /// Returns the names of the agents that left last words. Lists one folder and opens no file.
+    pub fn ended_agents(&self) -> HashSet<String> {
+        let name = |file: String| file.strip_suffix(".json").map(str::to_owned);
+        self.shared.names(EXITS).into_iter().filter_map(name).collect()
     }
 
     /// Removes the last words of an agent of this name: a job that was put back into the queue starts again under it.
     pub fn forget_exit(&self, agent: &str) {
-        _ = fs::remove_file(self.note_path(EXITS, agent));
+        self.shared.remove(&note_name(EXITS, agent));
     }
 
     /// Notes a failure.
@@ -228,7 +346,7 @@ impl RunFolder {
     /// # Errors
     /// [`FileError`].
     pub fn write_failure(&self, note: &FailureNote) -> Result<(), FileError> {
-        self.write(&self.note_path(FAILED, &note.key.to_string()), note)
+        self.shared.write(&note_name(FAILED, &note.key.to_string()), to_bytes(note))
     }
 
     /// Returns the failures, by key.
@@ -239,41 +357,31 @@ impl RunFolder {
     /// Returns the keys that have a note of a failure. Lists one folder and opens no file.
     pub fn failed_keys(&self) -> Vec<ActionKey> {
         let key = |name: String| name.strip_suffix(".json")?.parse().ok().map(ActionKey);
-        names(&self.path.join(FAILED)).into_iter().filter_map(key).collect()
+        self.shared.names(FAILED).into_iter().filter_map(key).collect()
     }
 
     /// Returns the failure of a key.
     pub fn failure_of(&self, key: ActionKey) -> Option<FailureNote> {
-        read(&self.note_path(FAILED, &key.to_string()))
-    }
-
-    fn note_path(&self, folder: &str, name: &str) -> PathBuf {
-        self.path.join(folder).join(format!("{name}.json"))
+        parsed(self.shared.read(&note_name(FAILED, &key.to_string())))
     }
 
     fn notes<T: DeserializeOwned>(&self, folder: &str) -> Vec<T> {
-        let folder = self.path.join(folder);
-        let mut names = names(&folder);
-        names.sort_unstable();
-        names.iter().filter(|name| name.ends_with(".json")).filter_map(|name| read(&folder.join(name))).collect()
-    }
-
-    fn write(&self, path: &Path, note: &impl Serialize) -> Result<(), FileError> {
-        let bytes = serde_json::to_vec(note).unwrap_or_default();
-        let mut file = fsio::scratch_file(&self.scratch)?;
-        file.write_all(&bytes).on("write", file.path())?;
-        // Not synced: a crash of the machine may take a note with it, and a note must be left even where syncing fails.
-        fsio::publish(file.into_temp_path(), path)
+        let mut names = self.shared.names(folder);
+        names.retain(|name| name.ends_with(".json"));
+        self.shared.read_all(folder, &names).into_iter().filter_map(|bytes| parsed(Some(bytes))).collect()
     }
 }
 
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+fn note_name(folder: &str, name: &str) -> String {
+    format!("{folder}/{name}.json")
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    serde_json::from_slice(&fsio::read_regular(path, LARGEST_NOTE).ok()?).ok()
+fn to_bytes(note: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(note).unwrap_or_default()
+}
+
+fn parsed<T: DeserializeOwned>(bytes: Option<Vec<u8>>) -> Option<T> {
+    serde_json::from_slice(&bytes?).ok()
 }
 
 /// Adds a line to a list of notes, and syncs it.
@@ -314,6 +422,8 @@ pub fn agent_name(variable: impl Fn(&str) -> Option<String>) -> (String, Option<
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::cache::Blob;
     use crate::digest::Digest;

@@ -15,13 +15,15 @@ use super::folder::RunFolder;
 use super::plan_parts::{FrozenInstance, FrozenOutput, FrozenSource, Place, Pools, located};
 use crate::action::RECORD_FORMAT;
 use crate::address::masked;
-use crate::cache::RunRecord;
+use crate::cache::remote::RemoteError;
+use crate::cache::{Blob, Cache, RunRecord};
 use crate::dense_map::DenseId;
 use crate::digest::Digest;
 use crate::external_inputs::{CheckedSource, ExternalInputs};
 use crate::fsio::{self, Context, FileError};
 use crate::graph::Graph;
 use crate::plan::{Goals, History, PlanContext, RerunRequest, plan, survey};
+use crate::publish;
 use crate::scheduler::commit_of;
 use crate::spec::{Instance, InstanceId, InstanceParts, Need, OutputSpec, PerInstance, SourceFile};
 use crate::stage_kinds::StageKind;
@@ -29,11 +31,8 @@ use crate::stage_kinds::StageKind;
 /// Version of the format. Other versions are refused.
 pub const FROZEN_FORMAT: u32 = 1;
 
-/// Largest plan that is read. A plan of 50,000 instances has some 10 MB.
-const LARGEST_PLAN: u64 = 1 << 30;
-
 /// Reason why a plan cannot be frozen.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum FreezeError {
     /// Instances have to fetch files from addresses with secrets, which a plan does not hold.
     #[error("the addresses that {} fetch from hold secrets, and a plan for agents holds none", stages.join(", "))]
@@ -47,6 +46,18 @@ pub enum FreezeError {
         /// The instances.
         stages: Vec<String>,
     },
+    /// Instances read folders of this machine, which agents elsewhere do not see.
+    #[error("{} read folders of files, and agents that share no folder do not see them", stages.join(", "))]
+    Folders {
+        /// The instances.
+        stages: Vec<String>,
+    },
+    /// A file cannot be read any more.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The bucket that agents share did not take a file.
+    #[error(transparent)]
+    Bucket(#[from] RemoteError),
 }
 
 /// Reason why a plan cannot be used.
@@ -220,6 +231,36 @@ impl FrozenPlan {
         })
     }
 
+    /// Sends the files of this machine that stages read to the bucket through which agents share work; then agents need
+    /// none of this machine's files. Does nothing where machines share a folder.
+    ///
+    /// # Errors
+    /// [`FreezeError`].
+    pub fn send_sources(&mut self, cache: &Cache) -> Result<(), FreezeError> {
+        if cache.shared().is_none() {
+            return Ok(());
+        }
+        let (mut sent, mut folders) = (HashMap::new(), Vec::new());
+        for instance in &mut self.instances {
+            for source in &mut instance.sources {
+                let checked = CheckedSource::from(source.place.clone());
+                let Some((path, digest)) = checked.local() else { continue };
+                if matches!(checked, CheckedSource::Folder { .. }) {
+                    folders.push(instance.name.clone());
+                    continue;
+                }
+                let size = std::fs::metadata(path).on("read", path)?.len();
+                let blob = Blob { digest, size };
+                sent.insert(digest, (blob, path.to_owned()));
+                source.place = Place::Kept { path: path.to_owned(), identity: checked.identity(), blob };
+            }
+        }
+        if !folders.is_empty() {
+            return Err(FreezeError::Folders { stages: folders });
+        }
+        Ok(publish::share_blobs(cache, &sent.into_values().collect::<Vec<_>>())?)
+    }
+
     /// Returns a digest of all that agents would do: two plans with the same digest are the same run.
     pub fn identity(&self) -> Digest {
         let RunRecord { pipeline, file, profile, set, targets, .. } = self.about.clone();
@@ -238,8 +279,8 @@ impl FrozenPlan {
         fsio::create_dir(folder.path())?;
         // First, so that no collection takes what a visible plan needs.
         folder.write_wanted(&context.may_need(goals))?;
-        let bytes = serde_json::to_vec(self).unwrap_or_default();
-        fsio::write_atomic(&folder.plan_path(), &context.cache.root().join("tmp"), &bytes)
+        let bucket = context.cache.shared().map(|remote| remote.name().secret().to_owned());
+        folder.write_plan(&serde_json::to_vec(self).unwrap_or_default(), bucket.as_deref())
     }
 
     /// Reads the plan of a run.
@@ -247,22 +288,21 @@ impl FrozenPlan {
     /// # Errors
     /// [`ThawError`] if there is none, or if this program cannot work on it.
     pub fn read(folder: &RunFolder) -> Result<Self, ThawError> {
-        Self::read_file(&folder.plan_path())
+        Self::parse(&folder.read_plan()?, &folder.plan_place())
     }
 
-    fn read_file(path: &Path) -> Result<Self, ThawError> {
+    fn parse(bytes: &[u8], path: &Path) -> Result<Self, ThawError> {
         #[derive(Deserialize)]
         struct Head {
             format: u32,
             made_with: Option<MadeWith>,
         }
-        let bytes = fsio::read_regular(path, LARGEST_PLAN).on("read", path)?;
         let no_plan = |why: String| ThawError::NoPlan { path: path.to_owned(), why };
-        let plan = serde_json::from_slice::<FrozenPlan>(&bytes);
+        let plan = serde_json::from_slice::<FrozenPlan>(bytes);
         // The version first: another one may have other fields.
         let head: Head = match &plan {
             Ok(plan) => Head { format: plan.format, made_with: Some(plan.made_with.clone()) },
-            Err(_) => serde_json::from_slice(&bytes).map_err(|error| no_plan(error.to_string()))?,
+            Err(_) => serde_json::from_slice(bytes).map_err(|error| no_plan(error.to_string()))?,
         };
         if head.format != FROZEN_FORMAT || head.made_with.is_none() {
             return Err(no_plan(format!(
@@ -393,7 +433,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::cache::{Cache, StatMemo};
+    use crate::cache::StatMemo;
     use crate::spec::{Overrides, PipelineSpec, expand};
 
     const PIPELINE: &str = r#"
@@ -511,7 +551,7 @@ stages:
         let secret = PIPELINE.replace("https://host/a.txt", "https://user:word@host/a.txt?sig=tuna");
         let frozen = Frozen::of(&secret);
         let error = frozen.plan().unwrap_err();
-        assert_eq!(error, FreezeError::Secrets { stages: vec!["far".to_owned()] });
+        assert!(matches!(error, FreezeError::Secrets { stages } if stages == ["far"]));
         // What is here need not be fetched.
         let file = frozen.dir.path().join("x");
         fs::write(&file, "x").unwrap();
@@ -523,6 +563,7 @@ stages:
         let mut frozen = Frozen::of(PIPELINE);
         let id = frozen.graph.targets(&["list".to_owned()]).unwrap()[0];
         frozen.goals.forced[id] = Some(RerunRequest::Force);
-        assert_eq!(frozen.plan().unwrap_err(), FreezeError::Reruns { stages: vec!["list".to_owned()] });
+        let error = frozen.plan().unwrap_err();
+        assert!(matches!(error, FreezeError::Reruns { stages } if stages == ["list"]));
     }
 }

@@ -23,6 +23,7 @@ mod plan_parts;
 #[cfg(test)]
 mod scaling;
 mod schema;
+mod shared_notes;
 pub mod site;
 pub mod slurm;
 pub mod verdict;

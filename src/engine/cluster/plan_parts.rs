@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use crate::address::masked;
+use crate::cache::Blob;
 use crate::digest::Digest;
 use crate::external_inputs::CheckedSource;
 use crate::numerics::Numerics;
@@ -78,6 +79,8 @@ pub(super) enum Place {
     Folder { path: PathBuf, digest: Digest },
     /// File to fetch.
     Address(Source),
+    /// File of the machine that submits agents, whose bytes are in the bucket that agents share.
+    Kept { path: PathBuf, identity: String, blob: Blob },
     /// File that a person has to fetch.
     ByHand { path: PathBuf, source: Source, digest: Option<Digest> },
 }
@@ -92,6 +95,7 @@ pub(super) fn located(checked: &CheckedSource) -> Source {
     match checked {
         CheckedSource::Local { path, .. } => Source { path: text(path), ..Source::default() },
         CheckedSource::Folder { path, .. } => Source { path: text(path), is_folder: true, ..Source::default() },
+        CheckedSource::Kept { path, .. } => Source { path: text(path), ..Source::default() },
         CheckedSource::Remote { source } => source.clone(),
         CheckedSource::ByHand { path, source, .. } => Source { path: text(path), ..source.clone() },
     }
@@ -104,6 +108,9 @@ impl Place {
             CheckedSource::Local { path, digest } => Place::File { path: absolute(path), digest: *digest },
             CheckedSource::Folder { path, digest } => Place::Folder { path: absolute(path), digest: *digest },
             CheckedSource::Remote { source } => Place::Address(without_secrets(source)),
+            CheckedSource::Kept { path, identity, blob } => {
+                Place::Kept { path: path.clone(), identity: identity.clone(), blob: *blob }
+            }
             CheckedSource::ByHand { path, source, digest } => {
                 Place::ByHand { path: absolute(path), source: without_secrets(source), digest: *digest }
             }
@@ -124,6 +131,7 @@ impl From<Place> for CheckedSource {
             Place::File { path, digest } => CheckedSource::Local { path, digest },
             Place::Folder { path, digest } => CheckedSource::Folder { path, digest },
             Place::Address(source) => CheckedSource::Remote { source },
+            Place::Kept { path, identity, blob } => CheckedSource::Kept { path, identity, blob },
             Place::ByHand { path, source, digest } => CheckedSource::ByHand { path, source, digest },
         }
     }

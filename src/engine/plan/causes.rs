@@ -223,6 +223,7 @@ impl Walk<'_, '_, '_> {
                     (path.display().to_string(), std::fs::metadata(path).ok().map(|metadata| metadata.len()))
                 }
                 CheckedSource::Folder { path, .. } => (path.display().to_string(), None),
+                CheckedSource::Kept { path, blob, .. } => (path.display().to_string(), Some(blob.size)),
                 CheckedSource::Remote { source } => {
                     (Address::new(source.url.as_deref().unwrap_or_default()).to_string(), None)
                 }

@@ -12,6 +12,7 @@ use crate::cache::{CacheError, FailedStage};
 use crate::clock;
 use crate::event::Status;
 use crate::protocol::Failure;
+use crate::publish;
 use crate::spec::InstanceId;
 
 impl Scheduler<'_> {
@@ -104,6 +105,11 @@ impl Scheduler<'_> {
             let Failure { message, causes, .. } = failed.failure.clone();
             return Err(RunError::Storage { stage: instance.name.clone(), message, causes });
         }
+        // Without its log, the failure is told all the same.
+        _ = publish::share_blobs(
+            self.context.cache,
+            &[(failed.log, self.context.cache.object_path(failed.log.digest))],
+        );
         part.neighbours.note_failure(&FailedInstance { key, stage: &instance.name, kind: instance.kind, failed });
         Ok(())
     }

@@ -88,6 +88,11 @@ impl Scheduler<'_> {
             )));
         }
         if let Some(error) = unsent {
+            if self.options.part.is_some() {
+                // The others would wait for it in vain. This machine does no good then, and another may.
+                let (message, causes) = (error.to_string(), causes(error.as_ref()));
+                return Err(RunError::Storage { stage: name, message, causes });
+            }
             let why = causes(error.as_ref()).join(": ");
             self.emit(RunEvent::Warning(format!(
                 "{name} was not sent to the remote cache, so other runs may repeat it: {why}"

@@ -198,7 +198,12 @@ impl Sources {
                     }
                     (_, Some(_)) => _ = unnamed.insert(name),
                     (_, None) if Path::new(&name).is_absolute() => _ = fixed.insert(name),
-                    (CheckedSource::Local { path, .. } | CheckedSource::ByHand { path, .. }, None) => {
+                    (
+                        CheckedSource::Local { path, .. }
+                        | CheckedSource::ByHand { path, .. }
+                        | CheckedSource::Kept { path, .. },
+                        None,
+                    ) => {
                         sources.packed.insert(checked.identity(), path.clone());
                     }
                     (CheckedSource::Folder { path, .. }, None) => {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt};
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
@@ -175,6 +175,32 @@ impl Bucket {
             Ok(_) => Ok(Some((bytes, version))),
             Err(source) => Err(FetchError::Broken { url: self.name.join(path), source }.into()),
         }
+    }
+
+    /// Returns the paths of the files in a folder and in those in it that come after `after`, in their order. Paths
+    /// are relative to the folder.
+    pub(super) fn list(&self, folder: &str, after: Option<&str>) -> Result<Vec<String>, RemoteError> {
+        let place = self.place(folder);
+        let listed = match after {
+            Some(after) => self.store.list_with_offset(Some(&place), &self.place(&format!("{folder}/{after}"))),
+            None => self.store.list(Some(&place)),
+        };
+        let found: object_store::Result<Vec<Path>> =
+            runtime()?.block_on(listed.map_ok(|found| found.location).try_collect());
+        let relative = |path: &Path| path.as_ref().strip_prefix(place.as_ref())?.strip_prefix('/').map(str::to_owned);
+        let mut names: Vec<String> = self.done(found)?.iter().filter_map(relative).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Returns the names of the folders in a folder, in their order.
+    pub(super) fn folders(&self, folder: &str) -> Result<Vec<String>, RemoteError> {
+        let place = self.place(folder);
+        let found = self.done(runtime()?.block_on(self.store.list_with_delimiter(Some(&place))))?;
+        let mut names: Vec<String> =
+            found.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect();
+        names.sort_unstable();
+        Ok(names)
     }
 
     /// Removes a file, whether or not it exists.

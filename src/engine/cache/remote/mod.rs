@@ -11,6 +11,7 @@ mod bucket;
 mod error;
 mod http;
 mod lease;
+mod notes;
 #[cfg(feature = "reapi")]
 mod reapi;
 
@@ -32,6 +33,7 @@ use bazel_http::BazelHttp;
 use bucket::Bucket;
 pub use error::RemoteError;
 pub(crate) use lease::{LEASE_PATIENCE, RemoteAttempt, RemoteLease, RemoteLeases};
+pub(crate) use notes::RemoteNotes;
 
 /// A remote cache.
 #[derive(Debug)]
@@ -98,7 +100,11 @@ impl Remote {
         Remote::open(name, remote.patience)
     }
 
-    fn named(name: &str, patience: Patience) -> Result<Self, RemoteError> {
+    /// Opens a remote cache without a question to its server: whoever needs it finds out whether it is there.
+    ///
+    /// # Errors
+    /// [`RemoteError`] if the name is that of no remote cache.
+    pub(crate) fn named(name: &str, patience: Patience) -> Result<Self, RemoteError> {
         let place = match name.split_once("://") {
             Some(("http" | "https", _)) => Place::Web(name.into()),
             Some((scheme @ ("bazel-http" | "bazel-https"), rest)) => {
@@ -158,6 +164,14 @@ impl Remote {
     pub(crate) fn leases(&self) -> Option<RemoteLeases> {
         match &self.place {
             Place::Bucket(bucket) => Some(RemoteLeases::new(bucket.clone())),
+            Place::Web(_) | Place::Folder(_) | Place::Actions(_) => None,
+        }
+    }
+
+    /// Returns the notes of runs in this remote cache; `None` if it holds none, because its files have no names.
+    pub(crate) fn notes(&self) -> Option<RemoteNotes> {
+        match &self.place {
+            Place::Bucket(bucket) => Some(RemoteNotes::new(bucket.clone(), self.name.clone())),
             Place::Web(_) | Place::Folder(_) | Place::Actions(_) => None,
         }
     }

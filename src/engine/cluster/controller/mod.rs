@@ -17,6 +17,7 @@ use super::board::{Board, WorkLeft};
 use super::classes::ClusterFile;
 use super::fleet::{Fleet, make_logs_folder};
 use super::folder::RunFolder;
+use super::news::NewsBoard;
 use super::site::{Site, SiteError};
 use super::verdict::{Consequence, consequence};
 use crate::action::ActionKey;
@@ -146,6 +147,9 @@ struct Controller<'a, 'b> {
     site: &'b mut dyn Site,
     tell: &'b mut dyn FnMut(Told),
     board: Board<'a>,
+    /// What agents say is done, where they share a bucket.
+    news: NewsBoard,
+    looks: u32,
     fleet: Fleet,
     states: Vec<ClassState>,
     leases: Leases,
@@ -199,7 +203,7 @@ pub fn watch(
 pub fn cancel(folder: &RunFolder, site: &mut dyn Site) -> Result<usize, ControllerError> {
     folder.cancel()?;
     let fleet = Fleet::read(folder, Instant::now());
-    let with_words: HashSet<String> = folder.exits().into_iter().map(|note| note.name).collect();
+    let with_words = folder.ended_agents();
     let jobs: Vec<String> =
         fleet.open().filter(|agent| !with_words.contains(&agent.name)).map(|agent| agent.job.clone()).collect();
     site.cancel(&jobs).map_err(|source| ControllerError::Site { class: String::new(), source })?;
@@ -244,6 +248,9 @@ impl<'a, 'b> Controller<'a, 'b> {
             run,
             site,
             tell,
+            // Before the board, so that nothing is missed.
+            news: NewsBoard::new(run.folder.news()),
+            looks: 0,
             board: Board::new(run.context, run.goals, run.since)?,
             fleet,
             states,
@@ -373,7 +380,7 @@ impl<'a, 'b> Controller<'a, 'b> {
         }
         // Agents see that nothing is left and end by themselves. Those that wait for a machine would start in vain.
         let is_left = |waits: bool| outcome != RunOutcome::Done && outcome != RunOutcome::Failed || waits;
-        let words: HashSet<String> = self.run.folder.exits().into_iter().map(|note| note.name).collect();
+        let words = self.run.folder.ended_agents();
         let jobs: Vec<String> = self
             .fleet
             .open()

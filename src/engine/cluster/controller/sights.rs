@@ -1,10 +1,12 @@
 //! What a controller sees: the cache, the notes of agents, and the site's jobs. It tells what is new.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use super::super::board::Change;
 use super::super::folder::JobLine;
+use super::super::news::Item;
 use super::super::site::SiteJob;
 use super::super::slurm::comment;
 use super::{Controller, ControllerError, Told};
@@ -12,6 +14,9 @@ use crate::action::ActionKey;
 use crate::event::{RunEvent, Status};
 use crate::protocol::Failure;
 use crate::spec::InstanceId;
+
+/// One look in so many does without the news, where agents share a bucket.
+const LOOKS_BY_NEWS: u32 = 10;
 
 impl Controller<'_, '_> {
     pub(super) fn tell_start(&mut self) {
@@ -26,12 +31,17 @@ impl Controller<'_, '_> {
     /// Looks at the cache and at the notes of agents; tells what is new. Returns whether anything is.
     pub(super) fn look(&mut self) -> Result<bool, ControllerError> {
         let failed: HashSet<ActionKey> = self.run.folder.failed_keys().into_iter().collect();
-        let changes = self.board.look(&failed)?;
+        let told = self.told();
+        let changes = self.board.look(&failed, told.as_ref())?;
         for change in &changes {
             let event = match change.clone() {
                 Change::Done { id, seconds, summary } => finished(self.name(id), Status::Ran, seconds, summary, None),
                 Change::Failed { id, key } => {
                     let note = self.run.folder.failure_of(key);
+                    if let Some(note) = &note {
+                        // Where agents share a bucket, it is not here. Without it, the failure is told all the same.
+                        _ = self.run.context.cache.obtain(note.log, &mut |_, _| ControlFlow::Continue(()));
+                    }
                     let (failure, seconds) = note.map(|note| (note.failure, note.seconds)).unzip();
                     finished(self.name(id), Status::Failed, seconds.unwrap_or(0.0), String::new(), failure)
                 }
@@ -45,13 +55,23 @@ impl Controller<'_, '_> {
         Ok(self.look_at_agents() || !changes.is_empty())
     }
 
+    /// Returns the keys that are done by the news, where agents share a bucket; `None` if all have to be looked at,
+    /// because news may get lost.
+    fn told(&mut self) -> Option<HashSet<ActionKey>> {
+        if !self.run.folder.is_in_bucket() {
+            return None;
+        }
+        let done = |item: Item| if let Item::Done(key) = item { Some(key) } else { None };
+        let told = self.news.read().into_iter().filter_map(done).collect();
+        self.looks += 1;
+        (self.looks % LOOKS_BY_NEWS != 0).then_some(told)
+    }
+
     /// Tells what agents run, by their notes. Returns whether anything is new.
     fn look_at_agents(&mut self) -> bool {
         let mut is_new = false;
-        for note in self.run.folder.agents() {
-            if self.run.folder.exit_of(&note.name).is_some() {
-                continue;
-            }
+        let ended = self.run.folder.ended_agents();
+        for note in self.run.folder.agents().into_iter().filter(|note| !ended.contains(&note.name)) {
             for running in note.running {
                 if self.board.ready_named(&running.stage).is_none() {
                     continue;

@@ -147,7 +147,11 @@ impl<'a> Controller<'a, '_> {
         let memory = of.memory_after(self.states[class].memory_level);
         let mut agent: Vec<String> = vec![self.run.program.to_owned(), "agent".to_owned()];
         let mut set = |name: &str, value: String| agent.extend([format!("--{name}"), value]);
-        set("cache", self.run.context.cache.root().display().to_string());
+        match self.run.folder.bucket() {
+            // Its own cache is one of its machine, as its environment says.
+            Some(bucket) => set("remote", bucket),
+            None => set("cache", self.run.context.cache.root().display().to_string()),
+        }
         set("run", run.clone());
         set("class", of.name.clone());
         set("seconds", (of.time.as_secs().saturating_sub(term_lead(of.time))).max(1).to_string());
