@@ -316,6 +316,37 @@ fn what_failed_on_one_agent_is_not_tried_by_another() {
     assert!(folder.exits().iter().all(|exit| exit.reason == ExitReason::Finished));
 }
 
+#[test]
+fn agents_that_hear_no_news_run_a_failing_stage_once_in_all() {
+    let space = Space::new();
+    // A stage each: what an agent does first is no matter of urgency.
+    space.write(
+        "p.yaml",
+        r#"stages:
+  bad: {kind: command, with: {run: "echo bad >> $HOME/tries; while ! test -e $HOME/go; do sleep 0.05; done; exit 3", outputs: {n: n}}}
+  good: {kind: command, with: {run: "echo good >> $HOME/tries; echo good > ${out.n}", outputs: {n: n}}}
+"#,
+    );
+    let folder = freeze(&space, |instance| (if instance.stage == "bad" { "bad" } else { "good" }, None));
+    // Nothing can be told or heard here.
+    space.write(&format!("cache/cluster/{}/news", folder.id().0), "");
+    let first = Agent::start(&space, &folder, "bad", &[]);
+    wait_for("`bad` was not tried", || has_tried(&space, "bad"));
+    // It has read which stages failed, none, once it runs the one stage that is left to it.
+    let second = Agent::start(&space, &folder, "all", &[]);
+    wait_for("`good` was not tried", || has_tried(&space, "good"));
+    space.write("go", "");
+    let (first, second) = (first.end(), second.end());
+    assert_eq!((first.code, second.code), (Some(0), Some(0)), "{} {}", first.seen(), second.seen());
+    assert_eq!(tries(&space), [("bad".to_owned(), 1), ("good".to_owned(), 1)].into());
+    let [note] = folder.failures().try_into().unwrap();
+    assert!(second.stderr.contains("bad failed") && second.stderr.contains(&note.agent), "{}", second.stderr);
+    assert!(folder.exits().iter().all(|exit| exit.reason == ExitReason::Finished));
+    assert!(
+        std::fs::read_dir(space.path().join("cache/leases")).unwrap().all(|lease| lease.unwrap().file_name() == "lock")
+    );
+}
+
 /// A library that lets `fsync` fail, with the error number in the file `$HOME/fault`.
 const FAULT: &str = r#"
 #define _GNU_SOURCE

@@ -410,6 +410,10 @@ impl Neighbours for Neighbourhood {
         news
     }
 
+    fn failure_of(&self, key: ActionKey) -> Option<Failure> {
+        self.failure(key).map(|(_, failure)| failure)
+    }
+
     fn note_done(&self, key: ActionKey) {
         self.folder().news().tell(Item::Done(key));
     }

@@ -261,6 +261,11 @@ impl RunFolder {
         here.or_else(|| parsed(self.shared.read(ENDED)))
     }
 
+    /// Returns the folder with the notes of failures, where machines share one.
+    pub(super) fn failed_path(&self) -> PathBuf {
+        self.path.join(FAILED)
+    }
+
     /// Returns the notes that stay on the machine that submits agents.
     fn own(&self) -> SharedNotes {
         SharedNotes::Folder { path: self.path.clone(), scratch: self.scratch.clone() }

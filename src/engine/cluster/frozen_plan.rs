@@ -276,7 +276,8 @@ impl FrozenPlan {
     /// # Errors
     /// [`FileError`].
     pub fn write(&self, folder: &RunFolder, context: PlanContext<'_>, goals: &Goals) -> Result<(), FileError> {
-        fsio::create_dir(folder.path())?;
+        // With the folder for notes of failures: a client of NFS remembers for a while that a folder is missing.
+        fsio::create_dir(&folder.failed_path())?;
         // First, so that no collection takes what a visible plan needs.
         folder.write_wanted(&context.may_need(goals))?;
         let bucket = context.cache.shared().map(|remote| remote.name().secret().to_owned());

@@ -24,7 +24,7 @@ use crate::external_inputs::ExternalInputs;
 use crate::graph::Graph;
 use crate::host;
 use crate::plan::{Goals, PlanContext};
-use crate::protocol::Job;
+use crate::protocol::{Failure, Job};
 use crate::scheduler::simulation::SimulatedRun;
 use crate::scheduler::{FailedInstance, Interrupt, Neighbours, News};
 use crate::spec::{Overrides, PipelineSpec, expand};
@@ -72,6 +72,10 @@ impl Neighbours for Counted {
         self.counts.looks.fetch_add(1, Ordering::Relaxed);
         self.counts.heard.fetch_add(news.done.len(), Ordering::Relaxed);
         news
+    }
+
+    fn failure_of(&self, key: ActionKey) -> Option<Failure> {
+        self.own.failure_of(key)
     }
 
     fn note_done(&self, key: ActionKey) {

@@ -113,6 +113,8 @@ impl Scheduler<'_> {
         let at = jiff::Timestamp::now().to_string();
         let failed = FailedStage { failure: failure.clone(), log, at, seconds };
         self.tell_failure(id, running.key, &failed)?;
+        // Not earlier: whoever takes the lease next looks for what was told.
+        drop(running.lease);
         self.journal.note_failure(name, failed);
         self.end(id, State::Failed, Status::Failed, seconds, String::new(), Some(failure));
         self.skip_consumers(id);

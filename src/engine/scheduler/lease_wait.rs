@@ -110,7 +110,7 @@ impl Scheduler<'_> {
         Ok(())
     }
 
-    /// Requests the lease of a ready instance. `None` if another run holds it, or if the result exists by now.
+    /// Requests the lease of a ready instance. `None` if another run holds it, has made the result or has failed.
     pub(super) fn lease(&mut self, id: InstanceId) -> Result<Option<Lease>, RunError> {
         let Some(key) = self.tasks.get(id).map(|task| task.key) else { return Ok(None) };
         match self.leases.own.attempt(key)? {
@@ -121,7 +121,7 @@ impl Scheduler<'_> {
                     return Ok(None);
                 }
                 self.leases.waits.remove(&id);
-                Ok(Some(lease))
+                Ok((!self.has_failed_elsewhere(key)).then_some(lease))
             }
             Attempt::Held(Held { holder, patience, is_remote }) => {
                 let reported = self.leases.waits.get(&id).map(|wait| &wait.reported);

@@ -41,11 +41,7 @@ impl Scheduler<'_> {
             found |= self.take_result(id)?;
         }
         for (key, failure) in news.failed {
-            for id in self.tasks.with_keys(&HashSet::from([key])) {
-                self.fail_elsewhere(id, failure.clone());
-                found = true;
-            }
-            self.failed_elsewhere.insert(key, failure);
+            found |= self.fail_all_of(key, failure);
         }
         if found {
             self.leases.looks.quicken(now);
@@ -80,6 +76,24 @@ impl Scheduler<'_> {
         if let Some(task) = self.tasks.get(id) {
             self.leases.refresh(task.key);
         }
+    }
+
+    /// Ends the instances of a key that failed in another run. The caller holds its lease: news may be late.
+    pub(super) fn has_failed_elsewhere(&mut self, key: ActionKey) -> bool {
+        let Some(part) = &self.options.part else { return false };
+        let Some(failure) = part.neighbours.failure_of(key) else { return false };
+        self.fail_all_of(key, failure);
+        true
+    }
+
+    /// Ends the instances of a key that failed in another run, now and from now on. Returns whether there are any now.
+    fn fail_all_of(&mut self, key: ActionKey, failure: Failure) -> bool {
+        let ids = self.tasks.with_keys(&HashSet::from([key]));
+        for id in &ids {
+            self.fail_elsewhere(*id, failure.clone());
+        }
+        self.failed_elsewhere.insert(key, failure);
+        !ids.is_empty()
     }
 
     /// Ends an instance that failed in another run.

@@ -51,10 +51,14 @@ pub trait Neighbours: Debug + Send + Sync {
     /// Returns what the others did since the last call. `is_rare` allows it to miss a cancellation until the next call.
     fn news(&self, is_rare: bool) -> News;
 
+    /// Returns how a key failed for good in another run, if it did. Unlike news, this is never late: a run that holds
+    /// the key's lease sees what the earlier holders noted.
+    fn failure_of(&self, key: ActionKey) -> Option<Failure>;
+
     /// Tells the others that a key has its result. Called from several threads.
     fn note_done(&self, key: ActionKey);
 
-    /// Tells the others that an instance failed for good.
+    /// Tells the others that an instance failed for good. Called before its lease is released.
     fn note_failure(&self, failed: &FailedInstance<'_>);
 
     /// Takes note of a worker that is ready: its device, and the instructions that it uses.
