@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::lease::{LeaseFile, LeaseLock};
+use super::lease_file::{LeaseFile, LeaseLock};
 use super::lease_holder::{Holder, is_over};
 use super::{Cache, CacheError, Lease, Leases};
 use crate::digest::Digest;

@@ -23,22 +23,16 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use super::heart_beat::{HeartBeat, NETWORK_TOUCH_INTERVAL, TOUCH_INTERVAL};
+use super::lease_file::{LeaseFile, LeaseLock};
 use super::lease_holder::{Holder, Life, OTHER_MACHINE_PATIENCE, is_over, life};
 use super::remote::{LEASE_PATIENCE, RemoteAttempt, RemoteLease, RemoteLeases};
 use super::{Cache, CacheError};
 use crate::action::ActionKey;
 use crate::fsio::{self, Context};
-
-/// Interval at which a holder touches its leases.
-const TOUCH_INTERVAL: Duration = Duration::from_secs(5);
-
-/// The same on a network file system. A server that serves a thousand holders gets 33 touches a second, not 200. A
-/// watcher on another machine waits for six of them.
-const NETWORK_TOUCH_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Outcome of an attempt to take a lease.
 #[derive(Debug)]
@@ -83,12 +77,11 @@ pub struct Leases {
     is_on_network: bool,
     /// Watched leases of other runs: their content, and since when it has not changed.
     watched: HashMap<ActionKey, (LeaseFile, Instant)>,
-    held: Arc<Mutex<Vec<Weak<File>>>>,
     /// The file that all leases of keys are names of, once there is one.
     named: Option<NamedFile>,
     lock: Arc<LeaseLock>,
-    /// Stops the touching thread when dropped.
-    heart: Option<Sender<()>>,
+    /// Touches the leases that are held.
+    heart: HeartBeat,
     /// Leases in the remote cache, where runs share work through it.
     remote: Option<RemoteLeases>,
 }
@@ -100,25 +93,6 @@ struct NamedFile {
     scratch: tempfile::TempPath,
     file: Arc<File>,
     bytes: Arc<[u8]>,
-}
-
-/// Content of a lease file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct LeaseFile {
-    pub(super) bytes: Vec<u8>,
-    touched: Option<SystemTime>,
-}
-
-impl LeaseFile {
-    pub(super) fn at(path: &Path) -> Option<Self> {
-        let (bytes, found) = fsio::read_own(path, u64::MAX).ok()?;
-        Some(LeaseFile { bytes, touched: found.modified().ok() })
-    }
-
-    /// Parses the holder. `None` if another version wrote the file or a crash cut it: then only touches show life.
-    pub(super) fn holder(&self) -> Option<Holder> {
-        serde_json::from_slice(&self.bytes).ok()
-    }
 }
 
 impl Leases {
@@ -133,10 +107,9 @@ impl Leases {
             patience: OTHER_MACHINE_PATIENCE,
             is_on_network,
             watched: HashMap::new(),
-            held: Arc::default(),
             named: None,
             lock: Arc::default(),
-            heart: None,
+            heart: HeartBeat::every(if is_on_network { NETWORK_TOUCH_INTERVAL } else { TOUCH_INTERVAL }),
             remote,
         }
     }
@@ -294,33 +267,9 @@ impl Leases {
                 }
             }
         };
-        self.beat(&file);
+        self.heart.beat_for(&file);
         let (bytes, lock) = (Arc::clone(&named.bytes), Arc::clone(&self.lock));
         Ok(Some(Lease { path: path.to_owned(), bytes, _file: file, lock, _remote: None }))
-    }
-
-    /// Touches a lease for as long as it is held.
-    fn beat(&mut self, file: &Arc<File>) {
-        let mut all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if !all.iter().any(|held| std::ptr::eq(held.as_ptr(), Arc::as_ptr(file))) {
-            all.push(Arc::downgrade(file));
-        }
-        drop(all);
-        if self.heart.is_some() {
-            return;
-        }
-        let (sender, receiver) = mpsc::channel::<()>();
-        let held = Arc::clone(&self.held);
-        let interval = if self.is_on_network { NETWORK_TOUCH_INTERVAL } else { TOUCH_INTERVAL };
-        self.heart = Some(sender);
-        std::thread::spawn(move || {
-            while receiver.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-                held.lock().unwrap_or_else(PoisonError::into_inner).retain(|file| {
-                    // A failed touch may succeed the next time. At worst, another run does the same work.
-                    file.upgrade().map(|file| file.set_modified(SystemTime::now())).is_some()
-                });
-            }
-        });
     }
 }
 
@@ -362,36 +311,6 @@ impl Cache {
     }
 }
 
-/// The lock that makes check and removal of a lease atomic. Its file stays open for the next lease.
-#[derive(Debug, Default)]
-pub(super) struct LeaseLock(Mutex<Option<File>>);
-
-impl LeaseLock {
-    /// Removes a lease if `is_meant` accepts its content.
-    ///
-    /// Returns `true` if the lease does not exist afterwards, or is another one.
-    pub(super) fn remove(&self, path: &Path, is_meant: impl Fn(&LeaseFile) -> bool) -> bool {
-        // The system's lock does not exclude the threads of a process that share the file.
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // A file without a name excludes nobody.
-        if !kept.as_ref().is_some_and(|file| file.metadata().is_ok_and(|found| found.nlink() > 0)) {
-            *kept = File::create(path.with_file_name("lock")).ok();
-        }
-        // Without locks, at worst some work is done twice.
-        if let Some(Err(fs::TryLockError::WouldBlock)) = kept.as_ref().map(File::try_lock) {
-            return false;
-        }
-        let is_gone = match LeaseFile::at(path) {
-            Some(found) if is_meant(&found) => fs::remove_file(path).is_ok(),
-            Some(_) | None => true,
-        };
-        if let Some(file) = &*kept {
-            _ = file.unlock();
-        }
-        is_gone
-    }
-}
-
 /// Whether a path is a name of an open file.
 fn is_name_of(path: &Path, file: &File) -> bool {
     let (Ok(named), Ok(open)) = (fs::metadata(path), file.metadata()) else { return false };
@@ -400,6 +319,8 @@ fn is_name_of(path: &Path, file: &File) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::super::lease_holder::UNREADABLE_PATIENCE;
     use super::*;
     use crate::digest::Digest;
@@ -511,7 +432,7 @@ mod tests {
         let (_dir, cache) = cache();
         for _ in 0..20 {
             leave(&cache, |holder| holder.started = Some(1));
-            let taken = Mutex::new(Vec::new());
+            let taken = std::sync::Mutex::new(Vec::new());
             std::thread::scope(|scope| {
                 for _ in 0..8 {
                     scope.spawn(|| {

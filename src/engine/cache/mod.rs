@@ -6,7 +6,9 @@
 mod cas;
 mod check;
 mod gc_roots;
+mod heart_beat;
 mod lease;
+mod lease_file;
 mod lease_holder;
 mod live;
 mod manifest;
