@@ -15,15 +15,15 @@ use atflow::spec::{Instance, InstanceId, OutputSpec};
 use atflow::stage_kinds::StageKind;
 use serde_json::json;
 
-use super::Loaded;
+use super::{Loaded, result_list};
 use crate::report::CliError;
 
 /// What lies in the results folder at the end of a run.
 pub(super) struct LaidOut {
     /// The folder.
     pub(super) folder: PathBuf,
-    /// Files of this run.
-    files: Vec<PathBuf>,
+    /// Files of this run, each with its stage.
+    files: Vec<(String, PathBuf)>,
     /// Files that are not as the pipeline has them now, with the reason.
     outdated: Vec<(String, String)>,
     /// The report, if one was written.
@@ -64,7 +64,7 @@ pub(super) fn lay_out(
         let laid_out = folder.lay_out(&loaded.cache, instance, &manifest, &by).map_err(cannot_lay_out);
         looked_at.extend(manifest.outputs.values().map(|blob| loaded.cache.object_path(blob.digest)));
         let laid_out = laid_out.and_then(|paths| {
-            files.extend(paths);
+            files.extend(paths.into_iter().map(|path| (instance.stage.clone(), path)));
             if shows_tables && instance.kind == StageKind::Table {
                 tables.push_str(&table_text(loaded, instance, &manifest)?);
             }
@@ -74,7 +74,7 @@ pub(super) fn lay_out(
     }
     let outdated = mark_outdated(&mut folder, loaded, summary);
     first = first.or(folder.save().map_err(cannot_lay_out).err());
-    looked_at.extend(files.iter().cloned());
+    looked_at.extend(files.iter().map(|(_, path)| path.clone()));
     (LaidOut { folder: folder.path, files, outdated, report: None, tables, looked_at }, first)
 }
 
@@ -83,9 +83,9 @@ impl LaidOut {
     pub(super) fn words(&self) -> String {
         let mut words = String::new();
         if !self.files.is_empty() {
-            let name = |file: &PathBuf| Some(file.file_name()?.to_string_lossy().into_owned());
-            let names: Vec<String> = self.files.iter().filter_map(name).collect();
-            words.push_str(&format!("results in {}/: {}\n", self.folder.display(), names.join(" ")));
+            let head = format!("results in {}/:", self.folder.display());
+            let named = self.files.iter().filter_map(|(stage, file)| Some((&**stage, file.file_name()?.to_str()?)));
+            words.push_str(&result_list::list(&head, named));
         }
         if let Some(report) = &self.report {
             words.push_str(&format!("report in {}\n", report.display()));
@@ -95,7 +95,9 @@ impl LaidOut {
             by_reason.entry(reason).or_default().push(name);
         }
         for (reason, names) in by_reason {
-            words.push_str(&format!("OUTDATED in {}/: {} ({reason})\n", self.folder.display(), names.join(" ")));
+            let named = names.iter().map(|name| (result_list::split(name).0, *name));
+            let listed = result_list::list(&format!("OUTDATED in {}/:", self.folder.display()), named);
+            words.push_str(&format!("{} ({reason})\n", listed.trim_end()));
         }
         words
     }
@@ -103,7 +105,8 @@ impl LaidOut {
     /// Returns the same for programs.
     pub(super) fn json(&self) -> serde_json::Value {
         let outdated: BTreeMap<&String, &String> = self.outdated.iter().map(|(name, reason)| (name, reason)).collect();
-        let mut json = json!({ "folder": self.folder, "files": self.files, "outdated": outdated });
+        let files: Vec<&PathBuf> = self.files.iter().map(|(_, path)| path).collect();
+        let mut json = json!({ "folder": self.folder, "files": files, "outdated": outdated });
         if let Some(report) = &self.report {
             json["report"] = json!(report);
         }

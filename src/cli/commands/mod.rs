@@ -29,6 +29,7 @@ pub(crate) mod push;
 mod ran_pipeline;
 mod remote_results;
 pub(crate) mod report;
+mod result_list;
 pub(crate) mod run;
 pub(crate) mod runs;
 pub(crate) mod saved_plan;
