@@ -410,6 +410,10 @@ impl Neighbours for Neighbourhood {
         news
     }
 
+    fn is_cancelled(&self) -> bool {
+        self.folder().is_cancelled()
+    }
+
     fn failure_of(&self, key: ActionKey) -> Option<Failure> {
         self.failure(key).map(|(_, failure)| failure)
     }

@@ -74,6 +74,10 @@ impl Neighbours for Counted {
         news
     }
 
+    fn is_cancelled(&self) -> bool {
+        self.own.is_cancelled()
+    }
+
     fn failure_of(&self, key: ActionKey) -> Option<Failure> {
         self.own.failure_of(key)
     }

@@ -30,7 +30,7 @@ impl Scheduler<'_> {
         let (mut used, on_gpu) = (self.jobs.used(), self.workers.share_a_gpu());
         let mut has_worker = true;
         let (mut before, now) = (None, clock::now());
-        let (mut too_long, mut others) = (false, false);
+        let (mut too_long, mut others, mut waits_for_room) = (false, false, false);
         // Thousands may be ready: the loop looks at them only while a slot is free.
         while self.jobs.have_room(used) && self.interrupt.requests() == 0 {
             let Some(id) = self.states.next_ready(before) else { break };
@@ -54,6 +54,7 @@ impl Scheduler<'_> {
                 gpu: if needs_worker && on_gpu { instance.gpu } else { 0.0 },
             };
             if !self.jobs.fit(used, share) || (needs_worker && !has_worker) {
+                waits_for_room |= !self.leases.is_held(id);
                 continue;
             }
             if self.leases.is_waiting(id) || self.revive_producers(id)? || self.is_made_under_another_name(id)? {
@@ -64,6 +65,7 @@ impl Scheduler<'_> {
                 let worker = self.workers.idle_for(instance.numerics, &inputs)?;
                 has_worker = worker.is_some();
                 if worker.is_none() {
+                    waits_for_room = true;
                     continue;
                 }
                 worker
@@ -77,6 +79,7 @@ impl Scheduler<'_> {
             }
         }
         self.lacks_time = too_long && !others;
+        self.leases.looks.note_work(waits_for_room || !self.jobs.have_room(used), now);
         Ok(())
     }
 

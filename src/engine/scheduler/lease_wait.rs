@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::part::Looks;
+use super::looks::Looks;
 use super::tasks::Satisfaction;
 use super::{RunError, Scheduler, State};
 use crate::action::ActionKey;

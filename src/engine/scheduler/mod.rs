@@ -18,6 +18,7 @@ mod lease_wait;
 mod limits;
 mod live_state;
 mod log;
+mod looks;
 mod messages;
 mod neighbours;
 mod pace;

@@ -5,7 +5,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::part::{FailedInstance, PartEnd, is_of_storage};
+use super::looks::Look;
+use super::part::{FailedInstance, News, PartEnd, is_of_storage};
 use super::{RunError, Scheduler, State};
 use crate::action::ActionKey;
 use crate::cache::{CacheError, FailedStage};
@@ -25,11 +26,12 @@ impl Scheduler<'_> {
     pub(super) fn hear_news(&mut self) -> Result<(), CacheError> {
         let Some(part) = &self.options.part else { return Ok(()) };
         let now = clock::now();
-        if !self.leases.looks.are_due(now) {
-            return Ok(());
-        }
+        let Some(look) = self.leases.looks.due(now) else { return Ok(()) };
         let is_odd = self.leases.looks.is_odd();
-        let news = part.neighbours.news(self.leases.looks.is_rare() && !is_odd);
+        let news = match look {
+            Look::Cancellation => News { is_cancelled: part.neighbours.is_cancelled(), ..News::default() },
+            Look::News => part.neighbours.news(self.leases.looks.is_rare() && !is_odd),
+        };
         if news.is_cancelled && self.part_end.is_none() {
             self.part_end = Some(PartEnd::Cancelled);
             self.interrupt.request();
@@ -42,6 +44,9 @@ impl Scheduler<'_> {
         }
         for (key, failure) in news.failed {
             found |= self.fail_all_of(key, failure);
+        }
+        if self.leases.looks.has_work() {
+            return Ok(());
         }
         if found {
             self.leases.looks.quicken(now);

@@ -16,13 +16,6 @@ use crate::protocol::Failure;
 use crate::spec::{InstanceId, PerInstance};
 use crate::stage_kinds::StageKind;
 
-/// Shortest and longest pause between two looks at what the other runs did.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(300);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
-/// Number of files of others that one look may open. A look after a long pause opens one.
-const MOST_LOOKS: usize = 16;
-
 /// Time left that a stage must have, as a multiple of the time that it took before.
 const TIME_MARGIN: f64 = 1.3;
 
@@ -50,6 +43,9 @@ pub struct Part {
 pub trait Neighbours: Debug + Send + Sync {
     /// Returns what the others did since the last call. `is_rare` allows it to miss a cancellation until the next call.
     fn news(&self, is_rare: bool) -> News;
+
+    /// Whether the run is cancelled. Costs less than the news.
+    fn is_cancelled(&self) -> bool;
 
     /// Returns how a key failed for good in another run, if it did. Unlike news, this is never late: a run that holds
     /// the key's lease sees what the earlier holders noted.
@@ -131,72 +127,6 @@ impl Part {
     }
 }
 
-/// When a run looks at what the others did, and how closely.
-#[derive(Debug)]
-pub(super) struct Looks {
-    pause: Duration,
-    next: Instant,
-    /// Files that may still be opened until the next look.
-    left: usize,
-    rounds: u64,
-}
-
-impl Looks {
-    pub(super) fn new(now: Instant) -> Self {
-        Looks { pause: SHORTEST_PAUSE, next: now, left: MOST_LOOKS, rounds: 0 }
-    }
-
-    /// Whether it is time to look; the next pause is longer then.
-    pub(super) fn are_due(&mut self, now: Instant) -> bool {
-        if now < self.next {
-            return false;
-        }
-        (self.left, self.next) = (if self.is_rare() { 1 } else { MOST_LOOKS }, now + self.pause);
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        self.rounds += 1;
-        true
-    }
-
-    /// Returns when the next look is due.
-    #[cfg(test)]
-    pub(super) fn next(&self) -> Instant {
-        self.next
-    }
-
-    /// Whether nothing has happened for long: then every operation counts.
-    pub(super) fn is_rare(&self) -> bool {
-        self.pause >= LONGEST_PAUSE
-    }
-
-    /// Whether this look is one of every other.
-    pub(super) fn is_odd(&self) -> bool {
-        self.rounds % 2 == 1
-    }
-
-    /// Uses up one look at a file; `false` if none is left.
-    pub(super) fn take(&mut self) -> bool {
-        let has = self.left > 0;
-        self.left -= usize::from(has);
-        has
-    }
-
-    /// Returns how many files may still be opened.
-    pub(super) fn left(&self) -> usize {
-        self.left
-    }
-
-    /// Allows as many files to be opened as after a short pause.
-    pub(super) fn refill(&mut self) {
-        self.left = MOST_LOOKS;
-    }
-
-    /// Notes that something happened: more may follow soon.
-    pub(super) fn quicken(&mut self, now: Instant) {
-        (self.pause, self.left) = (SHORTEST_PAUSE, MOST_LOOKS);
-        self.next = self.next.min(now + SHORTEST_PAUSE);
-    }
-}
-
 /// Whether a failure is that of a file system, not of the stage: another machine may have more luck.
 pub(super) fn is_of_storage(failure: &Failure) -> bool {
     // The numbers of EIO, ENOSPC, ESTALE and EDQUOT, as the texts of errors end in them.
@@ -209,27 +139,6 @@ pub(super) fn is_of_storage(failure: &Failure) -> bool {
 mod tests {
     use super::*;
     use crate::protocol::FailureCode;
-
-    #[test]
-    fn looks_become_rare_and_cheap_and_quicken_when_something_happens() {
-        let start = Instant::now();
-        let mut looks = Looks::new(start);
-        let mut times = Vec::new();
-        for tenth in 0..6_000 {
-            let now = start + Duration::from_millis(100 * tenth);
-            if looks.are_due(now) {
-                times.push(tenth);
-            }
-        }
-        assert_eq!(times[..5], [0, 3, 9, 21, 45]);
-        let late: Vec<u64> = times.windows(2).map(|pair| pair[1] - pair[0]).skip(7).collect();
-        assert!(late.len() > 15 && late.iter().all(|gap| *gap == 300), "{times:?}");
-        assert!(looks.take() && !looks.take(), "one file a look");
-        let now = start + Duration::from_secs(600);
-        looks.quicken(now);
-        assert_eq!(looks.left(), MOST_LOOKS);
-        assert!(looks.are_due(now + SHORTEST_PAUSE) && !looks.is_rare());
-    }
 
     #[test]
     fn failures_of_the_storage_are_told_from_those_of_the_stage() {
