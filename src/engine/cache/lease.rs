@@ -16,7 +16,8 @@
 //! - No touch was seen for long. The watcher's own clock measures this, so clocks need not agree.
 //!
 //! A stale lease is removed under the lock `leases/lock`, which the system releases with its holder. It is removed only
-//! if it is unchanged since the check. No lease ever waits for a person.
+//! if it is unchanged since the check. No lease ever waits for a person. A holder releases its
+//! own in the same way, for another run may have taken it over; one of a few seconds is just removed.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -24,11 +25,11 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::heart_beat::{HeartBeat, NETWORK_TOUCH_INTERVAL, TOUCH_INTERVAL};
 use super::lease_file::{LeaseFile, LeaseLock};
-use super::lease_holder::{Holder, Life, OTHER_MACHINE_PATIENCE, is_over, life};
+use super::lease_holder::{Holder, Life, OTHER_MACHINE_PATIENCE, UNREADABLE_PATIENCE, is_over, life};
 use super::remote::{LEASE_PATIENCE, RemoteAttempt, RemoteLease, RemoteLeases};
 use super::{Cache, CacheError};
 use crate::action::ActionKey;
@@ -63,6 +64,8 @@ pub struct Lease {
     /// Open, so that a touch never reaches another run's lease of the same name.
     _file: Arc<File>,
     lock: Arc<LeaseLock>,
+    /// When it was taken, by two clocks: one stands still while a machine sleeps, and the other may be set.
+    taken: (Instant, SystemTime),
     /// The same key's lease in the remote cache, where runs share work through it. Released after this one.
     _remote: Option<RemoteLease>,
 }
@@ -269,13 +272,29 @@ impl Leases {
         };
         self.heart.beat_for(&file);
         let (bytes, lock) = (Arc::clone(&named.bytes), Arc::clone(&self.lock));
-        Ok(Some(Lease { path: path.to_owned(), bytes, _file: file, lock, _remote: None }))
+        let taken = (Instant::now(), SystemTime::now());
+        Ok(Some(Lease { path: path.to_owned(), bytes, _file: file, lock, taken, _remote: None }))
+    }
+}
+
+/// Age of a lease up to which no other run has taken it over: all wait longer for a sign of life.
+const SURE: Duration = UNREADABLE_PATIENCE.checked_div(2).expect("it is not zero");
+
+impl Lease {
+    /// Whether no other run can have taken the lease over. Those of this machine know that its holder lives.
+    fn is_surely_own(&self) -> bool {
+        let (taken, at) = self.taken;
+        taken.elapsed() < SURE && at.elapsed().is_ok_and(|age| age < SURE)
     }
 }
 
 impl Drop for Lease {
     /// Releases the lease, unless another run has taken it over.
     fn drop(&mut self) {
+        // A short stage spares a network file system the look, and the lock for it.
+        if self.is_surely_own() && fs::remove_file(&self.path).is_ok() {
+            return;
+        }
         for _ in 0..40 {
             if self.lock.remove(&self.path, |now| *now.bytes == *self.bytes) {
                 return;
@@ -319,9 +338,6 @@ fn is_name_of(path: &Path, file: &File) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
-    use super::super::lease_holder::UNREADABLE_PATIENCE;
     use super::*;
     use crate::digest::Digest;
     use crate::host::system;
@@ -455,8 +471,10 @@ mod tests {
     fn a_holder_that_was_taken_over_leaves_the_new_lease_alone() {
         let (_dir, cache) = cache();
         let mut slow = Leases::new(&cache);
-        let Attempt::Taken(lease) = slow.attempt(key()).unwrap() else { panic!("nobody else wants it") };
+        let Attempt::Taken(mut lease) = slow.attempt(key()).unwrap() else { panic!("nobody else wants it") };
         leave(&cache, |holder| holder.run = "another".to_owned());
+        // Long ago by one of two clocks, as it is where the machine slept.
+        lease.taken.1 -= OTHER_MACHINE_PATIENCE;
         drop(lease);
         assert!(cache.is_leased(key()));
     }
