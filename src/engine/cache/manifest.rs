@@ -20,8 +20,11 @@ use crate::stage_kinds::StageKind;
 /// Version of the manifest format. A manifest of another version counts as absent.
 pub const MANIFEST_FORMAT: u32 = 1;
 
-/// Number of manifests from which folders are listed. There are 256 of them, and each takes three operations.
-const MOST_LOOKED_FOR: usize = 1024;
+/// Number of manifests from which it pays to see which of their 256 folders are there. In a new cache, none is.
+const FEWEST_LISTED: usize = 64;
+
+/// Operations that it takes to list a folder, at least; a file that is not there takes one.
+const LISTING: usize = 4;
 
 /// Result of a stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -149,17 +152,25 @@ impl Cache {
 
     /// Lists the keys that have a manifest, if that takes fewer operations than to look for `count` of them one by one.
     pub(crate) fn list_keys(&self, count: usize) -> Option<HashSet<ActionKey>> {
-        if count < MOST_LOOKED_FOR {
+        if count < FEWEST_LISTED {
             return None;
         }
         let names = |folder: &Path| -> io::Result<Vec<String>> {
             fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
         };
         let root = self.root.join("actions");
+        let mut folders = match names(&root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            found => found.ok()?,
+        };
+        folders.retain(|name| name.len() == 2);
+        if folders.len() * LISTING > count {
+            return None;
+        }
         let mut keys = HashSet::new();
-        for folder in names(&root).ok()?.iter().filter(|name| name.len() == 2) {
+        for folder in folders {
             let key = |name: String| name.strip_suffix(".json")?.parse().ok().map(ActionKey);
-            keys.extend(names(&root.join(folder)).ok()?.into_iter().filter_map(key));
+            keys.extend(names(&root.join(&folder)).ok()?.into_iter().filter_map(key));
         }
         Some(keys)
     }
@@ -246,4 +257,34 @@ impl Cache {
 pub(crate) fn longest_manifest(record: &Action) -> u64 {
     let record = serde_json::to_vec(record).map_or(0, |bytes| bytes.len() as u64);
     (1 << 20) + 16 * record
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_listed_only_if_that_takes_fewer_operations_than_to_look_for_each() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        assert_eq!(cache.list_keys(FEWEST_LISTED - 1), None);
+        assert_eq!(cache.list_keys(FEWEST_LISTED), Some(HashSet::new()), "nothing is there, so nothing is opened");
+        let mut keys = HashSet::new();
+        let mut folders = HashSet::new();
+        for number in 0_u32.. {
+            let key = ActionKey(Digest::of(&number.to_le_bytes()));
+            let path = cache.action_path(key);
+            folders.insert(path.parent().unwrap().to_owned());
+            if folders.len() * LISTING > FEWEST_LISTED {
+                fs::create_dir(path.parent().unwrap()).unwrap();
+                break;
+            }
+            fsio::create_dir(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+            keys.insert(key);
+            assert_eq!(cache.list_keys(FEWEST_LISTED).as_ref(), Some(&keys));
+        }
+        assert_eq!(cache.list_keys(FEWEST_LISTED), None, "one folder more");
+        assert_eq!(cache.list_keys(FEWEST_LISTED + LISTING), Some(keys));
+    }
 }
