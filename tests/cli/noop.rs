@@ -72,18 +72,18 @@ fn a_run_with_nothing_to_do_is_remembered_and_says_the_same() {
     assert!(memos(&space).is_empty(), "a run that made something is not remembered");
     std::thread::sleep(SETTLED);
     let first = said(&space, &[]);
-    assert!(first.contains("nothing to do: 5 stages") && first.contains("table.csv"), "{first}");
+    assert!(first.contains("nothing to do: 5 stages") && first.contains("table.{md,json,csv,tex} copy.txt"), "{first}");
     assert!(first.contains("| 100"), "the table is shown: {first}");
     let [memo] = &memos(&space)[..] else { panic!("one memo: {:?}", memos(&space)) };
     assert_eq!(said(&space, &[]), first);
     assert_eq!(said(&space, &["--check"]), first);
     // What it says comes from the memo, and --check notices one that is wrong.
     let text = fs::read_to_string(memo).unwrap();
-    fs::write(memo, text.replace("results/p/: copy.txt", "results/p/: from-the-memo.txt")).unwrap();
+    fs::write(memo, text.replace("tex} copy.txt", "tex} from-the-memo.txt")).unwrap();
     // One run in 64 checks by itself.
     let words = said(&space, &[]);
     assert!(words.contains("from-the-memo.txt") || words.contains("the memo of this command was wrong"), "{words}");
-    fs::write(memo, text.replace("results/p/: copy.txt", "results/p/: from-the-memo.txt")).unwrap();
+    fs::write(memo, text.replace("tex} copy.txt", "tex} from-the-memo.txt")).unwrap();
     let checked = space.run(&["run", "p.yaml", "--check"]);
     assert_eq!(checked.code, Some(3), "{}", checked.seen());
     assert!(checked.stderr.contains("the memo of this command was wrong"), "{}", checked.stderr);

@@ -11,9 +11,10 @@ const WIDTH: usize = 80;
 /// Endings of files that people look at.
 const LOOKED_AT: [&str; 2] = ["md", "png"];
 
-/// Files that differ in their endings, or in what follows the name of their stage.
+/// Files of a stage that begin with the same word.
 struct Group<'a> {
     stage: &'a str,
+    /// What their names have in common.
     stem: &'a str,
     has_more_stems: bool,
     endings: Vec<&'a str>,
@@ -24,6 +25,9 @@ impl<'a> Group<'a> {
     fn add(&mut self, file: &'a str) {
         let (stem, ending) = split(file);
         self.has_more_stems |= stem != self.stem;
+        let common = self.stem.char_indices().zip(stem.chars()).find(|((_, own), other)| own != other);
+        let length = common.map_or(self.stem.len().min(stem.len()), |((at, _), _)| at);
+        self.stem = &self.stem[..length];
         if !self.endings.contains(&ending) {
             self.endings.push(ending);
         }
@@ -36,7 +40,7 @@ impl<'a> Group<'a> {
 
     /// Returns the names as a pattern of a shell.
     fn pattern(&self) -> String {
-        let stem = if self.has_more_stems { format!("{}-*", self.stage) } else { self.stem.to_owned() };
+        let stem = format!("{}{}", self.stem, if self.has_more_stems { "*" } else { "" });
         let rank = |ending: &&str| LOOKED_AT.iter().position(|looked_at| looked_at == ending);
         let mut endings = self.endings.clone();
         endings.sort_by_key(|ending| rank(ending).unwrap_or(LOOKED_AT.len()));
@@ -61,8 +65,9 @@ pub(super) fn split(file: &str) -> (&str, &str) {
 pub(super) fn list<'a>(words: &str, files: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     let mut groups: Vec<Group<'_>> = Vec::new();
     for (stage, file) in files {
-        let at = groups.iter().position(|group| group.stage == stage).unwrap_or_else(|| {
-            let (stem, _) = split(file);
+        let (stem, _) = split(file);
+        let is_same = |group: &Group<'_>| group.stage == stage && first_word(group.stem) == first_word(stem);
+        let at = groups.iter().position(is_same).unwrap_or_else(|| {
             groups.push(Group { stage, stem, has_more_stems: false, endings: Vec::new(), files: 0 });
             groups.len() - 1
         });
@@ -76,6 +81,10 @@ pub(super) fn list<'a>(words: &str, files: impl IntoIterator<Item = (&'a str, &'
         names.push(format!("and {more} more {}", if more == 1 { "file" } else { "files" }));
     }
     wrapped(words, &names)
+}
+
+fn first_word(stem: &str) -> &str {
+    stem.split('-').next().unwrap_or_default()
 }
 
 fn wrapped(words: &str, names: &[String]) -> String {
@@ -105,6 +114,8 @@ mod tests {
         assert_eq!(list("results in results/a/:", files), "results in results/a/: robustness.{md,csv,json}\n");
         let files = [("maps", "maps-a-1_2.png"), ("plain", "plain"), ("dotted", "dotted.b.json")];
         assert_eq!(list("x:", files), "x: maps-a-1_2.png plain dotted.b.json\n");
+        let files = [("mine", "yours-2.csv"), ("mine", "a plot.svg"), ("mine", "yours-8.csv"), ("mine", "yours.csv")];
+        assert_eq!(list("x:", files), "x: yours*.csv a plot.svg\n");
     }
 
     #[test]
