@@ -1,6 +1,6 @@
 //! Runs on a cluster as `status` shows them, from any machine that sees the cache.
 
-use atflow::cache::{Cache, RunOutcome};
+use atflow::cache::{Cache, RunId, RunOutcome};
 use atflow::cluster::board::Board;
 use atflow::cluster::folder::{AgentNote, RunFolder};
 use atflow::plain::plain;
@@ -37,9 +37,9 @@ pub(super) struct SharedRun {
 }
 
 /// Returns the runs that have not ended. Notes the end of those that are over and whose controller is gone.
-pub(super) fn live(cache: &Cache) -> Vec<Result<SharedRun, (RunFolder, CliError)>> {
+pub(super) fn live(cache: &Cache) -> Vec<Result<SharedRun, (RunId, CliError)>> {
     let live = RunFolder::all(cache).into_iter().filter(RunFolder::is_live);
-    live.map(|folder| SharedRun::of(cache, &folder).map_err(|error| (folder, error))).collect()
+    live.map(|folder| SharedRun::of(cache, &folder).map_err(|error| (folder.id().clone(), error))).collect()
 }
 
 /// Notes the end of a run, unless another controller does. Returns whether it is noted.

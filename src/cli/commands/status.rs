@@ -38,7 +38,7 @@ pub(crate) fn run(args: &StatusArgs) -> Result<Exit, CliError> {
     } else {
         let told = shared.iter().map(|run| match run {
             Ok(run) => run.words(args.all),
-            Err((folder, error)) => format!("run {} on a cluster: {}\n", folder.id().short(), error.words()),
+            Err((id, error)) => format!("run {} on a cluster: {}\n", id.short(), error.words()),
         });
         let own = runs.iter().map(|found| run_words(found, args.all));
         told.chain(own).collect::<Vec<_>>().join("\n")

@@ -64,7 +64,7 @@ impl Controller<'_, '_> {
         let done = |item: Item| if let Item::Done(key) = item { Some(key) } else { None };
         let told = self.news.read().into_iter().filter_map(done).collect();
         self.looks += 1;
-        (self.looks % LOOKS_BY_NEWS != 0).then_some(told)
+        (!self.looks.is_multiple_of(LOOKS_BY_NEWS)).then_some(told)
     }
 
     /// Tells what agents run, by their notes. Returns whether anything is new.
