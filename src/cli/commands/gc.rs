@@ -75,7 +75,8 @@ fn reached(cache: &Cache, args: &GcArgs) -> Result<Keep, CliError> {
     let mut keep = Keep { age, ..Keep::default() };
     // What trainings may go on from, and whether that can be told.
     let (mut going_on, mut is_told) = (HashSet::new(), true);
-    for shared in RunFolder::all(cache) {
+    // The logs of agents that share a bucket are there, and a collection asks no server.
+    for shared in RunFolder::all(cache).into_iter().filter(|shared| !shared.is_in_bucket()) {
         keep.logs.extend(shared.failures().iter().map(|failed| failed.log));
     }
     for run in cache.runs(None).take(args.keep_runs) {
