@@ -114,7 +114,7 @@ fn a_run_is_submitted_and_watched_through_a_bucket() {
     alone.write("go", "");
     alone.ran(&[]);
     space.write("go", "");
-    let ran = submit(&store, &space, &[]);
+    let ran = submit(&store, &space, &["all"]);
     assert_eq!(ran.code, Some(0), "{}", ran.seen());
     assert!(ran.stderr.contains("6 ran"), "{}", ran.stderr);
     assert_eq!(tries(&[&space]), each_once());
