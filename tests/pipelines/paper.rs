@@ -256,7 +256,12 @@ fn the_fast_profile_differs_in_arithmetic_alone_and_says_so() {
     for file in [&paper, &beyond] {
         let (default, fast) = (plan(file, &[]), plan(file, &fast));
         assert_eq!(fast["stages"], default["stages"], "the same stages");
-        assert_eq!((&default["warnings"], &fast["warnings"]), (&serde_json::json!([]), &serde_json::json!([])));
+        // Some processors have no instructions for 16 bits, and a plan says so.
+        let of_pipeline = |plan: &serde_json::Value| -> Vec<serde_json::Value> {
+            let warnings = plan["warnings"].as_array().unwrap().iter();
+            warnings.filter(|warning| warning["name"] != "slow-search").cloned().collect()
+        };
+        assert_eq!((of_pipeline(&default), of_pipeline(&fast)), (Vec::new(), Vec::new()));
     }
     assert_eq!(plan(&paper, &fast)["stages"].as_array().unwrap().len(), STAGES);
     // Every table and figure has its title from a profile, too.
