@@ -3,7 +3,8 @@
 use crate::support::{atflow, pipeline, run_file};
 
 /// Instances with three seeds: 11 networks, each tested on 15 sets, as drawn, under two attacks, and for masked
-/// gradients; the data and 15 other sets; five tables, three pictures, and three pictures of each seed.
+/// gradients; the data, what is watched of it, and 15 other sets; five tables, three pictures, and three pictures of
+/// each seed.
 const THREE_SEEDS: usize = 3 * 11 * (1 + 15 + 4) + 2 + 15 + 5 + 3 + 3 * 3;
 
 #[test]
