@@ -13,7 +13,7 @@ use atflow::graph::Graph;
 use atflow::plan::{Goals, PlanContext};
 use atflow::spec::{Instance, Overrides, PipelineSpec, expand};
 
-use crate::support::{Ran, Space, predictions};
+use crate::support::{Ran, Space, predictions, wait_for};
 
 /// Nothing here takes this long on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -115,14 +115,6 @@ impl Drop for Agent {
     }
 }
 
-fn wait_for(what: &str, is_so: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !is_so() {
-        assert!(started.elapsed() < PATIENCE, "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 /// How often each stage was tried.
 fn tries(space: &Space) -> BTreeMap<String, usize> {
     let mut tries = BTreeMap::new();
@@ -199,7 +191,7 @@ fn stages_may_run_in_a_folder_of_the_machine() {
     let args = ["--scratch", scratch.to_str().unwrap()];
     let left = || std::fs::read_dir(&scratch).into_iter().flatten().count();
     let killed = Agent::start(&space, &folder, "any", &args);
-    wait_for("the agent begins", || has_tried(&space, "slow"));
+    wait_for(PATIENCE, "the agent begins", || has_tried(&space, "slow"));
     killed.signal("-KILL");
     drop(killed);
     assert!(left() > 0, "its stages ran there");
@@ -218,9 +210,9 @@ fn another_agent_takes_over_from_one_that_was_killed() {
     let space = space();
     let folder = freeze(&space, |_| ("any", None));
     let killed = Agent::start(&space, &folder, "any", &[]);
-    wait_for("the first agent begins", || has_tried(&space, "slow"));
+    wait_for(PATIENCE, "the first agent begins", || has_tried(&space, "slow"));
     let other = Agent::start(&space, &folder, "any", &[]);
-    wait_for("the second agent does the rest", || (1..=8).all(|n| has_tried(&space, &format!("part/{n}"))));
+    wait_for(PATIENCE, "the second agent does the rest", || (1..=8).all(|n| has_tried(&space, &format!("part/{n}"))));
     killed.signal("-KILL");
     space.write("go", "");
     let ran = other.end();
@@ -241,7 +233,7 @@ fn an_agent_starts_its_class_only_and_waits_for_the_others() {
     clear_exits(&folder);
     let big = Agent::start(&space, &folder, "big", &[]);
     let ran = Agent::start(&space, &folder, "small", &["--idle", "600"]);
-    wait_for("the first class is served", || has_tried(&space, "slow"));
+    wait_for(PATIENCE, "the first class is served", || has_tried(&space, "slow"));
     space.write("go", "");
     for agent in [big, ran] {
         let ran = agent.end();
@@ -275,13 +267,13 @@ fn a_signal_or_a_cancellation_ends_an_agent_in_good_order() {
     let space = space();
     let folder = freeze(&space, |_| ("any", None));
     let agent = Agent::start(&space, &folder, "any", &[]);
-    wait_for("the slow stage runs", || has_tried(&space, "slow"));
+    wait_for(PATIENCE, "the slow stage runs", || has_tried(&space, "slow"));
     agent.signal("-TERM");
     let ran = agent.end();
     assert_eq!((ran.code, exit(&folder).reason), (Some(0), ExitReason::Deadline), "{}", ran.seen());
     clear_exits(&folder);
     let agent = Agent::start(&space, &folder, "any", &[]);
-    wait_for("the slow stage runs again", || tries(&space).get("slow") == Some(&2));
+    wait_for(PATIENCE, "the slow stage runs again", || tries(&space).get("slow") == Some(&2));
     // By hand, as in a shell.
     std::fs::write(folder.path().join("cancel"), "").unwrap();
     let ran = agent.end();
@@ -331,10 +323,10 @@ fn agents_that_hear_no_news_run_a_failing_stage_once_in_all() {
     // Nothing can be told or heard here.
     space.write(&format!("cache/cluster/{}/news", folder.id().0), "");
     let first = Agent::start(&space, &folder, "bad", &[]);
-    wait_for("`bad` was not tried", || has_tried(&space, "bad"));
+    wait_for(PATIENCE, "`bad` was not tried", || has_tried(&space, "bad"));
     // It has read which stages failed, none, once it runs the one stage that is left to it.
     let second = Agent::start(&space, &folder, "all", &[]);
-    wait_for("`good` was not tried", || has_tried(&space, "good"));
+    wait_for(PATIENCE, "`good` was not tried", || has_tried(&space, "good"));
     space.write("go", "");
     let (first, second) = (first.end(), second.end());
     assert_eq!((first.code, second.code), (Some(0), Some(0)), "{} {}", first.seen(), second.seen());

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::process::Child;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::bucket::Store;
-use crate::support::{Ran, Space};
+use crate::support::{Ran, Space, wait_for};
 
 /// Nothing here takes this long on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -73,14 +73,6 @@ fn end(child: Child) -> Ran {
     Ran::of(child.wait_with_output().unwrap())
 }
 
-fn wait_for(what: &str, is_so: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !is_so() {
-        assert!(started.elapsed() < PATIENCE, "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 /// How often each stage was tried on the machines of these spaces.
 fn tries(spaces: &[&Space]) -> BTreeMap<String, usize> {
     let mut tries = BTreeMap::new();
@@ -141,7 +133,7 @@ fn agents_need_neither_the_pipeline_nor_its_files() {
     let machines = [Space::new(), Space::new()];
     let agents: Vec<Child> = machines.iter().map(|machine| agent(&store, machine, &run, &[])).collect();
     let [one, other] = &machines;
-    wait_for("the last stage runs", || tries(&[one, other]).contains_key("all"));
+    wait_for(PATIENCE, "the last stage runs", || tries(&[one, other]).contains_key("all"));
     let status = asked(&store, &space, &["status"]);
     assert!(status.stdout.contains("5 of 6 stages done"), "{}", status.seen());
     assert!(status.stdout.contains("2 at work"), "{}", status.seen());
@@ -199,7 +191,7 @@ fn agents_end_when_the_run_is_cancelled_from_where_it_was_submitted() {
     let (store, space, machine) = (Store::start(), space(BY_HAND), Space::new());
     let run = detached(&store, &space);
     let agent = agent(&store, &machine, &run, &[]);
-    wait_for("the last stage runs", || tries(&[&machine]).contains_key("all"));
+    wait_for(PATIENCE, "the last stage runs", || tries(&[&machine]).contains_key("all"));
     let ran = asked(&store, &space, &["cancel"]);
     assert!(ran.code == Some(0) && ran.stderr.contains("is cancelled"), "{}", ran.seen());
     let ran = end(agent);

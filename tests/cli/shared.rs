@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Ran, Space};
+use crate::support::{Ran, Space, wait_for};
 
 /// Nothing here takes this long on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -36,14 +36,6 @@ fn start(space: &Space, args: &[&str]) -> Child {
 
 fn end(child: Child) -> Ran {
     Ran::of(child.wait_with_output().unwrap())
-}
-
-fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !is_so() {
-        assert!(started.elapsed() < PATIENCE, "{what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 #[test]
@@ -80,7 +72,7 @@ fn when_the_run_that_is_waited_for_is_killed_another_does_the_stage() {
     );
     space.write("p.yaml", text);
     let mut first = start(&space, &[]);
-    wait_until("the first run is at it", || told.exists());
+    wait_for(PATIENCE, "the first run is at it", || told.exists());
     let second = start(&space, &[]);
     // It shows whom it waits for before the other is killed.
     std::thread::sleep(Duration::from_millis(700));
@@ -115,7 +107,7 @@ fn a_stopped_run_leaves_no_lease() {
     let space = Space::new();
     space.write("p.yaml", "stages: {s: {kind: command, with: {run: 'echo > ${out.n}; sleep 60', outputs: {n: n}}}}");
     let run = start(&space, &[]);
-    wait_until("it runs", || leases(&space) == 1);
+    wait_for(PATIENCE, "it runs", || leases(&space) == 1);
     let kill = Command::new("kill").args(["-TERM", &run.id().to_string()]).status().unwrap();
     assert!(kill.success());
     assert_eq!(end(run).code, Some(130), "SIGTERM is as Ctrl-C");
@@ -132,7 +124,7 @@ fn a_second_ctrl_c_does_not_wait_for_a_program_that_will_not_end() {
     );
     space.write("p.yaml", text);
     let run = start(&space, &[]);
-    wait_until("it runs", || ready.exists());
+    wait_for(PATIENCE, "it runs", || ready.exists());
     let interrupt = || assert!(Command::new("kill").args(["-INT", &run.id().to_string()]).status().unwrap().success());
     interrupt();
     std::thread::sleep(Duration::from_millis(300));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use atflow::formats::Predictions;
 
@@ -107,5 +108,14 @@ impl Ran {
         let part = |name: &str, text: &str| if text.is_empty() { String::new() } else { format!("--- {name}\n{text}") };
         let code = self.code.map_or("killed".to_owned(), |code| code.to_string());
         format!("exit {code}\n{}{}", part("stdout", &self.stdout), part("stderr", &self.stderr))
+    }
+}
+
+/// Waits until something is so, which takes less than `patience` on any machine.
+pub(crate) fn wait_for(patience: Duration, what: &str, is_so: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < patience, "{what}");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
