@@ -47,8 +47,8 @@ pub fn share(cache: &Cache, manifest: &Manifest) -> Result<(), PublishError> {
     send(remote, manifest, None).map(drop)
 }
 
-/// Sends blobs that are no outputs, such as the log of a stage that failed, to the remote cache through which runs
-/// share work; does nothing if they do not.
+/// Sends blobs, each with the file that has its bytes, to the remote cache through which runs share work; does nothing
+/// if they do not.
 ///
 /// # Errors
 /// [`RemoteError`].

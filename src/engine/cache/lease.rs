@@ -134,10 +134,8 @@ impl Leases {
             holder(value.clone()).is_some_and(|holder| matches!(life(Some(&holder)), Life::Dead))
         };
         let attempt = leases.attempt(key, own, is_dead)?;
-        if let Some(remote) = self.cache.shared() {
-            // Its holder may have finished since the remote cache was asked.
-            remote.forget_absence(key);
-        }
+        // Its holder may have finished since the remote cache was asked.
+        self.cache.forget_absence(key);
         Ok(match attempt {
             RemoteAttempt::Taken(remote) => {
                 lease._remote = Some(remote);
