@@ -9,9 +9,8 @@ use atflow::cluster::folder::{ExitNote, ExitReason, FindError, RunFolder, agent_
 use atflow::cluster::frozen_plan::ThawError;
 use atflow::event::RunEvent;
 use atflow::external_inputs::causes;
-use atflow::fetch::Patience;
 
-use super::{interrupt, jobs, keeper_program, worker_program};
+use super::{interrupt, jobs, keeper_program, patience, worker_program};
 use crate::args::AgentArgs;
 use crate::progress::Progress;
 use crate::report::{CliError, Exit, eprint};
@@ -20,8 +19,8 @@ use crate::ui;
 pub(crate) fn run(args: &AgentArgs) -> Result<Exit, CliError> {
     let cache = match args.remote.as_deref().filter(|name| !name.is_empty()) {
         Some(remote) => {
-            let patience = Patience::of(Duration::from_secs(args.patience.into()));
-            let cache = Cache::open(&args.cache.cache)?.read_through(remote, patience)?.sharing_work()?;
+            let cache = Cache::open(&args.cache.cache)?;
+            let cache = cache.read_through(remote, patience(args.patience))?.sharing_work()?;
             // Nobody else looks after a cache of this machine.
             cache.clear_abandoned();
             cache

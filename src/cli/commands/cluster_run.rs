@@ -105,12 +105,14 @@ pub(super) fn run(
     frozen.send_sources(&loaded.cache).map_err(unfit)?;
     let found = live_run(&loaded.cache, &frozen);
     let is_told = !args.json && !args.quiet;
-    let survey = loaded.survey()?;
+    let is_in_bucket = loaded.cache.shared().is_some();
+    // Whoever joins a run in a folder has nothing to look up.
+    let survey = if found.is_none() || is_in_bucket { Some(loaded.survey()?) } else { None };
     let is_fresh = |status: &CacheStatus| matches!(status, CacheStatus::Fresh(..));
-    if found.is_none() && survey.values().flatten().all(is_fresh) {
+    if found.is_none() && survey.iter().flat_map(|survey| survey.values().flatten()).all(is_fresh) {
         return Ok(Submitted::Nothing);
     }
-    if loaded.cache.shared().is_some() {
+    if let Some(survey) = survey.filter(|_| is_in_bucket) {
         send_results(&loaded.cache, &survey, &mut |line| {
             if is_told {
                 progress.line(line);

@@ -123,7 +123,7 @@ impl Loaded {
         let cache = match (args.remote(), args.offline) {
             (_, true) => open(access)?.offline(),
             // Whatever is asked, what a remote cache answers is kept here.
-            (Some(remote), false) => open(Access::Write)?.read_through(remote, patience(args))?,
+            (Some(remote), false) => open(Access::Write)?.read_through(remote, patience(args.patience))?,
             (None, false) => open(access)?,
         };
         let cache = cache.trusting(trusted(args)?);
@@ -292,8 +292,8 @@ pub(crate) fn trusted(args: &ChangeArgs) -> Result<Vec<PublicKey>, CliError> {
 }
 
 /// How long servers of a remote cache are waited for.
-pub(crate) fn patience(args: &ChangeArgs) -> Patience {
-    Patience::of(Duration::from_secs(args.patience.into()))
+pub(crate) fn patience(seconds: u16) -> Patience {
+    Patience::of(Duration::from_secs(seconds.into()))
 }
 
 /// How long a run may take to notice that the user wants to stop. It waits for a server or a disk if it takes longer,

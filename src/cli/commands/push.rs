@@ -33,7 +33,7 @@ pub(crate) fn run(args: &PushArgs) -> Result<Exit, CliError> {
     let here = ChangeArgs { remote: None, ..args.pipeline.changes.clone() };
     let loaded = Loaded::open(&args.pipeline.pipeline, &args.pipeline.targets, &here, Access::Read)?;
     let signer = args.sign.as_deref().map(|file| Signer::open(file, || password(false))).transpose()?;
-    let remote = Remote::create(to, patience(&args.pipeline.changes)).map_err(CacheError::from)?;
+    let remote = Remote::create(to, patience(args.pipeline.changes.patience)).map_err(CacheError::from)?;
     let results = loaded.fresh()?;
     let bar = bar_of_bytes(size_of(&results));
     let mut push = Push { loaded: &loaded, remote: &remote, seen: HashSet::new(), copied: Copied::default(), bar };

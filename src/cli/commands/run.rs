@@ -74,7 +74,7 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
         args.share_work || (args.cluster.executor != ExecutorName::Local && args.changes.remote().is_some());
     if let (true, Some(remote)) = (shares_work && !args.dry_run, args.changes.remote()) {
         // The first of several runs finds an empty bucket.
-        Remote::create(remote, patience(&args.changes)).map_err(CacheError::from)?;
+        Remote::create(remote, patience(args.changes.patience)).map_err(CacheError::from)?;
     }
     let mut loaded = match (&args.plan, &args.pipeline) {
         (Some(plan), _) => saved_plan::open(plan, &args.changes, access)?,
