@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use atflow::plan::rerun_from::RerunFrom;
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::values::key_value;
-use super::{CacheArgs, examples};
+use super::{CacheArgs, ParameterArgs, examples};
 use crate::complete;
 
 #[derive(Debug, Args)]
@@ -30,12 +29,8 @@ pub(crate) struct BundleArgs {
     /// stated]
     #[arg(long, value_name = "LICENCE")]
     pub license: Option<String>,
-    /// Override a parameter, as in `--set eps=4/255`
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value, add = complete::settings())]
-    pub set: Vec<(String, String)>,
-    /// Use a profile of the pipeline, a named set of parameters
-    #[arg(long, value_name = "NAME", add = complete::profiles())]
-    pub profile: Option<String>,
+    #[command(flatten)]
+    pub parameters: ParameterArgs,
     #[command(flatten)]
     pub cache: CacheArgs,
 }

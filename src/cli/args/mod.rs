@@ -8,12 +8,14 @@ mod init;
 mod place;
 mod results;
 mod setup;
+mod shared;
 mod values;
 mod verify;
 
 use std::path::PathBuf;
 
 use atflow::plan::rerun_from::RerunFrom;
+use atflow::spec::Overrides;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -27,10 +29,11 @@ pub(crate) use results::{
     StatusArgs, TableArgs, TableFormat,
 };
 pub(crate) use setup::{CompletionsArgs, KeygenArgs, ManArgs, SchemaArgs, SchemaName, ShellName};
+pub(crate) use shared::{MachineArgs, ParameterArgs};
 pub(crate) use verify::VerifyArgs;
 
 use crate::complete;
-use values::{cache, device, key_value, patience, tolerance};
+use values::{cache, key_value, patience, tolerance};
 
 /// A build system for experiments on adversarially trained networks.
 #[derive(Debug, Parser)]
@@ -174,7 +177,8 @@ pub(crate) struct ChangeArgs {
 
 impl ChangeArgs {
     /// Nothing but a profile and parameters: no remote cache, nothing forced.
-    pub(crate) fn plain(profile: Option<String>, set: Vec<(String, String)>, cache: CacheArgs) -> Self {
+    pub(crate) fn plain(overrides: Overrides, cache: CacheArgs) -> Self {
+        let Overrides { profile, set } = overrides;
         let (force, trust) = (Vec::new(), Vec::new());
         ChangeArgs { set, profile, cache, force, remote: None, patience: PATIENCE, offline: false, trust }
     }
@@ -229,12 +233,8 @@ pub(crate) struct RunArgs {
     /// Write no report at the end
     #[arg(long)]
     pub no_report: bool,
-    /// CPU threads to use at once [default: all]
-    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pub jobs: Option<u16>,
-    /// Device for tensors: auto, cpu, cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device)]
-    pub device: String,
+    #[command(flatten)]
+    pub machine: MachineArgs,
     /// Continue with stages that do not need a failed one
     #[arg(long)]
     pub keep_going: bool,
@@ -341,12 +341,8 @@ pub(crate) struct GraphArgs {
     /// Draw every instance instead of one box per stage
     #[arg(long, short)]
     pub all: bool,
-    /// Override a parameter, as in `--set eps=4/255`
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value, add = complete::settings())]
-    pub set: Vec<(String, String)>,
-    /// Use a profile of the pipeline, a named set of parameters
-    #[arg(long, value_name = "NAME", add = complete::profiles())]
-    pub profile: Option<String>,
+    #[command(flatten)]
+    pub parameters: ParameterArgs,
     #[command(flatten)]
     pub cache: CacheArgs,
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::values::key_value;
-use super::{CacheArgs, examples};
+use super::{CacheArgs, ParameterArgs, examples};
 use crate::complete;
 
 /// An instance of a pipeline that was run.
@@ -133,12 +133,8 @@ pub(crate) struct ExportArgs {
     /// The licence that the model card names, such as `cc-by-4.0` [default: none is stated]
     #[arg(long, value_name = "LICENCE")]
     pub license: Option<String>,
-    /// Override a parameter, as in `--set eps=4/255`
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
-    pub set: Vec<(String, String)>,
-    /// Use a profile of the pipeline, a named set of parameters
-    #[arg(long, value_name = "NAME")]
-    pub profile: Option<String>,
+    #[command(flatten)]
+    pub parameters: ParameterArgs,
     #[command(flatten)]
     pub cache: CacheArgs,
 }
@@ -158,12 +154,8 @@ pub(crate) struct DataArgs {
     /// The folder to write into [default: data/ in the pipeline's results folder]
     #[arg(long, short, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Override a parameter, as in `--set eps=4/255`
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value, add = complete::settings())]
-    pub set: Vec<(String, String)>,
-    /// Use a profile of the pipeline, a named set of parameters
-    #[arg(long, value_name = "NAME", add = complete::profiles())]
-    pub profile: Option<String>,
+    #[command(flatten)]
+    pub parameters: ParameterArgs,
     #[command(flatten)]
     pub cache: CacheArgs,
 }

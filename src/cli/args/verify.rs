@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::values::{device, key_value, patience, share, tolerance};
-use super::{CacheArgs, PATIENCE, examples};
+use super::values::{patience, share, tolerance};
+use super::{CacheArgs, MachineArgs, PATIENCE, ParameterArgs, examples};
 use crate::complete;
 
 #[derive(Debug, Args)]
@@ -41,20 +41,12 @@ pub(crate) struct VerifyArgs {
     /// Quarantine corrupt files, so that their stages rerun
     #[arg(long, conflicts_with = "targets")]
     pub repair: bool,
-    /// Override a parameter, as in `--set eps=4/255`
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value, add = complete::settings())]
-    pub set: Vec<(String, String)>,
-    /// Use a profile of the pipeline, a named set of parameters
-    #[arg(long, value_name = "NAME", add = complete::profiles())]
-    pub profile: Option<String>,
+    #[command(flatten)]
+    pub parameters: ParameterArgs,
     #[command(flatten)]
     pub cache: CacheArgs,
-    /// CPU threads to use at once [default: all]
-    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pub jobs: Option<u16>,
-    /// Device for tensors: auto, cpu, cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device)]
-    pub device: String,
+    #[command(flatten)]
+    pub machine: MachineArgs,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use atflow::cache::Access;
 use atflow::plan::CacheStatus;
 use atflow::results_folder::default_folder;
-use atflow::spec::Overrides;
 use atflow::tidy::{Exported, TABLES, TidyError, TidyFormat, TidySource, export};
 
 use super::Loaded;
@@ -19,7 +18,7 @@ use crate::ui;
 const MOST_TARGETS: usize = 6;
 
 pub(crate) fn run(args: &DataArgs) -> Result<Exit, CliError> {
-    let changes = ChangeArgs::plain(args.profile.clone(), args.set.clone(), args.cache.clone());
+    let changes = ChangeArgs::plain(args.parameters.overrides(), args.cache.clone());
     let mut loaded = Loaded::open(&args.pipeline, &args.targets, &changes, Access::Look)?;
     // A result that is known is current, even if a file of it is gone: that costs some rows, and is told.
     loaded.goals.needed = loaded.graph.per_instance(false);
@@ -114,6 +113,6 @@ fn few_targets(names: &[String]) -> Vec<String> {
 
 /// The command that makes what is missing.
 fn with_targets(args: &DataArgs, targets: &[String]) -> String {
-    let overrides = Overrides { profile: args.profile.clone(), set: args.set.clone() };
+    let overrides = args.parameters.overrides();
     again::run_command(&args.pipeline, targets, &overrides, &args.cache.cache)
 }

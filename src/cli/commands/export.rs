@@ -20,7 +20,7 @@ pub(crate) fn run(args: &ExportArgs) -> Result<Exit, CliError> {
         Some(file) => file.clone(),
         None => file_of_last_run(&args.cache, &format!("atflow export PIPELINE.yaml {}", args.stage))?,
     };
-    let changes = ChangeArgs::plain(args.profile.clone(), args.set.clone(), args.cache.clone());
+    let changes = ChangeArgs::plain(args.parameters.overrides(), args.cache.clone());
     let mut loaded = Loaded::open(&file, &[], &changes, Access::Look)?;
     // A result that is known is current, even if its file is gone: the checkpoint alone must be there.
     loaded.goals.needed = loaded.graph.per_instance(false);

@@ -125,7 +125,9 @@ fn ways(args: &GcArgs) -> Result<Vec<(&Path, ChangeArgs)>, CliError> {
         let set: Vec<(String, String)> = set.cloned().collect();
         let profiles = args.profile.iter().filter(|name| fits(&|spec| spec.has_profile(name)));
         for profile in std::iter::once(None).chain(profiles.map(Some)) {
-            let with = |set| (file.as_path(), ChangeArgs::plain(profile.cloned(), set, args.cache.clone()));
+            let with = |set| {
+                (file.as_path(), ChangeArgs::plain(Overrides { profile: profile.cloned(), set }, args.cache.clone()))
+            };
             ways.push(with(Vec::new()));
             if !set.is_empty() {
                 ways.push(with(set.clone()));

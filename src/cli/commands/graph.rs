@@ -5,14 +5,14 @@ use atflow::external_inputs::ExternalInputs;
 use atflow::graph::Graph;
 use atflow::plan::diagram::Diagram;
 use atflow::plan::{CacheStatuses, Goals, PlanContext, survey};
-use atflow::spec::{Overrides, PipelineSpec, expand};
+use atflow::spec::{PipelineSpec, expand};
 
 use crate::args::{GraphArgs, GraphFormat};
 use crate::report::{CliError, Exit};
 use crate::ui;
 
 pub(crate) fn run(args: &GraphArgs) -> Result<Exit, CliError> {
-    let overrides = Overrides { profile: args.profile.clone(), set: args.set.clone() };
+    let overrides = args.parameters.overrides();
     let graph = Graph::new(expand(&PipelineSpec::read(&args.pipeline, &overrides)?)?);
     let goals = Goals::all_known(&graph);
     // Colours are an extra: without a cache, or with files missing, there are none.

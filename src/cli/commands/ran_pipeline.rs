@@ -40,7 +40,7 @@ pub(super) fn of_run(results: &RunResults, file: Option<&Path>, cache: &CacheArg
     if results.stages.is_empty() {
         return Err(CliError::environment(format!("run {} has no results", run.id.short())).help(again));
     }
-    let changes = ChangeArgs::plain(run.profile.clone(), run.set.clone(), cache.clone());
+    let changes = ChangeArgs::plain(overrides, cache.clone());
     let loaded = Loaded::open(file, &run.targets, &changes, Access::Read)?;
     let changed = changed(&loaded, run)?;
     if changed.is_empty() {

@@ -87,7 +87,7 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
         loaded.cache = loaded.cache.sharing_work()?;
     }
     loaded.cache = loaded.cache.with_durability(args.durability.into());
-    let jobs = jobs(args.jobs);
+    let jobs = jobs(args.machine.jobs);
     if args.dry_run {
         return plan::show(&loaded, &plan::Shown { json: args.json, all: false, jobs, sizes: false });
     }
@@ -122,7 +122,7 @@ fn go(args: &RunArgs, progress: &mut Progress, ended: &mut Option<Outcome>) -> R
     let options = Options {
         goals: loaded.goals.clone(),
         jobs,
-        device: args.device.clone(),
+        device: args.machine.device.clone(),
         keep_going: args.keep_going,
         worker: worker_program(),
         keeper: keeper_program(),

@@ -30,7 +30,7 @@ pub(crate) fn run(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
         remote: args.remote.clone(),
         patience: args.patience,
         trust: args.trust.clone(),
-        ..ChangeArgs::plain(args.profile.clone(), args.set.clone(), args.cache.clone())
+        ..ChangeArgs::plain(args.parameters.overrides(), args.cache.clone())
     };
     let loaded = Loaded::open(file, &args.targets, &changes, Access::Write)?;
     let Loaded { graph, cache, .. } = &loaded;

@@ -61,7 +61,7 @@ fn no_table(kind: StageKind, name: &str) -> Result<(), CliError> {
 
 /// The table as the pipeline has it now: the recorded one if it is fresh, else one of what is there.
 fn as_it_is_now(file: &Path, overrides: Overrides, args: &TableArgs) -> Result<TableDocument, CliError> {
-    let changes = ChangeArgs::plain(overrides.profile, overrides.set, args.found.cache.clone());
+    let changes = ChangeArgs::plain(overrides, args.found.cache.clone());
     let loaded = Loaded::open(file, std::slice::from_ref(&args.name), &changes, Access::Look)?;
     let ids = loaded.graph.targets(std::slice::from_ref(&args.name)).map_err(Problems)?;
     let [id] = ids.as_slice() else {

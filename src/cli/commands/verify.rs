@@ -115,8 +115,8 @@ pub(super) fn run_beside(
     };
     let options = Options {
         goals,
-        jobs: jobs(args.jobs),
-        device: args.device.clone(),
+        jobs: jobs(args.machine.jobs),
+        device: args.machine.device.clone(),
         keep_going: true,
         worker: worker_program(),
         keeper: keeper_program(),
@@ -148,7 +148,7 @@ pub(super) fn run_beside(
 
 /// Runs targets again and compares.
 fn rerun(file: &Path, args: &VerifyArgs) -> Result<Exit, CliError> {
-    let changes = ChangeArgs::plain(args.profile.clone(), args.set.clone(), args.cache.clone());
+    let changes = ChangeArgs::plain(args.parameters.overrides(), args.cache.clone());
     let loaded = Loaded::open(file, &args.targets, &changes, Access::Read)?;
     let ids = loaded.graph.targets(&args.targets).map_err(Problems)?;
     if args.tolerance.is_some() && !ids.iter().any(|id| verify::has_numbers(loaded.graph.instance(*id).kind)) {

@@ -36,7 +36,7 @@ pub(super) struct Stage {
 impl Stage {
     /// Fills a folder with what a bundle holds.
     pub(super) fn fill(args: &BundleArgs, pipeline: &Path, scratch: &Path) -> Result<Self, CliError> {
-        let changes = ChangeArgs::plain(args.profile.clone(), args.set.clone(), args.cache.clone());
+        let changes = ChangeArgs::plain(args.parameters.overrides(), args.cache.clone());
         let loaded = Loaded::open(pipeline, &args.targets, &changes, Access::Read)?;
         let manifests = all_fresh(&loaded)?;
         let run = run_of(&loaded, &manifests)?;
@@ -52,7 +52,7 @@ impl Stage {
             pipeline: loaded.name().to_owned(),
             file: place(&loaded.file),
             targets: args.targets.clone(),
-            profile: args.profile.clone(),
+            profile: args.parameters.profile.clone(),
             set: run.set.clone(),
             with,
         };
@@ -103,8 +103,7 @@ impl Stage {
         let own = tempfile::tempdir_in(fsio::folder_of(&self.folder)).map_err(|error| cannot_write(&error))?;
         let cache = CacheArgs { cache: own.path().join("cache") };
         let remote = self.folder.join(CACHE).display().to_string();
-        let changes =
-            ChangeArgs { remote: Some(remote), ..ChangeArgs::plain(args.profile.clone(), args.set.clone(), cache) };
+        let changes = ChangeArgs { remote: Some(remote), ..ChangeArgs::plain(args.parameters.overrides(), cache) };
         let file = self.folder.join(&self.about.file);
         let loaded = Loaded::open(&file, &args.targets, &changes, Access::Write)?;
         let fresh = loaded.fresh()?.into_iter();
@@ -206,7 +205,7 @@ impl Sources {
                     ) => {
                         sources.packed.insert(checked.identity(), path.clone());
                     }
-                    (CheckedSource::Folder { path, .. }, None) => {
+                    (CheckedSource::Folder { path, .. } | CheckedSource::KeptFolder { path, .. }, None) => {
                         let folder = Folder::list(path).map_err(|error| CliError::environment(error.to_string()))?;
                         sources.folders.insert(checked.identity(), folder);
                     }
