@@ -4,6 +4,7 @@
 //! the manifest alone.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::action::ActionKey;
 use crate::cache::remote::{Remote, RemoteError, at_once};
@@ -54,7 +55,17 @@ pub fn share(cache: &Cache, manifest: &Manifest) -> Result<(), PublishError> {
 /// [`RemoteError`].
 pub fn share_blobs(cache: &Cache, blobs: &[(Blob, PathBuf)]) -> Result<(), RemoteError> {
     let Some(remote) = cache.shared() else { return Ok(()) };
-    at_once(blobs, |(blob, path)| remote.put_blob(*blob, path)).into_iter().try_for_each(|sent| sent.map(drop))
+    let has_failed = AtomicBool::new(false);
+    let send = |(blob, path): &(Blob, PathBuf)| {
+        // The first failure ends it: the rest would wait for the same server.
+        if has_failed.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let sent = remote.put_blob(*blob, path).map(drop);
+        has_failed.fetch_or(sent.is_err(), Ordering::Relaxed);
+        sent
+    };
+    at_once(blobs, send).into_iter().collect()
 }
 
 /// Sends a manifest whose blobs are already in the remote cache.

@@ -2,7 +2,7 @@
 //! loopback interface.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -75,26 +75,33 @@ impl Store {
         self.dir.path().join("lab/shared/atflow").join(path)
     }
 
-    /// Runs the program with these credentials.
-    pub(crate) fn run_as(&self, space: &Space, secret: &str, args: &[&str]) -> Ran {
+    /// The program with these credentials, to be run.
+    fn command_as(&self, space: &Space, secret: &str, args: &[&str]) -> Command {
         let mut command = space.command(args);
         command.env("AWS_ENDPOINT_URL", &self.endpoint).env("AWS_ALLOW_HTTP", "true");
         command.env("AWS_ACCESS_KEY_ID", "key").env("AWS_SECRET_ACCESS_KEY", secret);
         // Whoever watches agents looks more often than it would at a real bucket.
         command.env("ATFLOW_CLUSTER_PACE", "0.1");
-        Ran::of(command.output().unwrap())
+        command
+    }
+
+    /// The program with this bucket, to be run.
+    pub(crate) fn command(&self, space: &Space, args: &[&str]) -> Command {
+        self.command_as(space, "secret", &[args, &["--remote", "s3://lab/shared/atflow"]].concat())
+    }
+
+    /// Runs the program with these credentials.
+    pub(crate) fn run_as(&self, space: &Space, secret: &str, args: &[&str]) -> Ran {
+        Ran::of(self.command_as(space, secret, args).output().unwrap())
     }
 
     /// Starts the program, which ends by itself.
     pub(crate) fn spawn(&self, space: &Space, args: &[&str]) -> Child {
-        let mut command = space.command(&[args, &["--remote", "s3://lab/shared/atflow"]].concat());
-        command.env("AWS_ENDPOINT_URL", &self.endpoint).env("AWS_ALLOW_HTTP", "true");
-        command.env("AWS_ACCESS_KEY_ID", "key").env("AWS_SECRET_ACCESS_KEY", "secret");
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        self.command(space, args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     pub(crate) fn run(&self, space: &Space, args: &[&str]) -> Ran {
-        self.run_as(space, "secret", &[args, &["--remote", "s3://lab/shared/atflow"]].concat())
+        Ran::of(self.command(space, args).output().unwrap())
     }
 }
 

@@ -1,10 +1,15 @@
 //! Agents on machines that share no folder: they share a bucket, and each has a cache of its own.
 
 use std::collections::BTreeMap;
-use std::process::Child;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use atflow::protocol::PROTOCOL_VERSION;
+
 use crate::bucket::Store;
+use crate::depth;
+use crate::own_data::photographs;
 use crate::support::{Ran, Space, wait_for};
 
 /// Nothing here takes this long on a slow machine.
@@ -61,6 +66,11 @@ fn submit(store: &Store, space: &Space, args: &[&str]) -> Ran {
 fn detached(store: &Store, space: &Space) -> String {
     let ran = submit(store, space, &["--detach"]);
     assert_eq!(ran.code, Some(0), "{}", ran.seen());
+    only_run(store)
+}
+
+/// The name of the run that the bucket has.
+fn only_run(store: &Store) -> String {
     let [run] = &std::fs::read_dir(store.object("cluster")).unwrap().collect::<Vec<_>>()[..] else { panic!("one run") };
     run.as_ref().unwrap().file_name().into_string().unwrap()
 }
@@ -211,8 +221,93 @@ fn what_a_bucket_cannot_do_is_told_before_anything_is_submitted() {
     let args = ["agent", "--run", &run, "--class", "any", "--remote", "s3://lab/shared/atflow"];
     let ran = store.run_as(&wrong, "wrong", &args);
     assert!(ran.code == Some(2) && ran.stderr.contains("Signature"), "{}", ran.seen());
-    space.write("images/a/1.png", "");
-    space.write("f.yaml", "stages:\n  data:\n    kind: dataset\n    with: {format: image_folder, folder: images}\n");
-    let ran = store.run(&space, &["run", "f.yaml", "--executor", "command"]);
-    assert!(ran.code == Some(2) && ran.stderr.contains("data read folders of files"), "{}", ran.seen());
+}
+
+#[test]
+fn a_folder_of_images_is_sent_and_laid_out_again() {
+    let (store, space, machine) = (Store::start(), space(BY_HAND), Space::new());
+    space.write(
+        "p.yaml",
+        "stages:\n  all:\n    kind: dataset\n    with: {format: image_folder, folder: pets, resize: 16, center_crop: 16}\n",
+    );
+    photographs(&space, "pets/train", 0, 3);
+    photographs(&space, "pets/val", 50, 2);
+    let run = detached(&store, &space);
+    let far = end(agent(&store, &machine, &run, &[]));
+    assert!(far.code == Some(0) && far.stderr.contains("1 stage ran"), "{}", far.seen());
+    let left: Vec<_> = std::fs::read_dir(machine.path().join("cache/tmp")).unwrap().flatten().collect();
+    assert!(left.is_empty(), "the folder is gone after the stage: {left:?}");
+    let ran = submit(&store, &space, &[]);
+    assert!(ran.code == Some(0) && ran.stderr.contains("1 ran"), "{}", ran.seen());
+    let outputs = |space: &Space| {
+        let show = space.run(&["show", "all", "--json"]);
+        serde_json::from_str::<serde_json::Value>(&show.stdout).unwrap_or_else(|_| panic!("{}", show.seen()))["outputs"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(name, output)| (name.clone(), output["digest"].clone()))
+            .collect::<Vec<_>>()
+    };
+    let here = outputs(&space);
+    space.ran(&["--force", "all"]);
+    assert_eq!(outputs(&space), here, "the same as from the folder itself");
+}
+
+/// Keeps one epoch and waits; keeps another when it is asked to give up. Goes on with what it finds, and says so.
+const WORKER: &str = r#"#!/usr/bin/env python3
+import json, os, struct, sys
+def say(**event): print(json.dumps(event), flush=True)
+def keep(file, epochs):
+    os.makedirs(os.path.dirname(file), exist_ok=True)
+    head = json.dumps({"__metadata__": {"atflow": json.dumps({"format": "training/1", "epochs": [{}] * epochs})}}).encode()
+    open(file + ".new", "wb").write(struct.pack("<Q", len(head)) + head)
+    os.rename(file + ".new", file)
+def kept(file):
+    head = json.loads(open(file, "rb").read()[8:])
+    return len(json.loads(head["__metadata__"]["atflow"])["epochs"])
+say(event="hello", protocol=PROTOCOL, version="0.1.0", libtorch="2.11.0", device="cpu", device_name="a CPU")
+for line in sys.stdin:
+    job = json.loads(line)
+    file = job["partial"] + "/training.safetensors"
+    if os.path.exists(file):
+        open(os.environ["HOME"] + "/tries", "a").write(f"went on after epoch {kept(file)}\n")
+        for name, path in job["outputs"].items(): open(path, "w").write(job["stage"])
+        say(event="finished", id=job["id"], summary="", peak_memory=1)
+    else:
+        keep(file, 1)
+        sys.stdin.readline()
+        keep(file, 2)
+        say(event="failed", id=job["id"], failure={"code": "cancelled", "message": "stopped", "causes": []})
+"#;
+
+/// The machine of the first agent ends in the middle of a training.
+#[test]
+fn a_training_goes_on_with_what_another_machine_left() {
+    let (store, space) = (Store::start(), depth::space());
+    space.write("cluster.yaml", BY_HAND);
+    let machines = [Space::new(), Space::new()];
+    let begin = |machine: &Space, run: &str| {
+        let worker = machine.write("worker", WORKER.replace("PROTOCOL", &PROTOCOL_VERSION.to_string()));
+        std::fs::set_permissions(&worker, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let args = ["agent", "--run", run, "--class", "any", "--jobs", "1"];
+        let mut command = store.command(machine, &args);
+        command.env("ATFLOW_WORKER", worker).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let sent = || -> Vec<_> {
+        let folders = std::fs::read_dir(store.object("partial")).into_iter().flatten().flatten();
+        folders.map(|folder| folder.path().join("training.safetensors")).filter(|file| file.exists()).collect()
+    };
+    let ran = submit(&store, &space, &["--detach", "model/a"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.seen());
+    let run = only_run(&store);
+    let first = begin(&machines[0], &run);
+    wait_for(PATIENCE, "an epoch has ended", || !machines[0].cached_files("partial").is_empty());
+    assert!(Command::new("kill").args(["-TERM", &first.id().to_string()]).status().unwrap().success());
+    let ran = end(first);
+    assert_eq!(ran.code, Some(0), "{}", ran.seen());
+    assert_eq!((sent().len(), leases(&store)), (1, 0), "{}", ran.seen());
+    let ran = end(begin(&machines[1], &run));
+    assert!(ran.code == Some(0) && ran.stderr.contains("1 stage ran"), "{}", ran.seen());
+    assert_eq!(tries(&[&machines[1]]), BTreeMap::from([("went on after epoch 2".to_owned(), 1)]));
+    assert!(sent().is_empty(), "what is finished needs no progress");
 }

@@ -12,8 +12,9 @@ use atflow::cache::{Blob, Cache, Durability, MANIFEST_FORMAT, Made, Manifest, Ru
 use atflow::cluster::classes::ClusterFile;
 use atflow::cluster::controller::{Ended, Pace, SharedRun, Wish, watch};
 use atflow::cluster::folder::{AgentNote, ExitReason, RunFolder};
-use atflow::cluster::frozen_plan::{FrozenPlan, ThawedPlan};
+use atflow::cluster::frozen_plan::FrozenPlan;
 use atflow::cluster::site::{JobState, Site, SiteError, SiteJob, Submission};
+use atflow::cluster::thawed_plan::ThawedPlan;
 use atflow::external_inputs::ExternalInputs;
 use atflow::graph::{Graph, Outputs};
 use atflow::plan::{Goals, PlanContext};

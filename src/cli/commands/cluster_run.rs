@@ -12,9 +12,11 @@ use atflow::cluster::classes::{ClusterFile, ExecutorKind, USUAL_FILE};
 use atflow::cluster::command::CommandSite;
 use atflow::cluster::controller::{self, ControllerError, Ended, Pace, SharedRun, Told, Wish};
 use atflow::cluster::folder::RunFolder;
-use atflow::cluster::frozen_plan::{FreezeError, FrozenPlan, ThawedPlan, prices};
+use atflow::cluster::frozen_plan::{FreezeError, FrozenPlan, prices};
+use atflow::cluster::kept_sources::KeptSources;
 use atflow::cluster::site::Site;
 use atflow::cluster::slurm::Slurm;
+use atflow::cluster::thawed_plan::ThawedPlan;
 use atflow::event::RunSummary;
 use atflow::plan::{CacheStatus, CacheStatuses, PlanContext, must_be_there};
 use atflow::publish::{self, PublishError};
@@ -58,6 +60,9 @@ const PASSED: [&str; 15] = [
     "AWS_PROFILE",
 ];
 
+/// What to do if a file is not what it was when the pipeline was read.
+const CHANGED: &str = "a file changed since the pipeline was read; run again";
+
 /// How a run on a cluster ended, or that there was nothing to submit.
 pub(super) enum Submitted {
     /// Everything is fresh: the run goes on here, with nothing to do.
@@ -98,26 +103,32 @@ pub(super) fn run(
     let instances = loaded.graph.ids().map(|id| loaded.graph.instance(id));
     let classes: PerInstance<String> = cluster.classes_of(instances)?.into_iter().collect();
     let context = loaded.context();
-    let seconds = prices(context, &loaded.goals, &loaded.history())?;
+    let survey = loaded.survey()?;
+    let seconds = prices(&loaded.graph, &survey, &loaded.goals, &loaded.history());
     let results = args.out.as_deref().map(|out| std::path::absolute(out).unwrap_or_else(|_| out.to_owned()));
     let about = RunRecord { results, ..loaded.about() };
     let mut frozen = FrozenPlan::new(context, &loaded.goals, about, &classes, &seconds).map_err(unfit)?;
-    frozen.send_sources(&loaded.cache).map_err(unfit)?;
-    let found = live_run(&loaded.cache, &frozen);
     let is_told = !args.json && !args.quiet;
-    let is_in_bucket = loaded.cache.shared().is_some();
-    // Whoever joins a run in a folder has nothing to look up.
-    let survey = if found.is_none() || is_in_bucket { Some(loaded.survey()?) } else { None };
-    let is_fresh = |status: &CacheStatus| matches!(status, CacheStatus::Fresh(..));
-    if found.is_none() && survey.iter().flat_map(|survey| survey.values().flatten()).all(is_fresh) {
+    let is_stale = |status: &Option<CacheStatus>| !matches!(status, None | Some(CacheStatus::Fresh(..)));
+    let is_stale: PerInstance<bool> = survey.values().map(is_stale).collect();
+    let is_nothing_stale = is_stale.marked().next().is_none();
+    // Files are read for the sake of agents.
+    if is_nothing_stale && live_runs(&loaded.cache).next().is_none() {
         return Ok(Submitted::Nothing);
     }
-    if let Some(survey) = survey.filter(|_| is_in_bucket) {
-        send_results(&loaded.cache, &survey, &mut |line| {
+    let sources = frozen.keep_sources(&loaded.cache, &is_stale).map_err(unfit)?;
+    let found = live_runs(&loaded.cache).find(|folder| is_of(folder, &frozen));
+    if found.is_none() && is_nothing_stale {
+        return Ok(Submitted::Nothing);
+    }
+    if loaded.cache.shared().is_some() {
+        let tell = &mut |line: &str| {
             if is_told {
                 progress.line(line);
             }
-        })?;
+        };
+        send_sources(&loaded.cache, &sources, tell)?;
+        send_results(&loaded.cache, &survey, tell)?;
     }
     let folder = match &found {
         Some(folder) => folder.clone(),
@@ -252,6 +263,24 @@ fn wish(cancels: bool, interrupt: &Interrupt) -> Wish {
     }
 }
 
+/// Sends files that stages read to the bucket that agents share.
+fn send_sources(cache: &Cache, sources: &KeptSources, tell: &mut dyn FnMut(&str)) -> Result<(), CliError> {
+    for line in &sources.left_out {
+        tell(&format!("warning: {line}"));
+    }
+    let unsent = &sources.unsent;
+    if !unsent.is_empty() {
+        let bytes = ui::bytes(unsent.iter().map(|(blob, _)| blob.size).sum());
+        let count = ui::count(unsent.len(), "file");
+        tell(&format!("sending {count} ({bytes}) that stages read, as far as the bucket lacks them"));
+    }
+    publish::share_blobs(cache, unsent).map_err(|error| {
+        let is_loss = error.is_loss();
+        let error = CliError::from(CacheError::from(error));
+        if is_loss { error.help(CHANGED) } else { error }
+    })
+}
+
 /// Sends results of this cache to the bucket that agents share: they would make them again.
 fn send_results(cache: &Cache, survey: &CacheStatuses, tell: &mut dyn FnMut(&str)) -> Result<(), CliError> {
     let is_from_there = |from: &Origin| cache.shared().is_some_and(|remote| remote.name().secret() == from.remote);
@@ -307,12 +336,14 @@ fn fetch_results(
     }
 }
 
-/// The run of the same plan that is still under way.
-fn live_run(cache: &Cache, plan: &FrozenPlan) -> Option<RunFolder> {
-    let identity = plan.identity();
-    let is_same = |folder: &RunFolder| FrozenPlan::read(folder).is_ok_and(|found| found.identity() == identity);
-    let live = |folder: &RunFolder| folder.is_live() && !folder.is_cancelled();
-    RunFolder::all(cache).into_iter().filter(live).find(is_same)
+/// The runs that are still under way.
+fn live_runs(cache: &Cache) -> impl Iterator<Item = RunFolder> {
+    RunFolder::all(cache).into_iter().filter(|folder| folder.is_live() && !folder.is_cancelled())
+}
+
+/// Whether a run is of a plan.
+fn is_of(folder: &RunFolder, plan: &FrozenPlan) -> bool {
+    FrozenPlan::read(folder).is_ok_and(|found| found.identity() == plan.identity())
 }
 
 /// The description of the cluster: as named, beside the pipeline, or here.
@@ -380,9 +411,8 @@ fn unfit(error: FreezeError) -> CliError {
             "run these stages here first, without --executor: then their files are in the shared cache"
         }
         FreezeError::Reruns { .. } => "leave --force out, or leave --executor out to run here",
-        FreezeError::Folders { .. } => "pack the files into one archive that the stage reads, or leave --remote out",
-        FreezeError::File(_) => "the file changed since the pipeline was read; run again",
-        FreezeError::Bucket(_) => "look at the bucket and at its credentials; nothing was submitted",
+        FreezeError::File(_) | FreezeError::Folder(_) | FreezeError::Changed { .. } => CHANGED,
+        FreezeError::List(_) => "look at the cache and its disk; nothing was submitted",
     };
     CliError::environment(masked(&error.to_string())).help(help)
 }

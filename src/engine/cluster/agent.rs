@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::folder::{AgentNote, AgentStage, ExitNote, ExitReason, FailureNote, RunFolder};
-use super::frozen_plan::{FrozenPlan, ThawError, ThawedPlan};
+use super::frozen_plan::{FrozenPlan, ThawError};
 use super::news::{Item, NewsBoard};
+use super::thawed_plan::ThawedPlan;
 use crate::action::ActionKey;
 use crate::cache::remote::RemoteError;
 use crate::cache::{Cache, RunRecord};

@@ -269,14 +269,16 @@ impl<'a> Board<'a> {
         left
     }
 
-    /// A number that grows with all that a class has done: results, and epochs of trainings that go on.
-    pub fn progress(&self, class: usize, class_of: &PerInstance<usize>) -> usize {
+    /// A number that grows with all that a class has done: results, and epochs of trainings that go on. `epochs` tells
+    /// how many epochs of an instance agents have told of: where they share no folder, their progress is not here.
+    pub fn progress(&self, class: usize, class_of: &PerInstance<usize>, epochs: &dyn Fn(&str) -> u32) -> usize {
         let of = |(id, state): (InstanceId, &State)| match state {
             _ if class_of[id] != class => 0,
             // More than any training has epochs.
             State::Done { .. } | State::Failed(_) => 1_000_000,
             State::Ready(action, _) => {
-                Resumption::of(self.context.cache, action, false).map_or(0, |kept| kept.epoch as usize)
+                let kept = Resumption::of(self.context.cache, action, false).map_or(0, |kept| kept.epoch);
+                kept.max(epochs(&self.context.graph.instance(id).name)) as usize
             }
             State::Unwanted | State::Waiting | State::Blocked => 0,
         };

@@ -174,6 +174,8 @@ impl Agent {
 pub struct Fleet {
     agents: BTreeMap<String, Agent>,
     decisions: Vec<Decision>,
+    /// Finished epochs of trainings, by instance.
+    epochs: BTreeMap<String, u32>,
     folder: Option<PathBuf>,
 }
 
@@ -182,7 +184,7 @@ impl Fleet {
     pub fn read(folder: &RunFolder, now: Instant) -> Self {
         let decisions = lines(&folder.path().join(DECISIONS), 64 << 20);
         let folder_path = Some(folder.path().to_owned());
-        let mut fleet = Fleet { agents: BTreeMap::new(), decisions, folder: folder_path };
+        let mut fleet = Fleet { agents: BTreeMap::new(), decisions, epochs: BTreeMap::new(), folder: folder_path };
         for line in folder.jobs() {
             fleet.add(&line, now);
         }
@@ -230,6 +232,14 @@ impl Fleet {
             return;
         }
         for note in folder.agents() {
+            for running in &note.running {
+                // Counted from 1, and the current one is not finished.
+                let Some(epoch) = running.progress.as_ref().and_then(|progress| progress.metrics.epoch) else {
+                    continue;
+                };
+                let most = self.epochs.entry(running.stage.clone()).or_default();
+                *most = (*most).max(epoch.saturating_sub(1));
+            }
             if let Some(agent) = self.agents.get_mut(&note.name).filter(|agent| !agent.is_over) {
                 agent.note(&note, now);
             }
@@ -239,6 +249,11 @@ impl Fleet {
             // An agent that starts again removes its last words.
             agent.exit = if ended.contains(&agent.name) { folder.exit_of(&agent.name) } else { None };
         }
+    }
+
+    /// Returns the number of finished epochs of a training, as far as its agents have told of them.
+    pub fn epochs(&self, stage: &str) -> u32 {
+        self.epochs.get(stage).copied().unwrap_or(0)
     }
 
     /// Agents that are not over.
@@ -348,4 +363,34 @@ pub fn make_logs_folder(folder: &RunFolder) -> Result<PathBuf, FileError> {
     let path = logs_folder(folder);
     fs::create_dir_all(&path).on("make the folder", &path)?;
     Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::cache::Cache;
+    use crate::cluster::folder::AgentNote;
+
+    #[test]
+    fn the_current_epoch_of_a_training_is_not_finished_and_none_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = RunFolder::of(&Cache::open(dir.path()).unwrap(), &RunFolder::new_id());
+        let line = json!({"at": "", "class": "gpu", "job": "7", "count": 2, "why": ""});
+        let mut fleet = Fleet::read(&folder, Instant::now());
+        fleet.add(&serde_json::from_value(line).unwrap(), Instant::now());
+        let mut tell = |agent: &str, epoch: Option<u32>| {
+            let progress = json!({"done": 0, "total": 0, "message": "", "epoch": epoch});
+            let running = json!([{"stage": "model", "kind": "train", "started": "", "progress": progress}]);
+            let running = serde_json::from_value(running).unwrap();
+            folder.write_agent(&AgentNote { name: agent.to_owned(), running, ..AgentNote::default() }).unwrap();
+            fleet.update_notes(&folder, Instant::now());
+            (fleet.epochs("model"), fleet.epochs("other"))
+        };
+        assert_eq!(tell("7_0", None), (0, 0));
+        assert_eq!(tell("7_0", Some(5)), (4, 0));
+        assert_eq!(tell("7_1", Some(2)), (4, 0), "another agent began behind");
+        assert_eq!(tell("7_0", Some(1)), (4, 0));
+    }
 }

@@ -12,20 +12,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::folder::RunFolder;
-use super::plan_parts::{FrozenInstance, FrozenOutput, FrozenSource, Place, Pools, located};
+use super::plan_parts::{FrozenInstance, FrozenOutput, FrozenSource, Place, Pools};
 use crate::action::RECORD_FORMAT;
 use crate::address::masked;
-use crate::cache::remote::RemoteError;
-use crate::cache::{Blob, Cache, RunRecord};
+use crate::cache::{CacheError, RunRecord};
 use crate::dense_map::DenseId;
 use crate::digest::Digest;
-use crate::external_inputs::{CheckedSource, ExternalInputs};
-use crate::fsio::{self, Context, FileError};
+use crate::external_inputs::CheckedSource;
+use crate::folder::FolderError;
+use crate::fsio::{self, FileError};
 use crate::graph::Graph;
-use crate::plan::{Goals, History, PlanContext, RerunRequest, plan, survey};
-use crate::publish;
+use crate::plan::{CacheStatuses, Goals, History, PlanContext, RerunRequest, plan};
 use crate::scheduler::commit_of;
-use crate::spec::{Instance, InstanceId, InstanceParts, Need, OutputSpec, PerInstance, SourceFile};
+use crate::spec::{InstanceId, PerInstance};
 use crate::stage_kinds::StageKind;
 
 /// Version of the format. Other versions are refused.
@@ -46,18 +45,21 @@ pub enum FreezeError {
         /// The instances.
         stages: Vec<String>,
     },
-    /// Instances read folders of this machine, which agents elsewhere do not see.
-    #[error("{} read folders of files, and agents that share no folder do not see them", stages.join(", "))]
-    Folders {
-        /// The instances.
-        stages: Vec<String>,
-    },
     /// A file cannot be read any more.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The bucket that agents share did not take a file.
+    /// A folder of files cannot be read any more.
     #[error(transparent)]
-    Bucket(#[from] RemoteError),
+    Folder(#[from] FolderError),
+    /// The files of a folder changed.
+    #[error("the files in {} have changed", path.display())]
+    Changed {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The cache did not take the list of a folder's files.
+    #[error(transparent)]
+    List(#[from] CacheError),
 }
 
 /// Reason why a plan cannot be used.
@@ -120,30 +122,11 @@ pub struct FrozenPlan {
     /// Names of the classes.
     pub classes: Vec<String>,
     /// Instances, producers first.
-    instances: Vec<FrozenInstance>,
+    pub(super) instances: Vec<FrozenInstance>,
     /// Parameters of instances, each once.
-    params: Vec<Arc<Json>>,
+    pub(super) params: Vec<Arc<Json>>,
     /// Lists of outputs, each once.
-    outputs: Vec<Vec<FrozenOutput>>,
-}
-
-/// A plan as an agent works on it.
-#[derive(Debug)]
-pub struct ThawedPlan {
-    /// What the record of the run says of it from the start.
-    pub about: RunRecord,
-    /// All instances.
-    pub graph: Graph,
-    /// External inputs of the wanted instances.
-    pub sources: ExternalInputs,
-    /// What the run is to achieve.
-    pub goals: Goals,
-    /// Names of the classes.
-    pub classes: Vec<String>,
-    /// Class of each instance: its position in `classes`.
-    pub class_of: PerInstance<usize>,
-    /// Seconds that each instance takes, by earlier runs.
-    pub seconds: PerInstance<Option<f64>>,
+    pub(super) outputs: Vec<Vec<FrozenOutput>>,
 }
 
 impl FrozenPlan {
@@ -229,36 +212,6 @@ impl FrozenPlan {
             params: pools.params.values,
             outputs: pools.outputs.values,
         })
-    }
-
-    /// Sends the files of this machine that stages read to the bucket through which agents share work; then agents need
-    /// none of this machine's files. Does nothing where machines share a folder.
-    ///
-    /// # Errors
-    /// [`FreezeError`].
-    pub fn send_sources(&mut self, cache: &Cache) -> Result<(), FreezeError> {
-        if cache.shared().is_none() {
-            return Ok(());
-        }
-        let (mut sent, mut folders) = (HashMap::new(), Vec::new());
-        for instance in &mut self.instances {
-            for source in &mut instance.sources {
-                let checked = CheckedSource::from(source.place.clone());
-                let Some((path, digest)) = checked.local() else { continue };
-                if matches!(checked, CheckedSource::Folder { .. }) {
-                    folders.push(instance.name.clone());
-                    continue;
-                }
-                let size = std::fs::metadata(path).on("read", path)?.len();
-                let blob = Blob { digest, size };
-                sent.insert(digest, (blob, path.to_owned()));
-                source.place = Place::Kept { path: path.to_owned(), identity: checked.identity(), blob };
-            }
-        }
-        if !folders.is_empty() {
-            return Err(FreezeError::Folders { stages: folders });
-        }
-        Ok(publish::share_blobs(cache, &sent.into_values().collect::<Vec<_>>())?)
     }
 
     /// Returns a digest of all that agents would do: two plans with the same digest are the same run.
@@ -352,81 +305,20 @@ impl FrozenPlan {
     pub fn is_empty(&self) -> bool {
         self.instances.is_empty()
     }
-
-    /// Turns the plan back into what a run works on.
-    pub fn thaw(self) -> ThawedPlan {
-        let file = SourceFile::new(self.about.file.clone(), "");
-        let (params, outputs) = (self.params, self.outputs);
-        let outputs: Vec<Vec<OutputSpec>> =
-            outputs.into_iter().map(|list| list.into_iter().map(OutputSpec::from).collect()).collect();
-        let count = self.instances.len();
-        let mut checked = Vec::new();
-        let (mut class_of, mut seconds) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        let (mut wanted, mut needed) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        let mut thaw = |(position, frozen): (usize, FrozenInstance)| {
-            class_of.push(frozen.class);
-            seconds.push(frozen.seconds);
-            wanted.push(!frozen.is_unwanted);
-            needed.push(frozen.is_needed);
-            let mut sources = Vec::with_capacity(frozen.sources.len());
-            for source in frozen.sources {
-                let found = CheckedSource::from(source.place);
-                sources.push((source.slot.clone(), located(&found)));
-                checked.push((InstanceId::at(position), source.slot, found));
-            }
-            let need = |(slot, label, from, output)| Need { slot, label, from: InstanceId::at(from), output };
-            let parts = InstanceParts {
-                name: frozen.name,
-                stage: frozen.stage,
-                kind: frozen.kind,
-                params: params[frozen.params].clone(),
-                seed: frozen.seed,
-                is_seeded: frozen.is_seeded,
-                numerics: frozen.numerics,
-                threads: frozen.threads,
-                gpu: frozen.gpu,
-                time_limit: frozen.time_limit.map(Duration::from_secs_f64),
-                needs: frozen.needs.into_iter().map(need).collect(),
-                sources,
-                outputs: outputs[frozen.outputs].clone(),
-                sweep: frozen.sweep,
-            };
-            Instance::from_parts(parts, &file)
-        };
-        let instances: Vec<Instance> = self.instances.into_iter().enumerate().map(&mut thaw).collect();
-        let graph = Graph::new(instances);
-        let goals = Goals {
-            wanted: wanted.into_iter().collect(),
-            needed: needed.into_iter().collect(),
-            ..Goals::all_known(&graph)
-        };
-        ThawedPlan {
-            about: self.about,
-            graph,
-            sources: ExternalInputs::checked_before(checked),
-            goals,
-            classes: self.classes,
-            class_of: class_of.into_iter().collect(),
-            seconds: seconds.into_iter().collect(),
-        }
-    }
 }
 
 /// Returns the seconds that each instance takes, by earlier runs; `None` for those that never ran at their size.
-///
-/// # Errors
-/// [`crate::cache::CacheError`] if the cache cannot be read.
 pub fn prices(
-    context: PlanContext<'_>,
+    graph: &Graph,
+    status_of: &CacheStatuses,
     goals: &Goals,
     history: &History<'_>,
-) -> Result<PerInstance<Option<f64>>, crate::cache::CacheError> {
-    let status_of = survey(context, goals)?;
-    let stages = plan(context.graph, &status_of, goals, history);
+) -> PerInstance<Option<f64>> {
+    let stages = plan(graph, status_of, goals, history);
     let by_name: HashMap<&str, f64> =
         stages.iter().filter_map(|stage| Some((stage.name.as_str(), stage.seconds?))).collect();
-    let seconds = |id: InstanceId| by_name.get(context.graph.instance(id).name.as_str()).copied();
-    Ok(context.graph.ids().map(seconds).collect())
+    let seconds = |id: InstanceId| by_name.get(graph.instance(id).name.as_str()).copied();
+    graph.ids().map(seconds).collect()
 }
 
 #[cfg(test)]
@@ -434,8 +326,9 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::cache::StatMemo;
-    use crate::spec::{Overrides, PipelineSpec, expand};
+    use crate::cache::{Cache, StatMemo};
+    use crate::external_inputs::ExternalInputs;
+    use crate::spec::{InstanceParts, Overrides, PipelineSpec, expand};
 
     const PIPELINE: &str = r#"
 params: {level: 3}

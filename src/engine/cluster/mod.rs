@@ -17,6 +17,7 @@ pub mod fleet;
 pub mod folder;
 pub mod frozen_plan;
 mod instruction_sets;
+pub mod kept_sources;
 mod news;
 mod notes;
 mod plan_parts;
@@ -26,6 +27,7 @@ mod schema;
 mod shared_notes;
 pub mod site;
 pub mod slurm;
+pub mod thawed_plan;
 pub mod verdict;
 
 pub use schema::cluster_schema;

@@ -81,6 +81,8 @@ pub(super) enum Place {
     Address(Source),
     /// File of the machine that submits agents, whose bytes are in the bucket that agents share.
     Kept { path: PathBuf, identity: String, blob: Blob },
+    /// Folder of that machine, whose files are in the bucket; `list` names them.
+    KeptFolder { path: PathBuf, digest: Digest, list: Blob },
     /// File that a person has to fetch.
     ByHand { path: PathBuf, source: Source, digest: Option<Digest> },
 }
@@ -94,7 +96,9 @@ pub(super) fn located(checked: &CheckedSource) -> Source {
     let text = |path: &Path| Some(path.to_string_lossy().into_owned());
     match checked {
         CheckedSource::Local { path, .. } => Source { path: text(path), ..Source::default() },
-        CheckedSource::Folder { path, .. } => Source { path: text(path), is_folder: true, ..Source::default() },
+        CheckedSource::Folder { path, .. } | CheckedSource::KeptFolder { path, .. } => {
+            Source { path: text(path), is_folder: true, ..Source::default() }
+        }
         CheckedSource::Kept { path, .. } => Source { path: text(path), ..Source::default() },
         CheckedSource::Remote { source } => source.clone(),
         CheckedSource::ByHand { path, source, .. } => Source { path: text(path), ..source.clone() },
@@ -110,6 +114,9 @@ impl Place {
             CheckedSource::Remote { source } => Place::Address(without_secrets(source)),
             CheckedSource::Kept { path, identity, blob } => {
                 Place::Kept { path: path.clone(), identity: identity.clone(), blob: *blob }
+            }
+            CheckedSource::KeptFolder { path, digest, list } => {
+                Place::KeptFolder { path: path.clone(), digest: *digest, list: *list }
             }
             CheckedSource::ByHand { path, source, digest } => {
                 Place::ByHand { path: absolute(path), source: without_secrets(source), digest: *digest }
@@ -132,6 +139,7 @@ impl From<Place> for CheckedSource {
             Place::Folder { path, digest } => CheckedSource::Folder { path, digest },
             Place::Address(source) => CheckedSource::Remote { source },
             Place::Kept { path, identity, blob } => CheckedSource::Kept { path, identity, blob },
+            Place::KeptFolder { path, digest, list } => CheckedSource::KeptFolder { path, digest, list },
             Place::ByHand { path, source, digest } => CheckedSource::ByHand { path, source, digest },
         }
     }

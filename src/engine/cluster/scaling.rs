@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use super::agent::{AgentOptions, Neighbourhood, Notes, scheduler_options};
 use super::folder::{AgentNote, RunFolder};
-use super::frozen_plan::{FrozenPlan, ThawedPlan};
+use super::frozen_plan::FrozenPlan;
+use super::thawed_plan::ThawedPlan;
 use crate::action::ActionKey;
 use crate::cache::{Cache, Durability, RunRecord, StatMemo};
 use crate::clock;

@@ -24,7 +24,7 @@ pub use maps::SaliencyMaps;
 pub use predictions::{Ensemble, Gradients, Predictions, Radii, UnderAttack};
 pub use saliency_numbers::{SaliencyNumber, SaliencyNumbers};
 pub use training::{AdversarialMetrics, EpochMetrics, TrainingMetrics};
-pub use training_progress::{TRAINING_PROGRESS_FILE, TRAINING_PROGRESS_FORMAT, finished_epochs};
+pub use training_progress::{TRAINING_PROGRESS_FILE, TRAINING_PROGRESS_FORMAT, TrainingProgress, finished_epochs};
 
 /// The one metadata key of every safetensors file that atflow writes; its value is a JSON object.
 pub const METADATA_KEY: &str = "atflow";

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::Value;
 
 use super::METADATA_KEY;
 use crate::regular::open_regular;
@@ -18,28 +19,45 @@ pub const TRAINING_PROGRESS_FORMAT: &str = "training/1";
 /// Largest header that is read: a few hundred tensors and epochs.
 const LARGEST_HEADER: u64 = 64 << 20;
 
-/// Returns the number of finished epochs in the progress of a training, given its folder. `None` without progress, and
-/// for a file that cannot be read.
-///
-/// Reads the header only, so it does not notice damaged tensors.
+/// What the header of a progress file tells. It does not notice damaged tensors.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainingProgress {
+    /// What determines the path of the training up to here, as the worker wrote it.
+    pub of: Value,
+    /// Number of finished epochs.
+    pub epochs: u32,
+}
+
+impl TrainingProgress {
+    /// Reads the progress of a training, given its folder. `None` without progress, and for a file that cannot be read.
+    pub fn read(folder: &Path) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Metadata {
+            format: String,
+            #[serde(default)]
+            of: Value,
+            epochs: Vec<IgnoredAny>,
+        }
+        let mut file = open_regular(&folder.join(TRAINING_PROGRESS_FILE)).ok()?;
+        let mut length = [0; 8];
+        file.read_exact(&mut length).ok()?;
+        let length = u64::from_le_bytes(length);
+        if length > LARGEST_HEADER {
+            return None;
+        }
+        let mut header = Vec::new();
+        file.take(length).read_to_end(&mut header).ok()?;
+        let header: Value = serde_json::from_slice(&header).ok()?;
+        let metadata: Metadata = serde_json::from_str(header["__metadata__"][METADATA_KEY].as_str()?).ok()?;
+        let epochs = metadata.epochs.len().try_into().ok()?;
+        (metadata.format == TRAINING_PROGRESS_FORMAT).then_some(TrainingProgress { of: metadata.of, epochs })
+    }
+}
+
+/// Returns the number of finished epochs in the progress of a training, given its folder; as
+/// [`TrainingProgress::read`].
 pub fn finished_epochs(folder: &Path) -> Option<u32> {
-    #[derive(Deserialize)]
-    struct Metadata {
-        format: String,
-        epochs: Vec<IgnoredAny>,
-    }
-    let mut file = open_regular(&folder.join(TRAINING_PROGRESS_FILE)).ok()?;
-    let mut length = [0; 8];
-    file.read_exact(&mut length).ok()?;
-    let length = u64::from_le_bytes(length);
-    if length > LARGEST_HEADER {
-        return None;
-    }
-    let mut header = Vec::new();
-    file.take(length).read_to_end(&mut header).ok()?;
-    let header: serde_json::Value = serde_json::from_slice(&header).ok()?;
-    let metadata: Metadata = serde_json::from_str(header["__metadata__"][METADATA_KEY].as_str()?).ok()?;
-    (metadata.format == TRAINING_PROGRESS_FORMAT).then_some(metadata.epochs.len().try_into().ok())?
+    TrainingProgress::read(folder).map(|found| found.epochs)
 }
 
 #[cfg(test)]

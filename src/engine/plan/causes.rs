@@ -222,7 +222,9 @@ impl Walk<'_, '_, '_> {
                 CheckedSource::Local { path, .. } | CheckedSource::ByHand { path, .. } => {
                     (path.display().to_string(), std::fs::metadata(path).ok().map(|metadata| metadata.len()))
                 }
-                CheckedSource::Folder { path, .. } => (path.display().to_string(), None),
+                CheckedSource::Folder { path, .. } | CheckedSource::KeptFolder { path, .. } => {
+                    (path.display().to_string(), None)
+                }
                 CheckedSource::Kept { path, blob, .. } => (path.display().to_string(), Some(blob.size)),
                 CheckedSource::Remote { source } => {
                     (Address::new(source.url.as_deref().unwrap_or_default()).to_string(), None)

@@ -130,6 +130,13 @@ impl Scheduler<'_> {
 
     fn start(&mut self, id: InstanceId, worker: Option<usize>, share: Share, lease: Lease) -> Result<(), RunError> {
         let instance = self.context.graph.instance(id);
+        let is_training = instance.kind == StageKind::Train;
+        let begun = self.tasks.get(id).filter(|task| is_training && task.wants != Satisfaction::Rerun);
+        let there = begun.map(|task| task.key).and_then(|key| self.fetch_progress(id, key));
+        // A stop may have come meanwhile.
+        if self.interrupt.requests() > 0 {
+            return Ok(());
+        }
         let Some(Task { action, key, reason, wants }) = self.tasks.take(id) else { return Ok(()) };
         let scratch = self.scratch.take()?;
         let folder = scratch.path();
@@ -146,13 +153,15 @@ impl Scheduler<'_> {
             threads: share.threads,
             inputs: self.inputs(id),
             outputs: outputs.clone().into_iter().collect(),
-            partial: (instance.kind == StageKind::Train).then(|| self.context.cache.partial_path(key)),
+            partial: is_training.then(|| self.context.cache.partial_path(key)),
             // A forced rerun computes everything again and must not start from an earlier state.
             onward: action
                 .onward_key()
                 .filter(|_| wants != Satisfaction::Rerun)
                 .map(|key| self.context.cache.partial_path(key)),
         };
+        // First, so that no epoch ends unseen.
+        let progress = if is_training { self.threads.send_progress(key, job.id, there) } else { None };
         let cancel = Arc::new(AtomicBool::new(false));
         let started = clock::now();
         match worker {
@@ -178,6 +187,7 @@ impl Scheduler<'_> {
             log,
             pace: Paces::default(),
             wants,
+            progress,
             overdue,
             lease: Some(lease),
         };

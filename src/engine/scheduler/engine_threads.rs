@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Interrupt;
 use super::messages::Message;
+use super::progress_sender::ProgressSender;
+use crate::action::ActionKey;
 use crate::cache::Cache;
 use crate::executors::{self, Reporter};
 use crate::external_inputs::{CheckedSource, obtain};
@@ -66,9 +68,16 @@ impl EngineThreads {
         self.start(move || {
             let id = job.id;
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                let mut available = Vec::with_capacity(sources.len());
                 for (slot, source) in sources {
-                    let (path, digest) = obtain(&source, &cache, &reporter)?;
-                    job.inputs.push(Input { slot, label: String::new(), path, digest });
+                    let found = obtain(&source, &cache, &reporter)?;
+                    job.inputs.push(Input {
+                        slot,
+                        label: String::new(),
+                        path: found.path.clone(),
+                        digest: found.digest,
+                    });
+                    available.push(found);
                 }
                 executors::run(&job, &reporter)
             }));
@@ -78,6 +87,15 @@ impl EngineThreads {
             });
             Message::EngineDone(id, result)
         });
+    }
+
+    /// Sends the progress of a training while it runs, if another machine may have to go on with it.
+    /// `there` is the number of epochs that the bucket has, if that is known.
+    pub(super) fn send_progress(&self, key: ActionKey, job: u64, there: Option<u32>) -> Option<ProgressSender> {
+        let sender = self.sender.clone();
+        // The run may be busy or over, and nothing here must wait for it.
+        let warn = move |text| _ = sender.try_send(Message::EngineWarning(job, text));
+        ProgressSender::start(&self.cache, key, there, warn)
     }
 
     /// Works on a thread of its own, and sends the message that comes of it.

@@ -10,11 +10,14 @@ use crate::plan::must_be_there;
 use crate::spec::{InstanceId, Need};
 
 /// Message of fetches in progress.
-enum FetchNews {
-    /// Bytes that have come for all blobs.
-    Progress(u64),
-    Ended(Result<Vec<Obtained>, CacheError>),
+enum FetchNews<T> {
+    /// Bytes that have come, and those that there are.
+    Progress(u64, u64),
+    Ended(Result<T, CacheError>),
 }
+
+/// Tells of a fetch the bytes that have come, and those that there are; says whether to go on.
+pub(super) type Tell<'a> = dyn Fn(u64, u64) -> ControlFlow<()> + Sync + 'a;
 
 impl Scheduler<'_> {
     /// Fetches the required outputs of a fresh instance; returns the first one that is missing everywhere.
@@ -80,14 +83,29 @@ impl Scheduler<'_> {
 
     /// Fetches blobs that are not here, as far as the remote cache has them and the user does not stop.
     fn fetch_absent(&mut self, id: InstanceId, absent: Vec<Blob>) -> Result<(), CacheError> {
-        let stage = self.name(id);
         let total = absent.iter().map(|blob| blob.size).sum();
-        let (cache, interrupt) = (self.context.cache.clone(), self.interrupt.clone());
+        let cache = self.context.cache.clone();
+        let outcomes = self.fetch_aside(id, move |tell| cache.obtain_all(&absent, &|done| tell(done, total)))?;
+        for outcome in outcomes.into_iter().flatten() {
+            if let Obtained::Wrong(message) = outcome {
+                self.emit(RunEvent::Warning(message));
+            }
+        }
+        Ok(())
+    }
+
+    /// Fetches something for an instance on a thread of its own, which the run abandons on a stop: a server may be
+    /// silent for long. `None` if the user stopped.
+    pub(super) fn fetch_aside<T: Send + 'static>(
+        &mut self,
+        id: InstanceId,
+        fetch: impl FnOnce(&Tell<'_>) -> Result<T, CacheError> + Send + 'static,
+    ) -> Result<Option<T>, CacheError> {
+        let (stage, interrupt) = (self.name(id), self.interrupt.clone());
         let (sender, told) = mpsc::channel();
-        // The fetches have their own thread, which the run abandons on a stop: a server may be silent for long.
         std::thread::spawn(move || {
-            let ended = cache.obtain_all(&absent, &|done| {
-                _ = sender.send(FetchNews::Progress(done));
+            let ended = fetch(&|done, total| {
+                _ = sender.send(FetchNews::Progress(done, total));
                 if interrupt.requests() > 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
             _ = sender.send(FetchNews::Ended(ended));
@@ -96,23 +114,16 @@ impl Scheduler<'_> {
         loop {
             match told.recv_timeout(MESSAGE_WAIT) {
                 // Several fetches tell, and what one says may be overtaken.
-                Ok(FetchNews::Progress(done)) if shown.is_none_or(|shown| done > shown) => {
+                Ok(FetchNews::Progress(done, total)) if shown.is_none_or(|shown| done > shown) => {
                     self.emit(RunEvent::Fetching { stage: stage.clone(), done, total });
                     shown = Some(done);
                 }
-                Ok(FetchNews::Progress(_)) => {}
-                Ok(FetchNews::Ended(Ok(outcomes))) => {
-                    for outcome in outcomes {
-                        if let Obtained::Wrong(message) = outcome {
-                            self.emit(RunEvent::Warning(message));
-                        }
-                    }
-                    return Ok(());
-                }
-                Ok(FetchNews::Ended(Err(error))) if error.is_stopped() => return Ok(()),
+                Ok(FetchNews::Progress(..)) => {}
+                Ok(FetchNews::Ended(Ok(fetched))) => return Ok(Some(fetched)),
+                Ok(FetchNews::Ended(Err(error))) if error.is_stopped() => return Ok(None),
                 Ok(FetchNews::Ended(Err(error))) => return Err(error),
                 Err(RecvTimeoutError::Timeout) if self.interrupt.requests() == 0 => {}
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Ok(()),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Ok(None),
             }
         }
     }

@@ -81,7 +81,8 @@ impl Scheduler<'_> {
     }
 
     /// Ends a stage that the user stopped.
-    fn interrupted(&mut self, running: Running) {
+    fn interrupted(&mut self, mut running: Running) {
+        self.leave(&mut running);
         let Running { id, action, started, .. } = running;
         let seconds = started.elapsed().as_secs_f64();
         self.journal.note_interrupted(self.name(id), action, seconds);

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::log::StageLog;
 use super::pace::Paces;
+use super::progress_sender::ProgressSender;
 use super::scratch::Scratch;
 use super::tasks::Satisfaction;
 use crate::action::{Action, ActionKey};
@@ -34,6 +35,8 @@ pub(super) struct Running {
     pub(super) log: StageLog,
     pub(super) pace: Paces,
     pub(super) wants: Satisfaction,
+    /// Sends its progress, if it is a training that another machine may have to go on with.
+    pub(super) progress: Option<ProgressSender>,
     /// When it was told that its time limit is over.
     pub(super) overdue: Option<Instant>,
     /// Keeps other runs from the same key. Released when the stage ends, however it ends.

@@ -23,11 +23,13 @@ mod messages;
 mod neighbours;
 mod pace;
 mod part;
+mod progress_sender;
 mod record;
 mod recovery;
 mod remote_results;
 mod scratch;
 mod settle;
+mod shared_progress;
 #[cfg(test)]
 pub(crate) mod simulation;
 mod state;
@@ -54,6 +56,7 @@ use journal::Journal;
 use lease_wait::RunLeases;
 use live_state::LiveState;
 use messages::Message;
+use progress_sender::Leaving;
 use recovery::Recovery;
 use remote_results::RemoteResults;
 use scratch::ScratchFolders;
@@ -149,6 +152,8 @@ struct Scheduler<'a> {
     recovery: Recovery,
     remote_results: RemoteResults,
     journal: Journal<'a>,
+    /// Trainings that run no longer, whose progress is being sent or removed.
+    leaving: Vec<Leaving>,
     live: LiveState,
     /// Whether the duration of the run was estimated.
     is_estimated: bool,
@@ -175,6 +180,7 @@ pub fn run(
     let mut scheduler = Scheduler::new(context, options, interrupt, observer);
     let broken = scheduler.run().err();
     scheduler.skip_the_rest();
+    scheduler.wait_for_progress();
     let mut summary = RunSummary {
         ran: scheduler.states.count(Status::Ran),
         cached: scheduler.states.count(Status::Cached),
@@ -227,6 +233,7 @@ impl<'a> Scheduler<'a> {
             recovery: Recovery::new(graph),
             remote_results: RemoteResults::default(),
             journal: Journal::new(cache, options),
+            leaving: Vec::new(),
             live: LiveState::new(cache, &options.about, options.part.is_some()),
             is_estimated: false,
             stop: Stop::default(),

@@ -55,6 +55,10 @@ impl Scheduler<'_> {
                         neighbours.note_done(running.key);
                     }
                     (running.scratch, running.lease) = (None, None);
+                    // Last: an upload may be going on, and nobody has to wait for it.
+                    if let Some(progress) = running.progress.as_ref().filter(|_| unsent.is_none()) {
+                        progress.remove();
+                    }
                     Recorded::Done(Box::new(manifest), rotten, unsent)
                 }
                 Err(recorded) => recorded,
@@ -64,8 +68,9 @@ impl Scheduler<'_> {
     }
 
     /// Handles the end of recording, with or without a result.
-    pub(super) fn recorded(&mut self, job: u64, running: Running, recorded: Recorded) -> Result<(), RunError> {
+    pub(super) fn recorded(&mut self, job: u64, mut running: Running, recorded: Recorded) -> Result<(), RunError> {
         self.jobs.end_recording(job);
+        self.leave_done(&mut running);
         self.leases.looks.refill();
         if self.states.next_ready(None).is_none() {
             // Nothing is left to start: what others have made counts now.

@@ -111,8 +111,23 @@ impl Bucket {
         to: &FilePath,
         progress: &mut Progress<'_>,
     ) -> Result<bool, RemoteError> {
+        self.get_up_to(u64::MAX, path, expected, to, progress)
+    }
+
+    /// The same for a file of at most so many bytes.
+    pub(super) fn get_up_to(
+        &self,
+        at_most: u64,
+        path: &str,
+        expected: &Expected,
+        to: &FilePath,
+        progress: &mut Progress<'_>,
+    ) -> Result<bool, RemoteError> {
         let (place, runtime) = (self.place(path), runtime()?);
         let Some(found) = self.found(runtime.block_on(self.store.get(&place)))? else { return Ok(false) };
+        if found.meta.size > at_most {
+            return Err(FetchError::TooLarge { url: self.name.join(path), at_most }.into());
+        }
         let total = Some(found.meta.size);
         let reader = Reader::new(runtime, found);
         fetch::receive(&self.name.join(path), reader, total, expected, to, progress)?;

@@ -12,6 +12,7 @@ mod error;
 mod http;
 mod lease;
 mod notes;
+mod progress;
 #[cfg(feature = "reapi")]
 mod reapi;
 
@@ -44,6 +45,8 @@ pub struct Remote {
     patience: Patience,
     /// Keys that the remote lacks; a run asks for each only once.
     absent: Mutex<HashSet<ActionKey>>,
+    /// Blobs that the remote has; a run asks for each only once.
+    present: Mutex<HashSet<(Digest, u64)>>,
 }
 
 #[derive(Debug)]
@@ -126,7 +129,17 @@ impl Remote {
             },
             None => Place::Folder(PathBuf::from(name)),
         };
-        Ok(Remote { place, name: name.into(), patience, absent: Mutex::default() })
+        Ok(Remote::of(place, name.into(), patience))
+    }
+
+    fn of(place: Place, name: Address, patience: Patience) -> Self {
+        Remote { place, name, patience, absent: Mutex::default(), present: Mutex::default() }
+    }
+
+    /// Returns an empty bucket in memory.
+    #[cfg(test)]
+    pub(crate) fn in_memory() -> Self {
+        Remote::of(Place::Bucket(Arc::new(Bucket::in_memory())), "memory://lab".into(), Patience::default())
     }
 
     /// Returns the name as the user gave it.
@@ -187,18 +200,27 @@ impl Remote {
         }
     }
 
-    /// Whether the remote has a blob, as far as a check without a fetch shows.
+    /// Whether the remote has a blob, as far as a check without a fetch shows. What it had once is not asked for again,
+    /// unless a fetch of it fails.
     ///
     /// # Errors
     /// [`RemoteError`].
     pub fn has_blob(&self, blob: Blob) -> Result<bool, RemoteError> {
-        let path = object_path(blob.digest);
-        match &self.place {
-            Place::Web(base) => Ok(fetch::exists(&base.join(&path), Some(blob.size), &self.patience)?),
-            Place::Folder(folder) => Ok(length(&folder.join(path)) == Some(blob.size)),
-            Place::Bucket(bucket) => Ok(self.there(bucket.size(&path))?.flatten() == Some(blob.size)),
-            Place::Actions(actions) => actions.has_blob(blob),
+        let present = || self.present.lock().unwrap_or_else(PoisonError::into_inner);
+        if present().contains(&(blob.digest, blob.size)) {
+            return Ok(true);
         }
+        let path = object_path(blob.digest);
+        let is_there = match &self.place {
+            Place::Web(base) => fetch::exists(&base.join(&path), Some(blob.size), &self.patience)?,
+            Place::Folder(folder) => length(&folder.join(path)) == Some(blob.size),
+            Place::Bucket(bucket) => self.there(bucket.size(&path))?.flatten() == Some(blob.size),
+            Place::Actions(actions) => actions.has_blob(blob)?,
+        };
+        if is_there {
+            present().insert((blob.digest, blob.size));
+        }
+        Ok(is_there)
     }
 
     /// Fetches a blob to `to` and checks it; `false` if the remote does not have it.
@@ -206,6 +228,14 @@ impl Remote {
     /// # Errors
     /// [`RemoteError`]; then there is no file at `to`.
     pub fn blob(&self, blob: Blob, to: &Path, progress: &mut Progress<'_>) -> Result<bool, RemoteError> {
+        let fetched = self.fetch_blob(blob, to, progress);
+        if !matches!(fetched, Ok(true)) {
+            self.present.lock().unwrap_or_else(PoisonError::into_inner).remove(&(blob.digest, blob.size));
+        }
+        fetched
+    }
+
+    fn fetch_blob(&self, blob: Blob, to: &Path, progress: &mut Progress<'_>) -> Result<bool, RemoteError> {
         let path = object_path(blob.digest);
         let expected = Expected { blake3: Some(blob.digest), size: Some(blob.size), ..Expected::default() };
         match &self.place {

@@ -19,7 +19,7 @@ impl Controller<'_, '_> {
             self.fleet.update_notes(self.run.folder, now);
         }
         for class in 0..self.states.len() {
-            let progress = self.board.progress(class, self.run.class_of);
+            let progress = self.board.progress(class, self.run.class_of, &|stage| self.fleet.epochs(stage));
             let state = &mut self.states[class];
             if progress > state.progress {
                 state.progress = progress;

@@ -1,21 +1,23 @@
 //! External inputs: files beside a pipeline file, and files to fetch.
 //!
 //! Checks them before anything runs. Gives each its identity for the action key of the stage that reads it, and makes
-//! it available once that stage runs.
+//! it available once that stage runs ([`obtain`]).
+
+mod kept_folder;
+mod obtain;
 
 use std::collections::HashMap;
 use std::io;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use crate::address::Address;
-use crate::cache::{Blob, Cache, Obtained, SourceDigests, StatMemo};
+use crate::cache::{Blob, SourceDigests, StatMemo};
 use crate::digest::Digest;
-use crate::executors::Reporter;
-use crate::fetch::{self, FetchError, Patience};
+use crate::fetch;
 use crate::folder::{Folder, FolderError};
 use crate::graph::Graph;
-use crate::protocol::{Failure, FailureCode};
+pub(crate) use kept_folder::FolderList;
+pub use obtain::{Available, obtain};
+
 use crate::spec::{ExternalInput, Instance, InstanceId, PerInstance, Place, Problem, Problems};
 use crate::stage_kinds::{Source, StageKind};
 
@@ -65,13 +67,24 @@ pub enum CheckedSource {
         /// Its bytes.
         blob: Blob,
     },
+    /// Folder of another machine, whose files are in the cache.
+    KeptFolder {
+        /// Path on the machine that the plan was made on.
+        path: PathBuf,
+        /// Digest of the names and contents of its files.
+        digest: Digest,
+        /// Blob with the list of its files.
+        list: Blob,
+    },
 }
 
 impl CheckedSource {
     /// Returns the identity of the file in an action.
     pub fn identity(&self) -> String {
         match self {
-            CheckedSource::Local { digest, .. } | CheckedSource::Folder { digest, .. } => format!("blake3:{digest}"),
+            CheckedSource::Local { digest, .. }
+            | CheckedSource::Folder { digest, .. }
+            | CheckedSource::KeptFolder { digest, .. } => format!("blake3:{digest}"),
             CheckedSource::Kept { identity, .. } => identity.clone(),
             // The pipeline reader rejects a remote source without a digest. A manual one without a digest is then a
             // local file or missing: no action with this identity is ever recorded.
@@ -105,7 +118,7 @@ impl CheckedSource {
         match self {
             CheckedSource::Local { path, digest } | CheckedSource::Folder { path, digest } => Some((path, *digest)),
             CheckedSource::ByHand { path, digest, .. } => digest.map(|digest| (path.as_path(), digest)),
-            CheckedSource::Remote { .. } | CheckedSource::Kept { .. } => None,
+            CheckedSource::Remote { .. } | CheckedSource::Kept { .. } | CheckedSource::KeptFolder { .. } => None,
         }
     }
 }
@@ -297,90 +310,6 @@ fn by_hand(text: &str) -> String {
 
 fn shown_folder(base: &Path) -> String {
     if base.as_os_str().is_empty() { "the current folder".to_owned() } else { base.display().to_string() }
-}
-
-/// Makes an external file available on this machine; returns its path and digest.
-///
-/// A local file stays where it is. A remote one is fetched into the cache unless it is there.
-///
-/// # Errors
-/// A [`Failure`] of the stage that needs it.
-pub fn obtain(source: &CheckedSource, cache: &Cache, reporter: &dyn Reporter) -> Result<(PathBuf, Digest), Failure> {
-    if let Some((path, digest)) = source.local() {
-        return Ok((path.to_owned(), digest));
-    }
-    let failed = |message: String, causes: Vec<String>| Failure { code: FailureCode::Broken, message, causes };
-    let source = match source {
-        CheckedSource::Remote { source } => source,
-        CheckedSource::Kept { path, blob, .. } => return obtain_kept(path, *blob, cache, reporter),
-        CheckedSource::Local { path, .. } | CheckedSource::Folder { path, .. } => {
-            return Err(failed(format!("{} is gone", path.display()), Vec::new()));
-        }
-        CheckedSource::ByHand { path, source, .. } => {
-            let text = by_hand(source.by_hand.as_deref().unwrap_or_default());
-            return Err(failed(format!("there is no file {}", path.display()), vec![text]));
-        }
-    };
-    let identity = source.published().unwrap_or_default();
-    if let Some(blob) = cache.fetched(&identity).filter(|blob| cache.has(*blob)) {
-        return Ok((cache.object_path(blob.digest), blob.digest));
-    }
-    let url = Address::new(source.url.as_deref().unwrap_or_default());
-    if cache.is_offline() {
-        return Err(failed(format!("{url} has to be fetched, and this run is offline"), Vec::new()));
-    }
-    // Each identity has one fetch place, so an interrupted fetch resumes there. It is locked, so two runs do not write
-    // to it at once.
-    let stopped = || Failure { code: FailureCode::Cancelled, message: "stopped".to_owned(), causes: Vec::new() };
-    let place = cache.fetch_place(&identity, &mut || {
-        reporter.progress(0, 0, "waiting for another run, which fetches the same");
-        reporter.cancelled()
-    });
-    let place = place.map_err(|error| failed(format!("could not fetch {url}"), causes(&error)))?;
-    let Some((file, _lock)) = place else { return Err(stopped()) };
-    if let Some(blob) = cache.fetched(&identity).filter(|blob| cache.has(*blob)) {
-        return Ok((cache.object_path(blob.digest), blob.digest));
-    }
-    let progress = &mut |done: u64, total: Option<u64>| {
-        let of = total.map(|total| format!(" of {:.1}", total as f64 / 1e6)).unwrap_or_default();
-        reporter.progress(done, total.unwrap_or(0), &format!("fetching {:.1}{of} MB", done as f64 / 1e6));
-        if reporter.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
-    let trying = &mut |url: &Address, failed: Option<&FetchError>| {
-        if let Some(error) = failed {
-            reporter.log(&format!("that failed: {}", causes(error).join(": ")));
-        }
-        reporter.log(&format!("fetching {url}"));
-    };
-    fetch::fetch(source, &file, &Patience::default(), trying, progress).map_err(|error| match error {
-        FetchError::Stopped => stopped(),
-        error => failed(format!("could not fetch {url}"), causes(&error)),
-    })?;
-    let blob = cache.ingest(&file).map_err(|error| failed(format!("could not keep {url}"), causes(&error)))?;
-    cache.remember_fetched(&identity, blob).map_err(|error| failed(format!("could not keep {url}"), causes(&error)))?;
-    cache.leave_fetch_place(&file);
-    Ok((cache.object_path(blob.digest), blob.digest))
-}
-
-/// Makes a file of another machine available here, whose bytes are in the cache.
-fn obtain_kept(path: &Path, blob: Blob, cache: &Cache, reporter: &dyn Reporter) -> Result<(PathBuf, Digest), Failure> {
-    let failed = |causes: Vec<String>| {
-        let message = format!("could not fetch {} as the plan was made with", path.display());
-        Failure { code: FailureCode::Broken, message, causes }
-    };
-    let progress = &mut |done: u64, _: Option<u64>| {
-        reporter.progress(done, blob.size, &format!("fetching {:.1} MB", blob.size as f64 / 1e6));
-        if reporter.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
-    match cache.obtain(blob, progress) {
-        Ok(Obtained::Here | Obtained::Fetched) => Ok((cache.object_path(blob.digest), blob.digest)),
-        Ok(Obtained::Missing) => Err(failed(vec!["the bucket does not have it any more".to_owned()])),
-        Ok(Obtained::Wrong(message)) => Err(failed(vec![message])),
-        Err(error) if error.is_stopped() => {
-            Err(Failure { code: FailureCode::Cancelled, message: "stopped".to_owned(), causes: Vec::new() })
-        }
-        Err(error) => Err(failed(causes(&error))),
-    }
 }
 
 /// Returns the messages of an error and its causes, outermost first.
