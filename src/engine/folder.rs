@@ -141,11 +141,7 @@ impl Folder {
     /// Returns the digest of the folder from the digests of its files: that of the lines that `b3sum` prints for them,
     /// in the order of the bytes of their names. So it depends on contents and relative names only.
     pub fn digest_of(&self, digests: &[Digest]) -> Digest {
-        let mut hasher = blake3::Hasher::new();
-        for (file, digest) in self.files.iter().zip(digests) {
-            hasher.update(format!("{digest}  {}\n", file.name).as_bytes());
-        }
-        hasher.finalize().into()
+        digest_of_files(self.files.iter().map(|file| file.name.as_str()).zip(digests.iter().copied()))
     }
 
     /// Reads all files, on all cores, and returns the digest of the folder.
@@ -153,13 +149,29 @@ impl Folder {
     /// # Errors
     /// [`FolderError::Io`].
     pub fn read_digest(&self) -> Result<Digest, FolderError> {
+        Ok(self.digest_of(&self.read_digests()?))
+    }
+
+    /// Reads all files, on all cores, and returns their digests, in order.
+    ///
+    /// # Errors
+    /// [`FolderError::Io`].
+    pub fn read_digests(&self) -> Result<Vec<Digest>, FolderError> {
         let digest = |file: &FolderFile| {
             let path = self.path_of(file);
             Digest::of_file(&path).map_err(|source| FolderError::Io { path, source })
         };
-        let digests: Vec<Digest> = self.files.par_iter().map(digest).collect::<Result<_, _>>()?;
-        Ok(self.digest_of(&digests))
+        self.files.par_iter().map(digest).collect()
     }
+}
+
+/// Returns the digest of a folder with these files: names, in the order of their bytes, and digests.
+pub(crate) fn digest_of_files<'a>(files: impl Iterator<Item = (&'a str, Digest)>) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    for (name, digest) in files {
+        hasher.update(format!("{digest}  {name}\n").as_bytes());
+    }
+    hasher.finalize().into()
 }
 
 fn has_leftover_name(entry: &DirEntry) -> bool {

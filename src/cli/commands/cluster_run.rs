@@ -117,7 +117,9 @@ pub(super) fn run(
         return Ok(Submitted::Nothing);
     }
     let sources = frozen.keep_sources(&loaded.cache, &is_stale).map_err(unfit)?;
-    let found = live_runs(&loaded.cache).find(|folder| is_of(folder, &frozen));
+    let identity = frozen.identity();
+    let is_same = |folder: &RunFolder| FrozenPlan::read(folder).is_ok_and(|found| found.identity() == identity);
+    let found = live_runs(&loaded.cache).find(is_same);
     if found.is_none() && is_nothing_stale {
         return Ok(Submitted::Nothing);
     }
@@ -339,11 +341,6 @@ fn fetch_results(
 /// The runs that are still under way.
 fn live_runs(cache: &Cache) -> impl Iterator<Item = RunFolder> {
     RunFolder::all(cache).into_iter().filter(|folder| folder.is_live() && !folder.is_cancelled())
-}
-
-/// Whether a run is of a plan.
-fn is_of(folder: &RunFolder, plan: &FrozenPlan) -> bool {
-    FrozenPlan::read(folder).is_ok_and(|found| found.identity() == plan.identity())
 }
 
 /// The description of the cluster: as named, beside the pipeline, or here.

@@ -40,13 +40,13 @@ impl FrozenPlan {
             let is_stale = is_stale[InstanceId::at(position)];
             for source in &mut instance.sources {
                 let checked = CheckedSource::from(source.place.clone());
-                let Some((path, _)) = checked.local() else { continue };
+                let Some((path, digest)) = checked.local() else { continue };
                 // Many instances may read one file.
                 let known = (path.to_owned(), checked.identity());
                 if !kept.contains_key(&known) {
                     let found = match &checked {
-                        CheckedSource::Folder { path, digest } => keep_folder(cache, path, *digest, &mut left_out)?,
-                        checked => keep_file(checked)?,
+                        CheckedSource::Folder { .. } => keep_folder(cache, path, digest, &mut left_out)?,
+                        _ => keep_file(path, digest, checked.identity())?,
                     };
                     kept.insert(known.clone(), found);
                 }
@@ -61,11 +61,10 @@ impl FrozenPlan {
     }
 }
 
-fn keep_file(checked: &CheckedSource) -> Result<(Place, Vec<(Blob, PathBuf)>), FreezeError> {
-    let Some((path, digest)) = checked.local() else { return Ok((Place::of(checked), Vec::new())) };
+fn keep_file(path: &Path, digest: Digest, identity: String) -> Result<(Place, Vec<(Blob, PathBuf)>), FreezeError> {
     let size = std::fs::metadata(path).on("read", path)?.len();
     let blob = Blob { digest, size };
-    let place = Place::Kept { path: path.to_owned(), identity: checked.identity(), blob };
+    let place = Place::Kept { path: path.to_owned(), identity, blob };
     Ok((place, vec![(blob, path.to_owned())]))
 }
 

@@ -4,12 +4,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::{Blob, Cache};
 use crate::digest::Digest;
-use crate::folder::{Folder, FolderError, FolderFile};
+use crate::folder::{Folder, FolderError, FolderFile, digest_of_files};
 use crate::fsio::{self, Context, FileError};
 
 /// The files of a folder.
@@ -39,12 +38,12 @@ impl FolderList {
     /// [`FolderError`].
     pub(crate) fn read(path: &Path, digest: Digest) -> Result<Option<Self>, FolderError> {
         let folder = Folder::list(path)?;
-        let listed = |file: &FolderFile| {
-            let path = folder.path_of(file);
-            let digest = Digest::of_file(&path).map_err(|source| FolderError::Io { path, source })?;
-            Ok(ListedFile { name: file.name.clone(), blob: Blob { digest, size: file.size } })
+        let digests = folder.read_digests()?;
+        let listed = |(file, digest): (FolderFile, Digest)| ListedFile {
+            name: file.name,
+            blob: Blob { digest, size: file.size },
         };
-        let files = folder.files.par_iter().map(listed).collect::<Result<_, FolderError>>()?;
+        let files = folder.files.into_iter().zip(digests).map(listed).collect();
         let list = FolderList { files, empty: folder.empty, left_out: folder.left_out };
         Ok((list.digest() == digest).then_some(list))
     }
@@ -74,9 +73,7 @@ impl FolderList {
 
     /// Returns the digest of the folder.
     fn digest(&self) -> Digest {
-        let file = |file: &ListedFile| FolderFile { name: file.name.clone(), size: file.blob.size };
-        let folder = Folder { files: self.files.iter().map(file).collect(), ..Folder::default() };
-        folder.digest_of(&self.files.iter().map(|file| file.blob.digest).collect::<Vec<_>>())
+        digest_of_files(self.files.iter().map(|file| (file.name.as_str(), file.blob.digest)))
     }
 
     /// Returns the bytes of the files, each once.
