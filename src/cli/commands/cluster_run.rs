@@ -244,6 +244,8 @@ fn wish(cancels: bool, interrupt: &Interrupt) -> Wish {
     if !is_terminal {
         return Wish::Detach;
     }
+    // Counted before the question shows: whoever reads it may press Ctrl-C at once.
+    let before = interrupt.requests();
     eprint("the run goes on without this command. Leave it (Enter), or cancel it (c)? ");
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -251,7 +253,6 @@ fn wish(cancels: bool, interrupt: &Interrupt) -> Wish {
         _ = std::io::stdin().read_line(&mut line);
         _ = sender.send(line);
     });
-    let before = interrupt.requests();
     loop {
         if let Ok(line) = receiver.recv_timeout(Duration::from_millis(50)) {
             let is_cancel = line.trim().to_ascii_lowercase().starts_with('c');
