@@ -185,7 +185,7 @@ impl Graph {
         Action {
             format: RECORD_FORMAT,
             kind: instance.kind,
-            version: instance.kind.version(),
+            version: instance.code_version(),
             numerics: instance.recorded_numerics(),
             params: instance.params.clone(),
             seed: instance.recorded_seed(),

@@ -2,10 +2,13 @@
 
 use atflow::formats::{ImageSet, Predictions};
 use atflow::protocol::{FailureCode, Input};
-use atflow::stage_kinds::StageKind;
+use atflow::stage_kinds::{Attack, StageKind};
+use atflow_worker::attacks::{self, AttackedModel, Batch};
 use atflow_worker::checkpoint::Checkpoint;
+use atflow_worker::networks::Frozen;
+use atflow_worker::rng::Rng;
 use serde_json::{Value, json};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use crate::support::{Engine, pgd, shapes, training};
 
@@ -107,4 +110,66 @@ fn a_search_needs_an_attack() {
     let failure = engine.fail(StageKind::Evaluate, json!({"search": "bf16"}), inputs);
     assert_eq!(failure.code, FailureCode::Invalid);
     assert!(failure.message.contains("there is no attack that could search"), "{failure:?}");
+}
+
+/// Classifies an image of a few pixels by their mean: class 0 leads by 20 times what it exceeds `threshold` by. Class 2
+/// and 3 are far behind.
+struct Brightness {
+    threshold: f64,
+}
+
+impl Frozen for Brightness {
+    fn normalise(&self, images: &Tensor) -> Result<Tensor, TchError> {
+        Ok(images.shallow_clone())
+    }
+
+    fn features(&self, normalised: &Tensor) -> Result<Tensor, TchError> {
+        Ok(normalised.shallow_clone())
+    }
+
+    fn head(&self, features: &Tensor) -> Result<Tensor, TchError> {
+        let lead =
+            features.f_mean_dim([1i64, 2, 3].as_slice(), false, Kind::Float)?.f_sub_scalar(self.threshold)? * 10.0;
+        let behind = &lead * 0.1 - 10.0;
+        Tensor::f_stack(&[&lead + 5.0, 5.0 - &lead, behind.shallow_clone(), behind], 1)
+    }
+}
+
+/// The network in 16 bits sees a change of class too early. An image does not leave an attack there.
+#[test]
+fn images_leave_when_the_network_in_32_bits_is_wrong() {
+    let (halved, exact) = (Brightness { threshold: 0.495 }, Brightness { threshold: 0.49 });
+    let labels = Tensor::zeros([3], (Kind::Int64, Device::Cpu));
+    let wrong = |network: &Brightness, points: &Tensor| {
+        let wrong = network.forward(points).unwrap().argmax(1, false).ne_tensor(&labels);
+        i64::try_from(wrong.sum(Kind::Int64)).unwrap()
+    };
+    let attacks = [
+        json!({"attack": "pgd", "eps": 0.02, "step": 0.002, "steps": 20, "iterate": "worst_case"}),
+        json!({"attack": "pgd", "eps": 0.02, "step": 0.008, "steps": 1, "start": "random", "restarts": 20}),
+        json!({"attack": "apgd", "eps": 0.02, "loss": "ce", "steps": 40}),
+        json!({"attack": "apgd", "norm": "l2", "eps": 0.04, "loss": "dlr", "steps": 40}),
+        json!({"attack": "fab", "eps": 0.02, "steps": 20, "targets": 1}),
+        json!({"attack": "malt", "eps": 0.02, "steps": 20, "targets": 1, "candidates": 3}),
+        json!({"attack": "square", "eps": 0.046, "queries": 500, "p_init": 0.05}),
+        json!({"attack": "autoattack", "eps": 0.02, "attacks": ["apgd_ce"], "steps": 20}),
+        json!({"attack": "cw", "eps": 0.04, "steps": 40, "lr": 0.002}),
+    ];
+    for attack in attacks {
+        let parsed: Attack = serde_json::from_value(attack.clone()).unwrap();
+        // Squares of one pixel have to be small in the image.
+        let side = if matches!(parsed, Attack::Square(_)) { 4 } else { 2 };
+        let images = Tensor::full([3, 1, side, side], 0.5, (Kind::Float, Device::Cpu))
+            + 0.001 * Tensor::arange(3, (Kind::Float, Device::Cpu)).view([3, 1, 1, 1]);
+        let batch = Batch { images: &images, labels: &labels, indices: &[0, 1, 2], epoch: 0 };
+        let found = |exact: Option<&Brightness>| {
+            let mut check_cancelled = || Ok(());
+            let exact = exact.map(|exact| exact as &dyn Frozen);
+            let mut model = AttackedModel::new(&halved, Rng::new(0), &mut check_cancelled).settled_by(exact);
+            attacks::perturb_model(&parsed, &mut model, &batch).unwrap()
+        };
+        let (hasty, settled) = (found(None), found(Some(&exact)));
+        assert_eq!(wrong(&exact, &settled), 3, "{attack}");
+        assert!(wrong(&exact, &hasty) < 3, "nothing was left open: {attack}");
+    }
 }

@@ -92,7 +92,7 @@ pub fn stages(graph: &Graph, sources: &ExternalInputs, status_of: &CacheStatuses
         let own = Action {
             format: RECORD_FORMAT,
             kind: instance.kind,
-            version: instance.kind.version(),
+            version: instance.code_version(),
             numerics: instance.recorded_numerics(),
             params: instance.params.clone(),
             seed: instance.recorded_seed(),

@@ -62,7 +62,7 @@ impl Builder<'_> {
 
     /// Adds the code of a kind in the version that made a result; returns its id.
     fn add_kind(&mut self, instance: &Instance, made: Option<&Made>) -> String {
-        let (kind, version) = (instance.kind, instance.kind.version());
+        let (kind, version) = (instance.kind, instance.code_version());
         let atflow = self.add_atflow(made.map_or(OWN_VERSION, |made| made.atflow.as_str()));
         let id = format!("{atflow}#{}-{version}", kind.name());
         let about = json!({

@@ -162,6 +162,11 @@ impl Instance {
         self.kind.needs_worker().then_some(self.numerics)
     }
 
+    /// Returns the version of the code that makes it.
+    pub fn code_version(&self) -> u32 {
+        self.kind.version_for(&self.params)
+    }
+
     /// Returns its axes with their values.
     pub(super) fn axes(&self) -> Mapping {
         let (names, values) = &self.axes;

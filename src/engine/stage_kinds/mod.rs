@@ -210,6 +210,16 @@ impl StageKind {
         }
     }
 
+    /// The version of the code that runs a stage of the kind with these parameters. A number above
+    /// [`StageKind::version`] makes only stages with such parameters stale.
+    pub fn version_for(self, params: &serde_json::Value) -> u32 {
+        match self {
+            // 3: where 16 bits leave open whether an image is broken, 32 bits tell whether it leaves the attack.
+            StageKind::Evaluate if params.get("search").is_some_and(|search| search == "bf16") => 3,
+            _ => self.version(),
+        }
+    }
+
     /// Whether a worker with tensors runs it; the engine itself runs the others.
     pub const fn needs_worker(self) -> bool {
         matches!(

@@ -8,7 +8,7 @@ use atflow::stage_kinds::{Apgd, ApgdLoss, Attack, AttackLoss, Norm};
 use tch::{Kind, TchError, Tensor};
 
 use super::active_set::ActiveSet;
-use super::attacked_model::{AttackedModel, Loss, misclassified};
+use super::attacked_model::{AttackedModel, Loss};
 use super::ball::{Ball, unit_l2};
 use super::ensemble::{self, SubAttack, targeted};
 use super::losses::{self, cross_entropy, dlr, dlr_targeted, probability_margin};
@@ -103,7 +103,7 @@ pub fn climb(
         points: start,
         gradient: query.gradient,
     };
-    let wrong = misclassified(&query.logits, &active.labels)?;
+    let wrong = model.broken(query.logits, &state.points, &active.labels)?;
     state.leave(&mut active, &wrong, &mut target)?;
     let mut checkpoints = Checkpoints::new(apgd.steps);
     for index in 0..apgd.steps {
@@ -116,7 +116,7 @@ pub fn climb(
         state.gradient = query.gradient;
         state.remember(index, &query.losses)?;
         // Before the check, which may move points.
-        let wrong = misclassified(&query.logits, &active.labels)?;
+        let wrong = model.broken(query.logits, &state.points, &active.labels)?;
         state.leave(&mut active, &wrong, &mut target)?;
         if let Some(since) = checkpoints.next_step() {
             state.check(index, since, apgd.rho.get())?;

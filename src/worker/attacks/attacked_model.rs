@@ -8,14 +8,19 @@ use atflow::formats::Gradients;
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::Batch;
-use super::losses::cross_entropy;
+use super::losses::{cross_entropy, margin};
 use crate::error::StageError;
 use crate::networks::Frozen;
 use crate::rng::Rng;
 
+/// A margin within this share of an image's largest logit leaves open, in 16 bits, which class leads.
+const DOUBT: f64 = 1.0 / 32.0;
+
 /// A network with the random numbers of its attack and a callback before each step.
 pub struct AttackedModel<'a> {
     network: &'a dyn Frozen,
+    /// The same network in 32 bits, if the other computes in fewer.
+    exact: Option<&'a dyn Frozen>,
     /// The attack's random numbers.
     pub rng: Rng,
     check_cancelled: &'a mut dyn FnMut() -> Result<(), StageError>,
@@ -60,13 +65,19 @@ impl<'a> AttackedModel<'a> {
         rng: Rng,
         check_cancelled: &'a mut dyn FnMut() -> Result<(), StageError>,
     ) -> Self {
-        AttackedModel { network, rng, check_cancelled, stats: None, starts: None }
+        AttackedModel { network, exact: None, rng, check_cancelled, stats: None, starts: None }
     }
 
     /// Enables gradient statistics. They wait for the device once per batch.
     #[must_use]
     pub fn counted(self, stats: &'a mut GradientStats) -> Self {
         AttackedModel { stats: Some(stats), ..self }
+    }
+
+    /// Lets the same network in 32 bits settle whether a point is misclassified, where 16 bits leave that open.
+    #[must_use]
+    pub fn settled_by(self, exact: Option<&'a dyn Frozen>) -> Self {
+        AttackedModel { exact, ..self }
     }
 
     /// Starts searches at given points, which must lie in the ball, instead of where the attack says: one point for
@@ -105,6 +116,39 @@ impl<'a> AttackedModel<'a> {
     pub fn logits(&mut self, points: &Tensor) -> Result<Tensor, StageError> {
         self.check_cancelled()?;
         Ok(self.network.forward(points)?)
+    }
+
+    /// Computes logits (N × classes) of points in [0, 1], in 32 bits whatever the search computes in.
+    pub(super) fn verdicts(&mut self, points: &Tensor) -> Result<Tensor, StageError> {
+        self.check_cancelled()?;
+        Ok(self.exact.unwrap_or(self.network).forward(points)?)
+    }
+
+    /// Returns logits by which an image leaves an attack or stays: those of the search, and in 32 bits of each image
+    /// whose margin is so near to `threshold` that 16 bits leave open on which side it is.
+    ///
+    /// Without that, images leave that are not misclassified, and no later step attacks them.
+    pub(super) fn settle(
+        &mut self,
+        logits: Tensor,
+        points: &Tensor,
+        labels: &Tensor,
+        threshold: f64,
+    ) -> Result<Tensor, StageError> {
+        let Some(exact) = self.exact else { return Ok(logits) };
+        let distance = margin(&logits, labels)?.f_sub_scalar(threshold)?.f_abs()?;
+        let largest = logits.f_abs()?.f_amax([1i64].as_slice(), false)?;
+        let open = distance.f_le_tensor(&largest.f_mul_scalar(DOUBT)?)?.f_nonzero()?.f_view(-1)?;
+        if open.size()[0] == 0 {
+            return Ok(logits);
+        }
+        self.check_cancelled()?;
+        Ok(logits.f_index_copy(0, &open, &exact.forward(&points.f_index_select(0, &open)?)?)?)
+    }
+
+    /// Returns which points are misclassified, Bool, N; `logits` are those of the search.
+    pub(super) fn broken(&mut self, logits: Tensor, points: &Tensor, labels: &Tensor) -> Result<Tensor, StageError> {
+        Ok(misclassified(&self.settle(logits, points, labels, 0.0)?, labels)?)
     }
 
     /// Computes logits, losses and gradient at some points.

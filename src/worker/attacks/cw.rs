@@ -43,7 +43,9 @@ impl Adversary for Cw {
                     model.count(&query.gradient, &query.logits, batch)?;
                 }
                 let points = to_image(&variable)?;
-                let is_found = margin(&query.logits, batch.labels)?.f_lt(-self.confidence.get())?;
+                let most = -self.confidence.get();
+                let logits = model.settle(query.logits, &points, batch.labels, most)?;
+                let is_found = margin(&logits, batch.labels)?.f_lt(most)?;
                 succeeded = succeeded.f_logical_or(&is_found)?;
                 best.take(&points, &square_root(&squared_norm(&points.f_sub(batch.images)?)?)?, &is_found)?;
                 variable = optimizer.step(&variable, &query.gradient.f_nan_to_num(0.0, None, None)?)?;

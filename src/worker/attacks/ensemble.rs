@@ -79,7 +79,7 @@ pub(super) fn attack(
     batch: &Batch<'_>,
     whole: &dyn Adversary,
 ) -> Result<Tensor, StageError> {
-    let logits = model.logits(batch.images)?;
+    let logits = model.verdicts(batch.images)?;
     let sub_attacks = whole.sub_attacks(logits.size()[1] as usize, "attack")?.unwrap_or_default();
     let mut runs = SuccessiveRuns::new(batch, batch.images.f_detach_copy()?, &logits)?;
     for (sub_attack, run) in

@@ -9,7 +9,7 @@ use tch::{Kind, TchError, Tensor};
 
 use super::active_set::ActiveSet;
 use super::apgd::target;
-use super::attacked_model::{AttackedModel, misclassified};
+use super::attacked_model::AttackedModel;
 use super::ensemble::{self, SubAttack, targeted};
 use super::losses::lead;
 use super::{Adversary, Batch};
@@ -75,7 +75,9 @@ pub fn approach(
             0 => model.first_gradient(&points, batch, &lead)?,
             _ => model.gradient(&points, &active.labels, &lead)?,
         };
-        let plane = Plane::through(&points, &query.gradient, &query.losses)?;
+        // By leads with an error the search would end beside the plane, and never cross it.
+        let logits = model.settle(query.logits, &points, &active.labels, 0.0)?;
+        let plane = Plane::through(&points, &query.gradient, &lead(&logits, &active.labels)?)?;
         let (from_point, from_image) = (plane.nearest(&points, fab.norm)?, plane.nearest(&active.images, fab.norm)?);
         let length = |change: &Tensor| norm(change, fab.norm)?.f_clamp_min_(SHORTEST);
         let (near, far) = (length(&from_point)?, length(&from_image)?);
@@ -85,7 +87,8 @@ pub fn approach(
         let back = active.images.f_add(&from_image.f_mul_scalar(OVERSHOOT)?)?.f_mul(&share)?;
         points = ahead.f_add(&back)?.f_clamp_(0.0, 1.0)?;
 
-        let wrong = misclassified(&model.logits(&points)?, &active.labels)?;
+        let logits = model.logits(&points)?;
+        let wrong = model.broken(logits, &points, &active.labels)?;
         let change = points.f_sub(&active.images)?;
         let in_ball = norm(&change, fab.norm)?.f_view(-1)?.f_le(fab.eps.get())?;
         let leaving = wrong.f_logical_and(&in_ball)?;

@@ -51,7 +51,7 @@ pub fn climb_in_turn(
     let &Malt { norm, eps, steps, .. } = malt;
     let apgd = Apgd { steps, ..Apgd::standard(norm, eps, ApgdLoss::DlrTargeted) };
     let targets = targets(model, batch, malt)?;
-    let logits = model.logits(batch.images)?;
+    let logits = model.verdicts(batch.images)?;
     let mut runs = SuccessiveRuns::new(batch, batch.images.f_detach_copy()?, &logits)?;
     for (rank, target) in (0..).zip(targets.f_unbind(1)?) {
         let has_run = runs.run(model, |model, batch, positions| {

@@ -5,7 +5,7 @@ use atflow::stage_kinds::{Direction, Fgsm, Iterate, Norm, Pgd, Start};
 use tch::{Kind, TchError, Tensor};
 
 use super::active_set::ActiveSet;
-use super::attacked_model::{AttackedModel, misclassified};
+use super::attacked_model::AttackedModel;
 use super::ball::{Ball, unit_l2};
 use super::losses::{LossFn, cross_entropy, loss};
 use super::successive_runs::SuccessiveRuns;
@@ -85,7 +85,7 @@ fn attack(
     if restarts <= 1 {
         return Ok(points);
     }
-    let logits = model.logits(&points)?;
+    let logits = model.verdicts(&points)?;
     let mut runs = SuccessiveRuns::new(batch, points, &logits)?;
     for restart in 1..restarts {
         if !runs.run(model, |model, batch, _| once(model, batch, restart))? {
@@ -167,7 +167,7 @@ fn best(model: &mut AttackedModel<'_>, batch: &Batch<'_>, start: Tensor, steps: 
         best = points.f_where_self(&better.f_view([-1, 1, 1, 1])?, &best)?;
         best_loss = query.losses.f_where_self(&better, &best_loss)?;
         if steps.iterate == Iterate::WorstCase {
-            let wrong = misclassified(&query.logits, &active.labels)?;
+            let wrong = model.broken(query.logits, &points, &active.labels)?;
             if let Some(remaining) = active.remove(&wrong, &points)? {
                 let tensors = [&mut points, &mut best, &mut best_loss, &mut query.gradient];
                 for tensor in tensors.into_iter().chain(&mut earlier) {

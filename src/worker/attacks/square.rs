@@ -51,7 +51,7 @@ fn run_once(model: &mut AttackedModel<'_>, batch: &Batch<'_>, square: &Square, r
         Norm::Inf => ball.project_then_clamp(&batch.images.f_add(&draws.stripes()?.f_mul_scalar(eps)?)?)?,
         Norm::L2 => full_radius(&ball, batch.images, &draws.tiles()?, eps)?,
     };
-    let mut margin = losses::margin(&model.logits(&best)?, batch.labels)?;
+    let mut margin = margins(model, &best, batch.labels)?;
     leave(&mut active, &mut draws, &mut best, &mut margin)?;
     for query in 0..square.queries {
         if active.is_empty() {
@@ -70,13 +70,19 @@ fn run_once(model: &mut AttackedModel<'_>, batch: &Batch<'_>, square: &Square, r
                 next_l2(&active.images, &best, [&into, &out_of], &bumps, eps)?
             }
         };
-        let new_margin = losses::margin(&model.logits(&new)?, &active.labels)?;
+        let new_margin = margins(model, &new, &active.labels)?;
         let better = new_margin.f_lt_tensor(&margin)?.f_logical_or(&new_margin.f_le(0.0)?)?;
         best = new.f_where_self(&better.f_view([-1, 1, 1, 1])?, &best)?;
         margin = new_margin.f_where_self(&better, &margin)?;
         leave(&mut active, &mut draws, &mut best, &mut margin)?;
     }
     Ok(active.finish(&best)?)
+}
+
+/// Computes the margin of each point, N.
+fn margins(model: &mut AttackedModel<'_>, points: &Tensor, labels: &Tensor) -> Result<Tensor, StageError> {
+    let logits = model.logits(points)?;
+    Ok(losses::margin(&model.settle(logits, points, labels, 0.0)?, labels)?)
 }
 
 /// Removes the images with a margin of 0 or below.

@@ -20,7 +20,8 @@ pub(super) struct SuccessiveRuns<'a> {
 }
 
 impl<'a> SuccessiveRuns<'a> {
-    /// Starts from a point of each image and its logits. Later runs overwrite the tensor of points.
+    /// Starts from a point of each image and its logits ([`AttackedModel::verdicts`]). Later runs overwrite the tensor
+    /// of points.
     pub(super) fn new(batch: &'a Batch<'a>, points: Tensor, logits: &Tensor) -> Result<Self, TchError> {
         let (losses, wrong) = (cross_entropy(logits, batch.labels)?, misclassified(logits, batch.labels)?);
         Ok(SuccessiveRuns { batch, points, losses, wrong })
@@ -42,7 +43,7 @@ impl<'a> SuccessiveRuns<'a> {
         }
         let left = self.batch.select(&right)?;
         let found = attack(model, &left.batch(), &left.positions)?;
-        let logits = model.logits(&found)?;
+        let logits = model.verdicts(&found)?;
         let (loss, now_wrong) = (cross_entropy(&logits, &left.labels)?, misclassified(&logits, &left.labels)?);
         let before = self.losses.f_index_select(0, &left.positions)?;
         let better = loss.f_gt_tensor(&before)?.f_logical_or(&now_wrong)?;

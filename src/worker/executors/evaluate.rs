@@ -39,11 +39,12 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
     let attacked = source.as_ref().unwrap_or(&model);
     let sub_attacks = adversary(&params.attack).sub_attacks(attacked.logits(), "attack")?;
     let network = model.network.freeze()?;
-    let searched = match (&source, params.search) {
-        (None, Precision::Fp32) => None,
-        (_, Precision::Fp32) => Some(attacked.network.freeze()?),
-        (_, Precision::Bf16) => Some(searchable(attacked, &params.attack)?.freeze_as(Kind::BFloat16)?),
+    let source = source.as_ref().map(|source| source.network.freeze()).transpose()?;
+    let halved = match params.search {
+        Precision::Fp32 => None,
+        Precision::Bf16 => Some(searchable(attacked, &params.attack)?.freeze_as(Kind::BFloat16)?),
     };
+    let attacked = source.as_deref().unwrap_or(&*network);
     let request = Request {
         attack: &params.attack,
         // What breaks the source may not break the model: images leave by the word of the source alone.
@@ -53,7 +54,8 @@ pub fn run(context: &mut Context<'_>) -> Result<String, StageError> {
         batch_size: params.batch_size,
         ranks: params.ranks,
         network: &*network,
-        searched: searched.as_deref(),
+        attacked,
+        halved: halved.as_deref(),
         rng: context.rng,
     };
     let mut results = if params.eps.is_empty() {
@@ -129,9 +131,10 @@ pub(super) struct Request<'a> {
     /// Whether to keep the ranks of the true class and of the texture's.
     pub(super) ranks: bool,
     pub(super) network: &'a dyn Frozen,
-    /// The network that the attack is made on, if it is another one than the network that judges, or computes in fewer
-    /// bits.
-    pub(super) searched: Option<&'a dyn Frozen>,
+    /// The network that the attack is made on: the network that judges, or another one.
+    pub(super) attacked: &'a dyn Frozen,
+    /// The attacked network in 16 bits, if the search computes in these.
+    pub(super) halved: Option<&'a dyn Frozen>,
     pub(super) rng: Rng,
 }
 
@@ -171,9 +174,16 @@ impl Request<'_> {
         Ok([Some(ranks(labels)?), textures.transpose()?.as_ref().map(ranks).transpose()?])
     }
 
-    /// Returns the network that the attack is made on.
-    pub(super) fn attacked(&self) -> &dyn Frozen {
-        self.searched.unwrap_or(self.network)
+    /// Returns the network that the attack is made on, with what the attack needs; see [`AttackedModel::new`].
+    pub(super) fn victim<'b>(
+        &'b self,
+        check_cancelled: &'b mut dyn FnMut() -> Result<(), StageError>,
+        stats: &'b mut GradientStats,
+    ) -> AttackedModel<'b> {
+        let network = self.halved.unwrap_or(self.attacked);
+        AttackedModel::new(network, self.rng, check_cancelled)
+            .counted(stats)
+            .settled_by(self.halved.map(|_| self.attacked))
     }
 
     /// Returns predictions without any yet.
@@ -306,13 +316,12 @@ impl Evaluation<'_, '_> {
         indices: &[u64],
         perturb: impl FnOnce(&mut AttackedModel<'_>, &Batch<'_>) -> Result<Tensor, StageError>,
     ) -> Result<Vec<Output>, StageError> {
-        let &Request { set, rng, .. } = self.request;
+        let &Request { set, .. } = self.request;
         let (images, labels) = set.batch(indices)?;
         let batch = Batch { images: &images, labels: &labels, indices, epoch: 0 };
         let reporter = &mut *self.reporter;
         let mut check_cancelled = || reporter.check_cancelled();
-        let mut victim =
-            AttackedModel::new(self.request.attacked(), rng, &mut check_cancelled).counted(&mut self.gradient_stats);
+        let mut victim = self.request.victim(&mut check_cancelled, &mut self.gradient_stats);
         let points = perturb(&mut victim, &batch)?;
         let outputs = outputs_of(self.request, &points, &labels, indices)?;
         self.reporter.count_images(indices.len());

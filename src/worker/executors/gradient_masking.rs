@@ -306,8 +306,18 @@ impl Subject<'_> {
         attacks::check(attack, "attack")?;
         let &Subject { set, count, network, rng, .. } = self;
         let batch_size = self.params.batch_size;
-        let searched = None;
-        let request = Request { attack, sub_attacks, set, count, batch_size, ranks: false, network, searched, rng };
+        let request = Request {
+            attack,
+            sub_attacks,
+            set,
+            count,
+            batch_size,
+            ranks: false,
+            network,
+            attacked: network,
+            halved: None,
+            rng,
+        };
         evaluate(&request, reporter)
     }
 

@@ -10,7 +10,7 @@ use tch::Tensor;
 
 use super::evaluate::{Output, Request, outputs_of, report};
 use super::{grouped, percent};
-use crate::attacks::{self, AttackedModel, Batch, GradientStats};
+use crate::attacks::{self, Batch, GradientStats};
 use crate::context::Reporter;
 use crate::error::StageError;
 
@@ -125,7 +125,7 @@ impl<'a> Climb<'a> {
         let indices: Vec<u64> = right.iter().map(|&at| self.indices[at]).collect();
         let batch = Batch { images: &images, labels: &labels, indices: &indices, epoch: 0 };
         let mut check_cancelled = || reporter.check_cancelled();
-        let mut victim = AttackedModel::new(request.attacked(), request.rng, &mut check_cancelled).counted(stats);
+        let mut victim = request.victim(&mut check_cancelled, stats);
         if self.has_moved {
             victim = victim.starting_at(&indices, self.points.f_index_select(0, &rows)?);
         }
