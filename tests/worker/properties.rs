@@ -1,6 +1,7 @@
 //! What must hold whatever the numbers are: repeatability, independence of batches, and the bounds of attacks.
 
 use atflow::formats::{ImageSet, Predictions};
+use atflow::protocol::Event;
 use atflow::stage_kinds::{Attack, Net, StageKind};
 use atflow_worker::attacks::{self, Batch};
 use atflow_worker::data::DeviceSet;
@@ -65,6 +66,23 @@ fn training_learns_and_tells_of_every_epoch() {
     let reached = |epoch: &Value| epoch["validation_accuracy"].as_f64().unwrap() >= 0.6;
     let (last, before) = metrics["epochs"].as_array().unwrap().split_last().unwrap();
     assert!(reached(last) && !before.iter().any(reached), "{metrics}");
+
+    // A threshold that shortens nothing makes the network that there is without it, which is told.
+    for (epochs, target, told) in [(2, 1.0, Some("is never reached")), (1, 1.0, None), (2, 0.0, None)] {
+        let given = inputs(&engine);
+        let params = training(json!({"epochs": epochs, "stop_at_accuracy": target, "limit": 16}));
+        let id = engine.send(StageKind::Train, params, given, &["checkpoint", "metrics"]);
+        let (outcome, heard) = engine.finish(id);
+        outcome.unwrap();
+        let warning = heard.into_iter().find_map(|event| match event {
+            Event::Warning { message, .. } => Some(message),
+            _ => None,
+        });
+        assert_eq!(warning.is_some(), told.is_some(), "{epochs} {target}: {warning:?}");
+        if let Some((told, warning)) = told.zip(warning) {
+            assert!(warning.contains(told) && warning.contains("`stop_at_accuracy` 1"), "{warning}");
+        }
+    }
 }
 
 #[test]

@@ -192,16 +192,22 @@ impl Training {
     /// Returns whether the training ends after the finished epochs.
     pub(super) fn is_done(&self, context: &mut Context<'_>, done: &[EpochMetrics]) -> bool {
         let Some(last) = done.last() else { return false };
-        match last.validation_accuracy.zip(self.params.stop_at_accuracy) {
-            Some((accuracy, target)) if accuracy >= target.get() => {
-                let epoch = last.epoch;
-                context
-                    .reporter
-                    .log(format!("stopped after epoch {epoch}: validation accuracy {accuracy:.4} is enough"));
-                true
-            }
-            _ => last.epoch >= self.params.epochs,
+        let (epoch, is_last) = (last.epoch, last.epoch >= self.params.epochs);
+        let Some((accuracy, target)) = last.validation_accuracy.zip(self.params.stop_at_accuracy) else {
+            return is_last;
+        };
+        let is_enough = accuracy >= target.get();
+        if is_enough {
+            context.reporter.log(format!("stopped after epoch {epoch}: validation accuracy {accuracy:.4} is enough"));
         }
+        if is_last && epoch > 1 {
+            let reached = if is_enough { "is reached in the last epoch only" } else { "is never reached" };
+            let same = "the network is that of a training without it";
+            context
+                .reporter
+                .warn(format!("`stop_at_accuracy` {target} {reached} ({accuracy:.4} after epoch {epoch}): {same}"));
+        }
+        is_enough || is_last
     }
 
     pub(super) fn epoch(&mut self, context: &mut Context<'_>, epoch: u32) -> Result<EpochMetrics, StageError> {
