@@ -44,16 +44,17 @@ pub enum Sent {
 pub fn share(cache: &Cache, manifest: &Manifest) -> Result<(), PublishError> {
     let Some(remote) = cache.shared() else { return Ok(()) };
     let blobs = manifest.outputs.values().chain(manifest.made.log.stored());
-    share_blobs(cache, &blobs.map(|blob| (*blob, cache.object_path(blob.digest))).collect::<Vec<_>>())?;
+    let blobs: Vec<_> = blobs.map(|blob| (*blob, cache.object_path(blob.digest))).collect();
+    share_blobs(cache, &blobs, &|_| ())?;
     send(remote, manifest, None).map(drop)
 }
 
 /// Sends blobs, each with the file that has its bytes, to the remote cache through which runs share work; does nothing
-/// if they do not.
+/// if they do not. Tells of each blob that is there, in any thread.
 ///
 /// # Errors
 /// [`RemoteError`].
-pub fn share_blobs(cache: &Cache, blobs: &[(Blob, PathBuf)]) -> Result<(), RemoteError> {
+pub fn share_blobs(cache: &Cache, blobs: &[(Blob, PathBuf)], tell: &(dyn Fn(&Blob) + Sync)) -> Result<(), RemoteError> {
     let Some(remote) = cache.shared() else { return Ok(()) };
     let has_failed = AtomicBool::new(false);
     let send = |(blob, path): &(Blob, PathBuf)| {
@@ -63,6 +64,7 @@ pub fn share_blobs(cache: &Cache, blobs: &[(Blob, PathBuf)]) -> Result<(), Remot
         }
         let sent = remote.put_blob(*blob, path).map(drop);
         has_failed.fetch_or(sent.is_err(), Ordering::Relaxed);
+        tell(blob);
         sent
     };
     at_once(blobs, send).into_iter().collect()

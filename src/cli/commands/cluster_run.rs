@@ -1,30 +1,26 @@
 //! `atflow run --executor`: the run is written down for agents, and agents are submitted and watched.
 
-use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use atflow::address::masked;
-use atflow::cache::remote::at_once;
-use atflow::cache::{Blob, Cache, CacheError, Manifest, Origin, RunOutcome, RunRecord};
+use atflow::cache::{Cache, CacheError, RunOutcome, RunRecord};
 use atflow::cluster::classes::{ClusterFile, ExecutorKind, USUAL_FILE};
 use atflow::cluster::command::CommandSite;
 use atflow::cluster::controller::{self, ControllerError, Ended, Pace, SharedRun, Told, Wish};
 use atflow::cluster::folder::RunFolder;
 use atflow::cluster::frozen_plan::{FreezeError, FrozenPlan, prices};
-use atflow::cluster::kept_sources::KeptSources;
 use atflow::cluster::site::Site;
 use atflow::cluster::slurm::Slurm;
 use atflow::cluster::thawed_plan::ThawedPlan;
 use atflow::event::RunSummary;
-use atflow::plan::{CacheStatus, CacheStatuses, PlanContext, must_be_there};
-use atflow::publish::{self, PublishError};
+use atflow::plan::{CacheStatus, PlanContext};
 use atflow::scheduler::Interrupt;
 use atflow::spec::PerInstance;
 use console::Term;
 
 use super::Loaded;
+use super::cluster_bucket::{Bucket, CHANGED};
 use crate::again;
 use crate::args::{ClusterArgs, ExecutorName, RunArgs};
 use crate::progress::Progress;
@@ -59,9 +55,6 @@ const PASSED: [&str; 15] = [
     "AWS_ALLOW_HTTP",
     "AWS_PROFILE",
 ];
-
-/// What to do if a file is not what it was when the pipeline was read.
-const CHANGED: &str = "a file changed since the pipeline was read; run again";
 
 /// How a run on a cluster ended, or that there was nothing to submit.
 pub(super) enum Submitted {
@@ -124,13 +117,9 @@ pub(super) fn run(
         return Ok(Submitted::Nothing);
     }
     if loaded.cache.shared().is_some() {
-        let tell = &mut |line: &str| {
-            if is_told {
-                progress.line(line);
-            }
-        };
-        send_sources(&loaded.cache, &sources, tell)?;
-        send_results(&loaded.cache, &survey, tell)?;
+        let mut bucket = Bucket::new(&loaded.cache, progress, is_told);
+        bucket.send_sources(&sources)?;
+        bucket.send_results(&survey)?;
     }
     let folder = match &found {
         Some(folder) => folder.clone(),
@@ -187,11 +176,7 @@ pub(super) fn run(
     match ended {
         Ended::Over(summary, outcome) => {
             if loaded.cache.shared().is_some() {
-                fetch_results(loaded, &summary, interrupt, &mut |line| {
-                    if is_told {
-                        progress.line(line);
-                    }
-                })?;
+                Bucket::new(&loaded.cache, progress, is_told).fetch_results(loaded, &summary, interrupt)?;
             }
             let interrupted = summary.interrupted || outcome == RunOutcome::Interrupted;
             Ok(Submitted::Over(RunSummary { interrupted, seconds: started.elapsed().as_secs_f64(), ..summary }))
@@ -263,79 +248,6 @@ fn wish(cancels: bool, interrupt: &Interrupt) -> Wish {
             eprint("\n");
             return Wish::Detach;
         }
-    }
-}
-
-/// Sends files that stages read to the bucket that agents share.
-fn send_sources(cache: &Cache, sources: &KeptSources, tell: &mut dyn FnMut(&str)) -> Result<(), CliError> {
-    for line in &sources.left_out {
-        tell(&format!("warning: {line}"));
-    }
-    let unsent = &sources.unsent;
-    if !unsent.is_empty() {
-        let bytes = ui::bytes(unsent.iter().map(|(blob, _)| blob.size).sum());
-        let count = ui::count(unsent.len(), "file");
-        tell(&format!("sending {count} ({bytes}) that stages read, as far as the bucket lacks them"));
-    }
-    publish::share_blobs(cache, unsent).map_err(|error| {
-        let is_loss = error.is_loss();
-        let error = CliError::from(CacheError::from(error));
-        if is_loss { error.help(CHANGED) } else { error }
-    })
-}
-
-/// Sends results of this cache to the bucket that agents share: they would make them again.
-fn send_results(cache: &Cache, survey: &CacheStatuses, tell: &mut dyn FnMut(&str)) -> Result<(), CliError> {
-    let is_from_there = |from: &Origin| cache.shared().is_some_and(|remote| remote.name().secret() == from.remote);
-    let own: Vec<&Manifest> = survey
-        .values()
-        .filter_map(|status| match status {
-            Some(CacheStatus::Fresh(_, manifest)) => Some(manifest.as_ref()),
-            _ => None,
-        })
-        .filter(|manifest| !manifest.from.as_ref().is_some_and(is_from_there))
-        .collect();
-    if !own.is_empty() {
-        tell(&format!("sending {} that are here, as far as the bucket lacks them", ui::count(own.len(), "result")));
-    }
-    for sent in at_once(&own, |manifest| publish::share(cache, manifest)) {
-        sent.map_err(|error| match error {
-            PublishError::Remote(error) => CliError::from(CacheError::from(error)),
-            PublishError::Key(error) => CliError::environment(error.to_string()),
-        })?;
-    }
-    Ok(())
-}
-
-/// Fetches what the user asked for from the bucket that agents share.
-fn fetch_results(
-    loaded: &Loaded,
-    summary: &RunSummary,
-    interrupt: &Interrupt,
-    tell: &mut dyn FnMut(&str),
-) -> Result<(), CliError> {
-    let cache = &loaded.cache;
-    let mut blobs = BTreeMap::new();
-    for id in loaded.goals.wanted.marked() {
-        let instance = loaded.graph.instance(id);
-        let Some(key) = summary.keys.get(&instance.name) else { continue };
-        let Some(manifest) = cache.lookup(*key) else { continue };
-        for output in instance.outputs.iter().filter(|output| must_be_there(output, loaded.goals.needed[id])) {
-            let blob = cache.output(&manifest, &output.name)?;
-            blobs.insert(blob.digest, blob);
-        }
-    }
-    let absent: Vec<Blob> = blobs.into_values().filter(|blob| !cache.has(*blob)).collect();
-    if absent.is_empty() {
-        return Ok(());
-    }
-    let bytes = ui::bytes(absent.iter().map(|blob| blob.size).sum());
-    tell(&format!("fetching {} ({bytes}) from the bucket", ui::count(absent.len(), "file")));
-    let go_on = |_| if interrupt.requests() > 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-    match cache.obtain_all(&absent, &go_on) {
-        Err(error) if !error.is_stopped() => Err(error.into()),
-        // What is not there is told where it is laid out.
-        _ => Ok(()),
     }
 }
 

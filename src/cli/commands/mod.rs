@@ -5,6 +5,7 @@ mod attempts;
 mod bench;
 pub(crate) mod bundle;
 pub(crate) mod cancel;
+mod cluster_bucket;
 mod cluster_check;
 mod cluster_limits;
 mod cluster_run;

@@ -128,6 +128,7 @@ impl Scheduler<'_> {
         _ = publish::share_blobs(
             self.context.cache,
             &[(failed.log, self.context.cache.object_path(failed.log.digest))],
+            &|_| (),
         );
         part.neighbours.note_failure(&FailedInstance { key, stage: &instance.name, kind: instance.kind, failed });
         Ok(())
