@@ -89,8 +89,9 @@ impl FolderList {
         self.files.iter().map(|file| (file.blob, path.join(&file.name)))
     }
 
-    /// Lays the files out in an empty folder, as links to blobs that are in the cache.
+    /// Lays the files out in a new or empty folder, as links to blobs that are in the cache.
     pub(super) fn lay_out(&self, cache: &Cache, to: &Path) -> Result<(), FileError> {
+        fsio::create_dir(to)?;
         for folder in &self.empty {
             fsio::create_dir(&to.join(folder))?;
         }
@@ -144,6 +145,18 @@ mod tests {
         fs::write(from.join("c"), "four").unwrap();
         assert_eq!(FolderList::read(&from, digest).unwrap(), None);
         assert!(FolderList::parse(&list.to_bytes(), Digest::of(b"")).unwrap_err().contains("another folder"));
+    }
+
+    #[test]
+    fn a_folder_without_files_is_laid_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        fs::create_dir(&from).unwrap();
+        let digest = Folder::list(&from).unwrap().read_digest().unwrap();
+        let list = FolderList::read(&from, digest).unwrap().unwrap();
+        let cache = Cache::open(&dir.path().join("cache")).unwrap();
+        FolderList::parse(&list.to_bytes(), digest).unwrap().lay_out(&cache, &to).unwrap();
+        assert_eq!(Folder::list(&to).unwrap().read_digest().unwrap(), digest);
     }
 
     #[test]
