@@ -2,6 +2,7 @@
 
     python tests/pytorch/beside_torchattacks.py pipelines/quickstart.yaml pgd 200
     python tests/pytorch/beside_torchattacks.py pipelines/quickstart.yaml pgd 100 authors
+    python tests/pytorch/beside_torchattacks.py pipelines/quickstart.yaml standard 500 "until broken"
     python tests/pytorch/beside_torchattacks.py pipelines/quickstart.yaml pgd 50 "authors: AutoAttack" 20,3,500
 
 Needs torch, torchattacks and pyautoattack, which is the code of AutoAttack's authors as a package. $ATFLOW names the
@@ -45,6 +46,10 @@ def cases(model, budget=(100, 9, 5000)):
             yield f"APGD-T, {name}", {"attack": "apgd", "norm": norm, "eps": eps, "steps": 50, "loss": "dlr_targeted", "targets": 9}, torchattacks.APGDT(model, name, radius, steps=50, n_classes=10)
         yield f"FAB-T, {name}", {"attack": "fab", "norm": norm, "eps": eps, "steps": 50, "targets": 9}, torchattacks.FAB(model, name, radius, steps=50, n_classes=10, multi_targeted=True)
         yield f"Square, {name}", {"attack": "square", "norm": norm, "eps": eps, "queries": 1000}, torchattacks.Square(model, name, radius, n_queries=1000)
+    for steps in (20, 100):
+        until = {"attack": "pgd", "steps": steps, "iterate": "worst_case"}
+        yield f"until broken: PGD-{steps}, Linf", until | {"eps": "8/255", "step": "2/255"}, torchattacks.PGD(model, EPS, 2 / 255, steps, random_start=False)
+        yield f"until broken: PGD-{steps}, L2", until | {"norm": "l2", "eps": L2, "step": 0.2, "direction": "gradient"}, torchattacks.PGDL2(model, L2, 0.2, steps, random_start=False)
     steps, targets, queries = budget
     for name, norm, eps, radius in norms:
         theirs = torchattacks.AutoAttack(model, name, radius, n_classes=10, seed=0)
