@@ -31,7 +31,7 @@ pub struct Action {
     pub format: u32,
     /// What the stage does.
     pub kind: StageKind,
-    /// The version of the kind's code ([`StageKind::version`]).
+    /// The version of the kind's code ([`StageKind::version_for`]).
     pub version: u32,
     /// CPU kernels that the worker may use, for kinds that a worker runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -64,7 +64,9 @@ pub fn share_blobs(cache: &Cache, blobs: &[(Blob, PathBuf)], tell: &(dyn Fn(&Blo
         }
         let sent = remote.put_blob(*blob, path).map(drop);
         has_failed.fetch_or(sent.is_err(), Ordering::Relaxed);
-        tell(blob);
+        if sent.is_ok() {
+            tell(blob);
+        }
         sent
     };
     at_once(blobs, send).into_iter().collect()

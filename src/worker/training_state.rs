@@ -120,7 +120,7 @@ impl TrainingCheckpoints {
             map.remove("epochs");
         }
         let mut of = BTreeMap::from([
-            ("version".to_owned(), job.kind.version().into()),
+            ("version".to_owned(), job.kind.version_for(&job.params).into()),
             ("params".to_owned(), canonical),
             ("seed".to_owned(), job.seed.into()),
             // Floating-point sums depend on these: a mixed training would match neither setting.

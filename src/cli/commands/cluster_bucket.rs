@@ -96,13 +96,13 @@ impl<'a> Bucket<'a> {
         Ok(())
     }
 
-    /// Fetches what the user asked for.
+    /// Fetches what the user asked for. Returns whether the user stopped that.
     pub(super) fn fetch_results(
         &mut self,
         loaded: &Loaded,
         summary: &RunSummary,
         interrupt: &Interrupt,
-    ) -> Result<(), CliError> {
+    ) -> Result<bool, CliError> {
         let cache = self.cache;
         let mut blobs = BTreeMap::new();
         for id in loaded.goals.wanted.marked() {
@@ -116,20 +116,24 @@ impl<'a> Bucket<'a> {
         }
         let absent: Vec<Blob> = blobs.into_values().filter(|blob| !cache.has(*blob)).collect();
         if absent.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let bytes = absent.iter().map(|blob| blob.size).sum();
         self.tell(&format!("fetching {} ({}) from the bucket", ui::count(absent.len(), "file"), ui::bytes(bytes)));
         let bar = self.bar(bytes);
+        let before = interrupt.requests();
         let fetched = cache.obtain_all(&absent, &|done| {
             bar.set_position(done);
-            if interrupt.requests() > 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            let asked = interrupt.requests();
+            interrupt.acknowledge(asked);
+            if asked > before { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         bar.finish_and_clear();
         match fetched {
-            Err(error) if !error.is_stopped() => Err(error.into()),
+            Err(error) if error.is_stopped() => Ok(true),
+            Err(error) => Err(error.into()),
             // What is not there is told where it is laid out.
-            _ => Ok(()),
+            Ok(_) => Ok(false),
         }
     }
 }

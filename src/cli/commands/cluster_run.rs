@@ -175,10 +175,13 @@ pub(super) fn run(
     let ended = controller::watch(&shared, &mut *site, interrupt, wish, tell).map_err(|error| broken(error, &path))?;
     match ended {
         Ended::Over(summary, outcome) => {
+            let mut interrupted = summary.interrupted || outcome == RunOutcome::Interrupted;
             if loaded.cache.shared().is_some() {
-                Bucket::new(&loaded.cache, progress, is_told).fetch_results(loaded, &summary, interrupt)?;
+                // The stages' own display would be drawn over the bar.
+                progress.finish();
+                interrupted |=
+                    Bucket::new(&loaded.cache, progress, is_told).fetch_results(loaded, &summary, interrupt)?;
             }
-            let interrupted = summary.interrupted || outcome == RunOutcome::Interrupted;
             Ok(Submitted::Over(RunSummary { interrupted, seconds: started.elapsed().as_secs_f64(), ..summary }))
         }
         Ended::Detached(_) => {

@@ -104,7 +104,7 @@ pub struct MadeWith {
 impl MadeWith {
     fn this(kinds: impl Iterator<Item = StageKind>) -> Self {
         let atflow = env!("CARGO_PKG_VERSION").to_owned();
-        MadeWith { atflow, record: RECORD_FORMAT, kinds: kinds.map(|kind| (kind, kind.version())).collect() }
+        MadeWith { atflow, record: RECORD_FORMAT, kinds: kinds.map(|kind| (kind, kind.newest_version())).collect() }
     }
 }
 
@@ -270,7 +270,7 @@ impl FrozenPlan {
                 let difference = if found.atflow != own.atflow {
                     "their results could differ".to_owned()
                 } else {
-                    let differ = found.kinds.iter().filter(|(kind, version)| kind.version() != **version);
+                    let differ = found.kinds.iter().filter(|(kind, version)| kind.newest_version() != **version);
                     let names: Vec<&str> = differ.map(|(kind, _)| kind.name()).collect();
                     format!("the two disagree on stages of kind {}", names.join(", "))
                 };

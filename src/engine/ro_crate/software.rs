@@ -94,7 +94,7 @@ impl Builder<'_> {
         let about = json!({
             "name": format!("{stage} ({kind})"),
             "description": format!("The stage `{stage}`, of the kind `{kind}`, with the parameters that the pipeline gives it."),
-            "version": instance.kind.version().to_string(),
+            "version": instance.code_version().to_string(),
         });
         self.entities.add(&tool, &["SoftwareApplication"], about);
         self.entities.link(&workflow, "hasPart", &tool);

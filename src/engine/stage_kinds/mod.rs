@@ -213,9 +213,19 @@ impl StageKind {
     /// The version of the code that runs a stage of the kind with these parameters. A number above
     /// [`StageKind::version`] makes only stages with such parameters stale.
     pub fn version_for(self, params: &serde_json::Value) -> u32 {
+        let is_newest = match self {
+            StageKind::Evaluate => params.get("search").is_some_and(|search| search == "bf16"),
+            _ => false,
+        };
+        if is_newest { self.newest_version() } else { self.version() }
+    }
+
+    /// The highest version that [`StageKind::version_for`] gives.
+    pub const fn newest_version(self) -> u32 {
         match self {
-            // 3: where 16 bits leave open whether an image is broken, 32 bits tell whether it leaves the attack.
-            StageKind::Evaluate if params.get("search").is_some_and(|search| search == "bf16") => 3,
+            // One above: where 16 bits leave open whether an image is broken, 32 bits tell whether it leaves the
+            // attack.
+            StageKind::Evaluate => self.version() + 1,
             _ => self.version(),
         }
     }
@@ -244,5 +254,21 @@ impl StageKind {
 impl fmt::Display for StageKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::StageKind;
+
+    #[test]
+    fn only_a_search_in_16_bits_has_a_version_of_its_own() {
+        let attack = json!({"attack": "fgsm", "eps": 0.1});
+        assert_eq!(StageKind::Evaluate.version_for(&json!({"attack": attack, "search": "bf16"})), 3);
+        assert_eq!(StageKind::Evaluate.version_for(&json!({"attack": attack})), 2);
+        let training = StageKind::Train;
+        assert_eq!(training.version_for(&json!({"search": "bf16"})), training.version());
     }
 }

@@ -197,7 +197,7 @@ impl Training {
             return is_last;
         };
         let is_enough = accuracy >= target.get();
-        if is_enough {
+        if is_enough && !is_last {
             context.reporter.log(format!("stopped after epoch {epoch}: validation accuracy {accuracy:.4} is enough"));
         }
         if is_last && epoch > 1 {
