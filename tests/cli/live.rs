@@ -96,6 +96,17 @@ fn a_run_is_seen_from_another_terminal_until_it_ends() {
     assert!(words.starts_with("story last --set note=second: "), "{words}");
     assert!(words.contains("\n  1 of 3 stages done, 1 ran, 2 new\n    slow  "), "{words}");
 
+    // What is made can be shown before the run ends.
+    let quick = wait_until("the result of `quick` is told", || {
+        let shown = space.run(&["show", "quick", "--json"]);
+        (shown.code == Some(0)).then(|| serde_json::from_str::<Json>(&shown.stdout).unwrap())
+    });
+    assert_eq!(quick["made"]["stage"], "quick", "{quick}");
+    assert_eq!(space.run(&["log", "quick"]).code, Some(0));
+    assert_eq!(space.run(&["show", "last"]).code, Some(2));
+    let not_yet = space.run(&["show", "slow"]);
+    assert!(not_yet.stderr.contains("a run is making it now: `atflow log --follow slow`"), "{}", not_yet.stderr);
+
     // As far as it is, and then to its end.
     let so_far = space.run(&["log", "slow"]);
     assert_eq!(so_far.stdout, "before\n");

@@ -4,7 +4,7 @@
 use std::io::Read;
 use std::path::PathBuf;
 
-use atflow::cache::{Blob, Cache, FailedStage, Interrupted, Manifest};
+use atflow::cache::{Blob, Cache, FailedStage, FoundRun, Interrupted, LiveRun, Manifest, RunRecord};
 use atflow::digest::verify;
 use atflow::plan::Resumption;
 use atflow::protocol::Failure;
@@ -38,7 +38,7 @@ const LOOKED_THROUGH: usize = 20;
 impl Tries {
     /// Looks through the runs, the newest first.
     pub(crate) fn of(cache: &Cache, stage: &str, args: &FindArgs) -> Result<Self, CliError> {
-        let mut tries = Tries::default();
+        let mut tries = made_now(cache, stage, args).unwrap_or_default();
         let mut known: Vec<String> = Vec::new();
         for (at, mut run) in cache.runs(args.pipeline.as_deref()).enumerate() {
             let has =
@@ -71,7 +71,7 @@ impl Tries {
             }
         }
         match tries {
-            Tries { interrupted: None, failed: None, made: None, .. } => Err(not_found(stage, known, args)),
+            Tries { interrupted: None, failed: None, made: None, .. } => Err(not_found(cache, stage, known, args)),
             tries => Ok(tries),
         }
     }
@@ -114,6 +114,23 @@ impl Tries {
             others => format!("pipelines {} have a stage {stage}, too: --pipeline NAME shows it\n", others.join(", ")),
         }
     }
+}
+
+/// The result that a run in progress has made, or one that was killed since the last run ended.
+fn made_now(cache: &Cache, stage: &str, args: &FindArgs) -> Option<Tries> {
+    let (run, manifest) = found_now(cache, stage, args)?;
+    let LiveRun { pipeline, profile, set, .. } = run;
+    let folder = folder_of_run(&RunRecord { pipeline: pipeline.clone(), profile, set, ..RunRecord::default() });
+    Some(Tries { made: Some(manifest), folder, pipeline, ..Tries::default() })
+}
+
+/// The newest run that is not recorded yet and has a result of the instance, and that result.
+pub(super) fn found_now(cache: &Cache, stage: &str, args: &FindArgs) -> Option<(LiveRun, Manifest)> {
+    let is_asked_for = |found: &FoundRun| args.pipeline.as_ref().is_none_or(|name| found.run.pipeline == *name);
+    cache.live_runs().into_iter().filter(is_asked_for).find_map(|found| {
+        let manifest = cache.lookup(found.made(stage)?)?;
+        Some((found.run, manifest))
+    })
 }
 
 /// A try that failed.

@@ -51,7 +51,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atflow::address::masked;
-use atflow::cache::{Access, Cache, Manifest, RunRecord, ShownFile, StatMemo};
+use atflow::cache::{Access, Cache, FoundRun, Manifest, RunRecord, ShownFile, Sign, StatMemo};
 use atflow::external_inputs::ExternalInputs;
 use atflow::fetch::Patience;
 use atflow::graph::Graph;
@@ -391,6 +391,9 @@ pub(crate) fn file_of_last_run(cache: &CacheArgs, instead: &str) -> Result<PathB
 
 /// The newest result of an instance by its name.
 pub(crate) fn find(cache: &Cache, stage: &str, args: &FindArgs) -> Result<Manifest, CliError> {
+    if let Some((_, manifest)) = attempts::found_now(cache, stage, args) {
+        return Ok(manifest);
+    }
     let mut known: Vec<String> = Vec::new();
     for run in cache.runs(args.pipeline.as_deref()) {
         match run.keys.get(stage).and_then(|key| cache.lookup(*key)) {
@@ -398,15 +401,20 @@ pub(crate) fn find(cache: &Cache, stage: &str, args: &FindArgs) -> Result<Manife
             None => known.extend(run.keys.into_keys()),
         }
     }
-    Err(not_found(stage, known, args))
+    Err(not_found(cache, stage, known, args))
 }
 
 /// The error for an instance that no run knows.
-pub(crate) fn not_found(stage: &str, mut known: Vec<String>, args: &FindArgs) -> CliError {
+pub(crate) fn not_found(cache: &Cache, stage: &str, mut known: Vec<String>, args: &FindArgs) -> CliError {
     known.sort_unstable();
     known.dedup();
     let of = args.pipeline.as_ref().map(|name| format!(" of pipeline {name}")).unwrap_or_default();
     let error = CliError::environment(format!("no run{of} in {} has made `{stage}`", args.cache.cache.display()));
+    let is_making = |found: &FoundRun| found.sign != Sign::Dead && found.log_path(stage).is_some();
+    if cache.live_runs().iter().any(is_making) {
+        let follow = again::with_cache(&["log", "--follow", stage], cache.root());
+        return error.help(format!("a run is making it now: `{follow}`"));
+    }
     // The instances of a stage are listed where the stage alone was named.
     let under: Vec<&str> =
         known.iter().map(String::as_str).filter(|name| name.starts_with(&format!("{stage}/"))).collect();

@@ -1,4 +1,5 @@
-//! What runs now: for each run a folder `live/RUN` with a status file and the logs of the stages that it is running.
+//! What runs now: for each run a folder `live/RUN` with a status file, the logs of the stages that it is running, and
+//! the keys of the results that it has made.
 //!
 //! A run writes them while it lasts and removes them at its end. They are for people and never a result: a reader may
 //! find a status that is a second old, and a run on a full disk goes on without them.
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lease_holder::{Holder, Life, is_over, life};
 use super::{Cache, RunRecord};
+use crate::action::ActionKey;
 use crate::fsio;
 use crate::protocol::StageProgress;
 use crate::stage_kinds::StageKind;
@@ -22,7 +24,10 @@ pub const LIVE_FORMAT: u32 = 1;
 
 const STATUS: &str = "status.json";
 
-/// Largest status file that is read.
+/// Keys and names of instances that have a result by this run, a line each.
+const MADE: &str = "made";
+
+/// Largest status file, and largest list of results, that is read.
 const LARGEST_STATUS: u64 = 16 << 20;
 
 /// State of a run at one moment.
@@ -136,6 +141,17 @@ impl FoundRun {
         let is_plain = Path::new(&stage.log).file_name().is_some_and(|name| name == stage.log.as_str());
         is_plain.then(|| self.folder.join(&stage.log))
     }
+
+    /// Returns the key of an instance that the run has made.
+    pub fn made(&self, stage: &str) -> Option<ActionKey> {
+        let mut text = String::new();
+        let file = fsio::open_regular(&self.folder.join(MADE)).ok()?;
+        file.take(LARGEST_STATUS).read_to_string(&mut text).ok()?;
+        let key =
+            |line: &str| Some(ActionKey(line.split_once(' ').filter(|(_, name)| *name == stage)?.0.parse().ok()?));
+        // A result that was gone is made again.
+        text.lines().rev().find_map(key)
+    }
 }
 
 impl LiveRun {
@@ -192,6 +208,12 @@ impl LiveFolder {
         let new = self.0.join("status.new");
         fs::write(&new, serde_json::to_vec(run).unwrap_or_default())?;
         fs::rename(new, self.0.join(STATUS))
+    }
+
+    /// Adds results to the list.
+    pub(crate) fn add_made(&self, results: &[(ActionKey, String)]) -> io::Result<()> {
+        let lines: String = results.iter().map(|(key, stage)| format!("{key} {stage}\n")).collect();
+        self.append(MADE, lines.as_bytes())
     }
 
     /// Appends to a log.
@@ -277,6 +299,11 @@ mod tests {
         folder.write(&run).unwrap();
         let found = cache.live_runs();
         assert_eq!((found.len(), found[0].sign, &found[0].run), (1, Sign::Alive, &run));
+        let [first, second] = ["1", "2"].map(|digit| ActionKey(digit.repeat(64).parse().unwrap()));
+        assert_eq!(found[0].made("a"), None);
+        folder.add_made(&[(first, "a".to_owned()), (first, "a b".to_owned())]).unwrap();
+        folder.add_made(&[(second, "a".to_owned())]).unwrap();
+        assert_eq!(["a", "a b", "b"].map(|stage| found[0].made(stage)), [Some(second), Some(first), None]);
         cache.clear_dead_live_runs();
         assert_eq!(cache.live_runs().len(), 1);
 

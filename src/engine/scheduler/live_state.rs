@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::log::HALF;
+use crate::action::ActionKey;
 use crate::cache::{Cache, LiveFolder, LiveRun, LiveStage, LiveWait, RunRecord};
 use crate::event::{RunEvent, Status};
 use crate::stage_kinds::StageKind;
@@ -38,6 +39,7 @@ pub(super) struct LiveState {
     shared: Arc<Shared>,
     cache: Cache,
     thread: Option<JoinHandle<()>>,
+    is_shared: bool,
 }
 
 struct Shared {
@@ -55,6 +57,8 @@ struct State {
     ended: BTreeMap<String, Status>,
     logs: BTreeMap<String, Log>,
     next_log: usize,
+    /// Results that are not written yet.
+    made: Vec<(ActionKey, String)>,
     is_changed: bool,
     is_over: bool,
 }
@@ -79,18 +83,27 @@ impl LiveState {
             ended: BTreeMap::new(),
             logs: BTreeMap::new(),
             next_log: 0,
+            made: Vec::new(),
             is_changed: true,
             is_over: false,
         };
         let (period, heartbeat) = if is_shared { (SHARED_PERIOD, SHARED_HEARTBEAT) } else { (PERIOD, HEARTBEAT) };
         let shared = Arc::new(Shared { state: Mutex::new(state), over: Condvar::new(), period, heartbeat });
-        LiveState { shared, cache: cache.clone(), thread: None }
+        LiveState { shared, cache: cache.clone(), thread: None, is_shared }
     }
 
     /// Shows nothing.
     #[cfg(test)]
     pub(super) fn mute(&mut self) {
         self.thread = Some(std::thread::spawn(|| ()));
+    }
+
+    /// Takes note of a result that this run made, so that it is found by name before the run ends. A thousand agents
+    /// would write a thousand lists, so runs that share their graph have none.
+    pub(super) fn note_made(&self, stage: &str, key: ActionKey) {
+        if !self.is_shared {
+            self.shared.lock().made.push((key, stage.to_owned()));
+        }
     }
 
     /// Takes note of an event. The first stage that runs starts the thread.
@@ -132,11 +145,11 @@ impl Shared {
                 // Who follows a log gets the rest of it.
                 let logs = state.take_logs();
                 drop(state);
-                _ = folder.map(|folder| write(&folder, None, &logs));
+                _ = folder.map(|folder| write(&folder, None, &logs, &[]));
                 return;
             }
             let run = (state.is_changed || written.elapsed() > self.heartbeat).then(|| state.shown());
-            let logs = state.take_logs();
+            let (logs, made) = (state.take_logs(), mem::take(&mut state.made));
             drop(state);
             if let Some(run) = &run {
                 written = Instant::now();
@@ -145,14 +158,17 @@ impl Shared {
                 }
             }
             let Some(folder) = &folder else { return };
-            if write(folder, run.as_ref(), &logs).is_err() {
+            if write(folder, run.as_ref(), &logs, &made).is_err() {
                 return;
             }
         }
     }
 }
 
-fn write(folder: &LiveFolder, run: Option<&LiveRun>, logs: &[Log]) -> io::Result<()> {
+fn write(folder: &LiveFolder, run: Option<&LiveRun>, logs: &[Log], made: &[(ActionKey, String)]) -> io::Result<()> {
+    if !made.is_empty() {
+        folder.add_made(made)?;
+    }
     // A reader learns of a log from the status, so the log comes first.
     for log in logs {
         folder.append(&log.file, &log.pending)?;

@@ -103,6 +103,7 @@ impl Scheduler<'_> {
                 "{name} was not sent to the remote cache, so other runs may repeat it: {why}"
             )));
         }
+        self.live.note_made(&name, running.key);
         self.journal.note_result(name.clone(), running.key);
         self.journal.note_time(name, running.ran);
         let Manifest { outputs, made, .. } = *manifest;
