@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use atflow::bundle;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 
@@ -35,8 +36,8 @@ fn is_default(matches: &ArgMatches) -> bool {
     has_cache && command.value_source(CACHE) == Some(ValueSource::DefaultValue)
 }
 
-/// Returns the nearest cache in the folder of a pipeline or above it, up to the root of its repository or the home
-/// folder.
+/// Returns the nearest cache in the folder of a pipeline or above it, up to the root of its repository, that of its
+/// bundle, or the home folder.
 fn beside(pipeline: &Path) -> Option<PathBuf> {
     let file = std::fs::canonicalize(pipeline).ok()?;
     let home = std::env::home_dir();
@@ -45,7 +46,9 @@ fn beside(pipeline: &Path) -> Option<PathBuf> {
         if cache.join(MARK).is_file() {
             return Some(cache);
         }
-        if folder.join(".git").exists() || home.as_deref() == Some(folder) {
+        // Whoever checks a bundle does so with a cache of its own, wherever it was unpacked.
+        let is_root = [".git", bundle::INDEX].iter().any(|name| folder.join(name).exists());
+        if is_root || home.as_deref() == Some(folder) {
             return None;
         }
     }

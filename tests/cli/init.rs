@@ -53,6 +53,18 @@ fn a_folder_of_photographs_becomes_a_pipeline_that_runs() {
 }
 
 #[test]
+fn a_set_whose_other_half_is_misspelt_is_told() {
+    let space = Space::new();
+    photographs(&space, "half/trein", 0, 4);
+    photographs(&space, "half/val", 100, 1);
+    let ran = good(&space, &["init", "--images", "half"]);
+    assert!(ran.stdout.contains("warning: `val` is taken for a class"), "{}", ran.stdout);
+    photographs(&space, "whole", 0, 4);
+    let ran = good(&space, &["init", "other", "--images", "whole"]);
+    assert!(!ran.stdout.contains("warning"), "{}", ran.stdout);
+}
+
+#[test]
 fn an_archive_without_parts_is_divided_and_what_is_broken_is_left_out() {
     let space = Space::new();
     photographs(&space, "pets", 0, 6);

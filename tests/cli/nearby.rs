@@ -46,6 +46,17 @@ fn a_folder_without_the_mark_and_one_above_the_repository_are_no_caches() {
     assert!(plan.stdout.contains("never run") && plan.stderr.is_empty(), "{}", plan.seen());
 }
 
+/// A reader who unpacks a bundle beside the author's cache makes the tables from what was published, not from there.
+#[test]
+fn a_cache_above_an_unpacked_bundle_is_none_of_its_pipeline() {
+    let space = Space::new();
+    space.write("cache/VERSION", "1\n");
+    space.write("reader/bundle.json", "{}");
+    space.write("reader/pipeline/p.yaml", PIPELINE);
+    let plan = in_folder(&space, "reader", &["plan", "pipeline/p.yaml"]);
+    assert!(plan.stdout.contains("never run") && plan.stderr.is_empty(), "{}", plan.seen());
+}
+
 #[test]
 fn a_run_that_needs_a_worker_says_at_once_that_there_is_none() {
     let space = Space::new();

@@ -21,6 +21,9 @@ const SHOWN: usize = 10;
 const APART: &str =
     "what a run writes would change the data set; name a folder beside it: `atflow init DIR --images …`";
 
+/// Names of folders that are sets of images, and hardly ever classes.
+const SETS: [&str; 6] = ["training", "test", "testing", "val", "valid", "validation"];
+
 /// Endings of files that data sets can be made of, without files of images in them.
 const ARRAYS: [&str; 3] = ["npz", "npy", "parquet"];
 
@@ -232,6 +235,14 @@ fn words(images: &Path, seen: &ImageSurvey) -> String {
     }
     for line in seen.broken.iter().take(NAMED) {
         text += &format!("    {line}\n");
+    }
+    // One of the two names is misspelt, or there is no other.
+    let is_set = |name: &str| SETS.contains(&name.to_lowercase().as_str());
+    if let Some(class) = seen.classes.iter().find(|class| seen.parts.is_none() && is_set(&class.name)) {
+        text += &format!(
+            "warning: `{}` is taken for a class and looks like a set of images; sets are the folders `train` and `test` (or `val`)\n",
+            class.name
+        );
     }
     text
 }

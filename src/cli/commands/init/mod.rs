@@ -8,6 +8,7 @@ use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use atflow::external_inputs::causes;
 use atflow::fsio;
 use atflow::shell_words::quoted;
 
@@ -36,7 +37,9 @@ pub(crate) fn run(args: &InitArgs) -> Result<Exit, CliError> {
         None => (fashion::starter(), String::new()),
     };
     let text = Starter { file: PIPELINE.to_owned(), ..starter }.text()?;
-    fsio::create_dir(&args.dir).map_err(|error| CliError::environment(error.to_string()))?;
+    fsio::create_dir(&args.dir).map_err(|error| {
+        CliError::environment(causes(&error).join(": ")).help("check the folder and its permissions, or name another")
+    })?;
     write(&path(PIPELINE), &text)?;
     write(&path(SCHEMA), &pipeline_schema_text())?;
     let ignored = match path(IGNORED).symlink_metadata() {

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use atflow::cache::{Access, Cache, RunId, RunRecord};
+use atflow::external_inputs::causes;
 use atflow::fsio;
 use atflow::report::{EVENT_FILE, RunResults, event_files, training_curves};
 use atflow::results_folder::folder_of_run;
@@ -83,7 +84,8 @@ fn write(
     let folder = fsio::folder_of(out);
     let written = fsio::create_dir(folder).and_then(|()| fsio::write_atomic(out, folder, text.as_bytes()));
     written.map_err(|error| {
-        CliError::environment(format!("the report cannot be written: {error}")).help("name another file with --out")
+        let causes = causes(&error).join(": ");
+        CliError::environment(format!("the report cannot be written: {causes}")).help("name another file with --out")
     })?;
     Ok(text)
 }
@@ -99,7 +101,8 @@ fn write_events(cache: &Cache, results: &RunResults, folder: &Path) -> Result<()
         let written =
             fsio::create_dir(&run).and_then(|()| fsio::write_atomic(&run.join(EVENT_FILE), &run, &file.bytes));
         written.map_err(|error| {
-            let message = format!("the numbers of {} cannot be written for TensorBoard: {error}", file.run);
+            let causes = causes(&error).join(": ");
+            let message = format!("the numbers of {} cannot be written for TensorBoard: {causes}", file.run);
             CliError::environment(message).help("name another folder with --tensorboard")
         })?;
         ui::print(&format!("{}\n", run.display()))?;
