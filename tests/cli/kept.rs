@@ -46,6 +46,17 @@ fn what_moved_is_named_and_nothing_runs() {
 }
 
 #[test]
+fn a_plan_from_another_folder_says_where_it_runs() {
+    let space = space();
+    std::fs::create_dir(space.path().join("elsewhere")).unwrap();
+    let mut command = space.command(&["run", "--plan", "../plan.json"]);
+    let ran = Ran::of(command.current_dir(space.path().join("elsewhere")).output().unwrap());
+    assert_eq!(ran.code, Some(2), "{}", ran.seen());
+    let said = ["../plan.json is of the pipeline p.yaml, which is not there", "the folder where it was made"];
+    assert!(said.iter().all(|words| ran.stderr.replace("\n        ", " ").contains(words)), "{}", ran.seen());
+}
+
+#[test]
 fn other_files_are_no_plans() {
     let space = space();
     let seen = |args: &[&str]| space.run(args).seen();

@@ -80,6 +80,11 @@ pub(crate) fn open(file: &Path, given: &ChangeArgs, access: Access) -> Result<Lo
     }
     let plan: SavedPlan = serde_json::from_value(json)
         .map_err(|error| CliError::environment(format!("{shown} is no plan: {error}")).help(how))?;
+    if !plan.pipeline.exists() {
+        let message = format!("{shown} is of the pipeline {}, which is not there", plan.pipeline.display());
+        let help = "a saved plan names its pipeline from the folder where it was made: run it there";
+        return Err(CliError::environment(message).help(help));
+    }
     let changes =
         ChangeArgs { set: plan.set.clone(), profile: plan.profile.clone(), force: plan.force, ..given.clone() };
     let loaded = Loaded::open(&plan.pipeline, &plan.targets, &changes, access)?.from(plan.from)?;
