@@ -4,11 +4,12 @@
 use std::io::Read;
 use std::path::PathBuf;
 
-use atflow::cache::{Blob, Cache, FailedStage, FoundRun, Interrupted, LiveRun, Manifest, RunRecord};
+use atflow::cache::{Blob, Cache, FailedStage, FoundRun, Interrupted, LiveRun, Manifest};
 use atflow::digest::verify;
 use atflow::plan::Resumption;
 use atflow::protocol::Failure;
-use atflow::results_folder::folder_of_run;
+use atflow::results_folder::{default_folder, folder_of_run};
+use atflow::spec::Overrides;
 
 use super::not_found;
 use crate::args::FindArgs;
@@ -120,7 +121,7 @@ impl Tries {
 fn made_now(cache: &Cache, stage: &str, args: &FindArgs) -> Option<Tries> {
     let (run, manifest) = found_now(cache, stage, args)?;
     let LiveRun { pipeline, profile, set, .. } = run;
-    let folder = folder_of_run(&RunRecord { pipeline: pipeline.clone(), profile, set, ..RunRecord::default() });
+    let folder = default_folder(&pipeline, &Overrides { profile, set });
     Some(Tries { made: Some(manifest), folder, pipeline, ..Tries::default() })
 }
 

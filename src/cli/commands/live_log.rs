@@ -8,7 +8,7 @@ use std::time::Duration;
 use atflow::cache::{Cache, FoundRun, Sign};
 use atflow::cluster::folder::RunFolder;
 
-use crate::args::NameArgs;
+use crate::args::{FindArgs, NameArgs};
 use crate::report::{CliError, eprint};
 use crate::ui;
 
@@ -31,7 +31,7 @@ pub(super) enum Following {
 pub(super) fn show(cache: &Cache, args: &NameArgs, follow: bool) -> Result<Following, CliError> {
     let mut has_told = false;
     loop {
-        let runs = living(cache, args);
+        let runs = living(cache, &args.found);
         if let Some(run) = runs.iter().find(|run| run.log_path(&args.stage).is_some()) {
             let (host, pid) = (&run.run.holder.host, run.run.holder.pid);
             eprint(&format!("{} of pipeline {}, running on {host}, pid {pid}\n", args.stage, run.run.pipeline));
@@ -49,9 +49,9 @@ pub(super) fn show(cache: &Cache, args: &NameArgs, follow: bool) -> Result<Follo
 }
 
 /// Runs of the pipeline that may be alive.
-fn living(cache: &Cache, args: &NameArgs) -> Vec<FoundRun> {
+pub(super) fn living(cache: &Cache, args: &FindArgs) -> Vec<FoundRun> {
     let is_asked_for = |found: &FoundRun| {
-        found.sign != Sign::Dead && args.found.pipeline.as_ref().is_none_or(|name| found.run.pipeline == *name)
+        found.sign != Sign::Dead && args.pipeline.as_ref().is_none_or(|name| found.run.pipeline == *name)
     };
     cache.live_runs().into_iter().filter(is_asked_for).collect()
 }
@@ -86,10 +86,10 @@ fn print(cache: &Cache, args: &NameArgs, run: &FoundRun, follow: bool) -> Result
 }
 
 fn is_alive(cache: &Cache, args: &NameArgs, run: &FoundRun) -> bool {
-    living(cache, args).iter().any(|living| living.run.holder == run.run.holder)
+    living(cache, &args.found).iter().any(|living| living.run.holder == run.run.holder)
 }
 
 fn is_running(cache: &Cache, args: &NameArgs, run: &FoundRun) -> bool {
     let is_same = |living: &&FoundRun| living.run.holder == run.run.holder;
-    living(cache, args).iter().find(is_same).is_some_and(|living| living.log_path(&args.stage).is_some())
+    living(cache, &args.found).iter().find(is_same).is_some_and(|living| living.log_path(&args.stage).is_some())
 }

@@ -51,7 +51,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atflow::address::masked;
-use atflow::cache::{Access, Cache, FoundRun, Manifest, RunRecord, ShownFile, Sign, StatMemo};
+use atflow::cache::{Access, Cache, Manifest, RunRecord, ShownFile, StatMemo};
 use atflow::external_inputs::ExternalInputs;
 use atflow::fetch::Patience;
 use atflow::graph::Graph;
@@ -410,8 +410,7 @@ pub(crate) fn not_found(cache: &Cache, stage: &str, mut known: Vec<String>, args
     known.dedup();
     let of = args.pipeline.as_ref().map(|name| format!(" of pipeline {name}")).unwrap_or_default();
     let error = CliError::environment(format!("no run{of} in {} has made `{stage}`", args.cache.cache.display()));
-    let is_making = |found: &FoundRun| found.sign != Sign::Dead && found.log_path(stage).is_some();
-    if cache.live_runs().iter().any(is_making) {
+    if live_log::living(cache, args).iter().any(|run| run.log_path(stage).is_some()) {
         let follow = again::with_cache(&["log", "--follow", stage], cache.root());
         return error.help(format!("a run is making it now: `{follow}`"));
     }

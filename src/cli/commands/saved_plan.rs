@@ -4,6 +4,7 @@ use std::path::Path;
 
 use atflow::address::masked;
 use atflow::cache::Access;
+use atflow::external_inputs::causes;
 use atflow::fsio;
 use atflow::plan::saved_plan::{self, PLAN_FORMAT, PlanDrift, SavedPlan};
 
@@ -54,10 +55,8 @@ pub(crate) fn save(file: &Path, loaded: &Loaded, args: &PipelineArgs) -> Result<
     };
     let text = serde_json::to_string_pretty(&plan)
         .map_err(|error| CliError::environment(format!("the plan cannot be written: {error}")))?;
-    fsio::write_atomic(file, fsio::folder_of(file), format!("{text}\n").as_bytes()).map_err(|error| {
-        let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
-        CliError::environment(format!("{error}{source}"))
-    })
+    fsio::write_atomic(file, fsio::folder_of(file), format!("{text}\n").as_bytes())
+        .map_err(|error| CliError::environment(causes(&error).join(": ")))
 }
 
 /// Loads the pipeline of a saved plan, with the caches that are given now; refuses if it would do anything else than
